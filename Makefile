@@ -1,0 +1,61 @@
+# Every target does the set-up that it needs; nothing but Python >= 3.11, git and make is expected.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CODE   := store_cache central_stub tests
+
+# Locks name versions and hashes, and no index: where packages come from is the machine's business.
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types unit format lock upgrade audit clean
+
+help: ## show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## the demo: a Central, a store, live changes; Ctrl-C ends it
+	@exec $(BIN)/store-cache demo
+
+test: lint types unit ## everything that continuous integration checks
+
+lint: $(STAMP) ## style and common mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## the types, strictly
+	$(BIN)/mypy $(CODE)
+
+unit: $(STAMP) ## the tests alone
+	$(BIN)/pytest -q
+
+format: $(STAMP) ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(STAMP) ## write the lock files anew after a change of dependencies
+	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
+	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
+	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
+
+upgrade: LOCK += --upgrade
+upgrade: lock ## the same with the newest versions
+
+audit: $(STAMP) ## known vulnerabilities in the locked dependencies
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock
+
+clean: ## remove everything that can be made again
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment follows the lock: whenever that changes, it is built anew.
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"store-cache needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

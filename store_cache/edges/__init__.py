@@ -1,0 +1,1 @@
+"""The world: Central over HTTP, the files, the clock. An edge performs and reports; `core` decides."""
