@@ -26,7 +26,7 @@ lint: $(STAMP) ## style and common mistakes
 	$(BIN)/ruff format --check .
 
 types: $(STAMP) ## the types, strictly
-	$(BIN)/mypy $(CODE)
+	$(BIN)/mypy
 
 unit: $(STAMP) ## the tests alone
 	$(BIN)/pytest -q
