@@ -1,0 +1,163 @@
+"""The catalogue in memory: rows, their order, marks, what is ahead and what is owed.
+
+Knows: how to make a change, and how to answer a read, each in one call without a pause, so that
+a reader sees all of a batch or nothing of it (promise 1).
+Refuses to know: whether a change is right, and whether it is on disk; `rules` and the keeper do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from store_cache.core.change import Ahead, Change, Mark, Owed
+from store_cache.core.position import Position
+
+
+class Cut:
+    """The catalogue as it was at one moment, read in parts while changes go on (D3).
+
+    Holds the old row of every product that changed since, and that was not yet read.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.position = catalogue.position
+        self.sequence = catalogue.sequence
+        self.count = len(catalogue)
+        self.marks = dict(catalogue.marks)
+        self.ahead = dict(catalogue.ahead)
+        self.owed = dict(catalogue.owed)
+        self._catalogue = catalogue
+        self._before: dict[str, bytes | None] = {}
+        self._last = ""
+
+    def keep(self, product_id: str, body: bytes | None) -> None:
+        """Remember what is about to be overwritten."""
+        if product_id > self._last:
+            self._before.setdefault(product_id, body)
+
+    def next_rows(self, limit: int) -> list[bytes]:
+        """The next rows in order of id, some `limit` of them; empty at the end."""
+        while (ids := self._catalogue.ids_after(self._last, limit)) or self._before:
+            end = ids[-1] if len(ids) == limit else None
+            old = self._take_before(end)
+            self._last = end if end is not None else "\U0010ffff" * 64
+            rows = self._catalogue.rows
+            merged = {i: rows[i] for i in ids} | old
+            if kept := [body for _, body in sorted(merged.items()) if body is not None]:
+                return kept
+        return []
+
+    def _take_before(self, end: str | None) -> dict[str, bytes | None]:
+        taken = {i: b for i, b in self._before.items() if end is None or i <= end}
+        for product_id in taken:
+            del self._before[product_id]
+        return taken
+
+
+class Catalogue:
+    """All products that the store holds, at one position of the feed.
+
+    `position` is None until a catalogue was placed. `sequence` counts changes (P3).
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.marks: dict[str, Mark] = {}
+        self.ahead: dict[str, Ahead] = {}
+        self.owed: dict[str, Owed] = {}
+        self.position: Position | None = None
+        self.sequence = 0
+        self._ids: SortedList = SortedList()
+        self._cut: Cut | None = None
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def bytes_held(self) -> int:
+        """Length of all rows' JSON in bytes."""
+        return self._bytes
+
+    # -- reads -----------------------------------------------------------------------------
+
+    def get(self, product_id: str) -> bytes | None:
+        return self.rows.get(product_id)
+
+    def page(self, offset: int, limit: int) -> list[bytes]:
+        """Rows `offset` to `offset + limit` in code point order of their ids."""
+        rows = self.rows
+        return [rows[i] for i in self._ids.islice(offset, offset + limit)]
+
+    def page_after(self, product_id: str, limit: int) -> tuple[int, list[bytes]]:
+        """The rows behind `product_id` (which need not be held), and the first one's offset."""
+        start = self._ids.bisect_right(product_id)
+        return start, self.page(start, limit)
+
+    def ids_after(self, product_id: str, limit: int) -> list[str]:
+        start = self._ids.bisect_right(product_id)
+        return list(self._ids.islice(start, start + limit))
+
+    def ids(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    # -- changes ---------------------------------------------------------------------------
+
+    def make(self, change: Change) -> None:
+        """Make a planned change. It holds absolute states: making it twice changes nothing."""
+        for product_id, body in change.rows.items():
+            self._set(product_id, body)
+        _merge(self.marks, change.marks)
+        _merge(self.ahead, change.ahead)
+        _merge(self.owed, change.owed)
+        if change.position is not None:
+            self.position = change.position
+        self.sequence = max(self.sequence, change.sequence)
+
+    def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Take many rows at once, as when loading: ids are put in order by one sort."""
+        for product_id, body in rows:
+            old = self.rows.get(product_id)
+            self._bytes += len(body) - (0 if old is None else len(old))
+            self.rows[product_id] = body
+
+    def index(self) -> None:
+        """Order the ids after `fill`; until then pages are those of before."""
+        self._ids = SortedList(self.rows)
+
+    def _set(self, product_id: str, body: bytes | None) -> None:
+        old = self.rows.get(product_id)
+        if self._cut is not None:
+            self._cut.keep(product_id, old)
+        self._bytes += (0 if body is None else len(body)) - (0 if old is None else len(old))
+        if body is None:
+            if old is not None:
+                del self.rows[product_id]
+                self._ids.remove(product_id)
+            return
+        self.rows[product_id] = body
+        if old is None:
+            self._ids.add(product_id)
+
+    # -- cuts ------------------------------------------------------------------------------
+
+    def begin_cut(self) -> Cut:
+        """Start reading the catalogue as it is now; one cut at a time."""
+        if self._cut is not None:
+            raise RuntimeError("a cut is being read already")
+        self._cut = Cut(self)
+        return self._cut
+
+    def end_cut(self) -> None:
+        self._cut = None
+
+
+def _merge(held: dict[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key, item in wanted.items():
+        if item is None:
+            held.pop(key, None)
+        else:
+            held[key] = item

@@ -1,0 +1,163 @@
+"""One change of the catalogue: what the journal keeps and what a reader sees afterwards (P3).
+
+Knows: the record's parts and its JSON form, which is what lies on disk.
+Refuses to know: why the change is right; `rules` plans it, `catalogue` makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from store_cache.core.position import Position
+
+
+class Doubt(StrEnum):
+    """Why a product has to be read again by itself. All but the last two win over what is held
+    (V2, E4, E5): the reading is the truth, absence included."""
+
+    ORDER = "order"  # V2: creation, deletion and others too close to be told apart
+    UNREADABLE = "unreadable"  # E5
+    CONFLICT = "conflict"  # E4: Central named a lower version than the one held
+    CROSSED = "crossed"  # W6: a creation or deletion crossed a write's answer, or a jump
+    REFRESH = "refresh"  # W6: a conflict's answer
+    AHEAD = "ahead"  # W7: still ahead after 60 s
+
+    @property
+    def wins(self) -> bool:
+        return self is not Doubt.REFRESH
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A reading of one product that is still to be done. `due` and `since` are unix seconds."""
+
+    doubt: Doubt
+    due: float
+    since: float
+    attempts: int = 0
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "doubt": self.doubt.value,
+            "due": self.due,
+            "since": self.since,
+            "attempts": self.attempts,
+            "problem": self.problem,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Owed:
+        return cls(
+            Doubt(value["doubt"]),
+            value["due"],
+            value["since"],
+            value["attempts"],
+            value["problem"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a deletion leaves for at least ten minutes (V2). `version` 0: not known."""
+
+    offset: int
+    version: int
+    at: float
+
+    def to_json(self) -> list[float]:
+        return [self.offset, self.version, self.at]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Mark:
+        return cls(int(value[0]), int(value[1]), float(value[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A product that an answer or a reading has put ahead of the feed (W7)."""
+
+    version: int
+    since: float
+
+    def to_json(self) -> list[float]:
+        return [self.version, self.since]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Ahead:
+        return cls(int(value[0]), float(value[1]))
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Absolute states by product id, so that making it twice changes nothing.
+
+    `rows`: the row's bytes, or None where the product is gone. `marks`, `ahead` and `owed`: the
+    new entry, or None where it ends. `position`: the new one, or None where it does not move.
+    """
+
+    cause: str
+    sequence: int = 0
+    position: Position | None = None
+    rows: Mapping[str, bytes | None] = field(default_factory=_nothing)
+    marks: Mapping[str, Mark | None] = field(default_factory=_nothing)
+    ahead: Mapping[str, Ahead | None] = field(default_factory=_nothing)
+    owed: Mapping[str, Owed | None] = field(default_factory=_nothing)
+
+    def numbered(self, sequence: int) -> Change:
+        return replace(self, sequence=sequence)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.position is None and not (self.rows or self.marks or self.ahead or self.owed)
+
+
+def encode_change(change: Change) -> bytes:
+    """The change as one JSON object; rows go in as the bytes they are."""
+    rows = b",".join(_pair(product_id, body) for product_id, body in change.rows.items())
+    rest: dict[str, Any] = {"cause": change.cause, "sequence": change.sequence}
+    if change.position is not None:
+        rest["position"] = change.position.to_json()
+    for name in ("marks", "ahead", "owed"):
+        entries = getattr(change, name)
+        if entries:
+            rest[name] = {key: item and item.to_json() for key, item in entries.items()}
+    return orjson.dumps(rest)[:-1] + b',"rows":{' + rows + b"}}"
+
+
+def _pair(product_id: str, body: bytes | None) -> bytes:
+    return orjson.dumps(product_id) + b":" + (b"null" if body is None else body)
+
+
+def decode_change(value: dict[str, Any]) -> Change:
+    """The inverse of `encode_change`, from the parsed object. Raises KeyError, TypeError or
+    ValueError where it is none."""
+    position = value.get("position")
+    return Change(
+        cause=value["cause"],
+        sequence=value["sequence"],
+        position=None if position is None else Position.from_json(position),
+        rows={key: _body(item) for key, item in value["rows"].items()},
+        marks=_entries(value.get("marks"), Mark),
+        ahead=_entries(value.get("ahead"), Ahead),
+        owed=_entries(value.get("owed"), Owed),
+    )
+
+
+def _body(item: dict[str, Any] | None) -> bytes | None:
+    if item is None:
+        return None
+    return orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)[:-1]
+
+
+def _entries(value: dict[str, Any] | None, kind: Any) -> dict[str, Any]:
+    return {key: item and kind.from_json(item) for key, item in (value or {}).items()}

@@ -1,0 +1,135 @@
+"""One event of Central's feed, read at the border.
+
+Knows: the shapes of events in the field (`central-api.md`), their fingerprint.
+Refuses to know: whether an event applies; that is `rules`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from store_cache.core.product import MAX_WHOLE, Row, UnreadableProduct, read_product
+
+
+class Kind(StrEnum):
+    UPDATED = "updated"
+    CREATED = "created"
+    DELETED = "deleted"
+
+
+KINDS = {
+    "inventory_updated": Kind.UPDATED,
+    "product_modified": Kind.UPDATED,
+    "product_updated": Kind.UPDATED,  # what older Centrals say for both
+    "product_created": Kind.CREATED,
+    "product_deleted": Kind.DELETED,
+}
+
+
+class UnreadableEvent(ValueError):
+    """Not even the event's offset can be read: the whole page is worthless."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteName:
+    """The write that caused an event, where Central says so: store and key as sent to Central."""
+
+    store_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of one product. `row` is the product after it; None for a deletion."""
+
+    offset: int
+    kind: Kind
+    product_id: str
+    version: int
+    row: Row | None
+    fingerprint: str
+    write: WriteName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An event that cannot be applied as it came (E5): unknown type, or unreadable data.
+
+    Its product is read from Central instead; without a `product_id` that is not possible, and
+    only a full sync can tell what changed.
+    """
+
+    offset: int
+    product_id: str | None
+    reason: str
+    fingerprint: str
+
+
+AnyEvent = Event | SetAside
+
+
+def read_event(value: object) -> AnyEvent:
+    """Take one entry of a feed page. Raises UnreadableEvent when it names no offset."""
+    if not isinstance(value, dict):
+        raise UnreadableEvent("an event must be an object with an offset")
+    offset = value.get("offset")
+    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_WHOLE:
+        raise UnreadableEvent(f"an event's offset must be a whole number, not {offset!r}")
+    try:
+        return _event(value, offset)
+    except UnreadableProduct as problem:
+        product_id = value.get("productId")
+        named = product_id if isinstance(product_id, str) and product_id else None
+        return SetAside(offset, named, str(problem), fingerprint(value))
+
+
+def _event(value: dict[str, Any], offset: int) -> Event:
+    kind = KINDS.get(str(value.get("eventType")))
+    if kind is None:
+        raise UnreadableProduct(f"unknown eventType {str(value.get('eventType'))[:80]!r}")
+    product_id = value.get("productId")
+    if not isinstance(product_id, str) or not product_id:
+        raise UnreadableProduct("productId is missing")
+    version = _version(value)
+    row = None
+    if kind is not Kind.DELETED:
+        row = read_product(value.get("data"), product_id=product_id, version=version)
+        version = _agreed(version, row.version)
+    return Event(offset, kind, product_id, version or 0, row, fingerprint(value), _write(value))
+
+
+def _version(value: dict[str, Any]) -> int | None:
+    version = value.get("version")
+    if version is None:
+        return None
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise UnreadableProduct(f"version must be a whole number from 1, not {version!r}")
+    return version
+
+
+def _agreed(envelope: int | None, row: int) -> int:
+    if envelope is not None and envelope != row:
+        raise UnreadableProduct(f"version is {envelope} in the event and {row} in its data")
+    return row
+
+
+def _write(value: dict[str, Any]) -> WriteName | None:
+    store_id, key = value.get("storeId"), value.get("idempotencyKey")
+    if isinstance(store_id, str) and isinstance(key, str) and key:
+        return WriteName(store_id, key)
+    return None
+
+
+def fingerprint(value: dict[str, Any]) -> str:
+    """What tells this event from another one at the same offset of a replaced feed (E4).
+
+    Over the whole event with sorted keys, so that a Central that orders its fields otherwise
+    after an upgrade is still the same Central.
+    """
+    canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(canonical, digest_size=12).hexdigest()

@@ -1,0 +1,121 @@
+"""One product as the cache holds it: a row of canonical JSON.
+
+Knows: how a product object of Central becomes a row, and how a row is read back.
+Refuses to know: versions' order, the feed, files, HTTP.
+
+A row is kept as encoded bytes: the six fields of the contract first and in its order, then
+every other attribute as it came. Bytes are what reads join and what the files hold, and cost a
+fraction of the memory of dicts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+MAX_WHOLE = 2**53 - 1
+"""Largest whole number that every JSON reader takes exactly (RFC 8259, section 6)."""
+
+
+class UnreadableProduct(ValueError):
+    """A product object that breaks Central's contract; the message says in what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A product's state: what orders it (`version`), what is sold (`available`), and `body`,
+    its canonical JSON as served and stored."""
+
+    product_id: str
+    version: int
+    available: int
+    body: bytes
+
+
+def encode_exactly(value: object) -> bytes:
+    """Encode to JSON in a bytes object of its exact size.
+
+    `orjson.dumps` hands out objects that keep a buffer of 4 KiB each; a slice is a fresh copy.
+    """
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)[:-1]
+
+
+def read_product(
+    value: object, *, product_id: str | None = None, version: int | None = None
+) -> Row:
+    """Take a product object as Central sent it.
+
+    `product_id` and `version` are what the envelope says (an event, a path); they fill what the
+    object leaves out and must not contradict it. A missing `available` means 0: deployed
+    Centrals leave zeros out.
+
+    Raises UnreadableProduct.
+    """
+    if not isinstance(value, dict):
+        raise UnreadableProduct(f"a product must be an object, not {_kind(value)}")
+    held_id = _text(value, "productId", product_id)
+    if product_id is not None and held_id != product_id:
+        raise UnreadableProduct(f"productId is {held_id!r} where {product_id!r} was expected")
+    if not held_id:
+        raise UnreadableProduct("productId is empty")
+    held_version = _whole(value, "version", version, at_least=1)
+    available = _whole(value, "available", 0, at_least=0)
+    ordered = _ordered(value, held_id, held_version, available)
+    return Row(held_id, held_version, available, encode_exactly(ordered))
+
+
+def read_row(body: bytes) -> Row:
+    """Read back a row that this module encoded."""
+    value = orjson.loads(body)
+    return Row(value["productId"], value["version"], value["available"], body)
+
+
+def with_stock(body: bytes, *, available: int, version: int, last_updated: str | None) -> Row:
+    """The row with quantity and version set as the answer to a write says (W6)."""
+    value = orjson.loads(body)
+    value["available"] = available
+    value["version"] = version
+    if last_updated is not None:
+        value["lastUpdated"] = last_updated
+    ordered = _ordered(value, value["productId"], version, available)
+    return Row(value["productId"], version, available, encode_exactly(ordered))
+
+
+def _ordered(
+    value: dict[str, Any], product_id: str, version: int, available: int
+) -> dict[str, Any]:
+    six: dict[str, Any] = {
+        "productId": product_id,
+        "name": value.get("name", ""),
+        "available": available,
+        "version": version,
+    }
+    for optional in ("lastUpdated", "price"):
+        if optional in value:
+            six[optional] = value[optional]
+    return six | {name: item for name, item in value.items() if name not in six}
+
+
+def _text(value: dict[str, Any], name: str, default: str | None) -> str:
+    item = value.get(name, default)
+    if not isinstance(item, str):
+        raise UnreadableProduct(f"{name} must be a text, not {_kind(item)}")
+    return item
+
+
+def _whole(value: dict[str, Any], name: str, default: int | None, *, at_least: int) -> int:
+    item = value.get(name, default)
+    if isinstance(item, bool) or not isinstance(item, int):
+        raise UnreadableProduct(f"{name} must be a whole number, not {_kind(item)}")
+    if not at_least <= item <= MAX_WHOLE:
+        raise UnreadableProduct(f"{name} is {item}, outside {at_least}..{MAX_WHOLE}")
+    return item
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    if value is None:
+        return "missing or null"
+    return names.get(type(value), f"the number {value!r}")
