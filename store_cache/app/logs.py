@@ -1,0 +1,171 @@
+"""Logs: one line for each event, as JSON, or as readable text on a terminal.
+
+Knows how a record becomes a line: its fields, the request that it belongs to, what must never be in
+it. Refuses to know what is worth logging. Whatever a client sent is encoded, so that one event can
+never look like two; keys are taken out, wherever they stand.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp.http_exceptions import HttpProcessingError
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request being served in this context; every line logged in it names it."""
+
+_LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
+
+# They log each request, with addresses and headers, at levels that this service uses for itself.
+_TALKATIVE = ("httpx", "httpcore", "asyncio")
+
+_MASK = "***"
+
+# A shorter secret may be an everyday word: it is masked where it stands alone.
+_LEAST_DISTINCT_CHARACTERS = 8
+
+_KEY_HEADER = re.compile(r"""(x-api-key\b["']?\s*[:=,]\s*b?["']?)[^\s"',;)}\]]+""", re.IGNORECASE)
+
+# What ends a line, steers a terminal or turns the direction of reading.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+
+
+def configure_logging(
+    level: str, *, terminal: bool | None = None, secrets: Iterable[str] = ()
+) -> None:
+    """Send every log line of the process to standard error, from `level` (as in `LOG_LEVEL`) on.
+
+    `terminal` chooses text (true) or JSON (false); by default it is what standard error is. Each
+    of `secrets` is masked in every line. Replaces what was configured before.
+    """
+    text = sys.stderr.isatty() if terminal is None else terminal
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(quiet_malformed_request)
+    redact = Redaction(secrets)
+    handler.setFormatter(TextFormatter(redact) if text else JsonFormatter(redact))
+    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def quiet_malformed_request(record: logging.LogRecord) -> bool:
+    """A filter: say that a request was malformed, without what was in it.
+
+    The parser's exception quotes the bad header, which may be a key; and a client's mistake is no
+    error of this service, with no traceback worth reading.
+    """
+    exc = record.exc_info[1] if record.exc_info else None
+    if isinstance(exc, HttpProcessingError):
+        record.msg = f"malformed HTTP request refused with {exc.code}: {type(exc).__name__}"
+        record.args = ()
+        record.exc_info = record.exc_text = None
+        record.levelno = min(record.levelno, logging.WARNING)
+        record.levelname = logging.getLevelName(record.levelno)
+    return True
+
+
+class Redaction:
+    """Masks the given secrets, and whatever follows the name of the key header."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._secrets = re.compile("|".join(map(_pattern, longest_first)) or r"(?!)")
+
+    def __call__(self, value: object) -> object:
+        """The same value, of types that JSON knows, without the secrets."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self._entry(key, held) for key, held in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self(item) for item in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self.text(str(value))
+
+    def text(self, text: str) -> str:
+        return _KEY_HEADER.sub(rf"\g<1>{_MASK}", self._secrets.sub(_MASK, text))
+
+    def _entry(self, key: object, value: object) -> object:
+        return _MASK if str(key).lower() == "x-api-key" else self(value)
+
+
+def _pattern(secret: str) -> str:
+    if len(secret) >= _LEAST_DISTINCT_CHARACTERS:
+        return re.escape(secret)
+    return rf"(?<![\w-]){re.escape(secret)}(?![\w-])"
+
+
+class _RedactingFormatter(logging.Formatter):
+    def __init__(self, redact: Redaction) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def fields(self, record: logging.LogRecord) -> dict[str, object]:
+        """What the record says beyond its message, free of secrets; ready for JSON."""
+        extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD_ATTRIBUTES}
+        request = {"requestId": request_id.get()} if request_id.get() else {}
+        redacted = self._redact({**request, **extra})
+        assert isinstance(redacted, dict)
+        return redacted
+
+    def message(self, record: logging.LogRecord) -> str:
+        return self._redact.text(record.getMessage())
+
+    def traceback(self, record: logging.LogRecord) -> str:
+        if record.exc_info and record.exc_info[0]:
+            return self._redact.text(self.formatException(record.exc_info))
+        return ""
+
+
+class JsonFormatter(_RedactingFormatter):
+    """One JSON object in a line: time, level, logger, message, requestId, then the extra fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head: dict[str, object] = {
+            "time": _moment(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": self.message(record),
+        }
+        # The head comes first and has the last word: no extra field can pass for one of its own.
+        line = head | self.fields(record) | head
+        if traceback := self.traceback(record):
+            line["traceback"] = traceback
+        return _escaped(_dumped(line))
+
+
+class TextFormatter(_RedactingFormatter):
+    """For a person at a terminal: time, level, message, then `name=value` for the other fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f"  {name}={value}" for name, value in self.fields(record).items())
+        clock = _moment(record).astimezone().strftime("%H:%M:%S")
+        line = f"{clock} {record.levelname:<7} {self.message(record)}{fields}"
+        # Indented, so that no line of a traceback can pass for an event.
+        rest = (f"    {part}" for part in self.traceback(record).splitlines())
+        return "\n".join(_escaped(part) for part in (line, *rest))
+
+
+def _moment(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _dumped(line: dict[str, object]) -> str:
+    try:
+        return orjson.dumps(line).decode()
+    except TypeError:
+        # A lone surrogate or an integer beyond 64 bits: slower, but no event is lost over it.
+        return json.dumps(line)
+
+
+def _escaped(text: str) -> str:
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,389 @@
+"""The store's settings: each variable, its default, what it may be, and how they are read.
+
+Knows the environment and the `.env` file. Refuses to know what a setting is used for: the parts of
+the program receive plain values, never this object.
+
+Every bad variable is reported, each in a line of its own; no line ever holds a secret.
+"""
+
+import hashlib
+import ipaddress
+import os
+import re
+import ssl
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PUBLISHED_KEYS = ("store-s1-key", "demo")
+"""The default of `API_KEYS`: everybody can read it in the documentation."""
+
+HASHED = "sha256:"
+
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+_HASHED_KEY = re.compile(r"sha256:[0-9a-f]{64}")
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+_USER = re.compile(r"//.*@")
+_QUERY = re.compile(r"\?.*", re.DOTALL)
+_SHOWN_CHARACTERS = 100
+_SECRET_VARIABLES = frozenset({"API_KEYS", "ADMIN_API_KEYS", "CENTRAL_API_KEY"})
+
+
+class SettingsError(ValueError):
+    """The settings cannot be used; `str()` has one line for each bad variable."""
+
+
+def load_settings(
+    env: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")
+) -> "Settings":
+    """Read the settings: the environment first, then the file, then the defaults.
+
+    `env` is the process's environment unless given; a missing `env_file` is no error. Other
+    variables, in either, are ignored. Raises `SettingsError`.
+    """
+    source = os.environ if env is None else env
+    given: dict[str, Any] = {
+        field: source[name] for field, name in Settings.variables().items() if name in source
+    }
+    try:
+        return Settings(_env_file=env_file, **given)
+    except ValidationError as exc:
+        raise SettingsError("\n".join(_complaints(exc))) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{env_file} cannot be read as a file of settings: {exc}") from exc
+
+
+def key_digest(key: str) -> bytes:
+    """The SHA-256 by which keys are compared, of a key as it stands in the settings (32 bytes)."""
+    if key.startswith(HASHED):
+        return bytes.fromhex(key.removeprefix(HASHED))
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _lowered(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _listed(value: object) -> object:
+    """The items of a comma-separated list; an empty text is an empty list."""
+    if not isinstance(value, str):
+        return value
+    return tuple(item.strip() for item in value.split(",")) if value.strip() else ()
+
+
+def _path_or_none(value: object) -> object:
+    return None if value == "" else value
+
+
+def _setting(default: str | float, *, may_be: str, example: str, **bounds: Any) -> Any:
+    """A field whose default is written as in the documentation, and checked like a given value."""
+    return Field(default, description=may_be, examples=[example], **bounds)
+
+
+_Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed)]
+_KEYS_MAY_BE = (
+    "keys of visible ASCII characters, separated by commas, each plain or as sha256:<hex>"
+)
+
+
+class Settings(BaseSettings):
+    """What the store was told, checked. Attributes are named like the variables, in lower case."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_file_encoding="utf-8",
+        hide_input_in_errors=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+    # First, since what some others may be depends on it.
+    environment: Annotated[
+        Literal["development", "staging", "production"], BeforeValidator(_lowered)
+    ] = _setting("development", may_be="development, staging or production", example="production")
+    port: int = _setting(
+        8083,
+        may_be="a whole number from 0 to 65535 (0: any free port)",
+        example="8083",
+        ge=0,
+        le=65535,
+    )
+    host: str = _setting(
+        "0.0.0.0",  # noqa: S104 - the tills of the shop are on other machines
+        may_be="an address or a host name",
+        example="127.0.0.1",
+    )
+    log_level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(_lowered)] = (
+        _setting("info", may_be="debug, info, warn or error", example="info")
+    )
+    store_id: str = _setting(
+        "store-s1",
+        may_be="1 to 64 letters, digits, - and _",
+        example="store-s1",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+    )
+    api_keys: _Keys = _setting(
+        ",".join(PUBLISHED_KEYS), may_be=_KEYS_MAY_BE, example="till-1-secret,till-2-secret"
+    )
+    admin_api_keys: _Keys = _setting(
+        "", may_be=f"empty, or {_KEYS_MAY_BE}", example="office-secret"
+    )
+    central_api_url: str = _setting(
+        "http://localhost:8081",
+        may_be="an http or https address without user, query or fragment",
+        example="https://central.example.com",
+    )
+    central_api_key: SecretStr = _setting(
+        "demo", may_be="a key of visible ASCII characters", example="the-key-that-central-gave"
+    )
+    data_dir: Path = _setting("./data", may_be="the path of a folder", example="./data")
+    sync_interval_seconds: int = _setting(
+        30,
+        may_be="a whole number from 10 to 300 (from 1 in development)",
+        example="30",
+        ge=1,
+        le=300,
+    )
+    event_wait_timeout_seconds: int = _setting(
+        20,
+        may_be="a whole number from 5 to 60 (from 1 in development)",
+        example="20",
+        ge=1,
+        le=60,
+    )
+    event_batch_limit: int = _setting(
+        100, may_be="a whole number from 10 to 500", example="100", ge=10, le=500
+    )
+    sync_interval_minutes: int = _setting(
+        5, may_be="a whole number from 1 to 1440", example="5", ge=1, le=1440
+    )
+    poll_mode: Annotated[Literal["continuous", "interval"], BeforeValidator(_lowered)] = _setting(
+        "continuous", may_be="continuous or interval", example="continuous"
+    )
+    stale_after_seconds: int = _setting(
+        60, may_be="a whole number from 1 to 86400", example="60", ge=1, le=86400
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = _setting(
+        "",
+        may_be="empty, or x",
+        example="https://till.example.com",
+    )
+    central_ca_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = _setting(
+        "",
+        may_be="empty, or a readable file of PEM certificates, with an https CENTRAL_API_URL",
+        example="/etc/store-cache/central-ca.pem",
+    )
+    hole_grace_seconds: float = _setting(
+        2, may_be="a number from 0.1 to 60", example="2", ge=0.1, le=60
+    )
+    snapshot_min_percent: int = _setting(
+        50, may_be="a whole number from 0 to 100", example="50", ge=0, le=100
+    )
+    write_timeout_seconds: float = _setting(
+        8, may_be="a number from 1 to 60", example="8", ge=1, le=60
+    )
+    key_retention_hours: int = _setting(
+        24, may_be="a whole number from 1 to 8760", example="24", ge=1, le=8760
+    )
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """The name of each field's variable."""
+        return {field: field.upper() for field in cls.model_fields}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment arrives as arguments: nothing is read that the caller did not name."""
+        return init_settings, dotenv_settings
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must never be written anywhere."""
+        held = (*self.api_keys, *self.admin_api_keys, self.central_api_key)
+        return tuple(secret.get_secret_value() for secret in held)
+
+    @field_validator("sync_interval_seconds", "event_wait_timeout_seconds")
+    @classmethod
+    def _check_lower_bound(cls, seconds: int, info: ValidationInfo) -> int:
+        lower = 10 if info.field_name == "sync_interval_seconds" else 5
+        if seconds < lower and _environment(info) != "development":
+            raise ValueError(f"is below {lower}, which only ENVIRONMENT=development allows")
+        return seconds
+
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, host: str) -> str:
+        if not _is_host(host):
+            raise ValueError("is neither an IP address nor a host name")
+        return host
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_api_keys(
+        cls, keys: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        if not keys:
+            raise ValueError("holds no key, so that no till could call")
+        return _checked_keys(keys, info)
+
+    @field_validator("admin_api_keys")
+    @classmethod
+    def _check_admin_api_keys(
+        cls, keys: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        checked = _checked_keys(keys, info)
+        if _digests(checked) & _digests(info.data.get("api_keys", ())):
+            raise ValueError("holds a key of API_KEYS too, so that its scope is not clear")
+        return checked
+
+    @field_validator("central_api_url")
+    @classmethod
+    def _check_central_api_url(cls, url: str) -> str:
+        parts = _split_url(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an http or https address")
+        if parts.username is not None or "?" in url or "#" in url:
+            raise ValueError("holds more than scheme, host, port and path")
+        if not _is_host(parts.hostname) or ".." in parts.path.split("/"):
+            raise ValueError("has a host or a path that cannot be")
+        return url.rstrip("/")
+
+    @field_validator("central_api_key")
+    @classmethod
+    def _check_central_api_key(cls, key: SecretStr) -> SecretStr:
+        if not _VISIBLE_ASCII.fullmatch(key.get_secret_value()):
+            raise ValueError("is empty or holds something else than visible ASCII characters")
+        return key
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _check_data_dir(cls, path: object) -> object:
+        if path == "" or "\0" in str(path):
+            raise ValueError("names no folder")
+        return path
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_cors_origins(cls, origins: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if origins == ("*",):
+            if _environment(info) == "production":
+                raise ValueError("allows every web page, which production refuses")
+            return origins
+        for origin in origins:
+            if not _is_origin(origin):
+                raise ValueError(f"holds {_shown(origin)}, which is no origin")
+        return origins
+
+    @field_validator("central_ca_file")
+    @classmethod
+    def _check_central_ca_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        if info.data.get("central_api_url", "https:").startswith("http:"):
+            raise ValueError("is given, but CENTRAL_API_URL is http, where it has no meaning")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except ssl.SSLError:
+            raise ValueError("holds no certificate in PEM form") from None
+        except OSError as exc:
+            raise ValueError(f"cannot be read ({exc.strerror})") from None
+        return path
+
+
+def _environment(info: ValidationInfo) -> str:
+    """The environment; while that itself is bad, the lenient one, so as to add no false lines."""
+    return str(info.data.get("environment", "development"))
+
+
+def _checked_keys(keys: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+    checked = tuple(SecretStr(_checked_key(key.get_secret_value())) for key in keys)
+    if _environment(info) == "production" and _digests(checked) & _digests(PUBLISHED_KEYS):
+        raise ValueError("holds a key from the documentation, which production refuses")
+    return checked
+
+
+def _checked_key(key: str) -> str:
+    if not _VISIBLE_ASCII.fullmatch(key):
+        raise ValueError("holds an empty key, or one with other than visible ASCII characters")
+    if not key.startswith(HASHED):
+        return key
+    hashed = key.lower()
+    if not _HASHED_KEY.fullmatch(hashed):
+        raise ValueError("holds a sha256: that is not followed by 64 hexadecimal digits")
+    return hashed
+
+
+def _digests(keys: Iterable[SecretStr | str]) -> set[bytes]:
+    return {key_digest(key if isinstance(key, str) else key.get_secret_value()) for key in keys}
+
+
+def _split_url(url: str) -> SplitResult:
+    """Raises ValueError, with a reason that repeats nothing of the address."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at for its check alone
+    except ValueError:
+        raise ValueError("is no address: its host or its port is malformed") from None
+    if not _VISIBLE_ASCII.fullmatch(url):
+        raise ValueError("is empty or holds something else than visible ASCII characters")
+    return parts
+
+
+def _is_host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _HOST_NAME.fullmatch(host) is not None
+    return True
+
+
+def _is_origin(origin: str) -> bool:
+    """Whether a browser could send this as `Origin`: in lower case, without the default port."""
+    parts = _split_url(origin)
+    usual_port = {"http": 80, "https": 443}.get(parts.scheme)
+    whole = f"{parts.scheme}://{parts.netloc}".lower() == origin and "@" not in parts.netloc
+    return whole and usual_port not in (None, parts.port) and _is_host(parts.hostname or "")
+
+
+def _complaints(exc: ValidationError) -> list[str]:
+    names = Settings.variables()
+    first = {str(error["loc"][0]): error for error in reversed(exc.errors())}
+    return [_complaint(name, first[field]) for field, name in names.items() if field in first]
+
+
+def _complaint(name: str, error: ErrorDetails) -> str:
+    field = Settings.model_fields[name.lower()]
+    was = "was ***" if name in _SECRET_VARIABLES else f"was {_shown(error['input'])}"
+    why = f", which {error['ctx']['error']}" if error["type"] == "value_error" else ""
+    example = (field.examples or [""])[0]
+    return f"{name} {was}{why}; it may be {field.description}, for example {name}={example}"
+
+
+def _shown(value: object) -> str:
+    """The value in one short line, without what may be a password in an address."""
+    text = _QUERY.sub("?***", _USER.sub("//***@", str(value)))
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")

@@ -1,0 +1,280 @@
+"""Settings: defaults, bounds, and what a shop's engineer reads when one is wrong."""
+
+import hashlib
+import ssl
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from store_cache.app.settings import HASHED, Settings, SettingsError, key_digest, load_settings
+
+HASH = "sha256:" + hashlib.sha256(b"till-1").hexdigest()
+
+
+def settings(**env: str) -> Settings:
+    return load_settings(env, env_file=None)
+
+
+def complaints(**env: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        settings(**env)
+    return str(caught.value).splitlines()
+
+
+def test_defaults_are_right_for_one_shop() -> None:
+    """With nothing set, every setting has the default of the documentation."""
+    loaded = settings()
+    shown = loaded.model_dump(exclude={"api_keys", "central_api_key"})
+
+    assert {
+        "environment": "development",
+        "port": 8083,
+        "host": "0.0.0.0",
+        "log_level": "info",
+        "store_id": "store-s1",
+        "admin_api_keys": (),
+        "central_api_url": "http://localhost:8081",
+        "data_dir": Path("data"),
+        "sync_interval_seconds": 30,
+        "event_wait_timeout_seconds": 20,
+        "event_batch_limit": 100,
+        "sync_interval_minutes": 5,
+        "poll_mode": "continuous",
+        "stale_after_seconds": 60,
+        "cors_origins": (),
+        "central_ca_file": None,
+        "hole_grace_seconds": 2.0,
+        "snapshot_min_percent": 50,
+        "write_timeout_seconds": 8.0,
+        "key_retention_hours": 24,
+    } == shown
+    assert ("store-s1-key", "demo", "demo") == loaded.secrets()
+
+
+@pytest.mark.parametrize(
+    ("variable", "lowest", "highest", "below", "above"),
+    [
+        ("PORT", "0", "65535", "-1", "65536"),
+        ("SYNC_INTERVAL_SECONDS", "10", "300", "9", "301"),
+        ("EVENT_WAIT_TIMEOUT_SECONDS", "5", "60", "4", "61"),
+        ("EVENT_BATCH_LIMIT", "10", "500", "9", "501"),
+        ("SYNC_INTERVAL_MINUTES", "1", "1440", "0", "1441"),
+        ("STALE_AFTER_SECONDS", "1", "86400", "0", "86401"),
+        ("HOLE_GRACE_SECONDS", "0.1", "60", "0.09", "60.1"),
+        ("SNAPSHOT_MIN_PERCENT", "0", "100", "-1", "101"),
+        ("WRITE_TIMEOUT_SECONDS", "1", "60", "0.9", "60.1"),
+        ("KEY_RETENTION_HOURS", "1", "8760", "0", "8761"),
+    ],
+)
+def test_numbers_have_bounds(
+    variable: str, lowest: str, highest: str, below: str, above: str
+) -> None:
+    """A number is taken up to its bounds and refused beyond, as is what is no number."""
+    env = {"ENVIRONMENT": "staging"}
+    for good in (lowest, highest):
+        assert float(good) == getattr(settings(**env, **{variable: good}), variable.lower())
+    for bad in (below, above, "many", "", "nan"):
+        [line] = complaints(**env, **{variable: bad})
+        assert line.startswith(f"{variable} was {bad!r}")
+
+
+@pytest.mark.parametrize("variable", ["SYNC_INTERVAL_SECONDS", "EVENT_WAIT_TIMEOUT_SECONDS"])
+def test_development_lowers_the_bounds_to_one_second(variable: str) -> None:
+    """In development the timings of the sync may be as short as one second, and no shorter."""
+    assert 1 == getattr(settings(**{variable: "1"}), variable.lower())
+    assert 1 == len(complaints(**{variable: "0"}))
+
+
+@pytest.mark.parametrize(
+    ("variable", "bad"),
+    [
+        ("ENVIRONMENT", "prod"),
+        ("HOST", ""),
+        ("HOST", "two hosts"),
+        ("LOG_LEVEL", "loud"),
+        ("STORE_ID", ""),
+        ("STORE_ID", "s" * 65),
+        ("STORE_ID", "süd"),
+        ("STORE_ID", "store-s1\n"),
+        ("CENTRAL_API_URL", ""),
+        ("CENTRAL_API_URL", "central.example.com"),
+        ("CENTRAL_API_URL", "ftp://central.example.com"),
+        ("CENTRAL_API_URL", "http://"),
+        ("CENTRAL_API_URL", "http://central:99999"),
+        ("CENTRAL_API_URL", "http://central/#top"),
+        ("CENTRAL_API_URL", "http://central/api/../admin"),
+        ("CENTRAL_API_URL", "http://cen tral"),
+        ("DATA_DIR", ""),
+        ("POLL_MODE", "sometimes"),
+        ("CORS_ORIGINS", "till.example.com"),
+        ("CORS_ORIGINS", "https://till.example.com/"),
+        ("CORS_ORIGINS", "https://till.example.com:443"),
+        ("CORS_ORIGINS", "https://Till.example.com"),
+        ("CORS_ORIGINS", "https://a.example.com,*"),
+        ("CENTRAL_CA_FILE", "/does/not/exist.pem"),
+    ],
+)
+def test_a_bad_value_is_named_and_explained(variable: str, bad: str) -> None:
+    """The one line says which variable, what it was, what it may be, and gives an example."""
+    [line] = complaints(**{variable: bad})
+
+    assert line.startswith(f"{variable} was {bad!r}")
+    assert "; it may be " in line
+    assert f", for example {variable}=" in line
+
+
+def test_all_bad_variables_are_reported_at_once() -> None:
+    """Nobody has to start the store once for each mistake."""
+    lines = complaints(
+        PORT="x", STORE_ID="", API_KEYS="", CENTRAL_API_URL="x", ENVIRONMENT="prod", HOST=" "
+    )
+
+    named = [line.split()[0] for line in lines]
+    assert ["ENVIRONMENT", "PORT", "HOST", "STORE_ID", "API_KEYS", "CENTRAL_API_URL"] == named
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"API_KEYS": "canary-1,,canary-2"},
+        {"API_KEYS": "canary é"},
+        {"API_KEYS": "sha256:canary"},
+        {"API_KEYS": "canary", "ADMIN_API_KEYS": "canary"},
+        {"ADMIN_API_KEYS": "canary,"},
+        {"CENTRAL_API_KEY": "canary\n"},
+        {"CENTRAL_API_URL": "http://shop:canary@central"},
+        {"CENTRAL_API_URL": "http://central/?key=canary"},
+        {"CENTRAL_API_URL": "http://canary@central:port"},
+    ],
+)
+def test_no_complaint_holds_a_secret(env: dict[str, str]) -> None:
+    """Keys, and passwords in addresses, are never repeated in the message."""
+    [line] = complaints(**env)
+
+    assert "canary" not in line
+
+
+def test_settings_do_not_print_their_secrets() -> None:
+    """The object may be logged by mistake without giving a key away."""
+    loaded = settings(API_KEYS="canary", ADMIN_API_KEYS="canary-2", CENTRAL_API_KEY="canary-3")
+
+    assert "canary" not in repr(loaded)
+
+
+def test_production_refuses_the_keys_of_the_documentation() -> None:
+    """The default keys are public, so that production starts only with keys of its own."""
+    production = {"ENVIRONMENT": "production"}
+    hashed_demo = "sha256:" + hashlib.sha256(b"demo").hexdigest()
+    for public in ({}, {"API_KEYS": "mine,demo"}, {"API_KEYS": hashed_demo}):
+        [line] = complaints(**production, **public)
+        assert "which production refuses" in line
+
+    assert "production" == settings(**production, API_KEYS="mine").environment
+
+
+def test_keys_may_be_plain_or_hashed() -> None:
+    """Spaces around keys do not count, and a hash stands for the key that it was made of."""
+    digits = HASH.removeprefix(HASHED)
+    loaded = settings(API_KEYS=f" till-1 , {HASHED}{digits.upper()}", CENTRAL_API_KEY="c")
+
+    assert ("till-1", HASH, "c") == loaded.secrets()
+    assert key_digest("till-1") == key_digest(HASH)
+
+
+def test_a_key_has_one_scope() -> None:
+    """A key that is both a till's and an admin's, even as its hash, is refused."""
+    [line] = complaints(API_KEYS="till-1", ADMIN_API_KEYS=HASH)
+
+    assert "holds a key of API_KEYS too" in line
+
+
+def test_central_may_have_a_path_in_front() -> None:
+    """The address is kept as given, without the slash at its end."""
+    loaded = settings(CENTRAL_API_URL="https://gateway.example.com:8443/chain/central/")
+
+    assert "https://gateway.example.com:8443/chain/central" == loaded.central_api_url
+
+
+def test_origins_are_a_list_and_every_page_only_outside_production() -> None:
+    """Several origins may be named; `*` stands alone, and not in production."""
+    two = settings(CORS_ORIGINS="https://a.example.com, http://localhost:5173").cors_origins
+    [line] = complaints(ENVIRONMENT="production", API_KEYS="mine", CORS_ORIGINS="*")
+
+    assert ("https://a.example.com", "http://localhost:5173") == two
+    assert ("*",) == settings(CORS_ORIGINS="*").cors_origins
+    assert line.startswith("CORS_ORIGINS was '*', which allows every web page")
+
+
+def test_a_certificate_authority_needs_https_and_certificates(tmp_path: Path) -> None:
+    """The file must hold certificates, and the address must be one that uses them."""
+    no_pem = tmp_path / "ca.pem"
+    no_pem.write_text("not a certificate")
+    [over_http] = complaints(CENTRAL_CA_FILE=str(no_pem), CENTRAL_API_URL="http://central")
+    [without_any] = complaints(CENTRAL_CA_FILE=str(no_pem), CENTRAL_API_URL="https://central")
+
+    assert "CENTRAL_API_URL is http" in over_http
+    assert "holds no certificate in PEM form" in without_any
+
+
+def test_a_certificate_authority_is_taken() -> None:
+    """A readable PEM file is accepted with https."""
+    system = ssl.get_default_verify_paths().cafile
+    if system is None:
+        pytest.skip("this system keeps no file of certificate authorities")
+    loaded = settings(CENTRAL_CA_FILE=system, CENTRAL_API_URL="https://central")
+
+    assert Path(system) == loaded.central_ca_file
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    """Variables of the file count where the environment is silent; others in it are ignored."""
+    file = tmp_path / ".env"
+    file.write_text("PORT=9001\nSTORE_ID=from-file\nCENTRAL_STUB_PORT=1\nAPI_KEYS=a,b\n")
+    loaded = load_settings({"PORT": "9002", "PATH": "/bin"}, env_file=file)
+
+    assert (
+        loaded.port,
+        loaded.store_id,
+        loaded.secrets(),
+    ) == (9002, "from-file", ("a", "b", "demo"))
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments the settings are those of the process and of `.env` in its folder."""
+    monkeypatch.setenv("STORE_ID", "from-process")
+
+    assert "from-process" == load_settings(env_file=None).store_id
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    """A damaged `.env` is a bad setting like any other, not a traceback."""
+    file = tmp_path / ".env"
+    file.write_bytes(b"PORT=\xff\xfe")
+    with pytest.raises(SettingsError, match=r"\.env cannot be read as a file of settings"):
+        load_settings({}, env_file=file)
+
+
+@pytest.mark.parametrize(
+    ("profile", "numbers", "others"),
+    [
+        ("busy-store", (10, 5, 200), {}),
+        ("small-store", (60, 30, 50), {"poll_mode": "interval"}),
+        ("development", (5, 2, 10), {"environment": "development", "log_level": "debug"}),
+        ("production", (30, 20, 100), {"environment": "production", "log_level": "info"}),
+    ],
+)
+def test_profiles_load(
+    project_root: Path, profile: str, numbers: tuple[int, int, int], others: dict[str, str]
+) -> None:
+    """Each ready profile gives its interval, wait and batch, and sets nothing unknown."""
+    file = project_root / "config" / f"{profile}.env"
+    loaded = load_settings({"API_KEYS": "mine"}, env_file=file)
+
+    assert numbers == (
+        loaded.sync_interval_seconds,
+        loaded.event_wait_timeout_seconds,
+        loaded.event_batch_limit,
+    )
+    assert others == {name: getattr(loaded, name) for name in others}
+    assert set(dotenv_values(file)) <= set(Settings.variables().values())
