@@ -233,11 +233,11 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     file.write_text("PORT=9001\nSTORE_ID=from-file\nCENTRAL_STUB_PORT=1\nAPI_KEYS=a,b\n")
     loaded = load_settings({"PORT": "9002", "PATH": "/bin"}, env_file=file)
 
-    assert (
+    assert (9002, "from-file", ("a", "b", "demo")) == (
         loaded.port,
         loaded.store_id,
         loaded.secrets(),
-    ) == (9002, "from-file", ("a", "b", "demo"))
+    )
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
