@@ -1,0 +1,150 @@
+"""What is written beside the code agrees with it: settings, image, compose file, locks."""
+
+import importlib
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+from pydantic import BaseModel
+
+import store_cache
+from store_cache.app.settings import load_settings
+
+PACKAGES = ["store_cache.app.settings", "central_stub.settings"]
+
+
+def documented_defaults(package: str) -> dict[str, str]:
+    """The variables of a package's `Settings`, with their defaults as one would write them."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not there")
+    model: type[BaseModel] = importlib.import_module(package).Settings
+    prefix = str(model.model_config.get("env_prefix", ""))
+    return {
+        f"{prefix}{name}".upper(): _written(field.get_default(call_default_factory=True))
+        for name, field in model.model_fields.items()
+    }
+
+
+def _written(default: Any) -> str:
+    if isinstance(default, list | tuple | set | frozenset):
+        return ",".join(_written(item) for item in default)
+    if hasattr(default, "get_secret_value"):
+        return str(default.get_secret_value())
+    return "" if default is None else str(default)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_setting_is_in_the_example_with_its_default(project_root: Path, package: str) -> None:
+    """A copied `.env.example` changes nothing: it names every setting and gives its default."""
+    defaults = documented_defaults(package)
+    example = dotenv_values(project_root / ".env.example")
+
+    assert defaults == {name: example.get(name) for name in defaults}
+
+
+def test_the_example_names_no_setting_that_does_not_exist(project_root: Path) -> None:
+    """Whatever can be set in `.env.example` has an effect."""
+    known = {name for package in PACKAGES for name in documented_defaults(package)}
+
+    assert set() == set(dotenv_values(project_root / ".env.example")) - known
+
+
+def test_the_example_is_a_legal_file(project_root: Path) -> None:
+    """A store starts with the example as its `.env`, as if there were none."""
+    assert load_settings({}, None) == load_settings({}, project_root / ".env.example")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_setting_is_in_the_readme_with_its_default(project_root: Path, package: str) -> None:
+    """The README's table has a row for each setting: `| NAME | default | ...`."""
+    defaults = documented_defaults(package)
+    readme = project_root / "README.md"
+    if not readme.exists():
+        pytest.skip("there is no README yet")
+    rows = re.findall(r"^\|\s*`([A-Z_]+)`\s*\|\s*([^|]*?)\s*\|", readme.read_text(), re.MULTILINE)
+    said = {name: default.strip("`") for name, default in rows}
+    wrong = {
+        name: (default, said.get(name))
+        for name, default in defaults.items()
+        if not (said.get(name) or "").startswith(default or "(empty)")
+    }
+
+    assert {} == wrong
+
+
+def test_the_compose_file_sets_only_what_can_be_set(project_root: Path) -> None:
+    """Each variable of each service is a setting, and each store's settings are legal."""
+    services = _yaml(project_root / "compose.yaml")["services"]
+    known = {name for package in PACKAGES for name in documented_defaults(package)}
+    given = {name for service in services.values() for name in service["environment"]}
+    stores = {name: service for name, service in services.items() if name.startswith("store-")}
+
+    assert set() == given - known
+    assert ["store-s1", "store-s2"] == [
+        load_settings(store["environment"], None).store_id for store in stores.values()
+    ]
+
+
+def test_the_compose_file_gives_each_service_its_own_volume_and_port(project_root: Path) -> None:
+    """No two services share a folder or a port, and every volume is declared."""
+    compose = _yaml(project_root / "compose.yaml")
+    services = compose["services"].values()
+    volumes = {volume.split(":")[0] for service in services for volume in service["volumes"]}
+    ports = {port for service in services for port in service["ports"]}
+
+    assert set(compose["volumes"]) == volumes
+    assert {"8081:8081", "8083:8083", "8084:8084"} == ports
+    assert len(services) == len(volumes)
+
+
+def test_continuous_integration_runs_the_test_command(project_root: Path) -> None:
+    """CI runs what a developer runs, on each Python that is supported."""
+    workflow = _yaml(project_root / ".github" / "workflows" / "ci.yml")
+    test = workflow["jobs"]["test"]
+
+    assert ["3.11", "3.12", "3.13"] == test["strategy"]["matrix"]["python"]
+    assert ".ci/run" == test["steps"][-1]["run"]
+    assert (project_root / ".ci" / "run").read_text().endswith("\nmake test\n")
+
+
+@pytest.mark.parametrize("lock", ["requirements", "requirements-dev", "requirements-build"])
+def test_locks_have_hashes_and_no_address(project_root: Path, lock: str) -> None:
+    """Every package is pinned with hashes, from wherever the machine gets its packages."""
+    text = (project_root / f"{lock}.lock").read_text()
+    blocks = re.split(r"^(?=\S)", text, flags=re.MULTILINE)[1:]
+    pinned = re.compile(r"[a-z0-9-]+==\S+ .*\\\n    --hash=sha256:")
+
+    assert [] == [block for block in blocks if not pinned.match(block)]
+    assert len(blocks) > 5
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def test_the_lock_has_each_dependency(project_root: Path) -> None:
+    """Whatever pyproject.toml asks for at run time is in the lock that the image is built from."""
+    wanted = _project(project_root)["dependencies"]
+    names = {re.split(r"[^a-z0-9-]", dependency)[0] for dependency in wanted}
+    lock = (project_root / "requirements.lock").read_text()
+    locked = re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE)
+
+    assert set() == names - set(locked)
+
+
+def test_the_version_is_said_once(project_root: Path) -> None:
+    """The package and its metadata agree about the version."""
+    assert _project(project_root)["version"] == store_cache.__version__
+
+
+def _yaml(file: Path) -> Any:
+    return yaml.safe_load(file.read_text())
+
+
+def _project(root: Path) -> dict[str, Any]:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert isinstance(project, dict)
+    return project
