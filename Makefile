@@ -43,19 +43,24 @@ lock: $(STAMP) ## write the lock files anew after a change of dependencies
 upgrade: LOCK += --upgrade
 upgrade: lock ## the same with the newest versions
 
+# Strict: what could not be looked up was not audited, and that is no success.
 audit: $(STAMP) ## known vulnerabilities in the locked dependencies
-	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements.lock
-	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements-dev.lock
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock
 
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment follows the lock: whenever that changes, it is built anew.
-$(STAMP): requirements-dev.lock pyproject.toml
+$(VENV)/.locked: requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"store-cache needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The packages themselves are linked into it; a new command or version needs just this again.
+$(STAMP): $(VENV)/.locked pyproject.toml
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
