@@ -1,0 +1,291 @@
+"""The admin calls: products, faults, switches, backup, restore, wipe.
+
+It knows what an administrator may send and what it does to the ledger; keys were checked before.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from central_stub.catalogue import Row
+from central_stub.faults import AnyFault, Fault, Faults
+from central_stub.keys import Answer
+from central_stub.ledger import Ledger
+from central_stub.limiter import Limiter
+from central_stub.switches import Feature, Switches, WireModel
+from central_stub.wire import Detail, Refused, Reply, Request, invalid, json_reply, parse_json
+
+Model = TypeVar("Model")
+
+LONGEST_ID = 512
+DEEPEST_ATTRIBUTE = 32
+LARGEST_EXACT = 2**53 - 1
+"""RFC 8785 has no larger whole numbers; a digest could not be made of them."""
+
+
+class Action(BaseModel):
+    """Something that happens to the ledger at once, and once."""
+
+    model_config = WireModel
+
+
+class ForgetLog(Action):
+    """Lose all events: older offsets are gone, counting goes on."""
+
+    kind: Literal["forget_log"]
+
+
+class ForgetKeys(Action):
+    """Forget every idempotency key, as a restart of a deployed Central does."""
+
+    kind: Literal["forget_keys"]
+
+
+class NewGeneration(Action):
+    """A new feed from offset 1, the products as they are."""
+
+    kind: Literal["new_generation"]
+    generation: Annotated[str, Field(pattern=r"^[!-~]{1,64}$")] | None = None
+
+
+class Skip(Action):
+    """The next `count` events never appear; their offsets stay holes."""
+
+    kind: Literal["skip"]
+    count: Annotated[int, Field(ge=1)] = 1
+
+
+class Lie(Action):
+    """Change a product without version or event; `attributes` null removes it."""
+
+    kind: Literal["lie"]
+    product_id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+    attributes: dict[str, Any] | None
+
+
+class Replacement(BaseModel):
+    """The body of `wipe`; with a backup, of `restore`."""
+
+    model_config = WireModel
+
+    keep_generation: bool = False
+
+
+class Backup(BaseModel):
+    """What `GET /v1/admin/backup` gives. Rows and events are taken as they are."""
+
+    model_config = WireModel
+
+    generation: str
+    first: Annotated[int, Field(ge=1)]
+    next: Annotated[int, Field(ge=1)]
+    products: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    unnumbered: list[tuple[int, dict[str, Any], float]]
+    sequence: int
+    keys: list[tuple[str, float, dict[str, Any]]]
+
+
+class Restoration(Replacement):
+    backup: Backup
+
+
+AnyAction = ForgetLog | ForgetKeys | NewGeneration | Skip | Lie
+_ORDERS: TypeAdapter[Fault | Action] = TypeAdapter(
+    Annotated[AnyFault | AnyAction, Field(discriminator="kind")]
+)
+
+
+class Administration:
+    """Admin calls on one ledger. `new_name` gives names of generations, each once."""
+
+    def __init__(
+        self, ledger: Ledger, faults: Faults, limiter: Limiter, new_name: Callable[[], str]
+    ) -> None:
+        self._ledger = ledger
+        self._faults = faults
+        self._limiter = limiter
+        self._new_name = new_name
+        self._calls: Mapping[tuple[str, str], Callable[[Request, float], Reply]] = {
+            ("POST", "products/create"): self._create,
+            ("PUT", "products/set"): self._set,
+            ("DELETE", "products/delete"): self._delete,
+            ("GET", "faults"): self._list_faults,
+            ("POST", "faults"): self._set_fault,
+            ("DELETE", "faults"): self._clear_faults,
+            ("GET", "switches"): self._show_switches,
+            ("PUT", "switches"): self._switch,
+            ("GET", "backup"): self._backup,
+            ("POST", "restore"): self._restore,
+            ("POST", "wipe"): self._wipe,
+        }
+
+    def answer(self, request: Request, now: float) -> Reply:
+        """The reply to an admin call. Refused if it is none or its body is wrong."""
+        path = request.raw_path.removeprefix("/v1/admin/")
+        call = self._calls.get((request.method, path))
+        if call is not None:
+            return call(request, now)
+        allowed = sorted(method for method, known in self._calls if known == path)
+        if not allowed:
+            raise Refused(404, "not_found", "no such admin call")
+        message = f"this call takes {' or '.join(allowed)}"
+        raise Refused(405, "method_not_allowed", message, headers={"Allow": ", ".join(allowed)})
+
+    # Products
+
+    def _create(self, request: Request, now: float) -> Reply:
+        return _results([self._create_one(each, now) for each in _listed(request, "products")])
+
+    def _create_one(self, attributes: Any, now: float) -> Answer:
+        issue = issue_of(attributes)
+        return _refused(attributes, issue) if issue else self._ledger.create(attributes, now)
+
+    def _set(self, request: Request, now: float) -> Reply:
+        return _results([self._set_one(each, now) for each in _listed(request, "products")])
+
+    def _set_one(self, attributes: Any, now: float) -> Answer:
+        issue = issue_of(attributes)
+        return _refused(attributes, issue) if issue else self._ledger.set(attributes, now)
+
+    def _delete(self, request: Request, now: float) -> Reply:
+        return _results([self._delete_one(each, now) for each in _listed(request, "productIds")])
+
+    def _delete_one(self, product_id: Any, now: float) -> Answer:
+        named = {"productId": product_id}
+        issue = issue_of(named)
+        return _refused(named, issue) if issue else self._ledger.delete(product_id, now)
+
+    # Faults and switches
+
+    def _list_faults(self, _: Request, __: float) -> Reply:
+        return json_reply({"faults": [each.body() for each in self._faults.everything()]})
+
+    def _set_fault(self, request: Request, _: float) -> Reply:
+        order = _parsed(_ORDERS, parse_json(request.body))
+        if isinstance(order, Fault):
+            return json_reply(self._faults.add(order).body())
+        self._act(order)
+        return json_reply({"done": order.model_dump(mode="json", by_alias=True)})
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case ForgetLog():
+                self._ledger.forget_log()
+            case ForgetKeys():
+                self._ledger.forget_keys()
+            case NewGeneration(generation=name):
+                self._ledger.begin_generation(name or self._new_name())
+            case Skip(count=count):
+                self._ledger.lose_next(count)
+            case Lie(product_id=product_id, attributes=attributes):
+                self._lie(product_id, attributes)
+
+    def _lie(self, product_id: str, attributes: Row | None) -> None:
+        issue = issue_of({**(attributes or {}), "productId": product_id})
+        if issue is not None:
+            raise invalid("attributes", issue)
+        self._ledger.lie(product_id, attributes)
+
+    def _clear_faults(self, request: Request, _: float) -> Reply:
+        number = request.query.get("id")
+        if number is None:
+            return json_reply({"cleared": self._faults.clear()})
+        if not (number.isascii() and number.isdigit() and len(number) <= 18):
+            raise invalid("id", "must be the number of a fault")
+        return json_reply({"cleared": self._faults.clear(int(number))})
+
+    def _show_switches(self, _: Request, __: float) -> Reply:
+        return json_reply(self._ledger.switches.model_dump(mode="json", by_alias=True))
+
+    def _switch(self, request: Request, now: float) -> Reply:
+        given = parse_json(request.body)
+        if not isinstance(given, dict):
+            raise invalid("body", "must be an object of switches")
+        held = self._ledger.switches.model_dump(by_alias=True)
+        self._ledger.switch(_parsed(TypeAdapter(Switches), held | given))
+        self._limiter.forget()
+        return self._show_switches(request, now)
+
+    # Replacing everything
+
+    def _backup(self, _: Request, __: float) -> Reply:
+        return json_reply(self._ledger.backup())
+
+    def _restore(self, request: Request, _: float) -> Reply:
+        order = _parsed(TypeAdapter(Restoration), parse_json(request.body))
+        backup = order.backup
+        kept = order.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
+        name = backup.generation if kept else self._new_name()
+        self._ledger.restore(backup.model_dump(mode="json"), name)
+        return self._state()
+
+    def _wipe(self, request: Request, _: float) -> Reply:
+        order = _parsed(TypeAdapter(Replacement), parse_json(request.body or b"{}"))
+        kept = order.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
+        self._ledger.wipe(self._ledger.generation if kept else self._new_name())
+        return self._state()
+
+    def _state(self) -> Reply:
+        ledger = self._ledger
+        counts = {"products": len(ledger), "eventOffset": ledger.head}
+        return json_reply({"generation": ledger.generation, **counts})
+
+
+def issue_of(attributes: Any) -> str | None:
+    """What is wrong with a product's attributes as sent; None if nothing."""
+    if not isinstance(attributes, dict):
+        return "a product must be an object"
+    product_id = attributes.get("productId")
+    if not isinstance(product_id, str) or not 1 <= len(product_id) <= LONGEST_ID:
+        return f"productId must be a string of 1 to {LONGEST_ID} characters"
+    available = attributes.get("available", 0)
+    if type(available) is not int or not 0 <= available <= LARGEST_EXACT:
+        return "available must be a whole number, 0 or more"
+    return _issue_of_value(attributes, 0)
+
+
+def _issue_of_value(value: Any, depth: int) -> str | None:
+    if isinstance(value, int):
+        exact = -LARGEST_EXACT <= value <= LARGEST_EXACT
+        return None if exact else f"{value} is beyond the whole numbers of JSON (2^53 - 1)"
+    if not isinstance(value, dict | list):
+        return None
+    if depth >= DEEPEST_ATTRIBUTE:
+        return f"attributes must not be nested deeper than {DEEPEST_ATTRIBUTE}"
+    inner = value.values() if isinstance(value, dict) else value
+    return next(filter(None, (_issue_of_value(each, depth + 1) for each in inner)), None)
+
+
+def _refused(attributes: Any, issue: str) -> Answer:
+    product_id = attributes.get("productId") if isinstance(attributes, dict) else None
+    failed = {"success": False, "errorType": "invalid_request", "errorMessage": issue}
+    return {"productId": product_id} | failed
+
+
+def _listed(request: Request, name: str) -> list[Any]:
+    body = parse_json(request.body)
+    listed = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(listed, list):
+        raise invalid(name, "must be a list")
+    return listed
+
+
+def _results(results: Sequence[Answer]) -> Reply:
+    succeeded = sum(result["success"] for result in results)
+    counts = {"succeeded": succeeded, "failed": len(results) - succeeded}
+    return json_reply({"results": results, "summary": {"total": len(results), **counts}})
+
+
+def _parsed(adapter: TypeAdapter[Model], value: Any) -> Model:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        details = [_detail(dict(each)) for each in error.errors(include_url=False)]
+        message = "; ".join(f"{each.field}: {each.issue}" for each in details)
+        raise Refused(400, "invalid_request", message, details=details) from None
+
+
+def _detail(error: Mapping[str, Any]) -> Detail:
+    return Detail(".".join(map(str, error["loc"])) or "body", str(error["msg"]))

@@ -1,0 +1,351 @@
+"""Central over HTTP without a network: a request in, a reply out.
+
+It knows keys, routes, rate limit and validation, and puts the ledger's values into `wire`'s shapes.
+It refuses to know sockets, files and waiting: a poll with nothing to give comes back as `Held`, and
+the caller asks `poll` again when something happened, `release` when the time is up.
+"""
+
+import hmac
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from central_stub.administration import LONGEST_ID, Administration
+from central_stub.faults import Faults
+from central_stub.keys import Answer
+from central_stub.ledger import Ledger, PositionGone, Update, refusal
+from central_stub.limiter import Limiter
+from central_stub.switches import Feature
+from central_stub.wire import (
+    Refused,
+    Reply,
+    Request,
+    Route,
+    answer_body,
+    answer_status,
+    bare_reply,
+    batch_totals,
+    error_reply,
+    events_body,
+    generation_fields,
+    head_fields,
+    invalid,
+    json_reply,
+    pagination,
+    parse_json,
+    product_id_of,
+    read_cursor,
+    route_of,
+    row_body,
+    rows_body,
+    whole_number,
+    write_cursor,
+)
+
+MOST_WAIT_SECONDS = 60
+MOST_EVENTS = 1000
+MOST_BUCKETS = 65_536
+MOST_UPDATES = 1000
+LONGEST_KEY = 512
+LARGEST_DELTA = 999_999_999
+LARGEST_BODY = 1 << 20
+LARGEST_ADMIN_BODY = 1 << 28
+METHODS = {Route.UPDATES: "POST"}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A poll that has nothing to give yet."""
+
+    offset: int
+    limit: int
+    wait_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKeys:
+    """Who may call: stores the inventory, administrators everything."""
+
+    stores: Sequence[str]
+    admins: Sequence[str]
+
+    def check(self, key: str, route: Route) -> None:
+        """Refused with 401 for an unknown key, 403 for a store's key on an admin call."""
+        if _is_one_of(key, self.admins):
+            return
+        if not _is_one_of(key, self.stores):
+            raise Refused(401, "unauthorized", "X-API-Key is missing or unknown to Central")
+        if route is Route.ADMIN:
+            raise Refused(403, "forbidden", "this call takes an admin key")
+
+
+def _is_one_of(key: str, keys: Sequence[str]) -> bool:
+    given = key.encode(errors="replace")
+    return sum(hmac.compare_digest(given, each.encode()) for each in keys) > 0
+
+
+class Central:
+    """Everything of Central but the network. `new_name` gives names of generations."""
+
+    def __init__(
+        self, ledger: Ledger, *, keys: AccessKeys, faults: Faults, new_name: Callable[[], str]
+    ) -> None:
+        self.ledger = ledger
+        self.faults = faults
+        self._keys = keys
+        self._limiter = Limiter()
+        self._administration = Administration(ledger, faults, self._limiter, new_name)
+        self._prepared: dict[tuple[int, int], Reply] = {}
+        self._prepared_at = -1
+        self._handlers: Mapping[Route, Callable[[Request, float], Reply | Held]] = {
+            Route.HEALTH: self._health,
+            Route.PAGES: self._list,
+            Route.PRODUCT: self._read,
+            Route.EVENTS: self._events,
+            Route.DIGEST: self._digest,
+            Route.UPDATES: self._update,
+            Route.ADMIN: self._administration.answer,
+        }
+
+    def answer(self, request: Request, now: float) -> Reply | Held:
+        """The reply to one request. Never raises for what a client sent."""
+        try:
+            route = self.route(request)
+            self._admit(request, route, now)
+            reply = self._handlers[route](request, now)
+        except Refused as refused:
+            return error_reply(refused, self.ledger.switches)
+        return self._signed(reply) if isinstance(reply, Reply) else reply
+
+    def route(self, request: Request) -> Route:
+        """The kind of a request, as faults name it. Refused where there is none."""
+        route = route_of(request.raw_path)
+        if route is None:
+            raise Refused(404, "not_found", "no such path")
+        if route is Route.DIGEST and not self.ledger.switches.has(Feature.DIGEST):
+            return Route.PRODUCT
+        return route
+
+    def poll(self, held: Held, now: float) -> Reply | None:
+        """The reply to a held poll, or None while there is still nothing to give.
+
+        One reply serves all polls that ask for the same until something changes.
+        """
+        if self._prepared_at != self.ledger.revision:
+            self._prepared.clear()
+            self._prepared_at = self.ledger.revision
+        key = (held.offset, held.limit)
+        if key not in self._prepared:
+            reply = self._page_of_events(held, now, even_empty=False)
+            if reply is None:
+                return None
+            self._prepared[key] = self._signed(reply)
+        return self._prepared[key]
+
+    def release(self, held: Held, now: float) -> Reply:
+        """The reply to a held poll whose time is up."""
+        reply = self._page_of_events(held, now, even_empty=True)
+        assert reply is not None
+        return self._signed(reply)
+
+    def _admit(self, request: Request, route: Route, now: float) -> None:
+        if route is Route.HEALTH:
+            return
+        if route is not Route.ADMIN:
+            self._limit(request, now)
+        self._keys.check(request.api_key, route)
+        most = LARGEST_ADMIN_BODY if route is Route.ADMIN else LARGEST_BODY
+        if len(request.body) > most:
+            raise Refused(413, "payload_too_large", f"a body may have {most} bytes")
+        method = METHODS.get(route, "GET")
+        if route is not Route.ADMIN and request.method != method:
+            message = f"this path takes {method}"
+            raise Refused(405, "method_not_allowed", message, headers={"Allow": method})
+
+    def _limit(self, request: Request, now: float) -> None:
+        switches = self.ledger.switches
+        if not switches.rate_limit:
+            return
+        free_at = self._limiter.admit(request.address, switches.rate_limit, now)
+        if free_at is None:
+            return
+        hints = {
+            "retry-after": {"Retry-After": str(math.ceil(free_at - now))},
+            "reset": {"X-RateLimit-Reset": str(math.ceil(free_at))},
+            "none": {},
+        }
+        message = f"{switches.rate_limit} requests a minute are allowed"
+        raise Refused(429, "rate_limited", message, headers=hints[switches.rate_limit_hint])
+
+    def _signed(self, reply: Reply) -> Reply:
+        if not self.ledger.switches.has(Feature.GENERATION):
+            return reply
+        return reply.but(headers={**reply.headers, "X-Feed-Generation": self.ledger.generation})
+
+    # Reads
+
+    def _health(self, _: Request, __: float) -> Reply:
+        return json_reply({"status": "healthy", "products": len(self.ledger)})
+
+    def _list(self, request: Request, _: float) -> Reply:
+        query, switches = request.query, self.ledger.switches
+        limit = whole_number(query, "limit", 200, 1)
+        offset = whole_number(query, "offset", 0, 0)
+        if "bucket" in query and switches.has(Feature.DIGEST):
+            return json_reply(self._bucket(query))
+        if switches.page_shape == "list":
+            return json_reply(rows_body(self.ledger.everything(), switches))
+        cursor = switches.has(Feature.CURSOR) and "cursor" in query
+        if cursor or switches.page_shape == "items":
+            return json_reply(self._items(query.get("cursor", ""), limit))
+        return json_reply(self._products(offset, limit))
+
+    def _products(self, offset: int, limit: int) -> dict[str, Any]:
+        switches = self.ledger.switches
+        rows = self.ledger.page(offset, limit)
+        total, given = len(self.ledger), min(limit, switches.page_limit)
+        more = offset + len(rows) < total
+        return {
+            "products": rows_body(rows, switches),
+            "pagination": pagination(offset, given, total, more=more, names=switches.total_names),
+            **self._position(),
+        }
+
+    def _items(self, cursor: str, limit: int) -> dict[str, Any]:
+        rows = self.ledger.page_after(read_cursor(cursor), limit)
+        last = rows[-1]["productId"] if rows else None
+        more = last is not None and bool(self.ledger.page_after(last, 1))
+        return {
+            "items": rows_body(rows, self.ledger.switches),
+            "nextCursor": write_cursor(last) if last is not None and more else None,
+            **self._position(),
+        }
+
+    def _bucket(self, query: Mapping[str, str]) -> dict[str, Any]:
+        buckets = self._bucket_count(query)
+        bucket = whole_number(query, "bucket", 0, 0)
+        if bucket >= buckets:
+            raise invalid("bucket", f"must be below {buckets}, the number of buckets")
+        rows = rows_body(self.ledger.bucket(bucket, buckets), self.ledger.switches)
+        names = self.ledger.switches.total_names
+        page = pagination(0, len(rows), len(rows), more=False, names=names)
+        return {"products": rows, "pagination": page, **self._position()}
+
+    def _bucket_count(self, query: Mapping[str, str]) -> int:
+        buckets = whole_number(query, "buckets", 256, 1)
+        if buckets > MOST_BUCKETS:
+            raise invalid("buckets", f"must be at most {MOST_BUCKETS}")
+        return buckets
+
+    def _position(self) -> dict[str, Any]:
+        switches = self.ledger.switches
+        head = head_fields(self.ledger.head, switches)
+        return head | generation_fields(self.ledger.generation, switches)
+
+    def _read(self, request: Request, _: float) -> Reply:
+        product_id = product_id_of(request.raw_path)
+        if "/" in product_id and self.ledger.switches.slashes_unreachable:
+            return bare_reply(404)
+        row = self.ledger.read(product_id)
+        if row is None:
+            raise Refused(404, "not_found", "no product has this id")
+        return json_reply(row_body(row, self.ledger.switches))
+
+    def _digest(self, request: Request, _: float) -> Reply:
+        count = self._bucket_count(request.query)
+        buckets = self.ledger.digest(count)
+        return json_reply({"count": len(self.ledger), "buckets": buckets, **self._position()})
+
+    # The feed
+
+    def _events(self, request: Request, now: float) -> Reply | Held:
+        query = request.query
+        limit = min(whole_number(query, "limit", 100, 1), MOST_EVENTS)
+        wait = min(whole_number(query, "wait", 0, 0), MOST_WAIT_SECONDS)
+        held = Held(whole_number(query, "offset", 1, 0), limit, wait)
+        ready = self._page_of_events(held, now, even_empty=not self._holds(held))
+        return held if ready is None else ready
+
+    def _holds(self, held: Held) -> bool:
+        switches = self.ledger.switches
+        beyond = held.offset > self.ledger.head + 1 and not switches.hold_beyond_head
+        return held.wait_seconds > 0 and switches.has(Feature.HOLD) and not beyond
+
+    def _page_of_events(self, held: Held, now: float, *, even_empty: bool) -> Reply | None:
+        switches = self.ledger.switches
+        try:
+            page = self.ledger.events(held.offset, held.limit, now)
+        except PositionGone as gone:
+            refused = Refused(410, "gone", f"offset {held.offset} is gone: {gone}")
+            return error_reply(refused, switches)
+        if not page.events and not even_empty:
+            return None
+        generation = generation_fields(self.ledger.generation, switches)
+        return Reply(200, orjson.dumps(events_body(page, switches) | generation))
+
+    # Writes
+
+    def _update(self, request: Request, now: float) -> Reply:
+        body = parse_json(request.body)
+        if not isinstance(body, dict):
+            raise invalid("body", "must be an object: an update, or a batch with updates")
+        if "updates" in body:
+            return self._update_batch(body, now)
+        answer = self._update_one(body, body.get("storeId"), now)
+        switches = self.ledger.switches
+        return json_reply(answer_body(answer, switches), status=answer_status(answer, switches))
+
+    def _update_batch(self, body: dict[str, Any], now: float) -> Reply:
+        updates, store_id = body["updates"], body.get("storeId")
+        if not isinstance(updates, list) or not 1 <= len(updates) <= MOST_UPDATES:
+            raise invalid("updates", f"must be a list of 1 to {MOST_UPDATES} updates")
+        answers = [self._update_one(each, store_id, now) for each in updates]
+        applied = sum(answer["applied"] for answer in answers)
+        results = [answer_body(answer, self.ledger.switches) for answer in answers]
+        totals = batch_totals(len(answers), applied, self.ledger.switches)
+        return json_reply({"storeId": store_id, "results": results} | totals)
+
+    def _update_one(self, body: Any, store_id: Any, now: float) -> Answer:
+        refused = check_update(body, store_id)
+        if refused is not None:
+            return refused
+        return self.ledger.update(
+            Update(
+                product_id=body["productId"],
+                delta=body["delta"],
+                version=body["version"],
+                idempotency_key=body["idempotencyKey"],
+                store_id=store_id or "",
+            ),
+            now,
+        )
+
+
+def check_update(body: Any, store_id: Any) -> Answer | None:
+    """The refusal of an update that is not one; None if it may go to the ledger."""
+    if not isinstance(body, dict):
+        return refusal("", "invalid_request", "an update must be an object")
+    product_id = body.get("productId")
+    if product_id is None or product_id == "":
+        return refusal("", "missing_product_id", "productId is missing")
+    if not isinstance(product_id, str) or len(product_id) > LONGEST_ID:
+        said = f"productId must be a string of at most {LONGEST_ID} characters"
+        return refusal("", "invalid_request", said)
+    issue = _issue_of_update(body, store_id)
+    return refusal(product_id, "invalid_request", issue) if issue else None
+
+
+def _issue_of_update(body: Mapping[str, Any], store_id: Any) -> str | None:
+    delta, version, key = body.get("delta"), body.get("version"), body.get("idempotencyKey")
+    if type(delta) is not int or delta == 0 or abs(delta) > LARGEST_DELTA:
+        return f"delta must be a whole number, not 0, of at most {LARGEST_DELTA}"
+    if type(version) is not int or version < 1:
+        return "version must be a whole number of at least 1"
+    if not isinstance(key, str) or not 1 <= len(key) <= LONGEST_KEY:
+        return f"idempotencyKey must be a string of 1 to {LONGEST_KEY} characters"
+    if store_id is not None and not isinstance(store_id, str):
+        return "storeId must be a string"
+    return None

@@ -1,0 +1,464 @@
+"""Central's whole state: products, versions, the event log, the generation, the keys.
+
+Rules
+- An applied write raises the product's version by one and puts exactly one event on the feed.
+- A deletion carries the next version; a product created again starts at version 1.
+- A key's first answer, refusals included, is the answer to every repeat while it is remembered.
+- Whatever changes does so through one `Change`, a JSON value, which is given to `record` before
+  it is made; the same changes made again (`replay`) give the same ledger.
+
+Pure: no file, no clock, no randomness. `now` is unix seconds, `lateness` says by how much an event
+comes late (asked only without the feature `order`), names of generations come from the caller.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from central_stub.catalogue import Catalogue, Row
+from central_stub.digest import Digests
+from central_stub.feed import IN_ORDER, Event, EventPage, Feed, Lateness
+from central_stub.keys import Answer, KeyMemory, Remembered
+from central_stub.switches import Feature, Switches
+
+Change = dict[str, Any]
+"""One change of the state: `op` and what it needs. JSON, to be written down and replayed."""
+
+RESERVED = frozenset({"productId", "version", "lastUpdated"})
+"""Attributes of a row that are Central's own to set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One write of a store: add `delta` to the stock if the product is at `version`."""
+
+    product_id: str
+    delta: int
+    version: int
+    idempotency_key: str
+    store_id: str = ""
+
+
+class PositionGone(Exception):
+    """The log no longer holds the offset asked for; `first` is the oldest that it holds."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the oldest event still held is {first}")
+        self.first = first
+
+
+def in_order() -> Lateness:
+    return IN_ORDER
+
+
+def discard(_: Change) -> None:
+    """Record nothing: a ledger that lives in memory only."""
+
+
+def timestamp(now: float) -> str:
+    """RFC 3339, UTC, to the millisecond."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+class Ledger:
+    """Central, to be called in process. Rows, events and answers given out are never changed."""
+
+    def __init__(
+        self,
+        *,
+        generation: str,
+        switches: Switches | None = None,
+        lateness: Callable[[], Lateness] = in_order,
+        record: Callable[[Change], None] = discard,
+    ) -> None:
+        self.generation = generation
+        self.switches = switches or Switches()
+        self.record = record
+        self.revision = 0
+        self._lateness = lateness
+        self._catalogue = Catalogue()
+        self._feed = Feed()
+        self._keys = KeyMemory()
+        self._digests = Digests(self._catalogue)
+        self._sequence = 0
+        self._to_lose = 0
+
+    # Reading
+
+    def __len__(self) -> int:
+        """How many products there are."""
+        return len(self._catalogue)
+
+    @property
+    def head(self) -> int:
+        """The offset of the last event; 0 before the first."""
+        return self._feed.next - 1
+
+    @property
+    def oldest(self) -> int:
+        """The oldest offset still held: `head` + 1 if there is none."""
+        return self._feed.first
+
+    @property
+    def remembered_keys(self) -> int:
+        return len(self._keys)
+
+    @property
+    def due_at(self) -> float | None:
+        """When `settle` has something to do next; None while nothing is late."""
+        return self._feed.due_at
+
+    def read(self, product_id: str) -> Row | None:
+        return self._catalogue.get(product_id)
+
+    def page(self, offset: int, limit: int) -> list[Row]:
+        """At most `page_limit` rows from position `offset`, sorted by id in code point order."""
+        return self._catalogue.page(offset, min(limit, self.switches.page_limit))
+
+    def page_after(self, product_id: str | None, limit: int) -> list[Row]:
+        """At most `page_limit` rows behind that id; from the first one for None."""
+        return self._catalogue.page_after(product_id, min(limit, self.switches.page_limit))
+
+    def everything(self) -> list[Row]:
+        return self._catalogue.page(0, len(self._catalogue))
+
+    def bucket(self, bucket: int, buckets: int) -> list[Row]:
+        """All rows of one bucket of the digest, in order."""
+        return list(self._catalogue.bucket(bucket, buckets))
+
+    def events(self, offset: int, limit: int, now: float) -> EventPage:
+        """What is published from `offset` on. PositionGone if that is older than the log.
+
+        Without the feature `gone` the answer begins at the oldest event instead, silently.
+        """
+        self.settle(now)
+        if not self._feed.reaches(offset) and self.switches.has(Feature.GONE):
+            raise PositionGone(self._feed.first)
+        return self._feed.page(offset, limit)
+
+    def unhashed(self) -> list[str]:
+        """The ids whose rows `digest` would have to hash first."""
+        return self._digests.unhashed()
+
+    def hash_rows(self, product_ids: Iterable[str]) -> None:
+        """Do some of the hashing ahead, so that a large digest can be made in slices."""
+        self._digests.hash(product_ids)
+
+    def digest(self, buckets: int) -> list[str]:
+        """The hash of every bucket of the catalogue as it is at `head`."""
+        return self._digests.buckets(buckets)
+
+    # Writing
+
+    def update(self, update: Update, now: float) -> Answer:
+        """Apply one update or refuse it; the answer is the wire's, complete."""
+        self.settle(now)
+        remembered = self._keys.recall(update.idempotency_key)
+        if remembered is not None:
+            return {**remembered, "productId": update.product_id}
+        row = self._catalogue.get(update.product_id)
+        refusal = self._refuse(update, row)
+        if row is None or refusal is not None:
+            answer = refusal or {}
+            key = Remembered(update.idempotency_key, now, answer)
+            self._do({"op": "refusal", "key": list(key)})
+            return answer
+        return self._apply(update, row, now)
+
+    def update_all(self, updates: Sequence[Update], now: float) -> list[Answer]:
+        """A batch: each update stands alone."""
+        return [self.update(update, now) for update in updates]
+
+    def create(self, attributes: Row, now: float) -> Answer:
+        """A new product at version 1; `attributes` has `productId`, and `available` if not 0."""
+        self.settle(now)
+        product_id = attributes["productId"]
+        held = self._catalogue.get(product_id)
+        if held is not None:
+            return _failure(product_id, "product_exists", "the product exists: use set", held)
+        row = _row({"available": 0}, attributes, version=1, now=now)
+        self._write("product_created", row, row, now)
+        return _success(row)
+
+    def set(self, attributes: Row, now: float) -> Answer:
+        """Change the attributes given of one product, keep the others."""
+        self.settle(now)
+        product_id = attributes["productId"]
+        held = self._catalogue.get(product_id)
+        if held is None:
+            return _failure(product_id, "product_not_found", "no such product: create it first")
+        version = held["version"] + (0 if self.switches.same_version else 1)
+        row = _row(held, attributes, version=version, now=now)
+        stock_alone = attributes.keys() - RESERVED == {"available"}
+        self._write("inventory_updated" if stock_alone else "product_modified", row, row, now)
+        return _success(row)
+
+    def delete(self, product_id: str, now: float) -> Answer:
+        """End a product; the event carries the next version and the row as it was."""
+        self.settle(now)
+        held = self._catalogue.get(product_id)
+        if held is None:
+            return _failure(product_id, "product_not_found", "no such product")
+        ended = {**held, "version": held["version"] + 1, "lastUpdated": timestamp(now)}
+        self._write("product_deleted", ended, held, now)
+        return _success(ended)
+
+    # Time
+
+    def settle(self, now: float) -> None:
+        """Number and publish what was late and is due by now; forget what is out of memory."""
+        self._keys.forget_before(now - self.switches.key_memory_seconds)
+        if self._feed.due_at is None:
+            return
+        for sequence in self._feed.unnumbered_due(now):
+            self._do({"op": "numbered", "sequence": sequence, "offset": self._feed.next})
+        if self._feed.reveal(now):
+            self.revision += 1
+
+    # Faults and replacement
+
+    def switch(self, switches: Switches) -> None:
+        """Be another Central from now on."""
+        self.switches = switches
+        self._feed.trim(switches.event_limit)
+        self.revision += 1
+
+    def forget_log(self) -> None:
+        """Lose all events; offsets go on, older ones are gone."""
+        self._do({"op": "forget_log"})
+
+    def forget_keys(self) -> None:
+        self._do({"op": "forget_keys"})
+
+    def begin_generation(self, name: str) -> None:
+        """A new feed from offset 1 with the same products."""
+        self._do({"op": "generation", "name": name})
+
+    def lose_next(self, count: int) -> None:
+        """Let the next `count` events never appear: their offsets stay holes."""
+        self._to_lose += count
+
+    def lie(self, product_id: str, attributes: Row | None) -> None:
+        """Change a product, or remove it (None), without version, time or event.
+
+        Attributes replace the held ones as they are, `version` included.
+        """
+        new = {"productId": product_id, "available": 0, "version": 1}
+        held = self._catalogue.get(product_id) or new
+        row = None if attributes is None else {**held, **attributes, "productId": product_id}
+        self._do({"op": "lie", "productId": product_id, "row": row})
+
+    def backup(self) -> Change:
+        """The whole state as one JSON value, for `restore`."""
+        return {
+            "generation": self.generation,
+            "first": self._feed.first,
+            "next": self._feed.next,
+            "products": self._catalogue.rows(),
+            "events": self._feed.everything(),
+            "unnumbered": self._feed.still_unnumbered(),
+            "sequence": self._sequence,
+            "keys": [list(remembered) for remembered in self._keys.everything()],
+        }
+
+    def restore(self, backup: Change, generation: str) -> None:
+        """Become what `backup` was, offsets included, under that name of a generation."""
+        self._do({"op": "restore", "state": {**backup, "generation": generation}})
+
+    def wipe(self, generation: str) -> None:
+        """No products, no keys, an empty feed from offset 1."""
+        empty: Change = {"first": 1, "next": 1, "products": [], "events": [], "keys": []}
+        self.restore(empty | {"unnumbered": [], "sequence": 0}, generation)
+
+    def replay(self, changes: Iterable[Change]) -> None:
+        """Make changes that were recorded, without recording them again; then nothing is late."""
+        for change in changes:
+            self._make(change)
+        for sequence in self._feed.unnumbered_due(math.inf):
+            self._make({"op": "numbered", "sequence": sequence, "offset": self._feed.next})
+
+    # How a write becomes a change
+
+    def _refuse(self, update: Update, row: Row | None) -> Answer | None:
+        if self.switches.refuse_positive and update.delta > 0:
+            return refusal(update.product_id, "invalid_request", "positive deltas are not taken")
+        if row is None:
+            return refusal(update.product_id, "product_not_found", "no such product")
+        if row["version"] != update.version:
+            said = f"version conflict: expected {row['version']}, got {update.version}"
+            return refusal(update.product_id, "version_conflict", said, row)
+        if row["available"] + update.delta < 0:
+            said = (
+                f"insufficient inventory: {row['available']} available, {-update.delta} asked for"
+            )
+            return refusal(update.product_id, "insufficient_inventory", said, row)
+        return None
+
+    def _apply(self, update: Update, row: Row, now: float) -> Answer:
+        after = row | {
+            "available": row["available"] + update.delta,
+            "version": row["version"] + 1,
+            "lastUpdated": timestamp(now),
+        }
+        answer = {
+            "productId": update.product_id,
+            "newQuantity": after["available"],
+            "newVersion": after["version"],
+            "applied": True,
+            "lastUpdated": after["lastUpdated"],
+        }
+        key = Remembered(update.idempotency_key, now, answer)
+        self._write("inventory_updated", after, after, now, update=update, key=key)
+        return answer
+
+    def _write(
+        self,
+        event_type: str,
+        after: Row,
+        data: Row,
+        now: float,
+        *,
+        update: Update | None = None,
+        key: Remembered | None = None,
+    ) -> None:
+        event: Event = {
+            "timestamp": after["lastUpdated"],
+            "eventType": event_type,
+            "productId": after["productId"],
+            "version": after["version"],
+            "data": data,
+        }
+        if update is not None:
+            event |= {"storeId": update.store_id, "idempotencyKey": update.idempotency_key}
+        self._publish(event, key, now)
+
+    def _publish(self, event: Event, key: Remembered | None, now: float) -> None:
+        late = IN_ORDER if self.switches.has(Feature.ORDER) else self._lateness()
+        offset = None if late.number_after_seconds > 0 else self._feed.next
+        self._sequence += 1
+        change: Change = {"op": "write", "event": event, "sequence": self._sequence}
+        change["offset"] = offset
+        if offset is None:
+            change["due"] = now + late.number_after_seconds
+        if key is not None:
+            change["key"] = list(key)
+        self._do(change)
+        if offset is not None:
+            self._disturb(offset, late, now)
+
+    def _disturb(self, offset: int, late: Lateness, now: float) -> None:
+        if self._to_lose:
+            self._to_lose -= 1
+            self._do({"op": "lost", "offset": offset})
+        elif late.publish_after_seconds > 0:
+            self._feed.hide(offset, now + late.publish_after_seconds)
+
+    # How a change is made: live and from the journal alike
+
+    def _do(self, change: Change) -> None:
+        self.record(change)
+        self._make(change)
+
+    def _make(self, change: Change) -> None:
+        self.revision += 1
+        _MAKERS[change["op"]](self, change)
+
+    def _make_write(self, change: Change) -> None:
+        event = change["event"]
+        self._digests.forget(event["productId"])
+        if event["eventType"] == "product_deleted":
+            self._catalogue.remove(event["productId"])
+        else:
+            self._catalogue.put(event["data"])
+        self._sequence = change["sequence"]
+        if change["offset"] is None:
+            self._feed.postpone(self._sequence, event, change["due"])
+        else:
+            self._feed.append(change["offset"], event)
+            self._feed.trim(self.switches.event_limit)
+        if "key" in change:
+            self._make_remembered(change)
+
+    def _make_remembered(self, change: Change) -> None:
+        self._keys.keep(Remembered(*change["key"]))
+
+    def _make_numbered(self, change: Change) -> None:
+        self._feed.number(change["sequence"], change["offset"])
+        self._feed.trim(self.switches.event_limit)
+
+    def _make_lost(self, change: Change) -> None:
+        self._feed.lose(change["offset"])
+
+    def _make_forgotten_log(self, _: Change) -> None:
+        self._feed.forget()
+
+    def _make_forgotten_keys(self, _: Change) -> None:
+        self._keys.forget_all()
+
+    def _make_generation(self, change: Change) -> None:
+        self.generation = change["name"]
+        self._feed.clear()
+
+    def _make_lie(self, change: Change) -> None:
+        self._digests.forget(change["productId"])
+        if change["row"] is None:
+            self._catalogue.remove(change["productId"])
+        else:
+            self._catalogue.put(change["row"])
+
+    def _make_restored(self, change: Change) -> None:
+        state = change["state"]
+        self.generation = state["generation"]
+        self._digests.forget_all()
+        self._catalogue.replace(state["products"])
+        self._feed.refill(state["first"], state["next"], state["events"])
+        self._feed.trim(self.switches.event_limit)
+        self._sequence = max(self._sequence, state["sequence"])
+        for sequence, event, due_at in state["unnumbered"]:
+            self._feed.postpone(sequence, event, due_at)
+        self._keys.forget_all()
+        for key in state["keys"]:
+            self._keys.keep(Remembered(*key))
+
+
+_MAKERS: dict[str, Callable[[Ledger, Change], None]] = {
+    "write": Ledger._make_write,
+    "refusal": Ledger._make_remembered,
+    "numbered": Ledger._make_numbered,
+    "lost": Ledger._make_lost,
+    "forget_log": Ledger._make_forgotten_log,
+    "forget_keys": Ledger._make_forgotten_keys,
+    "generation": Ledger._make_generation,
+    "lie": Ledger._make_lie,
+    "restore": Ledger._make_restored,
+}
+
+
+def refusal(product_id: str, error_type: str, message: str, row: Row | None = None) -> Answer:
+    """The answer of a write that was not applied, with the current state where there is one."""
+    answer: Answer = {"productId": product_id, "applied": False}
+    if row is not None:
+        answer |= {"newQuantity": row["available"], "newVersion": row["version"]}
+    return answer | {"errorType": error_type, "errorMessage": message}
+
+
+def _row(held: Row, attributes: Row, *, version: int, now: float) -> Row:
+    product_id = (held | attributes)["productId"]
+    kept = {name: value for name, value in held.items() if name not in RESERVED}
+    given = {name: value for name, value in attributes.items() if name not in RESERVED}
+    own = {"version": version, "lastUpdated": timestamp(now)}
+    return {"productId": product_id} | kept | given | own
+
+
+def _success(row: Row) -> Answer:
+    own = {"newVersion": row["version"], "lastUpdated": row["lastUpdated"]}
+    return {"productId": row["productId"], "success": True} | own
+
+
+def _failure(product_id: str, error_type: str, message: str, row: Row | None = None) -> Answer:
+    result: Answer = {"productId": product_id, "success": False}
+    if row is not None:
+        result["newVersion"] = row["version"]
+    return result | {"errorType": error_type, "errorMessage": message}

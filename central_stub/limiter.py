@@ -1,0 +1,38 @@
+"""How many requests an address may make in a minute.
+
+A window begins with an address's first request and lasts a minute.
+"""
+
+from dataclasses import dataclass
+
+WINDOW_SECONDS = 60.0
+MOST_ADDRESSES = 10_000
+"""Above this, windows that have ended are dropped, so that strangers cannot fill the memory."""
+
+
+@dataclass(slots=True)
+class Window:
+    ends_at: float
+    count: int
+
+
+class Limiter:
+    def __init__(self) -> None:
+        self._windows: dict[str, Window] = {}
+
+    def admit(self, address: str, limit: int, now: float) -> float | None:
+        """Count one request; None if it may pass, else the instant from which the next may."""
+        window = self._windows.get(address)
+        if window is None or window.ends_at <= now:
+            self._drop_ended(now)
+            window = self._windows[address] = Window(now + WINDOW_SECONDS, 0)
+        window.count += 1
+        return None if window.count <= limit else window.ends_at
+
+    def forget(self) -> None:
+        """Begin all windows anew, as after a restart."""
+        self._windows.clear()
+
+    def _drop_ended(self, now: float) -> None:
+        if len(self._windows) >= MOST_ADDRESSES:
+            self._windows = {a: w for a, w in self._windows.items() if w.ends_at > now}

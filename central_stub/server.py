@@ -1,0 +1,330 @@
+"""Central on a socket: aiohttp in front of `central`, storage behind it, waiting in between.
+
+It knows how to hold a poll, perform a delay or a broken connection, and when an answer may leave:
+after everything that it could have seen is on disk. What an answer says is decided in `central`.
+"""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from aiohttp import web
+
+from central_stub.central import LARGEST_ADMIN_BODY, AccessKeys, Central, Held
+from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
+from central_stub.feed import draw_lateness
+from central_stub.ledger import Ledger
+from central_stub.settings import Settings
+from central_stub.storage import FolderStorage, MemoryStorage, Storage, StorageError
+from central_stub.switches import Switches
+from central_stub.wire import Refused, Reply, Request, json_reply
+
+HASH_SLICE = 500
+"""Rows hashed at a time for a digest: some 10 ms in which nothing else is answered."""
+STOP_SECONDS = 5.0
+BACKLOG = 4096
+
+logger = logging.getLogger("central_stub")
+
+
+def new_name() -> str:
+    """A name for a generation that no other has."""
+    return f"g-{uuid.uuid4().hex[:12]}"
+
+
+class Service:
+    """Answers requests: one loop, one ledger."""
+
+    def __init__(
+        self, central: Central, storage: Storage, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.central = central
+        self._storage = storage
+        self._clock = clock
+        self._announced = central.ledger.revision
+        self._news: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._settling: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """The one handler: every path is Central's own business."""
+        asked = Request(
+            method=request.method,
+            target=request.raw_path,
+            api_key=request.headers.get("X-API-Key", ""),
+            body=await request.read(),
+            address=request.remote or "",
+        )
+        faults = self._struck(asked)
+        if not faults:
+            return _response(await self._reply(asked))
+        return await self._faulty(request, asked, faults)
+
+    async def stop(self, _: web.Application | None = None) -> None:
+        """Release every held poll, hold no more."""
+        self._stopping = True
+        self._wake()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # One request
+
+    async def _reply(self, request: Request) -> Reply:
+        await self._hash_ahead(request)
+        reply = self.central.answer(request, self._clock())
+        if isinstance(reply, Held):
+            reply = await self._wait(reply)
+        return await self._kept(reply)
+
+    async def _kept(self, reply: Reply) -> Reply:
+        """The reply, once all it could have seen is on disk; then the news for those who wait."""
+        try:
+            await self._storage.synced()
+        except StorageError as error:
+            said = {"code": "internal_error", "message": str(error), "details": []}
+            return json_reply(said, status=500)
+        if self._announced != self.central.ledger.revision:
+            self._wake()
+            self._arm()
+        return reply
+
+    async def _wait(self, held: Held) -> Reply:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + held.wait_seconds
+        while not self._stopping:
+            if self._news is None:
+                self._news = loop.create_future()
+            remaining = deadline - loop.time()
+            if remaining <= 0:
+                break
+            await asyncio.wait((self._news,), timeout=remaining)
+            reply = self.central.poll(held, self._clock())
+            if reply is not None:
+                return reply
+        return self.central.release(held, self._clock())
+
+    def _wake(self) -> None:
+        self._announced = self.central.ledger.revision
+        news, self._news = self._news, None
+        if news is not None:
+            news.set_result(None)
+
+    # What comes late
+
+    def _arm(self) -> None:
+        """See that late events are published in time, if there are any."""
+        due_at = self.central.ledger.due_at
+        if self._timer is not None:
+            self._timer.cancel()
+        if due_at is not None and not self._stopping:
+            delay = max(0.0, due_at - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._start_settling)
+
+    def _start_settling(self) -> None:
+        self._settling = asyncio.create_task(self._settle())
+
+    async def _settle(self) -> None:
+        self.central.ledger.settle(self._clock())
+        try:
+            await self._storage.synced()
+        except StorageError:
+            logger.exception("late events are not published: the storage failed")
+            return
+        self._wake()
+        self._arm()
+
+    async def _hash_ahead(self, request: Request) -> None:
+        """Hash the rows of a digest in slices, so that others are answered meanwhile."""
+        if not request.raw_path.endswith("/digest"):
+            return
+        ids = self.central.ledger.unhashed()
+        for start in range(0, len(ids), HASH_SLICE):
+            self.central.ledger.hash_rows(ids[start : start + HASH_SLICE])
+            await asyncio.sleep(0)
+
+    # Faults
+
+    def _struck(self, request: Request) -> list[Fault]:
+        try:
+            return self.central.faults.strike(self.central.route(request))
+        except Refused:
+            return []
+
+    async def _faulty(
+        self, request: web.Request, asked: Request, faults: list[Fault]
+    ) -> web.StreamResponse:
+        reply = await self._early(request, faults)
+        if reply is None:
+            reply = await self._reply(asked)
+        await self._disturb(request, faults, "after")
+        for fault in faults:
+            if not isinstance(fault, Status) or fault.moment == "after":
+                reply = fault.spoil(reply)
+        cut = next((fault for fault in faults if isinstance(fault, Cut)), None)
+        return _response(reply) if cut is None else await _send_cut(request, reply, cut)
+
+    async def _early(self, request: web.Request, faults: list[Fault]) -> Reply | None:
+        """What is answered without the request having taken effect, if a fault says so."""
+        dropped = await self._disturb(request, faults, "before")
+        for fault in faults:
+            if isinstance(fault, Status) and fault.moment == "before":
+                return fault.spoil(Reply(fault.status, b""))
+        return Reply(503, b"") if dropped else None
+
+    async def _disturb(self, request: web.Request, faults: list[Fault], moment: Moment) -> bool:
+        """Delay and drop; True if the connection is gone."""
+        dropped = False
+        for fault in faults:
+            if fault.moment != moment:
+                continue
+            if isinstance(fault, Delay):
+                await asyncio.sleep(fault.seconds)
+            if isinstance(fault, Drop) and request.transport is not None:
+                request.transport.abort()
+                dropped = True
+        return dropped
+
+
+def _response(reply: Reply) -> web.Response:
+    return web.Response(
+        status=reply.status,
+        body=reply.body,
+        content_type=reply.content_type,
+        headers=reply.headers,
+    )
+
+
+async def _send_cut(request: web.Request, reply: Reply, cut: Cut) -> web.StreamResponse:
+    kept = len(reply.body) // 2 if cut.keep_bytes is None else cut.keep_bytes
+    headers = {"Content-Type": reply.content_type, "Content-Length": str(len(reply.body))}
+    response = web.StreamResponse(status=reply.status, headers=headers | dict(reply.headers))
+    await response.prepare(request)
+    await response.write(reply.body[: min(kept, len(reply.body) - 1)])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+SERVICE: Final = web.AppKey("service", Service)
+
+
+def build_app(
+    ledger: Ledger,
+    *,
+    keys: AccessKeys,
+    storage: Storage | None = None,
+    random_source: random.Random | None = None,
+    clock: Callable[[], float] = time.time,
+) -> web.Application:
+    """The application over a ledger; `storage` is where the ledger's `record` writes."""
+    draw = (random_source or random.Random()).random
+    central = Central(ledger, keys=keys, faults=Faults(draw), new_name=new_name)
+    service = Service(central, storage or MemoryStorage(), clock)
+    app = web.Application(client_max_size=LARGEST_ADMIN_BODY)
+    app[SERVICE] = service
+    app.router.add_route("*", "/{path:.*}", service.handle)
+    app.on_shutdown.append(service.stop)
+    return app
+
+
+def open_ledger(
+    settings: Settings, switches: Switches, source: random.Random
+) -> tuple[Ledger, Storage]:
+    """The ledger of these settings, with what its folder holds. StorageError if it cannot be."""
+    ledger = Ledger(
+        generation=new_name(), switches=switches, lateness=lambda: draw_lateness(source)
+    )
+    if settings.data_dir is None:
+        return ledger, MemoryStorage()
+    storage = FolderStorage(settings.data_dir)
+    try:
+        ledger.replay(storage.load())
+        storage.begin(ledger.backup)
+    except BaseException:
+        storage.abandon()
+        raise
+    ledger.record = storage.record
+    return ledger, storage
+
+
+class Running:
+    """A Central that serves. Stop it, kill it, start it again: it keeps its address."""
+
+    def __init__(
+        self, settings: Settings, switches: Switches | None = None, seed: int | None = None
+    ) -> None:
+        self._settings = settings
+        self._switches = switches or settings.switches
+        self._source = random.Random(seed)
+        self._port = settings.port
+        self._storage: Storage = MemoryStorage()
+        self._runner: web.AppRunner | None = None
+        self._ledger: Ledger | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._settings.host}:{self._port}"
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger being served. RuntimeError before the start."""
+        if self._ledger is None:
+            raise RuntimeError("not started yet: call start() first")
+        return self._ledger
+
+    async def start(self) -> None:
+        """Read the folder, listen. StorageError or OSError if that is not possible."""
+        self._ledger, self._storage = open_ledger(self._settings, self._switches, self._source)
+        keys = AccessKeys(self._settings.store_keys, self._settings.admin_keys)
+        app = build_app(self._ledger, keys=keys, storage=self._storage, random_source=self._source)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+        try:
+            await self._listen(self._runner)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Release held polls, answer what is under way, close. Nothing if it is not running."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+            await self._storage.close()
+
+    async def kill(self) -> None:
+        """Break every connection and drop what is not on disk, as `kill -9` does."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        for site in list(runner.sites):
+            await site.stop()
+        for connection in runner.server.connections if runner.server is not None else []:
+            if connection.transport is not None:
+                connection.transport.abort()
+        self._storage.abandon()
+        await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, self._settings.host, self._port, backlog=BACKLOG)
+        await site.start()
+        self._port = runner.addresses[0][1]
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, switches: Switches | None = None, seed: int | None = None
+) -> AsyncIterator[Running]:
+    """A Central that serves until the block ends; port 0 of the settings is any free port."""
+    central = Running(settings, switches, seed)
+    await central.start()
+    try:
+        yield central
+    finally:
+        await central.stop()

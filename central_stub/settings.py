@@ -1,0 +1,107 @@
+"""The settings of `central-stub serve`: the environment, `.env`, and options that override them.
+
+It knows names, defaults and bounds. A bad one becomes one line that names the variable, what it was
+and what it may be; what a secret was is never said.
+Errors:
+    BadSetting          the line to print
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from central_stub.switches import Feature, Switches
+
+PREFIX = "CENTRAL_STUB_"
+FEATURES = ", ".join(feature.value for feature in Feature)
+MAY_BE = {
+    "port": "a whole number from 0 to 65535 (0: any free port)",
+    "host": "an address to listen on",
+    "api_keys": "one or more keys, comma-separated",
+    "admin_api_keys": "one or more keys, comma-separated",
+    "data_dir": "a folder, or empty for memory only",
+    "event_limit": "a whole number from 1 to 100000000",
+    "page_limit": "a whole number from 1 to 1000000",
+    "rate_limit": "a whole number from 0 to 1000000000 (0: no limit)",
+    "key_memory_seconds": "a number of seconds from 0 to 1000000000",
+    "without": f"any of {FEATURES}, comma-separated, or empty",
+}
+SECRET = frozenset({"api_keys", "admin_api_keys"})
+
+KeyList = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
+
+
+class BadSetting(ValueError):
+    """One line for a person: the variable, what it was, what it may be."""
+
+
+class Settings(BaseSettings):
+    """`CENTRAL_STUB_*`, checked."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8081
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    api_keys: KeyList = (SecretStr("demo"),)
+    admin_api_keys: KeyList = (SecretStr("admin-demo"),)
+    data_dir: Path | None = None
+    event_limit: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
+    page_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    rate_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    key_memory_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 86_400
+    without: Annotated[frozenset[Feature], NoDecode] = frozenset()
+
+    @field_validator("api_keys", "admin_api_keys", "without", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @property
+    def switches(self) -> Switches:
+        """The differences from an honest Central that the settings name."""
+        return Switches(
+            without=self.without,
+            page_limit=self.page_limit,
+            event_limit=self.event_limit,
+            rate_limit=self.rate_limit,
+            key_memory_seconds=self.key_memory_seconds,
+        )
+
+    @property
+    def store_keys(self) -> list[str]:
+        return [key.get_secret_value() for key in self.api_keys]
+
+    @property
+    def admin_keys(self) -> list[str]:
+        return [key.get_secret_value() for key in self.admin_api_keys]
+
+
+def read_settings(**options: Any) -> Settings:
+    """The settings, `options` before the environment before `.env`. BadSetting if one is wrong."""
+    try:
+        return Settings(**options)
+    except ValidationError as error:
+        raise BadSetting(_line(error)) from None
+
+
+def _line(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_context=False)[0]
+    name = str(problem["loc"][0])
+    was = "(not shown)" if name in SECRET else _shown(problem["input"])
+    return f"{PREFIX}{name.upper()} was {was}; it may be {MAY_BE[name]}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value.value if isinstance(value, Feature) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

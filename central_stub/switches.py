@@ -1,0 +1,66 @@
+"""In what deployed Centrals differ from an honest one, as one frozen value.
+
+It knows the names and the bounds of the differences; what each does is where it is done.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic.alias_generators import to_camel
+
+
+class Feature(StrEnum):
+    """What some deployed Centrals do not have; the names of `CENTRAL_STUB_WITHOUT`."""
+
+    GENERATION = "generation"
+    EVENT_OFFSET = "event-offset"
+    GONE = "gone"
+    HOLD = "hold"
+    DIGEST = "digest"
+    CURSOR = "cursor"
+    ZEROS = "zeros"
+    ORDER = "order"
+
+
+WireModel = ConfigDict(
+    frozen=True, extra="forbid", strict=False, alias_generator=to_camel, populate_by_name=True
+)
+
+
+class Switches(BaseModel):
+    """All differences and limits; the defaults are an honest Central with everything on.
+
+    On the wire (`/v1/admin/switches`) the names are camelCase: `eventOffsetMeans`.
+    """
+
+    model_config = WireModel
+
+    without: frozenset[Feature] = frozenset()
+    page_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    event_limit: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
+    rate_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    key_memory_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 86_400
+
+    event_offset_means: Literal["last", "next"] = "last"
+    page_shape: Literal["products", "items", "list"] = "products"
+    total_names: Literal["snake", "camel"] = "snake"
+    batch_totals: Literal["counts", "summary"] = "counts"
+    refusal_status: Literal["conflict", "varied"] = "conflict"
+    rate_limit_hint: Literal["retry-after", "reset", "none"] = "retry-after"
+    deletion_data: Literal["before", "empty", "absent"] = "before"
+    refuse_positive: bool = False
+    html_errors: bool = False
+    old_event_names: bool = False
+    unnamed_writes: bool = False
+    same_version: bool = False
+    null_events: bool = False
+    slashes_unreachable: bool = False
+    hold_beyond_head: bool = False
+
+    def has(self, feature: Feature) -> bool:
+        return feature not in self.without
+
+    @field_serializer("without")
+    def _sorted(self, without: frozenset[Feature]) -> list[str]:
+        return sorted(without)
