@@ -8,5 +8,5 @@ Layers, each importing only those before it:
     ledger                                     Central's whole state, pure, driven by `now`
     wire, faults, administration, central      HTTP without a network: a request in, a reply out
     storage, server, settings, cli             files, sockets, environment, command line
-    loading                                    a client: put a catalogue in
+    loading, replay                            clients: put a catalogue in, sell from it
 """

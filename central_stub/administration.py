@@ -280,7 +280,7 @@ def _results(results: Sequence[Answer]) -> Reply:
 
 def _parsed(adapter: TypeAdapter[Model], value: Any) -> Model:
     try:
-        return adapter.validate_python(value)
+        return adapter.validate_python(value, by_alias=True, by_name=False)
     except ValidationError as error:
         details = [_detail(dict(each)) for each in error.errors(include_url=False)]
         message = "; ".join(f"{each.field}: {each.issue}" for each in details)

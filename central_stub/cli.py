@@ -1,8 +1,10 @@
-"""The `central-stub` command: serve, load. It knows options and exit codes, nothing else."""
+"""The `central-stub` command: serve, load, replay. It knows options and exit codes alone."""
 
 import argparse
 import asyncio
+import csv
 import logging
+import math
 import resource
 import signal
 import sys
@@ -13,7 +15,16 @@ from typing import Any
 import uvloop
 from pydantic import ValidationError
 
-from central_stub.loading import LoadFailed, load
+from central_stub.loading import LoadFailed, UnreadableFile, load, opened
+from central_stub.replay import (
+    KeyRefused,
+    Summary,
+    Target,
+    central_target,
+    read_movements,
+    replay,
+    store_target,
+)
 from central_stub.server import Running
 from central_stub.settings import MAY_BE, BadSetting, Settings, read_settings
 from central_stub.storage import StorageError
@@ -28,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         code: int = options.run(options)
-    except (BadSetting, StorageError, LoadFailed) as error:
+    except (BadSetting, StorageError, UnreadableFile, LoadFailed, KeyRefused) as error:
         print(f"central-stub: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -45,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_load(commands)
+    _add_replay(commands)
     return parser
 
 
@@ -70,6 +82,47 @@ def _add_load(commands: Any) -> None:
     _add_central(parser, "--url")
     parser.add_argument("--admin-key", default="admin-demo", help="(default: %(default)s)")
     parser.set_defaults(run=_load)
+
+
+def _add_replay(commands: Any) -> None:
+    said = "sell from a file of stock movements, straight at Central or through stores"
+    parser = commands.add_parser("replay", help=said, description=said)
+    parser.add_argument("file", type=Path, help="CSV with productId and delta, .gz too")
+    _add_central(parser, "--central")
+    parser.add_argument(
+        "--store",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="write through this store instead of straight at Central; repeatable",
+    )
+    parser.add_argument("--api-key", default="demo", help="of the tills (default: %(default)s)")
+    parser.add_argument(
+        "--store-id", default="replay", help="who writes at Central (default: %(default)s)"
+    )
+    parser.add_argument("--tills", type=_positive, default=8, help="at once (default: 8)")
+    parser.add_argument("--lines", type=_positive, help="movements to write (default: all)")
+    parser.add_argument("--skip", type=int, default=0, help="movements to leave out first")
+    parser.add_argument(
+        "--speed", type=_speed, default=None, help="movements per second, or max (default)"
+    )
+    parser.set_defaults(run=_replay)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return number
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    speed = float(text)
+    if not 0 < speed < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is neither max nor a number above 0")
+    return speed
 
 
 def _add_central(parser: argparse.ArgumentParser, option: str) -> None:
@@ -140,3 +193,40 @@ def _load(options: argparse.Namespace) -> int:
         print(f"{options.file}:{number}: {issue}", file=sys.stderr)
     print(f"{loaded.created} created, {loaded.changed} set, {len(loaded.bad_lines)} bad lines")
     return 1 if loaded.bad_lines else 0
+
+
+# replay
+
+
+def _replay(options: argparse.Namespace) -> int:
+    summary = asyncio.run(_replay_file(options))
+    for line, reason in summary.refused:
+        print(f"line {line} was not sold: {reason}", file=sys.stderr)
+    if summary.doubtful:
+        lines = ", ".join(map(str, summary.doubtful))
+        print(f"possibly sold twice, if Central had forgotten keys: {lines}", file=sys.stderr)
+    print(
+        f"{summary.sold} lines sold, {summary.conflicts} conflicts, {summary.repeats} repeats, "
+        f"{summary.duration_seconds:.1f} s, {summary.rate:.0f} lines a second"
+    )
+    return 1 if summary.refused else 0
+
+
+async def _replay_file(options: argparse.Namespace) -> Summary:
+    with opened(options.file, "lines", options.lines) as (text, bar):
+        movements = read_movements(text, skip=options.skip, lines=options.lines)
+        try:
+            return await replay(
+                movements,
+                _targets(options),
+                tills=options.tills,
+                events_per_second=options.speed,
+                answered=lambda _: bar.update(),
+            )
+        except (ValueError, csv.Error) as error:
+            raise UnreadableFile(f"{options.file}: {error}") from error
+
+
+def _targets(options: argparse.Namespace) -> list[Target]:
+    stores = [store_target(url, options.api_key) for url in options.store]
+    return stores or [central_target(options.central, options.api_key, options.store_id)]

@@ -2,7 +2,8 @@
 
 It knows files and how to say which line is bad; every line is in Central afterwards or listed.
 Errors:
-    LoadFailed          the file cannot be read, or Central cannot be reached or refuses the key
+    UnreadableFile      the file is not there, not text, or cut short
+    LoadFailed          Central cannot be reached, or refuses the key
 """
 
 import csv
@@ -25,8 +26,12 @@ ATTEMPTS = 8
 TIMEOUT_SECONDS = 60.0
 
 
+class UnreadableFile(Exception):
+    """A file cannot be read; the message says which and why."""
+
+
 class LoadFailed(Exception):
-    """Loading cannot go on; the message says why and what to do."""
+    """Loading cannot go on; the message says what Central said."""
 
 
 @dataclass(slots=True)
@@ -45,16 +50,15 @@ class Line:
 
 
 def load(path: Path, *, url: str, admin_key: str) -> Loaded:
-    """Create every product of the file, set those that exist. LoadFailed if it cannot be done."""
+    """Create every product of the file, set those that exist. UnreadableFile, LoadFailed."""
     loaded = Loaded()
     headers = {"X-API-Key": admin_key}
     with (
-        opened(path) as (text, bar),
+        opened(path, "products") as (text, bar),
         httpx.Client(
             base_url=url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False
         ) as client,
     ):
-        bar.unit = " products"
         lines = _lines(path, text, loaded)
         while batch := list(islice(lines, BATCH)):
             _put(client, batch, loaded)
@@ -64,16 +68,16 @@ def load(path: Path, *, url: str, admin_key: str) -> Loaded:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[TextIO, "tqdm[Any]"]]:
-    """The text of a file, unpacked if it ends in `.gz`, and a progress bar. LoadFailed if not."""
+def opened(path: Path, unit: str, total: int | None = None) -> Iterator[tuple[TextIO, "tqdm[Any]"]]:
+    """The text of a file, unpacked if it ends in `.gz`, and a progress bar. UnreadableFile."""
     try:
         with path.open("rb") as raw:
             unpacked = gzip.open(raw) if path.suffix == ".gz" else raw  # noqa: SIM115
             text = io.TextIOWrapper(unpacked, encoding="utf-8", newline="")
-            with tqdm(disable=None, desc=path.name) as bar:
+            with tqdm(disable=None, desc=path.name, unit=f" {unit}", total=total) as bar:
                 yield text, bar
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise LoadFailed(f"{path} cannot be read: {error}") from error
+        raise UnreadableFile(f"{path} cannot be read: {error}") from error
 
 
 # Lines
