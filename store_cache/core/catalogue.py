@@ -7,7 +7,7 @@ Refuses to know: whether a change is right, and whether it is on disk; `rules` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sortedcontainers import SortedList
@@ -60,7 +60,10 @@ class Cut:
 class Catalogue:
     """All products that the store holds, at one position of the feed.
 
-    `position` is None until a catalogue was placed. `sequence` counts changes (P3).
+    `position` is None until a catalogue was placed. `sequence` counts changes (P3). `lives` says
+    when products were created or deleted lately, `in_step_at` when the store was last in step
+    with Central (both unix seconds). A catalogue under construction has no order of ids yet:
+    `fill` it, then `index` it.
     """
 
     def __init__(self) -> None:
@@ -68,9 +71,11 @@ class Catalogue:
         self.marks: dict[str, Mark] = {}
         self.ahead: dict[str, Ahead] = {}
         self.owed: dict[str, Owed] = {}
+        self.lives: dict[str, float] = {}
         self.position: Position | None = None
+        self.in_step_at: float | None = None
         self.sequence = 0
-        self._ids: SortedList = SortedList()
+        self._ids: SortedList[str] | None = SortedList()
         self._cut: Cut | None = None
         self._bytes = 0
 
@@ -90,19 +95,25 @@ class Catalogue:
     def page(self, offset: int, limit: int) -> list[bytes]:
         """Rows `offset` to `offset + limit` in code point order of their ids."""
         rows = self.rows
-        return [rows[i] for i in self._ids.islice(offset, offset + limit)]
+        return [rows[i] for i in self._order.islice(offset, offset + limit)]
 
     def page_after(self, product_id: str, limit: int) -> tuple[int, list[bytes]]:
         """The rows behind `product_id` (which need not be held), and the first one's offset."""
-        start = self._ids.bisect_right(product_id)
+        start = self._order.bisect_right(product_id)
         return start, self.page(start, limit)
 
     def ids_after(self, product_id: str, limit: int) -> list[str]:
-        start = self._ids.bisect_right(product_id)
-        return list(self._ids.islice(start, start + limit))
+        start = self._order.bisect_right(product_id)
+        return list(self._order.islice(start, start + limit))
 
     def ids(self) -> Iterator[str]:
-        return iter(self._ids)
+        return iter(self._order)
+
+    @property
+    def _order(self) -> SortedList[str]:
+        if self._ids is None:
+            raise RuntimeError("the catalogue is under construction: index() it first")
+        return self._ids
 
     # -- changes ---------------------------------------------------------------------------
 
@@ -113,19 +124,23 @@ class Catalogue:
         _merge(self.marks, change.marks)
         _merge(self.ahead, change.ahead)
         _merge(self.owed, change.owed)
+        _merge(self.lives, change.lives)
         if change.position is not None:
             self.position = change.position
+        if change.in_step_at is not None:
+            self.in_step_at = change.in_step_at
         self.sequence = max(self.sequence, change.sequence)
 
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Take many rows at once, as when loading: ids are put in order by one sort."""
+        """Take many rows at once, as when loading; their ids wait for `index`."""
+        self._ids = None
         for product_id, body in rows:
             old = self.rows.get(product_id)
             self._bytes += len(body) - (0 if old is None else len(old))
             self.rows[product_id] = body
 
     def index(self) -> None:
-        """Order the ids after `fill`; until then pages are those of before."""
+        """Order the ids after `fill`, by one sort."""
         self._ids = SortedList(self.rows)
 
     def _set(self, product_id: str, body: bytes | None) -> None:
@@ -136,11 +151,18 @@ class Catalogue:
         if body is None:
             if old is not None:
                 del self.rows[product_id]
-                self._ids.remove(product_id)
+                if self._ids is not None:
+                    self._ids.remove(product_id)
             return
         self.rows[product_id] = body
-        if old is None:
+        if old is None and self._ids is not None:
             self._ids.add(product_id)
+
+    def forget(self, *, before: float, at_most: int) -> None:
+        """Drop marks and lives that are older than `before` (unix seconds) or too many; they
+        matter no more, so their going needs no record."""
+        _forget(self.marks, lambda mark: mark.at < before, at_most)
+        _forget(self.lives, lambda at: at < before, at_most)
 
     # -- cuts ------------------------------------------------------------------------------
 
@@ -157,7 +179,11 @@ class Catalogue:
 
 def _merge(held: dict[str, Any], wanted: Mapping[str, Any]) -> None:
     for key, item in wanted.items():
-        if item is None:
-            held.pop(key, None)
-        else:
+        held.pop(key, None)  # what is renewed goes to the end: `_forget` takes the oldest first
+        if item is not None:
             held[key] = item
+
+
+def _forget(held: dict[str, Any], is_old: Callable[[Any], bool], at_most: int) -> None:
+    while held and (len(held) > at_most or is_old(next(iter(held.values())))):
+        del held[next(iter(held))]

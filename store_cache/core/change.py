@@ -17,8 +17,9 @@ from store_cache.core.position import Position
 
 
 class Doubt(StrEnum):
-    """Why a product has to be read again by itself. All but the last two win over what is held
-    (V2, E4, E5): the reading is the truth, absence included."""
+    """Why a product has to be read again by itself. All but a refresh win over what is held, if
+    nothing about the product changed since the reading was sent (V2, E4, E5, W7): what it says
+    is the truth, absence included."""
 
     ORDER = "order"  # V2: creation, deletion and others too close to be told apart
     UNREADABLE = "unreadable"  # E5
@@ -102,7 +103,9 @@ class Change:
     """Absolute states by product id, so that making it twice changes nothing.
 
     `rows`: the row's bytes, or None where the product is gone. `marks`, `ahead` and `owed`: the
-    new entry, or None where it ends. `position`: the new one, or None where it does not move.
+    new entry, or None where it ends. `lives`: when a product was created or deleted (unix
+    seconds). `position`: the new one, or None where it does not move. `in_step_at`: when the
+    store was in step with Central (B5, unix seconds), or None where that says nothing new.
     """
 
     cause: str
@@ -112,13 +115,23 @@ class Change:
     marks: Mapping[str, Mark | None] = field(default_factory=_nothing)
     ahead: Mapping[str, Ahead | None] = field(default_factory=_nothing)
     owed: Mapping[str, Owed | None] = field(default_factory=_nothing)
+    lives: Mapping[str, float] = field(default_factory=_nothing)
+    in_step_at: float | None = None
 
     def numbered(self, sequence: int) -> Change:
         return replace(self, sequence=sequence)
 
     @property
     def is_empty(self) -> bool:
-        return self.position is None and not (self.rows or self.marks or self.ahead or self.owed)
+        return not (
+            self.position
+            or self.in_step_at
+            or self.rows
+            or self.marks
+            or self.ahead
+            or self.owed
+            or self.lives
+        )
 
 
 def encode_change(change: Change) -> bytes:
@@ -127,6 +140,10 @@ def encode_change(change: Change) -> bytes:
     rest: dict[str, Any] = {"cause": change.cause, "sequence": change.sequence}
     if change.position is not None:
         rest["position"] = change.position.to_json()
+    if change.in_step_at is not None:
+        rest["inStepAt"] = change.in_step_at
+    if change.lives:
+        rest["lives"] = dict(change.lives)
     for name in ("marks", "ahead", "owed"):
         entries = getattr(change, name)
         if entries:
@@ -150,6 +167,8 @@ def decode_change(value: dict[str, Any]) -> Change:
         marks=_entries(value.get("marks"), Mark),
         ahead=_entries(value.get("ahead"), Ahead),
         owed=_entries(value.get("owed"), Owed),
+        lives=value.get("lives") or {},
+        in_step_at=value.get("inStepAt"),
     )
 
 

@@ -1,0 +1,575 @@
+"""The steps of a full sync (F1, F2): the half of `sync.advance` that runs while a copy is built.
+
+    Step           asks for                              then
+    -------------  ------------------------------------  ------------------------------------------
+    FIRST_PAGE     the first page, which names the head  PAGES; HEAD where it names none
+    HEAD           the feed's end                        PAGES, from the first page again
+    PAGES          pages, and the feed alongside         CATCHING_UP
+    CATCHING_UP    the feed, until nothing is left       SETTLING if products are doubted, VERIFYING
+    SETTLING       doubted products by themselves        CATCHING_UP
+    VERIFYING      the event before the position (E4)    PLACING
+    PLACING        that the copy is put in place         the run has ended
+
+A feed that cannot be followed from where the copy stands (410, a new generation, backwards) starts
+the copy afresh, three times at the most. A failing page is asked for again: the reading goes on
+where it was. Five failures in a row end the run; one does where the breaker was open already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from store_cache.core.feed import EventPage
+from store_cache.core.following import (
+    BACKWARDS,
+    Match,
+    after,
+    arrange,
+    begins_at_one,
+    can_check,
+    compare,
+    gap_rest,
+    generation_changed,
+    hint,
+    leaves_more,
+    nameless,
+)
+from store_cache.core.line import (
+    count_failure,
+    pause_after,
+    reached,
+    spaced,
+)
+from store_cache.core.position import Position, next_local_generation
+from store_cache.core.states import (
+    COUNTED,
+    FAILURES_TO_FALL_BACK,
+    FALLBACK_TIMER,
+    ON_DEMAND,
+    REPLACED,
+    Command,
+    CopyPlaced,
+    CopyRefused,
+    Doing,
+    DoubtsSettled,
+    EventsArrived,
+    EventsKept,
+    ExchangeFailed,
+    Failure,
+    Feed,
+    FetchEvents,
+    FetchPage,
+    Gap,
+    Interrupted,
+    KeepEvents,
+    Line,
+    Next,
+    Outcome,
+    OutOfTurn,
+    PageTaken,
+    PlaceCopy,
+    Rest,
+    Rested,
+    Run,
+    RunBroken,
+    Running,
+    RunRecord,
+    SettleDoubts,
+    Shrunk,
+    Spacing,
+    State,
+    Step,
+    decide,
+    rest,
+    want,
+)
+
+RUNS_REMEMBERED = 10
+SECOND_READING_SECONDS = 600.0
+"""A refused catalogue is believed if a reading this much later agrees (F5)."""
+
+FOLLOW_SECONDS = 1.0
+"""How often the feed is read alongside the pages: often enough that a log cannot outrun it."""
+
+HEAD_SLACK = 20
+"""How many events before the head the copy is followed from: what two writers may publish out of
+order, and an event to take the fingerprint from."""
+
+LIVE_BACKLOG = 5000
+"""Up to so many events behind the head, the catalogue in place is fed alongside the copy."""
+
+FAR_OFFSET = 2_000_000_000
+"""An offset beyond every feed's end that a 32-bit Central can still read."""
+
+RESTARTS_AT_MOST = 3
+FEED_FAILURES_FOR_NONE = 2
+OUTRUN = "the log of events was shorter than the full sync"
+FORCED_FAILURES = 2
+"""An operator who waits for a forced run hears of a failing line after so many failures."""
+
+
+def begin_run(state: State, now: float) -> Next:
+    """Start the full sync that is wanted."""
+    wanted = state.wanted
+    assert wanted is not None
+    run = Run(
+        number=state.runs_begun + 1,
+        reasons=wanted.reasons,
+        began_at=now,
+        forced=wanted.forced,
+        accept=wanted.accept,
+        same_generation=not state.lost.startswith(REPLACED),
+    )
+    state = replace(state, wanted=None, runs_begun=run.number, poll_began_at=None)
+    return _afresh(state, run, head=None)
+
+
+def advance_run(state: State, run: Run, outcome: Outcome, now: float) -> Next:
+    """What follows from `outcome` while a full sync runs. Raises OutOfTurn."""
+    match run.doing, outcome:
+        case Doing.PAGE, PageTaken():
+            return _page_taken(_page_works(state), replace(run, failures=0), outcome, now)
+        case Doing.EVENTS, EventsArrived(page):
+            run = replace(run, feed_failures=0, polled_at=now)
+            return _events_arrived(reached(state), run, page, now)
+        case Doing.KEEPING, EventsKept():
+            return _events_kept(state, run, now)
+        case Doing.RESTING, (Rested() | Interrupted()):
+            return _proceed(state, run, now)
+        case Doing.SETTLING, DoubtsSettled(read):
+            return _settled(state, replace(run, failures=0), read, now)
+        case Doing.PLACING, CopyPlaced(products):
+            return _placed(state, run, products, now)
+        case Doing.PLACING, CopyRefused(problem, products):
+            return _refused(state, run, problem, products, now)
+        case ((Doing.PAGE | Doing.EVENTS | Doing.SETTLING), ExchangeFailed()):
+            return _exchange_failed(state, run, outcome, now)
+        case ((Doing.PAGE | Doing.SETTLING), RunBroken(problem)):
+            return _broken(state, run, problem, now)
+    raise OutOfTurn(f"{type(outcome).__name__} cannot end a run {run.doing} in step {run.step}")
+
+
+def _do(state: State, run: Run, doing: Doing, command: Command) -> Next:
+    return replace(state, phase=Running(replace(run, doing=doing))), command
+
+
+def _page_works(state: State) -> State:
+    """A page arrived. It resets the count of failures, but an open breaker is closed only by the
+    feed itself or by a run that ends well (B1)."""
+    return state if state.line.fallback_due is not None else replace(state, line=Line())
+
+
+# -- what to ask for next ----------------------------------------------------------------------
+
+
+def _afresh(state: State, run: Run, *, head: int | None) -> Next:
+    """Begin the copy with the first page; `head` if it is known already."""
+    run = replace(run, step=Step.FIRST_PAGE if head is None else Step.PAGES, head=head)
+    run = replace(run, request=None, feed=Feed())
+    return _do(state, run, Doing.PAGE, FetchPage(None, True, run.same_generation))
+
+
+def _proceed(state: State, run: Run, now: float) -> Next:
+    match run.step:
+        case Step.FIRST_PAGE:
+            return _afresh(state, run, head=None)
+        case Step.HEAD:
+            fetch = FetchEvents(_head_guess(run), state.pace.batch_limit, 0)
+            return _do(state, run, Doing.EVENTS, fetch)
+        case Step.PAGES:
+            return _page_or_events(state, run, now)
+        case Step.CATCHING_UP if not run.feedless:
+            return _follow(state, run, now)
+        case Step.CATCHING_UP | Step.SETTLING:
+            return _do(state, replace(run, step=Step.SETTLING), Doing.SETTLING, SettleDoubts())
+        case Step.VERIFYING if not run.feedless and can_check(_follows(run)):
+            return _do(state, run, Doing.EVENTS, FetchEvents(_follows(run).offset - 1, 1, 0))
+    return _place(state, run, now)
+
+
+def _head_guess(run: Run) -> int:
+    return FAR_OFFSET if run.head is None else run.head
+
+
+def _follows(run: Run) -> Position:
+    if run.follow is None:
+        raise OutOfTurn(f"the copy of a run in step {run.step} stands nowhere in the feed")
+    return run.follow
+
+
+def _page_or_events(state: State, run: Run, now: float) -> Next:
+    begins = run.request is None
+    due = run.polled_at is None or now - run.polled_at >= FOLLOW_SECONDS or run.kept_more
+    feed_waits = max(0.0, run.feed_not_before - now)
+    if due and not begins and not run.feedless and not feed_waits:
+        return _follow(state, run, now)
+    if now < run.pages_not_before:
+        pages_wait = run.pages_not_before - now
+        alongside = pages_wait if run.feedless else max(feed_waits, FOLLOW_SECONDS)
+        return _do(state, run, Doing.RESTING, Rest(min(pages_wait, alongside)))
+    return _do(state, run, Doing.PAGE, FetchPage(run.request, begins, run.same_generation))
+
+
+def _follow(state: State, run: Run, now: float) -> Next:
+    if now < run.feed_not_before:
+        return _do(state, run, Doing.RESTING, Rest(run.feed_not_before - now))
+    fetch = FetchEvents(_follows(run).offset, state.pace.batch_limit, 0)
+    return _do(state, run, Doing.EVENTS, fetch)
+
+
+def _settled(state: State, run: Run, read: int, now: float) -> Next:
+    """Readings took time: catch up once more after them; with none, the copy is complete."""
+    step = Step.CATCHING_UP if read and not run.feedless else Step.VERIFYING
+    return _proceed(state, replace(run, step=step), now)
+
+
+def _place(state: State, run: Run, now: float) -> Next:
+    shrunk = state.shrunk
+    agreed = None
+    if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
+        agreed = shrunk.products
+    run = replace(run, step=Step.PLACING)
+    return _do(state, run, Doing.PLACING, PlaceCopy(_follows(run), run.accept, agreed))
+
+
+# -- pages -------------------------------------------------------------------------------------
+
+
+def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
+    if run.generation is not None and taken.generation not in (None, run.generation):
+        return _restart(state, run, "Central was replaced during the full sync", now, True)
+    run = replace(run, generation=taken.generation or run.generation, request=taken.following)
+    if run.step is Step.FIRST_PAGE:
+        return _head_known(state, run, taken, now)
+    return _pages_on(state, run, now)
+
+
+def _pages_on(state: State, run: Run, now: float) -> Next:
+    step = Step.PAGES if run.request is not None else Step.CATCHING_UP
+    return _proceed(state, replace(run, step=step), now)
+
+
+def _head_known(state: State, run: Run, taken: PageTaken, now: float) -> Next:
+    """The first page was taken: decide where the copy is followed from (F2)."""
+    live = _live_position(state, run, taken.event_offset)
+    if live is not None:
+        return _pages_on(state, replace(run, follow=live, in_catalogue=True, is_open=False), now)
+    if taken.event_offset is None:
+        if run.feedless:
+            return _pages_on(state, replace(run, follow=_stand(state, run, 0)), now)
+        return _proceed(state, replace(run, step=Step.HEAD, head=None), now)
+    if run.feedless:
+        return _pages_on(state, replace(run, follow=_stand(state, run, taken.event_offset)), now)
+    start = _stand(state, run, max(0, taken.event_offset - HEAD_SLACK))
+    run = replace(run, follow=start, head=taken.event_offset, is_open=True, in_catalogue=False)
+    return _pages_on(state, run, now)
+
+
+def _live_position(state: State, run: Run, head: int | None) -> Position | None:
+    """The position of the catalogue in place, where copy and catalogue can follow the feed
+    together from there: it lies before the head, and not too far."""
+    position = state.position
+    if position is None or state.lost or run.feedless or not run.same_generation:
+        return None
+    if generation_changed(position, run.generation):
+        return None
+    if head is not None and not head - LIVE_BACKLOG <= position.offset <= head + 1:
+        return None
+    return position
+
+
+def _stand(state: State, run: Run, offset: int) -> Position:
+    return Position(_generation(state, run), offset)
+
+
+def _generation(state: State, run: Run) -> str:
+    if run.generation is not None:
+        return run.generation
+    held = state.position.generation if state.position is not None else None
+    if held is not None and run.same_generation and not run.restarts:
+        return held
+    return next_local_generation(held)
+
+
+def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -> Next:
+    """The copy's position is worth nothing: begin the copy again."""
+    if run.restarts >= RESTARTS_AT_MOST:
+        return _broken(state, run, f"{problem}, {run.restarts + 1} times in one full sync", now)
+    if replaced or run.in_catalogue:
+        marker = f"{REPLACED}{problem}" if replaced else problem
+        state = replace(state, lost=marker)
+    fresh = Run(
+        number=run.number,
+        reasons=(*run.reasons, problem) if problem not in run.reasons else run.reasons,
+        began_at=run.began_at,
+        forced=run.forced,
+        accept=run.accept,
+        same_generation=run.same_generation and not replaced,
+        restarts=run.restarts + 1,
+    )
+    return _afresh(state, fresh, head=None)
+
+
+# -- the feed alongside ------------------------------------------------------------------------
+
+
+def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
+    if run.step is Step.HEAD:
+        return _head_arrived(state, run, page, now)
+    if generation_changed(_follows(run), page.generation):
+        return _restart(state, run, f"Central has a new generation {page.generation}", now, True)
+    if run.step is Step.VERIFYING:
+        return _verified(state, run, page, now)
+    run = _opened(run, page)
+    follow = _follows(run)
+    ready, early = arrange(follow.offset, run.feed.early, page.events)
+    if nameless(ready):
+        flaw = "an event that names no product cannot be applied"
+        run = replace(run, flaw=flaw, in_catalogue=False)
+    if ready:
+        new = after(follow, ready, page.generation)
+        more = leaves_more(new.offset, page, state.pace.batch_limit) or bool(early)
+        feed = Feed(gap=Gap(now) if early else None, early=early)
+        run = replace(run, kept=new, kept_more=more, feed=feed, is_open=False)
+        keep = KeepEvents(ready, new, run.in_catalogue, True)
+        return _do(state, run, Doing.KEEPING, keep)
+    return _nothing_ready(state, replace(run, feed=replace(run.feed, early=early)), page, now)
+
+
+def _opened(run: Run, page: EventPage) -> Run:
+    """The first answer of the feed may begin later than asked, up to the head: the copy was asked
+    to follow from a little before it, further back than the log may reach (F2)."""
+    if not run.is_open or run.follow is None or run.head is None:
+        return run
+    offsets = [event.offset for event in page.events]
+    first = min(offsets) if offsets else page.next_offset
+    if first is not None and run.follow.offset < first <= run.head + 1:
+        return replace(run, follow=Position(run.follow.generation, first))
+    return run
+
+
+def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
+    follow = _follows(run)
+    ahead = bool(run.feed.early) or hint(page, follow) > follow.offset
+    behind = hint(page, follow) < follow.offset
+    if not ahead and not behind:
+        return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
+    gap = run.feed.gap or Gap(now)
+    if now - gap.since < state.pace.grace_seconds:
+        feed = replace(run.feed, gap=Gap(gap.since, gap.tries + 1))
+        return _do(state, replace(run, feed=feed, kept_more=True), Doing.RESTING, gap_rest(gap))
+    if ahead and run.is_open and not begins_at_one(follow, run.feed.early, page):
+        return _restart(state, run, OUTRUN, now, False)
+    if ahead:
+        return _step_over(state, run, page)
+    return _restart(state, run, BACKWARDS, now, True)
+
+
+def _step_over(state: State, run: Run, page: EventPage) -> Next:
+    """A hole that stays during the run does not restart it: the copy goes in place, and another
+    run follows (F2). Only the copy steps over it."""
+    follow = _follows(run)
+    first = run.feed.early[0].offset if run.feed.early else hint(page, follow)
+    flaw = run.flaw or "events were missing from Central's feed during the full sync"
+    if begins_at_one(follow, run.feed.early, page):
+        flaw = run.flaw
+    new = Position(follow.generation, first)
+    feed = Feed(early=run.feed.early)
+    run = replace(run, kept=new, kept_more=True, feed=feed, flaw=flaw, in_catalogue=False)
+    return _do(state, run, Doing.KEEPING, KeepEvents((), new, False, True))
+
+
+def _events_kept(state: State, run: Run, now: float) -> Next:
+    run = replace(run, follow=run.kept, kept=None)
+    if run.in_catalogue:
+        state = replace(state, position=run.follow)
+    if run.kept_more or run.step is not Step.CATCHING_UP:
+        return _proceed(state, run, now)
+    return _caught_up(state, run, now)
+
+
+def _caught_up(state: State, run: Run, now: float) -> Next:
+    """The copy stands at the feed's end, for now."""
+    run = replace(run, feed=Feed(early=run.feed.early))
+    if run.in_catalogue:
+        state = replace(state, in_step_at=now)
+    if run.step is not Step.CATCHING_UP:
+        return _proceed(state, run, now)
+    return _proceed(state, replace(run, step=Step.SETTLING), now)
+
+
+def _head_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
+    """The head from the feed itself: an offset beyond it is answered with the true next one; a
+    Central that only echoes is walked from the start."""
+    asked = _head_guess(run)
+    if page.events:
+        return _proceed(state, replace(run, head=max(e.offset for e in page.events) + 1), now)
+    if asked == FAR_OFFSET and page.next_offset in (None, FAR_OFFSET):
+        return _proceed(state, replace(run, head=0), now)
+    head = asked if page.next_offset is None else page.next_offset
+    start = _stand(state, run, max(0, head - HEAD_SLACK))
+    return _afresh(state, replace(run, follow=start, is_open=True), head=head)
+
+
+def _verified(state: State, run: Run, page: EventPage, now: float) -> Next:
+    match compare(_follows(run), page):
+        case Match.SAME:
+            return _place(state, run, now)
+        case Match.BEHIND:
+            return _nothing_ready(state, replace(run, step=Step.CATCHING_UP), page, now)
+    problem = "Central's feed holds another event at the position"
+    return _restart(state, run, problem, now, True)
+
+
+# -- failures ----------------------------------------------------------------------------------
+
+
+def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
+    if outcome.failure is Failure.LIMITED:
+        return _limited(state, run, outcome.retry_after_seconds or 1.0, now)
+    if outcome.failure is Failure.GONE:
+        return _gone(state, run, outcome, now)
+    if outcome.failure is Failure.REFUSED and run.step is Step.HEAD and run.head is None:
+        return _proceed(state, replace(run, head=0), now)  # an offset too far for it: walk
+    of_feed = run.doing is Doing.EVENTS
+    run = replace(
+        run,
+        failures=run.failures + (not of_feed),
+        feed_failures=run.feed_failures + of_feed,
+    )
+    already_fell_back = state.line.fallback_due is not None
+    state = count_failure(state, outcome, now)
+    if of_feed and (already_fell_back or _may_do_without_feed(state, run, outcome)):
+        return _without_feed(state, run, now)
+    if _gives_up(state, run, outcome, already_fell_back):
+        return _failed(state, run, outcome, now)
+    return _do(state, run, Doing.RESTING, pause_after(state.line, outcome, now))
+
+
+def _limited(state: State, run: Run, seconds: float, now: float) -> Next:
+    """Central's limit, or the store's own share of it, says not now (F6)."""
+    if run.doing is Doing.EVENTS:
+        return _proceed_later(state, replace(run, feed_not_before=now + seconds), now, seconds)
+    if run.step is Step.PAGES:
+        return _proceed(state, replace(run, pages_not_before=now + seconds), now)
+    return _do(state, run, Doing.RESTING, Rest(seconds))
+
+
+def _proceed_later(state: State, run: Run, now: float, seconds: float) -> Next:
+    if run.step is Step.PAGES:
+        return _proceed(state, run, now)
+    return _do(state, run, Doing.RESTING, Rest(seconds))
+
+
+def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
+    """410: the log does not reach back to where the copy stands. The slack before the head may be
+    too much for it; anything else means that it has outrun the reading."""
+    if run.doing is not Doing.EVENTS or run.step is Step.HEAD:
+        return _broken(state, run, f"Central's feed cannot be read: {outcome.problem}", now)
+    if run.step is Step.VERIFYING:
+        return _place(state, run, now)  # the log has no memory of it: that proves nothing
+    if run.is_open and run.head is not None and _follows(run).offset <= run.head:
+        follow = _follows(run)
+        nearer = run.head if follow.offset < run.head else run.head + 1
+        run = replace(run, follow=Position(follow.generation, nearer))
+        return _follow(state, run, now)
+    return _restart(state, run, OUTRUN, now, False)
+
+
+def _may_do_without_feed(state: State, run: Run, outcome: ExchangeFailed) -> bool:
+    """With the feed unreadable altogether, and nothing to serve, pages alone are better (F2)."""
+    unreadable = run.feed_failures >= FEED_FAILURES_FOR_NONE or outcome.failure is Failure.REFUSED
+    return state.position is None and unreadable
+
+
+def _without_feed(state: State, run: Run, now: float) -> Next:
+    """Go on with the pages alone, to be placed at the first one's `eventOffset`."""
+    follow = _stand(state, run, run.head or 0) if run.follow is None else run.follow
+    if run.head is not None and follow.offset < run.head:
+        follow = Position(follow.generation, run.head)
+    run = replace(run, feedless=True, follow=follow, in_catalogue=False)
+    if run.step is Step.HEAD:
+        return _pages_on(state, run, now)
+    return _proceed(state, run, now)
+
+
+def _gives_up(state: State, run: Run, outcome: ExchangeFailed, already_fell_back: bool) -> bool:
+    if already_fell_back or outcome.failure not in COUNTED:
+        return True
+    most = FORCED_FAILURES if run.forced else FAILURES_TO_FALL_BACK
+    return max(run.failures, run.feed_failures) >= most or state.line.fell_back
+
+
+def _failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
+    """The line ended the run; the next attempt is a probe like any other."""
+    state = _recorded(state, run, now, problem=outcome.problem, failure=outcome.failure)
+    state = _want_again(state, run)
+    return rest(state, pause_after(state.line, outcome, now))
+
+
+def _want_again(state: State, run: Run) -> State:
+    """What the store needs stays wanted; a person who asked is told, and the timer comes again."""
+    for reason in run.reasons:
+        if reason not in (ON_DEMAND, FALLBACK_TIMER):
+            state = want(state, reason)
+    return state
+
+
+def _broken(state: State, run: Run, problem: str, now: float) -> Next:
+    """Central answers, but the run makes no sense: the next one is spaced."""
+    state = _recorded(state, run, now, problem=problem)
+    state = replace(_want_again(state, run), spacing=spaced(state.spacing, now, None))
+    return decide(state)
+
+
+# -- the end -----------------------------------------------------------------------------------
+
+
+def _placed(state: State, run: Run, products: int, now: float) -> Next:
+    state = _recorded(state, run, now, products=products)
+    state = replace(
+        state,
+        position=run.follow,
+        lost="",
+        line=Line(),
+        feed=Feed(early=run.feed.early),
+        spacing=_spacing_after(state, run, now),
+        shrunk=None,
+        in_step_at=run.began_at if run.feedless else now,
+    )
+    if run.flaw:
+        state = want(state, run.flaw)
+    return decide(state)
+
+
+def _spacing_after(state: State, run: Run, now: float) -> Spacing:
+    """Only runs that the store starts by itself are spaced (F6)."""
+    if run.forced or run.reasons == (FALLBACK_TIMER,):
+        return replace(state.spacing, placed_at=now)
+    return spaced(state.spacing, now, now)
+
+
+def _refused(state: State, run: Run, problem: str, products: int, now: float) -> Next:
+    """The copy is too small to be believed (F5): a second reading decides."""
+    state = _recorded(state, run, now, problem=problem, products=products)
+    shrunk = state.shrunk
+    if shrunk is None or now - shrunk.at >= SECOND_READING_SECONDS:
+        shrunk = Shrunk(products, now)
+    state = replace(state, shrunk=shrunk, spacing=spaced(state.spacing, now, None), line=Line())
+    again = shrunk.at + SECOND_READING_SECONDS
+    for reason in run.reasons:
+        state = want(state, reason, not_before=again)
+    return decide(state)
+
+
+def _recorded(
+    state: State,
+    run: Run,
+    now: float,
+    *,
+    products: int = 0,
+    problem: str = "",
+    failure: Failure | None = None,
+) -> State:
+    record = RunRecord(run.number, run.reasons, run.began_at, now, products, problem, failure)
+    return replace(state, runs=(*state.runs, record)[-RUNS_REMEMBERED:])

@@ -1,0 +1,313 @@
+"""What an event, an answer or a reading does to the catalogue (V1, V2, W6, W7, E5).
+
+Knows: versions, lives, marks, doubts. Plans on a `Draft`; nothing is changed until the draft's
+change has been kept on disk and made.
+Refuses to know: where events come from, files, Central.
+
+A product's life begins with `product_created` and ends with `product_deleted`; within it the
+version rises by one with each applied write. Some Centrals publish events of one product out of
+order, by up to a tenth of a second; a creation or deletion then looks like an update of another
+life. Wherever that can be, the product is owed a reading by itself, and until it is done the
+fresher state stays: a till never sees a product go back within a life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.core.event import AnyEvent, Event, Kind, SetAside
+from store_cache.core.position import Position
+from store_cache.core.product import Row, with_stock
+from store_cache.core.writing import StockAnswer
+
+MARK_SECONDS = 600.0
+"""How long a deletion is remembered at the least (V2)."""
+
+CROSSING_SECONDS = 60.0
+"""A creation or deletion this near to an answer may have crossed it (W6); longer than any write
+may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
+
+AHEAD_SECONDS = 60.0
+"""A product still ahead of the feed after this is read again (W7)."""
+
+
+def version_of(body: bytes) -> int:
+    version: int = orjson.loads(body)["version"]
+    return version
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was held of a product when a reading of it was sent: the reading's answer counts only
+    if that is still so (V2)."""
+
+    body: bytes | None
+    mark: Mark | None
+
+
+class Draft:
+    """A change being planned over a catalogue: reads see the plan first, then the catalogue.
+
+    `now` is unix seconds; `grace_seconds` is how far apart events of one product may be published
+    and still be out of order (`HOLE_GRACE_SECONDS`).
+    """
+
+    def __init__(self, base: Catalogue, *, now: float, grace_seconds: float) -> None:
+        self.now = now
+        self.grace_seconds = grace_seconds
+        self._base = base
+        self._rows: dict[str, bytes | None] = {}
+        self._marks: dict[str, Mark | None] = {}
+        self._ahead: dict[str, Ahead | None] = {}
+        self._owed: dict[str, Owed | None] = {}
+        self._lives: dict[str, float] = {}
+
+    def held(self, product_id: str) -> bytes | None:
+        if product_id in self._rows:
+            return self._rows[product_id]
+        return self._base.get(product_id)
+
+    def mark(self, product_id: str) -> Mark | None:
+        if product_id in self._marks:
+            return self._marks[product_id]
+        return self._base.marks.get(product_id)
+
+    def ahead(self, product_id: str) -> Ahead | None:
+        if product_id in self._ahead:
+            return self._ahead[product_id]
+        return self._base.ahead.get(product_id)
+
+    def owed(self, product_id: str) -> Owed | None:
+        if product_id in self._owed:
+            return self._owed[product_id]
+        return self._base.owed.get(product_id)
+
+    def changed_life_within(self, product_id: str, seconds: float) -> bool:
+        """Whether the product was created or deleted that lately."""
+        at = self._lives.get(product_id, self._base.lives.get(product_id))
+        return at is not None and abs(self.now - at) <= seconds
+
+    def put(self, row: Row) -> None:
+        if self.held(row.product_id) is None:
+            self.began_life(row.product_id)
+        self._rows[row.product_id] = row.body
+        if self.mark(row.product_id) is not None:
+            self._marks[row.product_id] = None
+
+    def delete(self, product_id: str, *, offset: int, version: int) -> None:
+        """End the product's life and leave a mark. Version 0: not known."""
+        if self.held(product_id) is not None:
+            self._rows[product_id] = None
+        self._marks[product_id] = Mark(offset, version, self.now)
+        self._lives[product_id] = self.now
+        self.in_line(product_id)
+
+    def began_life(self, product_id: str) -> None:
+        self._lives[product_id] = self.now
+
+    def put_ahead(self, product_id: str, version: int) -> None:
+        self._ahead[product_id] = Ahead(version, self.now)
+
+    def in_line(self, product_id: str) -> None:
+        if self.ahead(product_id) is not None:
+            self._ahead[product_id] = None
+
+    def owe(self, product_id: str, doubt: Doubt, *, after_seconds: float = 0.0) -> None:
+        """Have the product read again. A doubt that wins is never weakened to a refresh."""
+        owed = self.owed(product_id)
+        if owed is not None and owed.doubt.wins and not doubt.wins:
+            return
+        self._owed[product_id] = Owed(doubt, self.now + after_seconds, self.now)
+
+    def postpone(self, product_id: str, owed: Owed) -> None:
+        self._owed[product_id] = owed
+
+    def settled(self, product_id: str) -> None:
+        if self.owed(product_id) is not None:
+            self._owed[product_id] = None
+
+    def change(
+        self, cause: str, *, position: Position | None = None, in_step_at: float | None = None
+    ) -> Change:
+        return Change(
+            cause=cause,
+            position=position,
+            rows=self._rows,
+            marks=self._marks,
+            ahead=self._ahead,
+            owed=self._owed,
+            lives=self._lives,
+            in_step_at=in_step_at,
+        )
+
+
+# -- events ------------------------------------------------------------------------------------
+
+
+def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
+    """Apply events in the order of their offsets."""
+    for event in events:
+        if isinstance(event, SetAside):
+            if event.product_id is not None:
+                draft.owe(event.product_id, Doubt.UNREADABLE)
+        elif event.row is not None and event.kind is Kind.CREATED:
+            _create(draft, event, event.row)
+        elif event.row is not None:
+            _update(draft, event, event.row)
+        else:
+            _delete(draft, event)
+
+
+def _update(draft: Draft, event: Event, row: Row) -> None:
+    product_id = event.product_id
+    held = draft.held(product_id)
+    if held is None:
+        _update_unheld(draft, event, row)
+        return
+    held_version = version_of(held)
+    applies = row.version >= held_version
+    if draft.changed_life_within(product_id, draft.grace_seconds):
+        _doubt_order(draft, product_id)
+        applies = held_version <= row.version <= held_version + 1  # a jump: of another life?
+    if applies:
+        draft.put(row)
+    _back_in_line(draft, event)
+
+
+def _update_unheld(draft: Draft, event: Event, row: Row) -> None:
+    mark = draft.mark(event.product_id)
+    if mark is not None:
+        _doubt_order(draft, event.product_id)
+        if row.version <= mark.version or mark.version == 0:
+            return  # of the life that ended, or of one whose beginning is not seen yet
+    draft.put(row)
+
+
+def _create(draft: Draft, event: Event, row: Row) -> None:
+    product_id = event.product_id
+    held = draft.held(product_id)
+    if held is None:
+        if draft.changed_life_within(product_id, draft.grace_seconds):
+            _doubt_order(draft, product_id)
+        draft.put(row)
+    elif held != row.body:
+        # Held already, and otherwise: a new life whose deletion is still to come, or an old
+        # event behind a fresher state. Only a reading can tell.
+        _doubt_order(draft, product_id)
+        late = draft.changed_life_within(product_id, draft.grace_seconds)
+        if not late and draft.ahead(product_id) is None:
+            draft.put(row)
+        draft.began_life(product_id)
+    _back_in_line(draft, event)
+
+
+def _delete(draft: Draft, event: Event) -> None:
+    product_id, version = event.product_id, event.version
+    held = draft.held(product_id)
+    if held is None:
+        mark = draft.mark(product_id)
+        known = max(version, mark.version if mark else 0)
+        draft.delete(product_id, offset=event.offset, version=known)
+        return
+    held_version = version_of(held)
+    if version == held_version + 1:
+        if draft.changed_life_within(product_id, draft.grace_seconds):
+            _doubt_order(draft, product_id)
+        draft.delete(product_id, offset=event.offset, version=version)
+        return
+    _doubt_order(draft, product_id)
+    if version > held_version or not _is_fresher(draft, product_id):
+        draft.delete(product_id, offset=event.offset, version=version)
+    else:
+        draft.began_life(product_id)  # the creation that belongs to it is still to come
+
+
+def _is_fresher(draft: Draft, product_id: str) -> bool:
+    """Whether what is held may be a later life than the one a late event speaks of."""
+    return draft.ahead(product_id) is not None or draft.changed_life_within(
+        product_id, draft.grace_seconds
+    )
+
+
+def _back_in_line(draft: Draft, event: Event) -> None:
+    ahead = draft.ahead(event.product_id)
+    if ahead is not None and event.version >= ahead.version:
+        draft.in_line(event.product_id)
+
+
+def _doubt_order(draft: Draft, product_id: str) -> None:
+    draft.owe(product_id, Doubt.ORDER, after_seconds=draft.grace_seconds)
+
+
+# -- answers of writes -------------------------------------------------------------------------
+
+
+def lay_answer(draft: Draft, answer: StockAnswer) -> bool:
+    """Show an applied write (W6). False: not without reading the product whole first."""
+    held = draft.held(answer.product_id)
+    if held is None:
+        return False
+    held_version = version_of(held)
+    if draft.changed_life_within(answer.product_id, CROSSING_SECONDS):
+        return False
+    if held_version >= answer.new_version:
+        return True
+    if held_version != answer.sent_version:
+        return False
+    _set_stock(draft, held, answer)
+    return True
+
+
+def lay_answer_anyway(draft: Draft, answer: StockAnswer) -> None:
+    """Show an applied write whose product could not be read whole: quantity and version are set
+    if it is held; its own event completes it (W6)."""
+    held = draft.held(answer.product_id)
+    if held is not None and version_of(held) < answer.new_version:
+        _set_stock(draft, held, answer)
+    draft.owe(answer.product_id, Doubt.CROSSED)
+
+
+def _set_stock(draft: Draft, held: bytes, answer: StockAnswer) -> None:
+    row = with_stock(
+        held,
+        available=answer.new_quantity,
+        version=answer.new_version,
+        last_updated=answer.last_updated,
+    )
+    draft.put(row)
+    draft.put_ahead(answer.product_id, answer.new_version)
+
+
+# -- readings of one product -------------------------------------------------------------------
+
+
+def lay_reading(
+    draft: Draft, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
+) -> bool:
+    """Take what Central says of one product; `row` None: it does not exist there.
+
+    False, and nothing planned: the product changed since the reading was sent, so it says nothing
+    sure and has to be done again.
+    """
+    held = draft.held(product_id)
+    if Seen(held, draft.mark(product_id)) != seen:
+        return False
+    draft.settled(product_id)
+    if row is None:
+        if held is not None:
+            draft.delete(product_id, offset=0, version=0)
+        return True
+    if not doubt.wins and held is not None and row.version < version_of(held):
+        draft.owe(product_id, Doubt.CONFLICT)  # an old answer, or a Central that was restored
+        return True
+    if row.body == held:
+        draft.in_line(product_id)
+        return True
+    draft.put(row)
+    draft.put_ahead(product_id, row.version)
+    return True
