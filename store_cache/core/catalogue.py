@@ -29,21 +29,26 @@ class Cut:
         self.marks = dict(catalogue.marks)
         self.ahead = dict(catalogue.ahead)
         self.owed = dict(catalogue.owed)
+        self.lives = dict(catalogue.lives)
+        self.in_step_at = catalogue.in_step_at
         self._catalogue = catalogue
         self._before: dict[str, bytes | None] = {}
         self._last = ""
+        self._is_read = False
 
     def keep(self, product_id: str, body: bytes | None) -> None:
         """Remember what is about to be overwritten."""
-        if product_id > self._last:
+        if product_id > self._last and not self._is_read:
             self._before.setdefault(product_id, body)
 
     def next_rows(self, limit: int) -> list[bytes]:
         """The next rows in order of id, some `limit` of them; empty at the end."""
-        while (ids := self._catalogue.ids_after(self._last, limit)) or self._before:
+        while not self._is_read:
+            ids = self._catalogue.ids_after(self._last, limit)
             end = ids[-1] if len(ids) == limit else None
             old = self._take_before(end)
-            self._last = end if end is not None else "\U0010ffff" * 64
+            self._is_read = end is None
+            self._last = end or self._last
             rows = self._catalogue.rows
             merged = {i: rows[i] for i in ids} | old
             if kept := [body for _, body in sorted(merged.items()) if body is not None]:
