@@ -23,6 +23,9 @@ DEEPEST_ATTRIBUTE = 32
 LARGEST_EXACT = 2**53 - 1
 """RFC 8785 has no larger whole numbers; a digest could not be made of them."""
 
+GenerationName = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+"""It goes into a header, so nothing that could end one."""
+
 
 class Action(BaseModel):
     """Something that happens to the ledger at once, and once."""
@@ -46,7 +49,7 @@ class NewGeneration(Action):
     """A new feed from offset 1, the products as they are."""
 
     kind: Literal["new_generation"]
-    generation: Annotated[str, Field(pattern=r"^[!-~]{1,64}$")] | None = None
+    generation: GenerationName | None = None
 
 
 class Skip(Action):
@@ -77,7 +80,7 @@ class Backup(BaseModel):
 
     model_config = WireModel
 
-    generation: str
+    generation: GenerationName
     first: Annotated[int, Field(ge=1)]
     next: Annotated[int, Field(ge=1)]
     products: list[dict[str, Any]]

@@ -19,9 +19,11 @@ from central_stub.central import LARGEST_ADMIN_BODY, AccessKeys, Central, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
 from central_stub.ledger import Ledger
+from central_stub.prepared import response_of
 from central_stub.settings import Settings
 from central_stub.storage import FolderStorage, MemoryStorage, Storage, StorageError
 from central_stub.switches import Switches
+from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, json_reply
 
 HASH_SLICE = 500
@@ -47,7 +49,7 @@ class Service:
         self._storage = storage
         self._clock = clock
         self._announced = central.ledger.revision
-        self._news: asyncio.Future[None] | None = None
+        self._waiters = Waiters()
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.Task[None] | None = None
         self._stopping = False
@@ -63,7 +65,7 @@ class Service:
         )
         faults = self._struck(asked)
         if not faults:
-            return _response(await self._reply(asked))
+            return response_of(request, await self._reply(asked))
         return await self._faulty(request, asked, faults)
 
     async def stop(self, _: web.Application | None = None) -> None:
@@ -98,12 +100,10 @@ class Service:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + held.wait_seconds
         while not self._stopping:
-            if self._news is None:
-                self._news = loop.create_future()
             remaining = deadline - loop.time()
             if remaining <= 0:
                 break
-            await asyncio.wait((self._news,), timeout=remaining)
+            await self._waiters.wait(remaining)
             reply = self.central.poll(held, self._clock())
             if reply is not None:
                 return reply
@@ -111,9 +111,7 @@ class Service:
 
     def _wake(self) -> None:
         self._announced = self.central.ledger.revision
-        news, self._news = self._news, None
-        if news is not None:
-            news.set_result(None)
+        self._waiters.wake()
 
     # What comes late
 
@@ -167,7 +165,9 @@ class Service:
             if not isinstance(fault, Status) or fault.moment == "after":
                 reply = fault.spoil(reply)
         cut = next((fault for fault in faults if isinstance(fault, Cut)), None)
-        return _response(reply) if cut is None else await _send_cut(request, reply, cut)
+        if cut is not None:
+            return await _send_cut(request, reply, cut)
+        return response_of(request, reply)
 
     async def _early(self, request: web.Request, faults: list[Fault]) -> Reply | None:
         """What is answered without the request having taken effect, if a fault says so."""
@@ -189,15 +189,6 @@ class Service:
                 request.transport.abort()
                 dropped = True
         return dropped
-
-
-def _response(reply: Reply) -> web.Response:
-    return web.Response(
-        status=reply.status,
-        body=reply.body,
-        content_type=reply.content_type,
-        headers=reply.headers,
-    )
 
 
 async def _send_cut(request: web.Request, reply: Reply, cut: Cut) -> web.StreamResponse:
