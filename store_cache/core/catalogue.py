@@ -50,6 +50,8 @@ class Cut:
             self._is_read = end is None
             self._last = end or self._last
             rows = self._catalogue.rows
+            if ids and not old:
+                return [rows[i] for i in ids]
             merged = {i: rows[i] for i in ids} | old
             if kept := [body for _, body in sorted(merged.items()) if body is not None]:
                 return kept
