@@ -12,6 +12,7 @@ it cannot be it. A creation or deletion of the product ends what versions can pr
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -46,7 +47,7 @@ class Watch:
         self.product_id = product_id
         self.sent_version = sent_version
         self._first = self._covered = max(sent_version, held_version or 0)
-        self._beyond: set[int] = set()
+        self._beyond: set[int] = set()  # seen, above `_covered` + 1
         self._is_void = False
         self._applied: Applied | None = None
         self._refusal: Refused | None = None
@@ -97,6 +98,33 @@ class Watch:
 
     def _covers(self, version: int | None) -> bool:
         return version is not None and self._first <= version <= self._covered
+
+
+class Watches:
+    """The watches of all attempts under way or unknown, by the caller's key."""
+
+    def __init__(self) -> None:
+        self._by_product: dict[str, dict[str, Watch]] = {}
+
+    def put(self, key: str, watch: Watch) -> None:
+        self._by_product.setdefault(watch.product_id, {})[key] = watch
+
+    def get(self, key: str, product_id: str) -> Watch | None:
+        return self._by_product.get(product_id, {}).get(key)
+
+    def drop(self, key: str, product_id: str) -> None:
+        watches = self._by_product.get(product_id, {})
+        watches.pop(key, None)
+        if not watches:
+            self._by_product.pop(product_id, None)
+
+    def see(self, events: Iterable[Event]) -> Iterator[tuple[str, Applied | Refused]]:
+        """Show each event to its product's watches; gives the keys whose attempt it settles."""
+        for event in events:
+            for key, watch in [*self._by_product.get(event.product_id, {}).items()]:
+                watch.see(event)
+                if (verdict := watch.verdict) is not None:
+                    yield key, verdict
 
 
 def _text(item: Any) -> str | None:

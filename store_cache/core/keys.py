@@ -92,13 +92,12 @@ class KeyTable:
     def __len__(self) -> int:
         return len(self._open) + len(self._finals)
 
-    @property
-    def open_count(self) -> int:
-        """Attempts without a final answer: under way or unknown."""
-        return len(self._open)
-
     def open_attempts(self) -> list[Attempt]:
+        """All attempts without a final answer: under way or unknown."""
         return list(self._open.values())
+
+    def open_attempt(self, key: str) -> Attempt | None:
+        return self._open.get(key)
 
     def find(self, key: str, fingerprint: bytes, product_id: str) -> Attempt | Final | None:
         """What is known of a key. Raises WriteError `idempotency_key_reused` where it was used

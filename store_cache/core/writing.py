@@ -137,6 +137,37 @@ class WriteError(Exception):
         return ERROR_STATUS[self.code]
 
 
+def unavailable(reason: str, retry_after_seconds: float) -> WriteError:
+    """Nothing was sent, and the till may be told so."""
+    return WriteError(
+        "central_unavailable",
+        f"{reason}. Nothing was sent: repeat the write with the same key",
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def unsettled(
+    reason: str, keys: Sequence[str], retry_after_seconds: float | None = None
+) -> WriteError:
+    """The outcome of these keys is not known; only the same keys can tell."""
+    named = {"idempotencyKey": keys[0]} if len(keys) == 1 else {"idempotencyKeys": [*keys]}
+    return WriteError(
+        "central_timeout",
+        "It is not known whether Central applied the write: repeat it unchanged, with the same key",
+        details=named | {"reason": reason},
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def not_kept(problem: OSError) -> WriteError:
+    """What must be on disk first is not."""
+    return WriteError(
+        "storage_unavailable",
+        f"The store could not keep the write on disk ({problem}) and did not send it: "
+        "see to DATA_DIR, and repeat the write with the same key",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """Central changed the product, once."""
@@ -174,28 +205,30 @@ class Unknown:
 Outcome = Applied | Refused | Rejected | Unknown
 
 
-def judge(
-    status: int, value: object, *, product_id: str, sent_version: int, certain: bool
-) -> Outcome:
-    """What a whole JSON answer to one update proves.
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent for one update. `is_certain`: no earlier try of it can have reached Central."""
 
-    `certain`: no earlier try of this attempt can have reached Central.
-    """
-    return _doubted(_read(status, value, product_id, sent_version), certain)
+    product_id: str
+    version: int
+    is_certain: bool
 
 
-def judge_batch(
-    status: int, value: object, sent: Sequence[tuple[str, int]], *, certain: bool
-) -> list[Outcome]:
-    """What an answer to a batch proves of each update; `sent` holds (product id, version)."""
+def judge(status: int, value: object, sent: Sent) -> Outcome:
+    """What a whole JSON answer to one update proves."""
+    return _doubted(_read(status, value, sent), sent)
+
+
+def judge_batch(status: int, value: object, sent: Sequence[Sent]) -> list[Outcome]:
+    """What an answer to a batch proves of each of its updates, in their order."""
     results = value.get("results") if isinstance(value, dict) else None
     if not isinstance(results, list):
-        return [_doubted(_read_whole(status, value), certain)] * len(sent)
-    if len(results) != len(sent):
-        reason = f"Central gave {len(results)} results for {len(sent)} updates"
+        whole = _read_whole(status, value)
+        return [_doubted(whole, update) for update in sent]
+    if len(results) != len(sent) or not 200 <= status < 300:
+        reason = f"Central gave {len(results)} results for {len(sent)} updates, status {status}"
         return [Unknown(reason)] * len(sent)
-    entries = zip(results, sent, strict=True)
-    return [_doubted(_read(200, item, *entry), certain) for item, entry in entries]
+    return [judge(200, item, update) for item, update in zip(results, sent, strict=True)]
 
 
 def answer_to(outcome: Applied | Refused, product_id: str) -> Answer:
@@ -221,8 +254,8 @@ def _applied_body(stock: StockAnswer) -> dict[str, Any]:
     return body if stock.last_updated is None else body | {"lastUpdated": stock.last_updated}
 
 
-def _doubted(outcome: Outcome, certain: bool) -> Outcome:
-    if certain or isinstance(outcome, Applied | Unknown):
+def _doubted(outcome: Outcome, sent: Sent) -> Outcome:
+    if sent.is_certain or isinstance(outcome, Applied | Unknown):
         return outcome
     if isinstance(outcome, Rejected):
         return Unknown(outcome.reason)
@@ -230,12 +263,12 @@ def _doubted(outcome: Outcome, certain: bool) -> Outcome:
     return Unknown(reason, outcome)
 
 
-def _read(status: int, value: object, product_id: str, sent_version: int) -> Outcome:
+def _read(status: int, value: object, sent: Sent) -> Outcome:
     if not isinstance(value, dict):
         return Unknown("Central's answer is not a JSON object")
     if value.get("applied", False) is True:
-        return _read_applied(status, value, product_id, sent_version)
-    return _read_refusal(status, value, product_id)
+        return _read_applied(status, value, sent)
+    return _read_refusal(status, value, sent.product_id)
 
 
 def _read_whole(status: int, value: object) -> Outcome:
@@ -247,24 +280,22 @@ def _read_whole(status: int, value: object) -> Outcome:
     return Unknown("Central's answer to the batch has no list of results")
 
 
-def _read_applied(
-    status: int, value: dict[str, Any], product_id: str, sent_version: int
-) -> Applied | Unknown:
+def _read_applied(status: int, value: dict[str, Any], sent: Sent) -> Applied | Unknown:
     if status != 200 or value.get("errorType"):
         return Unknown(f"Central's answer contradicts itself: applied, with status {status}")
-    if value.get("productId") != product_id:
+    if value.get("productId") != sent.product_id:
         return Unknown("Central's answer is about another product")
     version, quantity = value.get("newVersion"), value.get("newQuantity", 0)
-    if type(version) is not int or version != sent_version + 1:
+    if type(version) is not int or version != sent.version + 1:
         return Unknown(
-            f"Central's answer says version {str(version)[:20]} after {sent_version}: "
+            f"Central's answer says version {str(version)[:20]} after {sent.version}: "
             "another write holds this idempotency key there"
         )
     if not _is_whole(quantity):
         return Unknown("Central's answer gives no readable quantity")
     updated = value.get("lastUpdated")
     known = updated if isinstance(updated, str) and len(updated) <= _TIME_CHARACTERS else None
-    return Applied(StockAnswer(product_id, sent_version, sent_version + 1, quantity, known))
+    return Applied(StockAnswer(sent.product_id, sent.version, version, quantity, known))
 
 
 def _read_refusal(
