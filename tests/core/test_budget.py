@@ -1,5 +1,7 @@
 """The budget of requests to Central (F6, B1)."""
 
+import itertools
+
 import pytest
 
 from store_cache.core.budget import Budget, Priority
@@ -192,7 +194,7 @@ def test_no_minute_holds_more_than_the_limit() -> None:
 def test_feed_is_spread_over_the_minute() -> None:
     """A feed that spent its part at once would be blind for the rest of the minute."""
     times = spend(limited_at_100(), Priority.FEED, begin=100.0, end=159.9)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
 
     assert max(gaps) <= 1.01
 
