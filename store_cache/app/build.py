@@ -1,0 +1,179 @@
+"""The parts list: how the program is put together, and in which order it begins and ends.
+
+Knows: every part, and which plain values it needs of the settings.
+Refuses to know: what the parts do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import httpx
+
+from store_cache.app.driver import Driver
+from store_cache.app.forwarding import Forwarding
+from store_cache.app.gate import Gate
+from store_cache.app.keeper import Keeper
+from store_cache.app.repairs import Repairs
+from store_cache.app.service import StoreService
+from store_cache.app.settings import Settings
+from store_cache.app.status import Clock, Status
+from store_cache.core.budget import Budget
+from store_cache.core.keys import KeyTable
+from store_cache.core.states import Pace
+from store_cache.edges.archive import Archive
+from store_cache.edges.central import Central
+from store_cache.edges.folder import Folder
+from store_cache.edges.late_folder import LateFolder
+
+log = logging.getLogger(__name__)
+
+WRITES_GRACE_SECONDS = 5.0
+"""How long a stop waits for writes under way; with the server's own grace it stays under the 10 s
+that a container is given."""
+
+AFTER_DEFECT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the program reaches outside itself: the wall clock (unix seconds), chance (numbers in
+    [0, 1)), its folder, and the way to Central (None: the network)."""
+
+    folder: Folder
+    now: Callable[[], float] = time.time
+    random: Callable[[], float] = random.random
+    transport: httpx.AsyncBaseTransport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The running parts that somebody outside may ask."""
+
+    service: StoreService
+    keeper: Keeper
+    driver: Driver
+
+
+def pace_of(settings: Settings) -> Pace:
+    return Pace(
+        continuous=settings.poll_mode == "continuous",
+        interval_seconds=settings.sync_interval_seconds,
+        wait_seconds=settings.event_wait_timeout_seconds,
+        batch_limit=settings.event_batch_limit,
+        grace_seconds=settings.hole_grace_seconds,
+        fallback_seconds=settings.sync_interval_minutes * 60.0,
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings, world: World | None = None) -> AsyncIterator[Store]:
+    """Build the store, load its files, follow Central until the block is left.
+
+    Raises FolderInUse and NewerFormat; a disk that fails is no reason not to start (D5).
+    """
+    folder = LateFolder(settings.data_dir) if world is None else None
+    world = world or World(folder=folder or LateFolder(settings.data_dir))
+    central = central_of(settings, world)
+    keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
+    keeper = Keeper(
+        Archive(world.folder, now=world.now),
+        keys,
+        now=world.now,
+        grace_seconds=settings.hole_grace_seconds,
+        read_whole=central.product,
+    )
+    try:
+        damaged = await keeper.open()
+        async with following(settings, world, central, keeper, keys) as store:
+            if damaged:
+                store.driver.want("files were damaged")
+            yield store
+    finally:
+        await keeper.close()
+        await central.close()
+        if folder is not None:
+            await folder.close()
+
+
+def central_of(settings: Settings, world: World) -> Central:
+    ca_file = settings.central_ca_file
+    return Central(
+        base_url=settings.central_api_url,
+        api_key=settings.central_api_key.get_secret_value(),
+        budget=Budget(),
+        random=world.random,
+        now=world.now,
+        transport=world.transport,
+        ca_file=None if ca_file is None else str(ca_file),
+    )
+
+
+@asynccontextmanager
+async def following(
+    settings: Settings, world: World, central: Central, keeper: Keeper, keys: KeyTable
+) -> AsyncIterator[Store]:
+    """The parts that work on their own, from when the files are loaded until they are let go."""
+    loop = asyncio.get_running_loop()
+    repairs = Repairs(central, keeper, now=world.now, random=world.random)
+    gate = Gate(central=central, random=world.random, on_answer=lambda: driver.nudge())  # noqa: PLW0108 - built below
+    forwarding = Forwarding(
+        store_id=settings.store_id,
+        central=central,
+        gate=gate,
+        ledger=keeper,
+        rereads=repairs,
+        keys=keys,
+        write_timeout_seconds=settings.write_timeout_seconds,
+        now=world.now,
+    )
+    driver = Driver(
+        central,
+        keeper,
+        pace_of(settings),
+        least_percent=settings.snapshot_min_percent,
+        now=world.now,
+        random=world.random,
+        on_events=forwarding.events_seen,
+        on_line=lambda works: gate.seen() if works else gate.lost(),
+    )
+    status = Status(
+        driver=driver,
+        keeper=keeper,
+        forwarding=forwarding,
+        clock=Clock(world.now, loop.time),
+        stale_after_seconds=settings.stale_after_seconds,
+        version=version("store-cache"),
+    )
+    service = StoreService(
+        keeper=keeper, driver=driver, repairs=repairs, forwarding=forwarding, status=status
+    )
+    tasks = [
+        loop.create_task(kept_going("event sync", driver.run)),
+        loop.create_task(kept_going("repairs", repairs.run)),
+    ]
+    try:
+        yield Store(service, keeper, driver)
+    finally:
+        await forwarding.stop(within_seconds=WRITES_GRACE_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def kept_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """A defect in one part must not leave a shop with a cache that silently stands still: it is
+    logged with its traceback, and the part begins afresh from what is on disk and in memory."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("%s: a defect of the store; please report it. It begins afresh", name)
+            await asyncio.sleep(AFTER_DEFECT_SECONDS)

@@ -1,0 +1,66 @@
+"""A running store's API, for the command line.
+
+Knows: the calls and how they fail, in words for a person. Refuses to know: how answers are shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import httpx
+
+READ_SECONDS = 10.0
+FORCE_SECONDS = 3600.0
+"""A full sync of a large catalogue, paced by Central's limit, takes its time."""
+
+
+class CallFailed(Exception):
+    """The store did not answer as it should; the message says what to do."""
+
+
+class StoreClient:
+    """Calls the store at `url` with `key`. Every call raises CallFailed."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.url = url
+        self._http = httpx.Client(
+            base_url=url, headers={"X-API-Key": key}, timeout=READ_SECONDS, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def sync_status(self) -> dict[str, Any]:
+        return self._call("GET", "/v1/store/sync/status", READ_SECONDS)
+
+    def force_sync(self, *, accept: bool) -> dict[str, Any]:
+        path = "/v1/store/sync/force" + ("?accept=true" if accept else "")
+        return self._call("POST", path, FORCE_SECONDS)
+
+    def _call(self, method: str, path: str, seconds: float) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, timeout=seconds)
+            document = response.json()
+        except httpx.HTTPError as problem:
+            raise CallFailed(
+                f"no store answers at {self.url} ({problem}); is it running, and is --url right?"
+            ) from problem
+        except ValueError as problem:
+            raise CallFailed(f"what answers at {self.url} is not a store cache") from problem
+        if response.is_success and isinstance(document, dict):
+            return document
+        raise CallFailed(_said(response.status_code, document))
+
+
+def _said(status: int, document: Any) -> str:
+    try:
+        error = document["error"]
+        text = f"{error['message']} ({status} {error['code']})"
+    except (KeyError, TypeError):
+        return f"the store answered {status}; is --url right?"
+    if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        text += "; give another key with --key"
+    return text

@@ -1,0 +1,395 @@
+"""The one writer of the cache: durable before visible, in one place (D2, P3).
+
+Knows: the order of changes, and that each goes to the journal before a reader sees it; what is
+done while the disk fails (D5).
+Refuses to know: why a change is made, when to sync, HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.change import Ahead, Change, Doubt, Owed
+from store_cache.core.event import AnyEvent
+from store_cache.core.keys import KeyTable
+from store_cache.core.position import Position
+from store_cache.core.product import Row
+from store_cache.core.rebuild import Rebuild, Verdict
+from store_cache.core.rules import (
+    AHEAD_SECONDS,
+    MARK_SECONDS,
+    Draft,
+    Seen,
+    lay_answer,
+    lay_answer_anyway,
+    lay_events,
+    lay_reading,
+    version_of,
+)
+from store_cache.core.writing import StockAnswer
+from store_cache.edges.archive import Archive
+from store_cache.edges.errors import CentralError
+
+log = logging.getLogger(__name__)
+
+MARKS_AT_MOST = 100_000
+IN_STEP_NOTE_SECONDS = 60.0
+"""How often being in step is written down on a quiet feed, so that a start from disk knows how old
+its catalogue is at the least."""
+
+HEAL_SECONDS = 30.0
+"""How often new files are tried while the disk fails (D5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Whether what is shown is on disk. `problem` is empty while it is; `since`: unix seconds."""
+
+    problem: str = ""
+    since: float = 0.0
+
+    @property
+    def is_durable(self) -> bool:
+        return not self.problem
+
+
+class Keeper:
+    """Holds the catalogue that readers see, and changes it.
+
+    `now` gives unix seconds. `read_whole` asks Central for one product: a row, or None for absent.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        keys: KeyTable,
+        *,
+        now: Callable[[], float],
+        grace_seconds: float,
+        read_whole: Callable[[str], Awaitable[Row | None]],
+    ) -> None:
+        self.catalogue: Catalogue | None = None
+        self.disk = Disk()
+        self.findings: tuple[str, ...] = ()
+        self.owed_changed = asyncio.Event()
+        self._archive = archive
+        self._keys = keys
+        self._now = now
+        self._grace_seconds = grace_seconds
+        self._read_whole = read_whole
+        self._order = asyncio.Lock()
+        self._rebuild: Rebuild | None = None
+        self._answers: list[StockAnswer] = []
+        self._fold: asyncio.Task[None] | None = None
+        self._healing: asyncio.Task[None] | None = None
+
+    # -- start and stop --------------------------------------------------------------------
+
+    async def open(self) -> bool:
+        """Take what the files hold, and begin new ones before anything is acknowledged (D3, D7).
+
+        True where something was damaged, so that a full sync is due (D4).
+        """
+        damaged = await self._load()
+        try:
+            await self._archive.begin(self.catalogue, self._keys.encoded())
+        except OSError as problem:
+            self._degrade(problem)
+        return damaged
+
+    async def _load(self) -> bool:
+        try:
+            loaded = await self._archive.load()
+        except OSError as problem:
+            self._degrade(problem)
+            return False
+        self.catalogue = loaded.catalogue
+        self.findings = loaded.findings
+        self._keys.load(loaded.writes, self._now())
+        for finding in loaded.findings:
+            log.warning("files: %s", finding)
+        return loaded.damaged
+
+    async def close(self) -> None:
+        """End what goes on in the background, and let go of the files."""
+        for task in (self._healing, self._fold):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        async with self._order:
+            await self._archive.close()
+
+    # -- reads that decisions need ---------------------------------------------------------
+
+    @property
+    def position(self) -> Position | None:
+        """Where the catalogue in place stands in the feed; None while there is none."""
+        return self.catalogue.position if self.catalogue is not None else None
+
+    def held_version(self, product_id: str) -> int | None:
+        body = self.catalogue.get(product_id) if self.catalogue is not None else None
+        return None if body is None else version_of(body)
+
+    def seen(self, product_id: str) -> Seen:
+        """To be taken when a reading is sent, and given back with what it says."""
+        if self.catalogue is None:
+            return Seen(None, None)
+        return Seen(self.catalogue.get(product_id), self.catalogue.marks.get(product_id))
+
+    # -- changes ---------------------------------------------------------------------------
+
+    async def keep_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+        """Apply a batch: all of it or nothing is ever seen (promise 1)."""
+        async with self._order:
+            catalogue = self._held()
+            draft = self._draft(catalogue)
+            lay_events(draft, events)
+            await self._make(catalogue, draft.change("events", position=position))
+
+    async def note_in_step(self) -> None:
+        """Write down that the store is in step with Central, once in a while (B5)."""
+        catalogue = self.catalogue
+        now = self._now()
+        if catalogue is None or 0 <= now - (catalogue.in_step_at or 0) < IN_STEP_NOTE_SECONDS:
+            return
+        async with self._order:
+            if catalogue is self.catalogue:
+                await self._make(catalogue, Change("in step", in_step_at=now))
+
+    async def take_reading(
+        self, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
+    ) -> bool:
+        """Take what Central says of one product; False: it changed meanwhile, read again."""
+        async with self._order:
+            catalogue = self.catalogue
+            if catalogue is None:
+                return False
+            draft = self._draft(catalogue)
+            taken = lay_reading(draft, product_id, row, seen=seen, doubt=doubt)
+            if not taken:
+                draft.owe(product_id, doubt)
+            await self._make(catalogue, draft.change("reading"))
+            return taken
+
+    async def owe(self, product_id: str, doubt: Doubt) -> None:
+        async with self._order:
+            if self.catalogue is not None:
+                draft = self._draft(self.catalogue)
+                draft.owe(product_id, doubt)
+                await self._make(self.catalogue, draft.change("doubt"))
+
+    async def postpone(self, product_id: str, owed: Owed) -> None:
+        """A reading failed: it stays owed, later."""
+        async with self._order:
+            if self.catalogue is not None and product_id in self.catalogue.owed:
+                change = Change("reading failed", owed={product_id: owed})
+                await self._make(self.catalogue, change)
+
+    def left_behind(self) -> list[str]:
+        """Products that are ahead of the feed for too long (W7)."""
+        if self.catalogue is None:
+            return []
+        limit = self._now() - AHEAD_SECONDS
+        owed = self.catalogue.owed
+        return [i for i, a in _oldest(self.catalogue.ahead, limit) if i not in owed]
+
+    # -- writes ----------------------------------------------------------------------------
+
+    async def note(self, write: bytes) -> None:
+        """Put an entry of the key table on disk; without a disk it is in memory alone (D5)."""
+        await self._append(None, write)
+
+    async def settle(self, write: bytes, answer: StockAnswer | None) -> None:
+        """Put a write's final answer on disk and, if it was applied, show it (W6): both in one
+        record, so that neither is ever there without the other."""
+        if answer is None:
+            await self.note(write)
+        elif not await self._lay(write, answer):
+            await self._lay_whole(write, answer)
+
+    async def _lay(self, write: bytes, answer: StockAnswer) -> bool:
+        async with self._order:
+            if self.catalogue is None:
+                await self._append(None, write)
+                return True
+            draft = self._draft(self.catalogue)
+            if not lay_answer(draft, answer):
+                return False
+            await self._make_answer(self.catalogue, draft, write, answer)
+            return True
+
+    async def _lay_whole(self, write: bytes, answer: StockAnswer) -> None:
+        """The product has to be read whole first; if that fails, the answer's own figures do."""
+        seen = self.seen(answer.product_id)
+        row, was_read = await self._read(answer.product_id)
+        async with self._order:
+            catalogue = self._held()
+            draft = self._draft(catalogue)
+            taken = was_read and lay_reading(
+                draft, answer.product_id, row, seen=seen, doubt=Doubt.CROSSED
+            )
+            if not taken and not lay_answer(draft, answer):
+                lay_answer_anyway(draft, answer)
+            await self._make_answer(catalogue, draft, write, answer)
+
+    async def _read(self, product_id: str) -> tuple[Row | None, bool]:
+        try:
+            return await self._read_whole(product_id), True
+        except CentralError as problem:
+            log.info("a product could not be read whole after a write: %s", problem)
+            return None, False
+
+    async def _make_answer(
+        self, catalogue: Catalogue, draft: Draft, write: bytes, answer: StockAnswer
+    ) -> None:
+        await self._make(catalogue, draft.change("answer"), write)
+        if self._rebuild is not None:
+            self._answers.append(answer)
+
+    # -- the copy of a full sync -----------------------------------------------------------
+
+    def begin_copy(self, *, same_generation: bool) -> Rebuild:
+        """Start a copy; answers to writes are remembered from here on (F4)."""
+        self._answers = []
+        self._rebuild = Rebuild(
+            held=self.catalogue,
+            same_generation=same_generation,
+            now=self._now(),
+            grace_seconds=self._grace_seconds,
+        )
+        return self._rebuild
+
+    def drop_copy(self) -> None:
+        self._rebuild = None
+        self._answers = []
+
+    async def place(
+        self,
+        rebuild: Rebuild,
+        position: Position,
+        *,
+        least_percent: int,
+        accept: bool,
+        agreed_products: int | None,
+    ) -> Verdict:
+        """Put the copy in place: judged, on disk, then seen, in this order (F2, F5, D2)."""
+        verdict = rebuild.judge(
+            least_percent=least_percent, accept=accept, agreed_products=agreed_products
+        )
+        if not verdict.accepted:
+            return verdict
+        await self._end_fold()
+        async with self._order:
+            copy = self._finished(rebuild, position)
+            await self._begin_files(copy)
+            self.catalogue = copy
+            self.drop_copy()
+        self.owed_changed.set()
+        return verdict
+
+    def _finished(self, rebuild: Rebuild, position: Position) -> Catalogue:
+        held = self.catalogue or Catalogue()
+        owed = {i: o for i, o in held.owed.items() if o.since >= rebuild.began_at}
+        copy = rebuild.finish(
+            answers=self._answers, touched=owed, marks=held.marks, now=self._now()
+        )
+        copy.position = position
+        copy.sequence = held.sequence + 1
+        copy.in_step_at = self._now()
+        return copy
+
+    async def _begin_files(self, catalogue: Catalogue | None) -> None:
+        try:
+            await self._archive.begin(catalogue, self._keys.encoded())
+        except OSError as problem:
+            self._degrade(problem)
+        else:
+            self._healed()
+
+    # -- the order of things ---------------------------------------------------------------
+
+    def _held(self) -> Catalogue:
+        if self.catalogue is None:
+            raise RuntimeError("there is no catalogue to change yet")
+        return self.catalogue
+
+    def _draft(self, catalogue: Catalogue) -> Draft:
+        now = self._now()
+        catalogue.forget(before=now - MARK_SECONDS, at_most=MARKS_AT_MOST)
+        return Draft(catalogue, now=now, grace_seconds=self._grace_seconds)
+
+    async def _make(self, catalogue: Catalogue, change: Change, write: bytes | None = None) -> None:
+        """Durable, then visible. The caller holds the order."""
+        numbered = None if change.is_empty else change.numbered(catalogue.sequence + 1)
+        await self._append(numbered, write)
+        if numbered is not None:
+            catalogue.make(numbered)
+            if numbered.owed:
+                self.owed_changed.set()
+
+    async def _append(self, change: Change | None, write: bytes | None) -> None:
+        if not self.disk.is_durable or (change is None and write is None):
+            return
+        try:
+            await self._archive.append(change=change, write=write)
+        except OSError as problem:
+            self._degrade(problem)
+        else:
+            self._fold_when_due()
+
+    # -- folding (D3) ----------------------------------------------------------------------
+
+    def _fold_when_due(self) -> None:
+        running = self._fold is not None and not self._fold.done()
+        if self._archive.fold_due and not running and self.catalogue is not None:
+            self._fold = asyncio.create_task(self._fold_now(self.catalogue))
+
+    async def _fold_now(self, catalogue: Catalogue) -> None:
+        try:
+            await self._archive.fold(catalogue, self._keys.encoded)
+        except OSError as problem:
+            self._degrade(problem)
+
+    async def _end_fold(self) -> None:
+        if self._fold is not None:
+            await asyncio.gather(self._fold, return_exceptions=True)
+
+    # -- a failing disk (D5) ---------------------------------------------------------------
+
+    def _degrade(self, problem: OSError) -> None:
+        if self.disk.is_durable:
+            self.disk = Disk(str(problem) or type(problem).__name__, self._now())
+            log.error(
+                "files: the disk fails (%s); the store goes on in memory, and what it is told "
+                "from now on is lost if it restarts. Check DATA_DIR: space, permissions, device",
+                problem,
+            )
+        if self._healing is None or self._healing.done():
+            self._healing = asyncio.create_task(self._heal())
+
+    async def _heal(self) -> None:
+        while not self.disk.is_durable:
+            await asyncio.sleep(HEAL_SECONDS)
+            await self._end_fold()
+            async with self._order:
+                if self.catalogue is None:  # perhaps the folder holds one, now that it is there
+                    await self._load()
+                await self._begin_files(self.catalogue)
+
+    def _healed(self) -> None:
+        if not self.disk.is_durable:
+            log.warning("files: the disk works again; a new snapshot holds everything")
+            self.disk = Disk()
+
+
+def _oldest(ahead: dict[str, Ahead], limit: float) -> list[tuple[str, Ahead]]:
+    found = []
+    for product_id, item in ahead.items():
+        if item.since > limit:
+            break
+        found.append((product_id, item))
+    return found

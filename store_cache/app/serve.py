@@ -1,0 +1,58 @@
+"""`store-cache serve`: the store behind its HTTP API, until a signal ends it.
+
+Knows: signals, the port, the order of starting and stopping.
+Refuses to know: what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from store_cache.app.build import running
+from store_cache.app.logs import request_id
+from store_cache.app.settings import Settings
+from store_cache.edges.http.app import build_api
+from store_cache.edges.http.server import serve
+
+log = logging.getLogger(__name__)
+
+REQUESTS_GRACE_SECONDS = 3.0
+"""How long a stop waits for requests in flight."""
+
+
+async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
+    """Serve until `stopped` is set. Raises CannotServe, FolderInUse, NewerFormat."""
+    async with running(settings) as store:
+        app = build_api(
+            store.service,
+            store_id=settings.store_id,
+            keys=[key.get_secret_value() for key in settings.api_keys],
+            admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
+            cors_origins=settings.cors_origins,
+            request_id=request_id,
+        )
+        server = await serve(app, host=settings.host, port=settings.port)
+        log.info(
+            "serving on %s:%d as %s, following %s",
+            settings.host,
+            server.port,
+            settings.store_id,
+            settings.central_api_url,
+        )
+        try:
+            await stopped.wait()
+        finally:
+            log.info("stopping: no new requests; those in flight may end")
+            await server.stop(REQUESTS_GRACE_SECONDS)
+    log.info("stopped; everything acknowledged is on disk")
+
+
+async def serve_until_told(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await serve_until(settings, stopped)

@@ -1,0 +1,76 @@
+"""The store, as its HTTP API sees it: each call goes to the part that answers it.
+
+Knows: which part that is. Refuses to know: everything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from store_cache.app.driver import Driver
+from store_cache.app.forwarding import Forwarding
+from store_cache.app.keeper import Keeper
+from store_cache.app.repairs import Repairs
+from store_cache.app.status import Status
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.states import COUNTED, Failure
+from store_cache.core.writing import Adjustment, Answer, BatchAnswer, Write
+from store_cache.edges.http.service import Freshness
+
+
+class StoreService:
+    """Implements `edges.http.service.Service`."""
+
+    def __init__(
+        self,
+        *,
+        keeper: Keeper,
+        driver: Driver,
+        repairs: Repairs,
+        forwarding: Forwarding,
+        status: Status,
+    ) -> None:
+        self._keeper = keeper
+        self._driver = driver
+        self._repairs = repairs
+        self._forwarding = forwarding
+        self._status = status
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        return self._keeper.catalogue
+
+    @property
+    def is_ready(self) -> bool:
+        return self._keeper.catalogue is not None
+
+    def freshness(self) -> Freshness:
+        return self._status.freshness()
+
+    async def refresh(self, product_id: str) -> None:
+        await self._repairs.refresh(product_id)
+
+    async def update(self, write: Write) -> Answer:
+        return await self._forwarding.update(write)
+
+    async def update_batch(self, writes: tuple[Write, ...]) -> BatchAnswer:
+        return await self._forwarding.update_batch(writes)
+
+    async def adjust(self, adjustment: Adjustment) -> Answer:
+        return await self._forwarding.adjust(adjustment)
+
+    async def force_sync(self, *, accept: bool) -> tuple[bool, str, int]:
+        record = await self._driver.force(accept=accept)
+        if not record.problem:
+            return True, "Force sync completed successfully", 200
+        away = record.failure in (*COUNTED, Failure.LIMITED)
+        return False, f"Force sync failed: {record.problem}", 503 if away else 502
+
+    def sync_status(self) -> dict[str, Any]:
+        return self._status.sync_status()
+
+    def cache_stats(self) -> dict[str, Any]:
+        return self._status.cache_stats()
+
+    def health(self) -> dict[str, Any]:
+        return self._status.health()
