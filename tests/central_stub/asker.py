@@ -1,0 +1,65 @@
+"""A Central in memory, asked as over HTTP but without a network, at a time of the test's own."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import orjson
+
+from central_stub.central import AccessKeys, Central, Held
+from central_stub.faults import Faults
+from central_stub.ledger import Ledger
+from central_stub.switches import Switches
+from central_stub.wire import Reply, Request
+
+NOON = 1_750_000_000.0
+
+
+class Answered(NamedTuple):
+    status: int
+    body: Any
+    headers: dict[str, str]
+    text: str
+
+
+class Asker:
+    """Asks a Central at a time of its own."""
+
+    def __init__(self, switches: Switches) -> None:
+        self.now = NOON
+        self.ledger = Ledger(generation="g-1", switches=switches)
+        names = iter(f"g-{number}" for number in range(2, 100))
+        self.central = Central(
+            self.ledger,
+            keys=AccessKeys(["demo"], ["admin"]),
+            faults=Faults(lambda: 0.5),
+            new_name=lambda: next(names),
+        )
+
+    def raw(self, method: str, target: str, body: bytes = b"", key: str = "demo") -> Reply | Held:
+        asked = Request(method, target, api_key=key, body=body, address="10.0.0.1")
+        return self.central.answer(asked, self.now)
+
+    def ask(self, method: str, target: str, body: Any = None, *, key: str = "demo") -> Answered:
+        sent = b"" if body is None else orjson.dumps(body)
+        reply = self.raw(method, target, sent, key)
+        assert isinstance(reply, Reply)
+        is_json = reply.content_type == "application/json"
+        parsed = orjson.loads(reply.body) if is_json and reply.body else None
+        return Answered(reply.status, parsed, dict(reply.headers), reply.body.decode())
+
+    def get(self, target: str) -> Answered:
+        return self.ask("GET", target)
+
+    def admin(self, method: str, call: str, body: Any = None) -> Answered:
+        return self.ask(method, f"/v1/admin/{call}", body, key="admin")
+
+    def create(self, *products: dict[str, Any]) -> Answered:
+        return self.admin("POST", "products/create", {"products": list(products)})
+
+    def sell(self, product_id: str, delta: int, version: int, key: str) -> Answered:
+        update = {"productId": product_id, "delta": delta, "version": version}
+        named = {"storeId": "s1", "idempotencyKey": key}
+        return self.ask("POST", "/v1/inventory/updates", update | named)
+
+
+AskerOf = Callable[[Switches], Asker]

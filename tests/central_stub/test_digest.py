@@ -1,0 +1,68 @@
+"""The digest is what its definition says, computed here a second time from the words."""
+
+import hashlib
+import json
+
+from central_stub.ledger import Ledger
+
+NOON = 1_750_000_000.0
+
+
+def a_ledger() -> Ledger:
+    ledger = Ledger(generation="g-1")
+    for number in range(50):
+        ledger.create({"productId": f"P{number}", "name": f"Tée {number}", "price": 2.0}, NOON)
+    return ledger
+
+
+def canonical(row: dict[str, object]) -> bytes:
+    """RFC 8785 for these rows: sorted names, no blanks, 2.0 as 2."""
+    whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in row.items()}
+    return json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def test_a_bucket_is_the_hash_of_the_hashes_of_its_rows() -> None:
+    """sha256 over the sha256 of each canonical row, in the order of ids."""
+    ledger, buckets = a_ledger(), 8
+    expected = [hashlib.sha256() for _ in range(buckets)]
+    for row in sorted(ledger.everything(), key=lambda row: str(row["productId"])):
+        prefix = hashlib.sha256(row["productId"].encode()).digest()[:8]
+        bucket = int.from_bytes(prefix, "big") % buckets
+        expected[bucket].update(hashlib.sha256(canonical(row)).digest())
+
+    assert [each.hexdigest() for each in expected] == ledger.digest(buckets)
+
+
+def test_a_change_changes_one_bucket_and_the_rows_of_it_find_it() -> None:
+    """The differing bucket's rows hold the product that changed."""
+    ledger = a_ledger()
+    before = ledger.digest(16)
+
+    ledger.set({"productId": "P7", "available": 3}, NOON)
+
+    after = ledger.digest(16)
+    differ = [number for number in range(16) if before[number] != after[number]]
+    assert 1 == len(differ)
+    assert "P7" in {row["productId"] for row in ledger.bucket(differ[0], 16)}
+
+
+def test_a_lie_shows_in_the_digest() -> None:
+    """What no event tells, the digest does; undone, it is as before."""
+    ledger = a_ledger()
+    before = ledger.digest(4)
+
+    ledger.lie("P7", {"available": 3})
+    told = ledger.digest(4)
+    ledger.lie("P7", {"available": 0})
+
+    assert before != told
+    assert before == ledger.digest(4)
+
+
+def test_buckets_hold_every_product_once() -> None:
+    """The rows of all buckets are the catalogue."""
+    ledger = a_ledger()
+
+    found = sorted(row["productId"] for each in range(7) for row in ledger.bucket(each, 7))
+
+    assert sorted(row["productId"] for row in ledger.everything()) == found
