@@ -159,11 +159,12 @@ class _Reader:
         self._byte = 0
 
     def take(self, lines: list[bytes]) -> None:
-        for line in lines:
-            if line.startswith(OPENING):
-                self._close(line)
-            else:
-                self._open.append(line)
+        start = 0
+        for place in [i for i, line in enumerate(lines) if line[:8] == OPENING]:
+            self._open += lines[start:place]
+            self._close(lines[place])
+            start = place + 1
+        self._open += lines[start:]
 
     def note(self, problem: str) -> None:
         last = self._line + len(self._open)
@@ -183,7 +184,7 @@ class _Reader:
 
     def _close(self, line: bytes) -> None:
         """Take the open lines, if `line` proves them."""
-        joined = b"".join([item + b"\n" for item in self._open])
+        joined = b"\n".join([*self._open, b""])
         if self._line == 1 and not self._open:
             self._take_header(line)
         else:
@@ -213,7 +214,7 @@ class _Reader:
     def _take_chunk(self, kind: str) -> None:
         try:
             if kind == "rows":
-                self._catalogue.fill([(_row_id(line), line) for line in self._open])
+                self._catalogue.fill(zip(_row_ids(self._open), self._open, strict=True))
             elif kind == "writes":
                 self._contents.writes += [orjson.loads(line)["write"] for line in self._open]
             else:
@@ -254,12 +255,17 @@ class _Reader:
         return self._catalogue
 
 
+def _row_ids(rows: list[bytes]) -> list[str]:
+    """The ids by slicing, four times as fast as parsing, where every row begins with its id and
+    nothing in it is escaped."""
+    joined = b"\n".join([b"", *rows])
+    if b"\\" in joined or joined.count(b"\n" + _ROW_START) != len(rows):
+        return [_row_id(row) for row in rows]
+    begin = len(_ROW_START)
+    return [row[begin : row.index(b'"', begin)].decode() for row in rows]
+
+
 def _row_id(row: bytes) -> str:
-    """The id by slicing, four times as fast as parsing; escapes are left to the parser."""
-    if row.startswith(_ROW_START):
-        raw = row[len(_ROW_START) : row.index(b'"', len(_ROW_START))]
-        if b"\\" not in raw:
-            return raw.decode()
     product_id = orjson.loads(row)["productId"]
     if not isinstance(product_id, str):
         raise TypeError(f"productId is {product_id!r}")
