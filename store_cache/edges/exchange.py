@@ -1,0 +1,211 @@
+"""One request to Central and its whole answer.
+
+Knows: connections, addresses, deadlines of single operations, the cap on bytes, and what a failure
+says about whether Central can have seen the request.
+Refuses to know: what is asked, what an answer means, and when to try again.
+
+Everything that httpx can raise is translated here and nowhere else. No message repeats a header:
+the libraries' own may hold the key.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.parse import urlencode
+
+import httpx
+
+from store_cache.edges.errors import Broken, Unreachable, UnsendableId
+
+CONNECT_SECONDS = 3.0
+POOL_SECONDS = 3.0
+
+IDLE_SECONDS = 4.0
+"""Common servers close a connection that was idle for 5 s. A write that meets that moment would
+have an unknown outcome, so the store closes first."""
+
+CONNECTIONS = 32
+"""More than `central` lets its requests use at once, so that none waits for another's."""
+
+_SHOWN_BYTES = 4096
+_SHOWN_CHARACTERS = 80
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_REASONS: dict[type[Exception], str] = {
+    httpx.ConnectTimeout: "it did not accept a connection in time",
+    httpx.PoolTimeout: "all connections to it are in use",
+    httpx.ReadTimeout: "it went silent",
+    httpx.WriteTimeout: "it stopped taking the request",
+    httpx.ReadError: "the connection broke while its answer was read",
+    httpx.WriteError: "the connection broke while the request was sent",
+    httpx.RemoteProtocolError: "it closed the connection in the middle, or does not speak HTTP",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`what` names it in messages: "the feed", "product 'A'". `body` is JSON, or None."""
+
+    what: str
+    method: str
+    url: httpx.URL
+    most_bytes: int
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer. `headers` are read whatever their case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytearray
+
+
+class Exchange:
+    """The connections to one Central, and the only place that knows its key.
+
+    Raises ValueError where `base_url` or `api_key` cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str,
+        transport: httpx.AsyncBaseTransport | None,
+        ca_file: str | None,
+    ) -> None:
+        if not _VISIBLE_ASCII.fullmatch(api_key):
+            raise ValueError("CENTRAL_API_KEY must be visible ASCII characters")
+        self._base = httpx.URL(base_url.rstrip("/"))
+        if self._base.scheme not in ("http", "https") or not self._base.host:
+            raise ValueError("CENTRAL_API_URL must be an http or https address")
+        self._prefix = self._base.raw_path.rstrip(b"/")
+        self._api_key = api_key
+        self._client = _client(api_key, transport, ca_file)
+
+    @property
+    def central(self) -> str:
+        """Central's host and port, for messages."""
+        return f"Central ({self._base.netloc.decode('ascii')})"
+
+    def url(self, path: str, query: Mapping[str, object] | None = None) -> httpx.URL:
+        """The address of `path`, which is percent-encoded already, below the base address.
+
+        Raises UnsendableId where the address would be another one than was meant.
+        """
+        target = f"{path}?{urlencode(query)}" if query else path
+        try:
+            url = httpx.URL(f"{str(self._base).rstrip('/')}{target}")
+        except httpx.InvalidURL as exc:
+            raise UnsendableId("the product id is too long for an address: ask by list") from exc
+        same_host = (url.scheme, url.netloc) == (self._base.scheme, self._base.netloc)
+        if not same_host or url.raw_path != self._prefix + target.encode("ascii"):
+            raise UnsendableId(f"{path[:_SHOWN_CHARACTERS]!a} leads to another address")
+        return url
+
+    async def send(self, request: Request, *, total_seconds: float) -> Reply:
+        """Send the request and take the whole answer, whatever its status.
+
+        `total_seconds` is what the caller's own deadline leaves; this sets the timeouts of single
+        operations from it. Raises Unreachable, Broken.
+        """
+        try:
+            async with self._client.stream(
+                request.method,
+                request.url,
+                content=request.body,
+                headers=None if request.body is None else {"Content-Type": "application/json"},
+                timeout=_timeouts(total_seconds),
+            ) as response:
+                body = await self._body(response, request)
+                return Reply(response.status_code, response.headers, body)
+        except _NEVER_SENT as exc:
+            raise Unreachable(self._unreachable(exc)) from exc
+        except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
+            reason = _REASONS.get(type(exc), f"the line failed ({type(exc).__name__})")
+            raise Broken(
+                f"{self.central} gave no whole answer about {request.what}: {reason}; "
+                "it may be restarting, or the network is poor"
+            ) from exc
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def shown(self, body: bytes | bytearray) -> str:
+        """The first characters of an answer, escaped and without the key, for a message."""
+        text = bytes(body[:_SHOWN_BYTES]).decode("utf-8", "replace")
+        return ascii(text.replace(self._api_key, "***")[:_SHOWN_CHARACTERS])
+
+    async def _body(self, response: httpx.Response, request: Request) -> bytearray:
+        named = response.headers.get("Content-Length", "")
+        length = int(named) if re.fullmatch("[0-9]{1,18}", named) else None
+        if length is not None and length > request.most_bytes:
+            raise Broken(self._endless(request))
+        body = bytearray()  # one object however small the chunks: a drip must not cost memory
+        # Not `aiter_raw`: it refuses the whole bodies that other transports than the network give.
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for chunk in response.stream:
+            body += chunk
+            if len(body) > request.most_bytes:
+                raise Broken(self._endless(request))
+        if length is not None and len(body) < length:
+            raise Broken(
+                f"{self.central} sent {len(body)} of {length} bytes about {request.what}; "
+                "it may be restarting, or the network is poor"
+            )
+        return body
+
+    def _endless(self, request: Request) -> str:
+        return (
+            f"{self.central} sent more than {request.most_bytes} bytes about {request.what}, "
+            "which no right answer needs; check CENTRAL_API_URL"
+        )
+
+    def _unreachable(self, exc: Exception) -> str:
+        reason = _REASONS.get(type(exc)) or ascii(str(exc)[:200] or type(exc).__name__)
+        advice = "check that it runs, CENTRAL_API_URL and the network"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            advice = "if it uses a certificate authority of its own, set CENTRAL_CA_FILE"
+        return f"{self.central} cannot be reached: {reason}; {advice}"
+
+
+def _client(
+    api_key: str, transport: httpx.AsyncBaseTransport | None, ca_file: str | None
+) -> httpx.AsyncClient:
+    """Neither proxies from the environment, nor redirects, nor cookies: the address and the key
+    come from the configuration alone."""
+    return httpx.AsyncClient(
+        headers={
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # 300 kB can unpack to 300 MB
+            "User-Agent": "store-cache",
+            "X-API-Key": api_key,
+        },
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        follow_redirects=False,
+        limits=httpx.Limits(
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=CONNECTIONS,
+            keepalive_expiry=IDLE_SECONDS,
+        ),
+        transport=transport,
+        trust_env=False,
+        verify=True if ca_file is None else ssl.create_default_context(cafile=ca_file),
+    )
+
+
+def _timeouts(total_seconds: float) -> httpx.Timeout:
+    """Connecting (TCP, then TLS) and the wait for a connection end within the total: a write
+    whose time is up before it was sent is then known to be unsent."""
+    return httpx.Timeout(
+        total_seconds,
+        connect=min(CONNECT_SECONDS, total_seconds / 3),
+        pool=min(POOL_SECONDS, total_seconds / 4),
+    )

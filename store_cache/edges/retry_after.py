@@ -1,0 +1,59 @@
+"""How long Central asks to be left alone, as its headers say it.
+
+Knows: `Retry-After` in seconds or as a date, `X-RateLimit-Reset` as seconds ahead or as a moment.
+Refuses to know: what is done about it; `core.budget` and `core.sync` do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+LONGEST_SECONDS = 300.0
+"""More than this is not believed: a clock that is wrong by hours must not stop the store."""
+
+_EARLIEST_MOMENT = 1e9
+_EARLIEST_MOMENT_IN_MILLISECONDS = 1e12
+_NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?")
+
+
+def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds, above 0 and at most `LONGEST_SECONDS`; None where the headers name no time ahead.
+
+    Moments are read against Central's own `Date` where it sends one, since a shop's clock may be
+    wrong, else against `now` (unix seconds).
+    """
+    sent_at = _moment(headers.get("Date", ""))
+    reference = now if sent_at is None else sent_at
+    seconds = _retry_after(headers.get("Retry-After", ""), reference)
+    if seconds is None:
+        seconds = _reset(headers.get("X-RateLimit-Reset", ""), reference)
+    return None if seconds is None or seconds <= 0 else min(seconds, LONGEST_SECONDS)
+
+
+def _retry_after(text: str, reference: float) -> float | None:
+    if (number := _number(text)) is not None:
+        return number
+    moment = _moment(text)
+    return None if moment is None else moment - reference
+
+
+def _reset(text: str, reference: float) -> float | None:
+    number = _number(text)
+    if number is None or number < _EARLIEST_MOMENT:
+        return number
+    moment = number / 1000 if number >= _EARLIEST_MOMENT_IN_MILLISECONDS else number
+    return moment - reference
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds of a date as HTTP writes it; None where it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
