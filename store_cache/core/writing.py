@@ -225,7 +225,7 @@ def judge_batch(status: int, value: object, sent: Sequence[Sent]) -> list[Outcom
     if not isinstance(results, list):
         whole = _read_whole(status, value)
         return [_doubted(whole, update) for update in sent]
-    if len(results) != len(sent) or not 200 <= status < 300:
+    if len(results) != len(sent) or status != 200:
         reason = f"Central gave {len(results)} results for {len(sent)} updates, status {status}"
         return [Unknown(reason)] * len(sent)
     return [judge(200, item, update) for item, update in zip(results, sent, strict=True)]
@@ -301,7 +301,7 @@ def _read_applied(status: int, value: dict[str, Any], sent: Sent) -> Applied | U
 def _read_refusal(
     status: int, value: dict[str, Any], product_id: str | None
 ) -> Refused | Rejected | Unknown:
-    if status in _UNDECIDED or not 200 <= status < 500:
+    if status in _UNDECIDED or not (status == 200 or 400 <= status < 500):
         return Unknown(f"Central answered with status {status}")
     error_type = value.get("errorType")
     if not error_type:
