@@ -1,0 +1,56 @@
+"""The API put together: one function, plain values in, an aiohttp application out.
+
+Knows: its parts. Refuses to know: settings, sockets, and what the service does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+from aiohttp import web
+
+from store_cache.edges.http.admin import Admin
+from store_cache.edges.http.cors import Cors
+from store_cache.edges.http.exchange import exchange
+from store_cache.edges.http.health import Health
+from store_cache.edges.http.keys import Authority, Failures, KeyRing
+from store_cache.edges.http.reads import Reads
+from store_cache.edges.http.routes import Scopes, route_table
+from store_cache.edges.http.service import Service
+from store_cache.edges.http.writes import Writes
+
+SCOPES = web.AppKey("scopes", Scopes)
+"""Where the scope of each route is found, for whoever lists the routes."""
+
+
+def build_api(
+    service: Service,
+    *,
+    store_id: str,
+    keys: Iterable[str],
+    admin_keys: Iterable[str],
+    cors_origins: Iterable[str],
+    request_id: ContextVar[str | None],
+    body_seconds: float = 10.0,
+) -> web.Application:
+    """The store's API over `service`.
+
+    `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
+    `request_id` is set for each request. `body_seconds` is how long a body may take to arrive.
+    """
+    scopes = Scopes()
+    authority = Authority(KeyRing(keys=keys, admin_keys=admin_keys), Failures())
+    middleware = exchange(
+        authority=authority, scopes=scopes, cors=Cors(cors_origins), request_id=request_id
+    )
+    app = web.Application(middlewares=[middleware])
+    table = route_table(
+        Reads(service, body_seconds=body_seconds),
+        Writes(service, store_id=store_id, body_seconds=body_seconds),
+        Admin(service),
+        Health(service),
+    )
+    scopes.add(app, table)
+    app[SCOPES] = scopes
+    return app

@@ -1,0 +1,26 @@
+"""The name of one request, in its answer and in every log line about it.
+
+Knows: what a sane name is. Refuses to know: where log lines go.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+
+HEADER = "X-Request-ID"
+
+# It goes into a header and into logs: nothing that ends a line, and not more than fits in one.
+_SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def choose_request_id(values: Sequence[str]) -> str:
+    """The caller's, if it sent exactly one and a sane one; else a new one."""
+    if len(values) == 1 and _SANE.fullmatch(values[0]):
+        return values[0]
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    return secrets.token_hex(16)
