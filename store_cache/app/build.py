@@ -17,10 +17,12 @@ from importlib.metadata import version
 
 import httpx
 
+from store_cache.app.delivery import Delivery
 from store_cache.app.driver import Driver
 from store_cache.app.forwarding import Forwarding
 from store_cache.app.gate import Gate
 from store_cache.app.keeper import Keeper
+from store_cache.app.proof import Proof
 from store_cache.app.repairs import Repairs
 from store_cache.app.service import StoreService
 from store_cache.app.settings import Settings
@@ -123,16 +125,19 @@ async def following(
     """The parts that work on their own, from when the files are loaded until they are let go."""
     loop = asyncio.get_running_loop()
     repairs = Repairs(central, keeper, now=world.now, random=world.random)
-    gate = Gate(central=central, random=world.random, on_answer=lambda: driver.nudge())  # noqa: PLW0108 - built below
-    forwarding = Forwarding(
-        store_id=settings.store_id,
+    gate = Gate(
+        central=central,
+        random=world.random,
+        on_answer=lambda: driver.nudge(),  # noqa: PLW0108 - built below
+    )
+    forwarding = forwarding_of(
+        settings,
+        world,
         central=central,
         gate=gate,
-        ledger=keeper,
-        rereads=repairs,
+        keeper=keeper,
+        repairs=repairs,
         keys=keys,
-        write_timeout_seconds=settings.write_timeout_seconds,
-        now=world.now,
     )
     driver = Driver(
         central,
@@ -143,6 +148,7 @@ async def following(
         random=world.random,
         on_events=forwarding.events_seen,
         on_line=lambda works: gate.seen() if works else gate.lost(),
+        on_advance=lambda: status.named(),  # noqa: PLW0108 - built below
     )
     status = Status(
         driver=driver,
@@ -155,6 +161,7 @@ async def following(
     service = StoreService(
         keeper=keeper, driver=driver, repairs=repairs, forwarding=forwarding, status=status
     )
+    forwarding.start()
     tasks = [
         loop.create_task(kept_going("event sync", driver.run)),
         loop.create_task(kept_going("repairs", repairs.run)),
@@ -166,6 +173,37 @@ async def following(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def forwarding_of(
+    settings: Settings,
+    world: World,
+    *,
+    central: Central,
+    gate: Gate,
+    keeper: Keeper,
+    repairs: Repairs,
+    keys: KeyTable,
+) -> Forwarding:
+    proof = Proof(store_id=settings.store_id, feed=central, standing=keeper)
+    delivery = Delivery(
+        store_id=settings.store_id,
+        gate=gate,
+        ledger=keeper,
+        rereads=repairs,
+        keys=keys,
+        proof=proof,
+        now=world.now,
+    )
+    return Forwarding(
+        gate=gate,
+        delivery=delivery,
+        proof=proof,
+        keys=keys,
+        ledger=keeper,
+        rereads=repairs,
+        write_timeout_seconds=settings.write_timeout_seconds,
+    )
 
 
 async def kept_going(name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -93,7 +93,8 @@ class Driver:
     """Runs the sync until it is stopped.
 
     `now` gives unix seconds, `random` numbers in [0, 1). `on_events` is told of every event
-    applied, in order; `on_line` whether Central just answered or could not be reached.
+    applied, in order; `on_line` whether Central just answered or could not be reached;
+    `on_advance` of every step.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Driver:
         random: Callable[[], float],
         on_events: Callable[[Sequence[AnyEvent]], None],
         on_line: Callable[[bool], None],
+        on_advance: Callable[[], object],
     ) -> None:
         self.state = begin(pace, keeper.position)
         self.set_aside = 0
@@ -121,6 +123,7 @@ class Driver:
         self._random = random
         self._on_events = on_events
         self._on_line = on_line
+        self._on_advance = on_advance
         self._rebuild: Rebuild | None = None
         self._bell = asyncio.Event()
 
@@ -172,6 +175,7 @@ class Driver:
         now = asyncio.get_running_loop().time()
         self.state, command = advance(before, outcome, now)
         self._tell(before, outcome)
+        self._on_advance()
         self.changed.set()
         self.changed = asyncio.Event()
         return command

@@ -7,7 +7,7 @@ Refuses to know: HTTP; and it changes nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ class Clock:
     """The two times there are: `now`, unix seconds, which may be set; and the loop's, which never
     goes back and which ages are measured by (T23)."""
 
-    def __init__(self, now: Any, loop_time: Any) -> None:
+    def __init__(self, now: Callable[[], float], loop_time: Callable[[], float]) -> None:
         self.now = now
         self.loop_time = loop_time
 
@@ -92,7 +92,7 @@ class Status:
         catalogue = self._keeper.catalogue
         if catalogue is None or catalogue.in_step_at is None:
             return math.inf
-        return max(0.0, float(self._clock.now()) - catalogue.in_step_at)
+        return max(0.0, self._clock.now() - catalogue.in_step_at)
 
     def _last_sync_time(self, age_seconds: float) -> str | None:
         if math.isinf(age_seconds):
@@ -265,7 +265,7 @@ class Status:
         }
 
     def _uptime_seconds(self) -> float:
-        return float(self._clock.loop_time()) - self._began_at
+        return self._clock.loop_time() - self._began_at
 
     def health(self) -> dict[str, Any]:
         """GET /health"""

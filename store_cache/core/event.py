@@ -108,7 +108,7 @@ def _version(value: dict[str, Any]) -> int | None:
     if version is None:
         return None
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise UnreadableProduct(f"version must be a whole number from 1, not {version!r}")
+        raise UnreadableProduct(f"version must be a whole number from 1, not {str(version)[:40]!r}")
     return version
 
 

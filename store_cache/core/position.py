@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-LOCAL_PREFIX = "local-"
-"""Generations that the store names itself, where Central names none, start with this."""
+LOCAL_PREFIX = "local "
+"""Generations that the store names itself, where Central names none, start with this; the blank
+cannot be part of a name that Central sends in a header."""
 
 
 @dataclass(frozen=True, slots=True)
