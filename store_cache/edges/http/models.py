@@ -177,9 +177,9 @@ class PageQuery:
 PAGE_PARAMETERS = ("offset", "limit", "after")
 
 
-def read_page_query(parameters: Mapping[str, str]) -> PageQuery:
-    """`limit` above 200 means 200. Raises InvalidRequest."""
-    problems: dict[str, str] = {}
+def read_page_query(parameters: Mapping[str, str], problems: Mapping[str, str]) -> PageQuery:
+    """`limit` above 200 means 200. Raises InvalidRequest, for the problems given too."""
+    problems = dict(problems)
     limit = _whole(parameters, "limit", DEFAULT_LIMIT, at_least=1, problems=problems)
     offset = _whole(parameters, "offset", 0, at_least=0, problems=problems)
     if "offset" in parameters and "after" in parameters:

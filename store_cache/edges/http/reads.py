@@ -20,7 +20,7 @@ from store_cache.edges.http.freshness import (
     weak_tag,
 )
 from store_cache.edges.http.models import PAGE_PARAMETERS, PageQuery, read_lookup, read_page_query
-from store_cache.edges.http.paths import is_sendable, product_id_of, query_of
+from store_cache.edges.http.paths import is_sendable, parse_query, product_id_of, query_of
 from store_cache.edges.http.service import Freshness, Service
 
 
@@ -33,7 +33,7 @@ class Reads:
 
     async def page(self, request: web.Request) -> web.Response:
         """GET /v1/store/inventory"""
-        query = read_page_query(query_of(request, PAGE_PARAMETERS))
+        query = read_page_query(*parse_query(request, PAGE_PARAMETERS))
         catalogue, freshness = self._catalogue(), self._service.freshness()
         content = _page_content(catalogue, query)
         tag = weak_tag(content)

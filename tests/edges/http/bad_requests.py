@@ -54,7 +54,8 @@ def _post(path: str, what: str, body: Any, *names: str) -> Bad:
 
 
 def _update(what: str, *names: str, **changes: Any) -> Bad:
-    body = {name: item for name, item in (UPDATE | changes).items() if item is not ...}
+    # What is wrong comes first, so that the table shows it.
+    body = {name: item for name, item in (changes | UPDATE | changes).items() if item is not ...}
     return _post("updates", what, body, *names)
 
 
@@ -109,6 +110,7 @@ BAD_REQUESTS: tuple[Bad, ...] = (
     _list("offset and after together", "offset=0&after=PROD-001", "after"),
     _list("a parameter twice", "limit=5&limit=6", "limit"),
     _list("two wrong parameters", "limit=0&offset=-1", "limit", "offset"),
+    _list("a wrong and an unknown parameter", "limit=0&sort=name", "limit", "sort"),
     _list("an unknown parameter", "sort=name", "sort"),
     _list("a parameter in other case", "Limit=5", "Limit"),
     _list("search, which is not there yet", "search=milk", "search"),
@@ -276,4 +278,4 @@ def _shown(case: Bad) -> str:
     shown = f"{case.method} {target}"
     if body.strip():
         shown += " " + (body if len(body) <= LONGEST_SHOWN else body[: LONGEST_SHOWN - 1] + "…")
-    return f"`{shown}`".replace("|", "\\|").replace("\r\n", "␍␊")
+    return f"`{shown}`".replace("|", "\\|").replace("\r\n", "␍␊").replace("\ufeff", "\\ufeff")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from store_cache.edges.http import errors
+from store_cache.edges.http import errors, exchange
 from store_cache.edges.http.errors import STATUS, ApiError, SyncFailed, WriteFailed
 from tests.edges.http.conftest import ADMIN, REQUEST_ID, TILL, Opened, Store
 from tests.edges.http.shop import Shop
@@ -225,6 +225,18 @@ async def test_failed_reads_are_warnings(store: Store, caplog: pytest.LogCapture
     lines = await _logged(store, caplog, "GET", "/v1/store/inventory", headers=TILL)
 
     assert [("WARNING", 503)] == [(one["levelname"], one["status"]) for one in lines]
+
+
+async def test_slow_requests_are_warnings(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that took longer than it may is worth a line, with the time it took."""
+    monkeypatch.setattr(exchange, "SLOW_SECONDS", 0.0)
+    lines = await _logged(store, caplog, "GET", "/v1/store/inventory", headers=TILL)
+
+    assert [("WARNING", 200, True)] == [
+        (one["levelname"], one["status"], one["seconds"] > 0) for one in lines
+    ]
 
 
 async def test_force_sync_takes_accept(store: Store) -> None:
