@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,8 +123,8 @@ class Forwarding:
         for key, outcome in self._proof.see(readable):
             attempt = self._keys.open_attempt(key)
             if attempt is not None and key not in self._under_way:
-                self._begin(key)
-                self._spawn(self._settle(attempt, outcome), [key])
+                started = {key: self._begin(key)}
+                self._spawn(self._settle(attempt, outcome), started)
 
     def central_seen(self) -> None:
         """The sync had an answer from Central (B4)."""
@@ -196,8 +196,8 @@ class Forwarding:
         for entry in entries:
             if not entry.is_noted:
                 self._delivery.enter(entry.attempt)
-            self._begin(entry.asked.key)
-        self._spawn(self._run(entries), [entry.asked.key for entry in entries])
+        started = {entry.asked.key: self._begin(entry.asked.key) for entry in entries}
+        self._spawn(self._run(entries), started)
 
     # -- tasks, and those who wait for them ------------------------------------------------
 
@@ -217,22 +217,28 @@ class Forwarding:
         _log.info("the feed settles a write that was unknown, key %s", attempt.key)
         self._end(attempt.key, await self._delivery.finish(attempt, outcome))
 
-    def _begin(self, key: str) -> None:
-        self._under_way[key] = asyncio.get_running_loop().create_future()
+    def _begin(self, key: str) -> asyncio.Future[Result]:
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._under_way[key] = future
+        return future
 
     def _end(self, key: str, result: Result) -> None:
         self._under_way.pop(key).set_result(result)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], keys: list[str]) -> None:
+    def _spawn(
+        self, work: Coroutine[Any, Any, None], started: Mapping[str, asyncio.Future[Result]]
+    ) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, keys))
+        task.add_done_callback(lambda done: self._ended(done, started))
 
-    def _ended(self, task: asyncio.Task[None], keys: list[str]) -> None:
+    def _ended(
+        self, task: asyncio.Task[None], started: Mapping[str, asyncio.Future[Result]]
+    ) -> None:
         """However a task ends, nobody waits for it for ever."""
         self._tasks.discard(task)
-        for key in keys:
-            if key in self._under_way:
+        for key, future in started.items():
+            if not future.done():
                 self._end(key, unsettled("the store gave up before Central answered", [key]))
         if not task.cancelled() and (problem := task.exception()) is not None:
             _log.error("a write is left unknown by a defect of the store", exc_info=problem)
