@@ -110,3 +110,14 @@ async def test_a_malformed_chunk_is_told(store: Store) -> None:
     reply = await line.reply()
 
     assert (400, "invalid_request") == (reply.status, reply.code)
+
+
+async def test_a_compressed_body_is_never_unpacked(store: Store) -> None:
+    """What calls itself gzip is skipped as the bytes it is: one that cannot be unpacked does no
+    harm to the connection, one that unpacks to much would do none to the loop (T13)."""
+    line = await store.line()
+    head = TILL | {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    refused = await line.send("POST", "/v1/store/inventory/updates", headers=head, body=b"no gzip")
+    served = await line.send("GET", "/v1/store/inventory", headers=TILL)
+
+    assert (415, 200) == (refused.status, served.status)
