@@ -41,6 +41,7 @@ class Trouble(Enum):
     ANSWER_LOST = auto()
     TRIED_TWICE = auto()  # a first try was lost, a second one came through
     SILENCE = auto()
+    DEFECT = auto()  # of the store's own client
 
 
 class Central:
@@ -57,6 +58,7 @@ class Central:
         self.line.set()
         self.arrived = asyncio.Event()
         self.log_is_lost = False
+        self.generation: str | None = "g-1"
         self.on_sent: Callable[[], None] = lambda: None
 
     @property
@@ -87,8 +89,8 @@ class Central:
         self.on_sent()
         self.arrived.set()
         trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
-        await self._suffer(trouble, deadline_seconds)
         await self.line.wait()
+        await self._suffer(trouble, deadline_seconds)
         status, value = self._answer(payload)
         if trouble is Trouble.ANSWER_LOST:
             raise WriteUnknown("the line broke before the answer was whole")
@@ -99,7 +101,7 @@ class Central:
         if self.log_is_lost:
             raise Gone("older than Central's log holds")
         page = self.ledger.events(offset, limit, NOON)
-        return read_event_page(_wire(events_body(page, self.ledger.switches)), "g-1")
+        return read_event_page(_wire(events_body(page, self.ledger.switches)), self.generation)
 
     async def _suffer(self, trouble: Trouble, deadline_seconds: float) -> None:
         match trouble:
@@ -114,6 +116,8 @@ class Central:
             case Trouble.SILENCE:
                 await asyncio.sleep(deadline_seconds)
                 raise WriteUnknown("no answer in time")
+            case Trouble.DEFECT:
+                raise RuntimeError("a defect")
             case _:
                 return
 

@@ -257,6 +257,20 @@ async def test_a_refusal_is_proof_where_the_feed_names_every_write_since(
     assert (409, 2) == (answer.status, answer.body["newVersion"])
 
 
+async def test_an_attempt_that_met_a_defect_of_the_store_is_unknown(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for ever, nothing is taken for certain, and the log has the cause."""
+    store.switch(unnamed_writes=True)
+    store.central.sell("P-1", key="x")
+    store.central.troubles.append(Trouble.DEFECT)
+
+    errors = [await failure(store.forwarding.update(sale())) for _ in range(2)]
+
+    assert ["central_timeout"] * 2 == [error.code for error in errors]
+    assert "a defect" in caplog.text
+
+
 async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> None:
     """The till gets its 504 and may ask again."""
     store.central.troubles.append(Trouble.REQUEST_LOST)
@@ -268,7 +282,8 @@ async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> 
 
 
 async def test_positions_of_another_feed_prove_nothing(store: Store) -> None:
-    """Offsets of a generation that is gone are worth nothing (P1)."""
+    """Offsets of a generation that is gone are worth nothing (P1), named or not."""
+    store.central.generation = None
     store.central.troubles.append(Trouble.REQUEST_LOST)
     await failure(store.forwarding.update(sale()))
     store.central.sell("P-1", key="x")
@@ -462,6 +477,24 @@ async def test_no_attempt_follows_one_whose_outcome_is_unknown(store: Store) -> 
     assert ["store-s1-sale"] * 2 == store.central.keys
 
 
+async def test_no_attempt_follows_one_that_only_the_feed_proved_refused(store: Store) -> None:
+    """It was unknown: the conflict is the answer, and a person may try again."""
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarding.adjust(ADJUST))
+    store.central.sell("P-1", key="x")
+    store.central.log_is_lost = True
+    await failure(store.forwarding.adjust(ADJUST))
+    store.central.line.clear()
+    store.central.arrived.clear()
+    till = asyncio.create_task(store.forwarding.adjust(ADJUST))
+    await store.central.arrived.wait()
+    store.follow()
+    store.central.line.set()
+
+    assert 409 == (await till).status
+    assert ["store-s1-sale"] * 3 == store.central.keys
+
+
 async def test_a_later_attempt_left_unknown_is_the_one_repeated(store: Store) -> None:
     """Exactly the same attempt again: `~2`, with its version, after a restart too."""
     store.central.sell("P-1", key="x")
@@ -640,6 +673,23 @@ def test_writes_in_flight_are_capped_and_the_rest_wait_within_their_deadline() -
         return len(store.central.sent), unavailable, len(rest), waited
 
     assert (WRITES_IN_FLIGHT, 5, 5, 7.5) == run(rush())
+
+
+async def test_a_write_that_waits_its_turn_is_not_sent_to_a_central_that_went_away(
+    store: Store,
+) -> None:
+    """W4 again, when its turn comes."""
+    store.central.line.clear()
+    store.central.troubles.extend([Trouble.NOBODY_THERE] * WRITES_IN_FLIGHT)
+    writes = [sale(str(number)) for number in range(WRITES_IN_FLIGHT + 5)]
+    calls = [asyncio.create_task(failure(store.forwarding.update(write))) for write in writes]
+    await store.central.arrived.wait()
+    store.central.line.set()
+
+    errors = await asyncio.gather(*calls)
+
+    assert {"central_unavailable"} == {error.code for error in errors}
+    assert WRITES_IN_FLIGHT == len(store.central.sent)
 
 
 # -- life ----------------------------------------------------------------------------------
