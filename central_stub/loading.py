@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from tqdm import tqdm
 BATCH = 500
 ATTEMPTS = 8
 TIMEOUT_SECONDS = 60.0
+SURROGATES = frozenset(map(chr, range(0xDC80, 0xDD00)))
+"""What bytes that are no UTF-8 are read as, so that one bad line is not the end of a file."""
 
 
 class UnreadableFile(Exception):
@@ -73,10 +76,12 @@ def opened(path: Path, unit: str, total: int | None = None) -> Iterator[tuple[Te
     try:
         with path.open("rb") as raw:
             unpacked = gzip.open(raw) if path.suffix == ".gz" else raw  # noqa: SIM115
-            text = io.TextIOWrapper(unpacked, encoding="utf-8", newline="")
+            text = io.TextIOWrapper(
+                unpacked, encoding="utf-8-sig", errors="surrogateescape", newline=""
+            )
             with tqdm(disable=None, desc=path.name, unit=f" {unit}", total=total) as bar:
                 yield text, bar
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path} cannot be read: {error}") from error
 
 
@@ -124,6 +129,8 @@ def _attributes(row: Mapping[str | None, Any]) -> dict[str, Any]:
     """A CSV row as attributes: `available` whole, `price` a number, the rest text."""
     if None in row:
         raise ValueError("more cells than the first line has names")
+    if any(character in SURROGATES for text in row.values() if text for character in text):
+        raise ValueError("not UTF-8")
     named = {str(name): text for name, text in row.items() if text}
     kinds = {"available": int, "price": float}
     return {name: _typed(name, text, kinds.get(name, str)) for name, text in named.items()}

@@ -54,6 +54,11 @@ class Service:
         self._settling: asyncio.Task[None] | None = None
         self._stopping = False
 
+    @property
+    def held_polls(self) -> int:
+        """How many polls wait for something to happen."""
+        return len(self._waiters)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The one handler: every path is Central's own business."""
         asked = Request(
@@ -268,6 +273,11 @@ class Running:
         if self._ledger is None:
             raise RuntimeError("not started yet: call start() first")
         return self._ledger
+
+    @property
+    def held_polls(self) -> int:
+        """How many polls wait for something to happen; 0 while it is not running."""
+        return 0 if self._runner is None else self._runner.app[SERVICE].held_polls
 
     async def start(self) -> None:
         """Read the folder, listen. StorageError or OSError if that is not possible."""

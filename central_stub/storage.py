@@ -126,6 +126,8 @@ class FolderStorage:
             await asyncio.wait((self._commit_task,))
 
     async def _commit(self) -> None:
+        if self._failure is not None:
+            return
         lines, recorded = b"".join(self._lines), self._recorded
         self._lines.clear()
         folding = self._size > FOLD_BYTES and (self._fold_task is None or self._fold_task.done())
@@ -133,14 +135,14 @@ class FolderStorage:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writer, self._append, lines)
-            if state is not None:
+            if state is not None and self._failure is None:
                 await loop.run_in_executor(self._writer, self._open_journal, self._number + 1)
         except OSError as error:
             logger.exception("the ledger cannot be written any more")
             self._failure = StorageError(f"{self._folder} cannot be written: {error.strerror}")
             return
         self._durable = recorded
-        if state is not None:
+        if state is not None and self._failure is None:
             self._number += 1
             self._fold_task = asyncio.create_task(self._fold(self._number, state))
 

@@ -9,6 +9,9 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     async def wait(self, seconds: float) -> None:
         """Return when somebody wakes everybody, or after `seconds`."""
         loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ class Asker:
         names = iter(f"g-{number}" for number in range(2, 100))
         self.central = Central(
             self.ledger,
-            keys=AccessKeys(["demo"], ["admin"]),
+            keys=AccessKeys(["demo"], ["admin-demo"]),
             faults=Faults(lambda: 0.5),
             new_name=lambda: next(names),
         )
@@ -51,7 +51,7 @@ class Asker:
         return self.ask("GET", target)
 
     def admin(self, method: str, call: str, body: Any = None) -> Answered:
-        return self.ask(method, f"/v1/admin/{call}", body, key="admin")
+        return self.ask(method, f"/v1/admin/{call}", body, key="admin-demo")
 
     def create(self, *products: dict[str, Any]) -> Answered:
         return self.admin("POST", "products/create", {"products": list(products)})

@@ -42,7 +42,8 @@ def test_a_page_says_where_it_stands(asker: Asker) -> None:
 def test_a_cursor_walks_the_whole_catalogue(asker: Asker) -> None:
     """items and nextCursor when asked with cursor=; the last page has none."""
     asker.create(*({"productId": f"P{number}"} for number in range(5)))
-    seen, cursor = [], ""
+    seen: list[str] = []
+    cursor: str | None = ""
 
     while cursor is not None:
         answered = asker.get(f"/v1/inventory?cursor={cursor}&limit=2")
@@ -196,10 +197,10 @@ UPDATE = {"productId": "P1", "delta": -1, "version": 1, "idempotencyKey": "k", "
         ("GET", "/v1/inventory", None, "wrong", 401, "unauthorized"),
         ("GET", "/v1/admin/faults", None, "demo", 403, "forbidden"),
         ("GET", "/elsewhere", None, "demo", 404, "not_found"),
-        ("GET", "/v1/admin/nothing", None, "admin", 404, "not_found"),
+        ("GET", "/v1/admin/nothing", None, "admin-demo", 404, "not_found"),
         ("POST", "/v1/inventory", {}, "demo", 405, "method_not_allowed"),
         ("GET", "/v1/inventory/updates", None, "demo", 405, "method_not_allowed"),
-        ("GET", "/v1/admin/products/set", None, "admin", 405, "method_not_allowed"),
+        ("GET", "/v1/admin/products/set", None, "admin-demo", 405, "method_not_allowed"),
         ("GET", "/v1/inventory?limit=0", None, "demo", 400, "invalid_request"),
         ("GET", "/v1/inventory?limit=many", None, "demo", 400, "invalid_request"),
         ("GET", "/v1/inventory?offset=-1", None, "demo", 400, "invalid_request"),
@@ -211,18 +212,25 @@ UPDATE = {"productId": "P1", "delta": -1, "version": 1, "idempotencyKey": "k", "
         ("GET", "/v1/inventory/events?wait=x", None, "demo", 400, "invalid_request"),
         ("POST", "/v1/inventory/updates", [], "demo", 400, "invalid_request"),
         ("POST", "/v1/inventory/updates", {"updates": []}, "demo", 400, "invalid_request"),
-        ("POST", "/v1/admin/products/create", {}, "admin", 400, "invalid_request"),
-        ("POST", "/v1/admin/faults", {"kind": "flood"}, "admin", 400, "invalid_request"),
-        ("POST", "/v1/admin/faults", {"kind": "drop", "x": 1}, "admin", 400, "invalid_request"),
-        ("DELETE", "/v1/admin/faults?id=x", None, "admin", 400, "invalid_request"),
-        ("PUT", "/v1/admin/switches", {"pageLimit": 0}, "admin", 400, "invalid_request"),
-        ("PUT", "/v1/admin/switches", {"page_limit": 5}, "admin", 400, "invalid_request"),
-        ("PUT", "/v1/admin/switches", {"without": ["air"]}, "admin", 400, "invalid_request"),
-        ("POST", "/v1/admin/restore", {"backup": {}}, "admin", 400, "invalid_request"),
+        ("POST", "/v1/admin/products/create", {}, "admin-demo", 400, "invalid_request"),
+        ("POST", "/v1/admin/faults", {"kind": "flood"}, "admin-demo", 400, "invalid_request"),
+        (
+            "POST",
+            "/v1/admin/faults",
+            {"kind": "drop", "x": 1},
+            "admin-demo",
+            400,
+            "invalid_request",
+        ),
+        ("DELETE", "/v1/admin/faults?id=x", None, "admin-demo", 400, "invalid_request"),
+        ("PUT", "/v1/admin/switches", {"pageLimit": 0}, "admin-demo", 400, "invalid_request"),
+        ("PUT", "/v1/admin/switches", {"page_limit": 5}, "admin-demo", 400, "invalid_request"),
+        ("PUT", "/v1/admin/switches", {"without": ["air"]}, "admin-demo", 400, "invalid_request"),
+        ("POST", "/v1/admin/restore", {"backup": {}}, "admin-demo", 400, "invalid_request"),
     ],
 )
 def test_a_wrong_request_is_told_so(
-    asker: Asker, method: str, target: str, body: Any, key: str, status: int, code: str
+    asker: Asker, *, method: str, target: str, body: Any, key: str, status: int, code: str
 ) -> None:
     """A status and Central's own error shape, never a traceback."""
     answered = asker.ask(method, target, body, key=key)
