@@ -97,7 +97,8 @@ class JournalReader:
     """Reads one journal, however damaged; trouble ends up in the attributes, nothing is raised.
 
     `records` counts those that follow each other from the first on without fault, `strays` those
-    that check out behind a fault. `problem` says where the first fault is, and what.
+    that check out behind a fault. `problem` says where the first fault is, and what. `is_damaged`:
+    the fault is not just an end that was cut off.
     """
 
     def __init__(self, folder: Folder, number: int) -> None:
@@ -105,8 +106,9 @@ class JournalReader:
         self.records = 0
         self.strays = 0
         self.problem: str | None = None
-        self.is_unreadable = False
+        self.is_damaged = False
         self._folder = folder
+        self._number = 0  # of the latest record
         self._line = 0
         self._byte = 0
 
@@ -119,7 +121,7 @@ class JournalReader:
             async for lines in read_lines(self._folder, self.name):
                 yield [record for line in lines if (record := self._take(line)) is not None]
         except OSError as problem:
-            self.is_unreadable = True
+            self.is_damaged = True
             self._note(f"it cannot be read on: {problem}")
         if self._line == 0:
             self._note("it is empty")
@@ -136,21 +138,28 @@ class JournalReader:
                 self._note("the header is damaged")
             return None
         match unframe(line):
-            case ("record", {"journal": int(of), "number": int(number)} as value) if (
-                of == self.number
-            ):
+            case ("record", {"journal": self.number, "number": int(number)} as value):
                 return self._place(number, value)
-            case _:
+            case None:
                 self._note("damaged, the checksum does not match")
-                return None
+            case _:
+                self.is_damaged = True
+                self._note("it checks out, but is no record of this journal")
+        return None
 
-    def _place(self, number: int, value: dict[str, Any]) -> Record:
-        if self.problem is None and number != self.records + 1:
-            self._note(f"record {number} stands where record {self.records + 1} belongs")
+    def _place(self, number: int, value: dict[str, Any]) -> Record | None:
+        """What is older than a record before it is left out: the later entry of a key counts."""
+        if number != self._number + 1:
+            self._note(f"record {number} stands where record {self._number + 1} belongs")
+            self.is_damaged = True
+        if number <= self._number:
+            return None
+        self._number = number
         if self.problem is None:
             self.records += 1
         else:
             self.strays += 1
+            self.is_damaged = True
         return Record(value, is_certain=self.problem is None)
 
     def _note(self, problem: str) -> None:

@@ -188,7 +188,7 @@ class _Recovery:
         if journal.problem is not None:
             self._report(reader.name, journal.problem)
             chain.is_broken = True
-        elif reader.is_unreadable or reader.strays:
+        elif reader.is_damaged:
             self._report_journal(reader)
             chain.is_broken = True
         elif reader.problem is not None:
