@@ -204,9 +204,8 @@ class FolderStorage:
 
     def _write_snapshot(self, number: int, state: Change) -> None:
         new = self._folder / "snapshot.new"
-        with new.open("wb") as file:
-            for part in _parts(state):
-                file.write(_line(part))
+        with open(new, "wb", opener=_private) as file:
+            file.writelines(_line(part) for part in _parts(state))
             file.flush()
             os.fsync(file.fileno())
         new.rename(self._path("snapshot", number))
@@ -289,6 +288,10 @@ def _assembled(parts: Iterable[Change]) -> Change:
             else:
                 state[name] = value
     return state
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write_all(file: int, data: bytes) -> None:

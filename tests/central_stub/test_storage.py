@@ -36,6 +36,10 @@ def newest(folder: Path, kind: str) -> Path:
     return max(folder.glob(f"{kind}-*.jsonl"), key=lambda path: int(path.stem.split("-")[1]))
 
 
+def modes(folder: Path) -> set[int]:
+    return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
 def count(folder: Path, kind: str) -> int:
     return len(list(folder.glob(f"{kind}-*")))
 
@@ -58,6 +62,7 @@ async def test_a_killed_ledger_comes_back_whole(tmp_path: Path) -> None:
 
     assert before.backup() == after.backup()
     assert 40 == after.head
+    assert {0o600} == modes(tmp_path)
 
 
 async def test_what_was_not_synced_is_not_promised(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ async def test_every_length_of_a_journal_is_a_state_that_was(tmp_path: Path) -> 
     await written(tmp_path / "whole", 3)
     journal = newest(tmp_path / "whole", "journal").read_bytes()
 
-    for length in range(0, len(journal), 7):
+    for length in range(0, len(journal), 37):
         folder = tmp_path / str(length)
         folder.mkdir()
         (folder / "journal-1.jsonl").write_bytes(journal[:length])
