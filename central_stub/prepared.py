@@ -1,8 +1,8 @@
 """The common answer in one write: aiohttp's documented response, less its header machinery.
 
 It is taken for a small 200 to an HTTP/1.1 request on a connection that stays; anything else goes
-through `web.Response`. Measured with 10,000 held polls woken at once on two shared cores: 0.26 to
-0.49 s, mostly under 0.4, instead of 0.47 to 0.61 s.
+through `web.Response`. Measured, processor time of waking 10,000 held polls: 0.19 to 0.44 s (median
+0.28) instead of 0.40 to 0.52 (median 0.45).
 """
 
 import time
