@@ -12,7 +12,6 @@ from functools import lru_cache
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
-from typing_extensions import override
 
 from central_stub.wire import Reply
 
@@ -46,18 +45,15 @@ class OneWrite(web.StreamResponse):
         self._reply = reply
 
     @property
-    @override
     def keep_alive(self) -> bool:
         return True
 
-    @override
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         if request.transport is None:
             raise ConnectionResetError("the caller is gone")
         request.transport.write(_bytes(self._reply))
         return None
 
-    @override
     async def write_eof(self, data: bytes = b"") -> None:
         """Everything was written by `prepare`."""
 

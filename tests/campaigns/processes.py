@@ -25,6 +25,9 @@ ADMIN_KEY = "admin-demo"
 TILL_KEY = "till-key-of-the-campaign"
 START_SECONDS = 30.0
 
+Stock = dict[str, tuple[int, int]]
+"""Quantity and version by product id."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -113,17 +116,19 @@ class Central(Program):
             response.raise_for_status()
             return response.json() if response.content else None
 
-    async def stock(self) -> dict[str, int]:
-        """Every product's quantity, walked page by page."""
-        held: dict[str, int] = {}
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    async def stock(self) -> Stock:
+        """Every product, walked page by page, from an address whose limit is its own."""
+        held: Stock = {}
+        async with client_from("127.0.0.9", CENTRAL_KEY) as client:
             while True:
-                response = await client.get(
-                    f"{self.url}/v1/inventory?offset={len(held)}&limit=1000",
-                    headers={"X-API-Key": CENTRAL_KEY},
-                )
+                path = f"{self.url}/v1/inventory?offset={len(held)}&limit=1000"
+                response = await client.get(path)
+                if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                    await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
+                    continue
                 products = response.raise_for_status().json()["products"]
-                held |= {row["productId"]: row.get("available", 0) for row in products}
+                for row in products:
+                    held[row["productId"]] = (row.get("available", 0), row["version"])
                 if not products:
                     return held
 
@@ -159,24 +164,34 @@ class Store(Program):
             document: dict[str, Any] = response.raise_for_status().json()
             return document
 
-    async def stock(self) -> dict[str, int]:
-        """Every product's quantity, as the store's reads give it, walked with `after`."""
-        held: dict[str, int] = {}
+    async def stock(self) -> Stock:
+        """Every product, as the store's reads give it, walked with `after`."""
+        held: Stock = {}
         after = ""
         async with self.client() as client:
             while True:
                 query = f"?limit=200&after={quote(after, safe='')}" if after else "?limit=200"
                 response = await client.get("/v1/store/inventory" + query)
                 document = response.raise_for_status().json()
-                held |= {row["productId"]: row["available"] for row in document["products"]}
+                for row in document["products"]:
+                    held[row["productId"]] = (row["available"], row["version"])
                 if not document["pagination"]["hasMore"]:
                     return held
                 after = document["products"][-1]["productId"]
 
 
-def checksum(stock: Mapping[str, int]) -> str:
+def client_from(address: str, key: str) -> httpx.AsyncClient:
+    """A client whose requests come from `address`: Central's limit counts each one by itself."""
+    return httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(local_address=address),
+        headers={"X-API-Key": key},
+        timeout=60,
+    )
+
+
+def checksum(stock: Stock) -> str:
     """sha256 over `productId=available\\n` for all products in code point order."""
-    lines = (f"{product_id}={stock[product_id]}\n" for product_id in sorted(stock))
+    lines = (f"{product_id}={stock[product_id][0]}\n" for product_id in sorted(stock))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
