@@ -120,7 +120,8 @@ class Status:
             return "empty"
         if state.in_step_at is None:
             return "cached"
-        return "stale" if self.age_seconds() > self._stale_after_seconds else "live"
+        is_stale = bool(state.lost) or self.age_seconds() > self._stale_after_seconds
+        return "stale" if is_stale else "live"
 
     # -- documents -------------------------------------------------------------------------
 

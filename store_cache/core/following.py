@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from math import ceil
 
 from store_cache.core.event import AnyEvent, SetAside
 from store_cache.core.feed import EventPage
@@ -18,6 +19,7 @@ from store_cache.core.position import Position
 from store_cache.core.states import (
     REPLACED,
     Checking,
+    EventsArrived,
     Feed,
     FetchEvents,
     Gap,
@@ -62,15 +64,16 @@ def can_check(position: Position) -> bool:
 
 def poll(state: State, now: float) -> Next:
     assert state.position is not None
-    fetch = FetchEvents(state.position.offset, state.pace.batch_limit, _wait(state, now))
-    drains = state.feed.gap is not None or state.poll_began_at is not None
-    began_at = state.poll_began_at if drains and state.poll_began_at is not None else now
-    return replace(state, phase=Polling(began_at), poll_began_at=began_at), fetch
+    wait_seconds = _wait(state, now)
+    fetch = FetchEvents(state.position.offset, state.pace.batch_limit, wait_seconds)
+    began_at = now if state.poll_began_at is None else state.poll_began_at
+    phase = Polling(began_at, wait_seconds)
+    return replace(state, phase=phase, poll_began_at=began_at), fetch
 
 
 def _wait(state: State, now: float) -> int:
     """How long Central may hold the poll: not at all while something is missing or unproven, and
-    not beyond the moment at which a full sync is due."""
+    not a second beyond the moment at which a full sync is due."""
     if state.feed.gap is not None or state.line.failures:
         return 0
     if not state.pace.continuous and state.poll_began_at is not None:
@@ -78,7 +81,7 @@ def _wait(state: State, now: float) -> int:
     due = run_due_at(state)
     if due is None:
         return state.pace.wait_seconds
-    return max(0, min(state.pace.wait_seconds, int(due - now)))
+    return max(1, min(state.pace.wait_seconds, ceil(due - now)))
 
 
 # -- the fingerprint (E4) ----------------------------------------------------------------------
@@ -109,7 +112,7 @@ def generation_changed(position: Position, named: str | None) -> bool:
     return named is not None and not position.is_local and named != position.generation
 
 
-def checked(state: State, page: EventPage, now: float) -> Next:
+def checked(state: State, page: EventPage, asked_at: float, now: float) -> Next:
     position = state.position
     assert position is not None
     match compare(position, page):
@@ -117,11 +120,11 @@ def checked(state: State, page: EventPage, now: float) -> Next:
             state = skip_check(state)
             return poll(_renamed(state, page.generation), now)
         case Match.BEHIND:
-            return _gap(state, BACKWARDS, now)
+            return _gap(state, BACKWARDS, asked_at, now)
     if generation_changed(position, page.generation):
-        return lose(state, f"Central has a new generation {page.generation}", replaced=True)
+        return lose(state, f"Central has a new generation {page.generation}", now, replaced=True)
     reason = "Central's feed holds another event at the position"
-    return lose(state, reason, replaced=True)
+    return lose(state, reason, now, replaced=True)
 
 
 def skip_check(state: State) -> State:
@@ -168,32 +171,31 @@ def after(position: Position, ready: Sequence[AnyEvent], named: str | None) -> P
     return Position(generation, ready[-1].offset + 1, ready[-1].fingerprint)
 
 
-def arrived(
-    state: State, page: EventPage, held_seconds: float, began_at: float, now: float
-) -> Next:
+def arrived(state: State, polling: Polling, outcome: EventsArrived, now: float) -> Next:
+    page, asked_at = outcome.page, now - outcome.held_seconds
     position = state.position
     assert position is not None
     if generation_changed(position, page.generation):
-        return lose(state, f"Central has a new generation {page.generation}", replaced=True)
+        return lose(state, f"Central has a new generation {page.generation}", now, replaced=True)
     if page.generation is not None and position.is_local and can_check(position):
         return decide(replace(state, feed=replace(state.feed, unchecked=True)))
     ready, early = arrange(position.offset, state.feed.early, page.events)
     if nameless(ready):
-        return lose(state, "an event that names no product cannot be applied")
+        return lose(state, "an event that names no product cannot be applied", now)
     if ready:
         new = after(position, ready, page.generation)
         more = leaves_more(new.offset, page, state.pace.batch_limit) or bool(early)
         unheld = min(state.feed.unheld, 1)
-        gap = Gap(now) if early else None
+        gap = Gap(now) if early or hint(page, new) > new.offset else None
         feed = Feed(gap=gap, early=early, unheld=unheld)
-        keeping = Keeping(new, feed, more, began_at)
+        keeping = Keeping(new, feed, more)
         return replace(state, phase=keeping), KeepEvents(ready, new)
     state = replace(state, feed=replace(state.feed, early=early))
     if early or hint(page, position) > position.offset:
-        return _gap(state, "events are missing from Central's feed", now, page)
+        return _gap(state, "events are missing from Central's feed", asked_at, now, page)
     if hint(page, position) < position.offset:
-        return _gap(state, BACKWARDS, now)
-    return _in_step(state, held_seconds, began_at, now)
+        return _gap(state, BACKWARDS, asked_at, now)
+    return _in_step(state, polling, outcome.held_seconds, now)
 
 
 def hint(page: EventPage, position: Position) -> int:
@@ -203,11 +205,11 @@ def hint(page: EventPage, position: Position) -> int:
 
 def leaves_more(offset: int, page: EventPage, limit: int) -> bool:
     """Whether Central seems to have more behind `offset` than it gave: a hint for asking again at
-    once, never for moving on."""
-    if page.has_more is not None:
-        return page.has_more
+    once, never for moving on. A `nextOffset` beyond what it gave is a hole at the page's end."""
     if page.next_offset is not None and page.next_offset > offset:
         return True
+    if page.has_more is not None:
+        return page.has_more
     return len(page.events) >= limit
 
 
@@ -222,24 +224,30 @@ def kept(state: State, keeping: Keeping, now: float) -> Next:
 
 
 def _mark_in_step(state: State, now: float) -> State:
-    return settle_spacing(replace(state, in_step_at=now, returned=False), now)
+    return replace(state, in_step_at=now, returned=False)
 
 
-def _in_step(state: State, held_seconds: float, began_at: float, now: float) -> Next:
+def _in_step(state: State, polling: Polling, held_seconds: float, now: float) -> Next:
     state = replace(_mark_in_step(state, now), poll_began_at=None)
     feed = replace(state.feed, gap=None)
     pace = state.pace
     if not pace.continuous:
         state = replace(state, feed=replace(feed, unchecked=True))
-        return rest(state, Rest(max(0.0, began_at + pace.interval_seconds - now)))
-    asked = _wait(replace(state, feed=feed), now)
-    was_held = held_seconds >= min(QUICK_ANSWER_SECONDS, asked / 2)
-    unheld = 0 if was_held else feed.unheld + 1
+        seconds = max(0.0, polling.began_at + pace.interval_seconds - now)
+        return rest(state, _before_run(state, seconds, now))
+    unheld = _unheld(feed.unheld, polling.wait_seconds, held_seconds)
     state = replace(state, feed=replace(feed, unheld=unheld))
     if unheld < 2:
         return decide(state)
     state = replace(state, feed=replace(state.feed, unchecked=True))
     return rest(state, _before_run(state, pace.interval_seconds, now))
+
+
+def _unheld(unheld: int, asked_seconds: int, held_seconds: float) -> int:
+    """Empty answers in a row that were not held; one that was not to be held tells nothing."""
+    if asked_seconds == 0:
+        return unheld
+    return 0 if held_seconds >= min(QUICK_ANSWER_SECONDS, asked_seconds / 2) else unheld + 1
 
 
 def _before_run(state: State, seconds: float, now: float) -> Rest:
@@ -254,19 +262,21 @@ def gap_rest(gap: Gap) -> Rest:
     return Rest(min(GAP_BACKOFF_SECONDS * 2**gap.tries, GAP_LONGEST_BACKOFF_SECONDS))
 
 
-def _gap(state: State, problem: str, now: float, page: EventPage | None = None) -> Next:
-    """Ask again after a short back-off; after the grace it is loss (E3)."""
+def _gap(
+    state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
+) -> Next:
+    """Ask again after a short back-off; still so when asked after the grace, it is loss (E3)."""
     gap = state.feed.gap or Gap(now)
-    if now - gap.since < state.pace.grace_seconds:
+    if asked_at - gap.since < state.pace.grace_seconds:
         state = replace(state, feed=replace(state.feed, gap=Gap(gap.since, gap.tries + 1)))
         return rest(state, gap_rest(gap))
     position = state.position
     assert position is not None
     if page is not None and begins_at_one(position, state.feed.early, page):
         new = Position(position.generation, 1)
-        keeping = Keeping(new, Feed(early=state.feed.early), True, now)
+        keeping = Keeping(new, Feed(early=state.feed.early), True)
         return replace(state, phase=keeping), KeepEvents((), new)
-    return lose(state, problem, replaced=problem == BACKWARDS)
+    return lose(state, problem, now, replaced=problem == BACKWARDS)
 
 
 def begins_at_one(position: Position, early: Sequence[AnyEvent], page: EventPage) -> bool:
@@ -278,8 +288,9 @@ def begins_at_one(position: Position, early: Sequence[AnyEvent], page: EventPage
 # -- losing the position -----------------------------------------------------------------------
 
 
-def lose(state: State, reason: str, *, replaced: bool = False) -> Next:
+def lose(state: State, reason: str, now: float, *, replaced: bool = False) -> Next:
     """The position is worth nothing any more: a full sync, at once unless it must be spaced."""
     lost = f"{REPLACED}{reason}" if replaced else reason
+    state = settle_spacing(state, now)
     state = replace(state, lost=lost, feed=Feed(), poll_began_at=None)
     return decide(want(state, reason))

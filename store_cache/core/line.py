@@ -34,8 +34,8 @@ REFUSED_FLOOR_SECONDS = 30.0
 REFUSED_SPREAD_SECONDS = 30.0
 FIRST_SPACING_SECONDS = 30.0
 LONGEST_SPACING_SECONDS = 600.0
-HELD_SECONDS = 5.0
-"""A full sync has held once the store is in step this long after it (F6)."""
+HELD_SECONDS = 1.0
+"""A full sync has held if nothing was lost for so long after it was put in place (F6)."""
 
 
 def reached(state: State) -> State:
@@ -81,7 +81,7 @@ def pause_after(line: Line, outcome: ExchangeFailed, now: float) -> Rest:
 
 
 def settle_spacing(state: State, now: float) -> State:
-    """A full sync that has held gives the next one its first attempt at once back (F6)."""
+    """A full sync that has held until now gives the next one its first attempt at once back (F6)."""
     placed_at = state.spacing.placed_at
     if placed_at is None or now - placed_at < HELD_SECONDS or state.wanted is not None:
         return state

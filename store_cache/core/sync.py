@@ -85,13 +85,13 @@ def _step(state: State, outcome: Outcome, now: float) -> Next:
         case Resting(), Rested():
             return decide(state)
         case Checking(), EventsArrived(page):
-            return checked(reached(state), page, now)
+            return checked(reached(state), page, now - outcome.held_seconds, now)
         case Checking(), ExchangeFailed(Failure.GONE):
             return poll(reached(skip_check(state)), now)
-        case Polling(began_at), EventsArrived(page, held_seconds):
-            return arrived(reached(state), page, held_seconds, began_at, now)
+        case Polling() as polling, EventsArrived():
+            return arrived(reached(state), polling, outcome, now)
         case Polling(), ExchangeFailed(Failure.GONE, problem):
-            return lose(reached(state), f"the position is gone (410): {problem}")
+            return lose(reached(state), f"the position is gone (410): {problem}", now)
         case ((Checking() | Polling()), ExchangeFailed()):
             return failed(state, outcome, now)
         case Keeping() as keeping, EventsKept():
