@@ -285,7 +285,10 @@ class Checking:
 
 @dataclass(frozen=True, slots=True)
 class Polling:
+    """`began_at`: of the first poll since the store was in step; `wait_seconds`: as asked."""
+
     began_at: float
+    wait_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +296,6 @@ class Keeping:
     position: Position
     feed: Feed
     more: bool
-    poll_began_at: float
 
 
 class Step(StrEnum):
