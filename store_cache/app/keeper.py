@@ -137,8 +137,8 @@ class Keeper:
     def seen(self, product_id: str) -> Seen:
         """To be taken when a reading is sent, and given back with what it says."""
         if self.catalogue is None:
-            return Seen(None, None)
-        return Seen(self.catalogue.get(product_id), self.catalogue.marks.get(product_id))
+            return Seen(None, None, None)
+        return Seen.of(self.catalogue, product_id)
 
     # -- changes ---------------------------------------------------------------------------
 

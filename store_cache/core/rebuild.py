@@ -199,7 +199,7 @@ class Rebuild:
         return mine is not None and held is not None and version_of(mine) < version_of(held)
 
     def seen(self, product_id: str) -> Seen:
-        return Seen(self.copy.get(product_id), self.copy.marks.get(product_id))
+        return Seen.of(self.copy, product_id)
 
     def take_reading(self, product_id: str, row: Row | None, *, seen: Seen, now: float) -> None:
         """What Central says of one doubted product holds, unless an event overtook it."""
@@ -250,11 +250,13 @@ class Rebuild:
                     self.copy.marks.setdefault(product_id, mark)
         return self.copy
 
-    def judge(self, *, least_percent: int, accept: bool, agreed: bool) -> Verdict:
-        """Whether the copy may replace what is held (F5)."""
+    def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:
+        """Whether the copy may replace what is held (F5). `agreed_products`: how many an earlier
+        reading found that was refused, and may be confirmed by this one within a hundredth."""
         held = 0 if self._held is None else len(self._held)
         expected = max(0, held - self.deletions)
         found = len(self.copy)
+        agreed = agreed_products is not None and abs(found - agreed_products) * 100 <= found
         if accept or agreed or held == 0 or found * 100 >= expected * least_percent:
             return Verdict()
         return Verdict(

@@ -22,7 +22,7 @@ from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind, SetAside
 from store_cache.core.position import Position
-from store_cache.core.product import Row, with_stock
+from store_cache.core.product import Row, read_row, with_stock
 from store_cache.core.writing import StockAnswer
 
 MARK_SECONDS = 600.0
@@ -43,11 +43,18 @@ def version_of(body: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was held of a product when a reading of it was sent: the reading's answer counts only
-    if that is still so (V2)."""
+    """What was known of a product when a reading of it was sent: the reading's answer counts only
+    if that is still so (V2). A doubt that arose meanwhile (`owed`) is news too: an answer from
+    before it cannot settle it."""
 
     body: bytes | None
     mark: Mark | None
+    owed: Owed | None
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, product_id: str) -> Seen:
+        body, mark = catalogue.get(product_id), catalogue.marks.get(product_id)
+        return cls(body, mark, catalogue.owed.get(product_id))
 
 
 class Draft:
@@ -128,7 +135,13 @@ class Draft:
         self._owed[product_id] = owed
 
     def settled(self, product_id: str) -> None:
-        if self.owed(product_id) is not None:
+        """The product was read. A doubt whose time is still to come stays: the late event that it
+        waits for may come after this reading."""
+        owed = self.owed(product_id)
+        if owed is None:
+            return
+        waits = not owed.attempts and 0 < owed.due - self.now <= self.grace_seconds
+        if not waits:
             self._owed[product_id] = None
 
     def change(
@@ -170,13 +183,27 @@ def _update(draft: Draft, event: Event, row: Row) -> None:
         _update_unheld(draft, event, row)
         return
     held_version = version_of(held)
-    applies = row.version >= held_version
-    if draft.changed_life_within(product_id, draft.grace_seconds):
+    if _is_of_life_before(draft, row, held):
         _doubt_order(draft, product_id)
-        applies = held_version <= row.version <= held_version + 1  # a jump: of another life?
-    if applies:
+        return
+    jumps = row.version > held_version + 1  # of another life?
+    near_life = draft.changed_life_within(product_id, draft.grace_seconds)
+    if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
+        _doubt_order(draft, product_id)
+    if row.version >= held_version and not (near_life and jumps):
         draft.put(row)
     _back_in_line(draft, event)
+
+
+def _is_of_life_before(draft: Draft, row: Row, held: bytes) -> bool:
+    """Whether an update may be of a life that ended before the state that is held ahead of the
+    feed: of that one's life, only the versions before it and then its own can come."""
+    ahead = draft.ahead(row.product_id)
+    if ahead is None:
+        return False
+    if row.version == ahead.version:
+        return row.available != read_row(held).available
+    return row.version > ahead.version + 1
 
 
 def _update_unheld(draft: Draft, event: Event, row: Row) -> None:
@@ -192,7 +219,8 @@ def _create(draft: Draft, event: Event, row: Row) -> None:
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:
-        if draft.changed_life_within(product_id, draft.grace_seconds):
+        near_life = draft.changed_life_within(product_id, draft.grace_seconds)
+        if near_life or draft.mark(product_id) is not None:
             _doubt_order(draft, product_id)
         draft.put(row)
     elif held != row.body:
@@ -202,7 +230,7 @@ def _create(draft: Draft, event: Event, row: Row) -> None:
         late = draft.changed_life_within(product_id, draft.grace_seconds)
         if not late and draft.ahead(product_id) is None:
             draft.put(row)
-        draft.began_life(product_id)
+    draft.began_life(product_id)
     _back_in_line(draft, event)
 
 
@@ -215,23 +243,21 @@ def _delete(draft: Draft, event: Event) -> None:
         draft.delete(product_id, offset=event.offset, version=known)
         return
     held_version = version_of(held)
+    if draft.ahead(product_id) is not None:
+        _doubt_order(draft, product_id)
+        draft.began_life(product_id)  # what is held is of the life after: its creation is to come
+        return
     if version == held_version + 1:
         if draft.changed_life_within(product_id, draft.grace_seconds):
             _doubt_order(draft, product_id)
         draft.delete(product_id, offset=event.offset, version=version)
         return
     _doubt_order(draft, product_id)
-    if version > held_version or not _is_fresher(draft, product_id):
+    late = draft.changed_life_within(product_id, draft.grace_seconds)
+    if version > held_version or not late:
         draft.delete(product_id, offset=event.offset, version=version)
     else:
         draft.began_life(product_id)  # the creation that belongs to it is still to come
-
-
-def _is_fresher(draft: Draft, product_id: str) -> bool:
-    """Whether what is held may be a later life than the one a late event speaks of."""
-    return draft.ahead(product_id) is not None or draft.changed_life_within(
-        product_id, draft.grace_seconds
-    )
 
 
 def _back_in_line(draft: Draft, event: Event) -> None:
@@ -295,7 +321,7 @@ def lay_reading(
     sure and has to be done again.
     """
     held = draft.held(product_id)
-    if Seen(held, draft.mark(product_id)) != seen:
+    if Seen(held, draft.mark(product_id), draft.owed(product_id)) != seen:
         return False
     draft.settled(product_id)
     if row is None:
@@ -306,7 +332,8 @@ def lay_reading(
         draft.owe(product_id, Doubt.CONFLICT)  # an old answer, or a Central that was restored
         return True
     if row.body == held:
-        draft.in_line(product_id)
+        if doubt is Doubt.AHEAD:  # else the events before it may still be to come
+            draft.in_line(product_id)
         return True
     draft.put(row)
     draft.put_ahead(product_id, row.version)
