@@ -40,6 +40,7 @@ GAP_LONGEST_BACKOFF_SECONDS = 0.4
 EARLY_AT_MOST = 5000
 """Events remembered beyond a gap (E2)."""
 
+ANOTHER_EVENT = "Central's feed holds another event at the position"
 BACKWARDS = "the feed went backwards"
 QUICK_ANSWER_SECONDS = 1.0
 """An empty answer sooner than this, and than half of `wait`, was not held (E1)."""
@@ -123,12 +124,11 @@ def checked(state: State, page: EventPage, asked_at: float, now: float) -> Next:
             return _gap(state, BACKWARDS, asked_at, now)
     if generation_changed(position, page.generation):
         return lose(state, f"Central has a new generation {page.generation}", now, replaced=True)
-    reason = "Central's feed holds another event at the position"
-    return lose(state, reason, now, replaced=True)
+    return lose(state, ANOTHER_EVENT, now, replaced=True)
 
 
 def skip_check(state: State) -> State:
-    return replace(state, feed=replace(state.feed, unchecked=False, gap=None))
+    return replace(state, feed=replace(state.feed, unchecked=False))
 
 
 def _renamed(state: State, named: str | None) -> State:
@@ -166,8 +166,6 @@ def nameless(events: Sequence[AnyEvent]) -> SetAside | None:
 def after(position: Position, ready: Sequence[AnyEvent], named: str | None) -> Position:
     """The position behind contiguous events."""
     generation = named if named is not None and position.is_local else position.generation
-    if not ready:
-        return position
     return Position(generation, ready[-1].offset + 1, ready[-1].fingerprint)
 
 
@@ -265,10 +263,13 @@ def gap_rest(gap: Gap) -> Rest:
 def _gap(
     state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
 ) -> Next:
-    """Ask again after a short back-off; still so when asked after the grace, it is loss (E3)."""
+    """Ask again after a short back-off; still so when asked after the grace, it is loss (E3).
+    A feed that seems to have gone backwards may grow past the position meanwhile (E4)."""
     gap = state.feed.gap or Gap(now)
     if asked_at - gap.since < state.pace.grace_seconds:
-        state = replace(state, feed=replace(state.feed, gap=Gap(gap.since, gap.tries + 1)))
+        unchecked = problem == BACKWARDS
+        feed = replace(state.feed, gap=Gap(gap.since, gap.tries + 1), unchecked=unchecked)
+        state = replace(state, feed=feed)
         return rest(state, gap_rest(gap))
     position = state.position
     assert position is not None

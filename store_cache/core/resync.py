@@ -21,6 +21,7 @@ from dataclasses import replace
 
 from store_cache.core.feed import EventPage
 from store_cache.core.following import (
+    ANOTHER_EVENT,
     BACKWARDS,
     Match,
     after,
@@ -103,6 +104,8 @@ FAR_OFFSET = 2_000_000_000
 
 RESTARTS_AT_MOST = 3
 FEED_FAILURES_FOR_NONE = 2
+HEAD_GONE = "the log of events did not reach back to the head of the full sync's first page"
+"""Either that head is the last event, long forgotten, or one was missed: nothing tells which."""
 OUTRUN = "the log of events was shorter than the full sync"
 FORCED_FAILURES = 2
 """An operator who waits for a forced run hears of a failing line after so many failures."""
@@ -120,7 +123,8 @@ def begin_run(state: State, now: float) -> Next:
         accept=wanted.accept,
         same_generation=not state.lost.startswith(REPLACED),
     )
-    state = replace(state, wanted=None, runs_begun=run.number, poll_began_at=None)
+    feed = replace(state.feed, gap=None)  # its grace does not pass while nobody asks
+    state = replace(state, wanted=None, runs_begun=run.number, poll_began_at=None, feed=feed)
     return _afresh(state, run, head=None)
 
 
@@ -129,8 +133,8 @@ def advance_run(state: State, run: Run, outcome: Outcome, now: float) -> Next:
     match run.doing, outcome:
         case Doing.PAGE, PageTaken():
             return _page_taken(_page_works(state), replace(run, failures=0), outcome, now)
-        case Doing.EVENTS, EventsArrived(page):
-            run = replace(run, feed_failures=0, polled_at=now)
+        case Doing.EVENTS, EventsArrived(page, held_seconds):
+            run = replace(run, feed_failures=0, polled_at=now - held_seconds)
             return _events_arrived(reached(state), run, page, now)
         case Doing.KEEPING, EventsKept():
             return _events_kept(state, run, now)
@@ -213,8 +217,15 @@ def _page_or_events(state: State, run: Run, now: float) -> Next:
 def _follow(state: State, run: Run, now: float) -> Next:
     if now < run.feed_not_before:
         return _do(state, run, Doing.RESTING, Rest(run.feed_not_before - now))
-    fetch = FetchEvents(_follows(run).offset, state.pace.batch_limit, 0)
+    offset = _follows(run).offset - _is_unproved(run)
+    fetch = FetchEvents(offset, state.pace.batch_limit, 0)
     return _do(state, run, Doing.EVENTS, fetch)
+
+
+def _is_unproved(run: Run) -> bool:
+    """Whether the feed may be another one since it was read last: the event before the copy's
+    position is then asked for with those after it (E4)."""
+    return run.feed.unchecked and can_check(_follows(run))
 
 
 def _settled(state: State, run: Run, read: int, now: float) -> Next:
@@ -236,12 +247,19 @@ def _place(state: State, run: Run, now: float) -> Next:
 
 
 def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
-    if run.generation is not None and taken.generation not in (None, run.generation):
-        return _restart(state, run, "Central was replaced during the full sync", now, True)
+    if taken.generation not in (None, _known_generation(state, run) or taken.generation):
+        return _restart(state, run, f"Central has a new generation {taken.generation}", now, True)
     run = replace(run, generation=taken.generation or run.generation, request=taken.following)
     if run.step is Step.FIRST_PAGE:
         return _head_known(state, run, taken, now)
     return _pages_on(state, run, now)
+
+
+def _known_generation(state: State, run: Run) -> str | None:
+    """The name of the feed that the run's pages have to be of; None before there is one."""
+    if run.generation is None and run.same_generation and state.position is not None:
+        return state.position.named
+    return run.generation
 
 
 def _pages_on(state: State, run: Run, now: float) -> Next:
@@ -253,13 +271,11 @@ def _head_known(state: State, run: Run, taken: PageTaken, now: float) -> Next:
     """The first page was taken: decide where the copy is followed from (F2)."""
     live = _live_position(state, run, taken.event_offset)
     if live is not None:
-        return _pages_on(state, replace(run, follow=live, in_catalogue=True, is_open=False), now)
+        feed = Feed(unchecked=state.feed.unchecked)
+        run = replace(run, follow=live, head=taken.event_offset, feed=feed)
+        return _pages_on(state, replace(run, in_catalogue=True, is_open=False), now)
     if taken.event_offset is None:
-        if run.feedless:
-            return _pages_on(state, replace(run, follow=_stand(state, run, 0)), now)
         return _proceed(state, replace(run, step=Step.HEAD, head=None), now)
-    if run.feedless:
-        return _pages_on(state, replace(run, follow=_stand(state, run, taken.event_offset)), now)
     start = _stand(state, run, max(0, taken.event_offset - HEAD_SLACK))
     run = replace(run, follow=start, head=taken.event_offset, is_open=True, in_catalogue=False)
     return _pages_on(state, run, now)
@@ -269,9 +285,7 @@ def _live_position(state: State, run: Run, head: int | None) -> Position | None:
     """The position of the catalogue in place, where copy and catalogue can follow the feed
     together from there: it lies before the head, and not too far."""
     position = state.position
-    if position is None or state.lost or run.feedless or not run.same_generation:
-        return None
-    if generation_changed(position, run.generation):
+    if position is None or state.lost or not run.same_generation:
         return None
     if head is not None and not head - LIVE_BACKLOG <= position.offset <= head + 1:
         return None
@@ -320,7 +334,9 @@ def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next
         return _restart(state, run, f"Central has a new generation {page.generation}", now, True)
     if run.step is Step.VERIFYING:
         return _verified(state, run, page, now)
-    run = _opened(run, page)
+    if _is_unproved(run) and compare(_follows(run), page) is Match.ANOTHER:
+        return _restart(state, run, ANOTHER_EVENT, now, True)
+    run = _opened(replace(run, feed=replace(run.feed, unchecked=False)), page)
     follow = _follows(run)
     ready, early = arrange(follow.offset, run.feed.early, page.events)
     if nameless(ready):
@@ -354,9 +370,9 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     behind = hint(page, follow) < follow.offset
     if not ahead and not behind:
         return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
-    gap = run.feed.gap or Gap(now)
-    if now - gap.since < state.pace.grace_seconds:
-        feed = replace(run.feed, gap=Gap(gap.since, gap.tries + 1))
+    gap, asked_at = run.feed.gap or Gap(now), now if run.polled_at is None else run.polled_at
+    if asked_at - gap.since < state.pace.grace_seconds:
+        feed = replace(run.feed, gap=Gap(gap.since, gap.tries + 1), unchecked=behind)
         return _do(state, replace(run, feed=feed, kept_more=True), Doing.RESTING, gap_rest(gap))
     if ahead and run.is_open and not begins_at_one(follow, run.feed.early, page):
         return _restart(state, run, OUTRUN, now, False)
@@ -395,15 +411,25 @@ def _caught_up(state: State, run: Run, now: float) -> Next:
         state = replace(state, in_step_at=now)
     if run.step is not Step.CATCHING_UP:
         return _proceed(state, run, now)
+    if _ends_before(state.position, run):
+        return _restart(state, run, BACKWARDS, now, True)
     return _proceed(state, replace(run, step=Step.SETTLING), now)
+
+
+def _ends_before(held: Position | None, run: Run) -> bool:
+    """Whether the feed's end lies before what the catalogue in place has seen of it (E3)."""
+    follow = _follows(run)
+    same = held is not None and run.same_generation and held.generation == follow.generation
+    return same and held is not None and follow.offset < held.offset
 
 
 def _head_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
     """The head from the feed itself: an offset beyond it is answered with the true next one; a
     Central that only echoes is walked from the start."""
     asked = _head_guess(run)
-    if page.events:
-        return _proceed(state, replace(run, head=max(e.offset for e in page.events) + 1), now)
+    ends = max((event.offset + 1 for event in page.events), default=0)
+    if ends > asked or (page.events and asked == FAR_OFFSET):
+        return _proceed(state, replace(run, head=ends), now)
     if asked == FAR_OFFSET and page.next_offset in (None, FAR_OFFSET):
         return _proceed(state, replace(run, head=0), now)
     head = asked if page.next_offset is None else page.next_offset
@@ -416,9 +442,8 @@ def _verified(state: State, run: Run, page: EventPage, now: float) -> Next:
         case Match.SAME:
             return _place(state, run, now)
         case Match.BEHIND:
-            return _nothing_ready(state, replace(run, step=Step.CATCHING_UP), page, now)
-    problem = "Central's feed holds another event at the position"
-    return _restart(state, run, problem, now, True)
+            return _nothing_ready(state, run, page, now)
+    return _restart(state, run, ANOTHER_EVENT, now, True)
 
 
 # -- failures ----------------------------------------------------------------------------------
@@ -436,6 +461,7 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         run,
         failures=run.failures + (not of_feed),
         feed_failures=run.feed_failures + of_feed,
+        feed=replace(run.feed, unchecked=True, gap=None),
     )
     already_fell_back = state.line.fallback_due is not None
     state = count_failure(state, outcome, now)
@@ -464,15 +490,21 @@ def _proceed_later(state: State, run: Run, now: float, seconds: float) -> Next:
 def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
     """410: the log does not reach back to where the copy stands. The slack before the head may be
     too much for it; anything else means that it has outrun the reading."""
-    if run.doing is not Doing.EVENTS or run.step is Step.HEAD:
-        return _broken(state, run, f"Central's feed cannot be read: {outcome.problem}", now)
+    if run.doing is not Doing.EVENTS:
+        return _broken(state, run, f"Central's catalogue cannot be read: {outcome.problem}", now)
+    if run.step is Step.HEAD:
+        return _without_feed(state, run, now)  # nothing says where it ends
     if run.step is Step.VERIFYING:
         return _place(state, run, now)  # the log has no memory of it: that proves nothing
+    if _is_unproved(run):
+        return _follow(state, replace(run, feed=replace(run.feed, unchecked=False)), now)
     if run.is_open and run.head is not None and _follows(run).offset <= run.head:
         follow = _follows(run)
-        nearer = run.head if follow.offset < run.head else run.head + 1
-        run = replace(run, follow=Position(follow.generation, nearer))
-        return _follow(state, run, now)
+        if follow.offset < run.head:
+            nearer = Position(follow.generation, run.head)
+            return _follow(state, replace(run, follow=nearer), now)
+        nearer = Position(follow.generation, run.head + 1)
+        return _follow(state, replace(run, follow=nearer, flaw=run.flaw or HEAD_GONE), now)
     return _restart(state, run, OUTRUN, now, False)
 
 
