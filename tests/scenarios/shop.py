@@ -1,0 +1,281 @@
+"""A shop for scenarios: a real Central, real stores that follow it, all in one loop.
+
+Knows: how a store is built, served, stopped and killed in process, and how a till calls it.
+Refuses to know: what any scenario proves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from central_stub.switches import Switches
+from store_cache.app import build
+from store_cache.app.build import World, running
+from store_cache.app.settings import Settings
+from store_cache.edges.folder import Folder
+from store_cache.edges.http.app import build_api
+from store_cache.edges.http.server import Running, serve
+from store_cache.edges.late_folder import LateFolder
+from tests.scenarios.chain import Central, Row, product
+from tests.scenarios.clock import Clock
+
+KEYS = {"X-API-Key": "till-secret"}
+INVENTORY = "/v1/store/inventory"
+STOP_SECONDS = 1.0
+HELD_SECONDS = 6.0
+"""A full sync has held after five seconds: the next one may then run at once (F6)."""
+
+Condition = Callable[[], bool | Awaitable[bool]]
+
+
+async def until(condition: Condition, *, within_seconds: float = 10.0) -> None:
+    """Wait for what has no event to wait for, with a deadline in true time."""
+    ends_at = time.monotonic() + within_seconds
+    while not await _holds(condition):
+        assert time.monotonic() < ends_at, f"not so within {within_seconds} s: {condition}"
+        await asyncio.sleep(0.005)
+
+
+async def _holds(condition: Condition) -> bool:
+    held = condition()
+    return await held if inspect.isawaitable(held) else held
+
+
+class Store:
+    """One store; `settings` are those that differ from a quick one's."""
+
+    def __init__(self, clock: Clock, central_url: str, data_dir: Path, **settings: Any) -> None:
+        self.data_dir = data_dir
+        self.folder: Folder | None = None
+        self._clock = clock
+        self._settings: dict[str, Any] = {"central_api_url": central_url} | settings
+        self._http = httpx.AsyncClient(headers=KEYS, trust_env=False, timeout=30.0)
+        self._life = AsyncExitStack()
+        self._parts: build.Store | None = None
+        self._server: Running | None = None
+
+    # -- its life --------------------------------------------------------------------------
+
+    async def start(self, **settings: Any) -> None:
+        """Start from DATA_DIR, or from `folder` where one is set. `settings` stay changed."""
+        self._settings |= settings
+        quick = quick_settings(data_dir=self.data_dir, **self._settings)
+        async with AsyncExitStack() as life:
+            folder = self.folder or await self._late_folder(life)
+            world = World(folder=folder, now=self._clock.now)
+            self._parts = await life.enter_async_context(running(quick, world))
+            self._server = await _served(self._parts, quick)
+            self._life = life.pop_all()
+
+    async def _late_folder(self, life: AsyncExitStack) -> LateFolder:
+        folder = LateFolder(self.data_dir)
+        life.push_async_callback(folder.close)
+        return folder
+
+    async def stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(STOP_SECONDS)
+        await self._life.aclose()
+
+    async def kill(self) -> None:
+        """As `kill -9` does: what is in the folder at this moment is all that the next start
+        finds; nothing is closed, said or written by this process any more."""
+        left = self.data_dir.with_name(f"{self.data_dir.name}-left")
+        shutil.copytree(self.data_dir, left)
+        self.data_dir = left
+        server, self._server = self._server, None
+        assert server is not None
+        await server.stop(0.0)
+        await self._life.aclose()
+
+    async def close(self) -> None:
+        await self.stop()
+        await self._http.aclose()
+
+    @property
+    def parts(self) -> build.Store:
+        assert self._parts is not None
+        return self._parts
+
+    # -- calls of tills and of people ------------------------------------------------------
+
+    async def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        assert self._server is not None
+        url = f"http://127.0.0.1:{self._server.port}{path}"
+        return await self._http.request(method, url, **options)
+
+    async def get(self, product_id: str, **headers: str) -> httpx.Response:
+        return await self.call("GET", path_of(product_id), headers=headers)
+
+    async def row(self, product_id: str) -> Row | None:
+        response = await self.get(product_id)
+        return None if response.status_code == 404 else dict(checked(response))
+
+    async def rows(self) -> dict[str, Row]:
+        """Everything, walked page by page."""
+        held: dict[str, Row] = {}
+        place: dict[str, Any] = {}
+        while True:
+            params = {"limit": 200} | place
+            page = checked(await self.call("GET", INVENTORY, params=params))
+            held |= {row["productId"]: row for row in page["products"]}
+            if not page["pagination"]["hasMore"]:
+                return held
+            place = {"after": page["products"][-1]["productId"]}
+
+    async def update(self, product_id: str, delta: int, version: int, key: str) -> httpx.Response:
+        body = {"productId": product_id, "delta": delta, "version": version, "idempotencyKey": key}
+        return await self.call("POST", f"{INVENTORY}/updates", json=body)
+
+    async def adjust(self, product_id: str, delta: int, key: str) -> httpx.Response:
+        path = f"{path_of(product_id)}/inventory"
+        headers = {"Idempotency-Key": key}
+        return await self.call("PATCH", path, json={"quantityChange": delta}, headers=headers)
+
+    async def force(self, **params: str) -> httpx.Response:
+        return await self.call("POST", "/v1/store/sync/force", params=params)
+
+    async def status(self) -> dict[str, Any]:
+        return dict(checked(await self.call("GET", "/v1/store/sync/status")))
+
+    async def state(self) -> str:
+        return str((await self.status())["state"]["name"])
+
+    async def health(self) -> dict[str, Any]:
+        return dict(checked(await self.call("GET", "/health")))
+
+    async def reasons(self) -> list[str]:
+        """Why each full sync of this process ran, the first one first."""
+        runs = (await self.status())["fullSyncs"]
+        return ["; ".join(run["reasons"]) for run in reversed(runs)]
+
+
+@dataclass
+class Shop:
+    """A Central and the stores that follow it."""
+
+    clock: Clock
+    central: Central
+    stores: list[Store]
+
+    @property
+    def store(self) -> Store:
+        return self.stores[0]
+
+    async def passes(self, seconds: float) -> None:
+        """Let time pass, much faster than it does."""
+        await self.clock.passes(seconds, self.store.health)
+
+    async def is_in_step(self) -> bool:
+        expected = essence(self.central.rows())
+        return all([essence(await store.rows()) == expected for store in self.stores])
+
+    async def until_in_step(self, within_seconds: float = 10.0) -> None:
+        """Wait until every store holds what Central holds, attribute by attribute."""
+        try:
+            await until(self.is_in_step, within_seconds=within_seconds)
+        except AssertionError:
+            expected = essence(self.central.rows())
+            for store in self.stores:
+                assert essence(await store.rows()) == expected, await store.status()
+            raise
+
+    async def until_live(self) -> None:
+        """Wait until every store follows the feed, and holds what Central holds."""
+        for store in self.stores:
+            await until(lambda store=store: _is(store, "live"))  # type: ignore[misc]
+        await self.until_in_step()
+
+    async def until_held(self) -> None:
+        """Let the last full sync become old enough to be followed by another one at once."""
+        await self.until_live()
+        await self.passes(HELD_SECONDS)
+        await self.until_live()
+
+
+@asynccontextmanager
+async def a_shop(
+    folder: Path,
+    *,
+    products: Sequence[Row] = tuple(product(number) for number in range(20)),
+    switches: Switches | None = None,
+    store_ids: Sequence[str] = ("store-s1",),
+    **settings: Any,
+) -> AsyncIterator[Shop]:
+    """A Central that holds `products`, and a store for each id, which has its first sync behind
+    it. Everything stops when the block ends."""
+    async with AsyncExitStack() as life:
+        central = Central(folder / "central", switches or Switches())
+        life.push_async_callback(central.close)
+        await central.start()
+        await central.create(*products)
+        shop = Shop(Clock(), central, [])
+        for store_id in store_ids:
+            data_dir = folder / store_id
+            store = Store(shop.clock, central.url, data_dir, store_id=store_id, **settings)
+            life.push_async_callback(store.close)
+            await store.start()
+            shop.stores.append(store)
+        await shop.until_live()
+        yield shop
+
+
+def quick_settings(**settings: Any) -> Settings:
+    quick: dict[str, Any] = {
+        "environment": "development",
+        "host": "127.0.0.1",
+        "port": 0,
+        "api_keys": "till-secret",
+        "sync_interval_seconds": 1,
+        "event_wait_timeout_seconds": 1,
+        "hole_grace_seconds": 0.3,
+        "write_timeout_seconds": 2,
+        "sync_interval_minutes": 1,
+    }
+    return Settings(_env_file=None, **(quick | settings))
+
+
+_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_scenarios", default=None)
+
+
+async def _served(parts: build.Store, settings: Settings) -> Running:
+    api = build_api(
+        parts.service,
+        store_id=settings.store_id,
+        keys=[key.get_secret_value() for key in settings.api_keys],
+        admin_keys=[],
+        cors_origins=(),
+        request_id=_REQUEST_ID,
+    )
+    return await serve(api, host=settings.host, port=settings.port)
+
+
+async def _is(store: Store, name: str) -> bool:
+    return await store.state() == name
+
+
+def path_of(product_id: str) -> str:
+    return f"{INVENTORY}/{quote(product_id, safe='')}"
+
+
+def checked(response: httpx.Response) -> Any:
+    assert response.is_success, (response.status_code, response.text)
+    return response.json()
+
+
+def essence(rows: dict[str, Row]) -> dict[str, Row]:
+    """Rows without their zeros and falses, which some Centrals leave out."""
+    return {i: {n: v for n, v in row.items() if v or v == ""} for i, row in rows.items()}
