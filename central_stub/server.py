@@ -250,14 +250,22 @@ def open_ledger(
 
 
 class Running:
-    """A Central that serves. Stop it, kill it, start it again: it keeps its address."""
+    """A Central that serves. Stop it, kill it, start it again: it keeps its address.
+
+    `clock` gives unix seconds; timers are the running loop's.
+    """
 
     def __init__(
-        self, settings: Settings, switches: Switches | None = None, seed: int | None = None
+        self,
+        settings: Settings,
+        switches: Switches | None = None,
+        seed: int | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._switches = switches or settings.switches
         self._source = random.Random(seed)
+        self._clock = clock
         self._port = settings.port
         self._storage: Storage = MemoryStorage()
         self._runner: web.AppRunner | None = None
@@ -283,7 +291,13 @@ class Running:
         """Read the folder, listen. StorageError or OSError if that is not possible."""
         self._ledger, self._storage = open_ledger(self._settings, self._switches, self._source)
         keys = AccessKeys(self._settings.store_keys, self._settings.admin_keys)
-        app = build_app(self._ledger, keys=keys, storage=self._storage, random_source=self._source)
+        app = build_app(
+            self._ledger,
+            keys=keys,
+            storage=self._storage,
+            random_source=self._source,
+            clock=self._clock,
+        )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
         try:
             await self._listen(self._runner)
