@@ -22,7 +22,6 @@ from store_cache.core.states import (
 )
 
 FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 60.0
 PROBE_FLOOR_SECONDS = 2.0
 PROBE_SPREAD_SECONDS = 3.0
 PROBE_LONGEST_SECONDS = 30.0
@@ -35,14 +34,14 @@ REFUSED_SPREAD_SECONDS = 30.0
 FIRST_SPACING_SECONDS = 30.0
 LONGEST_SPACING_SECONDS = 600.0
 HELD_SECONDS = 1.0
-"""A full sync has held if nothing was lost for so long after it was put in place (F6)."""
+"""A full sync has held if no loss was seen for so long, and the grace, after its placing (F6)."""
 
 
 def reached(state: State) -> State:
     """An exchange of the feed succeeded: this closes the breaker."""
     if state.line == Line():
         return state
-    return replace(state, line=Line(), returned=state.line.fell_back)
+    return replace(state, line=Line(), returned=state.returned or state.line.fell_back)
 
 
 def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
@@ -73,17 +72,18 @@ def pause_after(line: Line, outcome: ExchangeFailed, now: float) -> Rest:
     if outcome.failure in (Failure.DENIED, Failure.REFUSED):
         return Rest(max(floor, REFUSED_FLOOR_SECONDS), REFUSED_SPREAD_SECONDS)
     if line.fell_back:
-        share = (now - (line.since or now)) / OUTAGE_SHARE
+        share = 0.0 if line.since is None else (now - line.since) / OUTAGE_SHARE
         spread = min(max(share, PROBE_SPREAD_SECONDS), PROBE_LONGEST_SECONDS - PROBE_FLOOR_SECONDS)
         return Rest(max(floor, PROBE_FLOOR_SECONDS), spread)
     ceiling = FIRST_BACKOFF_SECONDS * 2 ** max(0, line.failures - 1)
-    return Rest(floor, min(ceiling, LONGEST_BACKOFF_SECONDS))
+    return Rest(floor, ceiling)
 
 
 def settle_spacing(state: State, now: float) -> State:
-    """A full sync that has held until now gives the next one its first attempt at once back (F6)."""
-    placed_at = state.spacing.placed_at
-    if placed_at is None or now - placed_at < HELD_SECONDS or state.wanted is not None:
+    """A full sync that has held gives the next one its first attempt at once back (F6). A loss
+    takes the grace to be seen: what was missing when the copy was placed did not hold."""
+    placed_at, least_seconds = state.spacing.placed_at, state.pace.grace_seconds + HELD_SECONDS
+    if placed_at is None or now - placed_at < least_seconds or state.wanted is not None:
         return state
     return replace(state, spacing=Spacing(placed_at=None))
 
