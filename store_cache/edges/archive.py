@@ -210,8 +210,9 @@ class Archive:
         `degraded`. A fold under way ends without effect; appends wait, and what they hold goes to
         the new journal. A `catalogue` that changes without them meanwhile is an error.
 
-        `writes`, the key table's entries, each one JSON object on one line, are iterated over in
-        slices while the loop runs, so they must not mind that the table changes.
+        `writes`, the key table's entries, each one JSON object on one line, is best a generator:
+        what `append` told its callers by now must be in it when the first entry is taken, and it
+        is iterated over in slices while the loop runs, so it must not mind that the table changes.
         Raises OSError; then nothing can be appended until another `begin` succeeds.
         """
         self._overtake()

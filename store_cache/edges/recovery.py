@@ -17,7 +17,7 @@ Refuses to know: how files are written.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from store_cache.core.catalogue import Catalogue
@@ -82,18 +82,13 @@ def _numbers(names: list[str], kind: str) -> list[int]:
 
 @dataclass(slots=True)
 class _Chain:
-    """How far journals have been laid over the base without a doubt. `torn`: journals with a fault
-    behind which nothing good has been seen so far."""
+    """How far journals have been laid over the base: the latest of them, and its records."""
 
     journal: int
     records: int = 0
-    is_broken: bool = False
-    torn: list[JournalReader] = field(default_factory=list)
 
     def admits(self, journal: int, first: dict[str, Any]) -> bool:
-        """Whether a journal with this first record goes on where the chain ends."""
-        if self.is_broken or self.torn:
-            return False
+        """Whether a journal with this first record goes on exactly where the chain ends."""
         if journal == self.journal:
             return True
         return first.get("after") == {"journal": self.journal, "records": self.records}
@@ -106,7 +101,8 @@ class _Recovery:
         self._kept = max(kept_aside(names), default=0)
         self._snapshots: list[SnapshotContents] = []  # those read, lowest first
         self._base: SnapshotContents | None = None
-        self._chain = _Chain(journal=0, is_broken=True)
+        self._chain = _Chain(journal=0)  # which no journal is: without a base none goes on
+        self._torn: list[JournalReader] = []  # nothing good was seen behind their faults so far
         self._writes: list[dict[str, Any]] = []
         self._findings: list[str] = []
         self._is_damaged = False
@@ -147,7 +143,7 @@ class _Recovery:
                 await self._read_journal(number)
         self._take_writes_up_to(None)
         self._report_missing(numbers)
-        for reader in self._chain.torn:
+        for reader in self._torn:
             self._findings.append(
                 f"{reader.name}: {reader.problem}. What is from there on was never acknowledged "
                 "and is cut off; the feed fills it in"
@@ -178,21 +174,17 @@ class _Recovery:
             self._writes.append(write)
 
     def _judge(self, journal: _JournalOnBase) -> None:
-        reader, chain = journal.reader, self._chain
+        reader = journal.reader
         if reader.records or reader.strays:
-            # Something good came behind what looked like the end.
-            for torn in chain.torn:
+            for torn in self._torn:  # it only looked like the end
                 self._report_journal(torn)
-            chain.is_broken = chain.is_broken or bool(chain.torn)
-            chain.torn = []
+            self._torn = []
         if journal.problem is not None:
             self._report(reader.name, journal.problem)
-            chain.is_broken = True
         elif reader.is_damaged:
             self._report_journal(reader)
-            chain.is_broken = True
         elif reader.problem is not None:
-            chain.torn.append(reader)
+            self._torn.append(reader)
 
     def _report_journal(self, reader: JournalReader) -> None:
         self._report(
@@ -234,32 +226,32 @@ class _JournalOnBase:
     def take(self, record: Record) -> None:
         if self.base is not None and self.reader.number < self.base.number:
             return  # in the base already
-        if record.value.get("number") == 1 and record.is_certain:
+        if record.value.get("number") == 1:
             self._begin(record)
-        if record.is_certain and self.problem is None:
+        if record.is_certain and self.problem is None and self._apply(record.value):
             self.chain.records += 1
-            self._apply(record.value)
 
     def _begin(self, record: Record) -> None:
-        if not self.chain.admits(self.reader.number, record.value):
+        if self.chain.admits(self.reader.number, record.value):
+            self.chain.journal = self.reader.number
+            self.chain.records = 0
+        else:
             self.problem = (
                 "what it goes on from is missing or damaged, so the changes in it are not used, "
                 "only the entries of the key table are"
             )
-            return
-        self.chain.journal = self.reader.number
-        self.chain.records = 0
 
-    def _apply(self, value: dict[str, Any]) -> None:
+    def _apply(self, value: dict[str, Any]) -> bool:
         """Make the record's change, unless the base holds it already: it was cut later than the
         journal began."""
         catalogue = None if self.base is None else self.base.catalogue
         if catalogue is None or "change" not in value:
-            return
+            return True
         try:
             change = decode_change(value["change"])
         except (KeyError, TypeError, ValueError) as problem:
             self.problem = f"record {value['number']} holds no change: {problem!r}"
-            return
+            return False
         if change.sequence > catalogue.sequence:
             catalogue.make(change)
+        return True

@@ -7,7 +7,6 @@ every state that was ever offered to it, to judge what is loaded again.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -64,7 +63,7 @@ class SmallStore:
         self.acknowledged: State | None = None
         self.acknowledged_keys: set[str] = set()
         self.states: list[State | None] = [None]
-        self._order = asyncio.Lock()
+        self.order = asyncio.Lock()
 
     async def start(self) -> Loaded:
         loaded = await self.archive.load()
@@ -75,7 +74,7 @@ class SmallStore:
 
     async def begin(self, catalogue: Catalogue | None) -> None:
         self.states.append(state(catalogue))
-        await self.archive.begin(catalogue, list(self.keys.values()))
+        await self.archive.begin(catalogue, self.encoded())
         self.catalogue = catalogue
         self.acknowledged = state(catalogue)
         self.acknowledged_keys = set(self.keys)
@@ -84,13 +83,20 @@ class SmallStore:
         held = self.catalogue.sequence if self.catalogue is not None else 0
         await self.begin(placed(rows, sequence=held + 1, offset=offset))
 
+    async def finish(self, key: str) -> None:
+        """Keep first, and enter into the table only then."""
+        record = orjson.dumps({"key": key, "of": "finish"})
+        await self.archive.append(write=record)
+        self.keys[key] = record
+        self.acknowledged_keys.add(key)
+
     async def note(self, key: str) -> None:
         self.keys[key] = orjson.dumps({"key": key, "of": "note"})
         await self.archive.append(write=self.keys[key])
         self.acknowledged_keys.add(key)
 
     async def sell(self, product_id: str, available: int | None, *, key: str = "") -> None:
-        async with self._order:
+        async with self.order:
             change = self._planned(product_id, available)
             write = orjson.dumps({"key": key, "of": product_id}) if key else None
             if write is not None:
@@ -103,7 +109,11 @@ class SmallStore:
 
     async def fold(self) -> None:
         assert self.catalogue is not None
-        await self.archive.fold(self.catalogue, lambda: list(self.keys.values()))
+        await self.archive.fold(self.catalogue, self.encoded)
+
+    def encoded(self) -> Iterator[bytes]:
+        """The key table as it is when the first entry is asked for."""
+        yield from list(self.keys.values())
 
     def check(self, loaded: Loaded) -> None:
         """What was loaded is a state that was offered, not older than what was acknowledged."""
@@ -172,7 +182,3 @@ async def all_of(*calls: Coroutine[Any, Any, None]) -> None:
     for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
-
-
-def chances(*seeds: int) -> Iterator[random.Random]:
-    return (random.Random(seed) for seed in seeds)

@@ -15,7 +15,7 @@ from store_cache.edges.archive import FOLD_BYTES, Archive, JournalBroken, NewerF
 from store_cache.edges.framing import frame
 from store_cache.edges.snapshot import CHUNK_LINES
 from tests.edges.small_store import NOW, SmallStore, State, all_of, placed, row, state
-from tests.faulty_folder import FaultyFolder
+from tests.faulty_folder import FaultyFolder, Inode, Page
 
 ROWS = {"A": 10, "a": 20, "B/1": 30, "Ü": 40, 'q"\\': 50}
 
@@ -235,7 +235,9 @@ async def test_every_start_appends_to_files_of_its_own() -> None:
 async def test_appends_made_while_new_files_begin_go_to_the_new_journal() -> None:
     """They wait, in order, and none falls between the old files and the new."""
     store, folder = await started()
-    await all_of(store.begin(store.catalogue), store.note("k1"), store.note("k2"))
+    records = [b'{"key":"k1"}', b'{"key":"k2"}']
+    appends = [store.archive.append(write=record) for record in records]
+    await all_of(store.begin(store.catalogue), *appends)
     loaded = await SmallStore(folder.after_kill()).archive.load()
 
     assert [record["key"] for record in loaded.writes] == ["k1", "k2"]
@@ -279,6 +281,19 @@ async def test_leftovers_of_a_start_that_was_killed_are_removed() -> None:
 
     assert sorted(left.entries) == ["journal-10.jsonl", "snapshot-10.jsonl"]
     assert state(again.catalogue) == state(store.catalogue)
+
+
+async def test_a_leftover_makes_room_before_new_files_are_written() -> None:
+    """The disk is full of what a killed start has left: that goes first."""
+    store, folder = await started()
+    folder.entries["snapshot-9.jsonl.new"] = folder.entries["snapshot-2.jsonl"]
+    left = folder.after_kill()
+    left.entries["snapshot-9.jsonl.new"] = Inode([(b"x" * 9000, Page.DURABLE)])
+    left.room = 0
+    again = SmallStore(left)
+    await again.start()
+
+    assert await on_disk(left) == state(store.catalogue)
 
 
 async def test_old_files_that_cannot_be_removed_are_reported_and_swept_later() -> None:
@@ -331,6 +346,49 @@ async def test_a_fold_waits_for_a_change_that_is_durable_but_not_made_yet() -> N
     assert not fold.done()
     store.catalogue.make(change)
     await store.note("k1")
+    await fold
+
+    assert await on_disk(folder) == state(store.catalogue)
+
+
+async def test_changes_that_the_cut_holds_already_are_not_made_again() -> None:
+    """The new journal begins before the cut. If it is damaged later, its first records must not
+    be laid over a snapshot that is ahead of them."""
+    store, folder = await started()
+    assert store.catalogue is not None
+    base = store.catalogue.sequence
+    steps = [Change("step", base + n, rows={"A": row("A", n)}) for n in (1, 2, 3)]
+    await store.archive.append(change=steps[0])
+    fold = asyncio.create_task(store.fold())
+    while "append journal-3.jsonl" not in folder.trace[:-3]:
+        await store.archive.append(write=b'{"key":"k"}')
+    await store.archive.append(change=steps[1])
+    await store.archive.append(change=steps[2])
+    for step in steps:
+        store.catalogue.make(step)
+    await store.archive.append(write=b'{"key":"k"}')
+    await fold
+    left = folder.after_kill()
+    whole = left.contents()["journal-3.jsonl"]
+    left.entries["journal-3.jsonl"].pieces = [
+        (whole[: whole.index(b'"sequence":%d' % (base + 3))], Page.DURABLE)
+    ]
+    loaded = await SmallStore(left).archive.load()
+
+    assert b'"sequence":%d' % (base + 2) in whole
+    assert loaded.catalogue is not None
+    assert loaded.catalogue.get("A") == row("A", 3)
+
+
+async def test_begin_ends_a_fold_that_waits() -> None:
+    """A change that is kept and never made would hold the fold, and the fold `begin`."""
+    store, folder = await started()
+    assert store.catalogue is not None
+    await store.archive.append(change=Change("never made", store.catalogue.sequence + 1))
+    fold = asyncio.create_task(store.fold())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(store.begin(store.catalogue), 5)
     await fold
 
     assert await on_disk(folder) == state(store.catalogue)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+from collections import deque
 from random import Random
 
 import pytest
@@ -151,3 +153,51 @@ async def test_a_disk_that_fills_at_any_byte_loses_nothing() -> None:
         await _run_and_heal(store, folder)
         for seed in SEEDS:
             await _check(store, folder.after_power_cut(Random(seed)))
+
+
+class UnfairLoop(asyncio.SelectorEventLoop):
+    """Runs tasks named `slow` only when nothing else can run: what holds only by the usual order
+    of callbacks does not hold here."""
+
+    _ready: deque[asyncio.Handle]
+
+    def _run_once(self) -> None:
+        slow = [handle for handle in self._ready if _is_slow(handle)]
+        if len(slow) < len(self._ready):
+            for handle in slow:
+                self._ready.remove(handle)
+        else:
+            slow = []
+        super()._run_once()  # type: ignore[misc]
+        self._ready.extend(slow)
+
+
+def _is_slow(handle: asyncio.Handle) -> bool:
+    task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    return isinstance(task, asyncio.Task) and task.get_name() == "slow"
+
+
+async def _told_late(folder: FaultyFolder, *, by_fold: bool) -> SmallStore:
+    """Let new files come while a caller whose record is in the old ones has not run on yet."""
+    store = SmallStore(folder)
+    await store.start()
+    await store.place({"A": 10}, offset=7)
+    held = folder.hold("sync journal-2.jsonl")
+    slow = asyncio.create_task(store.finish("late"), name="slow")
+    await held.reached.wait()
+    held.release.set()
+    await (store.fold() if by_fold else store.begin(store.catalogue))
+    await slow
+    return store
+
+
+@pytest.mark.parametrize("by_fold", [True, False])
+def test_a_caller_that_was_told_but_has_not_run_on_is_waited_for(*, by_fold: bool) -> None:
+    """What it enters into the key table only now must be in the new snapshot, for its record is
+    in the old journal."""
+    folder = FaultyFolder()
+    with asyncio.Runner(loop_factory=UnfairLoop) as runner:
+        store = runner.run(_told_late(folder, by_fold=by_fold))
+    loaded = asyncio.run(SmallStore(folder.after_kill()).archive.load())
+
+    assert {record["key"] for record in loaded.writes} == set(store.keys) == {"late"}

@@ -16,7 +16,8 @@ import pytest
 
 from store_cache.edges.archive import Loaded
 from store_cache.edges.framing import frame
-from tests.edges.small_store import SmallStore, State, state
+from store_cache.edges.snapshot import CHUNK_LINES, encode_snapshot
+from tests.edges.small_store import SmallStore, State, placed, state
 from tests.faulty_folder import FaultyFolder
 
 SNAPSHOT, FIRST, LAST = "snapshot-2.jsonl", "journal-2.jsonl", "journal-3.jsonl"
@@ -165,6 +166,54 @@ async def test_a_missing_file_is_noticed(name: str) -> None:
     assert loaded.damaged is (name != LAST)
 
 
+async def test_a_snapshot_whose_journals_are_all_missing_is_damage() -> None:
+    """A journal is there before its snapshot is, so somebody or something took it away."""
+    loaded = await load({SNAPSHOT: run().files[SNAPSHOT]})
+
+    assert loaded.damaged
+    assert state(loaded.catalogue) in run().history
+    assert f"{FIRST} belongs to it and is missing" in loaded.findings[0]
+
+
+async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
+    """A disk that gives an old block for a new one: it checks out, with yesterday's stock."""
+    old = placed({"A": 99, "a": 99, "B/1": 99, 'q"\\': 99}, offset=7)
+    pieces = encode_snapshot(1, written="", cut=old.begin_cut(), writes=[])
+    rows = list(pieces)[1]
+    whole = run().files[SNAPSHOT]
+    end = whole.index(b"\n", whole.index(b'"of":"rows"')) + 1
+    begin = whole.index(b"\n") + 1
+    loaded = await load(run().files | {SNAPSHOT: whole[:begin] + rows + whole[end:]})
+
+    assert loaded.catalogue is None
+    assert loaded.damaged
+
+
+async def test_a_chunk_of_keys_in_another_ones_place_is_noticed() -> None:
+    """As many keys as there should be, but half of them twice."""
+    writes = [orjson.dumps({"key": f"k{n}"}) for n in range(2 * CHUNK_LINES)]
+    header, first, _, end = encode_snapshot(1, written="", cut=None, writes=writes)
+    journal = run().files[FIRST].splitlines(keepends=True)[0]
+    loaded = await load({"snapshot-1.jsonl": header + first + first + end, FIRST: journal})
+
+    assert loaded.damaged
+    assert len(loaded.writes) == CHUNK_LINES
+
+
+async def test_leftovers_beside_a_whole_snapshot_do_not_matter() -> None:
+    """Killed before the old files were removed, whatever state those are in by now."""
+    folder = FaultyFolder(run().files)
+    store = SmallStore(folder)
+    await store.start()
+    await store.begin(store.catalogue)
+    leftovers = {name: data[:-20] for name, data in run().files.items()}
+    loaded = await load(leftovers | folder.contents())
+
+    assert (loaded.findings, loaded.damaged) == ((), False)
+    assert state(loaded.catalogue) == run().final
+    assert [record["key"] for record in loaded.writes] == run().keys
+
+
 async def test_a_file_under_another_ones_name_is_noticed() -> None:
     """Files name themselves, so a copy put back under a wrong name is no journal of this one."""
     for name, other in ((SNAPSHOT, FIRST), (FIRST, LAST), (LAST, FIRST)):
@@ -288,9 +337,14 @@ async def test_a_journal_of_another_catalogue_is_not_laid_over_an_older_snapshot
 
 
 async def test_a_record_that_checks_out_but_holds_no_change_is_damage() -> None:
-    """Written by a faulty program, not by a faulty disk: no start fails by it."""
-    record = orjson.dumps({"journal": 3, "number": 5, "change": {"cause": "odd"}})
-    loaded = await load(run().files | {LAST: run().files[LAST] + frame("record", record)})
+    """Written by a faulty program, not by a faulty disk: no start fails by it, and what comes
+    after it, in this journal and in the next, is not used."""
+    whole = lines(FIRST)
+    record = orjson.dumps({"journal": 2, "number": 3, "change": {"cause": "odd"}})
+    damaged = b"".join([*whole[:3], frame("record", record)])
+    loaded = await load(run().files | {FIRST: damaged})
 
     assert loaded.damaged
-    assert state(loaded.catalogue) == run().final
+    assert state(loaded.catalogue) in run().history
+    assert "record 3 holds no change" in loaded.findings[0]
+    assert LAST in loaded.findings[1]
