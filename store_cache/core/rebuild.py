@@ -8,7 +8,7 @@ keeper.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from store_cache.core.catalogue import Catalogue
@@ -16,7 +16,7 @@ from store_cache.core.change import Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind
 from store_cache.core.feed import CataloguePage, PageRequest
 from store_cache.core.position import Position
-from store_cache.core.product import Row
+from store_cache.core.product import Row, read_row
 from store_cache.core.rules import (
     Draft,
     Seen,
@@ -68,7 +68,6 @@ class Rebuild:
         self.copy.fill(())
         self.began_at = now
         self.pages = 0
-        self.deletions = 0
         self._held = held
         self._same_generation = same_generation
         self._grace_seconds = grace_seconds
@@ -76,8 +75,11 @@ class Rebuild:
         self._doubts: dict[str, str] = {}
         self._doubtful: dict[str, str] = {}
         self._limit = FIRST_LIMIT
-        self._tail: frozenset[str] = frozenset()
+        self._paged: set[str] = set()
+        self._deleted: set[str] = set()
         self._step_back = 1
+        self._apart_at: int | None = None
+        self._nothing_at: int | None = None
         self._fruitless = 0
 
     # -- pages -----------------------------------------------------------------------------
@@ -91,49 +93,65 @@ class Rebuild:
         Raises PagingBroken.
         """
         self.pages += 1
-        self._count_fruitless(page)
         by_offset = request.cursor is None and page.next_cursor is None and not page.is_whole
-        if by_offset and not self._joins(request, page):
-            return self._backwards(request)
+        ids = _ids_on(page)
+        joins = not by_offset or self._joins(request, ids)
+        is_new = joins and not self._paged.issuperset(ids)
+        self._count_fruitless(is_new)
+        if not joins:
+            return self._backwards(request, page)
         self._lay_rows(page)
         self._step_back = 1
-        self._tail = frozenset(row.product_id for row in page.rows)
+        self._paged.update(ids)
         if page.next_cursor is not None:
             return PageRequest(request.offset + len(page.rows), self._limit, page.next_cursor)
         if page.is_whole or request.cursor is not None:
             return None
-        return self._onwards(request, page)
+        return self._onwards(request, page, is_new)
 
-    def _count_fruitless(self, page: CataloguePage) -> None:
-        fresh = any(row.product_id not in self.copy.rows for row in page.rows)
-        self._fruitless = 0 if fresh else self._fruitless + 1
+    def _count_fruitless(self, is_new: bool) -> None:
+        self._fruitless = 0 if is_new else self._fruitless + 1
         if self._fruitless > FRUITLESS_PAGES:
             raise PagingBroken(
                 f"Central's catalogue pages bring nothing new after {self.pages} pages and "
                 f"{len(self.copy)} products, and do not end; check its paging"
             )
 
-    def _joins(self, request: PageRequest, page: CataloguePage) -> bool:
-        """Whether no product can lie unread between this page and the one before (F3)."""
-        if request.offset == 0 or not self._tail:
+    def _joins(self, request: PageRequest, ids: Set[str]) -> bool:
+        """Whether no product can lie unread between this page and those before (F3): it shows one
+        that they showed. Pages of a single product cannot overlap; there the order is believed."""
+        if request.offset == 0 or not self._paged or not self._paged.isdisjoint(ids):
             return True
-        return any(row.product_id in self._tail for row in page.rows)
+        return bool(ids) and request.offset == self._apart_at
 
-    def _backwards(self, request: PageRequest) -> PageRequest:
+    def _backwards(self, request: PageRequest, page: CataloguePage) -> PageRequest:
+        if not page.rows and not page.bad_rows:
+            self._nothing_at = request.offset
         offset = max(0, request.offset - self._step_back)
         self._step_back *= 2
         return PageRequest(offset, self._limit)
 
-    def _onwards(self, request: PageRequest, page: CataloguePage) -> PageRequest | None:
+    def _onwards(
+        self, request: PageRequest, page: CataloguePage, is_new: bool
+    ) -> PageRequest | None:
         size = len(page.rows) + len(page.bad_rows)
         end = request.offset + size
         more = page.has_more if page.has_more is not None else size > 0
         if page.total is not None:
             more = more or end < page.total
-        if not more or size == 0 or (page.has_more is None and size == 1 and request.offset):
+        if not more or size == 0 or (not is_new and self._is_last(request, page, end)):
             return None
         self._adapt_limit(size)
-        return PageRequest(max(end - 1, request.offset + 1 if size == 1 else 0), self._limit)
+        self._apart_at = end if size == 1 else None
+        return PageRequest(end if size == 1 else end - 1, self._limit)
+
+    def _is_last(self, request: PageRequest, page: CataloguePage, end: int) -> bool:
+        """Whether a page without a new product is the last one, whatever Central says of more: it
+        is just the overlap, or nothing was found behind it."""
+        if self._nothing_at is not None and end >= self._nothing_at:
+            return True
+        is_silent = page.has_more is None and page.total is None
+        return is_silent and request.offset > 0 and end == request.offset + 1
 
     def _adapt_limit(self, size: int) -> None:
         if self._limit == FIRST_LIMIT and size < MODEST_LIMIT:
@@ -179,7 +197,9 @@ class Rebuild:
         draft = Draft(self.copy, now=now, grace_seconds=self._grace_seconds)
         lay_events(draft, events)
         self.copy.make(draft.change("events", position=position))
-        self.deletions += sum(isinstance(e, Event) and e.kind is Kind.DELETED for e in events)
+        for event in events:
+            if isinstance(event, Event) and event.kind is Kind.DELETED:
+                self._deleted.add(event.product_id)
 
     def stand_at(self, position: Position) -> None:
         self.copy.position = position
@@ -194,9 +214,13 @@ class Rebuild:
         return doubted + lowered
 
     def _is_lower(self, product_id: str) -> bool:
+        """Whether the copy shows an older version than the catalogue in place; versions of another
+        generation count for nothing."""
         mine = self.copy.rows.get(product_id)
         held = self._held.get(product_id) if self._held is not None else None
-        return mine is not None and held is not None and version_of(mine) < version_of(held)
+        if mine is None or held is None or not self._same_generation:
+            return False
+        return version_of(mine) < version_of(held)
 
     def seen(self, product_id: str) -> Seen:
         return Seen.of(self.copy, product_id)
@@ -216,7 +240,7 @@ class Rebuild:
         self._doubtful[product_id] = problem
         held = self._held.get(product_id) if self._held is not None else None
         mine = self.copy.rows.get(product_id)
-        if held is not None and (mine is None or version_of(mine) < version_of(held)):
+        if held is not None and (mine is None or self._is_lower(product_id)):
             self.copy.fill([(product_id, held)])
         self.copy.owed[product_id] = Owed(Doubt.UNREADABLE, now, now, 1, problem)
 
@@ -235,9 +259,10 @@ class Rebuild:
         now: float,
     ) -> Catalogue:
         """Order the copy, and lay over it what the catalogue in place has learned since the run
-        began: answers to writes (F4), readings still owed, and marks of deletions."""
+        began: answers to writes (F4), readings done and owed, and what deletions left."""
         self.copy.index()
         draft = Draft(self.copy, now=now, grace_seconds=self._grace_seconds)
+        self._lay_what_is_ahead(draft)
         for answer in answers:
             if not lay_answer(draft, answer):
                 lay_answer_anyway(draft, answer)
@@ -248,13 +273,28 @@ class Rebuild:
             for product_id, mark in marks.items():
                 if product_id not in self.copy.rows:
                     self.copy.marks.setdefault(product_id, mark)
+            if self._held is not None:
+                self.copy.lives = self._held.lives | self.copy.lives
         return self.copy
+
+    def _lay_what_is_ahead(self, draft: Draft) -> None:
+        """A reader may have been shown what an answer or a reading said after the copy last
+        followed the feed: it is shown on, unless the product's life has changed in the copy."""
+        ahead = self._held.ahead if self._held is not None else {}
+        for product_id, entry in ahead.items():
+            body = draft.held(product_id)
+            if entry.since < self.began_at or product_id in self.copy.lives or body is None:
+                continue
+            if self._held is not None and self._is_lower(product_id):
+                draft.put(read_row(self._held.rows[product_id]))
+                draft.put_ahead(product_id, entry.version)
+                draft.owe(product_id, Doubt.CROSSED)
 
     def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:
         """Whether the copy may replace what is held (F5). `agreed_products`: how many an earlier
         reading found that was refused, and may be confirmed by this one within a hundredth."""
         held = 0 if self._held is None else len(self._held)
-        expected = max(0, held - self.deletions)
+        expected = held - self._explained()
         found = len(self.copy)
         agreed = agreed_products is not None and abs(found - agreed_products) * 100 <= found
         if accept or agreed or held == 0 or found * 100 >= expected * least_percent:
@@ -264,3 +304,14 @@ class Rebuild:
             f"SNAPSHOT_MIN_PERCENT={least_percent} allows; the old catalogue is served on. "
             "If Central is right, run a force-sync with ?accept=true"
         )
+
+    def _explained(self) -> int:
+        """How many products are missing because the feed says that they were deleted."""
+        rows = {} if self._held is None else self._held.rows
+        return sum(i in rows and i not in self.copy.rows for i in self._deleted)
+
+
+def _ids_on(page: CataloguePage) -> Set[str]:
+    ids = {row.product_id for row in page.rows}
+    ids.update(bad.product_id for bad in page.bad_rows if bad.product_id is not None)
+    return ids
