@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := store_cache central_stub tests
+CODE   := store_cache central_stub tests benchmarks
+DATA   ?= ../shared/data
 
 # Locks name versions and hashes, and no index: where packages come from is the machine's business.
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format lock upgrade audit clean
+.PHONY: help run test lint types unit format sales outages older campaigns bench lock upgrade audit clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,21 @@ unit: $(STAMP) ## the tests alone
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Campaigns need real data (DATA=folder) and minutes; they are no part of `make test`.
+sales: $(STAMP) ## real sales through a store that is killed ten times on the way
+	$(BIN)/python -m tests.campaigns.sales --data $(DATA)
+
+outages: $(STAMP) ## everything that can happen to Central, one after the other
+	$(BIN)/python -m tests.campaigns.outages --data $(DATA)
+
+older: $(STAMP) ## older Centrals, each imitated by switches
+	$(BIN)/python -m tests.campaigns.older --data $(DATA)
+
+campaigns: sales outages older ## all three
+
+bench: $(STAMP) ## measure beside peers, and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks.foundation
 
 lock: $(STAMP) ## write the lock files anew after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock

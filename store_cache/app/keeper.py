@@ -282,7 +282,7 @@ class Keeper:
         )
         if not verdict.accepted:
             return verdict
-        await self._end_fold()
+        await self.folded()
         async with self._order:
             copy = self._finished(rebuild, position)
             await self._begin_files(copy)
@@ -354,7 +354,8 @@ class Keeper:
         except OSError as problem:
             self._degrade(problem)
 
-    async def _end_fold(self) -> None:
+    async def folded(self) -> None:
+        """Wait for the fold under way, if there is one."""
         if self._fold is not None:
             await asyncio.gather(self._fold, return_exceptions=True)
 
@@ -374,7 +375,7 @@ class Keeper:
     async def _heal(self) -> None:
         while not self.disk.is_durable:
             await asyncio.sleep(HEAL_SECONDS)
-            await self._end_fold()
+            await self.folded()
             async with self._order:
                 if self.catalogue is None:  # perhaps the folder holds one, now that it is there
                     await self._load()

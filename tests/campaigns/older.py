@@ -128,8 +128,8 @@ async def run_all(data: Path, only: str) -> int:
         folder = Path(tempfile.mkdtemp(prefix="older-"))
         try:
             problems = await run(case, folder, catalogue)
-        except AssertionError as problem:
-            problems = [f"{case.name}: {problem}"]
+        except AssertionError as wrong:
+            problems = [f"{case.name}: {wrong}"]
         failed += bool(problems)
         for problem in problems[:10]:
             print(f"  NOT as it must be: {problem}; logs in {folder}", flush=True)

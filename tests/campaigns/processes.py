@@ -126,10 +126,12 @@ class Central(Program):
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
                     await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
                     continue
-                products = response.raise_for_status().json()["products"]
-                for row in products:
+                document = response.raise_for_status().json()
+                is_whole = isinstance(document, list)
+                rows = document if is_whole else document.get("products", document.get("items"))
+                for row in rows:
                     held[row["productId"]] = (row.get("available", 0), row["version"])
-                if not products:
+                if is_whole or not rows:
                     return held
 
 
