@@ -31,7 +31,7 @@ from store_cache.core.rules import (
     version_of,
 )
 from store_cache.core.writing import StockAnswer
-from store_cache.edges.archive import Archive
+from store_cache.edges.archive import Archive, JournalBroken
 from store_cache.edges.errors import CentralError
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Keeper:
         self._answers: list[StockAnswer] = []
         self._fold: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._is_loaded = False
 
     # -- start and stop --------------------------------------------------------------------
 
@@ -107,7 +108,9 @@ class Keeper:
         except OSError as problem:
             self._degrade(problem)
             return False
-        self.catalogue = loaded.catalogue
+        self._is_loaded = True
+        if self.catalogue is None:
+            self.catalogue = loaded.catalogue
         self.findings = loaded.findings
         self._keys.load(loaded.writes, self._now())
         for finding in loaded.findings:
@@ -282,7 +285,6 @@ class Keeper:
         )
         if not verdict.accepted:
             return verdict
-        await self.folded()
         async with self._order:
             copy = self._finished(rebuild, position)
             await self._begin_files(copy)
@@ -332,9 +334,9 @@ class Keeper:
                 self.owed_changed.set()
 
     async def _append(self, change: Change | None, write: bytes | None) -> None:
-        if not self.disk.is_durable or (change is None and write is None):
+        if change is None and write is None:
             return
-        try:
+        try:  # also while the disk fails: only the archive knows when new files have begun
             await self._archive.append(change=change, write=write)
         except OSError as problem:
             self._degrade(problem)
@@ -351,8 +353,10 @@ class Keeper:
     async def _fold_now(self, catalogue: Catalogue) -> None:
         try:
             await self._archive.fold(catalogue, self._keys.encoded)
-        except OSError as problem:
+        except JournalBroken as problem:
             self._degrade(problem)
+        except OSError as problem:  # the journal goes on as it was, and grows until the next try
+            log.warning("files: folding the journal failed, it is tried again: %s", problem)
 
     async def folded(self) -> None:
         """Wait for the fold under way, if there is one."""
@@ -375,9 +379,8 @@ class Keeper:
     async def _heal(self) -> None:
         while not self.disk.is_durable:
             await asyncio.sleep(HEAL_SECONDS)
-            await self.folded()
             async with self._order:
-                if self.catalogue is None:  # perhaps the folder holds one, now that it is there
+                if not self._is_loaded:  # what the folder holds counts, now that it is there
                     await self._load()
                 await self._begin_files(self.catalogue)
 

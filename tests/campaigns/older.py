@@ -91,6 +91,7 @@ async def run(case: Older, folder: Path, catalogue: list[dict[str, object]]) -> 
             first_sync = time.monotonic() - began
             async with reading(store, ids) as reads:
                 await asyncio.sleep(SELLING_SECONDS)
+        await central.admin("PUT", "/v1/admin/switches", {"pageShape": "products"})
         took = await until_equal(store, central, EQUAL_SECONDS)
         status = await store.status()
     finally:

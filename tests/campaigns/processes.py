@@ -126,12 +126,10 @@ class Central(Program):
                 if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
                     await asyncio.sleep(float(response.headers.get("Retry-After", 1)))
                     continue
-                document = response.raise_for_status().json()
-                is_whole = isinstance(document, list)
-                rows = document if is_whole else document.get("products", document.get("items"))
-                for row in rows:
+                products = response.raise_for_status().json()["products"]
+                for row in products:
                     held[row["productId"]] = (row.get("available", 0), row["version"])
-                if is_whole or not rows:
+                if not products:
                     return held
 
 
