@@ -163,11 +163,11 @@ def decode_change(value: dict[str, Any]) -> Change:
         cause=value["cause"],
         sequence=value["sequence"],
         position=None if position is None else Position.from_json(position),
-        rows={key: _body(item) for key, item in value["rows"].items()},
+        rows={key: _body(item) for key, item in _mapping(value["rows"]).items()},
         marks=_entries(value.get("marks"), Mark),
         ahead=_entries(value.get("ahead"), Ahead),
         owed=_entries(value.get("owed"), Owed),
-        lives=value.get("lives") or {},
+        lives={key: float(at) for key, at in _mapping(value.get("lives")).items()},
         in_step_at=value.get("inStepAt"),
     )
 
@@ -178,5 +178,12 @@ def _body(item: dict[str, Any] | None) -> bytes | None:
     return orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)[:-1]
 
 
-def _entries(value: dict[str, Any] | None, kind: Any) -> dict[str, Any]:
-    return {key: item and kind.from_json(item) for key, item in (value or {}).items()}
+def _entries(value: object, kind: Any) -> dict[str, Any]:
+    items = _mapping(value).items()
+    return {key: None if item is None else kind.from_json(item) for key, item in items}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict | None):
+        raise TypeError(f"an object was expected, not {type(value).__name__}")
+    return value or {}

@@ -99,7 +99,7 @@ def _event(value: dict[str, Any], offset: int) -> Event:
     row = None
     if kind is not Kind.DELETED:
         row = read_product(value.get("data"), product_id=product_id, version=version)
-        version = _agreed(version, row.version)
+        version = row.version
     return Event(offset, kind, product_id, version or 0, row, fingerprint(value), _write(value))
 
 
@@ -110,12 +110,6 @@ def _version(value: dict[str, Any]) -> int | None:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise UnreadableProduct(f"version must be a whole number from 1, not {str(version)[:40]!r}")
     return version
-
-
-def _agreed(envelope: int | None, row: int) -> int:
-    if envelope is not None and envelope != row:
-        raise UnreadableProduct(f"version is {envelope} in the event and {row} in its data")
-    return row
 
 
 def _write(value: dict[str, Any]) -> WriteName | None:

@@ -61,6 +61,8 @@ def read_product(
     if not held_id:
         raise UnreadableProduct("productId is empty")
     held_version = _whole(value, "version", version, at_least=1)
+    if version is not None and held_version != version:
+        raise UnreadableProduct(f"version is {held_version} where {version} was expected")
     available = _whole(value, "available", 0, at_least=0)
     ordered = _ordered(value, held_id, held_version, available)
     return Row(held_id, held_version, available, encode_exactly(ordered))
