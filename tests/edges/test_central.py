@@ -345,7 +345,8 @@ async def test_key_that_central_echoes_is_in_no_message(status: int) -> None:
 
 async def test_key_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
     """T4: not in the libraries' own, at any level, either."""
-    caplog.set_level(logging.DEBUG)
+    for library in ("", "httpx", "httpcore"):  # the program itself keeps them quieter
+        caplog.set_level(logging.DEBUG, logger=library)
     async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
         central = connect(base_url=base_url)
         await poll(central)
