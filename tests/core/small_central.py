@@ -53,6 +53,7 @@ class SmallCentral:
     holds: bool = True
     echoes: bool = False
     says_gone: bool = True
+    feed_fails: bool = False
     fault: Callable[[], ExchangeFailed | None] = lambda: None
 
     def publish(self, count: int = 1) -> None:
@@ -70,6 +71,8 @@ class SmallCentral:
         return PageTaken(following, head if self.says_head else None, self.generation)
 
     def events(self, asked: FetchEvents) -> EventPage | ExchangeFailed:
+        if self.feed_fails:
+            return ExchangeFailed(Failure.BROKEN, "500")
         if asked.offset < self.first and self.says_gone:
             return ExchangeFailed(Failure.GONE, f"the log begins at {self.first}")
         begin = max(asked.offset, self.first)
