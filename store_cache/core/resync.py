@@ -41,7 +41,7 @@ from store_cache.core.line import (
     reached,
     spaced,
 )
-from store_cache.core.position import Position, next_local_generation
+from store_cache.core.position import Position, succeeding_generation
 from store_cache.core.states import (
     COUNTED,
     FAILURES_TO_FALL_BACK,
@@ -95,6 +95,10 @@ FOLLOW_SECONDS = 1.0
 HEAD_SLACK = 20
 """How many events before the head the copy is followed from: what two writers may publish out of
 order, and an event to take the fingerprint from."""
+
+FLAWED_GRACE_SECONDS = 0.25
+"""The grace of a hole where another run has to follow anyway: twice the longest that an event was
+seen late. A feed with a hole every two seconds would keep the copy from ever being put in place."""
 
 LIVE_BACKLOG = 5000
 """Up to so many events behind the head, the catalogue in place is fed alongside the copy."""
@@ -297,12 +301,11 @@ def _stand(state: State, run: Run, offset: int) -> Position:
 
 
 def _generation(state: State, run: Run) -> str:
-    if run.generation is not None:
-        return run.generation
-    held = state.position.generation if state.position is not None else None
-    if held is not None and run.same_generation and not run.restarts:
-        return held
-    return next_local_generation(held)
+    position = state.position
+    if position is None or not run.same_generation:
+        held = position.generation if position is not None else None
+        return succeeding_generation(held, run.generation)
+    return position.generation if run.generation in (None, position.named) else run.generation
 
 
 def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -> Next:
@@ -371,7 +374,10 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     if not ahead and not behind:
         return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
     gap, asked_at = run.feed.gap or Gap(now), now if run.polled_at is None else run.polled_at
-    if asked_at - gap.since < state.pace.grace_seconds:
+    grace_seconds = state.pace.grace_seconds
+    if run.flaw:
+        grace_seconds = min(grace_seconds, FLAWED_GRACE_SECONDS)
+    if asked_at - gap.since < grace_seconds:
         feed = replace(run.feed, gap=Gap(gap.since, gap.tries + 1), unchecked=behind)
         return _do(state, replace(run, feed=feed, kept_more=True), Doing.RESTING, gap_rest(gap))
     if ahead and run.is_open and not begins_at_one(follow, run.feed.early, page):
