@@ -60,8 +60,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
 def _feed_line(status: dict[str, Any]) -> str:
     head = "unknown" if status["centralHeadOffset"] is None else status["centralHeadOffset"]
     offset = status["eventSync"]["lastEventOffset"]
-    generation = status["generation"] or "not named by Central"
-    return f"feed            offset {offset}, Central's head {head}, generation {generation}"
+    return f"feed            {status['generation']}, offset {offset}, Central's head {head}"
 
 
 def _run_line(run: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Status:
         age_seconds = self.age_seconds()
         return Freshness(
             last_offset=position.last_offset if position is not None else 0,
-            generation=position.named if position is not None else None,
+            generation=position.label if position is not None else None,
             age_seconds=age_seconds,
             is_stale=age_seconds > self._stale_after_seconds,
             is_durable=self._keeper.disk.is_durable,

@@ -110,7 +110,7 @@ def compare(position: Position, page: EventPage) -> Match:
 
 
 def generation_changed(position: Position, named: str | None) -> bool:
-    return named is not None and not position.is_local and named != position.generation
+    return named is not None and not position.is_local and named != position.named
 
 
 def checked(state: State, page: EventPage, asked_at: float, now: float) -> Next:

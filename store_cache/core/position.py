@@ -37,7 +37,13 @@ class Position:
     @property
     def named(self) -> str | None:
         """The generation as Central names it; None where it names none."""
-        return None if self.is_local else self.generation
+        return None if self.is_local else self.generation.partition(" ")[0]
+
+    @property
+    def label(self) -> str:
+        """The generation as answers show it, one token: a till sees that Central was replaced,
+        also where Central itself does not say so (promise 2)."""
+        return self.generation.replace(" ", "~")
 
     def renamed(self, generation: str) -> Position:
         return replace(self, generation=generation)
@@ -54,9 +60,20 @@ class Position:
         return cls(str(value["generation"]), int(value["offset"]), value["fingerprint"])
 
 
+def succeeding_generation(held: str | None, named: str | None) -> str:
+    """The generation of the feed that replaced `held`, which Central calls `named`, or None.
+
+    It differs from `held` with every sign of a replaced Central, so that offsets of the old feed
+    are worth nothing (P1): a Central restored from a backup keeps its name, and gets a number.
+    """
+    if named is None:
+        return next_local_generation(held)
+    before, _, number = (held or "").partition(" ")
+    return named if before != named else f"{named} {int(number or 1) + 1}"
+
+
 def next_local_generation(held: str | None) -> str:
-    """The store's own name for the feed after `held`: it changes with every sign of a replaced
-    Central, so that offsets of the old feed are worth nothing (P1)."""
+    """The store's own name for the feed after `held`, where Central names none."""
     if held is None or not held.startswith(LOCAL_PREFIX):
         return f"{LOCAL_PREFIX}1"
     return f"{LOCAL_PREFIX}{int(held.removeprefix(LOCAL_PREFIX)) + 1}"

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.core.position import Position, next_local_generation
+from store_cache.core.position import (
+    Position,
+    next_local_generation,
+    succeeding_generation,
+)
 
 
 @pytest.mark.parametrize("fingerprint", [None, "6f1a"])
@@ -57,3 +61,26 @@ def test_a_replaced_feed_without_a_name_gets_another_one(held: str | None, follo
 def test_a_feed_that_names_itself_later_keeps_its_place() -> None:
     """[P1] Renaming moves neither offset nor fingerprint."""
     assert Position("g1", 7, "f") == Position("local 1", 7, "f").renamed("g1")
+
+
+@pytest.mark.parametrize(
+    ("held", "named", "following", "label"),
+    [
+        (None, "g1", "g1", "g1"),
+        ("g1", "g2", "g2", "g2"),
+        ("g1", "g1", "g1 2", "g1~2"),
+        ("g1 2", "g1", "g1 3", "g1~3"),
+        ("local 4", "g1", "g1", "g1"),
+        ("local 4", None, "local 5", "local~5"),
+        ("g1 2", None, "local 1", "local~1"),
+    ],
+)
+def test_a_replaced_central_is_seen_also_under_its_old_name(
+    held: str | None, named: str | None, following: str, label: str
+) -> None:
+    """[P1] A Central restored under its old name has another generation for the store, which
+    answers show; what Central calls it is still known."""
+    found = succeeding_generation(held, named)
+
+    assert (following, label) == (found, Position(found, 1).label)
+    assert named == Position(found, 1).named
