@@ -6,7 +6,6 @@ Refuses to know: the stores.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from central_stub.ledger import Ledger, Update
 from central_stub.server import Running
 from central_stub.settings import Settings
 from central_stub.switches import Switches
+from tests.scenarios.clock import Clock
 
 Row = dict[str, Any]
 
@@ -33,8 +33,9 @@ def product(number: int, **attributes: Any) -> Row:
 class Central:
     """`switches` are those that it starts with; a restart has them again."""
 
-    def __init__(self, folder: Path, switches: Switches, port: int = 0) -> None:
+    def __init__(self, folder: Path, switches: Switches, clock: Clock, port: int = 0) -> None:
         self.switches = switches
+        self._clock = clock
         self._folder = folder
         self._running = self._made(port)
         self._http = httpx.AsyncClient(headers=ADMIN, trust_env=False, timeout=10.0)
@@ -42,7 +43,7 @@ class Central:
 
     def _made(self, port: int) -> Running:
         settings = Settings(_env_file=None, port=port, data_dir=self._folder)
-        return Running(settings, self.switches, seed=7)
+        return Running(settings, self.switches, seed=7, clock=self._clock.now)
 
     # -- its life --------------------------------------------------------------------------
 
@@ -69,7 +70,7 @@ class Central:
         """Stop, and give the same ledger at another address that no store knows; then start
         again at the old one: what happened meanwhile happened at once."""
         await self.stop()
-        hidden = Central(self._folder, switches or self.switches)
+        hidden = Central(self._folder, switches or self.switches, self._clock)
         await hidden.start()
         try:
             yield hidden
@@ -117,7 +118,7 @@ class Central:
         self._sales += 1
         key = f"elsewhere-{id(self)}-{self._sales}"
         update = Update(product_id, delta, row["version"], key, "elsewhere")
-        assert self.ledger.update(update, time.time())["applied"]
+        assert self.ledger.update(update, self._clock.now())["applied"]
         await self._admin("GET", "switches")  # whoever waits for news is told after an answer
 
     # -- what can be done to it ------------------------------------------------------------

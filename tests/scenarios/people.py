@@ -15,10 +15,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import httpx
-
 from tests.scenarios.chain import Central
-from tests.scenarios.shop import INVENTORY, Store
+from tests.scenarios.shop import INVENTORY, Answer, Store
 
 SLOW_SECONDS = 0.8
 """Whoever waits for Central here waits a second and more; the machine may be busy, too."""
@@ -37,14 +35,14 @@ class Reads:
     _last: dict[str, int] = field(default_factory=dict)
     _generation: str | None = None
 
-    def note(self, response: httpx.Response, seconds: float) -> None:
+    def note(self, response: Answer, seconds: float) -> None:
         self.answered += 1
         self.slowest_seconds = max(self.slowest_seconds, seconds)
-        if not response.is_success:
-            self.failed.append(f"{response.status_code} {response.text}")
+        if response.status != 200:
+            self.failed.append(f"{response.status} {response.body!r}")
             return
         generation = response.headers.get("X-Cache-Generation")
-        seen = {row["productId"]: row["version"] for row in response.json()["products"]}
+        seen = {row["productId"]: row["version"] for row in response.json["products"]}
         same = generation == self._generation
         back = any(version < self._last.get(i, 0) for i, version in seen.items())
         self.steps_back += same and back
@@ -73,7 +71,7 @@ async def reading(store: Store) -> AsyncIterator[Reads]:
 async def _read(store: Store, reads: Reads) -> None:
     while True:
         began = time.monotonic()
-        response = await store.call("GET", INVENTORY, params={"limit": 200})
+        response = await store.call("GET", INVENTORY, params={"limit": "200"})
         reads.note(response, time.monotonic() - began)
         await asyncio.sleep(0.02)
 
@@ -97,27 +95,32 @@ class Till:
             assert row is not None
             key = f"{self._name}-{next(self._keys)}"
             response = await self._settled(product_id, delta, row["version"], key)
-            if response.status_code == 200:
+            if response.status == 200:
                 self.applied[product_id] += delta
                 return
-            assert response.json().get("errorType") == "version_conflict", response.text
+            assert response.json.get("errorType") == "version_conflict", response.body
             self.conflicts += 1
 
-    async def _settled(self, product_id: str, delta: int, version: int, key: str) -> httpx.Response:
+    async def _settled(self, product_id: str, delta: int, version: int, key: str) -> Answer:
         while True:
             response = await self._store.update(product_id, delta, version, key)
-            if response.status_code not in UNSETTLED:
+            if response.status not in UNSETTLED:
                 return response
             self.repeats += 1
             await asyncio.sleep(min(float(response.headers.get("Retry-After", "0.1")), 5.0))
 
 
 async def trade(
-    store: Store, central: Central, product_ids: Sequence[str], *, sales: int = 12, tills: int = 3
+    store: Store,
+    central: Central,
+    product_ids: Sequence[str],
+    *,
+    sales: int = 4,
 ) -> Counter[str]:
-    """Tills and another shop sell the same products at once; what they sold, by product."""
+    """Three tills and another shop sell the same products at once, each so often; what they
+    sold, by product."""
     sold: Counter[str] = Counter()
-    people = [Till(store, f"till-{number}") for number in range(tills)]
+    people = [Till(store, f"till-{number}") for number in range(3)]
     async with asyncio.TaskGroup() as group:
         for number, till in enumerate(people):
             group.create_task(_sell_some(till, random.Random(number), product_ids, sales))

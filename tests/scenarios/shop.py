@@ -10,15 +10,18 @@ import asyncio
 import inspect
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-import httpx
+import aiohttp
+import orjson
+from multidict import CIMultiDictProxy
+from yarl import URL
 
 from central_stub.switches import Switches
 from store_cache.app import build
@@ -37,6 +40,11 @@ STOP_SECONDS = 1.0
 HELD_SECONDS = 6.0
 """A full sync has held after five seconds: the next one may then run at once (F6)."""
 
+HURRY_SECONDS = 0.1
+T = TypeVar("T")
+PATIENCE = aiohttp.ClientTimeout(total=600.0)
+"""Of the loop's clock, which may jump; what hangs is ended by the test's own limit."""
+
 Condition = Callable[[], bool | Awaitable[bool]]
 
 
@@ -53,6 +61,22 @@ async def _holds(condition: Condition) -> bool:
     return await held if inspect.isawaitable(held) else held
 
 
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of an error."""
+        return str(self.json["error"]["code"])
+
+
 class Store:
     """One store; `settings` are those that differ from a quick one's."""
 
@@ -61,7 +85,7 @@ class Store:
         self.folder: Folder | None = None
         self._clock = clock
         self._settings: dict[str, Any] = {"central_api_url": central_url} | settings
-        self._http = httpx.AsyncClient(headers=KEYS, trust_env=False, timeout=30.0)
+        self._http = aiohttp.ClientSession(headers=KEYS, timeout=PATIENCE)
         self._life = AsyncExitStack()
         self._parts: build.Store | None = None
         self._server: Running | None = None
@@ -103,7 +127,7 @@ class Store:
 
     async def close(self) -> None:
         await self.stop()
-        await self._http.aclose()
+        await self._http.close()
 
     @property
     def parts(self) -> build.Store:
@@ -112,40 +136,40 @@ class Store:
 
     # -- calls of tills and of people ------------------------------------------------------
 
-    async def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def call(self, method: str, path: str, **options: Any) -> Answer:
         assert self._server is not None
-        url = f"http://127.0.0.1:{self._server.port}{path}"
-        return await self._http.request(method, url, **options)
+        url = URL(f"http://127.0.0.1:{self._server.port}{path}", encoded=True)
+        async with self._http.request(method, url, **options) as response:
+            return Answer(response.status, response.headers, await response.read())
 
-    async def get(self, product_id: str, **headers: str) -> httpx.Response:
+    async def get(self, product_id: str, **headers: str) -> Answer:
         return await self.call("GET", path_of(product_id), headers=headers)
 
     async def row(self, product_id: str) -> Row | None:
         response = await self.get(product_id)
-        return None if response.status_code == 404 else dict(checked(response))
+        return None if response.status == 404 else dict(checked(response))
 
     async def rows(self) -> dict[str, Row]:
         """Everything, walked page by page."""
         held: dict[str, Row] = {}
-        place: dict[str, Any] = {}
+        place: dict[str, str] = {}
         while True:
-            params = {"limit": 200} | place
-            page = checked(await self.call("GET", INVENTORY, params=params))
+            page = checked(await self.call("GET", INVENTORY, params={"limit": "200"} | place))
             held |= {row["productId"]: row for row in page["products"]}
             if not page["pagination"]["hasMore"]:
                 return held
             place = {"after": page["products"][-1]["productId"]}
 
-    async def update(self, product_id: str, delta: int, version: int, key: str) -> httpx.Response:
+    async def update(self, product_id: str, delta: int, version: int, key: str) -> Answer:
         body = {"productId": product_id, "delta": delta, "version": version, "idempotencyKey": key}
         return await self.call("POST", f"{INVENTORY}/updates", json=body)
 
-    async def adjust(self, product_id: str, delta: int, key: str) -> httpx.Response:
+    async def adjust(self, product_id: str, delta: int, key: str) -> Answer:
         path = f"{path_of(product_id)}/inventory"
         headers = {"Idempotency-Key": key}
         return await self.call("PATCH", path, json={"quantityChange": delta}, headers=headers)
 
-    async def force(self, **params: str) -> httpx.Response:
+    async def force(self, **params: str) -> Answer:
         return await self.call("POST", "/v1/store/sync/force", params=params)
 
     async def status(self) -> dict[str, Any]:
@@ -178,6 +202,13 @@ class Shop:
     async def passes(self, seconds: float) -> None:
         """Let time pass, much faster than it does."""
         await self.clock.passes(seconds, self.store.health)
+
+    async def hurried(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives, done while time flies: whoever waits does not wait long."""
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await self.passes(HURRY_SECONDS)
+        return task.result()
 
     async def is_in_step(self) -> bool:
         expected = essence(self.central.rows())
@@ -218,11 +249,12 @@ async def a_shop(
     """A Central that holds `products`, and a store for each id, which has its first sync behind
     it. Everything stops when the block ends."""
     async with AsyncExitStack() as life:
-        central = Central(folder / "central", switches or Switches())
+        clock = Clock()
+        central = Central(folder / "central", switches or Switches(), clock)
         life.push_async_callback(central.close)
         await central.start()
         await central.create(*products)
-        shop = Shop(Clock(), central, [])
+        shop = Shop(clock, central, [])
         for store_id in store_ids:
             data_dir = folder / store_id
             store = Store(shop.clock, central.url, data_dir, store_id=store_id, **settings)
@@ -271,9 +303,9 @@ def path_of(product_id: str) -> str:
     return f"{INVENTORY}/{quote(product_id, safe='')}"
 
 
-def checked(response: httpx.Response) -> Any:
-    assert response.is_success, (response.status_code, response.text)
-    return response.json()
+def checked(response: Answer) -> Any:
+    assert response.status < 300, (response.status, response.body)
+    return response.json
 
 
 def essence(rows: dict[str, Row]) -> dict[str, Row]:

@@ -19,7 +19,7 @@ async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
         await shop.until_in_step()
 
         assert ["first start"] == await shop.store.reasons()
-        assert 404 == (await shop.store.get("P-002")).status_code
+        assert 404 == (await shop.store.get("P-002")).status
 
 
 async def test_a_write_is_read_back_at_once(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ async def test_a_restart_with_central_down_serves_from_disk(tmp_path: Path) -> N
 
             assert shown == await shop.store.rows()
             assert "cached" == await shop.store.state()
-            assert 503 == (await shop.store.update("P-001", -1, 2, "order-1")).status_code
+            assert 503 == (await shop.store.update("P-001", -1, 2, "order-1")).status
         await shop.until_live()
 
         assert [] == await shop.store.reasons()
@@ -103,6 +103,6 @@ async def test_a_kill_in_the_middle_of_sales_loses_and_doubles_none(tmp_path: Pa
 
 async def _repeated(store: Store, product_id: str, key: str) -> None:
     async def is_applied() -> bool:
-        return (await store.adjust(product_id, -1, key)).status_code == 200
+        return (await store.adjust(product_id, -1, key)).status == 200
 
     await until(is_applied)
