@@ -155,7 +155,7 @@ async def judge(outage: Outage, shop: Shop) -> list[str]:
     ids = [str(row["productId"]) for row in shop.catalogue]
     async with reading(shop.store, ids) as reads:
         async with selling(shop.store, shop.central, ids) as sales:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(4.0)  # a full sync has held once nothing was lost for a while
             before = len((await shop.store.status())["fullSyncs"])
             await outage.happens(shop)
             returned = time.monotonic()
