@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
 from store_cache.app.keeper import Keeper
@@ -48,7 +47,7 @@ from store_cache.core.states import (
     State,
     want,
 )
-from store_cache.core.sync import advance, begin
+from store_cache.core.sync import advance, begin, begin_again
 from store_cache.edges.errors import (
     Broken,
     CentralError,
@@ -160,8 +159,8 @@ class Driver:
 
     async def run(self) -> None:
         """Advance for ever. Called again after a defect, it begins afresh from the position."""
-        fresh = begin(self.state.pace, self._keeper.position)
-        self.state = replace(fresh, runs=self.state.runs, runs_begun=self.state.runs_begun)
+        now = asyncio.get_running_loop().time()
+        self.state = begin_again(self.state, self._keeper.position, now)
         outcome: Outcome = Interrupted()
         while True:
             in_step_at = self.state.in_step_at

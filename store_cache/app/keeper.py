@@ -57,6 +57,15 @@ class Disk:
         return not self.problem
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """How large the files are, and why old ones could not be removed, if so."""
+
+    snapshot_bytes: int
+    journal_bytes: int
+    sweep_problem: str
+
+
 class Keeper:
     """Holds the catalogue that readers see, and changes it.
 
@@ -125,6 +134,11 @@ class Keeper:
                 await asyncio.gather(task, return_exceptions=True)
         async with self._order:
             await self._archive.close()
+
+    @property
+    def files(self) -> Files:
+        archive = self._archive
+        return Files(archive.snapshot_bytes, archive.journal_bytes, archive.sweep_problem or "")
 
     # -- reads that decisions need ---------------------------------------------------------
 

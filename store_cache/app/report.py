@@ -25,7 +25,8 @@ def print_status(client: StoreClient, *, as_json: bool) -> int:
         print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
     else:
         print("\n".join(status_lines(status)))
-    return 0 if status["state"]["name"] in IN_STEP else 1
+    is_in_step = status["state"]["name"] in IN_STEP and status["lastSyncTime"] is not None
+    return 0 if is_in_step else 1
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:

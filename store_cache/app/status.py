@@ -239,7 +239,7 @@ class Status:
         }
 
     def _disk(self) -> dict[str, Any]:
-        disk = self._keeper.disk
+        disk, files = self._keeper.disk, self._keeper.files
         return {
             "durable": disk.is_durable,
             "problem": disk.problem,
@@ -248,6 +248,9 @@ class Status:
             if disk.is_durable
             else "What is shown now is lost if the store restarts (promises 2 and 7)",
             "findings": list(self._keeper.findings),
+            "snapshotSize": megabytes(files.snapshot_bytes),
+            "journalSize": megabytes(files.journal_bytes),
+            "sweepProblem": files.sweep_problem,
         }
 
     def cache_stats(self) -> dict[str, Any]:

@@ -553,6 +553,15 @@ def _want_again(state: State, run: Run) -> State:
     return state
 
 
+def give_up(state: State, now: float) -> State:
+    """End a full sync that a defect of the store has stopped."""
+    if not isinstance(state.phase, Running):
+        return state
+    run = state.phase.run
+    state = _recorded(state, run, now, problem="stopped by a defect of the store; see its log")
+    return replace(_want_again(state, run), spacing=spaced(state.spacing, now, None))
+
+
 def _broken(state: State, run: Run, problem: str, now: float) -> Next:
     """Central answers, but the run makes no sense: the next one is spaced."""
     state = _recorded(state, run, now, problem=problem)

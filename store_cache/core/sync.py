@@ -26,7 +26,7 @@ from dataclasses import replace
 from store_cache.core.following import arrived, ask, checked, kept, lose, poll, skip_check
 from store_cache.core.line import failed, reached
 from store_cache.core.position import Position
-from store_cache.core.resync import advance_run, begin_run
+from store_cache.core.resync import advance_run, begin_run, give_up
 from store_cache.core.states import (
     FALLBACK_TIMER,
     Beginning,
@@ -63,6 +63,21 @@ def begin(pace: Pace, position: Position | None) -> State:
     """The state at start; `position` as it was found on disk. End it with `Interrupted`."""
     state = State(pace, position=position, feed=Feed(unchecked=True))
     return state if position is not None else want(state, "first start")
+
+
+def begin_again(state: State, position: Position | None, now: float) -> State:
+    """The state after a defect of the store: what was learned and wanted stays, what was under way
+    is begun afresh. End it with `Interrupted`."""
+    state = give_up(state, now)
+    if position is None and state.wanted is None:
+        state = want(state, "first start")
+    return replace(
+        state,
+        phase=Beginning(),
+        position=position,
+        feed=Feed(unchecked=True),
+        poll_began_at=None,
+    )
 
 
 def advance(state: State, outcome: Outcome, now: float) -> tuple[State, Command]:

@@ -19,6 +19,7 @@ from store_cache.edges.http.cors import Cors
 from store_cache.edges.http.errors import (
     STATUS,
     ApiError,
+    CacheNotReady,
     Forbidden,
     InternalError,
     MethodNotAllowed,
@@ -36,6 +37,8 @@ SLOW_SECONDS = 1.0
 _READS = frozenset({"GET", "HEAD"})
 
 log = logging.getLogger(__name__)
+
+READINESS = "/ready"
 
 _CALLER = web.RequestKey("caller", Caller)
 
@@ -113,7 +116,9 @@ def _log(request: web.Request, status: int, seconds: float) -> None:
     """Failed and slow requests, writes and admin calls; reads only where somebody debugs."""
     if status == STATUS[InternalError.code]:
         return  # logged already, with its cause
-    if status >= 500 or seconds > SLOW_SECONDS:
+    if request.path == READINESS and status == STATUS[CacheNotReady.code]:
+        level = logging.DEBUG  # what a probe is answered until there is a catalogue
+    elif status >= 500 or seconds > SLOW_SECONDS:
         level = logging.WARNING
     elif request.method in _READS:
         level = logging.DEBUG

@@ -10,6 +10,7 @@ from aiohttp import web
 from store_cache.core.writing import Answer
 from store_cache.edges.http.answers import json_answer
 from store_cache.edges.http.bodies import read_json
+from store_cache.edges.http.errors import CacheNotReady
 from store_cache.edges.http.models import (
     IDEMPOTENCY_HEADER,
     read_adjustment,
@@ -59,6 +60,8 @@ class Writes:
         keys = request.headers.getall(IDEMPOTENCY_HEADER, [])
         value = await read_json(request, deadline_seconds=self._body_seconds)
         adjustment = read_adjustment(value, product_id=product_id, keys=keys)
+        if not self._service.is_ready:
+            raise CacheNotReady.yet()  # there is no version to fill in, of any product
         return _told(await self._service.adjust(adjustment))
 
 

@@ -273,3 +273,13 @@ async def test_health_and_readiness(store: Store) -> None:
     assert [200, 200, 200, 503] == [reply.status for reply in before + after]
     assert ("healthy", "degraded") == (before[0].json["status"], after[0].json["status"])
     assert ({"status": "ready"}, "cache_not_ready") == (before[1].json, after[1].code)
+
+
+async def test_a_probe_that_is_told_to_wait_is_no_warning(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """/ready says 503 until there is a catalogue; a log full of that would hide real trouble."""
+    store.shop.catalogue = None
+    caplog.set_level(logging.INFO, LOGGER)
+
+    assert [] == await _logged(store, caplog, "GET", "/ready")

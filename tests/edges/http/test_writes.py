@@ -169,3 +169,16 @@ async def test_a_till_that_hangs_up_does_not_cancel_its_write(store: Store) -> N
 
     assert isinstance(waiting.exception(), Exception)
     assert 8 == read.json["available"]
+
+
+async def test_an_adjustment_needs_a_catalogue(store: Store) -> None:
+    """Without one there is no version to fill in: 503 `cache_not_ready`, not a 404."""
+    store.shop.catalogue = None
+    reply = await store.post(
+        "/v1/store/inventory/PROD-001/inventory",
+        {"quantityChange": -1},
+        method="PATCH",
+        headers=TILL | {"Idempotency-Key": "order-1"},
+    )
+
+    assert (503, "cache_not_ready") == (reply.status, reply.code)
