@@ -73,9 +73,9 @@ def poll(state: State, now: float) -> Next:
 
 
 def _wait(state: State, now: float) -> int:
-    """How long Central may hold the poll: not at all while something is missing or unproven, and
-    not a second beyond the moment at which a full sync is due."""
-    if state.feed.gap is not None or state.line.failures:
+    """How long Central may hold the poll: not at all while something is missing, or before it is
+    known again that nothing is; and not a second beyond when a full sync is due."""
+    if state.feed.gap is not None or not state.is_proven:
         return 0
     if not state.pace.continuous and state.poll_began_at is not None:
         return 0
@@ -222,7 +222,7 @@ def kept(state: State, keeping: Keeping, now: float) -> Next:
 
 
 def _mark_in_step(state: State, now: float) -> State:
-    return replace(state, in_step_at=now, returned=False)
+    return replace(state, in_step_at=now, is_proven=True, returned=False)
 
 
 def _in_step(state: State, polling: Polling, held_seconds: float, now: float) -> Next:

@@ -55,7 +55,7 @@ def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
     since = now if line.since is None else line.since
     line = Line(failures, refusals, outcome.failure, outcome.problem, since, due)
     feed = replace(state.feed, unchecked=True, gap=None)
-    return replace(state, line=line, feed=feed, poll_began_at=None)
+    return replace(state, line=line, feed=feed, is_proven=False, poll_began_at=None)
 
 
 def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:

@@ -412,7 +412,7 @@ def _events_kept(state: State, run: Run, now: float) -> Next:
 
 def _caught_up(state: State, run: Run, now: float) -> Next:
     """The copy stands at the feed's end, for now."""
-    run = replace(run, feed=Feed(early=run.feed.early))
+    run = replace(run, feed=Feed())
     if run.in_catalogue:
         state = replace(state, in_step_at=now)
     if run.step is not Step.CATCHING_UP:
@@ -579,10 +579,11 @@ def _placed(state: State, run: Run, products: int, now: float) -> Next:
         position=run.follow,
         lost="",
         line=Line(),
-        feed=Feed(early=run.feed.early),
+        feed=Feed(),
         spacing=_spacing_after(state, run, now),
         shrunk=None,
         in_step_at=run.began_at if run.feedless else now,
+        is_proven=not run.feedless,
     )
     if run.flaw:
         state = want(state, run.flaw)

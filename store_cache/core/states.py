@@ -369,7 +369,8 @@ Phase = Beginning | Resting | Checking | Polling | Keeping | Running
 @dataclass(frozen=True, slots=True)
 class State:
     """All that the decisions rest on. `position` is what the catalogue in place holds; `lost` says
-    why it is worth nothing, or is empty. `in_step_at`: B5, in the time of `now`. `returned`:
+    why it is worth nothing, or is empty. `in_step_at`: B5, in the time of `now`. `is_proven`: it
+    was in step since the start or the last failure, so that the next poll may be held. `returned`:
     Central has just come back from an outage that many stores may have seen (F6)."""
 
     pace: Pace
@@ -382,6 +383,7 @@ class State:
     wanted: Wanted | None = None
     shrunk: Shrunk | None = None
     in_step_at: float | None = None
+    is_proven: bool = False
     poll_began_at: float | None = None
     returned: bool = False
     runs: tuple[RunRecord, ...] = ()

@@ -76,6 +76,7 @@ def begin_again(state: State, position: Position | None, now: float) -> State:
         phase=Beginning(),
         position=position,
         feed=Feed(unchecked=True),
+        is_proven=False,
         poll_began_at=None,
     )
 

@@ -1,5 +1,6 @@
 """Following the feed from a position: one screen per story."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -29,10 +30,12 @@ BACKOFFS = [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4]
 
 
 def followed(offset: int = 100, generation: str = LOCAL, pace: Pace | None = None) -> Told:
-    """A store that has compared its feed and polls it from `offset`."""
+    """A store that has compared its feed, is in step, and polls it from `offset`."""
     told = Told(at(offset, generation), pace)
     if isinstance(told.state.phase, Checking):
         told.answers(offset - 1)
+    told.state = replace(told.state, is_proven=True)
+    told.tell(Interrupted())
     return told
 
 
@@ -91,8 +94,10 @@ def test_the_event_before_the_position_may_come_again() -> None:
     """[P2] A position may be polled from the last event or from the next one: both are right."""
     told = followed()
     told.answers(99, 100, next_offset=101, has_more=False)
-
     assert KeepEvents(events(100), at(101)) == told.command
+
+    told.keeps()
+    assert told.now == told.state.in_step_at
 
 
 def test_a_feed_may_begin_at_0() -> None:
@@ -271,6 +276,21 @@ def test_a_poll_that_was_not_to_be_held_says_nothing_about_holding() -> None:
         assert FetchEvents(100, 100, 0) == told.command
         told.answers(next_offset=100)
         assert FetchEvents(100, 100, 20) == told.command
+
+
+def test_a_probe_does_not_make_a_central_hold() -> None:
+    """[E1] One that was known not to hold is asked at the interval again at once."""
+    told = followed()
+    told.answers(next_offset=100)
+    told.answers(next_offset=100)
+    told.rests()
+    told.answers(99)
+    told.fails()
+    told.rests()
+    told.answers(99)
+    told.answers(next_offset=100)
+
+    assert Rest(30.0) == told.command
 
 
 def test_a_poll_is_held_no_longer_than_until_a_full_sync_is_due() -> None:
@@ -577,6 +597,19 @@ def test_the_feed_is_compared_at_start() -> None:
     assert FetchEvents(99, 1, 0) == told.command
     told.answers(99)
 
+    assert FetchEvents(100, 100, 0) == told.command
+
+
+def test_no_poll_is_held_before_the_store_is_in_step_again() -> None:
+    """[E1] [B5] On a quiet feed, a start or the end of an outage would else look stale for as long
+    as Central holds the first poll."""
+    told = followed()
+    told.fails()
+    told.rests()
+    told.answers(99)
+    assert FetchEvents(100, 100, 0) == told.command
+    told.answers(next_offset=100)
+
     assert FetchEvents(100, 100, 20) == told.command
 
 
@@ -639,6 +672,15 @@ def test_a_wiped_central_is_noticed_by_the_comparison() -> None:
 
     assert BACKOFFS == backoffs
     assert told.state.lost.startswith(REPLACED)
+
+
+def test_a_log_that_ends_just_before_the_position_is_compared_again() -> None:
+    """[E4] A backup without the last event: the comparison alone tells."""
+    told = Told(at(100))
+    told.answers(next_offset=99)
+    told.rests()
+
+    assert FetchEvents(99, 1, 0) == told.command
 
 
 def test_a_position_without_a_fingerprint_is_polled_at_once() -> None:

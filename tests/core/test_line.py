@@ -139,6 +139,17 @@ def test_a_refusing_central_is_asked_slowly_for_ever(failure: Failure) -> None:
     assert "" == told.state.line.problem
 
 
+def test_a_full_sync_is_tried_where_the_feed_alone_is_refused() -> None:
+    """[B2] Pages may still be read: every interval, as in the fallback."""
+    told = followed()
+    while not told.is_running():
+        told.fails(Failure.DENIED)
+        told.rests()
+
+    assert (FALLBACK_TIMER,) == told.run.reasons
+    assert told.now - START > 300
+
+
 def test_a_limit_is_no_failure() -> None:
     """[B1] A 429 pauses for as long as it says, and counts as nothing."""
     told = followed()

@@ -187,6 +187,20 @@ def test_a_central_with_a_hole_that_stays_is_not_read_again_and_again() -> None:
     assert 4 <= store.state.runs_begun <= 7
 
 
+def test_what_was_missing_when_the_copy_was_placed_did_not_hold() -> None:
+    """[F6] It takes the grace to be seen, so the next run waits."""
+    told = followed()
+    loses(told)
+    placed(told)
+    told.answers(101)
+    while not told.state.lost:
+        told.rests()
+        told.answers(101)
+
+    assert told.is_resting()
+    assert not told.is_running()
+
+
 def test_a_run_that_has_held_gives_the_next_its_first_attempt_back() -> None:
     """[F6] A loss long after it is not the last one's fault."""
     told = followed()
@@ -495,6 +509,20 @@ def test_a_hole_that_is_filled_during_a_run_is_no_loss() -> None:
     assert told.state.wanted is None
 
 
+def test_a_failure_stops_the_clock_of_a_hole_in_a_run_too() -> None:
+    """[E3] The grace is time in which Central could be asked."""
+    told = asked()
+    told.page(last=True, head=102)
+    told.answers(101)
+    told.rests()
+    told.fails()
+    told.waits(60.0)
+    told.rests()
+    told.answers(99, 101)
+
+    assert Rest(0.05) == told.command
+
+
 @pytest.mark.parametrize("arrived", [(101,), ()])
 def test_a_hole_that_stays_does_not_restart_the_run(arrived: tuple[int, ...]) -> None:
     """[F2] The copy goes in place beyond it, and another run follows; the catalogue in place is
@@ -600,6 +628,18 @@ def test_a_feed_that_is_the_same_after_a_failure_is_followed_on() -> None:
     told.answers(99, 100, next_offset=101)
 
     assert KeepEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
+
+
+def test_a_feed_that_seems_to_go_backwards_in_a_run_is_compared() -> None:
+    """[E4] A restored Central may grow past the position while the grace passes."""
+    told = asked()
+    told.page(head=100)
+    told.answers(next_offset=98)
+    told.rests()
+    assert 99 == told.fetch.offset
+    told.answers(*events(99, 100, feed="restored"))
+
+    assert FetchPage(None, begins=True, same_generation=False) == told.command
 
 
 def test_a_log_that_forgot_the_event_before_proves_nothing_in_a_run() -> None:
