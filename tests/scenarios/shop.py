@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
+import httpx
 import orjson
 from multidict import CIMultiDictProxy
 from yarl import URL
@@ -27,7 +28,7 @@ from central_stub.switches import Switches
 from store_cache.app import build
 from store_cache.app.build import World, running
 from store_cache.app.settings import Settings
-from store_cache.edges.folder import Folder
+from store_cache.edges.exchange import CONNECTIONS, IDLE_SECONDS
 from store_cache.edges.http.app import build_api
 from store_cache.edges.http.server import Running, serve
 from store_cache.edges.late_folder import LateFolder
@@ -77,36 +78,53 @@ class Answer:
         return str(self.json["error"]["code"])
 
 
+class Line(httpx.AsyncHTTPTransport):
+    """A process's way to Central; cut when the process is killed."""
+
+    is_cut = False
+
+    def __init__(self) -> None:
+        limits = httpx.Limits(
+            max_connections=CONNECTIONS,
+            max_keepalive_connections=CONNECTIONS,
+            keepalive_expiry=IDLE_SECONDS,
+        )
+        super().__init__(trust_env=False, limits=limits)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.is_cut:
+            raise httpx.ConnectError("this process was killed")
+        return await super().handle_async_request(request)
+
+
 class Store:
     """One store; `settings` are those that differ from a quick one's."""
 
     def __init__(self, clock: Clock, central_url: str, data_dir: Path, **settings: Any) -> None:
         self.data_dir = data_dir
-        self.folder: Folder | None = None
+        self.disk: Callable[[Path], LateFolder] = LateFolder
         self._clock = clock
         self._settings: dict[str, Any] = {"central_api_url": central_url} | settings
         self._http = aiohttp.ClientSession(headers=KEYS, timeout=PATIENCE)
         self._life = AsyncExitStack()
+        self._line = Line()
         self._parts: build.Store | None = None
         self._server: Running | None = None
 
     # -- its life --------------------------------------------------------------------------
 
     async def start(self, **settings: Any) -> None:
-        """Start from DATA_DIR, or from `folder` where one is set. `settings` stay changed."""
+        """Start from what is in DATA_DIR. `settings` stay changed."""
         self._settings |= settings
         quick = quick_settings(data_dir=self.data_dir, **self._settings)
         async with AsyncExitStack() as life:
-            folder = self.folder or await self._late_folder(life)
-            world = World(folder=folder, now=self._clock.now)
+            folder = self.disk(self.data_dir)
+            life.push_async_callback(folder.close)
+            self._line = Line()
+            world = World(folder=folder, now=self._clock.now, transport=self._line)
             self._parts = await life.enter_async_context(running(quick, world))
             self._server = await _served(self._parts, quick)
             self._life = life.pop_all()
-
-    async def _late_folder(self, life: AsyncExitStack) -> LateFolder:
-        folder = LateFolder(self.data_dir)
-        life.push_async_callback(folder.close)
-        return folder
 
     async def stop(self) -> None:
         server, self._server = self._server, None
@@ -116,9 +134,10 @@ class Store:
 
     async def kill(self) -> None:
         """As `kill -9` does: what is in the folder at this moment is all that the next start
-        finds; nothing is closed, said or written by this process any more."""
+        finds, and what was not sent to Central by now never is."""
         left = self.data_dir.with_name(f"{self.data_dir.name}-left")
         shutil.copytree(self.data_dir, left)
+        self._line.is_cut = True
         self.data_dir = left
         server, self._server = self._server, None
         assert server is not None
@@ -128,6 +147,11 @@ class Store:
     async def close(self) -> None:
         await self.stop()
         await self._http.close()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a catalogue to read."""
+        return self.parts.service.is_ready
 
     @property
     def parts(self) -> build.Store:
@@ -212,7 +236,9 @@ class Shop:
 
     async def is_in_step(self) -> bool:
         expected = essence(self.central.rows())
-        return all([essence(await store.rows()) == expected for store in self.stores])
+        return all(
+            [store.is_ready and essence(await store.rows()) == expected for store in self.stores]
+        )
 
     async def until_in_step(self, within_seconds: float = 10.0) -> None:
         """Wait until every store holds what Central holds, attribute by attribute."""
@@ -224,11 +250,13 @@ class Shop:
                 assert essence(await store.rows()) == expected, await store.status()
             raise
 
-    async def until_live(self) -> None:
+    async def until_live(self, state: str = "live") -> None:
         """Wait until every store follows the feed, and holds what Central holds."""
-        for store in self.stores:
-            await until(lambda store=store: _is(store, "live"))  # type: ignore[misc]
         await self.until_in_step()
+        await until(lambda: self._are(state))
+
+    async def _are(self, state: str) -> bool:
+        return {state} == {await store.state() for store in self.stores}
 
     async def until_held(self) -> None:
         """Let the last full sync become old enough to be followed by another one at once."""
@@ -244,10 +272,11 @@ async def a_shop(
     products: Sequence[Row] = tuple(product(number) for number in range(20)),
     switches: Switches | None = None,
     store_ids: Sequence[str] = ("store-s1",),
+    state: str = "live",
     **settings: Any,
 ) -> AsyncIterator[Shop]:
-    """A Central that holds `products`, and a store for each id, which has its first sync behind
-    it. Everything stops when the block ends."""
+    """A Central that holds `products`, and a store for each id, in `state` and in step with it.
+    Everything stops when the block ends."""
     async with AsyncExitStack() as life:
         clock = Clock()
         central = Central(folder / "central", switches or Switches(), clock)
@@ -256,12 +285,11 @@ async def a_shop(
         await central.create(*products)
         shop = Shop(clock, central, [])
         for store_id in store_ids:
-            data_dir = folder / store_id
-            store = Store(shop.clock, central.url, data_dir, store_id=store_id, **settings)
+            store = Store(clock, central.url, folder / store_id, store_id=store_id, **settings)
             life.push_async_callback(store.close)
             await store.start()
             shop.stores.append(store)
-        await shop.until_live()
+        await shop.until_live(state)
         yield shop
 
 
@@ -293,10 +321,6 @@ async def _served(parts: build.Store, settings: Settings) -> Running:
         request_id=_REQUEST_ID,
     )
     return await serve(api, host=settings.host, port=settings.port)
-
-
-async def _is(store: Store, name: str) -> bool:
-    return await store.state() == name
 
 
 def path_of(product_id: str) -> str:

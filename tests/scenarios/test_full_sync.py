@@ -1,0 +1,125 @@
+"""Full syncs that somebody asks for, and catalogues that nobody should believe."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.scenarios.chain import product
+from tests.scenarios.people import reading, trade
+from tests.scenarios.shop import Shop, Store, a_shop, checked, until
+
+MANY = [f"P-{number:03}" for number in range(15)]
+
+
+async def test_a_catalogue_that_shrank_is_not_believed(tmp_path: Path) -> None:
+    """[F5] Central shows a quarter of its products, and no event says why: refused, reported, the
+    old catalogue served on. An admin who says that it is right is believed at once."""
+    async with a_shop(tmp_path) as shop, reading(shop.store) as reads:
+        shown = await shop.store.rows()
+        for product_id in MANY:
+            await shop.central.fault("lie", productId=product_id, attributes=None)
+        refused = await shop.store.force()
+
+        assert (502, "sync_failed") == (refused.status, refused.code)
+        assert "SNAPSHOT_MIN_PERCENT" in refused.json["error"]["details"]["status"]["errorMessage"]
+        assert shown == await shop.store.rows()
+        assert "live" == await shop.store.state()
+        checked(await shop.store.force(accept="true"))
+        assert ({"on demand"}, 5) == (
+            set((await shop.store.reasons())[1:]),
+            len(await shop.store.rows()),
+        )
+        await shop.until_in_step()
+        assert ([], 0) == (reads.problems, reads.steps_back)
+
+
+async def test_deletions_on_the_feed_explain_a_small_catalogue(tmp_path: Path) -> None:
+    """[F5] Products that the feed says are deleted are not missing."""
+    async with a_shop(tmp_path) as shop:
+        await shop.central.delete(*MANY)
+        await shop.until_in_step()
+        checked(await shop.store.force())
+
+        assert 5 == len(await shop.store.rows())
+
+
+async def test_a_forced_sync_repairs_what_no_event_told(tmp_path: Path) -> None:
+    """[F1] The answer comes when it is done: the next read shows Central's row."""
+    async with a_shop(tmp_path) as shop:
+        await shop.central.fault("lie", productId="P-001", attributes={"shelf": "B", "version": 9})
+        answer = checked(await shop.store.force())
+
+        assert "Force sync completed successfully" == answer["message"]
+        assert shop.central.rows() == await shop.store.rows()
+        assert ["first start", "on demand"] == await shop.store.reasons()
+
+
+async def test_calls_during_a_run_share_the_next_one(tmp_path: Path) -> None:
+    """[F1] Three more calls while one runs are answered by one run that begins after them."""
+    async with a_shop(tmp_path) as shop:
+        await shop.central.fault("delay", routes=["pages"], seconds=0.2)
+        first = asyncio.create_task(shop.store.force())
+        await until(lambda: _is_running(shop.store))
+        others = [asyncio.create_task(shop.store.force()) for _ in range(3)]
+        answers = await asyncio.gather(first, *others)
+
+        assert [200] * 4 == [answer.status for answer in answers]
+        assert ["first start", "on demand", "on demand"] == await shop.store.reasons()
+
+
+async def test_a_caller_who_hangs_up_stops_nothing(tmp_path: Path) -> None:
+    """[F6] The run goes on to its end."""
+    async with a_shop(tmp_path) as shop:
+        await shop.central.fault("delay", routes=["pages"], seconds=0.2)
+        call = asyncio.create_task(shop.store.force())
+        await until(lambda: _is_running(shop.store))
+        call.cancel()
+        await until(lambda: _has_run(shop, 2))
+
+        assert (await shop.store.status())["lastSyncSuccess"]
+        assert ["first start", "on demand"] == await shop.store.reasons()
+
+
+async def test_a_forced_sync_without_central_says_so(tmp_path: Path) -> None:
+    """[F1] [B3] The caller hears soon that it failed, and the store serves on."""
+    async with a_shop(tmp_path) as shop:
+        await shop.central.stop()
+        failed = await shop.hurried(shop.store.force())
+
+        assert (503, "sync_failed") == (failed.status, failed.code)
+        assert "cannot be reached" in failed.json["error"]["message"]
+        assert 20 == len(await shop.store.rows())
+
+
+async def test_the_catalogue_moves_while_it_is_read(tmp_path: Path) -> None:
+    """[F2] [F3] [F4] Products come and go before and behind the reading, and tills sell: the new
+    catalogue is whole, and no reader sees a mixture or a step back."""
+    products = [product(number) for number in range(60)]
+    async with (
+        a_shop(tmp_path, products=products) as shop,
+        reading(shop.store) as reads,
+    ):
+        await shop.central.switch(pageLimit=5)
+        await shop.central.fault("delay", routes=["pages"], seconds=0.02)
+        run = asyncio.create_task(shop.store.force())
+        sales = asyncio.create_task(trade(shop.store, shop.central, ["P-030", "P-031"]))
+        for number in range(12):
+            await shop.central.delete(f"P-{number:03}")
+            await shop.central.create(product(100 + number), product(number, available=5))
+            await shop.central.delete(f"P-0{40 + number}")
+        checked(await run)
+        sold = await sales
+        await shop.until_in_step()
+
+        assert 1000 + sold["P-030"] == shop.central.stock("P-030")
+        assert ["first start", "on demand"] == await shop.store.reasons()
+        assert ([], 0) == (reads.problems, reads.steps_back)
+
+
+async def _is_running(store: Store) -> bool:
+    return bool((await store.status())["inProgress"])
+
+
+async def _has_run(shop: Shop, runs: int) -> bool:
+    return len(await shop.store.reasons()) == runs
