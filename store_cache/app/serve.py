@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 
 from store_cache.app.build import running
@@ -20,6 +21,13 @@ log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_SECONDS = 3.0
 """How long a stop waits for requests in flight."""
+
+
+def allow_many_connections() -> None:
+    """Use the whole of what the system allows: the guard admits more connections than the usual
+    soft limit of 1,024 open files has room for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
@@ -51,6 +59,7 @@ async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
 
 async def serve_until_told(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
+    allow_many_connections()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
