@@ -90,6 +90,10 @@ class Central:
     def ledger(self) -> Ledger:
         return self._running.ledger
 
+    @property
+    def held_polls(self) -> int:
+        return self._running.held_polls
+
     # -- what it holds ---------------------------------------------------------------------
 
     def rows(self) -> dict[str, Row]:

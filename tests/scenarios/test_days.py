@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tests.scenarios.people import trade
-from tests.scenarios.shop import Store, a_shop, checked, until
+from tests.scenarios.shop import INVENTORY, Store, a_shop, checked, until
 
 
 async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
@@ -20,6 +20,38 @@ async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
 
         assert ["first start"] == await shop.store.reasons()
         assert 404 == (await shop.store.get("P-002")).status
+
+
+async def test_a_change_is_seen_at_the_next_poll(tmp_path: Path) -> None:
+    """[E1] With POLL_MODE=interval a poll drains what there is, page after page."""
+    async with a_shop(tmp_path, poll_mode="interval", event_batch_limit=10) as shop:
+        for number in range(20):
+            await shop.central.sell(f"P-0{number:02}", -1)
+        await shop.until_in_step()
+
+        assert ["first start"] == await shop.store.reasons()
+
+
+async def test_each_update_of_a_batch_stands_alone(tmp_path: Path) -> None:
+    """[W1] [W6] One is applied, one meets a conflict, one a product that nobody knows; all three
+    are shown as Central has them, and a repeat of the batch gets the same answers."""
+    async with a_shop(tmp_path) as shop:
+        sent = [("P-001", 1), ("P-002", 9), ("P-none", 1)]
+        updates = [
+            {"productId": i, "delta": -1, "version": version, "idempotencyKey": f"order-{i}"}
+            for i, version in sent
+        ]
+        path = f"{INVENTORY}/batch-updates"
+        answer = checked(await shop.store.call("POST", path, json={"updates": updates}))
+        again = checked(await shop.store.call("POST", path, json={"updates": updates}))
+        await shop.until_in_step()
+
+        assert (3, 1, 2) == (answer["totalCount"], answer["successCount"], answer["failureCount"])
+        assert [None, "version_conflict", "product_not_found"] == [
+            result.get("errorType") for result in answer["results"]
+        ]
+        assert answer == again
+        assert 999 == shop.central.stock("P-001")
 
 
 async def test_a_write_is_read_back_at_once(tmp_path: Path) -> None:
