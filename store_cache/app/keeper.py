@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Owed
@@ -31,8 +31,9 @@ from store_cache.core.rules import (
     version_of,
 )
 from store_cache.core.writing import StockAnswer
-from store_cache.edges.archive import Archive, JournalBroken
+from store_cache.edges.archive import Archive, JournalBroken, NewerFormat
 from store_cache.edges.errors import CentralError
+from store_cache.edges.folder import FolderInUse
 
 log = logging.getLogger(__name__)
 
@@ -372,11 +373,6 @@ class Keeper:
         except OSError as problem:  # the journal goes on as it was, and grows until the next try
             log.warning("files: folding the journal failed, it is tried again: %s", problem)
 
-    async def folded(self) -> None:
-        """Wait for the fold under way, if there is one."""
-        if self._fold is not None:
-            await asyncio.gather(self._fold, return_exceptions=True)
-
     # -- a failing disk (D5) ---------------------------------------------------------------
 
     def _degrade(self, problem: OSError) -> None:
@@ -394,9 +390,21 @@ class Keeper:
         while not self.disk.is_durable:
             await asyncio.sleep(HEAL_SECONDS)
             async with self._order:
-                if not self._is_loaded:  # what the folder holds counts, now that it is there
-                    await self._load()
-                await self._begin_files(self.catalogue)
+                await self._try_new_files()
+
+    async def _try_new_files(self) -> None:
+        if not self._is_loaded:  # what the folder holds counts, now that it is there
+            try:
+                await self._load()
+            except (FolderInUse, NewerFormat) as problem:  # no reason to end a shop that runs
+                self._name_problem(str(problem))
+                return
+        await self._begin_files(self.catalogue)
+
+    def _name_problem(self, problem: str) -> None:
+        if problem != self.disk.problem:
+            self.disk = replace(self.disk, problem=problem)
+            log.error("files: %s; until then the store goes on in memory", problem)
 
     def _healed(self) -> None:
         if not self.disk.is_durable:
