@@ -1,0 +1,248 @@
+"""Central of a simulation: the stand-in's own, in process, with a chain that sells and changes
+products all the time, and with what happens to Centrals.
+
+Knows: how polls are held, what others in the chain do, what an outage, a restore or a lost event
+is. Refuses to know: the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from central_stub.central import AccessKeys, Central, Held
+from central_stub.faults import Faults, Repeat
+from central_stub.feed import Lateness, draw_lateness
+from central_stub.ledger import Ledger, PositionGone
+from central_stub.switches import Feature, Switches
+from central_stub.waiting import Waiters
+from central_stub.wire import Refused, Reply, Request
+from tests.simulation.history import History, Memory, State, state_of
+from tests.simulation.plan import Plan
+
+KEY = "central-secret"
+EVENTS_A_SECOND = 8.0
+
+
+def older(chance: random.Random) -> dict[str, Any]:
+    """One of the Centrals that are deployed."""
+    may_lack = (
+        Feature.EVENT_OFFSET,
+        Feature.HOLD,
+        Feature.CURSOR,
+        Feature.ZEROS,
+    )
+    return {
+        "without": frozenset(feature for feature in may_lack if chance.random() < 0.3),
+        "event_offset_means": chance.choice(("last", "next")),
+        "page_shape": chance.choice(("products", "items", "list")),
+        "total_names": chance.choice(("snake", "camel")),
+        "batch_totals": chance.choice(("counts", "summary")),
+        "refusal_status": chance.choice(("conflict", "varied")),
+        "rate_limit_hint": chance.choice(("retry-after", "reset", "none")),
+        "deletion_data": chance.choice(("before", "empty", "absent")),
+        "html_errors": chance.random() < 0.3,
+        "old_event_names": chance.random() < 0.3,
+        "unnamed_writes": chance.random() < 0.3,
+        "null_events": chance.random() < 0.3,
+        "hold_beyond_head": chance.random() < 0.3,
+    }
+
+
+class Chain:
+    """`now` gives unix seconds; `broken` is called when all connections to Central break."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        now: Callable[[], float],
+        note: Callable[[str], None],
+    ) -> None:
+        self.history = History()
+        self.broken: Callable[[], None] = lambda: None
+        self._plan = plan
+        self._now = now
+        self._note = note
+        self._chance = plan.chance("chain")
+        self._late = plan.chance("lateness")
+        self._waiters = Waiters()
+        self._lives = 0
+        self._names = 1
+        self._backup: tuple[dict[str, Any], Memory] | None = None
+        self.ledger = Ledger(
+            generation="g-1",
+            switches=self._switches(),
+            lateness=self._lateness,
+            record=self.history.record,
+        )
+        faults = Faults(plan.chance("faults").random)
+        if plan.has("repeat"):
+            faults.add(Repeat(kind="repeat", probability=plan.rates["repeat"]))
+        keys = AccessKeys((KEY,), ())
+        self.faults = faults
+        self.central = Central(self.ledger, keys=keys, faults=faults, new_name=self._new_name)
+        for number in range(plan.products):
+            self.create(f"P{number:02d}")
+
+    def _switches(self) -> Switches:
+        chance, plan = self._plan.chance("switches"), self._plan
+        given: dict[str, Any] = older(chance) if plan.has("older") else {}
+        without = set(given.get("without", ()))
+        if plan.has("disorder"):
+            without.add(Feature.ORDER)
+        given["without"] = frozenset(without)
+        if plan.has("small_pages"):
+            given["page_limit"] = chance.choice((2, 3, 7))
+        if plan.has("rate_limit"):
+            given["rate_limit"] = chance.choice((120, 300, 600))
+        return Switches(**given)
+
+    def _lateness(self) -> Lateness:
+        return Lateness() if self._plan.is_calm else draw_lateness(self._late)
+
+    def _new_name(self) -> str:
+        self._names += 1
+        return f"g-{self._names}"
+
+    @property
+    def orderly(self) -> bool:
+        return self.ledger.switches.has(Feature.ORDER)
+
+    # -- requests --------------------------------------------------------------------------
+
+    async def answer(self, request: Request) -> Reply:
+        """What Central answers, when it does; a poll is held as long as it asks for."""
+        reply = self.central.answer(request, self._now())
+        self.announce()
+        if isinstance(reply, Held):
+            reply = await self._held(reply)
+        return self._spoiled(request, reply)
+
+    async def _held(self, held: Held) -> Reply:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + held.wait_seconds
+        while (left := ends_at - loop.time()) > 0:
+            await self._waiters.wait(left)
+            reply = self.central.poll(held, self._now())
+            if reply is not None:
+                return reply
+        return self.central.release(held, self._now())
+
+    def _spoiled(self, request: Request, reply: Reply) -> Reply:
+        try:
+            faults = self.faults.strike(self.central.route(request))
+        except Refused:
+            return reply
+        for fault in faults:
+            self._note("repeat")
+            reply = fault.spoil(reply)
+        return reply
+
+    def announce(self) -> None:
+        self._waiters.wake()
+        if (due_at := self.ledger.due_at) is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(max(due_at - self._now(), 0.0) + 0.001, self._settle)
+
+    def _settle(self) -> None:
+        self.ledger.settle(self._now())
+        self._waiters.wake()
+
+    # -- what others in the chain do -------------------------------------------------------
+
+    def create(self, product_id: str) -> None:
+        self._lives += 1
+        chance = self._chance
+        self.ledger.create(
+            {
+                "productId": product_id,
+                "name": f"Thing {product_id}",
+                "available": chance.randint(0, 500),
+                "life": self._lives,
+            },
+            self._now(),
+        )
+
+    def product_ids(self) -> list[str]:
+        return [row["productId"] for row in self.ledger.everything()]
+
+    async def lives(self) -> None:
+        """Sales and changes elsewhere, for ever."""
+        while True:
+            await asyncio.sleep(self._chance.expovariate(EVENTS_A_SECOND / 3))
+            for _ in range(self._chance.choice((1, 1, 2, 6))):
+                self._change()
+            self.announce()
+
+    def _change(self) -> None:
+        chance, now = self._chance, self._now()
+        ids = self.product_ids()
+        kind = chance.random()
+        if kind < 0.06 and len(ids) > self._plan.products // 2 + 2:
+            self.ledger.delete(chance.choice(ids), now)
+        elif kind < 0.12:
+            free = [f"P{n:02d}" for n in range(self._plan.products + 4)]
+            self.create(chance.choice([i for i in free if self.ledger.read(i) is None] or ["P99"]))
+        elif kind < 0.2:
+            name = f"Thing {chance.randint(1, 999)}"
+            self.ledger.set({"productId": chance.choice(ids), "name": name}, now)
+        else:
+            stock = chance.randint(0, 500)
+            self.ledger.set({"productId": chance.choice(ids), "available": stock}, now)
+
+    # -- what happens to Centrals ----------------------------------------------------------
+
+    async def suffers(self) -> None:
+        """Retention, replaced feeds, lost events and forgotten keys, until the plan calms."""
+        while not self._plan.is_calm:
+            await asyncio.sleep(1.0)
+            for name, happens in (
+                ("retention", self.forget_log),
+                ("lost_events", self.lose_events),
+                ("forget_keys", self.ledger.forget_keys),
+                ("generation", self.begin_generation),
+                ("restore", self.back_up_or_restore),
+            ):
+                if self._plan.strikes(name, self._chance):
+                    self._note(name)
+                    happens()
+            self.announce()
+
+    def forget_log(self) -> None:
+        self.ledger.forget_log()
+
+    def lose_events(self) -> None:
+        self.ledger.lose_next(self._chance.randint(1, 3))
+
+    def begin_generation(self) -> None:
+        self.ledger.settle(float("inf"))
+        self.ledger.begin_generation(self._new_name())
+        self.broken()
+
+    def back_up_or_restore(self) -> None:
+        """Take a backup, or become what the one taken was; offsets are then used again."""
+        self.ledger.settle(float("inf"))
+        if self._backup is None:
+            self._backup = self.ledger.backup(), self.history.memory()
+            return
+        backup, memory = self._backup
+        self._backup = None
+        same = self._chance.random() < 0.5
+        self.ledger.restore(backup, backup["generation"] if same else self._new_name())
+        self.history.restored(memory)
+        self.broken()
+
+    # -- the truth -------------------------------------------------------------------------
+
+    def truth(self) -> dict[str, State]:
+        return {row["productId"]: state_of(row) for row in self.ledger.everything()}
+
+    def backlog(self, offset: int) -> int:
+        """How many events a store at this offset has still to fetch."""
+        try:
+            page = self.ledger.events(offset, 1_000_000, self._now())
+        except PositionGone:
+            return len(self.ledger)
+        return len(page.events)

@@ -1,0 +1,160 @@
+"""What must be true after every step, and in the end (the promises).
+
+Knows: what was ever shown, and what really happened. Refuses to know: how it came about.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from store_cache.core.catalogue import Catalogue
+from tests.simulation.chain import Chain
+from tests.simulation.history import State, state_of
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.sales import Sale
+from tests.simulation.shop import Shop
+
+Place = tuple[str, str, int]
+"""Generation as shown, product, life."""
+
+
+def parsed(body: bytes) -> State:
+    return state_of(orjson.loads(body))
+
+
+class Checks:
+    def __init__(self, loop: SimulatedLoop, chain: Chain, shop: Shop) -> None:
+        self.findings: list[str] = []
+        self.count = 0
+        self._loop = loop
+        self._chain = chain
+        self._shop = shop
+        self._marks: dict[Place, tuple[int, int]] = {}
+        self._shadow: dict[str, bytes] = {}
+        self._states: dict[str, State] = {}
+        self._catalogue: Catalogue | None = None
+        self._sequence = -1
+        self._feed = 0
+
+    def find(self, what: str) -> None:
+        if len(self.findings) < 20:
+            self.findings.append(f"{self._loop.time():.4f} s, life {self._shop.lives}: {what}")
+
+    @property
+    def replacements(self) -> int:
+        return self._chain.history.replacements
+
+    def watermarks(self) -> dict[Place, tuple[int, int]]:
+        return dict(self._marks)
+
+    # -- after every step ------------------------------------------------------------------
+
+    def step(self) -> None:
+        store = self._shop.store
+        if store is None:
+            return
+        catalogue = store.keeper.catalogue
+        if catalogue is None:
+            if self._marks:
+                self.find("a catalogue was shown, and there is none any more")
+                self._marks.clear()
+            return
+        if catalogue is self._catalogue and catalogue.sequence == self._sequence:
+            return
+        self._catalogue, self._sequence = catalogue, catalogue.sequence
+        self._check(catalogue)
+
+    def _check(self, catalogue: Catalogue) -> None:
+        self.count += 1
+        position = catalogue.position
+        if position is None:
+            self.find("a catalogue without a position is shown")
+            return
+        shadow, rows = self._shadow, catalogue.rows
+        for product_id, body in rows.items():
+            if shadow.get(product_id) is not body:
+                self._check_row(catalogue, product_id, body)
+        self._shadow = dict(rows)
+        for product_id in [i for i in self._states if i not in rows]:
+            del self._states[product_id]
+        if self._chain.orderly:
+            self._check_position(catalogue, position.offset)
+
+    def _check_row(self, catalogue: Catalogue, product_id: str, body: bytes) -> None:
+        state = parsed(body)
+        self._states[product_id] = state
+        if state not in self._chain.history.states.get(product_id, ()) and not (
+            product_id in catalogue.ahead or product_id in catalogue.owed
+        ):
+            self.find(f"{product_id} is shown as {state}, which it never was")
+        assert catalogue.position is not None
+        self._raise((catalogue.position.label, product_id, state[0]), state[1])
+
+    def _raise(self, place: Place, version: int) -> None:
+        mark, replacements = self._marks.get(place, (0, 0))
+        if version < mark and replacements == self.replacements:
+            self.find(f"{place} went back from version {mark} to {version}")
+        self._marks[place] = (version, self.replacements)
+
+    def _check_position(self, catalogue: Catalogue, offset: int) -> None:
+        feeds = self._chain.history.feeds
+        for number in (self._feed, *range(len(feeds) - 1, -1, -1)):
+            behind = self._behind(catalogue, feeds[number], offset)
+            if not behind:
+                self._feed = number
+                return
+        feed = feeds[self._feed]
+        behind = self._behind(catalogue, feed, offset)
+        states = {i: (self._states.get(i), feed.products.get(i)) for i in behind}
+        self.find(f"at offset {offset} these are behind their position: {states}")
+
+    def _behind(self, catalogue: Catalogue, feed: Any, offset: int) -> list[str]:
+        ahead, owed, states = catalogue.ahead, catalogue.owed, self._states
+        return [
+            product_id
+            for product_id in feed.products
+            if product_id not in ahead
+            and product_id not in owed
+            and not feed.allows(product_id, offset, states.get(product_id))
+        ] + [i for i in states if i not in feed.products and i not in ahead and i not in owed]
+
+    # -- what happens ----------------------------------------------------------------------
+
+    def died(self) -> None:
+        """The process is dead. What it showed binds the next one, unless it said that it would
+        not (D5)."""
+        store = self._shop.store
+        if store is not None and not store.keeper.disk.is_durable:
+            self._marks.clear()
+        self._catalogue = None
+        self._shadow = {}
+
+    def was_shown(
+        self, rows: list[dict[str, Any]], label: str, seen: dict[Place, tuple[int, int]]
+    ) -> None:
+        """A till was answered; `seen`: the watermarks when it asked."""
+        for row in rows:
+            life, version, _ = state_of(row)
+            mark, replacements = seen.get((label, row["productId"], life), (0, 0))
+            if version < mark and replacements == self.replacements:
+                self.find(f"a till was shown {row}, after version {mark}")
+
+    def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:
+        """A till was told that its write was applied: every read shows it from now on."""
+        store = self._shop.store
+        if store is None or self.replacements != sale.replacements:
+            return
+        catalogue = store.keeper.catalogue
+        if catalogue is None:
+            self.find(f"an applied write of {sale.product_id} is not shown: no catalogue")
+            return
+        said = (result["newVersion"], result["newQuantity"])
+        states = self._chain.history.states.get(sale.product_id, ())
+        lives = [life for life, version, stock in states if (version, stock) == said]
+        held = catalogue.get(sale.product_id)
+        if not lives:
+            self.find(f"{sale.product_id} was told to be {said}, which it never was")
+        elif held is not None and max(lives) == parsed(held)[0] and parsed(held)[1] < said[0]:
+            self.find(f"{sale.key}: told {said}, and {held!r} is shown")

@@ -1,0 +1,65 @@
+"""The shop's disk: slow, failing, full, and gone with the process at any operation.
+
+Knows: when an operation fails or the process dies before it, and what the next process finds.
+Refuses to know: who writes what. What a crash leaves of files is `tests.faulty_folder`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+from collections.abc import Callable
+
+from tests.faulty_folder import FaultyFolder
+from tests.simulation.plan import Plan
+
+SLOWEST_SECONDS = 1.5
+
+
+class SimulatedFolder(FaultyFolder):
+    """One process's view of the disk. `die` ends the process: it is called in the middle of an
+    operation, which then never returns."""
+
+    def __init__(
+        self, plan: Plan, chance: random.Random, die: Callable[[], None], note: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self.dies_before: int | None = None
+        self.operations = 0
+        self._plan = plan
+        self._chance = chance
+        self._die = die
+        self._note = note
+
+    def take_over(self, left: FaultyFolder) -> None:
+        """Go on with what another process, or a power cut, left."""
+        self.entries = left.entries
+        self._durable_entries = left._durable_entries
+        self._changes = left._changes
+        self.room = left.room
+
+    async def operate(self, what: str) -> None:
+        self.operations += 1
+        plan, chance = self._plan, self._chance
+        await asyncio.sleep(self._seconds())
+        if self.dies_before is not None and self.operations >= self.dies_before:
+            self.dies_before = None
+            self._die()
+            await asyncio.Event().wait()
+        if not plan.is_calm and self._fails(what, chance):
+            self._note("disk_error")
+            fault = errno.EIO
+            raise OSError(fault, os.strerror(fault), what)
+
+    def _seconds(self) -> float:
+        if self._plan.strikes("disk_slow", self._chance):
+            self._note("disk_slow")
+            return self._chance.random() * SLOWEST_SECONDS
+        return self._chance.choice((0.0, 0.0005, 0.003))
+
+    def _fails(self, what: str, chance: random.Random) -> bool:
+        if what.startswith("sync") and self._plan.strikes("sync_fails", chance):
+            return True
+        return self._plan.strikes("disk_error", chance)

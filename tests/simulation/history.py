@@ -1,0 +1,110 @@
+"""What really happened at Central: every state of every product, in every feed it ever had.
+
+Knows: by Central's own record, which state belongs to which offset, and which key was applied.
+Refuses to know: what any store made of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+State = tuple[int, int, int]
+"""A product's life (each creation begins one), version and stock. No product: None."""
+
+
+def state_of(row: dict[str, Any]) -> State:
+    return row["life"], row["version"], row.get("available", 0)
+
+
+@dataclass
+class Feed:
+    """One feed: the states that each product took, by the offset that brought them."""
+
+    products: dict[str, list[tuple[int, State | None]]] = field(default_factory=dict)
+
+    def add(self, product_id: str, offset: int, state: State | None) -> None:
+        self.products.setdefault(product_id, []).append((offset, state))
+
+    def allows(self, product_id: str, offset: int, held: State | None) -> bool:
+        """Whether `held` is the state at this position (the next offset), or a later one."""
+        at_position: State | None = None
+        for place, state in self.products.get(product_id, ()):
+            if place < offset:
+                at_position = state
+            elif state == held:
+                return True
+        return at_position == held
+
+    def copy(self) -> Feed:
+        return Feed({i: list(states) for i, states in self.products.items()})
+
+
+@dataclass
+class Memory:
+    """What a backup keeps."""
+
+    feed: Feed
+    applied: Counter[str]
+
+
+class History:
+    """Give `record` to a ledger. `feeds`: the newest last. `applied`: how often each key was, in
+    the history that the products at Central now have."""
+
+    def __init__(self) -> None:
+        self.feeds = [Feed()]
+        self.applied: Counter[str] = Counter()
+        self.ever_applied: Counter[str] = Counter()
+        self.states: dict[str, set[State]] = {}
+        self.events = 0
+        self.replacements = 0
+        self._unnumbered: dict[int, tuple[str, State | None]] = {}
+        self._current: dict[str, State | None] = {}
+
+    def record(self, change: dict[str, Any]) -> None:
+        match change["op"]:
+            case "write":
+                self._write(change)
+            case "numbered":
+                product_id, state = self._unnumbered.pop(change["sequence"])
+                self.feeds[-1].add(product_id, change["offset"], state)
+            case "generation":
+                self._begin_feed()
+
+    def memory(self) -> Memory:
+        return Memory(self.feeds[-1].copy(), self.applied.copy())
+
+    def restored(self, memory: Memory) -> None:
+        """Central is what it was then."""
+        self.feeds.append(memory.feed.copy())
+        self.applied = memory.applied.copy()
+        self.replacements += 1
+        self._unnumbered.clear()
+        self._current = {i: states[-1][1] for i, states in memory.feed.products.items()}
+
+    def _begin_feed(self) -> None:
+        feed = Feed()
+        for product_id, state in self._current.items():
+            feed.add(product_id, 0, state)
+        self.feeds.append(feed)
+        self.replacements += 1
+        self._unnumbered.clear()
+
+    def _write(self, change: dict[str, Any]) -> None:
+        event = change["event"]
+        product_id = event["productId"]
+        gone = event["eventType"] == "product_deleted"
+        state = None if gone else state_of(event["data"])
+        self.events += 1
+        self._current[product_id] = state
+        if state is not None:
+            self.states.setdefault(product_id, set()).add(state)
+        if (key := event.get("idempotencyKey")) is not None:
+            self.applied[key] += 1
+            self.ever_applied[key] += 1
+        if change["offset"] is None:
+            self._unnumbered[change["sequence"]] = (product_id, state)
+        else:
+            self.feeds[-1].add(product_id, change["offset"], state)

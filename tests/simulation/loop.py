@@ -1,0 +1,181 @@
+"""The event loop of a simulation: one callback at a time, drawn by chance, in virtual time.
+
+Knows: that the clock jumps to the next timer, that nothing left to run is a finding, that a dead
+process runs no more, not even to clean up, and who listens on which port of the one machine.
+Refuses to know: what is simulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any
+
+LIFE: ContextVar[int] = ContextVar("life", default=0)
+"""Which process a callback belongs to: 0 is the world, each start of the store has a number."""
+
+MOST_STEPS_AT_ONCE = 100_000
+"""So many callbacks without time going on are a program that spins."""
+
+_serials = itertools.count()
+
+
+class Stuck(Exception):
+    """Nothing is left to run, or time stands still: the program under test hangs."""
+
+
+class NumberedTask(asyncio.Task[Any]):
+    """A task that sets hold in an order which no address and no hash seed decides."""
+
+    def __init__(self, coro: Any, **options: Any) -> None:
+        self._serial = next(_serials)
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._serial
+
+
+class NumberedFuture(asyncio.Future[Any]):
+    def __init__(self, **options: Any) -> None:
+        self._serial = next(_serials)
+        super().__init__(**options)
+
+    def __hash__(self) -> int:
+        return self._serial
+
+
+class Listener:
+    """What `create_server` gives: a port that tills can connect to while it listens."""
+
+    def __init__(self, factory: Callable[[], asyncio.Protocol], port: int) -> None:
+        self.factory = factory
+        self.context = copy_context()
+        self.is_open = True
+        self.sockets = [self]
+        self._port = port
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", self._port
+
+    def close(self) -> None:
+        self.is_open = False
+
+
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """`order` draws the next callback; with None they run in the order that they came."""
+
+    _ready: Any
+    _scheduled: list[Any]
+
+    def __init__(self, order: random.Random | None) -> None:
+        super().__init__()
+        global _serials  # noqa: PLW0603 - a run's numbers must not depend on the runs before it
+        _serials = itertools.count(1)
+        self.steps = 0
+        self.trace = 0
+        self.on_step: Callable[[], None] = lambda: None
+        self.listener: Listener | None = None
+        self.problems: list[str] = []
+        self.tasks: dict[int, list[asyncio.Task[Any]]] = {}
+        self._dead: set[int] = set()
+        self._order = order
+        self._now = 0.0
+        self._steps_then = 0
+        self.set_task_factory(self._new_task)
+        self.set_exception_handler(self._take_problem)
+
+    def time(self) -> float:
+        return self._now
+
+    # -- processes -------------------------------------------------------------------------
+
+    def spawn(self, life: int, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` as the process `life`."""
+        context = copy_context()
+        context.run(LIFE.set, life)
+        return self.create_task(work, context=context)
+
+    def kill(self, life: int) -> None:
+        """From now on nothing of this process runs."""
+        self._dead.add(life)
+        self.listener = None
+
+    def alive_tasks(self, life: int) -> list[asyncio.Task[Any]]:
+        return [task for task in self.tasks.get(life, []) if not task.done()]
+
+    def _new_task(self, loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = NumberedTask(coro, loop=loop, **options)
+        context: Context | None = options.get("context")
+        life = LIFE.get() if context is None else context.get(LIFE, 0)
+        # Kept to the end: a dead process's coroutines must not be closed by the collector.
+        self.tasks.setdefault(life, []).append(task)
+        return task
+
+    # -- what asyncio asks of a loop -------------------------------------------------------
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return NumberedFuture(loop=self)
+
+    async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
+        self.listener = Listener(protocol_factory, 8083)
+        return self.listener
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps who would have to be woken."""
+
+    def _take_problem(self, _: Any, context: dict[str, Any]) -> None:
+        problem = context.get("exception")
+        self.problems.append(f"{context['message']}: {problem!r}")
+
+    # -- one step --------------------------------------------------------------------------
+
+    def _run_once(self) -> None:
+        if not self._ready:
+            self._jump()
+        else:
+            self._take_due()
+        handle = self._draw()
+        if handle._cancelled or self._is_dead(handle):
+            return
+        self.steps += 1
+        if self.steps - self._steps_then > MOST_STEPS_AT_ONCE:
+            raise Stuck(f"time stands still at {self._now:.3f} s: {handle!r}")
+        handle._run()
+        self.on_step()
+
+    def _is_dead(self, handle: Any) -> bool:
+        return bool(self._dead) and handle._context.get(LIFE, 0) in self._dead
+
+    def _jump(self) -> None:
+        scheduled = self._scheduled
+        while scheduled and (scheduled[0]._cancelled or self._is_dead(scheduled[0])):
+            self._drop_timer()
+        if not scheduled:
+            raise Stuck(f"nothing is left to run at {self._now:.3f} s")
+        if scheduled[0]._when > self._now:
+            self._now = scheduled[0]._when
+            self._steps_then = self.steps
+        self._take_due()
+
+    def _take_due(self) -> None:
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._when <= self._now:
+            self._ready.append(scheduled[0])
+            self._drop_timer()
+
+    def _drop_timer(self) -> None:
+        handle = heapq.heappop(self._scheduled)
+        handle._scheduled = False
+
+    def _draw(self) -> Any:
+        ready = self._ready
+        count = len(ready)
+        place = 0 if self._order is None or count == 1 else self._order.randrange(count)
+        self.trace = (self.trace * 1_000_003 + count * 31 + place + int(self._now * 1e6)) % (1 << 61)
+        handle = ready[place]
+        del ready[place]
+        return handle

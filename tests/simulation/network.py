@@ -1,0 +1,220 @@
+"""The line to Central, as bad as lines are: an httpx transport in front of Central in process.
+
+Knows: what may happen to a request and its answer on the way, and when.
+Refuses to know: what is asked and answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Context
+from typing import Any
+
+import httpx
+
+from central_stub.wire import Reply, Request
+from tests.simulation.plan import Plan
+
+FATES = (
+    "refuse",
+    "silence",
+    "late",
+    "drop_answer",
+    "reset_before",
+    "reset_after",
+    "duplicate",
+    "drip",
+    "cut",
+    "garbage",
+    "server_error",
+    "limited",
+    "denied",
+)
+LATEST_SECONDS = 15.0
+SLOWEST_SECONDS = 3.0
+STATUSES = (500, 502, 503, 504, 404, 302)
+GARBAGE = (b"", b"null", b"{", b"[]", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', b"\xff\x00")
+
+Answering = Callable[[Request], Awaitable[Reply]]
+
+
+class Drip(httpx.AsyncByteStream):
+    """A body that comes byte by byte, and never faster."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for place in range(len(self._body)):
+            await asyncio.sleep(1.0)
+            yield self._body[place : place + 1]
+
+
+class Cut(httpx.AsyncByteStream):
+    """A body that ends with the line."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+        raise httpx.RemoteProtocolError("peer closed connection without sending complete message")
+
+
+class Network(httpx.AsyncBaseTransport):
+    """`answering` is Central. Its side of every exchange runs in `world`, which outlives the
+    store's processes."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        answering: Answering,
+        world: Context,
+        note: Callable[[str], None],
+    ) -> None:
+        self.is_down = False
+        self.exchanges = 0
+        self.slowest_seconds = 0.05
+        self._plan = plan
+        self._chance = plan.chance("network")
+        self._answering = answering
+        self._world = world
+        self._note = note
+        self._waiting: dict[int, asyncio.Future[httpx.Response]] = {}
+
+    # -- the store's side ------------------------------------------------------------------
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        fate = self._fate()
+        timeouts = request.extensions["timeout"]
+        if self.is_down or fate == "refuse":
+            await self._refuse(timeouts["connect"])
+        asked = Request(
+            method=request.method,
+            target=request.url.raw_path.decode(),
+            api_key=request.headers.get("X-API-Key", ""),
+            body=await request.aread(),
+            address="store",
+        )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[httpx.Response] = loop.create_future()
+        self.exchanges += 1
+        number = self.exchanges
+        self._waiting[number] = future
+        loop.create_task(self._carry(asked, fate, future), context=self._world)
+        try:
+            async with asyncio.timeout(timeouts["read"]):
+                return await future
+        except TimeoutError:
+            raise httpx.ReadTimeout("silence") from None
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _refuse(self, connect_seconds: float) -> None:
+        if self._chance.random() < 0.3:
+            await asyncio.sleep(connect_seconds)
+            raise httpx.ConnectTimeout("no answer to SYN")
+        await asyncio.sleep(self._latency())
+        raise httpx.ConnectError("connection refused")
+
+    def breaks(self) -> None:
+        """Every connection there is breaks."""
+        for future in list(self._waiting.values()):
+            if not future.done():
+                future.set_exception(httpx.ReadError("connection reset"))
+
+    # -- on the way ------------------------------------------------------------------------
+
+    def _fate(self) -> str:
+        for fate in FATES:
+            if self._plan.strikes(fate, self._chance):
+                self._note(fate)
+                return fate
+        return ""
+
+    def _latency(self) -> float:
+        if self._plan.strikes("slow", self._chance):
+            self._note("slow")
+            return self._chance.uniform(0.1, SLOWEST_SECONDS)
+        return self._chance.choice((0.001, 0.005, 0.02))
+
+    async def _carry(
+        self, asked: Request, fate: str, future: asyncio.Future[httpx.Response]
+    ) -> None:
+        await asyncio.sleep(self._latency())
+        if fate == "late":
+            await asyncio.sleep(self._chance.uniform(0.5, LATEST_SECONDS))
+            await self._answering(asked)
+            return
+        if fate == "silence":
+            return
+        if fate == "reset_before":
+            _fail(future, self._reset())
+            return
+        if fate in ("limited", "denied"):
+            _answer(future, self._refusal(fate))
+            return
+        if fate == "server_error" and self._chance.random() < 0.5:
+            _answer(future, self._error())
+            return
+        reply = await self._answering(asked)
+        await asyncio.sleep(self._latency())
+        self._deliver(reply, fate, future)
+        if fate == "duplicate":
+            await asyncio.sleep(self._chance.uniform(0.0, LATEST_SECONDS))
+            await self._answering(asked)
+
+    def _deliver(self, reply: Reply, fate: str, future: asyncio.Future[httpx.Response]) -> None:
+        if fate == "drop_answer":
+            return
+        if fate == "reset_after":
+            _fail(future, self._reset())
+        elif fate == "server_error":
+            _answer(future, self._error())
+        else:
+            _answer(future, self._response(reply, fate))
+
+    def _response(self, reply: Reply, fate: str) -> httpx.Response:
+        headers = {**reply.headers, "Content-Type": reply.content_type}
+        body = reply.body
+        if fate == "garbage":
+            body = self._chance.choice((*GARBAGE, body[: len(body) // 2], body + b"}"))
+            return httpx.Response(self._chance.choice((200, reply.status)), content=body)
+        if fate == "drip":
+            return httpx.Response(reply.status, headers=headers, stream=Drip(body))
+        if fate == "cut":
+            kept = body[: self._chance.randint(0, max(len(body) - 1, 0))]
+            length = {"Content-Length": str(len(body))}
+            return httpx.Response(reply.status, headers=headers | length, stream=Cut(kept))
+        return httpx.Response(reply.status, headers=headers, content=body)
+
+    def _error(self) -> httpx.Response:
+        status = self._chance.choice(STATUSES)
+        headers = {"Retry-After": "1"} if self._chance.random() < 0.2 else {}
+        bodies = (b"", b"<html>oops</html>", b'{"code":"internal_error","message":"m","details":[]}')
+        body = bodies[1] if status in (302, 404) else self._chance.choice(bodies)
+        return httpx.Response(status, headers=headers, content=body)
+
+    def _refusal(self, fate: str) -> httpx.Response:
+        body = b'{"code":"refused","message":"m","details":[]}'
+        if fate == "denied":
+            return httpx.Response(self._chance.choice((401, 403)), content=body)
+        headers = {"Retry-After": str(self._chance.randint(1, 3))}
+        named = headers if self._chance.random() < 0.7 else {}
+        return httpx.Response(429, headers=named, content=body)
+
+    def _reset(self) -> Exception:
+        kinds: tuple[Any, ...] = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
+        return self._chance.choice(kinds)("connection reset")  # type: ignore[no-any-return]
+
+
+def _answer(future: asyncio.Future[httpx.Response], response: httpx.Response) -> None:
+    if not future.done():
+        future.set_result(response)
+
+
+def _fail(future: asyncio.Future[httpx.Response], problem: Exception) -> None:
+    if not future.done():
+        future.set_exception(problem)

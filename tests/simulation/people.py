@@ -1,0 +1,157 @@
+"""Tills of a simulation: they read, they sell, they repeat what was not settled, they hang up.
+
+Knows: what each key was told. Refuses to know: whether that was right (`checks`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from tests.simulation.checks import Checks
+from tests.simulation.line import Answer, Line, LineLost, request_bytes
+from tests.simulation.plan import Plan
+from tests.simulation.sales import Sale
+from tests.simulation.shop import Shop
+
+INVENTORY = "/v1/store/inventory"
+UNSETTLED = (429, 500, 502, 503, 504)
+MOST_REPEATS = 6
+
+
+@dataclass
+class Till:
+    name: str
+    plan: Plan
+    shop: Shop
+    checks: Checks
+    note: Callable[[str], None]
+    chance: random.Random
+    sales: list[Sale] = field(default_factory=list)
+    _line: Line | None = None
+    _known: dict[str, int] = field(default_factory=dict)
+
+    async def works(self) -> None:
+        while True:
+            await asyncio.sleep(self.chance.expovariate(1.5))
+            try:
+                await self._acts()
+            except LineLost:
+                self.note("line_lost")
+
+    async def _acts(self) -> None:
+        kind = self.chance.random()
+        if not self._known or kind < 0.2:
+            await self._reads_all()
+        elif kind < 0.4:
+            await self._reads_one()
+        elif kind < 0.5:
+            await self._sells_basket()
+        elif kind < 0.65:
+            await self._adjusts()
+        else:
+            await self._sells()
+        if self.plan.strikes("force", self.chance):
+            self.note("force")
+            await self._call("POST", "/v1/store/sync/force")
+
+    # -- reads -----------------------------------------------------------------------------
+
+    async def _reads_all(self) -> None:
+        seen = self.checks.watermarks()
+        answer = await self._call("GET", f"{INVENTORY}?limit=200")
+        if answer.status == 200:
+            rows = answer.json["products"]
+            self.checks.was_shown(rows, answer.headers["x-cache-generation"], seen)
+            self._known = {row["productId"]: row["version"] for row in rows}
+
+    async def _reads_one(self) -> None:
+        product_id = self.chance.choice(list(self._known))
+        seen = self.checks.watermarks()
+        headers = {}
+        if self.plan.strikes("no_cache", self.chance):
+            self.note("no_cache")
+            headers = {"Cache-Control": "no-cache"}
+        answer = await self._call("GET", f"{INVENTORY}/{quote(product_id)}", None, **headers)
+        if answer.status == 200:
+            row = answer.json
+            self.checks.was_shown([row], answer.headers["x-cache-generation"], seen)
+            self._known[product_id] = row["version"]
+        elif answer.status == 404:
+            self._known.pop(product_id, None)
+
+    # -- writes ----------------------------------------------------------------------------
+
+    def _sale(self, *, with_version: bool = True) -> Sale:
+        product_id = self.chance.choice(list(self._known))
+        sale = Sale(
+            key=f"{self.name}-{len(self.sales)}",
+            product_id=product_id,
+            delta=self.chance.choice((-3, -1, -1, 2)),
+            version=self._known[product_id] if with_version else None,
+            replacements=self.checks.replacements,
+        )
+        self.sales.append(sale)
+        return sale
+
+    async def _sells(self) -> None:
+        sale = self._sale()
+        await self._until_settled([sale], "POST", f"{INVENTORY}/updates", sale.body())
+
+    async def _adjusts(self) -> None:
+        sale = self._sale(with_version=False)
+        path = f"{INVENTORY}/{quote(sale.product_id)}/inventory"
+        body = {"quantityChange": sale.delta}
+        await self._until_settled([sale], "PATCH", path, body, Idempotency_Key=sale.key)
+
+    async def _sells_basket(self) -> None:
+        sales = [self._sale() for _ in range(self.chance.randint(2, 4))]
+        body = {"updates": [sale.body() for sale in sales]}
+        await self._until_settled(sales, "POST", f"{INVENTORY}/batch-updates", body)
+
+    async def _until_settled(
+        self, sales: list[Sale], method: str, path: str, body: Any, **headers: str
+    ) -> None:
+        for _ in range(self.chance.randint(1, MOST_REPEATS)):
+            try:
+                answer = await self._call(method, path, body, **headers)
+            except LineLost:
+                for sale in sales:
+                    sale.lost()
+                await asyncio.sleep(self.chance.uniform(0.1, 2.0))
+                continue
+            self._told(sales, answer)
+            if answer.status not in UNSETTLED and self.chance.random() < 0.9:
+                return
+            await asyncio.sleep(self.chance.uniform(0.1, 2.0))
+
+    def _told(self, sales: list[Sale], answer: Answer) -> None:
+        body = answer.json
+        results = body.get("results", [body] * len(sales))
+        for sale, result in zip(sales, results, strict=True):
+            if problem := sale.told(answer.status, result):
+                self.checks.find(problem)
+            if result.get("applied") is True:
+                self.note("applied")
+                self._known[sale.product_id] = result["newVersion"]
+                self.checks.was_applied(sale, result)
+            elif "errorType" in result:
+                self.note(f"refused {result['errorType']}")
+            elif "error" in result:
+                self.note(f"error {result['error']['code']}")
+
+    # -- the line --------------------------------------------------------------------------
+
+    async def _call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        if self._line is None or not self._line.is_open:
+            self._line = self.shop.connect()
+        line = self._line
+        if self.plan.strikes("hang_up", self.chance):
+            self.note("hang_up")
+            seconds = self.chance.choice((0.001, 0.01, 0.1))
+            asyncio.get_running_loop().call_later(seconds, line.hang_up)
+        return await line.call(request_bytes(method, path, body, **headers))

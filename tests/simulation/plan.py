@@ -1,0 +1,97 @@
+"""What one seed puts the store through: which classes of faults are on, and how often each strikes.
+
+Knows: the classes, their rates, the settings of store and Central that vary from seed to seed.
+Refuses to know: how a fault is performed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+
+CLASSES = {
+    # name: the highest rate, per request, disk operation or second
+    "refuse": 0.2,
+    "silence": 0.1,
+    "late": 0.1,
+    "drop_answer": 0.1,
+    "reset_before": 0.15,
+    "reset_after": 0.15,
+    "duplicate": 0.1,
+    "drip": 0.05,
+    "cut": 0.1,
+    "garbage": 0.1,
+    "server_error": 0.2,
+    "limited": 0.05,
+    "denied": 0.02,
+    "slow": 0.2,
+    "outage": 0.08,
+    "kill": 0.1,
+    "power": 0.1,
+    "crash_operation": 0.6,
+    "crash_recovery": 0.5,
+    "sync_fails": 0.01,
+    "disk_error": 0.004,
+    "disk_full": 0.03,
+    "disk_slow": 0.02,
+    "retention": 0.1,
+    "generation": 0.03,
+    "restore": 0.04,
+    "lost_events": 0.05,
+    "disorder": 1.0,
+    "repeat": 0.2,
+    "forget_keys": 0.05,
+    "rate_limit": 1.0,
+    "small_pages": 1.0,
+    "older": 1.0,
+    "hang_up": 0.1,
+    "no_cache": 0.1,
+    "force": 0.05,
+    "shuffle": 1.0,
+    "fold": 1.0,
+    "clock": 0.04,
+}
+
+ON = 0.3
+"""How likely a class is on: all at once would hide what a few of them bring about."""
+
+LONGEST_SECONDS = 60.0
+SHORTEST_SECONDS = 20.0
+
+
+class Plan:
+    """The faults of a seed, without those that are switched `off`. Until `calms` is called."""
+
+    def __init__(self, seed: int, off: Collection[str] = ()) -> None:
+        chance = random.Random(f"{seed}/plan")
+        self.seed = seed
+        self.rates: dict[str, float] = {}
+        for name, highest in CLASSES.items():
+            is_on, rate = chance.random() < ON, highest * chance.choice((0.1, 0.3, 1.0))
+            if is_on and name not in off:
+                self.rates[name] = rate
+        self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
+        self.products = chance.randint(5, 40)
+        self.tills = chance.randint(2, 4)
+        self.wait_seconds = chance.choice((1, 5, 20))
+        self.grace_seconds = chance.choice((0.3, 1.0, 2.0))
+        self.write_timeout_seconds = chance.choice((1, 2, 8))
+        self.interval_seconds = chance.choice((1, 5, 30))
+        self.poll_mode = chance.choice(("continuous", "continuous", "continuous", "interval"))
+        self.batch_limit = chance.choice((10, 10, 100))
+        self.is_calm = False
+
+    def chance(self, name: str) -> random.Random:
+        """A source of its own for each part, so that a class switched off moves no other."""
+        return random.Random(f"{self.seed}/{name}")
+
+    def has(self, name: str) -> bool:
+        return name in self.rates
+
+    def strikes(self, name: str, chance: random.Random) -> bool:
+        rate = self.rates.get(name)
+        return rate is not None and not self.is_calm and chance.random() < rate
+
+    def calms(self) -> None:
+        """Everything heals: no fault strikes any more."""
+        self.is_calm = True

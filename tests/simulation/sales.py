@@ -1,0 +1,63 @@
+"""What a till was told of one key, and what must be true of it at Central (promise 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.history import History
+
+STORE = "store-s1"
+MOST_ATTEMPTS = 6
+
+
+@dataclass
+class Sale:
+    """`replacements`: how often Central had been replaced when it was first sent."""
+
+    key: str
+    product_id: str
+    delta: int
+    version: int | None
+    replacements: int
+    final: str = ""
+    words: list[str] = field(default_factory=list)
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "productId": self.product_id,
+            "delta": self.delta,
+            "version": self.version,
+            "idempotencyKey": self.key,
+        }
+
+    def lost(self) -> None:
+        self.words.append("lost")
+
+    def told(self, status: int, result: dict[str, Any]) -> str:
+        """Note an answer. Returns what is wrong with it, if anything."""
+        if "error" in result:
+            self.words.append(result["error"]["code"])
+            return ""
+        final = "applied" if result.get("applied") else f"refused {result.get('errorType')}"
+        self.words.append(final)
+        before, self.final = self.final, final
+        if before and before != final:
+            return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
+        return ""
+
+    def problem(self, history: History) -> str:
+        """What is wrong at Central, in the end."""
+        if history.replacements != self.replacements:
+            return ""
+        names = [f"{STORE}-{self.key}"]
+        names += [f"{names[0]}~{number}" for number in range(2, MOST_ATTEMPTS)]
+        applied = sum(history.ever_applied[name] for name in names)
+        unsent = {"central_unavailable", "product_not_found", "cache_not_ready"}
+        wrong = (
+            applied > 1
+            or (self.final == "applied" and applied != 1)
+            or (self.final.startswith("refused") and applied)
+            or (not self.final and applied and set(self.words) <= unsent)
+        )
+        return f"key {self.key} was applied {applied} times: {self.words}" if wrong else ""

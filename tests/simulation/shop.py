@@ -1,0 +1,205 @@
+"""The store of a simulation: its processes one after the other, on one disk, until all is over.
+
+Knows: how a process starts, dies and is started again; what runs in it is the product's own.
+Refuses to know: what is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from store_cache.app.build import Store, World, running
+from store_cache.app.settings import Settings
+from store_cache.edges.http.app import build_api
+from store_cache.edges.http.server import serve
+from tests.simulation.chain import KEY
+from tests.simulation.disk import SimulatedFolder
+from tests.simulation.line import Line, LineLost
+from tests.simulation.loop import SimulatedLoop
+from tests.simulation.network import Network
+from tests.simulation.plan import Plan
+
+STOP_SECONDS = 3.0
+_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_simulation", default=None)
+
+
+class Shop:
+    """`store` is the running one's parts, None while there is none. `on_start` and `on_death` are
+    called with each process."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        loop: SimulatedLoop,
+        network: Network,
+        now: Callable[[], float],
+        note: Callable[[str], None],
+    ) -> None:
+        self.store: Store | None = None
+        self.on_death: Callable[[], None] = lambda: None
+        self.lives = 0
+        self.operations = 0
+        self.is_serving = asyncio.Event()
+        self._plan = plan
+        self._loop = loop
+        self._network = network
+        self._now = now
+        self._note = note
+        self._chance = plan.chance("shop")
+        self._disk_chance = plan.chance("disk")
+        self._process: asyncio.Task[Any] | None = None
+        self._stop = asyncio.Event()
+        self._died = asyncio.Event()
+        self._lines: list[Line] = []
+        self.folder = self._new_folder()
+
+    def settings(self) -> Settings:
+        plan = self._plan
+        return Settings(
+            _env_file=None,
+            environment="development",
+            host="127.0.0.1",
+            port=0,
+            api_keys="till-secret",
+            data_dir=Path("nowhere"),
+            central_api_url="http://central.test",
+            central_api_key=KEY,
+            sync_interval_seconds=plan.interval_seconds,
+            event_wait_timeout_seconds=plan.wait_seconds,
+            hole_grace_seconds=plan.grace_seconds,
+            write_timeout_seconds=plan.write_timeout_seconds,
+            sync_interval_minutes=1,
+            poll_mode=plan.poll_mode,
+            event_batch_limit=plan.batch_limit,
+            snapshot_min_percent=10,
+        )
+
+    # -- one process -----------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        settings = self.settings()
+        chance = self._plan.chance(f"store-{self.lives}")
+        world = World(self.folder, self._now, chance.random, self._network)
+        async with running(settings, world) as store:
+            api = build_api(
+                store.service,
+                store_id=settings.store_id,
+                keys=["till-secret"],
+                admin_keys=[],
+                cors_origins=(),
+                request_id=_REQUEST_ID,
+            )
+            server = await serve(api, host=settings.host, port=settings.port)
+            self.store = store
+            self.is_serving.set()
+            await self._stop.wait()
+            await server.stop(STOP_SECONDS)
+
+    def _new_folder(self) -> SimulatedFolder:
+        life = self.lives
+        return SimulatedFolder(
+            self._plan, self._disk_chance, lambda: self._dies_of_itself(life), self._note
+        )
+
+    # -- its lives -------------------------------------------------------------------------
+
+    async def runs(self) -> None:
+        """Start a process; when it died, start the next one."""
+        while not self._stop.is_set():
+            self.lives += 1
+            self._died.clear()
+            self._begin_folder()
+            self._process = self._loop.spawn(self.lives, self._live())
+            died = asyncio.ensure_future(self._died.wait())
+            await asyncio.wait((self._process, died), return_when=asyncio.FIRST_COMPLETED)
+            died.cancel()
+            if self._process.done():
+                self._process.result()
+                return
+            await asyncio.sleep(self._chance.choice((0.05, 0.5, 3.0)))
+
+    def _begin_folder(self) -> None:
+        left, self.folder = self.folder, self._new_folder()
+        self.folder.take_over(left)
+        if self._plan.strikes("crash_recovery", self._chance):
+            self.folder.dies_before = self._chance.randint(1, 12)
+        elif self._plan.strikes("crash_operation", self._chance):
+            self.folder.dies_before = self._chance.randint(10, 300)
+
+    def _dies_of_itself(self, life: int) -> None:
+        if life == self.lives:
+            self._note("crash_operation" if self.is_serving.is_set() else "crash_in_recovery")
+            self.dies(power=self._disk_chance.random() < 0.5)
+
+    def dies(self, *, power: bool) -> None:
+        """The process is gone at this instant; with the power, what was not synced, too."""
+        if self._process is None or self._process.done() or self._died.is_set():
+            return
+        self.on_death()
+        self.operations += self.folder.operations
+        self._loop.kill(self.lives)
+        left = (
+            self.folder.after_power_cut(self._disk_chance)
+            if power
+            else self.folder.after_kill()
+        )
+        left.room = self.folder.room
+        self.folder = self._new_folder()
+        self.folder.take_over(left)
+        self.store = None
+        self.is_serving.clear()
+        for line in self._lines:
+            line.is_cut()
+        self._lines.clear()
+        self._died.set()
+
+    async def suffers(self) -> None:
+        """Kills, power cuts, full disks and outages of the line, until the plan calms."""
+        while not self._plan.is_calm:
+            await asyncio.sleep(self._chance.uniform(0.5, 1.5))
+            for name in ("kill", "power"):
+                if self._plan.strikes(name, self._chance):
+                    self._note(name)
+                    self.dies(power=name == "power")
+            if self._plan.strikes("disk_full", self._chance):
+                self._note("disk_full")
+                self.folder.room = self._chance.randint(0, 3000)
+            elif self._chance.random() < 0.2:
+                self.folder.room = None
+
+    async def outages(self) -> None:
+        while not self._plan.is_calm:
+            await asyncio.sleep(1.0)
+            if self._plan.strikes("outage", self._chance):
+                self._note("outage")
+                self._network.is_down = True
+                self._network.breaks()
+                await asyncio.sleep(self._chance.choice((0.5, 3.0, 10.0, 25.0)))
+                self._network.is_down = False
+
+    def heals(self) -> None:
+        self._network.is_down = False
+        self.folder.room = None
+        self.folder.dies_before = None
+
+    async def stops(self) -> None:
+        """Stop as a signal would have it."""
+        self._stop.set()
+        if self._process is not None and not self._died.is_set():
+            await self._process
+
+    # -- tills -----------------------------------------------------------------------------
+
+    def connect(self) -> Line:
+        """Raises LineLost where nobody listens."""
+        listener = self._loop.listener
+        if listener is None or not listener.is_open or not self.is_serving.is_set():
+            raise LineLost("refused")
+        line = Line(self._loop, listener)
+        self._lines = [each for each in self._lines if each.is_open]
+        self._lines.append(line)
+        return line

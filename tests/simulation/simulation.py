@@ -1,0 +1,320 @@
+"""One seed: chaos, healing, and what is left to be found wrong.
+
+Knows: the order of a run. Refuses to know: its parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from store_cache.edges import archive
+from tests.simulation.chain import Chain
+from tests.simulation.checks import Checks
+from tests.simulation.history import state_of
+from tests.simulation.loop import SimulatedLoop, Stuck
+from tests.simulation.network import Network
+from tests.simulation.people import Till
+from tests.simulation.plan import Plan
+from tests.simulation.shop import Shop
+
+START = 1_700_000_000.0
+BOUND_SECONDS = 400.0
+SMALL_FOLD_BYTES = 3_000
+MOST_TASKS = 300
+
+
+@dataclass
+class Report:
+    """What came of a seed. `trace` is the same for every run of it."""
+
+    seed: int
+    classes: tuple[str, ...] = ()
+    findings: list[str] = field(default_factory=list)
+    counters: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    healed_within: float = 0.0
+    trace: int = 0
+
+
+class Simulation:
+    def __init__(self, seed: int, off: Collection[str] = ()) -> None:
+        self.plan = plan = Plan(seed, off)
+        self.counters: Counter[str] = Counter()
+        order = plan.chance("order") if plan.has("shuffle") else None
+        self.loop = loop = SimulatedLoop(order)
+        self.clock_ahead = 0.0
+        self.chain = Chain(plan, self.now, self.note)
+        self.network = Network(plan, self.chain.answer, copy_context(), self.note)
+        self.chain.broken = self.network.breaks
+        self.shop: Shop
+        self.report = Report(seed, tuple(plan.rates))
+        self._loop = loop
+
+    def now(self) -> float:
+        return START + self.loop.time() + self.clock_ahead
+
+    def note(self, what: str) -> None:
+        self.counters[what] += 1
+
+    # -- the run ---------------------------------------------------------------------------
+
+    def run(self) -> Report:
+        report = self.report
+        with _watched(self) as errors, _small_folds(self.plan):
+            try:
+                self.loop.run_until_complete(self._play())
+            except Stuck as stuck:
+                report.findings.append(f"stuck: {stuck}")
+            finally:
+                report.findings += errors + self.loop.problems
+                _bury(self.loop)
+        report.counters = self.counters
+        report.seconds = self.loop.time()
+        report.trace = self.loop.trace ^ self.loop.steps
+        return report
+
+    async def _play(self) -> None:
+        self.shop = shop = Shop(self.plan, self.loop, self.network, self.now, self.note)
+        self.checks = checks = Checks(self.loop, self.chain, shop)
+        shop.on_death = self._died
+        self.loop.on_step = checks.step
+        self.tills = [self._till(number) for number in range(self.plan.tills)]
+        works = (
+            *(till.works() for till in self.tills),
+            self.chain.lives(),
+            self.chain.suffers(),
+            shop.suffers(),
+            shop.outages(),
+            self._clock_jumps(),
+        )
+        running = asyncio.ensure_future(shop.runs())
+        tasks = [asyncio.ensure_future(work) for work in works]
+        await asyncio.sleep(self.plan.chaos_seconds)
+        await self._heal(tasks)
+        await self._converge(running)
+        await self._end(running)
+        self.report.findings += checks.findings
+        self._count()
+
+    def _till(self, number: int) -> Till:
+        chance = self.plan.chance(f"till-{number}")
+        return Till(f"t{number}", self.plan, self.shop, self.checks, self.note, chance)
+
+    def _died(self) -> None:
+        self.note("restarts")
+        if self.shop.store is not None and not self.shop.store.keeper.disk.is_durable:
+            self.note("died_degraded")
+        self._observe()
+        self.checks.died()
+
+    async def _clock_jumps(self) -> None:
+        chance = self.plan.chance("clock")
+        while not self.plan.is_calm:
+            await asyncio.sleep(1.0)
+            if self.plan.strikes("clock", chance):
+                self.note("clock")
+                self.clock_ahead += chance.choice((-3600.0, -5.0, 5.0, 3600.0))
+
+    # -- healing ---------------------------------------------------------------------------
+
+    async def _heal(self, tasks: list[asyncio.Future[None]]) -> None:
+        self.plan.calms()
+        for fault in self.chain.faults.everything():
+            self.chain.faults.clear(fault.number)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.shop.heals()
+        self.network.is_down = False
+        self.chain.ledger.settle(self.now() + 10.0)
+        self.chain.announce()
+
+    async def _converge(self, running: asyncio.Future[None]) -> None:
+        healed_at = self.loop.time()
+        while problem := self._difference():
+            if running.done():
+                running.result()
+                return
+            if self.loop.time() > healed_at + BOUND_SECONDS:
+                self.checks.find(f"not in step {BOUND_SECONDS} s after the last fault: {problem}")
+                return
+            await asyncio.sleep(0.5)
+        self.report.healed_within = self.loop.time() - healed_at
+
+    def _difference(self) -> str:
+        """What the store does not hold as Central does; empty if it is in step."""
+        store = self.shop.store
+        if store is None:
+            return "the store does not run"
+        catalogue = store.keeper.catalogue
+        if catalogue is None or catalogue.position is None:
+            return f"no catalogue: {store.driver.state}"
+        truth = {row["productId"]: _essence(row) for row in self.chain.ledger.everything()}
+        held = {i: _essence(_json(body)) for i, body in catalogue.rows.items()}
+        different = [i for i in truth | held if truth.get(i) != held.get(i)]
+        if different:
+            shown = {i: (truth.get(i), held.get(i)) for i in different[:3]}
+            return f"{shown} at {catalogue.position}; {store.driver.state}"
+        if catalogue.position.offset != self.chain.ledger.head + 1:
+            return f"at {catalogue.position}, Central at {self.chain.ledger.head}"
+        if catalogue.owed or catalogue.ahead:
+            return f"owed {catalogue.owed}, ahead {catalogue.ahead}"
+        return "" if store.keeper.disk.is_durable else "the disk is not trusted yet"
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _end(self, running: asyncio.Future[None]) -> None:
+        self._observe()
+        store, shop = self.shop.store, self.shop
+        held = dict(store.keeper.catalogue.rows) if store and store.keeper.catalogue else {}
+        self.checks.died()
+        life = shop.lives
+        await shop.stops()
+        await running
+        shop.store = None
+        if left := self.loop.alive_tasks(life):
+            self.checks.find(f"left behind: {left}")
+        names = sorted(shop.folder.entries)
+        good = [name for name in names if not name.endswith(".new") and "damaged" not in name]
+        if len(good) != len([n for n in names if "damaged" not in n]) or len(good) > 4:
+            self.checks.find(f"files left behind: {names}")
+        self._check_sales()
+        if not self.checks.findings:
+            await self._start_from_disk(held)
+
+    def _check_sales(self) -> None:
+        for till in self.tills:
+            for sale in till.sales:
+                if problem := sale.problem(self.chain.history):
+                    self.checks.find(problem)
+
+    async def _start_from_disk(self, held: dict[str, bytes]) -> None:
+        """With Central down, a start shows what was shown (D7)."""
+        self.network.is_down = True
+        old, shop = self.shop, Shop(self.plan, self.loop, self.network, self.now, self.note)
+        shop.folder.take_over(old.folder.after_power_cut(self.plan.chance("end")))
+        shop.lives = old.lives
+        running = asyncio.ensure_future(shop.runs())
+        async with asyncio.timeout(60):
+            await shop.is_serving.wait()
+        assert shop.store is not None
+        catalogue = shop.store.keeper.catalogue
+        if catalogue is None or catalogue.rows != held:
+            found = None if catalogue is None else catalogue.rows
+            self.checks.find(f"a start from disk shows {found}, not {held}")
+        await shop.stops()
+        await running
+
+    # -- counting --------------------------------------------------------------------------
+
+    def _observe(self) -> None:
+        """What a process has been through, from its own status."""
+        store = self.shop.store
+        if store is None:
+            return
+        for run in store.driver.state.runs:
+            for reason in run.reasons:
+                self.note(f"full sync: {reason.split(' ')[0]} {reason.split(' ')[-1]}")
+            self.note("full_sync_failed" if run.problem else "full_sync")
+        if not store.keeper.disk.is_durable:
+            self.note("degraded")
+        for finding in store.keeper.findings:
+            self.note("torn" if "torn" in finding else "file_finding")
+
+    def _count(self) -> None:
+        counters = self.counters
+        counters["events"] = self.chain.history.events
+        counters["writes"] = sum(len(till.sales) for till in self.tills)
+        counters["checks"] = self.checks.count
+        counters["steps"] = self.loop.steps
+        counters["exchanges"] = self.network.exchanges
+        counters["disk operations"] = self.shop.operations + self.shop.folder.operations
+
+
+def _essence(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value or value == ""}
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    import orjson
+
+    value: dict[str, Any] = orjson.loads(body)
+    return value
+
+
+class _Errors(logging.Handler):
+    """What the store itself calls a defect is a finding."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+        self._format = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0] is not None:
+            said = self._format.formatException(record.exc_info)
+            self.found.append(f"{record.getMessage()}\n{said}")
+
+
+@contextmanager
+def _watched(simulation: Simulation) -> Iterator[list[str]]:
+    errors = _Errors()
+    names = ("store_cache", "aiohttp")
+    before = [logging.getLogger(name).level for name in names]
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).addHandler(errors)
+        logging.getLogger(name).propagate = False
+    try:
+        yield errors.found
+    finally:
+        for name, level in zip(names, before, strict=True):
+            logging.getLogger(name).setLevel(level)
+            logging.getLogger(name).removeHandler(errors)
+            logging.getLogger(name).propagate = True
+
+
+@contextmanager
+def _small_folds(plan: Plan) -> Iterator[None]:
+    """With the class on, journals are folded all the time, though the catalogue is small."""
+    before = archive.FOLD_BYTES
+    if plan.has("fold"):
+        archive.FOLD_BYTES = SMALL_FOLD_BYTES
+    try:
+        yield
+    finally:
+        archive.FOLD_BYTES = before
+
+
+def _bury(loop: SimulatedLoop) -> None:
+    """Let go of what the dead left, in silence: no code of theirs may complain now."""
+    for tasks in loop.tasks.values():
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    loop.set_exception_handler(lambda *_: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop._ready.clear()
+            loop._scheduled.clear()
+            loop.close()
+            loop.tasks.clear()
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+def simulate(seed: int, off: Collection[str] = ()) -> Report:
+    """Run one seed to its end. `off`: classes of faults that are switched off."""
+    return Simulation(seed, off).run()
