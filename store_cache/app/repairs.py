@@ -24,8 +24,9 @@ LOOK_SECONDS = 5.0
 
 FIRST_BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF_SECONDS = 60.0
-CLOCK_JUMP_SECONDS = 300.0
-"""A reading owed later than this was put off before the clock was set back: it is due now."""
+CLOCK_JUMP_SECONDS = 600.0
+"""A reading owed later than this was put off before the clock was set back: it is due now. No
+reading is put off so long: Central's `Retry-After` is believed up to five minutes."""
 
 AT_ONCE_SECONDS = 1.0
 """How long a till's conflict waits for the product to be refreshed; after that it goes on in the
@@ -81,19 +82,20 @@ class Repairs:
 
     async def _settle(self, product_id: str, owed: Owed) -> None:
         try:
-            if not await self.read(product_id, owed.doubt):
+            if not await self._read(product_id, owed.doubt):
                 log.debug("event sync: %r changed while it was read, again", product_id)
         except CentralError as problem:
             await self._keeper.postpone(product_id, self._postponed(owed, problem))
 
     def _postponed(self, owed: Owed, problem: CentralError) -> Owed:
         ceiling = min(FIRST_BACKOFF_SECONDS * 2.0**owed.attempts, LONGEST_BACKOFF_SECONDS)
-        floor = problem.retry_after_seconds if isinstance(problem, Limited) else ceiling / 2
+        named: float | None = getattr(problem, "retry_after_seconds", None)
+        floor = ceiling / 2 if named is None else named
         due = self._now() + floor + ceiling / 2 * self._random()
         attempts = owed.attempts + (not isinstance(problem, Limited))
         return replace(owed, due=due, attempts=min(attempts, 30), problem=str(problem))
 
-    async def read(self, product_id: str, doubt: Doubt) -> bool:
+    async def _read(self, product_id: str, doubt: Doubt) -> bool:
         """Read one product from Central and take what it says; False: it changed meanwhile.
 
         Raises CentralError.
@@ -124,9 +126,13 @@ class Repairs:
             await self._keeper.owe(product_id, doubt)
 
     async def _read_within(self, seconds: float, product_id: str, doubt: Doubt) -> bool:
+        """The deadline is Central's alone: a change on its way to the disk is never cut short,
+        since the journal would hold what memory does not."""
+        seen = self._keeper.seen(product_id)
         try:
             async with asyncio.timeout(seconds):
-                return await self.read(product_id, doubt)
+                row = await self._central.product(product_id)
         except (CentralError, TimeoutError) as problem:
             log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
             return False
+        return await self._keeper.take_reading(product_id, row, seen=seen, doubt=doubt)
