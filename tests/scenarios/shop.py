@@ -89,7 +89,7 @@ class Line(httpx.AsyncHTTPTransport):
             max_keepalive_connections=CONNECTIONS,
             keepalive_expiry=IDLE_SECONDS,
         )
-        super().__init__(trust_env=False, limits=limits)
+        super().__init__(verify=False, trust_env=False, limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.is_cut:
