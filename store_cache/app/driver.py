@@ -232,9 +232,6 @@ class Driver:
         return Interrupted() if rang else Rested()
 
     async def _rings_within(self, seconds: float) -> bool:
-        if not self._may_be_interrupted():
-            await asyncio.sleep(seconds)
-            return False
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._bell.wait()
@@ -344,7 +341,8 @@ def report(before: State, after: State, outcome: Outcome) -> None:
         level = logging.WARNING if after.line.failures <= 1 else logging.INFO
         if outcome.failure in (Failure.DENIED, Failure.REFUSED):
             level = logging.ERROR
-        log.log(level, "event sync: Central %s: %s", outcome.failure, outcome.problem)
+        what = "full sync" if isinstance(before.phase, Running) else "event sync"
+        log.log(level, "%s: Central %s: %s", what, outcome.failure, outcome.problem)
     if after.line.fell_back and not before.line.fell_back:
         log.error("event sync: %d failures in a row, falling back", after.line.failures)
     if before.line.fell_back and not after.line.fell_back:
