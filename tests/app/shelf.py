@@ -77,7 +77,8 @@ class Central:
         self.times: list[float] = []
         self.troubles: defaultdict[str, deque[CentralError]] = defaultdict(deque)
         self.away: CentralError | None = None
-        self.page_rows = 200
+        self.says: list[EventPage] = []
+        """Pages of events that it answers with, before it tells the truth again."""
         self._clock = clock
         self._held: list[Held] = []
         self._news = asyncio.Event()
@@ -123,7 +124,7 @@ class Central:
 
     async def page(self, request: PageRequest) -> CataloguePage:
         await self._admit(f"page {request.offset}")
-        rows = self.ledger.page(request.offset, self.page_rows)
+        rows = self.ledger.page(request.offset, request.limit)
         more = request.offset + len(rows) < len(self.ledger)
         return CataloguePage(
             tuple(read_product(each) for each in rows),
@@ -151,6 +152,8 @@ class Central:
             raise troubles.popleft()
 
     def _events(self, offset: int, limit: int) -> EventPage:
+        if self.says:
+            return self.says.pop(0)
         try:
             page = self.ledger.events(offset, limit, self._clock.now())
         except PositionGone as problem:
