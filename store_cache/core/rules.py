@@ -197,13 +197,14 @@ def _update(draft: Draft, event: Event, row: Row) -> None:
 
 def _is_of_life_before(draft: Draft, row: Row, held: bytes) -> bool:
     """Whether an update may be of a life that ended before the state that is held ahead of the
-    feed: of that one's life, only the versions before it and then its own can come."""
+    feed: of that one's life, only the versions before it and then its own can come. The version
+    after it looks like the next of the same life, and is not, as long as its own is to come."""
     ahead = draft.ahead(row.product_id)
     if ahead is None:
         return False
     if row.version == ahead.version:
         return row.available != read_row(held).available
-    return row.version > ahead.version + 1
+    return row.version > ahead.version
 
 
 def _update_unheld(draft: Draft, event: Event, row: Row) -> None:
@@ -225,11 +226,9 @@ def _create(draft: Draft, event: Event, row: Row) -> None:
         draft.put(row)
     elif held != row.body:
         # Held already, and otherwise: a new life whose deletion is still to come, or an old
-        # event behind a fresher state. Only a reading can tell.
+        # event behind a fresher state. Only a reading can tell; a till that has seen the fresher
+        # one must not see it undone until then.
         _doubt_order(draft, product_id)
-        late = draft.changed_life_within(product_id, draft.grace_seconds)
-        if not late and draft.ahead(product_id) is None:
-            draft.put(row)
     draft.began_life(product_id)
     _back_in_line(draft, event)
 

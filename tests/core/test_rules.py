@@ -126,10 +126,10 @@ UPDATES = [
     # ahead of the feed: the events of this life that are still to come end with its own
     (Held(5, is_ahead=True), 4, 5, None, True),
     (Held(5, is_ahead=True), 5, 5, None, False),
-    (Held(5, is_ahead=True), 6, 6, None, False),
+    (Held(5, is_ahead=True), 6, 5, ORDER, True),
     (Held(5, is_ahead=True), 7, 5, ORDER, True),
     (Held(5, NEAR, is_ahead=True), 4, 5, ORDER, True),
-    (Held(5, NEAR, is_ahead=True), 6, 6, ORDER, False),
+    (Held(5, NEAR, is_ahead=True), 6, 5, ORDER, True),
     # not held
     (Held(), 4, 4, None, False),
     (Held(mark=5), 4, GONE, ORDER, False),
@@ -157,8 +157,8 @@ CREATIONS = [
     (Held(life=PAST, mark=6), 1, ORDER, False),
     (Held(life=LONG_AGO), 1, None, False),
     # held already: a new life whose deletion is to come, or an old event behind a fresher state
-    (Held(5), 1, ORDER, False),
-    (Held(5, PAST), 1, ORDER, False),
+    (Held(5), 5, ORDER, False),
+    (Held(5, PAST), 5, ORDER, False),
     (Held(5, NEAR), 5, ORDER, False),
     (Held(5, is_ahead=True), 5, ORDER, True),
     (Held(1), 1, None, False),
@@ -169,7 +169,7 @@ CREATIONS = [
 @pytest.mark.parametrize(("held", "expected", "doubt", "is_ahead"), CREATIONS, ids=str)
 def test_a_creation(held: Held, expected: int, doubt: Doubt | None, is_ahead: bool) -> None:
     """[V2] A creation starts a new life, whatever its version, and ends the mark; of a product
-    held it is in doubt, and within the grace of another creation the fresher state stays."""
+    held it is in doubt, and what is held stays until the product was read."""
     made = lay(held, event("created", 1))
 
     assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.ahead)
