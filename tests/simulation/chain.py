@@ -43,7 +43,6 @@ def older(chance: random.Random) -> dict[str, Any]:
         "refusal_status": chance.choice(("conflict", "varied")),
         "rate_limit_hint": chance.choice(("retry-after", "reset", "none")),
         "deletion_data": chance.choice(("before", "empty", "absent")),
-        "html_errors": chance.random() < 0.3,
         "old_event_names": chance.random() < 0.3,
         "unnamed_writes": chance.random() < 0.3,
         "null_events": chance.random() < 0.3,

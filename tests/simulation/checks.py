@@ -31,7 +31,7 @@ class Checks:
         self._loop = loop
         self._chain = chain
         self._shop = shop
-        self._marks: dict[Place, tuple[int, int]] = {}
+        self._marks: dict[Place, int] = {}
         self._shadow: dict[str, bytes] = {}
         self._states: dict[str, State] = {}
         self._catalogue: Catalogue | None = None
@@ -46,7 +46,7 @@ class Checks:
     def replacements(self) -> int:
         return self._chain.history.replacements
 
-    def watermarks(self) -> dict[Place, tuple[int, int]]:
+    def watermarks(self) -> dict[Place, int]:
         return dict(self._marks)
 
     # -- after every step ------------------------------------------------------------------
@@ -93,10 +93,16 @@ class Checks:
         self._raise((catalogue.position.label, product_id, state[0]), state[1])
 
     def _raise(self, place: Place, version: int) -> None:
-        mark, replacements = self._marks.get(place, (0, 0))
-        if version < mark and replacements == self.replacements:
+        mark = self._marks.get(place, 0)
+        if version < mark and self._survives(place, mark):
             self.find(f"{place} went back from version {mark} to {version}")
-        self._marks[place] = (version, self.replacements)
+        self._marks[place] = version
+
+    def _survives(self, place: Place, version: int) -> bool:
+        """Whether Central still has this version in its history: a restore undoes some."""
+        _, product_id, life = place
+        states = self._chain.history.feeds[-1].products.get(product_id, ())
+        return any(s is not None and s[0] == life and s[1] >= version for _, s in states)
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
         feeds = self._chain.history.feeds
@@ -132,13 +138,14 @@ class Checks:
         self._shadow = {}
 
     def was_shown(
-        self, rows: list[dict[str, Any]], label: str, seen: dict[Place, tuple[int, int]]
+        self, rows: list[dict[str, Any]], label: str, seen: dict[Place, int]
     ) -> None:
         """A till was answered; `seen`: the watermarks when it asked."""
         for row in rows:
             life, version, _ = state_of(row)
-            mark, replacements = seen.get((label, row["productId"], life), (0, 0))
-            if version < mark and replacements == self.replacements:
+            place = (label, row["productId"], life)
+            mark = seen.get(place, 0)
+            if version < mark and self._survives(place, mark):
                 self.find(f"a till was shown {row}, after version {mark}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:

@@ -117,6 +117,8 @@ class Till:
         self, sales: list[Sale], method: str, path: str, body: Any, **headers: str
     ) -> None:
         for _ in range(self.chance.randint(1, MOST_REPEATS)):
+            for sale in sales:
+                sale.sent()
             try:
                 answer = await self._call(method, path, body, **headers)
             except LineLost:

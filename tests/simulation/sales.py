@@ -22,6 +22,8 @@ class Sale:
     replacements: int
     final: str = ""
     words: list[str] = field(default_factory=list)
+    is_open: bool = False
+    """Whether a sending of it has not been answered."""
 
     def body(self) -> dict[str, Any]:
         return {
@@ -34,8 +36,12 @@ class Sale:
     def lost(self) -> None:
         self.words.append("lost")
 
+    def sent(self) -> None:
+        self.is_open = True
+
     def told(self, status: int, result: dict[str, Any]) -> str:
         """Note an answer. Returns what is wrong with it, if anything."""
+        self.is_open = False
         if "error" in result:
             self.words.append(result["error"]["code"])
             return ""
@@ -58,6 +64,6 @@ class Sale:
             applied > 1
             or (self.final == "applied" and applied != 1)
             or (self.final.startswith("refused") and applied)
-            or (not self.final and applied and set(self.words) <= unsent)
+            or (not self.final and not self.is_open and applied and set(self.words) <= unsent)
         )
         return f"key {self.key} was applied {applied} times: {self.words}" if wrong else ""
