@@ -1,12 +1,14 @@
 """What an operator is told: the state by name, how fresh the cache is, what happened and why.
 
 Knows: how the parts' facts become the documents of the contract.
-Refuses to know: HTTP; and it changes nothing.
+Refuses to know: HTTP; and it changes nothing, but logs when the state gets another name (B6).
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +21,8 @@ from store_cache.app.keeper import Keeper
 from store_cache.core.change import Owed
 from store_cache.core.states import Running, RunRecord
 from store_cache.edges.http.service import Freshness
+
+log = logging.getLogger(__name__)
 
 DOUBTFUL_SHOWN = 20
 """A status stays small, whatever Central does."""
@@ -105,6 +109,7 @@ class Status:
         """The state by its name; call it often enough to know since when."""
         name = self._name()
         if name != self._named.name:
+            log.info("sync status: %s, was %s", name, self._named.name)
             self._named = Named(name, self._clock.loop_time())
         return self._named
 
@@ -319,4 +324,4 @@ def resident_bytes() -> int:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
         return 0
-    return pages * 4096
+    return pages * resource.getpagesize()
