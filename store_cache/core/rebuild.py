@@ -8,7 +8,7 @@ keeper.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from store_cache.core.catalogue import Catalogue
@@ -194,12 +194,20 @@ class Rebuild:
 
     def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
         """Apply events to the copy; nobody sees it yet, so they are made at once."""
-        draft = Draft(self.copy, now=now, grace_seconds=self._grace_seconds)
+        draft = self._draft(now)
         lay_events(draft, events)
         self.copy.make(draft.change("events", position=position))
         for event in events:
             if isinstance(event, Event) and event.kind is Kind.DELETED:
                 self._deleted.add(event.product_id)
+
+    def _draft(self, now: float) -> Draft:
+        """A product that is held, and that no page has shown yet, begins no life with an event of
+        the feed alongside, however unknown it is to the copy."""
+        existing: Container[str] = frozenset()
+        if self._held is not None and self._same_generation:
+            existing = self._held.rows
+        return Draft(self.copy, now=now, grace_seconds=self._grace_seconds, existing=existing)
 
     def stand_at(self, position: Position) -> None:
         self.copy.position = position
@@ -227,7 +235,7 @@ class Rebuild:
 
     def take_reading(self, product_id: str, row: Row | None, *, seen: Seen, now: float) -> None:
         """What Central says of one doubted product holds, unless an event overtook it."""
-        draft = Draft(self.copy, now=now, grace_seconds=self._grace_seconds)
+        draft = self._draft(now)
         if not lay_reading(draft, product_id, row, seen=seen, doubt=Doubt.ORDER):
             return
         self._doubts.pop(product_id, None)
@@ -261,8 +269,9 @@ class Rebuild:
         """Order the copy, and lay over it what the catalogue in place has learned since the run
         began: answers to writes (F4), readings done and owed, and what deletions left."""
         self.copy.index()
-        draft = Draft(self.copy, now=now, grace_seconds=self._grace_seconds)
+        draft = self._draft(now)
         self._lay_what_is_ahead(draft)
+        self._keep_fresher(draft)
         for answer in answers:
             if not lay_answer(draft, answer):
                 lay_answer_anyway(draft, answer)
@@ -288,6 +297,16 @@ class Rebuild:
             if self._held is not None and self._is_lower(product_id):
                 draft.put(read_row(self._held.rows[product_id]))
                 draft.put_ahead(product_id, entry.version)
+                draft.owe(product_id, Doubt.CROSSED)
+
+    def _keep_fresher(self, draft: Draft) -> None:
+        """The catalogue in place may have followed the feed past a state that is in doubt in the
+        copy: what readers were shown stays until the product was read (V3)."""
+        for product_id in list(self.copy.owed):
+            if self._held is not None and self._is_lower(product_id):
+                row = read_row(self._held.rows[product_id])
+                draft.put(row)
+                draft.put_ahead(product_id, row.version)
                 draft.owe(product_id, Doubt.CROSSED)
 
     def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:

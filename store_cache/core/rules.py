@@ -13,7 +13,7 @@ fresher state stays: a till never sees a product go back within a life.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import orjson
@@ -61,12 +61,21 @@ class Draft:
     """A change being planned over a catalogue: reads see the plan first, then the catalogue.
 
     `now` is unix seconds; `grace_seconds` is how far apart events of one product may be published
-    and still be out of order (`HOLE_GRACE_SECONDS`).
+    and still be out of order (`HOLE_GRACE_SECONDS`). `existing`: products that exist although the
+    catalogue does not hold them yet; their first row begins no life.
     """
 
-    def __init__(self, base: Catalogue, *, now: float, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        base: Catalogue,
+        *,
+        now: float,
+        grace_seconds: float,
+        existing: Container[str] = frozenset(),
+    ) -> None:
         self.now = now
         self.grace_seconds = grace_seconds
+        self._existing = existing
         self._base = base
         self._rows: dict[str, bytes | None] = {}
         self._marks: dict[str, Mark | None] = {}
@@ -100,7 +109,7 @@ class Draft:
         return at is not None and abs(self.now - at) <= seconds
 
     def put(self, row: Row) -> None:
-        if self.held(row.product_id) is None:
+        if self.held(row.product_id) is None and row.product_id not in self._existing:
             self.began_life(row.product_id)
         self._rows[row.product_id] = row.body
         if self.mark(row.product_id) is not None:
@@ -229,6 +238,8 @@ def _create(draft: Draft, event: Event, row: Row) -> None:
         # event behind a fresher state. Only a reading can tell; a till that has seen the fresher
         # one must not see it undone until then.
         _doubt_order(draft, product_id)
+        draft.began_life(product_id)
+        return
     draft.began_life(product_id)
     _back_in_line(draft, event)
 

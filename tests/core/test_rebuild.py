@@ -530,6 +530,20 @@ def test_what_a_reading_showed_is_shown_on() -> None:
     assert Doubt.CROSSED is copy.owed["P-1"].doubt
 
 
+def test_an_event_before_the_page_begins_no_life() -> None:
+    """[V3] [F2] The feed alongside may be ahead of the pages: an event of a product that is held
+    tells of no new life, so what a reading showed of it meanwhile is shown on, and nothing is owed
+    for it but that."""
+    rebuild = begin(ahead_since(NOW))
+    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
+    take_whole(rebuild, row("P-1", 2))
+    copy = finish(rebuild)
+
+    assert row("P-1", 7, 3).body == copy.get("P-1")
+    assert {} == copy.lives
+    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+
+
 def test_what_was_ahead_before_the_run_has_been_read_since() -> None:
     """[V3] There the reading by itself holds, though it is lower."""
     rebuild = begin(ahead_since(NOW - 1))
