@@ -26,10 +26,12 @@ from store_cache.edges.framing import NewerFormat
 from store_cache.edges.http.server import CannotServe
 
 BAD_USE = 2
+INTERRUPTED = 130
+"""What shells give for Ctrl-C: a script must not take it for success."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 well, 1 failed, 2 used wrongly."""
+    """Run one command; returns the exit status: 0 well, 1 failed, 2 used wrongly, 130 Ctrl-C."""
     options = _parser().parse_args(argv)
     try:
         status: int = options.run(options)
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"store-cache: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 0
+        return INTERRUPTED
     return status
 
 

@@ -19,13 +19,18 @@ class CallFailed(Exception):
 
 
 class StoreClient:
-    """Calls the store at `url` with `key`. Every call raises CallFailed."""
+    """Calls the store at `url` with `key`. Every call raises CallFailed, and so does this."""
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
-        self._http = httpx.Client(
-            base_url=url, headers={"X-API-Key": key}, timeout=READ_SECONDS, trust_env=False
-        )
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers={"X-API-Key": key}, timeout=READ_SECONDS, trust_env=False
+            )
+        except httpx.InvalidURL as problem:
+            raise CallFailed(f"{url} is no address ({problem}): see --url") from problem
+        except UnicodeEncodeError as problem:
+            raise CallFailed("the key holds other than ASCII characters: see --key") from problem
 
     def __enter__(self) -> Self:
         return self
@@ -34,13 +39,14 @@ class StoreClient:
         self._http.close()
 
     def sync_status(self) -> dict[str, Any]:
-        return self._call("GET", "/v1/store/sync/status", READ_SECONDS)
+        return self._call("GET", "/v1/store/sync/status", READ_SECONDS, "eventSync")
 
     def force_sync(self, *, accept: bool) -> dict[str, Any]:
         path = "/v1/store/sync/force" + ("?accept=true" if accept else "")
-        return self._call("POST", path, FORCE_SECONDS)
+        return self._call("POST", path, FORCE_SECONDS, "status")
 
-    def _call(self, method: str, path: str, seconds: float) -> dict[str, Any]:
+    def _call(self, method: str, path: str, seconds: float, part: str) -> dict[str, Any]:
+        """The document that was answered; it is the store's if it has `part`."""
         try:
             response = self._http.request(method, path, timeout=seconds)
             document = response.json()
@@ -49,10 +55,15 @@ class StoreClient:
                 f"no store answers at {self.url} ({problem}); is it running, and is --url right?"
             ) from problem
         except ValueError as problem:
-            raise CallFailed(f"what answers at {self.url} is not a store cache") from problem
-        if response.is_success and isinstance(document, dict):
-            return document
-        raise CallFailed(_said(response.status_code, document))
+            raise CallFailed(self._not_a_store()) from problem
+        if not response.is_success:
+            raise CallFailed(_said(response.status_code, document))
+        if not isinstance(document, dict) or part not in document:
+            raise CallFailed(self._not_a_store())
+        return document
+
+    def _not_a_store(self) -> str:
+        return f"what answers at {self.url} is not a store cache; is --url right?"
 
 
 def _said(status: int, document: Any) -> str:
