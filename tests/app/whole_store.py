@@ -1,7 +1,8 @@
 """The whole store but its port, in process and in virtual time: Central's stub behind a transport.
 
-Knows: how the parts list is built on a disk that can fail and a line that can be cut.
-Refuses to know: sockets, processes, and what any test proves.
+Knows: how the parts list is built on a disk that can fail and a line that can be cut; with
+`served`, in true time, on a port, too.
+Refuses to know: processes, and what any test proves.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -21,10 +23,14 @@ from store_cache.app import build
 from store_cache.app.build import World, running
 from store_cache.app.settings import Settings
 from store_cache.edges.folder import Folder
+from store_cache.edges.http.app import build_api
+from store_cache.edges.http.server import serve
 from tests.app.shelf import NOON, Clock
 from tests.faulty_folder import FaultyFolder
 
 KEY = "demo"
+TILL_KEY = "till-secret"
+ADMIN_KEY = "office-secret"
 PRODUCTS = ("P-1", "P-2", "P-3")
 
 
@@ -131,7 +137,26 @@ async def whole_store(
     clock = clock or Clock()
     line = line or Line(clock)
     folder = folder or FaultyFolder()
-    usual: dict[str, Any] = {"central_api_key": KEY, "api_keys": "till-secret"}
+    usual: dict[str, Any] = {"central_api_key": KEY, "api_keys": TILL_KEY}
     world = World(folder, now=clock.now, random=lambda: 0.5, transport=line)
     async with running(Settings(_env_file=None, **(usual | settings)), world) as parts:
         yield Whole(parts, line, folder, clock)
+
+
+@asynccontextmanager
+async def served(store: Whole) -> AsyncIterator[str]:
+    """The store's API on a free port; its address."""
+    request_id: ContextVar[str | None] = ContextVar("request_id_of_app_tests", default=None)
+    api = build_api(
+        store.parts.service,
+        store_id="store-s1",
+        keys=[TILL_KEY],
+        admin_keys=[ADMIN_KEY],
+        cors_origins=(),
+        request_id=request_id,
+    )
+    server = await serve(api, host="127.0.0.1", port=0)
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        await server.stop(1.0)
