@@ -49,21 +49,26 @@ async def run_demo(*, port: int, central_port: int) -> int:
 
 async def _run(port: int, central_port: int, folder: str, stopped: asyncio.Event) -> None:
     central, store = f"http://localhost:{central_port}", f"http://localhost:{port}"
-    stub = _process(
-        "central_stub", "serve", "--port", str(central_port), environment=_plain_environment()
-    )
-    async with stub as stub_process:
-        await _answers(central, "/health", stub_process, stopped)
-        load = ("load", str(CATALOGUE), "--url", central, "--admin-key", ADMIN_KEY)
-        async with _process("central_stub", *load, environment=_plain_environment()) as loader:
-            await loader.wait()
-        environment = _store_environment(port, central, folder)
-        async with _process("store_cache", "serve", environment=environment) as store_process:
-            await _answers(store, "/ready", store_process, stopped)
-            if stopped.is_set():
-                return
-            print(_addresses(store, central), flush=True)
-            await _sell_until(stopped, store, central, (stub_process, store_process))
+    plain = _plain_environment()
+    serve = ("serve", "--port", str(central_port))
+    async with _process("central_stub", *serve, environment=plain, folder=folder) as stub_process:
+        if not await _answers(central, "/health", stub_process, stopped):
+            return
+        await _load(central, plain, folder)
+        settings = plain | _store_settings(port, central, folder)
+        async with _process(
+            "store_cache", "serve", environment=settings, folder=folder
+        ) as store_process:
+            if await _answers(store, "/ready", store_process, stopped):
+                print(_addresses(store, central), flush=True)
+                await _sell_until(stopped, store, central, (stub_process, store_process))
+
+
+async def _load(central: str, environment: dict[str, str], folder: str) -> None:
+    load = ("load", str(CATALOGUE), "--url", central, "--admin-key", ADMIN_KEY)
+    async with _process("central_stub", *load, environment=environment, folder=folder) as loader:
+        if await loader.wait():
+            raise DemoFailed("the demo's catalogue could not be loaded; see above")
 
 
 # -- the two programs --------------------------------------------------------------------------
@@ -71,12 +76,18 @@ async def _run(port: int, central_port: int, folder: str, stopped: asyncio.Event
 
 @asynccontextmanager
 async def _process(
-    module: str, *arguments: str, environment: dict[str, str]
+    module: str, *arguments: str, environment: dict[str, str], folder: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A program in a session of its own, so that Ctrl-C reaches the demo alone, which then ends
-    the parts in order."""
+    the parts in order; and in a folder without an `.env` that is meant for a real store."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, env=environment, start_new_session=True
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        env=environment,
+        cwd=folder,
+        start_new_session=True,
     )
     try:
         yield process
@@ -100,8 +111,8 @@ def _plain_environment() -> dict[str, str]:
     }
 
 
-def _store_environment(port: int, central: str, folder: str) -> dict[str, str]:
-    return _plain_environment() | {
+def _store_settings(port: int, central: str, folder: str) -> dict[str, str]:
+    return {
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "CENTRAL_API_URL": central,
@@ -127,18 +138,19 @@ def _free(port: int) -> int:
 
 async def _answers(
     url: str, path: str, process: asyncio.subprocess.Process, stopped: asyncio.Event
-) -> None:
-    ready = f"{url}{path}"
+) -> bool:
+    """Wait until the program answers; False where the demo is stopped before."""
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
         while not stopped.is_set():
             with contextlib.suppress(httpx.HTTPError):
-                if (await client.get(ready)).is_success:
-                    return
+                if (await client.get(f"{url}{path}")).is_success:
+                    return True
             late = asyncio.get_running_loop().time() > deadline
             if process.returncode is not None or late:
                 raise DemoFailed(f"what should answer at {url} did not start; see above")
             await asyncio.sleep(0.1)
+    return False
 
 
 # -- live changes ------------------------------------------------------------------------------
