@@ -1,0 +1,74 @@
+"""Kill the real store on a real disk, again and again, and look for what is missing.
+
+    python -m tests.crash [--kills 500] [--calls 40] [--workers 2] [--seed 1] [--folder DIR]
+
+Each folder goes through many lives of the store, which follows a busy Central over HTTP while
+tills sell and full syncs and folds go on. First `--kills` lives end by `kill -9` at random moments
+of a random activity; then lives end at each system call of the disk, one name and one number at a
+time, up to `--calls` of a name (with strace; without it that part is skipped, and said so). Exits
+with 1, and keeps the folder, where anything acknowledged is missing or a start fails: `store.log`
+there is what the store said, `told.jsonl` what it showed and acknowledged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.crash.campaigns import kill_at_calls, kill_by_workers, strace_is_there
+from tests.crash.judge import Lost
+from tests.crash.processes import warm_up
+from tests.crash.tally import Tally
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def report(title: str, tally: Tally, seconds: float) -> None:
+    say(f"{title}, {seconds:.0f} s")
+    for line in tally.lines():
+        say(line)
+    say("lost: 0")
+
+
+def run(folder: Path, options: argparse.Namespace) -> None:
+    began = time.monotonic()
+    if options.kills:
+        tally = kill_by_workers(folder, options.seed, options.kills, options.workers)
+        report("at random moments", tally, time.monotonic() - began)
+    began = time.monotonic()
+    if options.calls and strace_is_there():
+        tally = kill_at_calls(folder, options.seed, options.calls)
+        report("at system calls", tally, time.monotonic() - began)
+    elif options.calls:
+        say("at system calls: skipped, strace is not installed (apt-get install strace)")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=500, help="at random moments")
+    parser.add_argument("--calls", type=int, default=40, help="at most, of each system call")
+    parser.add_argument("--workers", type=int, default=2, help="processes that kill")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary one")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="crash-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    warm_up()
+    try:
+        run(folder, options)
+    except Lost as lost:
+        say(f"LOST: {lost}\nseed {options.seed}, files and logs in {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
