@@ -233,6 +233,22 @@ class Chain:
         self.history.restored(memory)
         self.broken()
 
+    def heals(self) -> None:
+        """Nothing is late any more, no fault strikes; one more event, since a loss at the very
+        end of a feed shows only by what follows."""
+        self.faults.clear()
+        self.ledger.settle(float("inf"))
+        while self._is_losing():
+            self._sell_any()
+        self._sell_any()
+        self.announce()
+
+    def _is_losing(self) -> bool:
+        return self.ledger._to_lose > 0
+
+    def _sell_any(self) -> None:
+        self.ledger.set({"productId": self.product_ids()[0], "available": 7}, self._now())
+
     # -- the truth -------------------------------------------------------------------------
 
     def truth(self) -> dict[str, State]:

@@ -129,15 +129,12 @@ class Simulation:
 
     async def _heal(self, tasks: list[asyncio.Future[None]]) -> None:
         self.plan.calms()
-        for fault in self.chain.faults.everything():
-            self.chain.faults.clear(fault.number)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.shop.heals()
         self.network.is_down = False
-        self.chain.ledger.settle(self.now() + 10.0)
-        self.chain.announce()
+        self.chain.heals()
 
     async def _converge(self, running: asyncio.Future[None]) -> None:
         healed_at = self.loop.time()

@@ -1,0 +1,82 @@
+"""What the simulation found in the store, one small test for each."""
+
+from __future__ import annotations
+
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.change import Doubt, Owed
+from store_cache.core.event import Event, Kind
+from store_cache.core.position import Position
+from store_cache.core.product import Row, read_row
+from store_cache.core.rebuild import Rebuild
+from store_cache.core.rules import Draft, lay_events
+
+NOW = 1_700_000_000.0
+GRACE_SECONDS = 2.0
+
+
+def row(version: int, available: int) -> Row:
+    return read_row(b'{"productId":"P","available":%d,"version":%d}' % (available, version))
+
+
+def event(kind: Kind, offset: int, version: int, available: int) -> Event:
+    body = None if kind is Kind.DELETED else row(version, available)
+    return Event(offset, kind, "P", version, body, f"f{offset}")
+
+
+def held(version: int, available: int, *, is_ahead: bool) -> Catalogue:
+    catalogue = Catalogue()
+    catalogue.fill([("P", row(version, available).body)])
+    catalogue.index()
+    catalogue.position = Position("g-1", 10, "f9")
+    if is_ahead:
+        draft = Draft(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
+        draft.put_ahead("P", version)
+        catalogue.make(draft.change("reading"))
+    return catalogue
+
+
+def laid(catalogue: Catalogue, *events: Event) -> Catalogue:
+    draft = Draft(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
+    lay_events(draft, events)
+    catalogue.make(draft.change("events"))
+    return catalogue
+
+
+def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
+    """[V1] A store that was behind has read the product's new life at version 2; the old life's
+    version 3, still to come on the feed, looks like the next one."""
+    made = laid(held(2, 50, is_ahead=True), event(Kind.UPDATED, 10, 3, 99))
+
+    assert row(2, 50).body == made.get("P")
+    assert Doubt.ORDER is made.owed["P"].doubt
+
+
+def test_a_creation_of_another_life_does_not_bring_a_product_back_in_line() -> None:
+    """[W7] The life read ahead of the feed is at its version 1, as every creation is."""
+    events = event(Kind.CREATED, 10, 1, 99), event(Kind.UPDATED, 11, 2, 98)
+    made = laid(held(1, 50, is_ahead=True), *events)
+
+    assert row(1, 50).body == made.get("P")
+    assert "P" in made.ahead
+
+
+def test_a_late_creation_does_not_undo_the_version_that_a_page_showed() -> None:
+    """[V1] The page of a full sync showed version 2; the creation was numbered after it."""
+    made = laid(held(2, 50, is_ahead=False), event(Kind.CREATED, 10, 1, 99))
+
+    assert row(2, 50).body == made.get("P")
+    assert Doubt.ORDER is made.owed["P"].doubt
+
+
+def test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile() -> None:
+    """[V3] The catalogue in place followed the feed to version 9, the copy has put its events
+    aside as doubtful and is at 7: version 9 stays until the product was read."""
+    in_place = held(9, 50, is_ahead=False)
+    rebuild = Rebuild(held=in_place, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
+    rebuild.copy.fill([("P", row(7, 60).body)])
+    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+
+    copy = rebuild.finish(answers=[], touched={}, marks={}, now=NOW)
+
+    assert row(9, 50).body == copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
