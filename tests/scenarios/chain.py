@@ -31,10 +31,14 @@ def product(number: int, **attributes: Any) -> Row:
 
 
 class Central:
-    """`switches` are those that it starts with; a restart has them again."""
+    """`switches` are those that it starts with; a restart has them again. `seed` decides which
+    events come late, where it does not keep them in order."""
 
-    def __init__(self, folder: Path, switches: Switches, clock: Clock, port: int = 0) -> None:
+    def __init__(
+        self, folder: Path, switches: Switches, clock: Clock, *, port: int = 0, seed: int = 7
+    ) -> None:
         self.switches = switches
+        self._seed = seed
         self._clock = clock
         self._folder = folder
         self._running = self._made(port)
@@ -43,7 +47,7 @@ class Central:
 
     def _made(self, port: int) -> Running:
         settings = Settings(_env_file=None, port=port, data_dir=self._folder)
-        return Running(settings, self.switches, seed=7, clock=self._clock.now)
+        return Running(settings, self.switches, seed=self._seed, clock=self._clock.now)
 
     # -- its life --------------------------------------------------------------------------
 

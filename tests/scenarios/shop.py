@@ -273,13 +273,14 @@ async def a_shop(
     switches: Switches | None = None,
     store_ids: Sequence[str] = ("store-s1",),
     state: str = "live",
+    seed: int = 7,
     **settings: Any,
 ) -> AsyncIterator[Shop]:
     """A Central that holds `products`, and a store for each id, in `state` and in step with it.
     Everything stops when the block ends."""
     async with AsyncExitStack() as life:
         clock = Clock()
-        central = Central(folder / "central", switches or Switches(), clock)
+        central = Central(folder / "central", switches or Switches(), clock, seed=seed)
         life.push_async_callback(central.close)
         await central.start()
         await central.create(*products)
