@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = _setting(
         "",
-        may_be="empty, or x",
+        may_be="empty, origins as a browser sends them, separated by commas, or * alone",
         example="https://till.example.com",
     )
     central_ca_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = _setting(
