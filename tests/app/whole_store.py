@@ -50,7 +50,7 @@ class Line(httpx.AsyncBaseTransport):
         faults = Faults(lambda: 0.0)
         self._central = Central(self.ledger, keys=keys, faults=faults, new_name=lambda: "g-2")
         for product_id in PRODUCTS:
-            self.ledger.create({"productId": product_id, "available": 10}, NOON)
+            self.ledger.create({"productId": product_id, "name": "Tea", "available": 10}, NOON)
 
     def tell(self) -> None:
         """Held polls see what there is, and a cut."""
