@@ -317,8 +317,8 @@ class Archive:
         go on, and let go of the journal up to it. `writes` is called at the moment of the cut;
         what it gives is iterated over as in `begin`.
 
-        Ends without effect where `begin` or `close` comes in. Raises OSError: the journal goes on
-        all the same, unless it is broken itself.
+        Ends without effect where `begin` or `close` comes in. Raises JournalBroken, or another
+        OSError: then the journal goes on all the same.
         """
         begins = self._begins
         async with self._folding:
@@ -372,6 +372,8 @@ class Archive:
         except BaseException as problem:
             await self._give_up(_say(problem))
             await journal.close()
+            if isinstance(problem, OSError):
+                raise JournalBroken(errno.EIO, self._broken()) from problem
             raise
 
     # -- ending ----------------------------------------------------------------------------
