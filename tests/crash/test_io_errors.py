@@ -1,0 +1,336 @@
+"""Every operation on the disk fails in turn, under the whole keeper (D5, promises 2 and 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+
+from store_cache.app.keeper import HEAL_SECONDS, Disk, Keeper
+from store_cache.core.change import Doubt
+from store_cache.core.event import AnyEvent, read_event
+from store_cache.core.feed import CataloguePage
+from store_cache.core.keys import Attempt, Final, KeyTable, encode_attempt, encode_final
+from store_cache.core.position import Position
+from store_cache.core.product import Row, read_product
+from store_cache.core.writing import Applied, StockAnswer
+from store_cache.edges import archive
+from store_cache.edges.archive import Archive
+from tests.edges.small_store import state
+from tests.edges.virtual_time import run
+from tests.faulty_folder import FaultyFolder
+
+NOW = 1_700_000_000.0
+IDS = ("A", "B", "Ü/1", "N")
+FAULTS = (errno.EIO, errno.ENOSPC)
+Step = Callable[["Shop"], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _early_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "FOLD_BYTES", 1)
+
+
+def product(product_id: str, version: int, available: int = 5) -> dict[str, Any]:
+    name = f"Cup {product_id}"
+    return {"productId": product_id, "name": name, "available": available, "version": version}
+
+
+@dataclass
+class Shop:
+    """A keeper on a disk that fails, and what has been acknowledged through it."""
+
+    folder: FaultyFolder
+    offset: int = 1
+    damaged: bool = False
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.keys = KeyTable(retention_seconds=86_400.0)
+        self.keeper = Keeper(
+            Archive(self.folder, now=self.now),
+            self.keys,
+            now=self.now,
+            grace_seconds=2.0,
+            read_whole=self.read_whole,
+        )
+
+    @staticmethod
+    def now() -> float:
+        return NOW + asyncio.get_running_loop().time()
+
+    async def read_whole(self, product_id: str) -> Row | None:
+        return read_product(product(product_id, self.versions[product_id]))
+
+    async def open(self) -> None:
+        self.damaged = await self.keeper.open()
+
+    async def place(self, version: int) -> None:
+        """A full sync comes to its end."""
+        rebuild = self.keeper.begin_copy(same_generation=True)
+        self.versions = dict.fromkeys(IDS, version)
+        rows = tuple(read_product(product(i, version)) for i in IDS)
+        rebuild.take_page(rebuild.first_request(), CataloguePage(rows, is_whole=True))
+        self.offset += 10
+        verdict = await self.keeper.place(
+            rebuild,
+            Position("g", self.offset),
+            least_percent=50,
+            accept=False,
+            agreed_products=None,
+        )
+
+        assert verdict.accepted
+
+    async def follow(self, count: int = 1) -> None:
+        """A batch of the feed."""
+        events = [self._event(IDS[(self.offset + number) % len(IDS)]) for number in range(count)]
+        await self.keeper.keep_events(events, Position("g", self.offset, events[-1].fingerprint))
+
+    def _event(self, product_id: str) -> AnyEvent:
+        self.versions[product_id] += 1
+        self.offset += 1
+        return read_event(
+            {
+                "offset": self.offset - 1,
+                "eventType": "product_modified",
+                "productId": product_id,
+                "version": self.versions[product_id],
+                "data": product(product_id, self.versions[product_id], self.offset),
+            }
+        )
+
+    async def sell(self, product_id: str, key: str) -> None:
+        """A write, as `app.delivery` has it kept: its attempt first, then its final answer."""
+        version = self.versions[product_id]
+        attempt = Attempt(key, bytes(12), product_id, version, self.now())
+        self.keys.put(attempt)
+        await self.keeper.note(encode_attempt(attempt))
+        answer = StockAnswer(product_id, version, version + 1, 3)
+        final = Final(bytes(12), 1, version, self.now(), Applied(answer))
+        self.keys.finish(key, final)
+        await self.keeper.settle(encode_final(key, final), answer)
+        self.versions[product_id] += 1
+
+    async def read(self, product_id: str) -> None:
+        """A reading by itself, as repairs do."""
+        self.versions[product_id] += 1
+        row = await self.read_whole(product_id)
+        seen = self.keeper.seen(product_id)
+
+        assert await self.keeper.take_reading(product_id, row, seen=seen, doubt=Doubt.REFRESH)
+
+    async def rest(self) -> None:
+        """Let a fold under way come to its end: virtual time passes when nothing else can run."""
+        await asyncio.sleep(1.0)
+
+    def holds(self) -> tuple[Any, ...]:
+        return state(self.keeper.catalogue), sorted(self.keys.encoded())
+
+
+SCRIPT: tuple[Step, ...] = (
+    lambda shop: shop.open(),
+    lambda shop: shop.place(1),
+    lambda shop: shop.follow(),
+    lambda shop: shop.sell("A", "k1"),
+    lambda shop: shop.follow(3),
+    lambda shop: shop.rest(),
+    lambda shop: shop.sell("Ü/1", "k2"),
+    lambda shop: shop.read("B"),
+    lambda shop: shop.follow(2),
+    lambda shop: shop.place(20),
+    lambda shop: shop.follow(6),
+    lambda shop: shop.sell("N", "k3"),
+    lambda shop: shop.follow(9),
+    lambda shop: shop.rest(),
+)
+
+
+async def play(shop: Shop, *, after_each: Callable[[Shop], Awaitable[None]]) -> None:
+    for step in SCRIPT:
+        await step(shop)
+        await after_each(shop)
+
+
+async def nothing(_: Shop) -> None:
+    """A step needs no check."""
+
+
+async def left(folder: FaultyFolder) -> tuple[Any, ...]:
+    """What the next process finds."""
+    shop = Shop(folder)
+    await shop.open()
+    held = shop.holds()
+    await shop.keeper.close()
+
+    assert not shop.damaged, shop.keeper.findings
+    return held
+
+
+async def promises_what_is_there(shop: Shop) -> None:
+    """Unless the store says that it is not durable, a power cut takes nothing."""
+    if shop.keeper.disk.is_durable:
+        held = shop.holds()
+
+        assert held == await left(shop.folder.after_power_cut(Random(len(shop.folder.trace))))
+
+
+async def heal(shop: Shop) -> None:
+    shop.folder.failures.clear()
+    shop.folder.room = None
+    await asyncio.sleep(2 * HEAL_SECONDS)
+
+    assert Disk() == shop.keeper.disk
+
+
+async def goes_on_durably(shop: Shop) -> None:
+    """What is acknowledged from now on is there after a power cut, and all from before."""
+    await shop.follow(2)
+    await shop.sell("B", "k9")
+    await shop.rest()
+    for seed in range(2):
+        assert shop.holds() == await left(shop.folder.after_power_cut(Random(seed)))
+    assert shop.holds() == await left(shop.folder.after_kill())
+
+
+async def undisturbed() -> tuple[int, tuple[Any, ...]]:
+    """How many operations the script takes, and what is held then."""
+    shop = Shop(FaultyFolder())
+    await play(shop, after_each=promises_what_is_there)
+    return len(shop.folder.trace), shop.holds()
+
+
+async def fails_once(operation: int, fault: int, expected: tuple[Any, ...]) -> bool:
+    shop = Shop(FaultyFolder())
+    shop.folder.failures = {operation: fault}
+    await play(shop, after_each=promises_what_is_there)
+
+    assert expected == shop.holds()
+    said = not shop.keeper.disk.is_durable
+    await heal(shop)
+    await goes_on_durably(shop)
+    await shop.keeper.close()
+    return said
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_operation_fails_once(fault: int) -> None:
+    """[D5] Whichever it is, the store goes on in memory as if nothing had been. Where it does not
+    say that the disk fails, nothing is lost by a power cut after any step; where it says so, a
+    whole snapshot ends that, and nothing acknowledged since is lost."""
+    total, expected = run(undisturbed())
+    said = [run(fails_once(number, fault, expected)) for number in range(1, total + 1)]
+
+    assert total > 80
+    assert 3 < sum(said) < total
+
+
+async def fails_until_mended(operation: int, fault: int, expected: tuple[Any, ...]) -> None:
+    shop = Shop(FaultyFolder())
+    shop.folder.failures = dict.fromkeys(range(operation, operation + 1000), fault)
+    await play(shop, after_each=promises_what_is_there)
+
+    assert expected == shop.holds()
+    await shop.follow()
+
+    assert not shop.keeper.disk.is_durable
+    await asyncio.sleep(2 * HEAL_SECONDS)
+
+    assert not shop.keeper.disk.is_durable
+    await heal(shop)
+    await goes_on_durably(shop)
+    await shop.keeper.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_disk_fails_from_some_operation_on(fault: int) -> None:
+    """[D5] It is tried again and again; the store says so as long as it fails, and when it works
+    again everything from memory is in a new snapshot."""
+    total, expected = run(undisturbed())
+    for operation in range(1, total, 2):
+        run(fails_until_mended(operation, fault, expected))
+
+
+async def breaks_the_journal_by_a_fold() -> None:
+    shop = Shop(FaultyFolder())
+    await shop.open()
+    await shop.place(1)
+    fold = shop.folder.hold("sync journal-3.jsonl")  # of its header, by the fold
+    for _ in range(20):
+        await shop.follow()
+    await fold.reached.wait()
+    fold.release.set()
+    shop.folder.failures = {len(shop.folder.trace) + 4: errno.EIO}
+    await shop.rest()
+
+    assert "sync journal-3.jsonl" == shop.folder.trace[-1]
+    assert not shop.keeper.disk.is_durable
+    await heal(shop)
+    await goes_on_durably(shop)
+    await shop.keeper.close()
+
+
+def test_a_fold_that_breaks_the_journal_is_said_at_once() -> None:
+    """[D5] Not only when the next change cannot be kept: by then it may be healed."""
+    run(breaks_the_journal_by_a_fold())
+
+
+async def fills_up(room: int, expected: tuple[Any, ...]) -> None:
+    shop = Shop(FaultyFolder())
+    shop.folder.room = room
+    await play(shop, after_each=promises_what_is_there)
+
+    assert expected == shop.holds()
+    await heal(shop)
+    await goes_on_durably(shop)
+    await shop.keeper.close()
+
+
+def test_the_disk_fills_up_at_any_byte() -> None:
+    """[D5] In the middle of a record or a chunk: the same holds."""
+    _, expected = run(undisturbed())
+    for room in range(0, 8000, 163):
+        run(fills_up(room, expected))
+
+
+async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bool:
+    """False where the start ended before that operation."""
+    shop = Shop(FaultyFolder())
+    await play(shop, after_each=nothing)
+    expected = shop.holds()
+    second = Shop(shop.folder.after_kill(), offset=shop.offset, versions=dict(shop.versions))
+    second.folder.failures = dict.fromkeys(range(operation, until + 1), fault)
+    await second.open()
+    if len(second.folder.trace) < operation:
+        return False
+    known = second.damaged or not second.keeper.disk.is_durable
+
+    assert known or expected == second.holds()
+    await promises_what_is_there(second)
+    await heal(second)
+    if second.damaged:
+        await second.place(90)
+        await goes_on_durably(second)
+    else:
+        assert expected == second.holds()
+        await goes_on_durably(second)
+    await second.keeper.close()
+    return True
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("lasts", [1, 1000])
+def test_a_start_on_a_failing_disk(fault: int, lasts: int) -> None:
+    """[D4] [D5] Each operation of a start fails, once or until it is mended: the start does not.
+    What could not be read is damage, which a full sync heals; what could not be written is said,
+    and healed by a new snapshot."""
+    operation = 1
+    while run(starts_on_a_failing_disk(operation, fault, operation + lasts - 1)):
+        operation += 1
+
+    assert operation > 10
