@@ -178,6 +178,24 @@ async def test_central_is_restored_while_it_runs(
         assert ([], 0) == (reads.problems, reads.steps_back)
 
 
+async def test_a_feed_seen_behind_is_not_believed_once_it_has_passed(tmp_path: Path) -> None:
+    """[E3] [E4] A poll finds the feed behind the position; before the grace is over the feed has
+    passed it. The event before the position is asked for first, and is another one."""
+    async with a_shop(tmp_path, hole_grace_seconds=10) as shop, reading(shop.store) as reads:
+        backup = await shop.central.backup()
+        for number in range(12):
+            await shop.central.sell("P-015", -1 - number)
+        await shop.until_held()
+        await shop.central.restore(backup, keep_generation=True)
+        await until(lambda: shop.store.parts.driver.state.feed.gap is not None)
+        await many_changes(shop.central, None)
+        await until(lambda: is_well(shop))
+        _, *later = await shop.store.reasons()
+
+        assert ["Central's feed holds another event at the position"] == later
+        assert ([], 0) == (reads.problems, reads.steps_back)
+
+
 async def test_a_restored_central_is_noticed_between_interval_polls(tmp_path: Path) -> None:
     """[E4] [E1] Between two polls the feed has passed the position: each begins by asking for the
     event before it."""
