@@ -147,7 +147,7 @@ async def following(
         now=world.now,
         random=world.random,
         on_events=forwarding.events_seen,
-        on_line=lambda works: gate.seen() if works else gate.lost(),
+        on_line=lambda there: forwarding.central_seen() if there else forwarding.central_lost(),
         on_advance=lambda: status.named(),  # noqa: PLW0108 - built below
     )
     status = Status(

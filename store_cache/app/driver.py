@@ -88,6 +88,11 @@ def as_outcome(problem: CentralError) -> ExchangeFailed:
     return ExchangeFailed(failure, str(problem), retry_after)
 
 
+SPEAKING = (Failure.UNREACHABLE, Failure.DENIED, Failure.REFUSED, Failure.GONE)
+"""What says for certain whether Central is there. A feed that breaks while writes pass (a proxy
+that cuts long polls) says nothing about writes, and a limit nothing at all."""
+
+
 class Driver:
     """Runs the sync until it is stopped.
 
@@ -183,8 +188,8 @@ class Driver:
         if isinstance(outcome, EventsArrived | PageTaken):
             self._note_head(outcome)
             self._on_line(True)
-        elif isinstance(outcome, ExchangeFailed) and outcome.failure is not Failure.LIMITED:
-            self._on_line(outcome.failure not in (Failure.UNREACHABLE, Failure.BROKEN))
+        elif isinstance(outcome, ExchangeFailed) and outcome.failure in SPEAKING:
+            self._on_line(outcome.failure is not Failure.UNREACHABLE)
         report(before, self.state, outcome)
 
     def _note_head(self, outcome: EventsArrived | PageTaken) -> None:

@@ -129,8 +129,11 @@ class Gate:
         )
 
     def _answered(self) -> None:
+        """That Central answers is news, to the sync, only where it was thought to be away."""
+        was_away = not isinstance(self._state, breaker.Closed)
         self.seen()
-        self._on_answer()
+        if was_away:
+            self._on_answer()
 
     def _move(self, state: breaker.BreakerState) -> None:
         if state.name != self._state.name:

@@ -121,9 +121,9 @@ class Keeper:
         self._is_loaded = True
         if self.catalogue is None:
             self.catalogue = loaded.catalogue
-        self.findings = loaded.findings
-        self._keys.load(loaded.writes, self._now())
-        for finding in loaded.findings:
+        bad_records = self._keys.load(loaded.writes, self._now())
+        self.findings = (*loaded.findings, *_about_keys(bad_records))
+        for finding in self.findings:
             log.warning("files: %s", finding)
         return loaded.damaged
 
@@ -410,6 +410,14 @@ class Keeper:
         if not self.disk.is_durable:
             log.warning("files: the disk works again; a new snapshot holds everything")
             self.disk = Disk()
+
+
+def _about_keys(bad_records: int) -> list[str]:
+    said = (
+        f"{bad_records} entries of the key table could not be read and were left out: a till that "
+        "repeats one of these writes has it judged by Central's memory of keys alone"
+    )
+    return [said] if bad_records else []
 
 
 def _oldest(ahead: dict[str, Ahead], limit: float) -> list[tuple[str, Ahead]]:

@@ -157,16 +157,24 @@ class KeyTable:
             elif (final := self._final(key, "")) is not None:
                 yield encode_final(key, final)
 
-    def load(self, records: Iterable[dict[str, Any]], now: float) -> None:
+    def load(self, records: Iterable[dict[str, Any]], now: float) -> int:
         """Take records from disk in their order; the last one of a key counts. Attempts without
-        a final answer are unknown. Raises KeyError, TypeError or ValueError for what is none."""
+        a final answer are unknown. Returns how many records were none, and left out (D4)."""
+        bad_records = 0
         for record in records:
-            if "applied" in record or "refused" in record:
-                self.finish(record["key"], _decode_final(record))
-            else:
-                self.put(_decode_attempt(record))
+            try:
+                self._load_one(record)
+            except (KeyError, TypeError, ValueError, AttributeError, struct.error):
+                bad_records += 1
         self._ages = deque(self._finals)  # a key may have been forgotten and used again
         self.expire(now)
+        return bad_records
+
+    def _load_one(self, record: dict[str, Any]) -> None:
+        if "applied" in record or "refused" in record:
+            self.finish(record["key"], _decode_final(record))
+        else:
+            self.put(_decode_attempt(record))
 
     def _final(self, key: str, product_id: str) -> Final | None:
         packed = self._finals.get(key.encode())

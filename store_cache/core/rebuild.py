@@ -209,9 +209,6 @@ class Rebuild:
             existing = self._held.rows
         return Draft(self.copy, now=now, grace_seconds=self._grace_seconds, existing=existing)
 
-    def stand_at(self, position: Position) -> None:
-        self.copy.position = position
-
     # -- doubts ----------------------------------------------------------------------------
 
     def unsettled(self) -> list[str]:

@@ -630,7 +630,23 @@ async def test_the_sync_opens_and_closes_the_breaker(store: Store) -> None:
     store.forwarding.central_seen()
 
     assert 200 == (await store.forwarding.update(sale())).status
-    assert 1 == store.answers
+
+
+def test_a_write_tells_the_sync_only_what_is_news() -> None:
+    """[B4] The first answer after an outage does; the next ones would undo the sync's back-off
+    where only the feed fails."""
+
+    async def sales() -> list[int]:
+        store = Store(Central())
+        store.forwarding.central_lost()
+        await asyncio.sleep(0.5)
+        told = []
+        for key in ("a", "b", "c"):
+            await store.forwarding.update(sale(key))
+            told.append(store.answers)
+        return told
+
+    assert [1, 1, 1] == run(sales())
 
 
 def test_one_probe_at_a_time_finds_central_again() -> None:
