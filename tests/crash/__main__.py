@@ -8,6 +8,8 @@ of a random activity; then lives end at each system call of the disk, one name a
 time, up to `--calls` of a name (with strace; without it that part is skipped, and said so). Exits
 with 1, and keeps the folder, where anything acknowledged is missing or a start fails: `store.log`
 there is what the store said, `told.jsonl` what it showed and acknowledged.
+
+`--without` takes a safeguard out of the product first; then it must end with 1.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 from tests.crash.campaigns import kill_at_calls, kill_by_workers, strace_is_there
+from tests.crash.defects import DEFECTS
 from tests.crash.judge import Lost
 from tests.crash.processes import warm_up
 from tests.crash.tally import Tally
@@ -56,10 +59,13 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=40, help="at most, of each system call")
     parser.add_argument("--workers", type=int, default=2, help="processes that kill")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--without", choices=DEFECTS, help="a safeguard to take out")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary one")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="crash-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if options.without:
+        DEFECTS[options.without]()
     warm_up()
     try:
         run(folder, options)

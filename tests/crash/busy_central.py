@@ -11,6 +11,7 @@ import itertools
 import mmap
 import os
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ QUIET, BUSY = b"\0", b"\1"
 
 
 class BusyCentral:
-    """`start` forks it. It ends with `stop`, or with the process that started it."""
+    """`start` forks it. It ends with `stop`, or with the process that started it. `more`: products
+    beside those above, which nobody sells."""
 
-    def __init__(self, output: Path, seed: int) -> None:
+    def __init__(self, output: Path, seed: int, *, more: int = 0, page_limit: int = 15) -> None:
         self.url = ""
         self._output = output
         self._seed = seed
+        self._more = more
+        self._switches = Switches(page_limit=page_limit, event_limit=1_000_000)
         self._mood = mmap.mmap(-1, 1)
         self._process = 0
 
@@ -77,8 +81,11 @@ class BusyCentral:
         ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(watched, ended.set)
         settings = Settings(_env_file=None, port=0, data_dir=None)
-        running = Running(settings, Switches(page_limit=15, event_limit=1_000_000), self._seed)
+        running = Running(settings, self._switches, self._seed)
         await running.start()
+        for number in range(self._more):
+            row = {"productId": f"M-{number:07}", "name": f"Product number {number}", "price": 9.99}
+            running.ledger.create(row, time.time())
         async with httpx.AsyncClient(headers=ADMIN, trust_env=False, verify=False) as client:
             await _create(client, running.url, PRODUCTS)
             os.write(told, running.url.encode())

@@ -1,0 +1,159 @@
+"""A ticker in the loop of a store with 100,000 products, while it does its largest pieces of work.
+
+    python -m tests.crash.stalls [--products 100000] [--limit-ms 100]
+
+It ticks every millisecond while the catalogue is synced for the first time, loaded from disk,
+folded, and synced again, with other shops selling all the time. A stall is what a till's read would
+wait for. On a shared machine the loop also waits for the processor, which says nothing about the
+program: so a stall counts as the processor time that this process used between two ticks, or the
+time that passed, whichever is less. Exits with 1 where one is longer than the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from pydantic import SecretStr
+
+from store_cache.app import build
+from store_cache.app.keeper import Keeper
+from store_cache.app.settings import Settings
+from store_cache.core.keys import KeyTable
+from store_cache.edges.archive import Archive
+from store_cache.edges.late_folder import LateFolder
+from tests.crash.busy_central import BusyCentral
+from tests.crash.processes import warm_up
+
+TICK_SECONDS = 0.001
+WITHIN_SECONDS = 120.0
+
+
+@dataclass
+class Stalls:
+    """`longest` of each phase, in seconds: counted as the module says, and as it passed."""
+
+    longest: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _phase: str = ""
+
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        self._phase = phase
+        self.longest[phase] = (0.0, 0.0)
+        try:
+            yield
+        finally:
+            self._phase = ""
+
+    async def tick(self) -> None:
+        while True:
+            passed, used = time.monotonic(), time.process_time()
+            await asyncio.sleep(TICK_SECONDS)
+            self._note(time.monotonic() - passed - TICK_SECONDS, time.process_time() - used)
+
+    def _note(self, passed: float, used: float) -> None:
+        if self._phase:
+            counted, whole = self.longest[self._phase]
+            self.longest[self._phase] = max(counted, min(passed, used)), max(whole, passed)
+
+
+@dataclass
+class Parts:
+    store: build.Store
+    archive: Archive
+    keys: KeyTable
+
+
+@asynccontextmanager
+async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
+    """The store on this folder, following that Central."""
+    settings = Settings(
+        _env_file=None,
+        environment="development",
+        api_keys=(SecretStr("till-secret"),),
+        central_api_url=central_url,
+        central_api_key=SecretStr("demo"),
+        data_dir=data_dir,
+    )
+    world = build.World(
+        folder=(folder := LateFolder(data_dir)),
+        transport=httpx.AsyncHTTPTransport(trust_env=False, verify=False),
+    )
+    central = build.central_of(settings, world)
+    archive, keys = Archive(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
+    keeper = Keeper(archive, keys, now=time.time, grace_seconds=2.0, read_whole=central.product)
+    try:
+        await keeper.open()
+        async with build.following(settings, world, central, keeper, keys) as store:
+            yield Parts(store, archive, keys)
+    finally:
+        await keeper.close()
+        await central.close()
+        await folder.close()
+
+
+async def measure(
+    data_dir: Path, central_url: str, products: int
+) -> dict[str, tuple[float, float]]:
+    stalls = Stalls()
+    ticking = asyncio.create_task(stalls.tick())
+    with stalls.during("first full sync"):
+        async with started(data_dir, central_url) as parts:
+            await _until_whole(parts.store, products)
+    with stalls.during("load from disk"):
+        async with started(data_dir, central_url) as parts:
+            await _until_whole(parts.store, products)
+            with stalls.during("fold"):
+                catalogue = parts.store.keeper.catalogue
+                assert catalogue is not None
+                await parts.archive.fold(catalogue, parts.keys.encoded)
+            with stalls.during("full sync again"):
+                done, said, _ = await parts.store.service.force_sync(accept=False)
+                assert done, said
+    ticking.cancel()
+    return stalls.longest
+
+
+async def _until_whole(store: build.Store, products: int) -> None:
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while store.keeper.catalogue is None or len(store.keeper.catalogue) < products:
+            await store.driver.changed.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--products", type=int, default=100_000)
+    parser.add_argument("--limit-ms", type=float, default=100.0)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="stalls-"))
+    warm_up()
+    central = BusyCentral(folder / "central.log", 1, more=options.products, page_limit=1000)
+    central.start()
+    central.be_busy(True)
+    try:
+        longest = asyncio.run(measure(folder / "data", central.url, options.products))
+    finally:
+        central.stop()
+        shutil.rmtree(folder)
+    for phase, (counted, passed) in longest.items():
+        said = f"{phase:16} longest stall {counted * 1000:6.1f} ms ({passed * 1000:.1f} ms passed)"
+        sys.stdout.write(said + "\n")
+    too_long = [
+        phase for phase, (counted, _) in longest.items() if counted * 1e3 > options.limit_ms
+    ]
+    if too_long:
+        sys.stdout.write(f"longer than {options.limit_ms:g} ms: {', '.join(too_long)}\n")
+    return 1 if too_long else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

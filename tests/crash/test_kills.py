@@ -1,0 +1,39 @@
+"""A slice of the real kills: the command runs in a process that has no other thread to fork."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def crash(root: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.crash", "--folder", str(folder), *options],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def test_kills_lose_nothing(project_root: Path, tmp_path: Path) -> None:
+    """[promises 2, 4, 7] Killed while events are applied, writes forwarded, snapshots folded, full
+    syncs put in place and starts under way: what was acknowledged is there, no start fails."""
+    done = crash(project_root, tmp_path / "kills", "--kills", "26", "--calls", "0")
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "lost: 0" in done.stdout
+
+
+@pytest.mark.parametrize("defect", ["show-first", "note-nothing"])
+def test_kills_notice_a_safeguard_that_is_missing(
+    project_root: Path, tmp_path: Path, defect: str
+) -> None:
+    """Without it something is lost, and seen to be: the test above can fail."""
+    options = ("--kills", "300", "--calls", "0", "--workers", "1", "--without", defect)
+    done = crash(project_root, tmp_path / "kills", *options)
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "LOST" in done.stdout

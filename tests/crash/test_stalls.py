@@ -1,0 +1,41 @@
+"""A slice of the stall ticker."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.crash.stalls import Stalls
+
+
+def test_no_piece_of_work_holds_the_loop_up(project_root: Path) -> None:
+    """A first full sync, a load, a fold and another full sync of 30,000 products never use the
+    processor for 100 ms at a stretch: a read never waits that long for them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash.stalls", "--products", "30000"],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+
+
+async def test_a_stall_is_noted() -> None:
+    """The ticker sees what holds the loop up, and in which phase."""
+    stalls = Stalls()
+    ticking = asyncio.create_task(stalls.tick())
+    with stalls.during("idle"):
+        await asyncio.sleep(0.01)
+    with stalls.during("busy"):
+        await asyncio.sleep(0)
+        ends_at = time.process_time() + 0.03
+        while time.process_time() < ends_at:
+            pass
+        await asyncio.sleep(0.005)
+    ticking.cancel()
+
+    assert stalls.longest["busy"][0] >= 0.025
