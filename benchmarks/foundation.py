@@ -139,7 +139,6 @@ async def measure_batches(folder: Path) -> dict[str, list[float]]:
     for _ in range(ROUNDS):
         for keeper in keepers:
             times = [await keeper.keep() for _ in range(BATCHES_IN_ROUND)]
-            await keeper.keeper.folded()
             found.setdefault(f"{keeper.count:,} products", []).append(statistics.median(times))
         times = [write_and_sync(descriptor, record) for _ in range(BATCHES_IN_ROUND)]
         found.setdefault("write + fdatasync alone", []).append(statistics.median(times))
