@@ -11,6 +11,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Collection, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.simulation.campaign import SOMETIMES, fails, known_failures, remember, shrunk
@@ -62,8 +63,9 @@ def _campaign(seeds: list[int], off: Collection[str], *, processes: int) -> int:
     total = Report(seed=-1)
     failed: list[int] = []
     run = partial(simulate, off=off)
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
-        for report in pool.imap_unordered(run, seeds, chunksize=CHUNK):
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for report in pool.map(run, seeds, chunksize=CHUNK):
             total.counters += report.counters
             total.seconds += report.seconds
             total.healed_within = max(total.healed_within, report.healed_within)

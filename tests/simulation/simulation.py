@@ -53,7 +53,8 @@ class Simulation:
         order = plan.chance("order") if plan.has("shuffle") else None
         self.loop = loop = SimulatedLoop(order)
         self.clock_ahead = 0.0
-        self.chain = Chain(plan, self.now, self.note)
+        # Central keeps its own time: the clock that jumps is the shop's.
+        self.chain = Chain(plan, lambda: START + loop.time(), self.note)
         self.network = Network(plan, self.chain.answer, copy_context(), self.note)
         self.chain.broken = self.network.breaks
         self.shop: Shop
