@@ -21,6 +21,7 @@ from tests.scenarios.shop import INVENTORY, Answer, Store
 SLOW_SECONDS = 0.8
 """Whoever waits for Central here waits a second and more; the machine may be busy, too."""
 
+MOST_REPEATS = 200
 UNSETTLED = (429, 503, 504)
 
 
@@ -107,6 +108,7 @@ class Till:
             if response.status not in UNSETTLED:
                 return response
             self.repeats += 1
+            assert self.repeats < MOST_REPEATS, (response.status, response.body)
             await asyncio.sleep(min(float(response.headers.get("Retry-After", "0.1")), 5.0))
 
 

@@ -230,8 +230,12 @@ class Shop:
     async def hurried(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives, done while time flies: whoever waits does not wait long."""
         task = asyncio.ensure_future(work)
-        while not task.done():
+
+        async def is_done() -> bool:
             await self.passes(HURRY_SECONDS)
+            return task.done()
+
+        await until(is_done, within_seconds=30)
         return task.result()
 
     async def is_in_step(self) -> bool:

@@ -76,7 +76,7 @@ async def test_an_older_central(tmp_path: Path, switches: dict[str, Any]) -> Non
             products=PRODUCTS,
             switches=older,
             hole_grace_seconds=2,
-            write_timeout_seconds=8,
+            write_timeout_seconds=60,
         ) as shop,
         reading(shop.store) as reads,
     ):
