@@ -71,6 +71,12 @@ class Mark:
     version: int
     at: float
 
+    @property
+    def is_of_reading(self) -> bool:
+        """Whether a reading, not the feed, said that the product is gone: the feed may be behind
+        it, and tell of lives that had ended by then."""
+        return self.offset == 0
+
     def to_json(self) -> list[float]:
         return [self.offset, self.version, self.at]
 

@@ -230,8 +230,11 @@ def _create(draft: Draft, event: Event, row: Row) -> None:
     held = draft.held(product_id)
     if held is None:
         near_life = draft.changed_life_within(product_id, draft.grace_seconds)
-        if near_life or draft.mark(product_id) is not None:
+        mark = draft.mark(product_id)
+        if near_life or mark is not None:
             _doubt_order(draft, product_id)
+        if mark is not None and mark.is_of_reading:
+            return  # the reading may have been behind this life's end
         draft.put(row)
     elif held != row.body:
         # Held already, and otherwise: a new life whose deletion is still to come, or an old
@@ -249,6 +252,8 @@ def _delete(draft: Draft, event: Event) -> None:
     held = draft.held(product_id)
     if held is None:
         mark = draft.mark(product_id)
+        if mark is not None and mark.is_of_reading:
+            return  # it stands for every life that is still to end on the feed
         known = max(version, mark.version if mark else 0)
         draft.delete(product_id, offset=event.offset, version=known)
         return

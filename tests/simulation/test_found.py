@@ -80,3 +80,21 @@ def test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile() -> None:
 
     assert row(9, 50).body == copy.get("P")
     assert Doubt.CROSSED is copy.owed["P"].doubt
+
+
+def test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life() -> None:
+    """[V2] The store is behind: it has read that the product is gone, and the feed goes on with
+    the lives that had ended by then."""
+    catalogue = held(5, 50, is_ahead=False)
+    draft = Draft(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
+    draft.delete("P", offset=0, version=0)
+    catalogue.make(draft.change("reading"))
+    events = (
+        event(Kind.DELETED, 10, 8, 0),
+        event(Kind.CREATED, 11, 1, 99),
+        event(Kind.UPDATED, 12, 2, 98),
+    )
+    made = laid(catalogue, *events)
+
+    assert None is made.get("P")
+    assert Doubt.ORDER is made.owed["P"].doubt
