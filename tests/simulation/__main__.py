@@ -4,6 +4,8 @@ Knows: processes, the summary, how a failing seed is made smaller.
 Refuses to know: what a schedule is.
 """
 
+# ruff: noqa: T201 - a command prints
+
 from __future__ import annotations
 
 import argparse

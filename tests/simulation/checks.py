@@ -163,9 +163,7 @@ class Checks:
         self._catalogue = None
         self._shadow = {}
 
-    def was_shown(
-        self, rows: list[dict[str, Any]], label: str, seen: dict[Place, State]
-    ) -> None:
+    def was_shown(self, rows: list[dict[str, Any]], label: str, seen: dict[Place, State]) -> None:
         """A till was answered; `seen`: the watermarks when it asked."""
         for row in rows:
             state, product_id = state_of(row), row["productId"]

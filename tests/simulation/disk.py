@@ -23,7 +23,11 @@ class SimulatedFolder(FaultyFolder):
     operation, which then never returns."""
 
     def __init__(
-        self, plan: Plan, chance: random.Random, die: Callable[[], None], note: Callable[[str], None]
+        self,
+        plan: Plan,
+        chance: random.Random,
+        die: Callable[[], None],
+        note: Callable[[str], None],
     ) -> None:
         super().__init__()
         self.dies_before: int | None = None

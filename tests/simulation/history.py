@@ -39,7 +39,9 @@ class Feed:
 
     def offset_of(self, product_id: str, state: State) -> int:
         """The offset that brought this state; 0 where none of this feed did."""
-        return max((at for at, known in self.products.get(product_id, ()) if known == state), default=0)
+        return max(
+            (at for at, known in self.products.get(product_id, ()) if known == state), default=0
+        )
 
     def copy(self) -> Feed:
         return Feed({i: list(states) for i, states in self.products.items()})

@@ -175,7 +175,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         ready = self._ready
         count = len(ready)
         place = 0 if self._order is None or count == 1 else self._order.randrange(count)
-        self.trace = (self.trace * 1_000_003 + count * 31 + place + int(self._now * 1e6)) % (1 << 61)
+        self.trace = (self.trace * 1_000_003 + count * 31 + place + int(self._now * 1e6)) % (
+            1 << 61
+        )
         handle = ready[place]
         del ready[place]
         return handle

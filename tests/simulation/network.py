@@ -7,7 +7,6 @@ Refuses to know: what is asked and answered.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
 from typing import Any
@@ -103,7 +102,8 @@ class Network(httpx.AsyncBaseTransport):
         self.exchanges += 1
         number = self.exchanges
         self._waiting[number] = future
-        loop.create_task(self._carry(asked, fate, future), context=self._world)
+        carrying = self._carry(asked, fate, future)
+        loop.create_task(carrying, context=self._world)  # noqa: RUF006 - the loop keeps all tasks
         try:
             async with asyncio.timeout(timeouts["read"]):
                 return await future
@@ -160,6 +160,8 @@ class Network(httpx.AsyncBaseTransport):
             _answer(future, self._error())
             return
         reply = await self._answering(asked)
+        if reply.status in (410, 429):
+            self._note(str(reply.status))
         await asyncio.sleep(self._latency())
         self._deliver(reply, fate, future)
         if fate == "duplicate":
@@ -193,7 +195,11 @@ class Network(httpx.AsyncBaseTransport):
     def _error(self) -> httpx.Response:
         status = self._chance.choice(STATUSES)
         headers = {"Retry-After": "1"} if self._chance.random() < 0.2 else {}
-        bodies = (b"", b"<html>oops</html>", b'{"code":"internal_error","message":"m","details":[]}')
+        bodies = (
+            b"",
+            b"<html>oops</html>",
+            b'{"code":"internal_error","message":"m","details":[]}',
+        )
         body = bodies[1] if status in (302, 404) else self._chance.choice(bodies)
         return httpx.Response(status, headers=headers, content=body)
 

@@ -59,24 +59,24 @@ class Shop:
 
     def settings(self) -> Settings:
         plan = self._plan
-        return Settings(
-            _env_file=None,
-            environment="development",
-            host="127.0.0.1",
-            port=0,
-            api_keys="till-secret",
-            data_dir=Path("nowhere"),
-            central_api_url="http://central.test",
-            central_api_key=KEY,
-            sync_interval_seconds=plan.interval_seconds,
-            event_wait_timeout_seconds=plan.wait_seconds,
-            hole_grace_seconds=plan.grace_seconds,
-            write_timeout_seconds=plan.write_timeout_seconds,
-            sync_interval_minutes=1,
-            poll_mode=plan.poll_mode,
-            event_batch_limit=plan.batch_limit,
-            snapshot_min_percent=10,
-        )
+        given: dict[str, Any] = {
+            "environment": "development",
+            "host": "127.0.0.1",
+            "port": 0,
+            "api_keys": "till-secret",
+            "data_dir": Path("nowhere"),
+            "central_api_url": "http://central.test",
+            "central_api_key": KEY,
+            "sync_interval_seconds": plan.interval_seconds,
+            "event_wait_timeout_seconds": plan.wait_seconds,
+            "hole_grace_seconds": plan.grace_seconds,
+            "write_timeout_seconds": plan.write_timeout_seconds,
+            "sync_interval_minutes": 1,
+            "poll_mode": plan.poll_mode,
+            "event_batch_limit": plan.batch_limit,
+            "snapshot_min_percent": 10,
+        }
+        return Settings(_env_file=None, **given)
 
     # -- one process -----------------------------------------------------------------------
 
@@ -142,11 +142,7 @@ class Shop:
         self.on_death()
         self.operations += self.folder.operations
         self._loop.kill(self.lives)
-        left = (
-            self.folder.after_power_cut(self._disk_chance)
-            if power
-            else self.folder.after_kill()
-        )
+        left = self.folder.after_power_cut(self._disk_chance) if power else self.folder.after_kill()
         left.room = self.folder.room
         self.folder = self._new_folder()
         self.folder.take_over(left)

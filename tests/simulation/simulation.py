@@ -11,16 +11,17 @@ import logging
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from store_cache.edges import archive
 from tests.simulation.chain import Chain
 from tests.simulation.checks import Checks
-from tests.simulation.history import state_of
 from tests.simulation.loop import SimulatedLoop, Stuck
 from tests.simulation.network import Network
 from tests.simulation.people import Till
@@ -97,6 +98,7 @@ class Simulation:
             shop.suffers(),
             shop.outages(),
             self._clock_jumps(),
+            self._watches(),
         )
         running = asyncio.ensure_future(shop.runs())
         tasks = [asyncio.ensure_future(work) for work in works]
@@ -124,11 +126,24 @@ class Simulation:
             await asyncio.sleep(1.0)
             if self.plan.strikes("clock", chance):
                 self.note("clock")
-                self.clock_ahead += chance.choice((-3600.0, -5.0, 5.0, 3600.0))
+                self.clock_ahead += chance.choice((-3600.0, -5.0, 5.0, 300.0))
+
+    async def _watches(self) -> None:
+        """Note what the store has come to, once in a while."""
+        while True:
+            await asyncio.sleep(0.5)
+            if (store := self.shop.store) is None:
+                continue
+            if store.driver.state.line.fell_back:
+                self.note("fallback")
+            if store.service._forwarding.status().gate.breaker == "open":
+                self.note("breaker open")
+            if len(self.loop.alive_tasks(self.shop.lives)) > MOST_TASKS:
+                self.checks.find("more tasks than any shop needs")
 
     # -- healing ---------------------------------------------------------------------------
 
-    async def _heal(self, tasks: list[asyncio.Future[None]]) -> None:
+    async def _heal(self, tasks: Sequence[asyncio.Future[None]]) -> None:
         self.plan.calms()
         for task in tasks:
             task.cancel()
@@ -227,7 +242,9 @@ class Simulation:
         if not store.keeper.disk.is_durable:
             self.note("degraded")
         for finding in store.keeper.findings:
-            self.note("torn" if "torn" in finding else "file_finding")
+            self.note("torn" if "cut off" in finding else "file_finding")
+        if store.keeper._fold is not None:
+            self.note("fold")
 
     def _count(self) -> None:
         counters = self.counters
@@ -244,8 +261,6 @@ def _essence(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    import orjson
-
     value: dict[str, Any] = orjson.loads(body)
     return value
 
