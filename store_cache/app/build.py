@@ -124,7 +124,13 @@ async def following(
 ) -> AsyncIterator[Store]:
     """The parts that work on their own, from when the files are loaded until they are let go."""
     loop = asyncio.get_running_loop()
-    repairs = Repairs(central, keeper, now=world.now, random=world.random)
+    repairs = Repairs(
+        central,
+        keeper,
+        now=world.now,
+        random=world.random,
+        on_hopeless=lambda reason: driver.want(reason),  # noqa: PLW0108 - built below
+    )
     gate = Gate(
         central=central,
         random=world.random,

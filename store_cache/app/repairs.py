@@ -15,7 +15,7 @@ from dataclasses import replace
 from store_cache.app.driver import Source
 from store_cache.app.keeper import Keeper
 from store_cache.core.change import Doubt, Owed
-from store_cache.edges.errors import CentralError, Limited
+from store_cache.edges.errors import CentralError, Limited, Refused, UnsendableId
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ CLOCK_JUMP_SECONDS = 600.0
 """A reading owed later than this was put off before the clock was set back: it is due now. No
 reading is put off so long: Central's `Retry-After` is believed up to five minutes."""
 
+HOPELESS_ATTEMPTS = 3
+"""Refused so often, a product's own address tells nothing: some Centrals can only list it."""
+
 AT_ONCE_SECONDS = 1.0
 """How long a till's conflict waits for the product to be refreshed; after that it goes on in the
 background (W6)."""
@@ -38,7 +41,7 @@ NO_CACHE_SECONDS = 2.0
 
 class Repairs:
     """Does the readings that are owed, one after the other. `now` gives unix seconds, `random`
-    numbers in [0, 1)."""
+    numbers in [0, 1). `on_hopeless` is told why only a full sync can settle a doubt."""
 
     def __init__(
         self,
@@ -47,11 +50,13 @@ class Repairs:
         *,
         now: Callable[[], float],
         random: Callable[[], float],
+        on_hopeless: Callable[[str], None],
     ) -> None:
         self._central = central
         self._keeper = keeper
         self._now = now
         self._random = random
+        self._on_hopeless = on_hopeless
 
     async def run(self) -> None:
         """Do what is due, for ever."""
@@ -85,7 +90,10 @@ class Repairs:
             if not await self._read(product_id, owed.doubt):
                 log.debug("event sync: %r changed while it was read, again", product_id)
         except CentralError as problem:
-            await self._keeper.postpone(product_id, self._postponed(owed, problem))
+            postponed = self._postponed(owed, problem)
+            await self._keeper.postpone(product_id, postponed)
+            if postponed.attempts == HOPELESS_ATTEMPTS and _is_hopeless(owed, problem):
+                self._on_hopeless("a product in doubt cannot be read by itself")
 
     def _postponed(self, owed: Owed, problem: CentralError) -> Owed:
         ceiling = min(FIRST_BACKOFF_SECONDS * 2.0**owed.attempts, LONGEST_BACKOFF_SECONDS)
@@ -136,3 +144,10 @@ class Repairs:
             log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
             return False
         return await self._keeper.take_reading(product_id, row, seen=seen, doubt=doubt)
+
+
+def _is_hopeless(owed: Owed, problem: CentralError) -> bool:
+    """Whether asking again brings nothing, but the catalogue's pages may. What cannot be read in
+    them either is not asked for again and again: it is listed as doubtful (F5)."""
+    refused = isinstance(problem, Refused | UnsendableId)
+    return refused and owed.doubt is not Doubt.UNREADABLE

@@ -20,15 +20,25 @@ from tests.edges.virtual_time import run
 BROKEN = Broken("500")
 
 
-def repairs_of(shelf: Shelf) -> Repairs:
-    return Repairs(shelf.central, shelf.keeper, now=shelf.clock.now, random=lambda: 1.0)
+def repairs_of(shelf: Shelf, hopeless: list[str] | None = None) -> Repairs:
+    """`hopeless` collects what only a full sync can settle."""
+    told = [] if hopeless is None else hopeless
+    return Repairs(
+        shelf.central,
+        shelf.keeper,
+        now=shelf.clock.now,
+        random=lambda: 1.0,
+        on_hopeless=told.append,
+    )
 
 
 @asynccontextmanager
-async def repairing(shelf: Shelf | None = None) -> AsyncIterator[Shelf]:
+async def repairing(
+    shelf: Shelf | None = None, hopeless: list[str] | None = None
+) -> AsyncIterator[Shelf]:
     """A filled shelf whose owed readings are done in the background."""
     shelf = shelf or await Shelf().filled()
-    task = asyncio.create_task(repairs_of(shelf).run())
+    task = asyncio.create_task(repairs_of(shelf, hopeless).run())
     await asyncio.sleep(0)
     try:
         yield shelf
@@ -374,5 +384,32 @@ def test_a_deadline_never_parts_disk_and_memory() -> None:
         assert (9, 2) == shelf.row("P-1")
         assert shelf.keeper.disk.is_durable
         assert (9, 2) == (await shelf.restarted()).row("P-1")
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("doubt", "problem", "told"),
+    [
+        (Doubt.ORDER, Refused("a bare 404", status=404), 1),
+        (Doubt.AHEAD, UnsendableId("no address can hold it"), 1),
+        (Doubt.ORDER, BROKEN, 0),
+        (Doubt.UNREADABLE, Refused("a bare 404", status=404), 0),
+    ],
+)
+def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
+    doubt: Doubt, problem: CentralError, told: int
+) -> None:
+    """[F1] [V2] Some Centrals can only list a product: after three refusals a full sync is asked
+    for, once. A broken line will mend, and a row that no page can give either is only listed."""
+
+    async def story() -> None:
+        hopeless: list[str] = []
+        async with repairing(hopeless=hopeless) as shelf:
+            shelf.central.troubles["product"].extend([problem] * 6)
+            await shelf.keeper.owe("P-1", doubt)
+            await asyncio.sleep(120.0)
+
+        assert told == len(hopeless)
 
     run(story())
