@@ -279,8 +279,7 @@ def report(
         "\n\n".join(
             [
                 "# Benchmarks",
-                "Written by `make bench`; ratios are what counts, machines are shared and differ. "
-                f"{machine()}",
+                f"Written by `make bench`; ratios are what counts. {machine()}",
                 table(rows),
                 f"Medians of {ROUNDS} interleaved rounds of {BATCHES_IN_ROUND} batches.",
                 table(start_rows),
