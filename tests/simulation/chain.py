@@ -216,13 +216,13 @@ class Chain:
         self.ledger.lose_next(self._chance.randint(1, 3))
 
     def begin_generation(self) -> None:
-        self.ledger.settle(float("inf"))
+        self.ledger.settle(self._now() + 10.0)
         self.ledger.begin_generation(self._new_name())
         self.broken()
 
     def back_up_or_restore(self) -> None:
         """Take a backup, or become what the one taken was; offsets are then used again."""
-        self.ledger.settle(float("inf"))
+        self.ledger.settle(self._now() + 10.0)
         if self._backup is None:
             self._backup = self.ledger.backup(), self.history.memory()
             return
@@ -237,7 +237,7 @@ class Chain:
         """Nothing is late any more, no fault strikes; one more event, since a loss at the very
         end of a feed shows only by what follows."""
         self.faults.clear()
-        self.ledger.settle(float("inf"))
+        self.ledger.settle(self._now() + 10.0)
         while self._is_losing():
             self._sell_any()
         self._sell_any()
