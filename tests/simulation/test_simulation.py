@@ -12,7 +12,7 @@ from tests.simulation.campaign import known_failures
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.simulation import simulate
 
-SEEDS = range(1_000_000, 1_000_060)
+SEEDS = range(1_000_000, 1_000_040)
 REPLAYED = 3
 
 
@@ -24,7 +24,7 @@ def test_nothing_is_lost_shown_wrong_or_left_behind(seeds: range) -> None:
     assert {} == findings, "python -m tests.simulation --seed N replays one"
 
 
-@pytest.mark.parametrize("seed", known_failures()[:10])
+@pytest.mark.parametrize("seed", known_failures()[:8])
 def test_a_seed_that_once_failed_passes(seed: int) -> None:
     """What was found stays cured."""
     assert [] == simulate(seed).findings
