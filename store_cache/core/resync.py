@@ -349,7 +349,7 @@ def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next
         new = after(follow, ready, page.generation)
         more = leaves_more(new.offset, page, state.pace.batch_limit) or bool(early)
         feed = Feed(gap=Gap(now) if early else None, early=early)
-        run = replace(run, kept=new, kept_more=more, feed=feed, is_open=False)
+        run = replace(run, kept=new, kept_more=more, feed=feed, is_open=False, has_events=True)
         keep = KeepEvents(ready, new, run.in_catalogue, True)
         return _do(state, run, Doing.KEEPING, keep)
     return _nothing_ready(state, replace(run, feed=replace(run.feed, early=early)), page, now)
@@ -521,9 +521,10 @@ def _may_do_without_feed(state: State, run: Run, outcome: ExchangeFailed) -> boo
 
 
 def _without_feed(state: State, run: Run, now: float) -> Next:
-    """Go on with the pages alone, to be placed at the first one's `eventOffset`."""
+    """Go on with the pages alone, to be placed at the first one's `eventOffset`; or, where events
+    went into the copy, behind the last of these: what follows it was never laid over the copy."""
     follow = _stand(state, run, run.head or 0) if run.follow is None else run.follow
-    if run.head is not None and follow.offset < run.head:
+    if not run.has_events and run.head is not None and follow.offset < run.head:
         follow = Position(follow.generation, run.head)
     run = replace(run, feedless=True, follow=follow, in_catalogue=False)
     if run.step is Step.HEAD:

@@ -327,7 +327,8 @@ class Run:
 
     `follow` is where its copy stands in the feed; None until the head is learned. `in_catalogue`:
     the events go into the catalogue in place too, whose position is the same one. `is_open`:
-    nothing was followed yet, so the log may begin later than asked. `flaw`: why another run has to
+    nothing was followed yet, so the log may begin later than asked. `has_events`: some went into
+    the copy, which is then right at `follow` and nowhere else. `flaw`: why another run has to
     follow this one.
     """
 
@@ -343,6 +344,7 @@ class Run:
     feed: Feed = field(default_factory=Feed)
     in_catalogue: bool = False
     is_open: bool = True
+    has_events: bool = False
     feedless: bool = False
     request: PageRequest | None = None
     head: int | None = None

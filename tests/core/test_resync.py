@@ -11,6 +11,7 @@ from store_cache.core.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
     REPLACED,
+    DoubtsSettled,
     Failure,
     FetchEvents,
     FetchPage,
@@ -955,3 +956,24 @@ def test_a_store_without_a_position_serves_the_old_one_and_waits() -> None:
 
     assert Rest(600.0) == told.command
     assert at(100) == told.state.position
+
+
+def test_a_copy_that_followed_the_feed_in_part_stands_where_it_was_followed_to() -> None:
+    """[F2] [P1] The events alongside end in the middle: at the head of the pages the copy would
+    claim events that were never laid over it."""
+    told = Told(None)
+    told.page(last=True, head=120)
+    told.answers(*range(100, 105), next_offset=121, has_more=True)
+    told.keeps()
+    while not told.state.runs:
+        if isinstance(told.command, Rest):
+            told.rests()
+        elif isinstance(told.command, FetchEvents):
+            told.fails()
+        elif isinstance(told.command, SettleDoubts):
+            told.tell(DoubtsSettled(0))
+        else:
+            told.places()
+
+    assert told.state.position is not None
+    assert 105 == told.state.position.offset
