@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages older campaigns crash bench lock upgrade audit clean
+.PHONY: help run test lint types unit format sales outages older campaigns crash simulate bench lock upgrade audit clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,7 +48,11 @@ older: $(STAMP) ## older Centrals, each imitated by switches
 
 campaigns: sales outages older ## all three
 
+SCHEDULES ?= 500
 KILLS ?= 500
+simulate: $(STAMP) ## SCHEDULES fault schedules of the whole store, in virtual time
+	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES)
+
 crash: $(STAMP) ## kill the real store KILLS times, then at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
 
