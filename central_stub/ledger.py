@@ -12,7 +12,7 @@ comes late (asked only without the feature `order`), names of generations come f
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -166,10 +166,6 @@ class Ledger:
             self._do({"op": "refusal", "key": list(key)})
             return answer
         return self._apply(update, row, now)
-
-    def update_all(self, updates: Sequence[Update], now: float) -> list[Answer]:
-        """A batch: each update stands alone."""
-        return [self.update(update, now) for update in updates]
 
     def create(self, attributes: Row, now: float) -> Answer:
         """A new product at version 1; `attributes` has `productId`, and `available` if not 0."""

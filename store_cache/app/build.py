@@ -81,8 +81,8 @@ async def running(settings: Settings, world: World | None = None) -> AsyncIterat
 
     Raises FolderInUse and NewerFormat; a disk that fails is no reason not to start (D5).
     """
-    folder = LateFolder(settings.data_dir) if world is None else None
-    world = world or World(folder=folder or LateFolder(settings.data_dir))
+    folder = LateFolder(settings.data_dir)  # opens nothing before it is used
+    world = world or World(folder)
     central = central_of(settings, world)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
     keeper = Keeper(
@@ -101,8 +101,7 @@ async def running(settings: Settings, world: World | None = None) -> AsyncIterat
     finally:
         await keeper.close()
         await central.close()
-        if folder is not None:
-            await folder.close()
+        await folder.close()
 
 
 def central_of(settings: Settings, world: World) -> Central:

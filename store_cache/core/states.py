@@ -393,7 +393,8 @@ class State:
 
 
 Next = tuple[State, Command | None]
-"""A decision: the next state and what to perform in it; None: decide afresh (`sync.proceed`)."""
+"""A decision: the next state and what to perform in it; None: `sync.advance` decides
+afresh."""
 
 
 def decide(state: State) -> Next:
