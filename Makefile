@@ -56,8 +56,9 @@ simulate: $(STAMP) ## SCHEDULES fault schedules of the whole store, in virtual t
 crash: $(STAMP) ## kill the real store KILLS times, then at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
 
-bench: $(STAMP) ## measure beside peers, and write docs/benchmarks.md
-	$(BIN)/python -m benchmarks.foundation
+NAMES ?=
+bench: $(STAMP) ## measure beside peers, and write docs/benchmarks.md (NAMES="reads start": some)
+	$(BIN)/python -m benchmarks $(NAMES)
 
 lock: $(STAMP) ## write the lock files anew after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock

@@ -1,0 +1,79 @@
+"""The command line: which benchmarks, how much effort, and where the results go."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import pkgutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import benchmarks
+from benchmarks import machine, pages
+from benchmarks.measuring import Benchmark, Effort
+from benchmarks.results import Result
+from benchmarks.tables import page_text
+
+DOCS = machine.ROOT / "docs"
+
+
+def known() -> dict[str, Benchmark]:
+    """Every module of the package that has a `BENCHMARK`, by name."""
+    found = {}
+    for info in pkgutil.iter_modules(benchmarks.__path__):
+        if info.name != "__main__":
+            module = importlib.import_module(f"benchmarks.{info.name}")
+            if isinstance(each := getattr(module, "BENCHMARK", None), Benchmark):
+                found[each.name] = each
+    return found
+
+
+async def run(benchmark: Benchmark, *, quick: bool) -> Result:
+    """Measure, with a folder that is gone afterwards however it ends."""
+    seen = machine.seen()
+    with tempfile.TemporaryDirectory(prefix="store-cache-bench-") as folder:
+        effort = Effort(Path(folder))
+        if quick:
+            effort = Effort(Path(folder), rounds=3, round_seconds=1.0, quick=True)
+        parts = await benchmark.measure(effort)
+    return Result(
+        name=benchmark.name, title=benchmark.title, about=benchmark.about, seen=seen, parts=parts
+    )
+
+
+async def run_all(chosen: list[Benchmark], *, quick: bool) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    # Ended by SIGTERM as by Ctrl-C: what was started is ended with it.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for benchmark in chosen:
+        print(f"-- {benchmark.name}: {benchmark.title}", file=sys.stderr, flush=True)
+        result = await run(benchmark, quick=quick)
+        print(page_text(result, [None] * len(result.parts)), flush=True)
+        if not quick:
+            pages.write(result, DOCS)
+
+
+def main() -> int:
+    found = known()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(found)}")
+    parser.add_argument("--quick", action="store_true", help="short rounds; no page is written")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in found]:
+        parser.error(f"no benchmark is named {', '.join(unknown)}; there are {', '.join(found)}")
+    machine.pin_to(machine.LOAD_CORE)
+    chosen = [found[name] for name in options.names or found]
+    try:
+        asyncio.run(run_all(chosen, quick=options.quick))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("stopped; what had been measured to its end is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What a benchmark is, and how its candidates take turns.
+
+Knows: rounds. Refuses to know: what is measured.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.results import Part, Rounds
+
+Sample = Mapping[str, float]
+"""The figures of one candidate in one round, by metric; a metric's name holds its unit."""
+
+Candidate = Callable[[], Awaitable[Sample]]
+"""Measures itself once."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure, and where temporary files may be.
+
+    `folder` is empty, on a disk, and removed afterwards. A benchmark that needs much more than
+    `round_seconds` for one measurement may take fewer `rounds`, down to five; with `quick` it
+    should also take smaller catalogues.
+    """
+
+    folder: Path
+    rounds: int = 7
+    round_seconds: float = 3.0
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A module's `BENCHMARK`. `name` is the module's; `about` opens its page (Markdown)."""
+
+    name: str
+    title: str
+    about: str
+    measure: Callable[[Effort], Awaitable[Sequence[Part]]]
+
+
+async def interleave(
+    rounds: int, candidates: Mapping[str, Candidate], *, warm_ups: int = 1
+) -> Rounds:
+    """Measure A B C A B C ...; the first `warm_ups` rounds do not count.
+
+    Interleaved, since a shared machine gets slower and faster by the minute.
+    """
+    found: Rounds = {name: {} for name in candidates}
+    for number in range(-warm_ups, rounds):
+        for name, measure in candidates.items():
+            gc.collect()  # one candidate's garbage is not the next one's pause
+            sample = await measure()
+            if number >= 0:
+                _note(found[name], sample)
+    return found
+
+
+def _note(found: dict[str, list[float]], sample: Sample) -> None:
+    for metric, value in sample.items():
+        found.setdefault(metric, []).append(value)

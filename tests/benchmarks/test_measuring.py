@@ -1,0 +1,20 @@
+"""Candidates take turns."""
+
+from benchmarks.measuring import Candidate, Sample, interleave
+
+
+async def test_candidates_take_turns_and_the_warm_up_does_not_count() -> None:
+    """A B A B A B, of which the first A B is left out."""
+    order: list[str] = []
+
+    def candidate(name: str) -> Candidate:
+        async def measure() -> Sample:
+            order.append(name)
+            return {"calls": float(len(order))}
+
+        return measure
+
+    found = await interleave(2, {"A": candidate("A"), "B": candidate("B")})
+
+    assert list("ABABAB") == order
+    assert {"A": {"calls": [3.0, 5.0]}, "B": {"calls": [4.0, 6.0]}} == found
