@@ -20,6 +20,7 @@ from store_cache.app.forwarding import Forwarding
 from store_cache.app.keeper import Keeper
 from store_cache.core.change import Owed
 from store_cache.core.states import Running, RunRecord
+from store_cache.edges.http.freshness import whole_seconds
 from store_cache.edges.http.service import Freshness
 
 log = logging.getLogger(__name__)
@@ -72,12 +73,28 @@ class Status:
         self._version = version
         self._began_at = clock.loop_time()
         self._named = Named("empty", self._began_at)
+        self._facts: tuple[object, ...] = ()
+        self._freshness: Freshness | None = None
 
     # -- freshness -------------------------------------------------------------------------
 
     def freshness(self) -> Freshness:
-        position = self._keeper.position
+        """The same object for as long as nothing changes but fractions of a second of the age:
+        whoever made headers of it need not make them again."""
         age_seconds = self.age_seconds()
+        facts = (
+            self._keeper.position,
+            self._in_step_at(),
+            whole_seconds(age_seconds),
+            age_seconds > self._stale_after_seconds,
+            self._keeper.disk.is_durable,
+        )
+        if self._freshness is None or facts != self._facts:
+            self._facts, self._freshness = facts, self._measure(age_seconds)
+        return self._freshness
+
+    def _measure(self, age_seconds: float) -> Freshness:
+        position = self._keeper.position
         return Freshness(
             last_offset=position.last_offset if position is not None else 0,
             generation=position.label if position is not None else None,
@@ -86,6 +103,14 @@ class Status:
             is_durable=self._keeper.disk.is_durable,
             last_sync_time=self._last_sync_time(age_seconds),
         )
+
+    def _in_step_at(self) -> float | None:
+        """On whichever clock it is known, as `age_seconds` says."""
+        followed = self._driver.state.in_step_at
+        catalogue = self._keeper.catalogue
+        if followed is not None or catalogue is None:
+            return followed
+        return catalogue.in_step_at
 
     def age_seconds(self) -> float:
         """Since the store was last known to be in step (B5); infinite if it never was. From disk

@@ -358,6 +358,29 @@ def test_the_age_does_not_follow_a_clock_that_was_set() -> None:
     run(story())
 
 
+def test_freshness_is_measured_anew_when_its_headers_would_be_others() -> None:
+    """[B5] It is one object while they are the same, so that they are made once; each second of
+    age and each event make another."""
+
+    async def story() -> None:
+        async with whole_store(stale_after_seconds=3) as store:
+            await store.until("live")
+            seen = []
+            for _ in range(44):
+                seen.append(store.parts.service.freshness())
+                await asyncio.sleep(0.1)
+            store.line.sell("P-1")
+            await asyncio.sleep(0.1)
+            seen.append(store.parts.service.freshness())
+            told = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
+
+            assert ["1", "2", "3", "4", "5", "1"] == [one["Age"] for one in told]
+            assert [False] * 3 + [True] * 2 + [False] == ["stale" in str(one) for one in told]
+            assert seen[-1].last_offset == seen[0].last_offset + 1
+
+    run(story())
+
+
 def test_an_age_from_disk_is_never_below_zero() -> None:
     """[B5] The clock was set back between two processes."""
 

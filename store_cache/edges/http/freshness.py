@@ -1,6 +1,6 @@
-"""How fresh an answer is, in headers: offset, generation, age, cache status, ETag.
+"""How fresh an answer is, in headers: offset, generation, age, cache status; and If-None-Match.
 
-Knows: RFC 9110 (ETag, If-None-Match), 9111 (Age, Cache-Control), 9211 (Cache-Status).
+Knows: RFC 9110 (If-None-Match), 9111 (Age, Cache-Control), 9211 (Cache-Status).
 Refuses to know: how freshness is measured.
 
 `Cache-Control: private, no-cache`: a browser till may keep an answer, and must ask before using
@@ -10,7 +10,6 @@ because the answer was given to a key: no proxy may give it to somebody else.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable
@@ -36,21 +35,12 @@ def freshness_headers(freshness: Freshness) -> dict[str, str]:
     headers = {
         "Cache-Control": "private, no-cache",
         "X-Cache-Offset": str(freshness.last_offset),
-        "Age": str(_whole_seconds(freshness.age_seconds)),
+        "Age": str(whole_seconds(freshness.age_seconds)),
         "Cache-Status": _cache_status(freshness),
     }
     if freshness.generation is not None:
         headers["X-Cache-Generation"] = _header_text(freshness.generation)
     return headers
-
-
-def strong_tag(content: bytes) -> str:
-    return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
-
-
-def weak_tag(content: bytes) -> str:
-    """For an answer that says the same content along with a time that moves."""
-    return "W/" + strong_tag(content)
 
 
 def matches(values: Iterable[str], tag: str) -> bool:
@@ -66,8 +56,8 @@ def matches(values: Iterable[str], tag: str) -> bool:
     return tag.removeprefix("W/") in _TAG.findall(joined)
 
 
-def _whole_seconds(age: float) -> int:
-    """Rounded up, so that an answer is never older than it says (B5)."""
+def whole_seconds(age: float) -> int:
+    """An age as headers tell it: rounded up, so that an answer is never older than it says (B5)."""
     return min(_MAX_AGE, math.ceil(max(0.0, age))) if math.isfinite(age) else _MAX_AGE
 
 

@@ -31,19 +31,17 @@ def product_id_of(request: web.Request) -> str:
 def query_of(request: web.Request, known: Collection[str] = ()) -> dict[str, str]:
     """The query's parameters. Raises InvalidRequest for unknown and for repeated ones, so that
     no filter is ever silently ignored."""
-    parameters, problems = parse_query(request, known)
+    parameters, problems = parse_query(request.rel_url.raw_query_string, known)
     if problems:
         raise InvalidRequest.of_fields(problems)
     return parameters
 
 
-def parse_query(
-    request: web.Request, known: Collection[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """The query's parameters, and what is wrong with others, both by name."""
+def parse_query(raw: str, known: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The parameters of a query as it was sent, and what is wrong with others, both by name."""
     parameters: dict[str, str] = {}
     problems: dict[str, str] = {}
-    for pair in filter(None, request.rel_url.raw_query_string.split("&")):
+    for pair in filter(None, raw.split("&")):
         name, problem = _take(pair, known, parameters)
         if problem:
             problems[name] = problem

@@ -1,25 +1,21 @@
 """Reads, all from memory: the list, one product, a basket.
 
-Knows: how rows become answers, by joining bytes. Refuses to know: where the catalogue is from.
-Between the moment a handler takes the catalogue and the moment its bytes are joined nothing
-awaits: an answer is of one whole state (promise 1).
+Knows: how requests become contents, and contents answers. Refuses to know: where the catalogue
+is from. Between the moment a handler takes the catalogue and the moment its bytes are joined
+nothing awaits: an answer is of one whole state (promise 1).
 """
 
 from __future__ import annotations
 
-import orjson
 from aiohttp import web
 
 from store_cache.core.catalogue import Catalogue
+from store_cache.edges.http import contents
 from store_cache.edges.http.bodies import read_json
+from store_cache.edges.http.contents import Content
 from store_cache.edges.http.errors import CacheNotReady, ProductNotFound
-from store_cache.edges.http.freshness import (
-    freshness_headers,
-    matches,
-    strong_tag,
-    weak_tag,
-)
-from store_cache.edges.http.models import PAGE_PARAMETERS, PageQuery, read_lookup, read_page_query
+from store_cache.edges.http.freshness import freshness_headers, matches
+from store_cache.edges.http.models import PAGE_PARAMETERS, read_lookup, read_page_query
 from store_cache.edges.http.paths import is_sendable, parse_query, product_id_of, query_of
 from store_cache.edges.http.service import Freshness, Service
 
@@ -33,13 +29,10 @@ class Reads:
 
     async def page(self, request: web.Request) -> web.Response:
         """GET /v1/store/inventory"""
-        query = read_page_query(*parse_query(request, PAGE_PARAMETERS))
+        raw = request.rel_url.raw_query_string
+        query = read_page_query(*parse_query(raw, PAGE_PARAMETERS))
         catalogue, freshness = self._catalogue(), self._service.freshness()
-        content = _page_content(catalogue, query)
-        tag = weak_tag(content)
-        info = {"lastSyncTime": freshness.last_sync_time, "totalProducts": len(catalogue)}
-        body = content[:-1] + b',"cacheInfo":' + orjson.dumps(info) + b"}"
-        return _answer(request, body, tag, freshness)
+        return _answer(request, contents.page(catalogue, query, freshness), freshness)
 
     async def product(self, request: web.Request) -> web.Response:
         """GET /v1/store/inventory/{productId}"""
@@ -48,10 +41,11 @@ class Reads:
         self._catalogue()
         if _asks_anew(request) and is_sendable(product_id):
             await self._service.refresh(product_id)
-        row, freshness = self._catalogue().get(product_id), self._service.freshness()
-        if row is None:
+        freshness = self._service.freshness()
+        content = contents.product(self._catalogue(), product_id)
+        if content is None:
             raise _product_not_found(product_id, freshness)
-        return _answer(request, row, strong_tag(row), freshness)
+        return _answer(request, content, freshness)
 
     async def lookup(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/lookup
@@ -62,10 +56,7 @@ class Reads:
         query_of(request)
         asked = read_lookup(await read_json(request, deadline_seconds=self._body_seconds))
         catalogue, freshness = self._catalogue(), self._service.freshness()
-        held = [row for product_id in asked if (row := catalogue.get(product_id)) is not None]
-        missing = [product_id for product_id in asked if catalogue.get(product_id) is None]
-        body = b'{"products":[%b],"missing":%b}' % (b",".join(held), orjson.dumps(missing))
-        return _answer(request, body, weak_tag(body), freshness)
+        return _answer(request, contents.basket(catalogue, asked), freshness)
 
     def _catalogue(self) -> Catalogue:
         catalogue = self._service.catalogue
@@ -74,34 +65,19 @@ class Reads:
         return catalogue
 
 
-def _page_content(catalogue: Catalogue, query: PageQuery) -> bytes:
-    """`{"products":[…],"pagination":{…}}`: what the ETag is of."""
-    if query.after is None:
-        start, rows = query.offset, catalogue.page(query.offset, query.limit)
-    else:
-        start, rows = catalogue.page_after(query.after, query.limit)
-    pagination = {
-        "offset": start,
-        "limit": query.limit,
-        "total": len(catalogue),
-        "hasMore": start + len(rows) < len(catalogue) and bool(rows),
-    }
-    return b'{"products":[%b],"pagination":%b}' % (b",".join(rows), orjson.dumps(pagination))
-
-
 def _asks_anew(request: web.Request) -> bool:
     directives = ",".join(request.headers.getall("Cache-Control", ())).lower().split(",")
     return any(directive.strip() == "no-cache" for directive in directives)
 
 
-def _answer(request: web.Request, body: bytes, tag: str, freshness: Freshness) -> web.Response:
+def _answer(request: web.Request, content: Content, freshness: Freshness) -> web.Response:
     headers = freshness_headers(freshness)
-    headers["ETag"] = tag
+    headers["ETag"] = content.tag
     if_none_match = request.headers.getall("If-None-Match", ())
-    if if_none_match and matches(if_none_match, tag):
+    if if_none_match and matches(if_none_match, content.tag):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = "application/json"
-    return web.Response(body=body, headers=headers)
+    return web.Response(body=content.body, headers=headers)
 
 
 def _product_not_found(product_id: str, freshness: Freshness) -> ProductNotFound:

@@ -18,7 +18,8 @@ class Freshness:
 
     `last_offset` is the last event's that it reflects, `age_seconds` the time since it was last
     known to be in step with Central (B5; `math.inf` if never), `last_sync_time` that moment in
-    RFC 3339. `is_durable` is false while the disk fails (D5).
+    RFC 3339. `is_durable` is false while the disk fails (D5). The age may have been measured a
+    moment ago: rounded up to whole seconds it is exact.
     """
 
     last_offset: int
@@ -40,7 +41,8 @@ class Service(Protocol):
     def is_ready(self) -> bool:
         """Whether there is a catalogue to serve."""
 
-    def freshness(self) -> Freshness: ...
+    def freshness(self) -> Freshness:
+        """How fresh the catalogue is now; the same object while headers of it would be the same."""
 
     async def refresh(self, product_id: str) -> None:
         """Ask Central for one product and take the answer in. Returns within a deadline of its

@@ -1,0 +1,74 @@
+"""What reads answer with: the bytes, and the tag that names them.
+
+Knows: how rows become answers, by joining bytes; how content is named (RFC 9110, ETag).
+Refuses to know: requests, headers, and where the catalogue is from.
+Nothing here awaits: each content is of one whole state of the catalogue (promise 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import orjson
+
+from store_cache.core.catalogue import Catalogue
+from store_cache.edges.http.models import PageQuery
+from store_cache.edges.http.service import Freshness
+
+_PAGE = (
+    b'{"products":[%b],"pagination":{"offset":%d,"limit":%d,"total":%d,"hasMore":%b},'
+    b'"cacheInfo":{"lastSyncTime":%b,"totalProducts":%d}}'
+)
+_BASKET = b'{"products":[%b],"missing":%b}'
+_HASH_BITS = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Content(NamedTuple):
+    """JSON, and its tag as it stands in the header."""
+
+    body: bytes
+    tag: str
+
+
+def product(catalogue: Catalogue, product_id: str) -> Content | None:
+    """One product; None if it is not held."""
+    row = catalogue.get(product_id)
+    return None if row is None else Content(row, strong_tag(row))
+
+
+def page(catalogue: Catalogue, query: PageQuery, freshness: Freshness) -> Content:
+    """A page of the list. The tag is of rows and pagination, not of the time beside them."""
+    limit, total = query.limit, len(catalogue)
+    if query.after is None:
+        start, rows = query.offset, catalogue.page(query.offset, limit)
+    else:
+        start, rows = catalogue.page_after(query.after, limit)
+    has_more = b"true" if rows and start + len(rows) < total else b"false"
+    synced = orjson.dumps(freshness.last_sync_time)
+    body = _PAGE % (b",".join(rows), start, limit, total, has_more, synced, total)
+    return Content(body, weak_tag(rows, start, limit, total))
+
+
+def basket(catalogue: Catalogue, asked: Sequence[str]) -> Content:
+    """The products of these ids, in this order, and the ids of those that are not held."""
+    found = [catalogue.get(product_id) for product_id in asked]
+    held = [row for row in found if row is not None]
+    missing = [one for one, row in zip(asked, found, strict=True) if row is None]
+    body = _BASKET % (b",".join(held), orjson.dumps(missing))
+    return Content(body, weak_tag(held, *missing))
+
+
+def strong_tag(content: bytes) -> str:
+    return f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
+
+
+def weak_tag(rows: Sequence[bytes], *others: str | int) -> str:
+    """For an answer that says the same content along with a time that moves.
+
+    Python keeps the hash of a row with the row: a digest of a page's bytes would cost more than
+    all the rest of its answer. The hash is keyed anew by each process, so that after a restart
+    pages have other tags, and are sent whole once.
+    """
+    return f'W/"{hash((tuple(rows), others)) & _HASH_BITS:016x}"'
