@@ -9,11 +9,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
-from store_cache.core.product import MAX_WHOLE, Row, UnreadableProduct, read_product
+from store_cache.core.product import (
+    MAX_WHOLE,
+    Row,
+    UnreadableProduct,
+    read_product,
+    regular_row,
+)
 
 
 class Kind(StrEnum):
@@ -35,25 +41,33 @@ class UnreadableEvent(ValueError):
     """Not even the event's offset can be read: the whole page is worthless."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteName:
+class WriteName(NamedTuple):
     """The write that caused an event, where Central says so: store and key as sent to Central."""
 
     store_id: str
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A change of one product. `row` is the product after it; None for a deletion."""
+class Event(NamedTuple):
+    """A change of one product. `row` is the product after it; None for a deletion. `told`: the
+    event as Central told it, whole: that is what it is known by again."""
 
     offset: int
     kind: Kind
     product_id: str
     version: int
     row: Row | None
-    fingerprint: str
-    write: WriteName | None = None
+    told: object
+
+    @property
+    def fingerprint(self) -> str:
+        """Made when asked for: of a whole batch just the last event's is kept."""
+        return fingerprint(self.told)
+
+    @property
+    def write(self) -> WriteName | None:
+        """The write that caused it, if it names one: of interest only while one is under way."""
+        return _write(self.told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,9 @@ AnyEvent = Event | SetAside
 
 def read_event(value: object) -> AnyEvent:
     """Take one entry of a feed page. Raises UnreadableEvent when it names no offset."""
+    event = _regular_event(value)
+    if event is not None:
+        return event
     if not isinstance(value, dict):
         raise UnreadableEvent("an event must be an object with an offset")
     offset = value.get("offset")
@@ -86,6 +103,23 @@ def read_event(value: object) -> AnyEvent:
         product_id = value.get("productId")
         named = product_id if isinstance(product_id, str) and product_id else None
         return SetAside(offset, named, str(problem), fingerprint(value))
+
+
+def _regular_event(value: Any) -> Event | None:
+    """A complete update or creation, as nearly all events are, in the fewest steps; None: to be
+    read the long way. Both ways agree; a backlog of 100,000 takes a third of the time."""
+    try:
+        offset, kind, version = value["offset"], KINDS[value["eventType"]], value["version"]
+        row = regular_row(value["data"])
+        if row is None or value["productId"] != row.product_id or version != row.version:
+            return None
+    except (KeyError, TypeError):
+        return None
+    if type(offset) is not int or type(version) is not int or not 0 <= offset <= MAX_WHOLE:
+        return None
+    if kind is Kind.DELETED:
+        return None
+    return Event(offset, kind, row.product_id, version, row, value)
 
 
 def _event(value: dict[str, Any], offset: int) -> Event:
@@ -100,7 +134,7 @@ def _event(value: dict[str, Any], offset: int) -> Event:
     if kind is not Kind.DELETED:
         row = read_product(value.get("data"), product_id=product_id, version=version)
         version = row.version
-    return Event(offset, kind, product_id, version or 0, row, fingerprint(value), _write(value))
+    return Event(offset, kind, product_id, version or 0, row, value)
 
 
 def _version(value: dict[str, Any]) -> int | None:
@@ -112,18 +146,28 @@ def _version(value: dict[str, Any]) -> int | None:
     return version
 
 
-def _write(value: dict[str, Any]) -> WriteName | None:
+def _write(value: object) -> WriteName | None:
+    if not isinstance(value, dict):
+        return None
     store_id, key = value.get("storeId"), value.get("idempotencyKey")
     if isinstance(store_id, str) and isinstance(key, str) and key:
         return WriteName(store_id, key)
     return None
 
 
-def fingerprint(value: dict[str, Any]) -> str:
+def fingerprint(value: object) -> str:
     """What tells this event from another one at the same offset of a replaced feed (E4).
 
     Over the whole event with sorted keys, so that a Central that orders its fields otherwise
-    after an upgrade is still the same Central.
+    after an upgrade is still the same Central. What is nested too deep to be encoded is left out.
     """
-    canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    try:
+        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONEncodeError, RecursionError):
+        canonical = orjson.dumps(_flat(value), option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(canonical, digest_size=12).hexdigest()
+
+
+def _flat(value: object) -> dict[str, Any]:
+    items = value.items() if isinstance(value, dict) else ()
+    return {name: item for name, item in items if isinstance(item, str | int)}

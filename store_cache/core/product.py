@@ -10,8 +10,8 @@ fraction of the memory of dicts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,14 +19,23 @@ MAX_WHOLE = 2**53 - 1
 """Largest whole number that every JSON reader takes exactly (RFC 8259, section 6)."""
 
 
+_SIX = ("productId", "name", "available", "version", "lastUpdated", "price")
+
+_MOST_NAMES = 64
+"""Objects with more names are read the long way, so that remembered orders stay small."""
+
+
 class UnreadableProduct(ValueError):
     """A product object that breaks Central's contract; the message says in what."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A product's state: what orders it (`version`), what is sold (`available`), and `body`,
-    its canonical JSON as served and stored."""
+    its canonical JSON as served and stored.
+
+    A tuple, as events are: made a million times in a full sync, at a third of the cost of a
+    frozen dataclass.
+    """
 
     product_id: str
     version: int
@@ -42,6 +51,34 @@ def encode_exactly(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)[:-1]
 
 
+def regular_row(value: Any) -> Row | None:
+    """The row of a product object that is complete and right, as nearly all are, in the fewest
+    steps: this is done for every product of a full sync and every event. None for any other
+    object: `read_product` fills in what it lacks, or says what is wrong with it."""
+    try:
+        product_id, version, available = value["productId"], value["version"], value["available"]
+        value["name"]
+    except (KeyError, TypeError):
+        return None
+    if type(product_id) is not str or type(version) is not int or type(available) is not int:
+        return None
+    if not (product_id and 1 <= version <= MAX_WHOLE and 0 <= available <= MAX_WHOLE):
+        return None
+    if len(value) > _MOST_NAMES:
+        return None
+    order = _reordered(tuple(value))
+    ordered = value if order is None else {name: value[name] for name in order}
+    return Row(product_id, version, available, encode_exactly(ordered))
+
+
+@lru_cache(maxsize=256)
+def _reordered(names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The names in a row's order; None where they are in it. Centrals write all their products
+    in one order, or in few."""
+    order = (*(n for n in _SIX if n in names), *(n for n in names if n not in _SIX))
+    return None if order == names else order
+
+
 def read_product(
     value: object, *, product_id: str | None = None, version: int | None = None
 ) -> Row:
@@ -53,6 +90,9 @@ def read_product(
 
     Raises UnreadableProduct.
     """
+    row = regular_row(value)
+    if row is not None and product_id in (None, row.product_id) and version in (None, row.version):
+        return row
     if not isinstance(value, dict):
         raise UnreadableProduct(f"a product must be an object, not {_kind(value)}")
     held_id = _text(value, "productId", product_id)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from store_cache.core.event import AnyEvent, Event
 from store_cache.core.feed import EventPage, PageRequest
 from store_cache.core.position import Position
 from store_cache.core.states import (
@@ -32,7 +33,7 @@ from store_cache.core.states import (
     Rested,
     SettleDoubts,
 )
-from tests.core.told_sync import Told, event, may_be_interrupted
+from tests.core.told_sync import Told, at, event, may_be_interrupted
 
 EXCHANGE_SECONDS = 0.01
 PAGE_SIZE = 200
@@ -85,8 +86,18 @@ class SmallCentral:
         return EventPage((), leads_to, False, self.generation)
 
 
-def feed_of(fingerprint: str) -> str:
-    return fingerprint.split("-", maxsplit=1)[0]
+def feed_of(each: AnyEvent) -> str:
+    """The feed that an event made by `told_sync.event` is of."""
+    assert isinstance(each, Event)
+    return str(each.told).split("-", maxsplit=1)[0]
+
+
+def feed_at(position: Position | None, *feeds: str) -> str:
+    """Which of these feeds the event before the position is of."""
+    if position is None or position.fingerprint is None:
+        return ""
+    prints = {at(position.offset, feed=feed).fingerprint: feed for feed in feeds}
+    return prints[position.fingerprint]
 
 
 @dataclass
@@ -113,7 +124,7 @@ class SmallStore(Told):
         self.commands = 0
         self.doubts = 0
         self.products = 0
-        self.of_feed = feed_of(position.fingerprint or "") if position else ""
+        self.of_feed = feed_at(position, "feed", central.feed)
         self.happenings: list[tuple[float, Callable[[], None]]] = []
         self.rang = False
         self._copy = Copy()
@@ -214,7 +225,7 @@ class SmallStore(Told):
         return taken
 
     def _keep(self, command: KeepEvents) -> Outcome:
-        feeds = {feed_of(each.fingerprint) for each in command.events}
+        feeds = {feed_of(each) for each in command.events}
         if command.in_catalogue and feeds:
             assert {self.of_feed} == feeds, "events of another feed in the catalogue (E4)"
         if command.in_copy and feeds:

@@ -166,6 +166,20 @@ def test_half_a_name_is_none(names: dict[str, Any]) -> None:
     assert read(UPDATED | names).write is None
 
 
+DEEP: list[Any] = []
+for _ in range(600):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize("value", [UPDATED | {"note": DEEP}, DELETED | {"data": DEEP}])
+def test_what_is_nested_too_deep_beside_the_product_does_no_harm(value: dict[str, Any]) -> None:
+    """[E5] The event applies; its identity is taken of the rest."""
+    shallow = without(value, "note", "data") if value["data"] is DEEP else without(value, "note")
+
+    assert read(shallow)._replace(told=value) == read(value)
+    assert fingerprint(value) == fingerprint(without(value, "note", "data"))
+
+
 def test_the_fingerprint_tells_events_apart() -> None:
     """[E4] Another event at the same offset has another one, whatever it differs in."""
     others = [

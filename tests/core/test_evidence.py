@@ -25,7 +25,8 @@ def event(
 ) -> Event:
     value = {"productId": product_id, "available": 3, "lastUpdated": "2024-01-15T10:30:00Z"}
     row = None if kind is Kind.DELETED else Row(product_id, version, 3, orjson.dumps(value))
-    return Event(version, kind, product_id, version, row, "print", write)
+    told = {} if write is None else {"storeId": write.store_id, "idempotencyKey": write.key}
+    return Event(version, kind, product_id, version, row, told)
 
 
 def conflict(version: int | None) -> Refused:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from store_cache.core.event import AnyEvent, Event, Kind, SetAside
+from store_cache.core.event import AnyEvent, Event, Kind, SetAside, fingerprint
 from store_cache.core.feed import EventPage, PageRequest
 from store_cache.core.position import Position, next_local_generation
 from store_cache.core.states import (
@@ -78,11 +78,11 @@ def events(*offsets: int, feed: str = "feed") -> tuple[Event, ...]:
 
 def at(offset: int, generation: str = LOCAL, feed: str = "feed") -> Position:
     """A position with the fingerprint of the event before it."""
-    return Position(generation, offset, f"{feed}-{offset - 1}" if offset else None)
+    return Position(generation, offset, fingerprint(f"{feed}-{offset - 1}") if offset else None)
 
 
 def nameless(offset: int) -> SetAside:
-    return SetAside(offset, None, "productId is missing", f"feed-{offset}")
+    return SetAside(offset, None, "productId is missing", fingerprint(f"feed-{offset}"))
 
 
 class Told:
