@@ -72,7 +72,7 @@ def catalogue_of(count: int) -> Catalogue:
 # -- an event batch ----------------------------------------------------------------------------
 
 
-async def _never(_: str) -> None:
+async def _never(product_id: str, *, generation: str | None) -> None:
     raise AssertionError("nothing is read whole here")
 
 
@@ -91,7 +91,14 @@ class Batches:
         catalogue = catalogue_of(self.count)
         await archive.begin(catalogue, ())
         keys = KeyTable(retention_seconds=86_400)
-        self.keeper = Keeper(archive, keys, now=time.time, grace_seconds=2.0, read_whole=_never)
+        self.keeper = Keeper(
+            archive,
+            keys,
+            now=time.time,
+            steady=time.time,
+            grace_seconds=2.0,
+            read_whole=_never,
+        )
         self.keeper.catalogue = catalogue
 
     async def keep(self) -> float:

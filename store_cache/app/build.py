@@ -85,16 +85,18 @@ async def running(settings: Settings, world: World | None = None) -> AsyncIterat
     world = world or World(folder)
     central = central_of(settings, world)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
+    steady = steady_clock(world.now)
     keeper = Keeper(
         Archive(world.folder, now=world.now),
         keys,
         now=world.now,
+        steady=steady,
         grace_seconds=settings.hole_grace_seconds,
         read_whole=central.product,
     )
     try:
         damaged = await keeper.open()
-        async with following(settings, world, central, keeper, keys) as store:
+        async with following(settings, world, steady, central, keeper, keys) as store:
             if damaged:
                 store.driver.want("files were damaged")
             yield store
@@ -102,6 +104,14 @@ async def running(settings: Settings, world: World | None = None) -> AsyncIterat
         await keeper.close()
         await central.close()
         await folder.close()
+
+
+def steady_clock(now: Callable[[], float]) -> Callable[[], float]:
+    """Unix seconds as of now, going on as the monotonic clock does: somebody who sets the clock
+    of a shop's machine must not age what the store has to remember."""
+    loop_time = asyncio.get_running_loop().time
+    ahead = now() - loop_time()
+    return lambda: ahead + loop_time()
 
 
 def central_of(settings: Settings, world: World) -> Central:
@@ -119,14 +129,19 @@ def central_of(settings: Settings, world: World) -> Central:
 
 @asynccontextmanager
 async def following(
-    settings: Settings, world: World, central: Central, keeper: Keeper, keys: KeyTable
+    settings: Settings,
+    world: World,
+    steady: Callable[[], float],
+    central: Central,
+    keeper: Keeper,
+    keys: KeyTable,
 ) -> AsyncIterator[Store]:
     """The parts that work on their own, from when the files are loaded until they are let go."""
     loop = asyncio.get_running_loop()
     repairs = Repairs(
         central,
         keeper,
-        now=world.now,
+        now=steady,
         random=world.random,
         on_hopeless=lambda reason: driver.want(reason),  # noqa: PLW0108 - built below
     )
@@ -149,7 +164,7 @@ async def following(
         keeper,
         pace_of(settings),
         least_percent=settings.snapshot_min_percent,
-        now=world.now,
+        now=steady,
         random=world.random,
         on_events=forwarding.events_seen,
         on_line=lambda there: forwarding.central_seen() if there else forwarding.central_lost(),

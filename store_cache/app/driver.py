@@ -54,6 +54,7 @@ from store_cache.edges.errors import (
     Denied,
     Gone,
     Limited,
+    OtherFeed,
     Unreachable,
     Unreadable,
 )
@@ -68,7 +69,7 @@ class Source(Protocol):
 
     async def page(self, request: PageRequest) -> CataloguePage: ...
 
-    async def product(self, product_id: str) -> Row | None: ...
+    async def product(self, product_id: str, *, generation: str | None = None) -> Row | None: ...
 
 
 FAILURES: tuple[tuple[type[CentralError], Failure], ...] = (
@@ -221,7 +222,7 @@ class Driver:
                 case FetchPage():
                     return await self._fetch_page(command)
                 case SettleDoubts():
-                    return await self._settle_doubts()
+                    return await self._settle_doubts(command)
                 case PlaceCopy():
                     return await self._place(command)
         except CentralError as problem:
@@ -303,20 +304,23 @@ class Driver:
         following = self._rebuild.take_page(request, page)
         return PageTaken(following, page.event_offset, page.generation)
 
-    async def _settle_doubts(self) -> Outcome:
+    async def _settle_doubts(self, command: SettleDoubts) -> Outcome:
         read = 0
         if self._rebuild is None:
             return DoubtsSettled(0)
-        for product_id in self._rebuild.unsettled():
-            await self._settle(self._rebuild, product_id)
-            read += 1
+        try:
+            for product_id in self._rebuild.unsettled():
+                await self._settle(self._rebuild, product_id, command.generation)
+                read += 1
+        except OtherFeed as problem:
+            return DoubtsSettled(read, problem.generation)
         return DoubtsSettled(read)
 
-    async def _settle(self, rebuild: Rebuild, product_id: str) -> None:
+    async def _settle(self, rebuild: Rebuild, product_id: str, generation: str | None) -> None:
         seen = rebuild.seen(product_id)
         try:
-            row = await self._central.product(product_id)
-        except (Unreachable, Broken, Limited, Denied):
+            row = await self._central.product(product_id, generation=generation)
+        except (Unreachable, Broken, Limited, Denied, OtherFeed):
             raise
         except CentralError as problem:
             rebuild.give_up(product_id, str(problem), now=self._now())
@@ -333,6 +337,7 @@ class Driver:
             least_percent=self._least_percent,
             accept=command.accept,
             agreed_products=command.agreed_products,
+            is_unfollowed=command.is_unfollowed,
         )
         if not verdict.accepted:
             self._keeper.drop_copy()

@@ -11,6 +11,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
+from typing import Protocol
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Owed
@@ -67,10 +69,15 @@ class Files:
     sweep_problem: str
 
 
+class ReadWhole(Protocol):
+    def __call__(self, product_id: str, *, generation: str | None) -> Awaitable[Row | None]: ...
+
+
 class Keeper:
     """Holds the catalogue that readers see, and changes it.
 
-    `now` gives unix seconds. `read_whole` asks Central for one product: a row, or None for absent.
+    `now` gives unix seconds; `steady` too, but is never set: by it doubts and marks grow old.
+    `read_whole` asks Central for one product: a row, or None for absent.
     """
 
     def __init__(
@@ -79,8 +86,9 @@ class Keeper:
         keys: KeyTable,
         *,
         now: Callable[[], float],
+        steady: Callable[[], float],
         grace_seconds: float,
-        read_whole: Callable[[str], Awaitable[Row | None]],
+        read_whole: ReadWhole,
     ) -> None:
         self.catalogue: Catalogue | None = None
         self.disk = Disk()
@@ -89,6 +97,7 @@ class Keeper:
         self._archive = archive
         self._keys = keys
         self._now = now
+        self._steady = steady
         self._grace_seconds = grace_seconds
         self._read_whole = read_whole
         self._order = asyncio.Lock()
@@ -97,6 +106,7 @@ class Keeper:
         self._fold: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
         self._is_loaded = False
+        self._in_step_at: float | None = None
 
     # -- start and stop --------------------------------------------------------------------
 
@@ -170,13 +180,17 @@ class Keeper:
 
     async def note_in_step(self) -> None:
         """Write down that the store is in step with Central, once in a while (B5)."""
+        self._in_step_at = self._steady()
         catalogue = self.catalogue
-        now = self._now()
-        if catalogue is None or 0 <= now - (catalogue.in_step_at or 0) < IN_STEP_NOTE_SECONDS:
+        if catalogue is None or not self._is_news(catalogue):
             return
         async with self._order:
             if catalogue is self.catalogue:
-                await self._make(catalogue, Change("in step", in_step_at=now))
+                await self._make(catalogue, Change("in step", in_step_at=self._now()))
+
+    def _is_news(self, catalogue: Catalogue) -> bool:
+        ago = self._now() - (catalogue.in_step_at or 0)
+        return catalogue.is_unfollowed or not 0 <= ago < IN_STEP_NOTE_SECONDS
 
     async def take_reading(
         self, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
@@ -211,7 +225,7 @@ class Keeper:
         """Products that are ahead of the feed for too long (W7)."""
         if self.catalogue is None:
             return []
-        limit = self._now() - AHEAD_SECONDS
+        limit = self._steady() - AHEAD_SECONDS
         owed = self.catalogue.owed
         return [i for i, a in _oldest(self.catalogue.ahead, limit) if i not in owed]
 
@@ -256,7 +270,8 @@ class Keeper:
 
     async def _read(self, product_id: str) -> tuple[Row | None, bool]:
         try:
-            return await self._read_whole(product_id), True
+            named = self.position.named if self.position is not None else None
+            return await self._read_whole(product_id, generation=named), True
         except CentralError as problem:
             log.info("a product could not be read whole after a write: %s", problem)
             return None, False
@@ -276,7 +291,7 @@ class Keeper:
         self._rebuild = Rebuild(
             held=self.catalogue,
             same_generation=same_generation,
-            now=self._now(),
+            now=self._steady(),
             grace_seconds=self._grace_seconds,
         )
         return self._rebuild
@@ -293,6 +308,7 @@ class Keeper:
         least_percent: int,
         accept: bool,
         agreed_products: int | None,
+        is_unfollowed: bool = False,
     ) -> Verdict:
         """Put the copy in place: judged, on disk, then seen, in this order (F2, F5, D2)."""
         verdict = rebuild.judge(
@@ -302,6 +318,7 @@ class Keeper:
             return verdict
         async with self._order:
             copy = self._finished(rebuild, position)
+            copy.is_unfollowed = is_unfollowed
             await self._begin_files(copy)
             self.catalogue = copy
             self.drop_copy()
@@ -312,7 +329,7 @@ class Keeper:
         held = self.catalogue or Catalogue()
         owed = {i: o for i, o in held.owed.items() if o.since >= rebuild.began_at}
         copy = rebuild.finish(
-            answers=self._answers, touched=owed, marks=held.marks, now=self._now()
+            answers=self._answers, touched=owed, marks=held.marks, now=self._steady()
         )
         copy.position = position
         copy.sequence = held.sequence + 1
@@ -335,9 +352,13 @@ class Keeper:
         return self.catalogue
 
     def _draft(self, catalogue: Catalogue) -> Draft:
-        now = self._now()
-        catalogue.forget(before=now - MARK_SECONDS, at_most=MARKS_AT_MOST)
-        return Draft(catalogue, now=now, grace_seconds=self._grace_seconds)
+        catalogue.forget(before=self._forgotten_before(), at_most=MARKS_AT_MOST)
+        return Draft(catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
+
+    def _forgotten_before(self) -> float:
+        """Marks and lives matter until the feed has been followed past them, and ten minutes more:
+        a store that is behind will still hear of the life that ended (V2)."""
+        return -inf if self._in_step_at is None else self._in_step_at - MARK_SECONDS
 
     async def _make(self, catalogue: Catalogue, change: Change, write: bytes | None = None) -> None:
         """Durable, then visible. The caller holds the order."""

@@ -15,7 +15,8 @@ from dataclasses import replace
 from store_cache.app.driver import Source
 from store_cache.app.keeper import Keeper
 from store_cache.core.change import Doubt, Owed
-from store_cache.edges.errors import CentralError, Limited, Refused, UnsendableId
+from store_cache.core.product import Row
+from store_cache.edges.errors import CentralError, Limited, OtherFeed, Refused, UnsendableId
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,18 @@ class Repairs:
         Raises CentralError.
         """
         seen = self._keeper.seen(product_id)
-        row = await self._central.product(product_id)
+        row = await self._ask(product_id)
         return await self._keeper.take_reading(product_id, row, seen=seen, doubt=doubt)
+
+    async def _ask(self, product_id: str) -> Row | None:
+        """Raises CentralError; a Central that was replaced has only a full sync to offer."""
+        position = self._keeper.position
+        named = None if position is None else position.named
+        try:
+            return await self._central.product(product_id, generation=named)
+        except OtherFeed as problem:
+            self._on_hopeless(f"Central has a new generation {problem.generation}")
+            raise
 
     # -- for tills that wait ---------------------------------------------------------------
 
@@ -139,7 +150,7 @@ class Repairs:
         seen = self._keeper.seen(product_id)
         try:
             async with asyncio.timeout(seconds):
-                row = await self._central.product(product_id)
+                row = await self._ask(product_id)
         except (CentralError, TimeoutError) as problem:
             log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
             return False

@@ -144,8 +144,8 @@ def advance_run(state: State, run: Run, outcome: Outcome, now: float) -> Next:
             return _events_kept(state, run, now)
         case Doing.RESTING, (Rested() | Interrupted()):
             return _proceed(state, run, now)
-        case Doing.SETTLING, DoubtsSettled(read):
-            return _settled(state, replace(run, failures=0), read, now)
+        case Doing.SETTLING, DoubtsSettled():
+            return _settled(state, replace(run, failures=0), outcome, now)
         case Doing.PLACING, CopyPlaced(products):
             return _placed(state, run, products, now)
         case Doing.PLACING, CopyRefused(problem, products):
@@ -189,7 +189,8 @@ def _proceed(state: State, run: Run, now: float) -> Next:
         case Step.CATCHING_UP if not run.feedless:
             return _follow(state, run, now)
         case Step.CATCHING_UP | Step.SETTLING:
-            return _do(state, replace(run, step=Step.SETTLING), Doing.SETTLING, SettleDoubts())
+            settle = SettleDoubts(_known_generation(state, run))
+            return _do(state, replace(run, step=Step.SETTLING), Doing.SETTLING, settle)
         case Step.VERIFYING if not run.feedless and can_check(_follows(run)):
             return _do(state, run, Doing.EVENTS, FetchEvents(_follows(run).offset - 1, 1, 0))
     return _place(state, run, now)
@@ -232,9 +233,11 @@ def _is_unproved(run: Run) -> bool:
     return run.feed.unchecked and can_check(_follows(run))
 
 
-def _settled(state: State, run: Run, read: int, now: float) -> Next:
+def _settled(state: State, run: Run, settled: DoubtsSettled, now: float) -> Next:
     """Readings took time: catch up once more after them; with none, the copy is complete."""
-    step = Step.CATCHING_UP if read and not run.feedless else Step.VERIFYING
+    if settled.generation is not None:
+        return _restart(state, run, _renewed(settled.generation), now, True)
+    step = Step.CATCHING_UP if settled.read and not run.feedless else Step.VERIFYING
     return _proceed(state, replace(run, step=step), now)
 
 
@@ -244,7 +247,8 @@ def _place(state: State, run: Run, now: float) -> Next:
     if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
         agreed = shrunk.products
     run = replace(run, step=Step.PLACING)
-    return _do(state, run, Doing.PLACING, PlaceCopy(_follows(run), run.accept, agreed))
+    place = PlaceCopy(_follows(run), run.accept, agreed, run.feedless)
+    return _do(state, run, Doing.PLACING, place)
 
 
 # -- pages -------------------------------------------------------------------------------------
@@ -252,7 +256,7 @@ def _place(state: State, run: Run, now: float) -> Next:
 
 def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
     if taken.generation not in (None, _known_generation(state, run) or taken.generation):
-        return _restart(state, run, f"Central has a new generation {taken.generation}", now, True)
+        return _restart(state, run, _renewed(taken.generation or ""), now, True)
     run = replace(run, generation=taken.generation or run.generation, request=taken.following)
     if run.step is Step.FIRST_PAGE:
         return _head_known(state, run, taken, now)
@@ -308,6 +312,10 @@ def _generation(state: State, run: Run) -> str:
     return position.generation if run.generation in (None, position.named) else run.generation
 
 
+def _renewed(generation: str) -> str:
+    return f"Central has a new generation {generation}"
+
+
 def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -> Next:
     """The copy's position is worth nothing: begin the copy again."""
     if run.restarts >= RESTARTS_AT_MOST:
@@ -334,7 +342,7 @@ def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next
     if run.step is Step.HEAD:
         return _head_arrived(state, run, page, now)
     if generation_changed(_follows(run), page.generation):
-        return _restart(state, run, f"Central has a new generation {page.generation}", now, True)
+        return _restart(state, run, _renewed(page.generation or ""), now, True)
     if run.step is Step.VERIFYING:
         return _verified(state, run, page, now)
     if _is_unproved(run) and compare(_follows(run), page) is Match.ANOTHER:

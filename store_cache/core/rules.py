@@ -75,6 +75,7 @@ class Draft:
     ) -> None:
         self.now = now
         self.grace_seconds = grace_seconds
+        self.is_unfollowed = base.is_unfollowed
         self._existing = existing
         self._base = base
         self._rows: dict[str, bytes | None] = {}
@@ -173,6 +174,9 @@ class Draft:
 
 def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
     """Apply events in the order of their offsets."""
+    if draft.is_unfollowed:
+        _doubt_events(draft, events)
+        return
     for event in events:
         if isinstance(event, SetAside):
             if event.product_id is not None:
@@ -183,6 +187,24 @@ def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
             _update(draft, event, event.row)
         else:
             _delete(draft, event)
+
+
+def _doubt_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
+    """Rows are newer than these events, nobody knows by how much: they may be of lives that had
+    ended before the rows were read. What they change is read from Central; what is held stays
+    until then, since a till has seen it (V1)."""
+    for event in events:
+        if event.product_id is not None and not _is_reflected(draft, event):
+            _doubt_order(draft, event.product_id)
+
+
+def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
+    """Whether an event says nothing that the row held does not know. An update of a life after
+    the held one comes behind a deletion and a creation, and these are doubted."""
+    if not isinstance(event, Event) or event.kind is not Kind.UPDATED:
+        return False
+    held = draft.held(event.product_id)
+    return held is not None and event.version <= version_of(held)
 
 
 def _update(draft: Draft, event: Event, row: Row) -> None:

@@ -66,9 +66,11 @@ class PageTaken:
 
 @dataclass(frozen=True, slots=True)
 class DoubtsSettled:
-    """All doubted products were read, or given up. `read`: how many it were."""
+    """All doubted products were read, or given up. `read`: how many it were. `generation`: the
+    name of the new feed that one of them turned out to be of; the others were not read then."""
 
     read: int
+    generation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +163,22 @@ class FetchPage:
 
 @dataclass(frozen=True, slots=True)
 class SettleDoubts:
-    """Read the copy's doubted products by themselves."""
+    """Read the copy's doubted products by themselves, from the feed of this name; None: of any."""
+
+    generation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceCopy:
     """Judge the copy, write it as the new snapshot, swap it in. `agreed_products`: how many a
-    refused reading found that was long enough ago to be confirmed by this one (F5)."""
+    refused reading found that was long enough ago to be confirmed by this one (F5).
+    `is_unfollowed`: the feed was not followed to its end, so that rows may be newer than the
+    position."""
 
     position: Position
     accept: bool
     agreed_products: int | None
+    is_unfollowed: bool = False
 
 
 Command = Rest | FetchEvents | KeepEvents | FetchPage | SettleDoubts | PlaceCopy

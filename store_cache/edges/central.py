@@ -35,6 +35,7 @@ from store_cache.edges.errors import (
     Denied,
     Gone,
     Limited,
+    OtherFeed,
     Refused,
     Unreadable,
     UnsendableId,
@@ -145,20 +146,24 @@ class Central:
         with self._parsing(asked, reply):
             return await _read_page(reply)
 
-    async def product(self, product_id: str) -> Row | None:
+    async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
         """One product; None where Central says, in its own words, that there is none.
 
-        A bare 404 says nothing about the product, and raises Refused. Raises UnsendableId, and
-        CentralError as the table above says.
+        A bare 404 says nothing about the product, and raises Refused. Raises OtherFeed where
+        Central names another generation than this one, UnsendableId, and CentralError as the
+        table above says.
         """
         url = self._exchange.url(f"{_INVENTORY}/{_quoted(product_id)}")
         what = f"product {product_id[:80]!a}"
         request = Request(what, "GET", url, MOST_PRODUCT_BYTES)
         async with self._deadline(request, PRODUCT_SECONDS), self._reading_products:
             reply = await self._send(request, Priority.PRODUCTS, PRODUCT_SECONDS)
-        if reply.status == 404 and _is_absence(reply):
+        is_absent = reply.status == 404 and _is_absence(reply)
+        if not is_absent:
+            self._check_status(request, reply)
+        self._check_generation(reply, generation)
+        if is_absent:
             return None
-        self._check_status(request, reply)
         with self._parsing(request, reply):
             return read_single(_value(reply), product_id)
 
@@ -248,6 +253,16 @@ class Central:
         if reply.status == 410:
             raise Gone(f"{self._exchange.central} no longer holds what was asked of {request.what}")
         raise self._refused(request, reply)
+
+    def _check_generation(self, reply: Reply, expected: str | None) -> None:
+        """Raises OtherFeed. What Central does not name cannot be compared."""
+        named = _generation(reply)
+        if None in (named, expected) or named == expected:
+            return
+        raise OtherFeed(
+            f"{self._exchange.central} has a new generation {named!a}; a full sync follows",
+            generation=str(named),
+        )
 
     def _broken(self, request: Request, reply: Reply) -> Broken:
         named = read_retry_after(reply.headers, self._now())

@@ -8,6 +8,7 @@
     ├── Refused         any other 4xx, or a redirect
     ├── Gone            410: older than Central's log holds
     ├── Unreadable      a whole answer that is not of Central's shape
+    ├── OtherFeed       a product of another generation than what is held
     ├── UnsendableId    a product id that no address can hold; nothing was sent
     ├── WriteUnsent     no try of a write can have reached Central
     └── WriteUnknown    one may have, and none was answered
@@ -66,6 +67,15 @@ class Gone(CentralError):
 
 class Unreadable(CentralError):
     """A whole answer, but not one that Central's contract knows."""
+
+
+class OtherFeed(CentralError):
+    """Central names another generation than the one whose products are held: it was replaced, and
+    what it says of a product is of another history. `generation` is the name it gives."""
+
+    def __init__(self, message: str, *, generation: str) -> None:
+        super().__init__(message)
+        self.generation = generation
 
 
 class UnsendableId(CentralError):

@@ -24,7 +24,7 @@ from store_cache.core.position import Position
 from store_cache.core.product import Row, read_product
 from store_cache.core.writing import Applied, StockAnswer
 from store_cache.edges.archive import Archive
-from store_cache.edges.errors import CentralError, Gone
+from store_cache.edges.errors import CentralError, Gone, OtherFeed
 from store_cache.edges.folder import Folder
 from store_cache.edges.wire import read_event_page
 from tests.faulty_folder import FaultyFolder, Held
@@ -41,7 +41,10 @@ class Clock:
         self.set_by_seconds = 0.0
 
     def now(self) -> float:
-        return NOON + asyncio.get_running_loop().time() + self.set_by_seconds
+        return self.steady() + self.set_by_seconds
+
+    def steady(self) -> float:
+        return NOON + asyncio.get_running_loop().time()
 
 
 def row(product_id: str, available: int = 10, version: int = 1, **attributes: Any) -> Row:
@@ -134,8 +137,11 @@ class Central:
             generation=self.ledger.generation,
         )
 
-    async def product(self, product_id: str) -> Row | None:
+    async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
         await self._admit(f"product {product_id}")
+        named = self.ledger.generation
+        if None not in (named, generation) and named != generation:
+            raise OtherFeed(f"a new generation {named}", generation=str(named))
         held = self.ledger.read(product_id)
         return None if held is None else read_product(held)
 
@@ -176,6 +182,7 @@ class Shelf:
             Archive(self.folder, now=self.clock.now),
             self.keys,
             now=self.clock.now,
+            steady=self.clock.steady,
             grace_seconds=GRACE_SECONDS,
             read_whole=self.central.product,
         )

@@ -101,6 +101,7 @@ OUTCOMES = {
     errors.Gone: Failure.GONE,
     errors.Refused: Failure.REFUSED,
     errors.UnsendableId: Failure.REFUSED,
+    errors.OtherFeed: Failure.REFUSED,
     errors.WriteUnsent: Failure.REFUSED,
     errors.WriteUnknown: Failure.REFUSED,
 }
@@ -108,6 +109,7 @@ NEEDED: dict[type[CentralError], dict[str, Any]] = {
     errors.Limited: {"retry_after_seconds": 7.0},
     errors.Broken: {"retry_after_seconds": 7.0, "status": 503},
     errors.Refused: {"status": 400},
+    errors.OtherFeed: {"generation": "g-2"},
 }
 
 

@@ -16,7 +16,7 @@ import pytest
 from store_cache.app.keeper import HEAL_SECONDS, IN_STEP_NOTE_SECONDS
 from store_cache.core.change import Doubt, Owed
 from store_cache.core.position import Position
-from store_cache.core.rules import AHEAD_SECONDS
+from store_cache.core.rules import AHEAD_SECONDS, MARK_SECONDS
 from store_cache.edges import archive
 from store_cache.edges.errors import Broken
 from store_cache.edges.framing import frame
@@ -488,6 +488,67 @@ def test_being_in_step_is_noted_once_a_minute() -> None:
 
         assert 3 == noted
         assert shelf.clock.now() == (await shelf.restarted()).catalogue.in_step_at
+
+    run(story())
+
+
+def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_step() -> None:
+    """[F2] Across a restart too; the next events then count as they come."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.place(is_unfollowed=True)
+        again = await shelf.restarted()
+        assert again.catalogue.is_unfollowed
+        await again.sold("P-1")
+        assert (10, 1) == again.row("P-1")
+        await again.keeper.note_in_step()
+        assert not again.catalogue.is_unfollowed
+        await again.sold("P-2")
+
+        assert (9, 2) == again.row("P-2")
+        assert not (await again.restarted()).catalogue.is_unfollowed
+
+    run(story())
+
+
+@pytest.mark.parametrize("set_by_seconds", [3600.0, -3600.0])
+def test_a_clock_that_is_set_ages_no_mark(set_by_seconds: float) -> None:
+    """[V2] A reading said that the product is gone; the store is behind, and the feed still tells
+    of its life. The shop's clock is set an hour ahead: the product does not come back."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.keeper.note_in_step()
+        seen = shelf.keeper.seen("P-1")
+        await shelf.keeper.take_reading("P-1", None, seen=seen, doubt=Doubt.ORDER)
+        shelf.clock.set_by_seconds = set_by_seconds
+        await shelf.keeper.note_in_step()
+        await shelf.sold("P-1")
+
+        assert None is shelf.row("P-1")
+
+    run(story())
+
+
+def test_a_mark_is_kept_until_the_feed_was_followed_past_it() -> None:
+    """[V2] The store stood still for hours, or was switched off, and is still behind: what it has
+    read to be gone does not come back by events from before."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        seen = shelf.keeper.seen("P-1")
+        await shelf.keeper.take_reading("P-1", None, seen=seen, doubt=Doubt.ORDER)
+        await asyncio.sleep(7200.0)
+        again = await shelf.restarted()
+        await again.sold("P-1")
+        assert None is again.row("P-1")
+        for _ in range(2):
+            await again.keeper.note_in_step()
+            await again.keeper.owe("P-2", Doubt.REFRESH)
+            await asyncio.sleep(MARK_SECONDS + 1)
+
+        assert "P-1" not in again.catalogue.marks
 
     run(story())
 

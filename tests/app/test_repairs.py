@@ -388,6 +388,25 @@ def test_a_deadline_never_parts_disk_and_memory() -> None:
     run(story())
 
 
+def test_a_replaced_central_has_no_product_of_this_generation() -> None:
+    """[P1] Its row is of another history: it is not shown under the old name, and a full sync is
+    asked for at once, however the product was asked for."""
+
+    async def story() -> None:
+        hopeless: list[str] = []
+        async with repairing(hopeless=hopeless) as shelf:
+            shelf.central.sell("P-1")
+            shelf.central.ledger.begin_generation("g-2")
+            await shelf.keeper.owe("P-1", Doubt.ORDER)
+            await asyncio.sleep(0.01)
+            await repairs_of(shelf, hopeless).refresh("P-1")
+
+            assert (10, 1) == shelf.row("P-1")
+            assert ["Central has a new generation g-2"] * 2 == hopeless
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     ("doubt", "problem", "told"),
     [

@@ -435,6 +435,20 @@ def test_doubted_products_are_settled_and_caught_up_with() -> None:
     assert Step.VERIFYING is told.run.step
 
 
+def test_a_doubted_product_of_another_generation_begins_the_copy_afresh() -> None:
+    """[V3] Central was replaced after the last page: what it says of one product is of another
+    history than the copy, and none of its rows go in place under the old name."""
+    told = followed("g-1")
+    told.wants(ON_DEMAND, forced=True)
+    told.page(last=True, head=100, generation="g-1")
+    told.answers(next_offset=100)
+    assert SettleDoubts("g-1") == told.command
+    told.tell(DoubtsSettled(0, "g-2"))
+
+    assert FetchPage(None, begins=True, same_generation=False) == told.command
+    assert "Central has a new generation g-2" in told.run.reasons
+
+
 def test_a_log_that_begins_within_the_slack_is_enough() -> None:
     """[F2] 410 a little before the head: the copy is followed from the head itself."""
     told = Told()
@@ -843,7 +857,8 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_go_in_place() -> None:
     told.waits(3.0)
     told.fails(Failure.REFUSED)
     told.settles()
-    assert PlaceCopy(Position(LOCAL, 100), accept=False, agreed_products=None) == told.command
+    place = PlaceCopy(Position(LOCAL, 100), accept=False, agreed_products=None, is_unfollowed=True)
+    assert place == told.command
     told.places()
 
     assert START == told.state.in_step_at

@@ -309,6 +309,44 @@ def test_the_rest_of_a_batch_goes_on() -> None:
     assert (7, Doubt.UNREADABLE) == (shown(made), owed(made))
 
 
+@pytest.mark.parametrize(
+    ("event_of", "doubted"),
+    [
+        (event("updated", 3), False),
+        (event("updated", 5), False),
+        (event("updated", 6), True),
+        (event("created", 1), True),
+        (event("deleted", 6), True),
+    ],
+)
+def test_events_behind_unfollowed_rows_change_nothing_unread(
+    event_of: AnyEvent, doubted: bool
+) -> None:
+    """[F2] The row is newer than its position by nobody knows how much: version 6 may be the next
+    one, or of a life that had ended before the row was read. A till that saw version 5 sees it
+    until Central was asked."""
+    made = catalogue(Held(version=5))
+    made.is_unfollowed = True
+    draft = draft_over(made)
+    lay_events(draft, [event_of])
+    made.make(draft.change("events"))
+
+    assert 5 == shown(made)
+    assert (ORDER if doubted else None) is owed(made)
+
+
+def test_an_event_of_what_unfollowed_pages_did_not_show_is_doubted() -> None:
+    """[F2] It may have been deleted before its page was read."""
+    made = catalogue(Held())
+    made.is_unfollowed = True
+    draft = draft_over(made)
+    lay_events(draft, [event("updated", 6)])
+    made.make(draft.change("events"))
+
+    assert None is shown(made)
+    assert ORDER is owed(made)
+
+
 # -- answers of writes -------------------------------------------------------------------------
 
 ANSWER = StockAnswer("P", 5, 6, 2, "2024-01-15T10:30:00Z")

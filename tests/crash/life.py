@@ -103,6 +103,7 @@ class WatchedKeeper(Keeper):
         least_percent: int,
         accept: bool,
         agreed_products: int | None,
+        is_unfollowed: bool = False,
     ) -> Verdict:
         with self._reporter.doing(Activity.PLACE):
             return await super().place(
@@ -111,6 +112,7 @@ class WatchedKeeper(Keeper):
                 least_percent=least_percent,
                 accept=accept,
                 agreed_products=agreed_products,
+                is_unfollowed=is_unfollowed,
             )
 
 
@@ -204,6 +206,7 @@ class Life:
             WatchedArchive(folder, now=time.time, reporter=reporter),
             keys,
             now=time.time,
+            steady=time.time,
             grace_seconds=settings.hole_grace_seconds,
             read_whole=central.product,
         )
@@ -213,7 +216,7 @@ class Life:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, WatchedLoop)
         loop.look = Visible(keeper, reporter).look
-        async with build.following(settings, world, central, keeper, keys) as store:
+        async with build.following(settings, world, time.time, central, keeper, keys) as store:
             yield store
 
     def _tell_start(self, keeper: Keeper, keys: KeyTable, *, damaged: bool) -> None:

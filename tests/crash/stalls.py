@@ -90,10 +90,17 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
     )
     central = build.central_of(settings, world)
     archive, keys = Archive(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
-    keeper = Keeper(archive, keys, now=time.time, grace_seconds=2.0, read_whole=central.product)
+    keeper = Keeper(
+        archive,
+        keys,
+        now=time.time,
+        steady=time.time,
+        grace_seconds=2.0,
+        read_whole=central.product,
+    )
     try:
         await keeper.open()
-        async with build.following(settings, world, central, keeper, keys) as store:
+        async with build.following(settings, world, time.time, central, keeper, keys) as store:
             yield Parts(store, archive, keys)
     finally:
         await keeper.close()

@@ -56,6 +56,7 @@ class Shop:
             Archive(self.folder, now=self.now),
             self.keys,
             now=self.now,
+            steady=self.now,
             grace_seconds=2.0,
             read_whole=self.read_whole,
         )
@@ -64,7 +65,7 @@ class Shop:
     def now() -> float:
         return NOW + asyncio.get_running_loop().time()
 
-    async def read_whole(self, product_id: str) -> Row | None:
+    async def read_whole(self, product_id: str, *, generation: str | None = None) -> Row | None:
         return read_product(product(product_id, self.versions[product_id]))
 
     async def open(self) -> None:

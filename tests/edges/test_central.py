@@ -21,6 +21,7 @@ from store_cache.edges.errors import (
     Denied,
     Gone,
     Limited,
+    OtherFeed,
     Refused,
     Unreachable,
     Unreadable,
@@ -390,6 +391,30 @@ async def test_generation_of_the_header_is_read(sent: dict[str, str]) -> None:
     page = await connect(Scripted(lambda _: answer)).events(offset=7, limit=1, wait_seconds=0)
 
     assert "g1" == page.generation
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_product_of_another_generation_is_not_given(status: int) -> None:
+    """[P1] Neither its row nor its absence says anything about the generation that is held."""
+    body = PRODUCT if status == 200 else {"code": "not_found", "message": "m", "details": []}
+    answer = httpx.Response(status, json=body, headers={"X-Feed-Generation": "g2"})
+    central = connect(Scripted(lambda _: answer))
+    with pytest.raises(OtherFeed, match="new generation 'g2'") as raised:
+        await central.product("A", generation="g1")
+
+    assert "g2" == raised.value.generation
+
+
+@pytest.mark.parametrize(("named", "expected"), [("g1", "g1"), ("g1", None), (None, "g1")])
+async def test_product_of_no_other_generation_is_given(
+    named: str | None, expected: str | None
+) -> None:
+    """[P1] What Central does not name cannot be compared."""
+    headers = {} if named is None else {"X-Feed-Generation": named}
+    answer = httpx.Response(200, json=PRODUCT, headers=headers)
+    row = await connect(Scripted(lambda _: answer)).product("A", generation=expected)
+
+    assert row is not None
 
 
 async def test_large_page_does_not_hold_the_loop() -> None:
