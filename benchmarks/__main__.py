@@ -18,17 +18,24 @@ from benchmarks.results import Result
 from benchmarks.tables import page_text
 
 DOCS = machine.ROOT / "docs"
+MODULES = [info.name for info in pkgutil.iter_modules(benchmarks.__path__) if not info.ispkg]
 
 
-def known() -> dict[str, Benchmark]:
-    """Every module of the package that has a `BENCHMARK`, by name."""
-    found = {}
-    for info in pkgutil.iter_modules(benchmarks.__path__):
-        if info.name != "__main__":
-            module = importlib.import_module(f"benchmarks.{info.name}")
-            if isinstance(each := getattr(module, "BENCHMARK", None), Benchmark):
-                found[each.name] = each
-    return found
+def named(name: str) -> Benchmark | None:
+    """The `BENCHMARK` of that module of the package; None where it has none."""
+    if name not in MODULES:
+        return None
+    found = getattr(importlib.import_module(f"benchmarks.{name}"), "BENCHMARK", None)
+    return found if isinstance(found, Benchmark) else None
+
+
+def chosen(names: list[str]) -> list[Benchmark]:
+    """Those, or all. Raises LookupError for a name that is none."""
+    found = {name: benchmark for name in names or MODULES if (benchmark := named(name))}
+    if unknown := [name for name in names if name not in found]:
+        there = ", ".join(name for name in MODULES if named(name))
+        raise LookupError(f"no benchmark is named {', '.join(unknown)}; there are {there}")
+    return list(found.values())
 
 
 async def run(benchmark: Benchmark, *, quick: bool) -> Result:
@@ -44,12 +51,12 @@ async def run(benchmark: Benchmark, *, quick: bool) -> Result:
     )
 
 
-async def run_all(chosen: list[Benchmark], *, quick: bool) -> None:
+async def run_all(these: list[Benchmark], *, quick: bool) -> None:
     task = asyncio.current_task()
     assert task is not None
     # Ended by SIGTERM as by Ctrl-C: what was started is ended with it.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    for benchmark in chosen:
+    for benchmark in these:
         print(f"-- {benchmark.name}: {benchmark.title}", file=sys.stderr, flush=True)
         result = await run(benchmark, quick=quick)
         print(page_text(result, [None] * len(result.parts)), flush=True)
@@ -58,17 +65,17 @@ async def run_all(chosen: list[Benchmark], *, quick: bool) -> None:
 
 
 def main() -> int:
-    found = known()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(found)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a benchmark; none: all of them")
     parser.add_argument("--quick", action="store_true", help="short rounds; no page is written")
     options = parser.parse_args()
-    if unknown := [name for name in options.names if name not in found]:
-        parser.error(f"no benchmark is named {', '.join(unknown)}; there are {', '.join(found)}")
-    machine.pin_to(machine.LOAD_CORE)
-    chosen = [found[name] for name in options.names or found]
     try:
-        asyncio.run(run_all(chosen, quick=options.quick))
+        these = chosen(options.names)
+    except LookupError as exc:
+        parser.error(str(exc))
+    machine.pin_to(machine.LOAD_CORE)
+    try:
+        asyncio.run(run_all(these, quick=options.quick))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped; what had been measured to its end is kept", file=sys.stderr)
         return 130

@@ -1,0 +1,278 @@
+"""Reads under load: one product, a page, a basket, and one product while events arrive.
+
+The candidates are whole programs, all running from the start, of which one at a time is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import orjson
+
+from benchmarks.machine import LOAD_CORE
+from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
+from benchmarks.peers import nginx
+from benchmarks.processes import Server, central, client, free_port, serving, started, store
+from benchmarks.results import Comparison, Goal, Part
+from benchmarks.rows import PAGE_ROWS, product_id, random_numbers
+from benchmarks.wrk import (
+    BUSY,
+    MEDIAN,
+    MISSING,
+    P99,
+    RATE,
+    Requests,
+    is_installed,
+    load_of,
+    write_requests,
+)
+from store_cache.app.settings import Settings
+
+STORE, PLAIN, NGINX, HELLO, FASTAPI = "store", "store, fast path off", "nginx", "aiohttp", "FastAPI"
+SWITCH = "FAST_READS"
+REQUESTS = 50_000
+BASKETS = 5_000
+EVENTS_PER_SECOND = 1_000
+FOLLOWED = "events/s"
+ALSO = (MEDIAN, P99, BUSY)
+
+
+@dataclass
+class Shop:
+    """Everything that can be asked, and the requests to ask it."""
+
+    effort: Effort
+    products: int
+    servers: dict[str, Server] = field(default_factory=dict)
+    without: list[str] = field(default_factory=list)
+
+    def asked(self, name: str, requests: Requests) -> dict[str, Candidate]:
+        """The candidate by its name; none where it does not run."""
+        if name not in self.servers:
+            return {}
+        return {name: load_of(self.servers[name], requests, self.effort.round_seconds)}
+
+    def requests(self, name: str, lines: Iterator[str], **post: str) -> Requests:
+        return write_requests(self.effort.folder / name, lines, **post)
+
+
+async def measure(effort: Effort) -> Sequence[Part]:
+    if not is_installed():
+        return [Comparison(title="Reads", metric=RATE, peers=(), rounds={}, without=(MISSING,))]
+    products = 10_000 if effort.quick else 100_000
+    async with AsyncExitStack() as running:
+        shop = Shop(effort, products)
+        source = await running.enter_async_context(central(effort.folder, products))
+        await start_stores(shop, source, running)
+        await start_peers(shop, running)
+        return [
+            await measure_product(shop),
+            await measure_page(shop),
+            await measure_events(shop, source),
+        ]
+
+
+# -- who is asked ------------------------------------------------------------------------------
+
+
+async def start_stores(shop: Shop, source: Server, running: AsyncExitStack) -> None:
+    kinds: dict[str, dict[str, str]] = {STORE: {}}
+    if SWITCH in Settings.variables().values():
+        kinds[PLAIN] = {SWITCH: "false"}
+    for number, (name, settings) in enumerate(kinds.items()):
+        opened = store(shop.effort.folder, source.url, name=f"store-{number}", settings=settings)
+        shop.servers[name] = await running.enter_async_context(opened)
+
+
+async def start_peers(shop: Shop, running: AsyncExitStack) -> None:
+    if nginx.is_installed():
+        shop.servers[NGINX] = await running.enter_async_context(nginx.nginx(shop.products))
+    else:
+        shop.without.append(nginx.MISSING)
+    for name, module, path in (
+        (HELLO, "hello", "/hello"),
+        (FASTAPI, "fastapi_store", f"/v1/store/inventory/{product_id(0)}"),
+    ):
+        opened = peer(shop, module, path)
+        shop.servers[name] = await running.enter_async_context(opened)
+
+
+@asynccontextmanager
+async def peer(shop: Shop, module: str, path: str) -> AsyncIterator[Server]:
+    port = free_port()
+    async with serving(
+        (sys.executable, "-m", f"benchmarks.peers.{module}"),
+        port=port,
+        path=path,
+        log=shop.effort.folder / f"{module}.log",
+        environment={"PORT": str(port), "PRODUCTS": str(shop.products)},
+    ) as server:
+        yield server
+
+
+# -- one product -------------------------------------------------------------------------------
+
+
+def product_paths(products: int) -> Iterator[str]:
+    return (f"/v1/store/inventory/{product_id(n)}" for n in random_numbers(REQUESTS, products))
+
+
+async def measure_product(shop: Shop) -> Comparison:
+    asked = shop.requests("products", product_paths(shop.products))
+    hello = shop.requests("hello", iter(("/hello",)))
+    candidates: dict[str, Candidate] = {}
+    for name in (STORE, PLAIN, NGINX, HELLO, FASTAPI):
+        candidates |= shop.asked(name, hello if name == HELLO else asked)
+    return Comparison(
+        title=f"GET one product of {shop.products:,}, at random",
+        metric=RATE,
+        peers=(NGINX, HELLO, FASTAPI),
+        also=ALSO,
+        rounds=await interleave(shop.effort.rounds, candidates),
+        goals=(
+            Goal(candidate=STORE, metric=RATE, at_least=1.0, peer=NGINX),
+            Goal(candidate=STORE, metric=RATE, at_least=2.0, peer=HELLO),
+            Goal(candidate=STORE, metric=RATE, at_least=8.0, peer=FASTAPI),
+            Goal(candidate=STORE, metric=P99, at_most=1.5, peer=NGINX),
+        ),
+        without=shop.without,
+        note="The key is checked by all but aiohttp, which says hello to anyone; the store answers "
+        "with `ETag`, `Age`, `Cache-Status`, offset, generation and request id. nginx serves the "
+        "same JSON as a file of which it holds the descriptor.",
+    )
+
+
+# -- a page, and a basket ----------------------------------------------------------------------
+
+
+def page_paths(products: int) -> Iterator[str]:
+    for offset in random_numbers(REQUESTS, products - PAGE_ROWS):
+        yield f"/v1/store/inventory?offset={offset}&limit={PAGE_ROWS}"
+
+
+def page_files(products: int) -> Iterator[str]:
+    for number in random_numbers(REQUESTS, products // PAGE_ROWS):
+        yield f"/pages/{number * PAGE_ROWS}"
+
+
+def baskets(products: int) -> Iterator[str]:
+    numbers = random_numbers(BASKETS * PAGE_ROWS, products)
+    for _ in range(BASKETS):
+        asked = [product_id(next(numbers)) for _ in range(PAGE_ROWS)]
+        yield orjson.dumps({"productIds": asked}).decode()
+
+
+BASKET = f"{STORE}: lookup of {PAGE_ROWS}"
+
+
+async def measure_page(shop: Shop) -> Comparison:
+    asked = shop.requests("pages", page_paths(shop.products))
+    files = shop.requests("files", page_files(shop.products))
+    path = "/v1/store/inventory/lookup"
+    lookups = shop.requests("baskets", baskets(shop.products), method="POST", path=path)
+    candidates: dict[str, Candidate] = {}
+    for name in (STORE, PLAIN, NGINX, FASTAPI):
+        candidates |= shop.asked(name, files if name == NGINX else asked)
+    candidates[BASKET] = shop.asked(STORE, lookups)[STORE]
+    return Comparison(
+        title=f"GET a page of {PAGE_ROWS} of {shop.products:,}, at random",
+        metric=RATE,
+        peers=(NGINX, FASTAPI, STORE),
+        also=ALSO,
+        rounds=await interleave(shop.effort.rounds, candidates),
+        goals=(
+            Goal(candidate=STORE, metric=RATE, at_least=0.8, peer=NGINX),
+            Goal(candidate=STORE, metric=RATE, at_least=8.0, peer=FASTAPI),
+            Goal(candidate=BASKET, metric=RATE, at_least=0.6, peer=STORE),
+        ),
+        without=shop.without,
+        note="The store and FastAPI are asked from any offset, nginx for one of its "
+        f"{shop.products // PAGE_ROWS:,} files of a page each.",
+    )
+
+
+# -- while events arrive -----------------------------------------------------------------------
+
+QUIET = f"{STORE}, quiet"
+OTHER = f"{STORE}, the events at another Central"
+BUSY_STORE = f"{STORE}, {EVENTS_PER_SECOND:,} events a second"
+
+
+async def measure_events(shop: Shop, source: Server) -> Comparison:
+    asked = shop.requests("while-events", product_paths(shop.products))
+    quiet = shop.asked(STORE, asked)[STORE]
+    async with central(shop.effort.folder, shop.products, name="other-central") as other:
+        rounds = await interleave(
+            shop.effort.rounds,
+            {
+                QUIET: quiet,
+                OTHER: while_changing(shop, other, quiet),
+                BUSY_STORE: while_changing(shop, source, quiet),
+            },
+        )
+    return Comparison(
+        title=f"The same while {EVENTS_PER_SECOND:,} events a second arrive",
+        metric=RATE,
+        peers=(QUIET, OTHER),
+        also=(FOLLOWED, *ALSO),
+        rounds=rounds,
+        goals=(Goal(candidate=BUSY_STORE, metric=RATE, at_least=0.85, peer=QUIET),),
+        note="`events/s` is what the store followed meanwhile. Four programs share two cores: the "
+        "store has one; wrk, Central and the one who changes its products share the other. What "
+        "that alone costs the load is shown by the same events at a Central that this store does "
+        "not follow.",
+    )
+
+
+def while_changing(shop: Shop, at: Server, quiet: Candidate) -> Candidate:
+    """The same load, while `benchmarks.changing` changes products at that Central."""
+    command = (sys.executable, "-m", "benchmarks.changing", at.url)
+    arguments = (str(EVENTS_PER_SECOND), str(shop.products))
+    log = shop.effort.folder / "changing.log"
+
+    async def measure_both() -> Sample:
+        async with started((*command, *arguments), log=log, core=LOAD_CORE):
+            await asyncio.to_thread(wait_for_output, log)
+            return await with_events(shop.servers[STORE], quiet)
+
+    return measure_both
+
+
+def wait_for_output(log: Path) -> None:
+    """Wait for the line that it writes once it has changed something."""
+    before = log.stat().st_size
+    deadline = time.monotonic() + 20
+    while log.stat().st_size == before:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"benchmarks.changing changed nothing in 20 s; see {log}")
+        time.sleep(0.02)
+
+
+async def with_events(server: Server, quiet: Candidate) -> Sample:
+    """Measure, and how many events a second the store followed meanwhile."""
+    async with client(server.url) as asking:
+        offset, began = await offset_of(asking), time.monotonic()
+        found = await quiet()
+        followed = await offset_of(asking) - offset
+        return {**found, FOLLOWED: followed / (time.monotonic() - began)}
+
+
+async def offset_of(asking: httpx.AsyncClient) -> int:
+    answer = await asking.get(f"/v1/store/inventory/{product_id(0)}")
+    return int(answer.headers["X-Cache-Offset"])
+
+
+BENCHMARK = Benchmark(
+    name="reads",
+    title="Reads",
+    about="One thread of wrk with 32 connections asks as fast as it is answered; each server has "
+    "one core. Requests are prebuilt and in a random order.",
+    measure=measure,
+)

@@ -1,0 +1,48 @@
+"""The catalogue that benchmarks hold: made from a number, 142 bytes a row.
+
+Knows: what a row looks like. Refuses to know: who holds it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+PAGE_ROWS = 50
+
+
+def product_id(number: int) -> str:
+    return f"PROD-{number:07d}"
+
+
+def row(number: int, *, available: int = 10, version: int = 1) -> dict[str, Any]:
+    return {
+        "productId": product_id(number),
+        "name": f"Product number {number:07d}",
+        "available": available,
+        "version": version,
+        "lastUpdated": "2026-01-15T10:30:00.000Z",
+        "price": 99.99,
+    }
+
+
+def random_numbers(count: int, below: int) -> Iterator[int]:
+    """The same ones every time."""
+    source = random.Random(7)
+    return (source.randrange(below) for _ in range(count))
+
+
+def page_body(offset: int, total: int) -> bytes:
+    """What a store answers for that page, where every row is as `row` made it."""
+    rows = [row(number) for number in range(offset, min(total, offset + PAGE_ROWS))]
+    pagination = {
+        "offset": offset,
+        "limit": PAGE_ROWS,
+        "total": total,
+        "hasMore": offset + PAGE_ROWS < total,
+    }
+    info = {"lastSyncTime": "2026-01-15T10:30:00.000Z", "totalProducts": total}
+    return orjson.dumps({"products": rows, "pagination": pagination, "cacheInfo": info})
