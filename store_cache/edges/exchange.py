@@ -4,8 +4,9 @@ Knows: connections, addresses, deadlines of single operations, the cap on bytes,
 says about whether Central can have seen the request.
 Refuses to know: what is asked, what an answer means, and when to try again.
 
-Everything that httpx can raise is translated here and nowhere else. No message repeats a header:
-the libraries' own may hold the key.
+It speaks to a transport of httpx, and to no client of it: nothing is followed, kept or added that
+is not written here. Everything that a transport can raise is translated here and nowhere else. No
+message repeats a header: the libraries' own may hold the key.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlencode
 
 import httpx
 
 from store_cache.edges.errors import Broken, Unreachable, UnsendableId
+from store_cache.edges.network import Network
 
 CONNECT_SECONDS = 3.0
 POOL_SECONDS = 3.0
@@ -88,7 +89,15 @@ class Exchange:
             raise ValueError("CENTRAL_API_URL must be an http or https address")
         self._prefix = self._base.raw_path.rstrip(b"/")
         self._api_key = api_key
-        self._client = _client(api_key, transport, ca_file)
+        self._headers = httpx.Headers(
+            {
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",  # 300 kB can unpack to 300 MB
+                "User-Agent": "store-cache",
+                "X-API-Key": api_key,
+            }
+        )
+        self._transport = transport or _network(ca_file)
 
     @property
     def central(self) -> str:
@@ -117,15 +126,14 @@ class Exchange:
         operations from it. Raises Unreachable, Broken.
         """
         try:
-            async with self._client.stream(
-                request.method,
-                request.url,
-                content=request.body,
-                headers=None if request.body is None else {"Content-Type": "application/json"},
-                timeout=_timeouts(total_seconds),
-            ) as response:
+            response = await self._transport.handle_async_request(
+                self._built(request, total_seconds)
+            )
+            try:
                 body = await self._body(response, request)
                 return Reply(response.status_code, response.headers, body)
+            finally:
+                await response.aclose()
         except _NEVER_SENT as exc:
             raise Unreachable(self._unreachable(exc)) from exc
         except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
@@ -135,8 +143,20 @@ class Exchange:
                 "it may be restarting, or the network is poor"
             ) from exc
 
+    def _built(self, request: Request, total_seconds: float) -> httpx.Request:
+        headers = self._headers
+        if request.body is not None:
+            headers = httpx.Headers([*headers.raw, (b"Content-Type", b"application/json")])
+        return httpx.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=request.body,
+            extensions={"timeout": _timeouts(total_seconds).as_dict()},
+        )
+
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     def shown(self, body: bytes | bytearray) -> str:
         """The first characters of an answer, escaped and without the key, for a message."""
@@ -176,29 +196,9 @@ class Exchange:
         return f"{self.central} cannot be reached: {reason}; {advice}"
 
 
-def _client(
-    api_key: str, transport: httpx.AsyncBaseTransport | None, ca_file: str | None
-) -> httpx.AsyncClient:
-    """Neither proxies from the environment, nor redirects, nor cookies: the address and the key
-    come from the configuration alone."""
-    return httpx.AsyncClient(
-        headers={
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # 300 kB can unpack to 300 MB
-            "User-Agent": "store-cache",
-            "X-API-Key": api_key,
-        },
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        follow_redirects=False,
-        limits=httpx.Limits(
-            max_connections=CONNECTIONS,
-            max_keepalive_connections=CONNECTIONS,
-            keepalive_expiry=IDLE_SECONDS,
-        ),
-        transport=transport,
-        trust_env=False,
-        verify=True if ca_file is None else ssl.create_default_context(cafile=ca_file),
-    )
+def _network(ca_file: str | None) -> Network:
+    tls = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    return Network(connections=CONNECTIONS, idle_seconds=IDLE_SECONDS, tls=tls)
 
 
 def _timeouts(total_seconds: float) -> httpx.Timeout:

@@ -10,7 +10,6 @@ from email.utils import formatdate
 import httpx
 import orjson
 import pytest
-import respx
 
 from store_cache.core.budget import Budget, Priority
 from store_cache.core.feed import PageRequest
@@ -160,17 +159,16 @@ async def test_requests_are_as_central_wants_them() -> None:
     }
 
 
-@respx.mock
 async def test_write_is_posted_as_given() -> None:
     """The caller builds the payload; it goes out byte for byte, as JSON."""
-    route = respx.post(f"{BASE}/v1/inventory/updates").respond(json=APPLIED)
-    central = connect()
-    reply = await central.write(PAYLOAD, deadline_seconds=8)
-    await central.close()
+    transport = Scripted(lambda _: json(APPLIED))
+    reply = await connect(transport).write(PAYLOAD, deadline_seconds=8)
+    (sent,) = transport.requests
 
     assert WriteReply(200, APPLIED, certain=True) == reply
-    assert orjson.dumps(PAYLOAD) == route.calls.last.request.content
-    assert "application/json" == route.calls.last.request.headers["Content-Type"]
+    assert ("POST", f"{BASE}/v1/inventory/updates") == (sent.method, str(sent.url))
+    assert orjson.dumps(PAYLOAD) == sent.content
+    assert "application/json" == sent.headers["Content-Type"]
 
 
 @pytest.mark.parametrize(
@@ -346,8 +344,9 @@ async def test_key_that_central_echoes_is_in_no_message(status: int) -> None:
 
 async def test_key_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
     """T4: not in the libraries' own, at any level, either."""
-    for library in ("", "httpx", "httpcore"):  # the program itself keeps them quieter
+    for library in ("", "httpx", "aiohttp", "asyncio"):  # the program itself keeps them quieter
         caplog.set_level(logging.DEBUG, logger=library)
+    logging.getLogger("aiohttp.client").debug("this level is heard")
     async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
         central = connect(base_url=base_url)
         await poll(central)
