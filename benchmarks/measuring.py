@@ -30,7 +30,7 @@ class Effort:
 
     folder: Path
     rounds: int = 7
-    round_seconds: float = 3.0
+    round_seconds: float = 2.0
     quick: bool = False
 
 

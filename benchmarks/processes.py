@@ -67,7 +67,8 @@ async def started(
     """The process, pinned to the core; ended at the end, and killed if it does not end."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            *("taskset", "-c", str(core), *command),
+            *on_core(core),
+            *command,
             env={**os.environ, **(environment or {})},
             cwd=ROOT,
             stdout=output,
@@ -80,14 +81,21 @@ async def started(
         await end(process)
 
 
+def on_core(core: int) -> tuple[str, ...]:
+    """What to put before a command: it stays on that core, and ends when the harness is killed."""
+    return ("setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core))
+
+
 async def end(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         process.terminate()
     try:
         await asyncio.wait_for(process.wait(), STOP_SECONDS)
-    except (TimeoutError, asyncio.CancelledError):
+    except TimeoutError:
         process.kill()
         await process.wait()
+    except asyncio.CancelledError:  # stopped a second time: no more patience
+        process.kill()
         raise
 
 
