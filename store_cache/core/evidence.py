@@ -120,6 +120,8 @@ class Watches:
 
     def see(self, events: Iterable[Event]) -> Iterator[tuple[str, Applied | Refused]]:
         """Show each event to its product's watches; gives the keys whose attempt it settles."""
+        if not self._by_product:
+            return
         for event in events:
             for key, watch in [*self._by_product.get(event.product_id, {}).items()]:
                 watch.see(event)

@@ -109,6 +109,21 @@ class Draft:
         at = self._lives.get(product_id, self._base.lives.get(product_id))
         return at is not None and abs(self.now - at) <= seconds
 
+    def go_on(self, row: Row) -> bool:
+        """Take an update of a product of which nothing is known but its row, as nearly all events
+        bring: the newer state stays. False, and nothing is planned: more has to be looked at."""
+        product_id, base = row.product_id, self._base
+        held = self._rows.get(product_id) or base.rows.get(product_id)
+        if held is None or product_id in self._lives or product_id in base.lives:
+            return False
+        if product_id in self._marks or product_id in base.marks:
+            return False
+        if product_id in self._ahead or product_id in base.ahead:
+            return False
+        if row.version >= version_of(held):
+            self._rows[product_id] = row.body
+        return True
+
     def put(self, row: Row) -> None:
         if self.held(row.product_id) is None and row.product_id not in self._existing:
             self.began_life(row.product_id)
@@ -208,6 +223,8 @@ def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
 
 
 def _update(draft: Draft, event: Event, row: Row) -> None:
+    if draft.go_on(row):
+        return
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:
