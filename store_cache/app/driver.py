@@ -171,7 +171,7 @@ class Driver:
         while True:
             in_step_at = self.state.in_step_at
             command = self._advance(outcome)
-            if self.state.in_step_at != in_step_at:
+            if self.state.in_step_at != in_step_at and self.state.is_proven:
                 await self._keeper.note_in_step()
             outcome = await self._perform(command)
 

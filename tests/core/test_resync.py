@@ -442,7 +442,8 @@ def test_a_doubted_product_of_another_generation_begins_the_copy_afresh() -> Non
     told.wants(ON_DEMAND, forced=True)
     told.page(last=True, head=100, generation="g-1")
     told.answers(next_offset=100)
-    assert SettleDoubts("g-1") == told.command
+    settle: object = told.command
+    assert SettleDoubts("g-1") == settle
     told.tell(DoubtsSettled(0, "g-2"))
 
     assert FetchPage(None, begins=True, same_generation=False) == told.command

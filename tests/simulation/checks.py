@@ -39,9 +39,7 @@ class Checks:
         self._sequence = -1
         self._feed = 0
         self._placed: Catalogue | None = None
-        self._placed_then = 0
-        self._horizon = 0
-        self._is_mixed = False
+        self._unnamed_then = 0
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
@@ -77,7 +75,9 @@ class Checks:
         if position is None:
             self.find("a catalogue without a position is shown")
             return
-        self._note_placing(catalogue, position.offset)
+        if catalogue is not self._placed:
+            self._placed = catalogue
+            self._unnamed_then = self._chain.history.unnamed_replacements
         shadow, rows = self._shadow, catalogue.rows
         for product_id, body in rows.items():
             if shadow.get(product_id) is not body:
@@ -87,16 +87,6 @@ class Checks:
             del self._states[product_id]
         if self._chain.orderly:
             self._check_position(catalogue, position.offset)
-
-    def _note_placing(self, catalogue: Catalogue, offset: int) -> None:
-        """A full sync without a readable feed puts pages in place that are newer than their
-        position (F2): until the feed has passed them, it tells what came before them."""
-        if catalogue is not self._placed:
-            self._placed, self._placed_then = catalogue, self.replacements
-            feed = self._chain.history.feeds[-1]
-            found = [feed.offset_of(i, parsed(body)) for i, body in catalogue.rows.items()]
-            self._horizon = max(found, default=0)
-        self._is_mixed = offset <= self._horizon
 
     def _check_row(self, catalogue: Catalogue, product_id: str, body: bytes) -> None:
         state = parsed(body)
@@ -108,7 +98,7 @@ class Checks:
         assert catalogue.position is not None
         place = (catalogue.position.label, product_id, state[0])
         mark = self._marks.get(place)
-        if self._is_older(product_id, state, mark) and not self._is_mixed:
+        if self._is_older(product_id, state, mark):
             self.find(f"{place} went back from {mark} to {state}")
         self._marks[place] = state
 
@@ -121,8 +111,8 @@ class Checks:
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
         feeds = self._chain.history.feeds
-        if self._placed_then != self.replacements:
-            return  # Central was replaced, and the store cannot know it of single readings
+        if self._unnamed_then != self._chain.history.unnamed_replacements:
+            return  # until the feed shows it, nothing tells readings of the restored one apart
         for number in (self._feed, *range(len(feeds) - 1, -1, -1)):
             if not self._behind(catalogue, feeds[number], offset):
                 self._feed = number
@@ -168,7 +158,7 @@ class Checks:
         for row in rows:
             state, product_id = state_of(row), row["productId"]
             mark = seen.get((label, product_id, state[0]))
-            if self._is_older(product_id, state, mark) and not self._is_mixed:
+            if self._is_older(product_id, state, mark):
                 self.find(f"a till was shown {row}, after {mark}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:

@@ -37,12 +37,6 @@ class Feed:
                 return True
         return at_position == held
 
-    def offset_of(self, product_id: str, state: State) -> int:
-        """The offset that brought this state; 0 where none of this feed did."""
-        return max(
-            (at for at, known in self.products.get(product_id, ()) if known == state), default=0
-        )
-
     def copy(self) -> Feed:
         return Feed({i: list(states) for i, states in self.products.items()})
 
@@ -66,6 +60,7 @@ class History:
         self.states: dict[str, set[State]] = {}
         self.events = 0
         self.replacements = 0
+        self.unnamed_replacements = 0
         self._unnumbered: dict[int, tuple[str, State | None]] = {}
         self._current: dict[str, State | None] = {}
 
@@ -82,11 +77,12 @@ class History:
     def memory(self) -> Memory:
         return Memory(self.feeds[-1].copy(), self.applied.copy())
 
-    def restored(self, memory: Memory) -> None:
-        """Central is what it was then."""
+    def restored(self, memory: Memory, *, keeps_name: bool) -> None:
+        """Central is what it was then, and says so by another name, or does not."""
         self.feeds.append(memory.feed.copy())
         self.applied = memory.applied.copy()
         self.replacements += 1
+        self.unnamed_replacements += keeps_name
         self._unnumbered.clear()
         self._current = {i: states[-1][1] for i, states in memory.feed.products.items()}
 
