@@ -22,7 +22,7 @@ from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind, SetAside
 from store_cache.core.position import Position
-from store_cache.core.product import Row, read_row, with_stock
+from store_cache.core.product import Row, is_same_state, read_row, with_stock
 from store_cache.core.writing import StockAnswer
 
 MARK_SECONDS = 600.0
@@ -251,7 +251,7 @@ def _is_of_life_before(draft: Draft, row: Row, held: bytes) -> bool:
     if ahead is None:
         return False
     if row.version == ahead.version:
-        return row.available != read_row(held).available
+        return not is_same_state(row.body, held)
     return row.version > ahead.version
 
 

@@ -280,10 +280,11 @@ def test_an_answers_own_event_completes_it() -> None:
     assert ({}, None) == (made.ahead, owed(made))
 
 
-def test_another_quantity_at_the_answers_version_is_another_life() -> None:
+@pytest.mark.parametrize("other", [{"available": 4}, {"name": "Mug"}])
+def test_another_state_at_the_answers_version_is_another_life(other: dict[str, Any]) -> None:
     """[V1] The product was deleted and created again, and sold in the new life: the old life's
     event with the same version number does not undo that."""
-    made = lay(Held(5, is_ahead=True), event("updated", 5, available=99))
+    made = lay(Held(5, is_ahead=True), event("updated", 5, **other))
 
     assert (row(5).body, ORDER) == (made.get("P"), owed(made))
 
