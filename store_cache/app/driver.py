@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -131,19 +131,20 @@ class Driver:
         self._on_advance = on_advance
         self._rebuild: Rebuild | None = None
         self._bell = asyncio.Event()
+        self._held: asyncio.Timeout | None = None
 
     # -- asked from outside ----------------------------------------------------------------
 
     def want(self, reason: str) -> None:
         """Have a full sync run for `reason`, as soon as it may."""
         self.state = want(self.state, reason)
-        self._bell.set()
+        self._ring()
 
     async def force(self, *, accept: bool) -> RunRecord:
         """Run a full sync that begins after this call, and say how it ended (F1)."""
         target = self.state.runs_begun + 1
         self.state = want(self.state, ON_DEMAND, forced=True, accept=accept)
-        self._bell.set()
+        self._ring()
         while (record := self._ended(target)) is None:
             await self.changed.wait()
         return record
@@ -159,7 +160,14 @@ class Driver:
     def nudge(self) -> None:
         """Central seems to be back: end a wait that a failure began."""
         if self.state.line.failures and self._may_be_interrupted():
-            self._bell.set()
+            self._ring()
+
+    def _ring(self) -> None:
+        """End the rest or the poll under way, else the next one."""
+        self._bell.set()
+        held, self._held = self._held, None
+        if held is not None:
+            held.reschedule(asyncio.get_running_loop().time())
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -253,25 +261,26 @@ class Driver:
         )
         if not self._may_be_interrupted():
             return EventsArrived(await exchange, loop.time() - asked_at)
-        page = await self._unless_rung(asyncio.ensure_future(exchange))
+        page = await self._unless_rung(exchange)
         if page is None:
             return Interrupted()
         return EventsArrived(page, loop.time() - asked_at)
 
-    async def _unless_rung(self, exchange: asyncio.Future[EventPage]) -> EventPage | None:
+    async def _unless_rung(self, exchange: Awaitable[EventPage]) -> EventPage | None:
         """The page, or None where the bell rang first: giving up a poll loses nothing, since the
-        position has not moved."""
-        bell = asyncio.ensure_future(self._bell.wait())
+        position has not moved. No task is made to wait for either: each poll would pay for it."""
+        held = asyncio.timeout(0.0 if self._bell.is_set() else None)
         try:
-            await asyncio.wait((exchange, bell), return_when=asyncio.FIRST_COMPLETED)
-            if exchange.done():
-                return exchange.result()
+            async with held:
+                self._held = held
+                return await exchange
+        except TimeoutError:
+            if not held.expired():
+                raise
             self._bell.clear()
             return None
         finally:
-            for task in (bell, exchange):
-                task.cancel()
-            await asyncio.gather(bell, exchange, return_exceptions=True)
+            self._held = None
 
     async def _keep_events(self, command: KeepEvents) -> Outcome:
         if command.in_catalogue:

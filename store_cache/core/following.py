@@ -147,6 +147,8 @@ def arrange(
     offset: int, early: Sequence[AnyEvent], arrived: Sequence[AnyEvent]
 ) -> tuple[tuple[AnyEvent, ...], tuple[AnyEvent, ...]]:
     """Sort events by offset into those contiguous from `offset` and the rest (P4, E2)."""
+    if not early and [e.offset for e in arrived] == [*range(offset, offset + len(arrived))]:
+        return tuple(arrived), ()
     by_offset = {event.offset: event for event in (*early, *arrived) if event.offset >= offset}
     ready: list[AnyEvent] = []
     while (event := by_offset.pop(offset + len(ready), None)) is not None:
