@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from benchmarks.results import Part, Rounds
 
 Sample = Mapping[str, float]
@@ -52,7 +54,7 @@ async def interleave(
     Interleaved, since a shared machine gets slower and faster by the minute.
     """
     found: Rounds = {name: {} for name in candidates}
-    for number in range(-warm_ups, rounds):
+    for number in tqdm(range(-warm_ups, rounds), desc="rounds", leave=False, disable=None):
         for name, measure in candidates.items():
             gc.collect()  # one candidate's garbage is not the next one's pause
             sample = await measure()

@@ -19,7 +19,7 @@ from benchmarks.machine import LOAD_CORE, ROOT, SERVER_CORE
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
 from benchmarks.processes import central, end, on_core, store
 from benchmarks.results import Comparison, Goal, Part
-from benchmarks.witness import CHANGES_A_SECOND, READ_PAUSE_SECONDS
+from benchmarks.witness import CHANGES_A_SECOND, PAGE_ROWS, READ_PAUSE_SECONDS
 
 STORE, BARE = "store: seen in a read", "bare httpx client: parsed"
 MEDIAN, P99, ANSWERED = "p50 ms", "p99 ms", "Central's answer to the change, p50 ms"
@@ -61,7 +61,8 @@ def comparison(rounds: dict[str, dict[str, list[float]]], products: int) -> Comp
         ),
         note="From the moment the change is sent to Central, at random moments. The store has it "
         "on disk (fdatasync) before any read shows it; the bare client keeps nothing. The reader "
-        f"pauses {READ_PAUSE_SECONDS * 1000:g} ms between two reads that found nothing new. "
+        f"asks for a page of {PAGE_ROWS}, and pauses {READ_PAUSE_SECONDS * 1000:g} ms between two "
+        "reads that found nothing new. "
         "Store and bare client have one core; Central, who changes and who reads share the other.",
     )
 

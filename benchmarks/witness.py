@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ from benchmarks.rows import product_id
 
 CHANGES_A_SECOND = 200
 PRODUCTS = 1_000
+PAGE_ROWS = 20
 READ_PAUSE_SECONDS = 0.0002
 """Between two reads that found nothing new: a till that does not take the store's whole core."""
 PATIENCE_SECONDS = 30.0
@@ -102,28 +104,39 @@ def change(url: str, count: int) -> list[float]:
 
 
 def read(url: str, count: int) -> list[float]:
-    """Read each product until its change is seen, in the order of the changes."""
+    """Read the products until all their changes are seen, in the order of the changes."""
     store = Connection(url, KEY)
     seen = now_ms()
-    latencies = []
+    latencies: list[float] = []
     ready()
-    for number in range(count):
-        stamp = read_newer(store, number % PRODUCTS, seen)
-        latencies.append(now_ms() - stamp)
-        seen = stamp
-    return latencies
+    while len(latencies) < count:
+        stamps = read_newer(store, len(latencies) % PRODUCTS, seen)
+        found = now_ms()
+        latencies += [found - stamp for stamp in stamps]
+        seen = stamps[-1]
+    return latencies[:count]
 
 
-def read_newer(store: Asking, number: int, than: float) -> float:
-    """Read the product until it carries a later moment than that one; which it carries."""
-    path = f"/v1/store/inventory/{product_id(number)}"
+def read_newer(store: Asking, number: int, than: float) -> list[float]:
+    """Read a page from that product on until its first carries a later moment than that one.
+
+    The moments of all that follow in order: a reader who was kept waiting sees several at once.
+    """
+    limit = min(PAGE_ROWS, PRODUCTS - number)
+    path = f"/v1/store/inventory?offset={number}&limit={limit}"
     deadline = now_ms() + PATIENCE_SECONDS * 1000
     while now_ms() < deadline:
-        stamp: float = store.ask("GET", path).get(STAMP, 0.0)
-        if stamp > than:
-            return stamp
+        rows = store.ask("GET", path)["products"]
+        if stamps := rising([row.get(STAMP, 0.0) for row in rows], than):
+            return stamps
         time.sleep(READ_PAUSE_SECONDS)
     raise TimeoutError(f"{product_id(number)} was not seen changed in {PATIENCE_SECONDS} s")
+
+
+def rising(stamps: list[float], than: float) -> list[float]:
+    """Those at the beginning that each are later than the one before."""
+    pairs = zip(stamps, [than, *stamps], strict=False)
+    return [own for own, _ in takewhile(lambda pair: pair[0] > pair[1], pairs)]
 
 
 async def poll(url: str, count: int) -> list[float]:
