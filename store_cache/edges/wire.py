@@ -8,15 +8,22 @@ Refuses to know: HTTP, and what follows from the values.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from store_cache.core.event import AnyEvent, SetAside, UnreadableEvent, fingerprint, read_event
+from store_cache.core.event import (
+    AnyEvent,
+    SetAside,
+    UnreadableEvent,
+    fingerprint,
+    read_event,
+    read_events,
+)
 from store_cache.core.feed import BadRow, CataloguePage, EventPage
-from store_cache.core.product import MAX_WHOLE, Row, UnreadableProduct, read_product
+from store_cache.core.product import MAX_WHOLE, Row, UnreadableProduct, read_product, regular_rows
 
 LONGEST_CURSOR = 4096
 _GENERATION = re.compile(r"[!-~]{1,200}")
@@ -61,14 +68,10 @@ def read_event_page(value: Any, generation: str | None) -> EventPage:
 
 def _events(values: list[Any]) -> tuple[AnyEvent, ...]:
     try:
-        return _read_all(values, read_event)
-    except _TOO_DEEP_TO_ENCODE:
-        return _read_all(values, _read_or_set_aside)
-
-
-def _read_all(values: list[Any], read: Callable[[Any], AnyEvent]) -> tuple[AnyEvent, ...]:
-    try:
-        return tuple(map(read, values))
+        try:
+            return tuple(read_events(values))
+        except _TOO_DEEP_TO_ENCODE:
+            return tuple(map(_read_or_set_aside, values))
     except UnreadableEvent as exc:
         raise Misshapen(str(exc)[:_REASON_CHARACTERS]) from exc
 
@@ -162,8 +165,24 @@ class PageRows:
         self._bad_rows: list[BadRow] = []
         self._ids: set[str] = set()
 
-    def take(self, values: Iterable[Any]) -> None:
+    def take(self, values: Sequence[Any]) -> None:
         """Raises Misshapen where a product is there twice: the page is no state of anything."""
+        if not self._take_regular(values):
+            self._take_singly(values)
+
+    def _take_regular(self, values: Sequence[Any]) -> bool:
+        try:
+            rows = regular_rows(values) if values else []
+        except _TOO_DEEP_TO_ENCODE:
+            return False
+        ids = {row.product_id for row in rows or ()}
+        if rows is None or len(ids) < len(rows) or not self._ids.isdisjoint(ids):
+            return False
+        self._rows += rows
+        self._ids |= ids
+        return True
+
+    def _take_singly(self, values: Sequence[Any]) -> None:
         for value in values:
             try:
                 row = read_product(value)

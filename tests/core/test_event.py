@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from store_cache.core.event import (
+    AnyEvent,
     Event,
     Kind,
     SetAside,
@@ -14,6 +18,7 @@ from store_cache.core.event import (
     WriteName,
     fingerprint,
     read_event,
+    read_events,
 )
 from store_cache.core.product import read_product
 
@@ -197,3 +202,35 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_fields() -> None:
     turned = dict(reversed(UPDATED.items())) | {"data": dict(reversed(DATA.items()))}
 
     assert fingerprint(UPDATED) == fingerprint(turned)
+
+
+ODD: dict[str, list[object]] = {
+    "offset": [0, 1047, True, -1, 2**53, None],
+    "eventType": ["product_created", "product_deleted", "?", ["x"], None],
+    "productId": ["PROD-001", "B", "", None],
+    "version": [7, 8, True, 7.0, 0, None],
+    "data": [DATA, DATA | {"version": True}, {}, None, []],
+}
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> object:
+    """An entry of a page: right in all, or odd in some of its parts."""
+    odd = draw(st.lists(st.sampled_from(sorted(ODD)), unique=True, max_size=2))
+    return UPDATED | {name: draw(st.sampled_from(ODD[name])) for name in odd}
+
+
+def outcome(read_page: Callable[[], list[AnyEvent]]) -> object:
+    try:
+        return read_page()
+    except UnreadableEvent as problem:
+        return str(problem)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.just(UPDATED), entries(), st.none()), max_size=4))
+def test_a_page_is_read_as_its_events_one_by_one(values: list[object]) -> None:
+    """[E5] By columns where all are complete updates and creations."""
+    expected = outcome(lambda: [read_event(value) for value in values])
+
+    assert expected == outcome(lambda: read_events(values))

@@ -17,6 +17,7 @@ from store_cache.core.product import (
     encode_exactly,
     read_product,
     read_row,
+    regular_rows,
     with_stock,
 )
 
@@ -149,6 +150,12 @@ def test_rows_take_no_more_memory_than_their_bytes() -> None:
     assert sys.getsizeof(b"") + len(body) == sys.getsizeof(body)
 
 
+def read_back(value: dict[str, Any]) -> dict[str, object]:
+    """The product in the order that rows, and most Centrals, write it in."""
+    parsed: dict[str, object] = orjson.loads(read_product(value).body)
+    return parsed
+
+
 PARTS: dict[str, st.SearchStrategy[object]] = {
     "productId": st.sampled_from(["P-1", "P-2", "", 5, None]),
     "name": st.sampled_from(["Cup", "", None, {"version": 1}]),
@@ -175,7 +182,7 @@ def outcome(value: dict[str, object], product_id: str | None, version: int | Non
         return str(problem)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(objects(), st.sampled_from([None, "P-1"]), st.sampled_from([None, 7]))
 def test_a_complete_product_is_read_as_any_other(
     value: dict[str, object], product_id: str | None, version: int | None
@@ -189,3 +196,27 @@ def test_a_complete_product_is_read_as_any_other(
         long = long._replace(body=long.body.replace(more, b""))
 
     assert long == short
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(objects(), st.just(read_back(CUP))), min_size=1, max_size=4))
+def test_products_by_columns_are_read_as_one_by_one(values: list[dict[str, object]]) -> None:
+    """[F5] Where the columns are right; they are left to be read one by one where any is not."""
+    rows = regular_rows(values)
+
+    assert rows in (None, [outcome(value, None, None) for value in values])
+
+
+def test_a_page_as_central_sends_it_is_read_by_columns() -> None:
+    """[F5] The quick way is taken, so that the property above says something."""
+    values = [read_back(CUP | {"productId": f"P-{number}"}) for number in range(3)]
+
+    assert [read_product(value) for value in values] == regular_rows(values)
+
+
+@pytest.mark.parametrize("odd", [{"available": True}, {"version": 0}, {"productId": ""}, {}, None])
+def test_one_odd_product_sends_all_to_be_read_one_by_one(odd: dict[str, Any] | None) -> None:
+    """[F5] Whatever is odd about it."""
+    other = odd if not odd else read_back(CUP) | odd
+
+    assert regular_rows([read_back(CUP), other]) is None
