@@ -40,6 +40,7 @@ async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
             admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
             cors_origins=settings.cors_origins,
             request_id=request_id,
+            fast_reads=settings.fast_reads,
         )
         server = await serve(app, host=settings.host, port=settings.port)
         log.info(

@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
+    Strict,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -79,6 +80,11 @@ def key_digest(key: str) -> bytes:
 
 def _lowered(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _switched(value: object) -> object:
+    """A switch's two words; anything else is left for the type to refuse."""
+    return {"true": True, "false": False}.get(str(value).lower(), value)
 
 
 def _listed(value: object) -> object:
@@ -202,6 +208,9 @@ class Settings(BaseSettings):
     )
     key_retention_hours: int = _setting(
         24, may_be="a whole number from 1 to 8760", example="24", ge=1, le=8760
+    )
+    fast_reads: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
+        "true", may_be="true or false", example="true"
     )
 
     @classmethod

@@ -66,6 +66,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"SNAPSHOT_MIN_PERCENT": "101"},
     {"WRITE_TIMEOUT_SECONDS": "0"},
     {"KEY_RETENTION_HOURS": "10000"},
+    {"FAST_READS": "on"},
     {"PORT": "x", "STORE_ID": "", "POLL_MODE": "x"},
 )
 

@@ -48,6 +48,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "snapshot_min_percent": 50,
         "write_timeout_seconds": 8.0,
         "key_retention_hours": 24,
+        "fast_reads": True,
     } == shown
     assert ("store-s1-key", "demo", "demo") == loaded.secrets()
 
@@ -107,6 +108,9 @@ def test_development_lowers_the_bounds_to_one_second(variable: str) -> None:
         ("CENTRAL_API_URL", "http://cen tral"),
         ("DATA_DIR", ""),
         ("POLL_MODE", "sometimes"),
+        ("FAST_READS", "maybe"),
+        ("FAST_READS", ""),
+        ("FAST_READS", "1"),
         ("CORS_ORIGINS", "till.example.com"),
         ("CORS_ORIGINS", "https://till.example.com/"),
         ("CORS_ORIGINS", "https://till.example.com:443"),
@@ -122,6 +126,12 @@ def test_a_bad_value_is_named_and_explained(variable: str, bad: str) -> None:
     assert line.startswith(f"{variable} was {bad!r}")
     assert "; it may be " in line
     assert f", for example {variable}=" in line
+
+
+@pytest.mark.parametrize(("word", "is_on"), [("true", True), ("False", False), ("FALSE", False)])
+def test_a_switch_is_one_of_two_words(word: str, is_on: bool) -> None:
+    """In whichever case."""
+    assert is_on == settings(FAST_READS=word).fast_reads
 
 
 def test_all_bad_variables_are_reported_at_once() -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from store_cache.edges.http.admin import Admin
 from store_cache.edges.http.cors import Cors
 from store_cache.edges.http.exchange import exchange
+from store_cache.edges.http.fast import FastReads
 from store_cache.edges.http.health import Health
 from store_cache.edges.http.keys import Authority, Failures, KeyRing
 from store_cache.edges.http.reads import Reads
@@ -22,6 +23,9 @@ from store_cache.edges.http.writes import Writes
 
 SCOPES = web.AppKey("scopes", Scopes)
 """Where the scope of each route is found, for whoever lists the routes."""
+
+FAST_READS = web.AppKey("fast_reads", FastReads)
+"""What answers the commonest reads before aiohttp does; missing where that is switched off."""
 
 
 def build_api(
@@ -33,17 +37,17 @@ def build_api(
     cors_origins: Iterable[str],
     request_id: ContextVar[str | None],
     body_seconds: float = 10.0,
+    fast_reads: bool = True,
 ) -> web.Application:
     """The store's API over `service`.
 
     `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
     `request_id` is set for each request. `body_seconds` is how long a body may take to arrive.
+    `fast_reads`: whether the commonest reads take the short way; their answers are the same.
     """
-    scopes = Scopes()
+    scopes, cors = Scopes(), Cors(cors_origins)
     authority = Authority(KeyRing(keys=keys, admin_keys=admin_keys), Failures())
-    middleware = exchange(
-        authority=authority, scopes=scopes, cors=Cors(cors_origins), request_id=request_id
-    )
+    middleware = exchange(authority=authority, scopes=scopes, cors=cors, request_id=request_id)
     app = web.Application(middlewares=[middleware])
     table = route_table(
         Reads(service, body_seconds=body_seconds),
@@ -53,4 +57,6 @@ def build_api(
     )
     scopes.add(app, table)
     app[SCOPES] = scopes
+    if fast_reads:
+        app[FAST_READS] = FastReads(service, authority, cors)
     return app

@@ -53,9 +53,9 @@ def page(catalogue: Catalogue, query: PageQuery, freshness: Freshness) -> Conten
 
 def basket(catalogue: Catalogue, asked: Sequence[str]) -> Content:
     """The products of these ids, in this order, and the ids of those that are not held."""
-    found = [catalogue.get(product_id) for product_id in asked]
-    held = [row for row in found if row is not None]
-    missing = [one for one, row in zip(asked, found, strict=True) if row is None]
+    held = [row for row in map(catalogue.get, asked) if row is not None]
+    is_whole = len(held) == len(asked)
+    missing = [] if is_whole else [one for one in asked if catalogue.get(one) is None]
     body = _BASKET % (b",".join(held), orjson.dumps(missing))
     return Content(body, weak_tag(held, *missing))
 

@@ -35,6 +35,7 @@ SERVER_NAME = "store-cache"
 SLOW_SECONDS = 1.0
 
 _READS = frozenset({"GET", "HEAD"})
+_LOOKUP = "/v1/store/inventory/lookup"  # a read, whatever its method
 
 log = logging.getLogger(__name__)
 
@@ -76,13 +77,18 @@ def exchange(
         request_id.set(name)
         preflight = cors.preflight(request.method, request.headers)
         response = preflight or await _attempt(request, handler, gate)
-        response.headers[request_ids.HEADER] = name
-        response.headers["Server"] = SERVER_NAME
-        cors.mark(request.headers.get("Origin"), response)
+        finish(response, name=name, origin=request.headers.get("Origin"), cors=cors)
         _log(request, response.status, asyncio.get_running_loop().time() - started)
         return response
 
     return middleware
+
+
+def finish(response: web.StreamResponse, *, name: str, origin: str | None, cors: Cors) -> None:
+    """Add what every answer says: the request's name, the server's, and who else may read it."""
+    response.headers[request_ids.HEADER] = name
+    response.headers["Server"] = SERVER_NAME
+    cors.mark(origin, response)
 
 
 async def _attempt(request: web.Request, handler: Handler, gate: _Gate) -> web.StreamResponse:
@@ -120,7 +126,7 @@ def _log(request: web.Request, status: int, seconds: float) -> None:
         level = logging.DEBUG  # what a probe is answered until there is a catalogue
     elif status >= 500 or seconds > SLOW_SECONDS:
         level = logging.WARNING
-    elif request.method in _READS:
+    elif request.method in _READS or request.path == _LOOKUP:
         level = logging.DEBUG
     else:
         level = logging.INFO

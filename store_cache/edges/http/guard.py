@@ -3,7 +3,7 @@
 Knows: connections, and when each was last heard of. Refuses to know: what requests mean.
 
     a connection …                                 is cut after
-    that says nothing between two requests         `silent_seconds` (keep-alive)
+    that says nothing between two requests         `silent_seconds` (keep-alive), in good order
     whose request's head does not end              `head_seconds` from its first byte
     that does not read what it asked for           `unread_seconds` without room for more
     beyond the caps, in all or of one address      nothing: at once
@@ -27,6 +27,8 @@ from aiohttp import web
 from store_cache.edges.http import request_ids
 from store_cache.edges.http.errors import ApiError, InternalError, InvalidRequest, render
 from store_cache.edges.http.exchange import SERVER_NAME
+from store_cache.edges.http.fast import FastReads, Till
+from store_cache.edges.http.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ _SECONDS_BETWEEN_REPORTS = 60.0
 
 # What a refused body may still send before its connection is closed, so that the answer arrives.
 _LINGERING_SECONDS = 2.0
+
+# Aiohttp's own timer for silent connections knows nothing of requests that it did not see; theirs
+# and all others' deadline is here.
+_NEVER_SECONDS = 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +58,31 @@ class Limits:
 class Connection(web.RequestHandler):
     """aiohttp's protocol of one connection, watched."""
 
-    __slots__ = ("_guard", "_has_heard", "_unread_since", "_wire", "address", "deadline", "is_busy")
+    __slots__ = (
+        "_guard",
+        "_has_heard",
+        "_till",
+        "_turns",
+        "_unread_since",
+        "_wire",
+        "address",
+        "deadline",
+        "is_busy",
+    )
 
     def __init__(self, guard: Guard, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
             server,
             loop=loop,
-            keepalive_timeout=guard.limits.silent_seconds,
+            keepalive_timeout=_NEVER_SECONDS,
             access_log=None,  # type: ignore[arg-type]  # None is what turns it off
             auto_decompress=False,  # a small body may unpack into one that stalls the loop
             lingering_time=_LINGERING_SECONDS,
         )
         self._guard = guard
         self._wire: asyncio.Transport | None = None
+        self._till: Till | None = None
+        self._turns = Turns()
         self._has_heard = False
         self._unread_since = math.inf
         self.address = ""
@@ -77,6 +95,15 @@ class Connection(web.RequestHandler):
     def close_quiet(self) -> None:
         """Close it if nothing is under way on it, not even a request that has just come in."""
         if self._wire is not None and not (self.is_busy or self._has_heard):
+            self._wire.close()
+
+    def end_overdue(self) -> None:
+        """Close a connection that was merely silent; cut one that owes bytes, or takes none."""
+        if self._wire is None:
+            return
+        if self._has_heard or self.writing_paused or self._wire.is_closing():
+            self._wire.abort()
+        else:
             self._wire.close()
 
     def cut(self) -> None:
@@ -103,14 +130,52 @@ class Connection(web.RequestHandler):
             wire.abort()
             return
         self.deadline = self._guard.now() + self._guard.limits.silent_seconds
+        if self._guard.fast_reads is not None:
+            self._till = Till(self._guard.fast_reads, self.address)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp calls it so, to go on with what it holds
+            super().data_received(data)
+            return
+        if self._turns.is_ours and self._till is not None and self._answer(self._till, data):
+            return
+        self._turns.hand_over(data)
         if not self.is_busy:
             self._has_heard = True
             head_ends = self._guard.now() + self._guard.limits.head_seconds
             self.deadline = min(self.deadline, head_ends)
         super().data_received(data)
+
+    def _answer(self, till: Till, data: bytes) -> bool:
+        """Answer it here if it is one of the commonest reads; aiohttp then never sees it."""
+        if self.writing_paused or self._wire is None:
+            return False
+        try:
+            answer = till.answer(data)
+        except Exception:  # a defect here must cost speed, and no answers
+            log.exception("a fast read failed; its connection goes on without them")
+            self._till = answer = None
+        if answer is None:
+            return False
+        self._wire.write(answer)
+        self.deadline = self._guard.now() + self._guard.limits.silent_seconds
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        answered, is_reset = await super().finish_response(request, resp, start_time)
+        self._turns.note_answer(is_kept=bool(answered.keep_alive) and not is_reset)
+        return answered, is_reset
+
+    def close(self) -> None:
+        self._turns.close()
+        super().close()
+
+    def force_close(self) -> None:
+        self._turns.close()
+        super().force_close()
 
     def pause_writing(self) -> None:
         self._unread_since = self._guard.now()
@@ -159,8 +224,11 @@ def _as_error(status: int) -> ApiError:
 class Guard:
     """All connections of one server, and the timer that looks after them."""
 
-    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, limits: Limits, loop: asyncio.AbstractEventLoop, fast_reads: FastReads | None = None
+    ) -> None:
         self.limits = limits
+        self.fast_reads = fast_reads
         self.now = loop.time
         self._loop = loop
         self._connections: set[Connection] = set()
@@ -220,7 +288,7 @@ class Guard:
     def _sweep(self) -> None:
         now = self.now()
         for connection in [one for one in self._connections if one.is_overdue(now)]:
-            connection.cut()
+            connection.end_overdue()
         self._timer = self._loop.call_later(self.limits.sweep_seconds, self._sweep)
 
     def _report(self, address: str) -> None:

@@ -142,6 +142,12 @@ class Authority:
         self._remember(address, caller.name)
         return caller
 
+    def knows(self, key: str, address: str) -> bool:
+        """Whether `identify` would believe this key without asking how many wrong ones came: it
+        served from this address before. Notes nothing."""
+        caller = self._ring.find(key)
+        return caller is not None and (address, caller.name) in self._known
+
     def _remember(self, address: str, name: str) -> None:
         self._known[address, name] = None
         if len(self._known) > self._most_known:

@@ -17,9 +17,13 @@ _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 def choose_request_id(values: Sequence[str]) -> str:
     """The caller's, if it sent exactly one and a sane one; else a new one."""
-    if len(values) == 1 and _SANE.fullmatch(values[0]):
+    if len(values) == 1 and is_sane(values[0]):
         return values[0]
     return new_request_id()
+
+
+def is_sane(value: str) -> bool:
+    return _SANE.fullmatch(value) is not None
 
 
 def new_request_id() -> str:

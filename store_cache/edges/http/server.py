@@ -11,6 +11,7 @@ import errno
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
 
+from store_cache.edges.http.app import FAST_READS
 from store_cache.edges.http.guard import Connection, Guard, Limits
 
 # Requests that outlive their grace are cancelled; this long they may take to notice.
@@ -79,8 +80,8 @@ async def serve(
     await runner.setup()
     server = runner.server
     assert server is not None
-    guard = Guard(limits or Limits(), loop)
-    _watch(server)
+    guard = Guard(limits or Limits(), loop, app.get(FAST_READS))
+    watch(server)
     try:
         listener = await loop.create_server(
             lambda: guard.protocol(server), host, port, backlog=_BACKLOG
@@ -92,7 +93,7 @@ async def serve(
     return Running(runner=runner, guard=guard, listener=listener, server=server)
 
 
-def _watch(server: web.Server) -> None:
+def watch(server: web.Server) -> None:
     """Have each connection told when a request on it begins and ends."""
     answer = server.request_handler
 
