@@ -145,10 +145,10 @@ class Catalogue:
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Take many rows at once, as when loading; their ids wait for `index`."""
         self._ids = None
-        for product_id, body in rows:
-            old = self.rows.get(product_id)
-            self._bytes += len(body) - (0 if old is None else len(old))
-            self.rows[product_id] = body
+        new = dict(rows)
+        replaced = new.keys() & self.rows.keys()
+        self._bytes += sum(map(len, new.values())) - sum(len(self.rows[i]) for i in replaced)
+        self.rows.update(new)
 
     def index(self) -> None:
         """Order the ids after `fill`, by one sort."""

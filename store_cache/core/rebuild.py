@@ -8,7 +8,7 @@ keeper.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from store_cache.core.catalogue import Catalogue
@@ -158,13 +158,23 @@ class Rebuild:
             self._limit = MODEST_LIMIT
 
     def _lay_rows(self, page: CataloguePage) -> None:
-        self.copy.fill((row.product_id, row.body) for row in map(self._merged, page.rows) if row)
+        self.copy.fill(self._kept(page.rows))
         for bad in page.bad_rows:
             if bad.product_id is None:
                 nameless = f"(a row without an id, page {self.pages})"
                 self._doubtful[nameless] = bad.reason
             else:
                 self._doubts[bad.product_id] = bad.reason
+
+    def _kept(self, rows: Iterable[Row]) -> Iterator[tuple[str, bytes]]:
+        """What of a page goes into the copy. At the first start that is all that was not there
+        before, so there is little to look at."""
+        known, is_first = self.copy.rows, self._held is None and not self.copy.marks
+        for row in rows:
+            if is_first and row.product_id not in known:
+                yield row.product_id, row.body
+            elif merged := self._merged(row):
+                yield merged.product_id, merged.body
 
     def _merged(self, row: Row) -> Row | None:
         """The row to keep of a product that may have been read, or changed by an event, before:
