@@ -1,14 +1,18 @@
 """What is common to campaigns and to the test suite's slice of them.
 
-Knows: when a report is a failure, which seeds once failed, what must have happened sometimes.
+Knows: when a report is a failure, which seeds once failed, what must have happened sometimes, and
+how a campaign's reports add up.
 Refuses to know: processes and printing.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.simulation.plan import LEAST
 from tests.simulation.simulation import Report, simulate
 
 FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
@@ -17,24 +21,77 @@ SOMETIMES = (
     "410",
     "applied",
     "breaker open",
-    "crash_in_recovery",
+    "breaker probing",
     "crash_operation",
+    "crash_recovery",
     "degraded",
     "disk_full",
     "fallback",
     "fold",
     "full_sync",
     "full_sync_failed",
+    "generation",
     "line_lost",
+    "lost_events",
+    "queue drained",
     "refused version_conflict",
     "restarts",
+    "restore",
+    "resync racing the feed",
+    "sync_fails",
     "torn",
 )
 """A campaign that never came here proves little."""
 
+ENOUGH_SCHEDULES = 1_000
+"""A campaign of so many that never came to one of them has failed."""
+
+
+@dataclass
+class Summary:
+    """What a campaign's schedules come to. `ratio`: the largest part of its bound that a healing
+    took, with its seed. `least`: the fewest events, writes and faults that a schedule had."""
+
+    schedules: int = 0
+    seconds: float = 0.0
+    counters: Counter[str] = field(default_factory=Counter)
+    failed: list[int] = field(default_factory=list)
+    least: dict[str, int] = field(default_factory=dict)
+    healed_within: float = 0.0
+    ratio: tuple[float, int] = (0.0, -1)
+
+    def add(self, report: Report) -> None:
+        self.schedules += 1
+        self.seconds += report.seconds
+        self.counters += report.counters
+        self.healed_within = max(self.healed_within, report.healed_within)
+        if report.bound:
+            self.ratio = max(self.ratio, (report.healed_within / report.bound, report.seed))
+        for name in LEAST:
+            count = report.counters[name]
+            self.least[name] = min(self.least.get(name, count), count)
+        if fails(report):
+            self.failed.append(report.seed)
+
+    @property
+    def missing(self) -> list[str]:
+        """What must have happened sometimes and never did; empty for a short campaign."""
+        if self.schedules < ENOUGH_SCHEDULES:
+            return []
+        return [name for name in SOMETIMES if not self.counters[name]]
+
 
 def fails(report: Report) -> bool:
     return bool(report.findings)
+
+
+def seeds_named(text: str) -> list[int]:
+    """Seeds as they are written: "17", "17,20-40". Raises ValueError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
 
 
 def known_failures() -> list[int]:

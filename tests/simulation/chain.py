@@ -23,7 +23,11 @@ from tests.simulation.history import History, Memory, State, state_of
 from tests.simulation.plan import Plan
 
 KEY = "central-secret"
-EVENTS_A_SECOND = 8.0
+BURSTS = (1, 4, 12, 24)
+QUIET = 0.8
+"""How likely the chain rests instead, while the store has to find its feet again."""
+
+MEAN_BURST = sum(BURSTS) / len(BURSTS)
 
 
 def older(chance: random.Random) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Chain:
         self._chance = plan.chance("chain")
         self._late = plan.chance("lateness")
         self._waiters = Waiters()
+        self.first_events = 0
         self._lives = 0
         self._names = 1
         self._backup: tuple[dict[str, Any], Memory] | None = None
@@ -84,6 +89,7 @@ class Chain:
         self.central = Central(self.ledger, keys=keys, faults=faults, new_name=self._new_name)
         for number in range(plan.products):
             self.create(f"P{number:02d}")
+        self.first_events = self.history.events
 
     def _switches(self) -> Switches:
         chance, plan = self._plan.chance("switches"), self._plan
@@ -93,7 +99,7 @@ class Chain:
             without.add(Feature.ORDER)
         given["without"] = frozenset(without)
         if plan.has("small_pages"):
-            given["page_limit"] = chance.choice((2, 3, 7))
+            given["page_limit"] = chance.choice((2, 5, 9))
         if plan.has("rate_limit"):
             given["rate_limit"] = chance.choice((120, 300, 600))
         return Switches(**given)
@@ -104,6 +110,11 @@ class Chain:
     def _new_name(self) -> str:
         self._names += 1
         return f"g-{self._names}"
+
+    @property
+    def events(self) -> int:
+        """How many there were since the beginning."""
+        return self.history.events - self.first_events
 
     @property
     def orderly(self) -> bool:
@@ -170,8 +181,11 @@ class Chain:
     async def lives(self) -> None:
         """Sales and changes elsewhere, for ever."""
         while True:
-            await asyncio.sleep(self._chance.expovariate(EVENTS_A_SECOND / 3))
-            for _ in range(self._chance.choice((1, 1, 2, 6))):
+            seconds = self._chance.expovariate(self._plan.events_a_second / MEAN_BURST)
+            await asyncio.sleep(seconds)
+            if self._plan.is_calm and self._chance.random() < QUIET:
+                continue
+            for _ in range(self._chance.choice(BURSTS)):
                 self._change()
             self.announce()
 
@@ -179,12 +193,12 @@ class Chain:
         chance, now = self._chance, self._now()
         ids = self.product_ids()
         kind = chance.random()
-        if kind < 0.06 and len(ids) > self._plan.products // 2 + 2:
+        if kind < 0.04 and len(ids) > self._plan.products // 2 + 2:
             self.ledger.delete(chance.choice(ids), now)
-        elif kind < 0.12:
+        elif kind < 0.08:
             free = [f"P{n:02d}" for n in range(self._plan.products + 4)]
             self.create(chance.choice([i for i in free if self.ledger.read(i) is None] or ["P99"]))
-        elif kind < 0.2:
+        elif kind < 0.16:
             name = f"Thing {chance.randint(1, 999)}"
             self.ledger.set({"productId": chance.choice(ids), "name": name}, now)
         else:
@@ -194,8 +208,8 @@ class Chain:
     # -- what happens to Centrals ----------------------------------------------------------
 
     async def suffers(self) -> None:
-        """Retention, replaced feeds, lost events and forgotten keys, until the plan calms."""
-        while not self._plan.is_calm:
+        """Retention, replaced feeds, lost events and forgotten keys, for ever."""
+        while True:
             await asyncio.sleep(1.0)
             for name, happens in (
                 ("retention", self.forget_log),
@@ -205,8 +219,7 @@ class Chain:
                 ("restore", self.back_up_or_restore),
             ):
                 if self._plan.strikes(name, self._chance):
-                    self._note(name)
-                    happens()
+                    self._note(happens() or name)
             self.announce()
 
     def forget_log(self) -> None:
@@ -220,18 +233,20 @@ class Chain:
         self.ledger.begin_generation(self._new_name())
         self.broken()
 
-    def back_up_or_restore(self) -> None:
-        """Take a backup, or become what the one taken was; offsets are then used again."""
+    def back_up_or_restore(self) -> str:
+        """Take a backup, or become what the one taken was; offsets are then used again. Returns
+        which."""
         self.ledger.settle(self._now() + 10.0)
         if self._backup is None:
             self._backup = self.ledger.backup(), self.history.memory()
-            return
+            return "backup"
         backup, memory = self._backup
         self._backup = None
         same = self._chance.random() < 0.5
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
-        self.history.restored(memory, keeps_name=same)
+        self.history.restored(memory)
         self.broken()
+        return "restore"
 
     def heals(self) -> None:
         """Nothing is late any more, no fault strikes; one more event, since a loss at the very

@@ -46,24 +46,22 @@ class SimulatedFolder(FaultyFolder):
 
     async def operate(self, what: str) -> None:
         self.operations += 1
-        plan, chance = self._plan, self._chance
         await asyncio.sleep(self._seconds())
         if self.dies_before is not None and self.operations >= self.dies_before:
             self.dies_before = None
             self._die()
             await asyncio.Event().wait()
-        if not plan.is_calm and self._fails(what, chance):
-            self._note("disk_error")
-            fault = errno.EIO
-            raise OSError(fault, os.strerror(fault), what)
+        if name := self._failure(what):
+            self._note(name)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), what)
 
     def _seconds(self) -> float:
         if self._plan.strikes("disk_slow", self._chance):
             self._note("disk_slow")
             return self._chance.random() * SLOWEST_SECONDS
-        return self._chance.choice((0.0, 0.0005, 0.003))
+        return self._chance.choice((0.0, 0.0, 0.0, 0.002))
 
-    def _fails(self, what: str, chance: random.Random) -> bool:
-        if what.startswith("sync") and self._plan.strikes("sync_fails", chance):
-            return True
-        return self._plan.strikes("disk_error", chance)
+    def _failure(self, what: str) -> str:
+        if what.startswith("sync") and self._plan.strikes("sync_fails", self._chance):
+            return "sync_fails"
+        return "disk_error" if self._plan.strikes("disk_error", self._chance) else ""

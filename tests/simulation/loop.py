@@ -29,23 +29,62 @@ class Stuck(Exception):
 
 
 class NumberedTask(asyncio.Task[Any]):
-    """A task that sets hold in an order which no address and no hash seed decides."""
+    """A task that sets hold in an order which no address and no hash seed decides: numbers are
+    given to those that are hashed, when they first are."""
 
-    def __init__(self, coro: Any, **options: Any) -> None:
-        self._serial = next(_serials)
-        super().__init__(coro, **options)
+    _serial: int
 
     def __hash__(self) -> int:
-        return self._serial
+        try:
+            return self._serial
+        except AttributeError:
+            self._serial = next(_serials)
+            return self._serial
 
 
 class NumberedFuture(asyncio.Future[Any]):
-    def __init__(self, **options: Any) -> None:
-        self._serial = next(_serials)
-        super().__init__(**options)
+    _serial: int
 
     def __hash__(self) -> int:
-        return self._serial
+        try:
+            return self._serial
+        except AttributeError:
+            self._serial = next(_serials)
+            return self._serial
+
+
+class Soon(asyncio.Handle):
+    """asyncio's own, made and dropped without its detours: there are thousands in a run."""
+
+    __slots__ = ()
+    _context: Context
+    _cancelled: bool
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: Context | None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment] # as asyncio's own does
+
+
+class Timer(Soon):
+    """What `call_at` gives. Its place in the heap is a tuple's, compared without a call."""
+
+    __slots__ = ("_when",)
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: Any, context: Any) -> None:
+        super().__init__(callback, args, loop, context)
+        self._when = when
+
+    def when(self) -> float:
+        return self._when
 
 
 class Listener:
@@ -69,7 +108,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     """`order` draws the next callback; with None they run in the order that they came."""
 
     _ready: Any
-    _scheduled: list[Any]
+    _scheduled: list[tuple[float, int, Timer]]
+    _stopping: bool
 
     def __init__(self, order: random.Random | None) -> None:
         super().__init__()
@@ -85,6 +125,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._order = order
         self._now = 0.0
         self._steps_then = 0
+        self._timers = 0
         self.set_task_factory(self._new_task)
         self.set_exception_handler(self._take_problem)
 
@@ -105,7 +146,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.listener = None
 
     def alive_tasks(self, life: int) -> list[asyncio.Task[Any]]:
-        return [task for task in self.tasks.get(life, []) if not task.done()]
+        """Those that have not ended; the others are let go of."""
+        alive = [task for task in self.tasks.get(life, []) if not task.done()]
+        self.tasks[life] = alive
+        return list(alive)
 
     def _new_task(self, loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task = NumberedTask(coro, loop=loop, **options)
@@ -119,6 +163,21 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         return NumberedFuture(loop=self)
+
+    # Typed more loosely than asyncio's own, whose names for the types are private.
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
+        handle = Soon(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        timer = Timer(when, callback, args, self, context)
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
         self.listener = Listener(protocol_factory, 8083)
@@ -134,50 +193,52 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # -- one step --------------------------------------------------------------------------
 
     def _run_once(self) -> None:
-        if not self._ready:
-            self._jump()
-        else:
-            self._take_due()
-        handle = self._draw()
-        if handle._cancelled or self._is_dead(handle):
-            return
-        self.steps += 1
-        if self.steps - self._steps_then > MOST_STEPS_AT_ONCE:
-            raise Stuck(f"time stands still at {self._now:.3f} s: {handle!r}")
-        handle._run()
-        self.on_step()
+        """Step after step, until the loop is told to stop."""
+        scheduled, ready = self._scheduled, self._ready
+        while not self._stopping:
+            if not ready:
+                self._jump()
+            elif scheduled and scheduled[0][0] <= self._now:
+                self._take_due()
+            handle = self._draw()
+            if handle._cancelled or self._is_dead(handle):
+                continue
+            self.steps += 1
+            if self.steps - self._steps_then > MOST_STEPS_AT_ONCE:
+                raise Stuck(f"time stands still at {self._now:.3f} s: {handle!r}")
+            handle._run()
+            self.on_step()
 
     def _is_dead(self, handle: Any) -> bool:
         return bool(self._dead) and handle._context.get(LIFE, 0) in self._dead
 
     def _jump(self) -> None:
         scheduled = self._scheduled
-        while scheduled and (scheduled[0]._cancelled or self._is_dead(scheduled[0])):
-            self._drop_timer()
+        while scheduled and (scheduled[0][2]._cancelled or self._is_dead(scheduled[0][2])):
+            heapq.heappop(scheduled)
         if not scheduled:
             raise Stuck(f"nothing is left to run at {self._now:.3f} s")
-        if scheduled[0]._when > self._now:
-            self._now = scheduled[0]._when
+        if scheduled[0][0] > self._now:
+            self._now = scheduled[0][0]
             self._steps_then = self.steps
         self._take_due()
 
     def _take_due(self) -> None:
-        scheduled = self._scheduled
-        while scheduled and scheduled[0]._when <= self._now:
-            self._ready.append(scheduled[0])
-            self._drop_timer()
-
-    def _drop_timer(self) -> None:
-        handle = heapq.heappop(self._scheduled)
-        handle._scheduled = False
+        scheduled, ready, now = self._scheduled, self._ready, self._now
+        while scheduled and scheduled[0][0] <= now:
+            timer = heapq.heappop(scheduled)[2]
+            if not timer._cancelled:
+                ready.append(timer)
 
     def _draw(self) -> Any:
         ready = self._ready
         count = len(ready)
-        place = 0 if self._order is None or count == 1 else self._order.randrange(count)
-        self.trace = (self.trace * 1_000_003 + count * 31 + place + int(self._now * 1e6)) % (
-            1 << 61
-        )
-        handle = ready[place]
-        del ready[place]
+        if count == 1 or self._order is None:
+            place, handle = 0, ready.popleft()
+        else:
+            place = int(self._order.random() * count)
+            handle = ready[place]
+            del ready[place]
+        # Of numbers alone: what no hash seed changes.
+        self.trace = hash((self.trace, count, place, self._now))
         return handle

@@ -75,9 +75,9 @@ class Network(httpx.AsyncBaseTransport):
     ) -> None:
         self.is_down = False
         self.exchanges = 0
-        self.slowest_seconds = 0.05
         self._plan = plan
         self._chance = plan.chance("network")
+        self._fates = [fate for fate in FATES if plan.has(fate)]
         self._answering = answering
         self._world = world
         self._note = note
@@ -128,7 +128,7 @@ class Network(httpx.AsyncBaseTransport):
     # -- on the way ------------------------------------------------------------------------
 
     def _fate(self) -> str:
-        for fate in FATES:
+        for fate in self._fates:
             if self._plan.strikes(fate, self._chance):
                 self._note(fate)
                 return fate

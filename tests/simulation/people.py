@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from store_cache.core.rules import version_of
 from tests.simulation.checks import Checks
 from tests.simulation.line import Answer, Line, LineLost, request_bytes
 from tests.simulation.plan import Plan
@@ -21,6 +22,8 @@ from tests.simulation.shop import Shop
 INVENTORY = "/v1/store/inventory"
 UNSETTLED = (429, 500, 502, 503, 504)
 MOST_REPEATS = 6
+FRESH = 0.92
+"""How likely a till's screen shows what the store does when it sells; else Central refuses."""
 
 
 @dataclass
@@ -32,12 +35,14 @@ class Till:
     note: Callable[[str], None]
     chance: random.Random
     sales: list[Sale] = field(default_factory=list)
+    writes: int = 0
+    """Sales that were sent, each counted once however often it was repeated."""
     _line: Line | None = None
     _known: dict[str, int] = field(default_factory=dict)
 
     async def works(self) -> None:
         while True:
-            await asyncio.sleep(self.chance.expovariate(1.5))
+            await asyncio.sleep(self.chance.expovariate(self.plan.acts_a_second))
             try:
                 await self._acts()
             except LineLost:
@@ -45,13 +50,13 @@ class Till:
 
     async def _acts(self) -> None:
         kind = self.chance.random()
-        if not self._known or kind < 0.2:
+        if not self._known or kind < 0.1:
             await self._reads_all()
-        elif kind < 0.4:
+        elif kind < 0.25:
             await self._reads_one()
-        elif kind < 0.5:
+        elif kind < 0.67:
             await self._sells_basket()
-        elif kind < 0.65:
+        elif kind < 0.8:
             await self._adjusts()
         else:
             await self._sells()
@@ -92,11 +97,20 @@ class Till:
             key=f"{self.name}-{len(self.sales)}",
             product_id=product_id,
             delta=self.chance.choice((-3, -1, -1, 2)),
-            version=self._known[product_id] if with_version else None,
+            version=self._version(product_id) if with_version else None,
             replacements=self.checks.replacements,
         )
         self.sales.append(sale)
         return sale
+
+    def _version(self, product_id: str) -> int:
+        """As on the till's screen, which mostly was just refreshed."""
+        store = self.shop.store
+        catalogue = None if store is None else store.keeper.catalogue
+        body = None if catalogue is None else catalogue.get(product_id)
+        if body is not None and self.chance.random() < FRESH:
+            self._known[product_id] = version_of(body)
+        return self._known[product_id]
 
     async def _sells(self) -> None:
         sale = self._sale()
@@ -109,17 +123,20 @@ class Till:
         await self._until_settled([sale], "PATCH", path, body, Idempotency_Key=sale.key)
 
     async def _sells_basket(self) -> None:
-        sales = [self._sale() for _ in range(self.chance.randint(2, 4))]
+        sales = [self._sale() for _ in range(self.chance.randint(2, 9))]
         body = {"updates": [sale.body() for sale in sales]}
         await self._until_settled(sales, "POST", f"{INVENTORY}/batch-updates", body)
 
     async def _until_settled(
         self, sales: list[Sale], method: str, path: str, body: Any, **headers: str
     ) -> None:
+        unsent = len(sales)
         for _ in range(self.chance.randint(1, MOST_REPEATS)):
-            for sale in sales:
-                sale.sent()
             try:
+                self._connect()
+                self.writes, unsent = self.writes + unsent, 0
+                for sale in sales:
+                    sale.sent()
                 answer = await self._call(method, path, body, **headers)
             except LineLost:
                 for sale in sales:
@@ -149,11 +166,19 @@ class Till:
     # -- the line --------------------------------------------------------------------------
 
     async def _call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        line = self._connect()
+        if self.plan.strikes("hang_up", self.chance):
+            seconds = self.chance.choice((0.001, 0.01, 0.1))
+            asyncio.get_running_loop().call_later(seconds, self._hang_up, line)
+        return await line.call(request_bytes(method, path, body, **headers))
+
+    def _connect(self) -> Line:
+        """The line that is open, or a new one. Raises LineLost."""
         if self._line is None or not self._line.is_open:
             self._line = self.shop.connect()
-        line = self._line
-        if self.plan.strikes("hang_up", self.chance):
+        return self._line
+
+    def _hang_up(self, line: Line) -> None:
+        if line.is_open:
             self.note("hang_up")
-            seconds = self.chance.choice((0.001, 0.01, 0.1))
-            asyncio.get_running_loop().call_later(seconds, line.hang_up)
-        return await line.call(request_bytes(method, path, body, **headers))
+            line.hang_up()

@@ -52,34 +52,58 @@ CLASSES = {
     "clock": 0.04,
 }
 
+ODD = {"slow", "disk_slow", "disorder", "rate_limit", "small_pages", "older", "no_cache", "force"}
+STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold"})
+"""Classes whose strikes count as faults: something breaks, and is not only slow or unusual."""
+
+LEAST = {"events": 200, "writes": 50, "faults": 3}
+"""A schedule with fewer proves too little: its chaos goes on until it has them."""
+
+LEAST_CLASSES = 3
+"""So many classes that strike are on in every seed."""
+
+HURRY = 6.0
+"""How much more often that happens which a schedule lacks when its time is up."""
+
 ON = 0.3
 """How likely a class is on: all at once would hide what a few of them bring about."""
 
 LONGEST_SECONDS = 60.0
 SHORTEST_SECONDS = 20.0
+COLD = 0.3
+"""How likely faults strike from the start, and not first once a catalogue is shown."""
+
+EVENTS = 155.0, 185.0
+"""What others in the chain bring about while chaos lasts."""
+
+ACTS = 27.0
+"""What tills do meanwhile, if the store answers at once."""
 
 
 class Plan:
-    """The faults of a seed, without those that are switched `off`. Until `calms` is called."""
+    """The faults of a seed, but for those switched `off`. None strikes while it `is_calm`."""
 
     def __init__(self, seed: int, off: Collection[str] = ()) -> None:
         chance = random.Random(f"{seed}/plan")
         self.seed = seed
-        self.rates: dict[str, float] = {}
-        for name, highest in CLASSES.items():
-            is_on, rate = chance.random() < ON, highest * chance.choice((0.1, 0.3, 1.0))
-            if is_on and name not in off:
-                self.rates[name] = rate
+        rates = {name: high * chance.choice((0.1, 0.3, 1.0)) for name, high in CLASSES.items()}
+        on = {name for name in CLASSES if chance.random() < ON}
+        on |= set(chance.sample(sorted(STRIKES), max(LEAST_CLASSES - len(on & STRIKES), 0)))
+        self.is_whole = not off
+        self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
-        self.products = chance.randint(5, 40)
+        self.products = chance.randint(5, 24)
         self.tills = chance.randint(2, 4)
-        self.wait_seconds = chance.choice((1, 5, 20))
+        self.wait_seconds = chance.choice((2, 5, 20))
         self.grace_seconds = chance.choice((0.3, 1.0, 2.0))
         self.write_timeout_seconds = chance.choice((1, 2, 8))
         self.interval_seconds = chance.choice((1, 5, 30))
         self.poll_mode = chance.choice(("continuous", "continuous", "continuous", "interval"))
-        self.batch_limit = chance.choice((10, 10, 100))
-        self.is_calm = False
+        self.batch_limit = chance.choice((10, 100, 100))
+        self.events = chance.uniform(*EVENTS)
+        self.starts_cold = chance.random() < COLD
+        self.lacking: frozenset[str] = frozenset()
+        self.is_calm = not self.starts_cold
 
     def chance(self, name: str) -> random.Random:
         """A source of its own for each part, so that a class switched off moves no other."""
@@ -90,8 +114,25 @@ class Plan:
 
     def strikes(self, name: str, chance: random.Random) -> bool:
         rate = self.rates.get(name)
-        return rate is not None and not self.is_calm and chance.random() < rate
+        if rate is None or self.is_calm:
+            return False
+        return chance.random() < rate * self._hurry("faults")
+
+    @property
+    def events_a_second(self) -> float:
+        return self.events / self.chaos_seconds * self._hurry("events")
+
+    @property
+    def acts_a_second(self) -> float:
+        """Of one till."""
+        return ACTS / self.chaos_seconds / self.tills * self._hurry("writes")
+
+    def _hurry(self, name: str) -> float:
+        return HURRY if name in self.lacking else 1.0
 
     def calms(self) -> None:
-        """Everything heals: no fault strikes any more."""
+        """No fault strikes from now on."""
         self.is_calm = True
+
+    def storms(self) -> None:
+        self.is_calm = False

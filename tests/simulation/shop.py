@@ -27,6 +27,27 @@ STOP_SECONDS = 3.0
 _REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_simulation", default=None)
 
 
+def settings_of(plan: Plan) -> Settings:
+    given: dict[str, Any] = {
+        "environment": "development",
+        "host": "127.0.0.1",
+        "port": 0,
+        "api_keys": "till-secret",
+        "data_dir": Path("nowhere"),
+        "central_api_url": "http://central.test",
+        "central_api_key": KEY,
+        "sync_interval_seconds": plan.interval_seconds,
+        "event_wait_timeout_seconds": plan.wait_seconds,
+        "hole_grace_seconds": plan.grace_seconds,
+        "write_timeout_seconds": plan.write_timeout_seconds,
+        "sync_interval_minutes": 1,
+        "poll_mode": plan.poll_mode,
+        "event_batch_limit": plan.batch_limit,
+        "snapshot_min_percent": 10,
+    }
+    return Settings(_env_file=None, **given)
+
+
 class Shop:
     """`store` is the running one's parts, None while there is none. `on_start` and `on_death` are
     called with each process."""
@@ -34,6 +55,7 @@ class Shop:
     def __init__(
         self,
         plan: Plan,
+        settings: Settings,
         loop: SimulatedLoop,
         network: Network,
         now: Callable[[], float],
@@ -55,33 +77,13 @@ class Shop:
         self._stop = asyncio.Event()
         self._died = asyncio.Event()
         self._lines: list[Line] = []
+        self._settings = settings
         self.folder = self._new_folder()
-
-    def settings(self) -> Settings:
-        plan = self._plan
-        given: dict[str, Any] = {
-            "environment": "development",
-            "host": "127.0.0.1",
-            "port": 0,
-            "api_keys": "till-secret",
-            "data_dir": Path("nowhere"),
-            "central_api_url": "http://central.test",
-            "central_api_key": KEY,
-            "sync_interval_seconds": plan.interval_seconds,
-            "event_wait_timeout_seconds": plan.wait_seconds,
-            "hole_grace_seconds": plan.grace_seconds,
-            "write_timeout_seconds": plan.write_timeout_seconds,
-            "sync_interval_minutes": 1,
-            "poll_mode": plan.poll_mode,
-            "event_batch_limit": plan.batch_limit,
-            "snapshot_min_percent": 10,
-        }
-        return Settings(_env_file=None, **given)
 
     # -- one process -----------------------------------------------------------------------
 
     async def _live(self) -> None:
-        settings = self.settings()
+        settings = self._settings
         chance = self._plan.chance(f"store-{self.lives}")
         world = World(self.folder, self._now, chance.random, self._network)
         async with running(settings, world) as store:
@@ -132,13 +134,14 @@ class Shop:
 
     def _dies_of_itself(self, life: int) -> None:
         if life == self.lives:
-            self._note("crash_operation" if self.is_serving.is_set() else "crash_in_recovery")
+            self._note("crash_operation" if self.is_serving.is_set() else "crash_recovery")
             self.dies(power=self._disk_chance.random() < 0.5)
 
-    def dies(self, *, power: bool) -> None:
-        """The process is gone at this instant; with the power, what was not synced, too."""
+    def dies(self, *, power: bool) -> bool:
+        """The process is gone at this instant; with the power, what was not synced, too. False
+        where there was none."""
         if self._process is None or self._process.done() or self._died.is_set():
-            return
+            return False
         self.on_death()
         self.operations += self.folder.operations
         self._loop.kill(self.lives)
@@ -152,15 +155,15 @@ class Shop:
             line.is_cut()
         self._lines.clear()
         self._died.set()
+        return True
 
     async def suffers(self) -> None:
-        """Kills, power cuts, full disks and outages of the line, until the plan calms."""
-        while not self._plan.is_calm:
+        """Kills, power cuts and full disks, for ever."""
+        while True:
             await asyncio.sleep(self._chance.uniform(0.5, 1.5))
             for name in ("kill", "power"):
-                if self._plan.strikes(name, self._chance):
+                if self._plan.strikes(name, self._chance) and self.dies(power=name == "power"):
                     self._note(name)
-                    self.dies(power=name == "power")
             if self._plan.strikes("disk_full", self._chance):
                 self._note("disk_full")
                 self.folder.room = self._chance.randint(0, 3000)
@@ -168,7 +171,7 @@ class Shop:
                 self.folder.room = None
 
     async def outages(self) -> None:
-        while not self._plan.is_calm:
+        while True:
             await asyncio.sleep(1.0)
             if self._plan.strikes("outage", self._chance):
                 self._note("outage")

@@ -15,22 +15,29 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 import orjson
 
+from store_cache.app import build
+from store_cache.app.build import Store
+from store_cache.core.states import Running
 from store_cache.edges import archive
+from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
 from tests.simulation.checks import Checks
 from tests.simulation.loop import SimulatedLoop, Stuck
 from tests.simulation.network import Network
 from tests.simulation.people import Till
-from tests.simulation.plan import Plan
-from tests.simulation.shop import Shop
+from tests.simulation.plan import LEAST, STRIKES, Plan
+from tests.simulation.shop import Shop, settings_of
 
 START = 1_700_000_000.0
-BOUND_SECONDS = 400.0
 SMALL_FOLD_BYTES = 3_000
+LONGEST_MORE_SECONDS = 300.0
+LONGEST_LULL_SECONDS = 700.0
 MOST_TASKS = 300
 MOST_CLEANUPS = 50
 
@@ -45,6 +52,8 @@ class Report:
     counters: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     healed_within: float = 0.0
+    bound: float = 0.0
+    """How long healing might have taken at most, see `bound`."""
     trace: int = 0
 
 
@@ -55,6 +64,7 @@ class Simulation:
         order = plan.chance("order") if plan.has("shuffle") else None
         self.loop = loop = SimulatedLoop(order)
         self.clock_ahead = 0.0
+        self.has_queue = False
         # Central keeps its own time: the clock that jumps is the shop's.
         self.chain = Chain(plan, lambda: START + loop.time(), self.note)
         self.network = Network(plan, self.chain.answer, copy_context(), self.note)
@@ -73,7 +83,7 @@ class Simulation:
 
     def run(self) -> Report:
         report = self.report
-        with _watched(self) as errors, _small_folds(self.plan):
+        with _collected_once(), _watched(self) as errors, _hastened(self.plan):
             try:
                 self.loop.run_until_complete(self._play())
             except Stuck as stuck:
@@ -87,7 +97,8 @@ class Simulation:
         return report
 
     async def _play(self) -> None:
-        self.shop = shop = Shop(self.plan, self.loop, self.network, self.now, self.note)
+        self.settings = settings_of(self.plan)
+        self.shop = shop = self._shop()
         self.checks = checks = Checks(self.loop, self.chain, shop)
         shop.on_death = self._died
         self.loop.on_step = checks.step
@@ -103,12 +114,53 @@ class Simulation:
         )
         running = asyncio.ensure_future(shop.runs())
         tasks = [asyncio.ensure_future(work) for work in works]
+        if self.plan.is_calm:
+            await self._lull()
         await asyncio.sleep(self.plan.chaos_seconds)
+        await self._until_enough()
         await self._heal(tasks)
         await self._converge(running)
         await self._end(running)
         self.report.findings += checks.findings
         self._count()
+
+    async def _lull(self) -> None:
+        """Nothing strikes until tills are shown something; without it they would have no work."""
+        self.plan.calms()
+        self.plan.lacking = frozenset()
+        self.shop.heals()
+        ends_at = self.loop.time() + LONGEST_LULL_SECONDS
+        while self.loop.time() < ends_at:
+            await asyncio.sleep(0.25)
+            if self._is_showing():
+                break
+        self.plan.storms()
+
+    def _is_showing(self) -> bool:
+        store = self.shop.store
+        return store is not None and store.keeper.catalogue is not None
+
+    async def _until_enough(self) -> None:
+        """Chaos goes on until the schedule has what each must have, but not for ever."""
+        ends_at = self.loop.time() + LONGEST_MORE_SECONDS
+        while lacking := self._lacking():
+            if self.loop.time() > ends_at:
+                if self.plan.is_whole:
+                    self.checks.find(f"too little happened: {lacking}")
+                return
+            if not self._is_showing():
+                await self._lull()
+            self.plan.lacking = frozenset(lacking)
+            await asyncio.sleep(1.0)
+
+    def _lacking(self) -> dict[str, int]:
+        """What there are too few of, and how many there are."""
+        self._count()
+        least = LEAST if self.plan.is_whole else {**LEAST, "faults": 0}
+        return {name: self.counters[name] for name in least if self.counters[name] < least[name]}
+
+    def _shop(self) -> Shop:
+        return Shop(self.plan, self.settings, self.loop, self.network, self.now, self.note)
 
     def _till(self, number: int) -> Till:
         chance = self.plan.chance(f"till-{number}")
@@ -123,7 +175,7 @@ class Simulation:
 
     async def _clock_jumps(self) -> None:
         chance = self.plan.chance("clock")
-        while not self.plan.is_calm:
+        while True:
             await asyncio.sleep(1.0)
             if self.plan.strikes("clock", chance):
                 self.note("clock")
@@ -135,12 +187,23 @@ class Simulation:
             await asyncio.sleep(0.5)
             if (store := self.shop.store) is None:
                 continue
-            if store.driver.state.line.fell_back:
-                self.note("fallback")
-            if store.service._forwarding.status().gate.breaker == "open":
-                self.note("breaker open")
+            self._watch(store)
             if len(self.loop.alive_tasks(self.shop.lives)) > MOST_TASKS:
                 self.checks.find("more tasks than any shop needs")
+
+    def _watch(self, store: Store) -> None:
+        state, writes = store.driver.state, store.service._forwarding.status()
+        if state.line.fell_back:
+            self.note("fallback")
+        if isinstance(state.phase, Running) and state.phase.run.has_events:
+            self.note("resync racing the feed")
+        breaker = writes.gate.breaker
+        if breaker != "closed":
+            self.note(f"breaker {breaker}")
+            self.has_queue = self.has_queue or writes.under_way > 0
+        elif self.has_queue and not writes.under_way:
+            self.note("queue drained")
+            self.has_queue = False
 
     # -- healing ---------------------------------------------------------------------------
 
@@ -150,20 +213,24 @@ class Simulation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.shop.heals()
-        self.network.is_down = False
         self.chain.heals()
 
     async def _converge(self, running: asyncio.Future[None]) -> None:
-        healed_at = self.loop.time()
+        healed_at, store, report = self.loop.time(), self.shop.store, self.report
+        report.bound = bound_seconds(
+            store, self.chain, self.plan, monotonic=healed_at, wall=self.now()
+        )
         while problem := self._difference():
             if running.done():
                 running.result()
                 return
-            if self.loop.time() > healed_at + BOUND_SECONDS:
-                self.checks.find(f"not in step {BOUND_SECONDS} s after the last fault: {problem}")
+            if self.loop.time() > healed_at + report.bound:
+                self.checks.find(
+                    f"not in step {report.bound:.1f} s after the last fault: {problem}"
+                )
                 return
-            await asyncio.sleep(0.5)
-        self.report.healed_within = self.loop.time() - healed_at
+            await asyncio.sleep(LOOK_SECONDS)
+        report.healed_within = self.loop.time() - healed_at
 
     def _difference(self) -> str:
         """What the store does not hold as Central does; empty if it is in step."""
@@ -173,16 +240,17 @@ class Simulation:
         catalogue = store.keeper.catalogue
         if catalogue is None or catalogue.position is None:
             return f"no catalogue: {store.driver.state}"
+        if catalogue.position.offset != self.chain.ledger.head + 1:
+            head = self.chain.ledger.head
+            return f"at {catalogue.position}, Central at {head}; {store.driver.state}"
+        if catalogue.owed or catalogue.ahead:
+            return f"owed {catalogue.owed}, ahead {catalogue.ahead}"
         truth = {row["productId"]: _essence(row) for row in self.chain.ledger.everything()}
         held = {i: _essence(_json(body)) for i, body in catalogue.rows.items()}
         different = [i for i in truth | held if truth.get(i) != held.get(i)]
         if different:
             shown = {i: (truth.get(i), held.get(i)) for i in different[:3]}
             return f"{shown} at {catalogue.position}; {store.driver.state}"
-        if catalogue.position.offset != self.chain.ledger.head + 1:
-            return f"at {catalogue.position}, Central at {self.chain.ledger.head}"
-        if catalogue.owed or catalogue.ahead:
-            return f"owed {catalogue.owed}, ahead {catalogue.ahead}"
         return "" if store.keeper.disk.is_durable else "the disk is not trusted yet"
 
     # -- the end ---------------------------------------------------------------------------
@@ -215,7 +283,7 @@ class Simulation:
     async def _start_from_disk(self, held: dict[str, bytes]) -> None:
         """With Central down, a start shows what was shown (D7)."""
         self.network.is_down = True
-        old, shop = self.shop, Shop(self.plan, self.loop, self.network, self.now, self.note)
+        old, shop = self.shop, self._shop()
         shop.folder.take_over(old.folder.after_power_cut(self.plan.chance("end")))
         shop.lives = old.lives
         running = asyncio.ensure_future(shop.runs())
@@ -249,8 +317,9 @@ class Simulation:
 
     def _count(self) -> None:
         counters = self.counters
-        counters["events"] = self.chain.history.events
-        counters["writes"] = sum(len(till.sales) for till in self.tills)
+        counters["events"] = self.chain.events
+        counters["writes"] = sum(till.writes for till in self.tills)
+        counters["faults"] = sum(counters[name] for name in STRIKES)
         counters["checks"] = self.checks.count
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges
@@ -298,16 +367,34 @@ def _watched(simulation: Simulation) -> Iterator[list[str]]:
             logging.getLogger(name).propagate = True
 
 
+_version = cache(metadata.version)
+
+
 @contextmanager
-def _small_folds(plan: Plan) -> Iterator[None]:
+def _hastened(plan: Plan) -> Iterator[None]:
     """With the class on, journals are folded all the time, though the catalogue is small."""
     before = archive.FOLD_BYTES
+    vars(build)["version"] = _version  # looked for in the folders of packages at every start
     if plan.has("fold"):
         archive.FOLD_BYTES = SMALL_FOLD_BYTES
     try:
         yield
     finally:
         archive.FOLD_BYTES = before
+        vars(build)["version"] = metadata.version
+
+
+@contextmanager
+def _collected_once() -> Iterator[None]:
+    """What was there before a run is not looked through again, and what it leaves is let go of
+    in one go, by `_bury`: collections would be a third of a run's time."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def _bury(loop: SimulatedLoop) -> None:
