@@ -48,10 +48,10 @@ older: $(STAMP) ## older Centrals, each imitated by switches
 
 campaigns: sales outages older ## all three
 
-SCHEDULES ?= 500
+SCHEDULES ?= 10000
 KILLS ?= 500
-simulate: $(STAMP) ## SCHEDULES fault schedules of the whole store, in virtual time
-	$(BIN)/python -m tests.simulation --schedules $(SCHEDULES)
+simulate: $(STAMP) ## SCHEDULES=10000 fault schedules in virtual time, or those named: SEEDS=17,20-40
+	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
 
 crash: $(STAMP) ## kill the real store KILLS times, then at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
