@@ -22,7 +22,7 @@ from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind, SetAside
 from store_cache.core.position import Position
-from store_cache.core.product import Row, is_same_state, read_row, with_stock
+from store_cache.core.product import Row, is_same_state, with_stock
 from store_cache.core.writing import StockAnswer
 
 MARK_SECONDS = 600.0
