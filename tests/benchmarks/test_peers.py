@@ -38,14 +38,16 @@ async def test_the_fastapi_peer_answers_what_a_store_does() -> None:
     ]
 
 
-def test_nginx_never_caches_more_files_than_it_may_open(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("allowed", "is_held"), [(20_000, False), (200_000, True)])
+def test_nginx_holds_files_open_only_where_it_may_hold_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: int, is_held: bool
 ) -> None:
-    """Else it answers 500 when connections need descriptors that the cache has taken."""
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setattr("resource.getrlimit", lambda _: (20_000, 20_000))
-    text = nginx.configuration(tmp_path, 80)
+    """Else it answers 500 when connections need descriptors that its cache has taken."""
 
-    assert "worker_rlimit_nofile 20000;" in text
-    assert f"open_file_cache max={20_000 - nginx.SPARE_FILES} " in text
-    assert "user root" not in text
+    def refuse(_kind: int, _limits: tuple[int, int]) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr("resource.getrlimit", lambda _: (allowed, allowed))
+    monkeypatch.setattr("resource.setrlimit", refuse)
+
+    assert is_held == ("open_file_cache max=102000 " in nginx.configuration(tmp_path, 80, 100_000))
