@@ -18,7 +18,7 @@ from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Owed
 from store_cache.core.event import AnyEvent
 from store_cache.core.keys import KeyTable
-from store_cache.core.position import Position
+from store_cache.core.position import Position, succeeding_generation
 from store_cache.core.product import Row
 from store_cache.core.rebuild import Rebuild, Verdict
 from store_cache.core.rules import (
@@ -131,6 +131,8 @@ class Keeper:
         self._is_loaded = True
         if self.catalogue is None:
             self.catalogue = loaded.catalogue
+            if loaded.damaged and loaded.catalogue is not None:
+                _rename_generation(loaded.catalogue)
         bad_records = self._keys.load(loaded.writes, self._now())
         self.findings = (*loaded.findings, *_about_keys(bad_records))
         for finding in self.findings:
@@ -431,6 +433,15 @@ class Keeper:
         if not self.disk.is_durable:
             log.warning("files: the disk works again; a new snapshot holds everything")
             self.disk = Disk()
+
+
+def _rename_generation(catalogue: Catalogue) -> None:
+    """Damage may have taken what readers were shown: that the catalogue goes back is to be seen
+    in every answer, until the full sync that follows and after it (promise 2)."""
+    position = catalogue.position
+    if position is not None:
+        name = succeeding_generation(position.generation, position.named)
+        catalogue.position = position.renamed(name)
 
 
 def _about_keys(bad_records: int) -> list[str]:

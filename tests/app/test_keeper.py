@@ -703,6 +703,28 @@ async def _left_behind() -> FaultyFolder:
     return shelf.disk.after_kill()
 
 
+def test_what_damage_took_is_seen_in_the_generation() -> None:
+    """[D4] A record in the middle of the journal was hit: the state before it is served until the
+    full sync is done, and says by another generation that what was shown before counts no more."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.sold("P-1")
+        await shelf.sold("P-1")
+        files = shelf.disk.contents()
+        journal = files["journal-2.jsonl"].replace(b'"version":2', b'"version":7')
+        left = Shelf(FaultyFolder(files | {"journal-2.jsonl": journal}), central=shelf.central)
+        is_damaged = await left.keeper.open()
+
+        assert is_damaged
+        assert (10, 1) == left.row("P-1")
+        assert left.keeper.position is not None
+        assert ("g-1", "g-1~2") == (left.keeper.position.named, left.keeper.position.label)
+        assert left.keeper.position == (await left.restarted()).keeper.position
+
+    run(story())
+
+
 def test_a_folder_that_appears_later_gives_its_catalogue() -> None:
     """[D5] [D7] The disk was not mounted at the start: the store begins without a catalogue, and
     shows what the folder holds as soon as it can be read; nothing there is overwritten unread."""
