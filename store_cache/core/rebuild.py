@@ -8,8 +8,9 @@ keeper.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from operator import attrgetter
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Doubt, Mark, Owed
@@ -34,6 +35,8 @@ FIRST_LIMIT = 1000
 MODEST_LIMIT = 200
 """What the contract's examples ask for: tried where the first limit gave a smaller page, since
 some Centrals replace a limit they do not like by a small default."""
+
+_ID_AND_BODY = attrgetter("product_id", "body")
 
 FRUITLESS_PAGES = 60
 """Pages in a row without a new product, after which Central's paging is given up as broken."""
@@ -158,7 +161,7 @@ class Rebuild:
             self._limit = MODEST_LIMIT
 
     def _lay_rows(self, page: CataloguePage) -> None:
-        self.copy.fill(self._kept(page.rows))
+        self.copy.fill(self._kept(page.rows).items())
         for bad in page.bad_rows:
             if bad.product_id is None:
                 nameless = f"(a row without an id, page {self.pages})"
@@ -166,15 +169,19 @@ class Rebuild:
             else:
                 self._doubts[bad.product_id] = bad.reason
 
-    def _kept(self, rows: Iterable[Row]) -> Iterator[tuple[str, bytes]]:
+    def _kept(self, rows: Sequence[Row]) -> dict[str, bytes]:
         """What of a page goes into the copy. At the first start that is all that was not there
-        before, so there is little to look at."""
-        known, is_first = self.copy.rows, self._held is None and not self.copy.marks
-        for row in rows:
-            if is_first and row.product_id not in known:
-                yield row.product_id, row.body
-            elif merged := self._merged(row):
-                yield merged.product_id, merged.body
+        before: nothing of it has to be looked at one by one."""
+        kept = dict(map(_ID_AND_BODY, rows))
+        is_first = self._held is None and not self.copy.marks
+        again = kept.keys() & self.copy.rows.keys() if is_first else kept.keys()
+        if not again:
+            return kept
+        for row in [row for row in rows if row.product_id in again]:
+            del kept[row.product_id]
+            if merged := self._merged(row):
+                kept[row.product_id] = merged.body
+        return kept
 
     def _merged(self, row: Row) -> Row | None:
         """The row to keep of a product that may have been read, or changed by an event, before:
