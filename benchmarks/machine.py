@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -84,11 +84,12 @@ def commit() -> str:
     """The commit, and whether the files that are measured differ from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--", "store_cache", "central_stub", "benchmarks")
-    return f"{head}{', with changes that are in no commit' if changed else ''}"
+    return (head or "none") + (", with changes that are in no commit" if changed else "")
 
 
 def _git(*arguments: str) -> str:
-    command: Sequence[str] = ("git", *arguments)
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """What git says; nothing where this is no checkout."""
+    said = subprocess.run(
+        ("git", *arguments), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return said.stdout.strip()

@@ -17,6 +17,7 @@ from benchmarks.results import Comparison, Growth, Part
 from benchmarks.tables import figure
 
 WIDTH_INCHES = 8
+OURS = ("store", "central-stub")
 PEER, OWN = "#b0b7c3", "#2b6cb0"
 
 
@@ -34,7 +35,7 @@ def draw(part: Part, path: Path) -> bool:
 
 
 def bars(part: Comparison) -> Figure:
-    """The ratios to the first peer, or without one the medians; peers are grey."""
+    """The ratios to the first peer, or without one the medians; all but the store's are grey."""
     names = list(part.rounds)
     peer = next((name for name in part.peers if name in part.rounds), None)
     found = [bar(part, name, peer) for name in names]
@@ -44,9 +45,9 @@ def bars(part: Comparison) -> Figure:
         names,
         [each.median for each in found],
         xerr=[half_spread(each) for each in found],
-        color=[PEER if name in part.peers else OWN for name in names],
+        color=[OWN if name.startswith(OURS) else PEER for name in names],
     )
-    axes.bar_label(placed, labels=[bar_label(part, name) for name in names], padding=6)
+    axes.bar_label(placed, labels=[bar_label(part, name, peer) for name in names], padding=6)
     axes.invert_yaxis()
     axes.margins(x=0.25)
     axes.set_xlabel(part.metric if peer is None else f"{part.metric}, x {peer}")
@@ -55,13 +56,21 @@ def bars(part: Comparison) -> Figure:
 
 
 def bar(part: Comparison, name: str, peer: str | None) -> Estimate:
+    """What the bar shows: a ratio that cannot be told from 1 is drawn as 1, with its spread."""
     mine = part.rounds[name][part.metric]
-    return estimate(mine) if peer is None else ratio(mine, part.rounds[peer][part.metric])
+    if peer is None:
+        return estimate(mine)
+    found = ratio(mine, part.rounds[peer][part.metric])
+    return found if found.differs_from(1.0) else Estimate(1.0, found.spread)
 
 
-def bar_label(part: Comparison, name: str) -> str:
+def bar_label(part: Comparison, name: str, peer: str | None) -> str:
     """The figure itself, since the bar's length is its ratio."""
-    return figure(estimate(part.rounds[name][part.metric]).median)
+    mine = part.rounds[name][part.metric]
+    said = figure(estimate(mine).median)
+    if peer in (None, name) or ratio(mine, part.rounds[peer][part.metric]).differs_from(1.0):
+        return said
+    return f"{said} (no difference can be told)"
 
 
 def half_spread(found: Estimate) -> float:

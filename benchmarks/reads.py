@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -19,46 +18,27 @@ import orjson
 from benchmarks.machine import LOAD_CORE
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
 from benchmarks.peers import nginx
-from benchmarks.processes import Server, central, client, free_port, serving, started, store
+from benchmarks.processes import Server, central, client, started
 from benchmarks.results import Comparison, Goal, Part, Text
 from benchmarks.rows import PAGE_ROWS, product_id, random_numbers
-from benchmarks.wrk import (
-    BUSY,
-    MEDIAN,
-    MISSING,
-    P99,
-    RATE,
-    Requests,
-    is_installed,
-    load_of,
-    write_requests,
+from benchmarks.shop import (
+    FASTAPI,
+    HELLO,
+    NGINX,
+    PLAIN,
+    STORE,
+    Shop,
+    check_answers,
+    start_peers,
+    start_stores,
 )
+from benchmarks.wrk import BUSY, MEDIAN, MISSING, P99, RATE, is_installed
 
-STORE, PLAIN, NGINX, HELLO, FASTAPI = "store", "store, fast path off", "nginx", "aiohttp", "FastAPI"
 REQUESTS = 50_000
 BASKETS = 5_000
 EVENTS_PER_SECOND = 1_000
 FOLLOWED = "events/s"
 ALSO = (MEDIAN, P99, BUSY)
-
-
-@dataclass
-class Shop:
-    """Everything that can be asked, and the requests to ask it."""
-
-    effort: Effort
-    products: int
-    servers: dict[str, Server] = field(default_factory=dict)
-    without: list[str] = field(default_factory=list)
-
-    def asked(self, name: str, requests: Requests) -> dict[str, Candidate]:
-        """The candidate by its name; none where it does not run."""
-        if name not in self.servers:
-            return {}
-        return {name: load_of(self.servers[name], requests, self.effort.round_seconds)}
-
-    def requests(self, name: str, lines: Iterator[str], **post: str) -> Requests:
-        return write_requests(self.effort.folder / name, lines, **post)
 
 
 async def measure(effort: Effort) -> Sequence[Part]:
@@ -78,59 +58,6 @@ async def measure(effort: Effort) -> Sequence[Part]:
         ]
 
 
-# -- who is asked ------------------------------------------------------------------------------
-
-
-async def start_stores(shop: Shop, source: Server, running: AsyncExitStack) -> None:
-    kinds: dict[str, dict[str, str]] = {STORE: {}, PLAIN: {"FAST_READS": "false"}}
-    for number, (name, settings) in enumerate(kinds.items()):
-        opened = store(shop.effort.folder, source.url, name=f"store-{number}", settings=settings)
-        shop.servers[name] = await running.enter_async_context(opened)
-
-
-async def start_peers(shop: Shop, running: AsyncExitStack) -> None:
-    if nginx.is_installed():
-        shop.servers[NGINX] = await running.enter_async_context(nginx.nginx(shop.products))
-    else:
-        shop.without.append(nginx.MISSING)
-    for name, module, path in (
-        (HELLO, "hello", "/hello"),
-        (FASTAPI, "fastapi_store", f"/v1/store/inventory/{product_id(0)}"),
-    ):
-        opened = peer(shop, module, path)
-        shop.servers[name] = await running.enter_async_context(opened)
-
-
-@asynccontextmanager
-async def peer(shop: Shop, module: str, path: str) -> AsyncIterator[Server]:
-    port = free_port()
-    async with serving(
-        (sys.executable, "-m", f"benchmarks.peers.{module}"),
-        port=port,
-        path=path,
-        log=shop.effort.folder / f"{module}.log",
-        environment={"PORT": str(port), "PRODUCTS": str(shop.products)},
-    ) as server:
-        yield server
-
-
-class WrongAnswer(Exception):
-    """A candidate does not do the work that it would be measured by."""
-
-
-async def check_answers(shop: Shop) -> None:
-    """Each gives the product to who has the key, and to nobody else. Raises WrongAnswer."""
-    wanted = product_id(shop.products // 2)
-    path = f"/v1/store/inventory/{wanted}"
-    for name, server in shop.servers.items():
-        if name == HELLO:
-            continue
-        async with client(server.url) as asking, client(server.url, "another key") as stranger:
-            given, refused = await asking.get(path), await stranger.get(path)
-        if given.json().get("productId") != wanted or refused.status_code != 401:
-            raise WrongAnswer(f"{name}: {given.text[:200]}, and {refused.status_code} to strangers")
-
-
 # -- one product -------------------------------------------------------------------------------
 
 
@@ -147,7 +74,7 @@ async def measure_product(shop: Shop) -> Comparison:
     return Comparison(
         title=f"GET one product of {shop.products:,}, at random",
         metric=RATE,
-        peers=(NGINX, HELLO, FASTAPI),
+        peers=(NGINX, HELLO, FASTAPI, PLAIN),
         also=ALSO,
         rounds=await interleave(shop.effort.rounds, candidates),
         goals=(
@@ -204,7 +131,7 @@ async def measure_page(shop: Shop) -> Comparison:
     return Comparison(
         title=f"GET a page of {PAGE_ROWS} of {shop.products:,}, at random",
         metric=RATE,
-        peers=(NGINX, FASTAPI, STORE),
+        peers=(NGINX, FASTAPI, PLAIN, STORE),
         also=ALSO,
         rounds=await interleave(shop.effort.rounds, candidates),
         goals=(
@@ -238,7 +165,7 @@ async def measure_events(shop: Shop, source: Server) -> Comparison:
             },
         )
     return Comparison(
-        title=f"The same while {EVENTS_PER_SECOND:,} events a second arrive",
+        title=f"GET one product while {EVENTS_PER_SECOND:,} events a second arrive",
         metric=RATE,
         peers=(QUIET, OTHER),
         also=(FOLLOWED, *ALSO),

@@ -50,7 +50,8 @@ class Comparison(_Value):
     """Candidates of one run beside each other: a table and bars.
 
     `metric` is the one whose ratios count, to each of `peers`; those of `also` are shown as
-    medians. `without` says why candidates are missing (a program that is not installed).
+    medians. Names of this project's own candidates begin with `store` or `central-stub`; plots
+    colour those. `without` says why candidates are missing (a program that is not installed).
     """
 
     kind: Literal["comparison"] = "comparison"

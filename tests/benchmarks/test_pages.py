@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pages import write
+from benchmarks.plots import bar, bar_label
 from benchmarks.results import Comparison, Goal, Growth, Result, Text
 from benchmarks.tables import comparison_text, figure, goal_text, growth_text
 
@@ -103,6 +104,17 @@ def test_a_benchmark_writes_its_own_files_and_the_index_of_all(tmp_path: Path) -
     assert before == (tmp_path / "benchmarks" / "reads.md").read_bytes()
     assert 3 == index.count("[reads](benchmarks/reads.md)")
     assert "[Growth](benchmarks/growth.md) | Commit: abc" in index
+
+
+def test_a_bar_shows_no_ratio_that_cannot_be_told() -> None:
+    """It is as long as the peer's, with the spread, and says so."""
+    rounds = {"store": {"ms": [1.0, 1.2, 1.4]}, "peer": {"ms": [1.0, 1.3, 1.1]}}
+    part = Comparison(title="A batch", metric="ms", peers=("peer",), rounds=rounds)
+
+    assert "1.20 (no difference can be told)" == bar_label(part, "store", "peer")
+    assert 1.0 == bar(part, "store", "peer").median
+    assert "1.20" == bar_label(part, "store", None)
+    assert 1.2 == bar(part, "store", None).median
 
 
 def test_a_rerun_replaces_its_plots(tmp_path: Path) -> None:
