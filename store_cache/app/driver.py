@@ -346,7 +346,7 @@ class Driver:
             least_percent=self._least_percent,
             accept=command.accept,
             agreed_products=command.agreed_products,
-            is_unfollowed=command.is_unfollowed,
+            unfollowed_until=command.unfollowed_until,
         )
         if not verdict.accepted:
             self._keeper.drop_copy()

@@ -192,7 +192,7 @@ class Keeper:
 
     def _is_news(self, catalogue: Catalogue) -> bool:
         ago = self._now() - (catalogue.in_step_at or 0)
-        return catalogue.is_unfollowed or not 0 <= ago < IN_STEP_NOTE_SECONDS
+        return catalogue.unfollowed_until > 0 or not 0 <= ago < IN_STEP_NOTE_SECONDS
 
     async def take_reading(
         self, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
@@ -310,7 +310,7 @@ class Keeper:
         least_percent: int,
         accept: bool,
         agreed_products: int | None,
-        is_unfollowed: bool = False,
+        unfollowed_until: int = 0,
     ) -> Verdict:
         """Put the copy in place: judged, on disk, then seen, in this order (F2, F5, D2)."""
         verdict = rebuild.judge(
@@ -320,7 +320,7 @@ class Keeper:
             return verdict
         async with self._order:
             copy = self._finished(rebuild, position)
-            copy.is_unfollowed = is_unfollowed
+            copy.unfollowed_until = unfollowed_until
             await self._begin_files(copy)
             self.catalogue = copy
             self.drop_copy()

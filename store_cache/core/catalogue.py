@@ -31,7 +31,7 @@ class Cut:
         self.owed = dict(catalogue.owed)
         self.lives = dict(catalogue.lives)
         self.in_step_at = catalogue.in_step_at
-        self.is_unfollowed = catalogue.is_unfollowed
+        self.unfollowed_until = catalogue.unfollowed_until
         self._catalogue = catalogue
         self._before: dict[str, bytes | None] = {}
         self._last = ""
@@ -70,9 +70,10 @@ class Catalogue:
 
     `position` is None until a catalogue was placed. `sequence` counts changes (P3). `lives` says
     when products were created or deleted lately, `in_step_at` when the store was last in step
-    with Central (both unix seconds). `is_unfollowed`: it was placed without the feed having been
-    followed to its end (F2), so that rows may be newer than the position until the store was in
-    step once. A catalogue under construction has no order of ids yet: `fill` it, then `index` it.
+    with Central (both unix seconds). `unfollowed_until`: it was placed without the feed having
+    been followed to its end (F2), so that rows may be newer than events below this offset, until
+    the store was in step once; else 0. A catalogue under construction has no order of ids yet:
+    `fill` it, then `index` it.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Catalogue:
         self.lives: dict[str, float] = {}
         self.position: Position | None = None
         self.in_step_at: float | None = None
-        self.is_unfollowed = False
+        self.unfollowed_until = 0
         self.sequence = 0
         self._ids: SortedList[str] | None = SortedList()
         self._cut: Cut | None = None
@@ -139,7 +140,7 @@ class Catalogue:
             self.position = change.position
         if change.in_step_at is not None:
             self.in_step_at = change.in_step_at
-            self.is_unfollowed = False
+            self.unfollowed_until = 0
         self.sequence = max(self.sequence, change.sequence)
 
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:

@@ -247,7 +247,7 @@ def _place(state: State, run: Run, now: float) -> Next:
     if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
         agreed = shrunk.products
     run = replace(run, step=Step.PLACING)
-    place = PlaceCopy(_follows(run), run.accept, agreed, run.feedless)
+    place = PlaceCopy(_follows(run), run.accept, agreed, run.horizon if run.feedless else 0)
     return _do(state, run, Doing.PLACING, place)
 
 
@@ -258,9 +258,15 @@ def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
     if taken.generation not in (None, _known_generation(state, run) or taken.generation):
         return _restart(state, run, _renewed(taken.generation or ""), now, True)
     run = replace(run, generation=taken.generation or run.generation, request=taken.following)
+    run = replace(run, horizon=max(run.horizon, _newest_on(taken)))
     if run.step is Step.FIRST_PAGE:
         return _head_known(state, run, taken, now)
     return _pages_on(state, run, now)
+
+
+def _newest_on(taken: PageTaken) -> int:
+    """The offset up to which the page's rows may reflect the feed."""
+    return FAR_OFFSET if taken.event_offset is None else taken.event_offset + HEAD_SLACK + 1
 
 
 def _known_generation(state: State, run: Run) -> str | None:

@@ -75,7 +75,7 @@ class Draft:
     ) -> None:
         self.now = now
         self.grace_seconds = grace_seconds
-        self.is_unfollowed = base.is_unfollowed
+        self.unfollowed_until = base.unfollowed_until
         self._existing = existing
         self._base = base
         self._rows: dict[str, bytes | None] = {}
@@ -189,11 +189,10 @@ class Draft:
 
 def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
     """Apply events in the order of their offsets."""
-    if draft.is_unfollowed:
-        _doubt_events(draft, events)
-        return
     for event in events:
-        if isinstance(event, SetAside):
+        if event.offset < draft.unfollowed_until:
+            _doubt(draft, event)
+        elif isinstance(event, SetAside):
             if event.product_id is not None:
                 draft.owe(event.product_id, Doubt.UNREADABLE)
         elif event.row is not None and event.kind is Kind.CREATED:
@@ -204,13 +203,12 @@ def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
             _delete(draft, event)
 
 
-def _doubt_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
-    """Rows are newer than these events, nobody knows by how much: they may be of lives that had
-    ended before the rows were read. What they change is read from Central; what is held stays
-    until then, since a till has seen it (V1)."""
-    for event in events:
-        if event.product_id is not None and not _is_reflected(draft, event):
-            _doubt_order(draft, event.product_id)
+def _doubt(draft: Draft, event: AnyEvent) -> None:
+    """Rows may be newer than this event, nobody knows by how much: it may be of a life that had
+    ended before its row was read. What it changes is read from Central; what is held stays until
+    then, since a till has seen it (V1)."""
+    if event.product_id is not None and not _is_reflected(draft, event):
+        _doubt_order(draft, event.product_id)
 
 
 def _is_reflected(draft: Draft, event: AnyEvent) -> bool:

@@ -172,13 +172,13 @@ class SettleDoubts:
 class PlaceCopy:
     """Judge the copy, write it as the new snapshot, swap it in. `agreed_products`: how many a
     refused reading found that was long enough ago to be confirmed by this one (F5).
-    `is_unfollowed`: the feed was not followed to its end, so that rows may be newer than the
-    position."""
+    `unfollowed_until`: where the feed was not followed to its end, the offset up to which rows may
+    be newer than the position; else 0."""
 
     position: Position
     accept: bool
     agreed_products: int | None
-    is_unfollowed: bool = False
+    unfollowed_until: int = 0
 
 
 Command = Rest | FetchEvents | KeepEvents | FetchPage | SettleDoubts | PlaceCopy
@@ -355,6 +355,7 @@ class Run:
     feedless: bool = False
     request: PageRequest | None = None
     head: int | None = None
+    horizon: int = 0
     generation: str | None = None
     polled_at: float | None = None
     pages_not_before: float = 0.0

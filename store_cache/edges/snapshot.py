@@ -80,7 +80,7 @@ def _summary(cut: Cut | None) -> dict[str, Any] | None:
     return {
         "position": cut.position.to_json(),
         "inStepAt": cut.in_step_at,
-        "isUnfollowed": cut.is_unfollowed,
+        "unfollowedUntil": cut.unfollowed_until,
         "sequence": cut.sequence,
         "rows": cut.count,
     } | {kind: len(getattr(cut, kind)) for kind in _ENTRIES}
@@ -251,7 +251,7 @@ class _Reader:
             return None
         self._catalogue.position = Position.from_json(summary["position"])
         self._catalogue.in_step_at = summary["inStepAt"]
-        self._catalogue.is_unfollowed = summary.get("isUnfollowed", False)
+        self._catalogue.unfollowed_until = summary.get("unfollowedUntil", 0)
         self._catalogue.sequence = summary["sequence"]
         self._catalogue.index()
         return self._catalogue

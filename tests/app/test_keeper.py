@@ -497,18 +497,18 @@ def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_step() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.place(is_unfollowed=True)
+        await shelf.place(unfollowed_until=100)
         again = await shelf.restarted()
-        was_unfollowed = again.catalogue.is_unfollowed
+        until = again.catalogue.unfollowed_until
         await again.sold("P-1")
         await again.keeper.note_in_step()
         await again.sold("P-2")
         later = await again.restarted()
 
-        assert was_unfollowed
+        assert 100 == until
         assert (10, 1) == later.row("P-1")
         assert (9, 2) == later.row("P-2")
-        assert not later.catalogue.is_unfollowed
+        assert 0 == later.catalogue.unfollowed_until
 
     run(story())
 

@@ -858,12 +858,31 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_go_in_place() -> None:
     told.waits(3.0)
     told.fails(Failure.REFUSED)
     told.settles()
-    place = PlaceCopy(Position(LOCAL, 100), accept=False, agreed_products=None, is_unfollowed=True)
+    place = PlaceCopy(
+        Position(LOCAL, 100), accept=False, agreed_products=None, unfollowed_until=121
+    )
     assert place == told.command
     told.places()
 
     assert START == told.state.in_step_at
     assert 100 == told.fetch.offset
+
+
+@pytest.mark.parametrize(("heads", "until"), [((100, 140), 161), ((100, None), FAR_OFFSET)])
+def test_pages_alone_may_reflect_the_feed_up_to_their_last_head(
+    heads: tuple[int, int | None], until: int
+) -> None:
+    """[F2] And what two writers may have published out of order behind it; where Central names no
+    head with its pages, the whole feed until the store was in step."""
+    told = Told()
+    told.page(head=heads[0])
+    told.waits(3.0)
+    told.fails(Failure.REFUSED)
+    told.page(last=True, head=heads[1])
+    told.settles()
+
+    assert isinstance(told.command, PlaceCopy)
+    assert (100, until) == (told.command.position.offset, told.command.unfollowed_until)
 
 
 def test_in_the_fallback_the_pages_go_in_place_without_the_feed() -> None:

@@ -327,7 +327,7 @@ def test_events_behind_unfollowed_rows_change_nothing_unread(
     one, or of a life that had ended before the row was read. A till that saw version 5 sees it
     until Central was asked."""
     made = catalogue(Held(version=5))
-    made.is_unfollowed = True
+    made.unfollowed_until = 51
     draft = draft_over(made)
     lay_events(draft, [event_of])
     made.make(draft.change("events"))
@@ -339,13 +339,25 @@ def test_events_behind_unfollowed_rows_change_nothing_unread(
 def test_an_event_of_what_unfollowed_pages_did_not_show_is_doubted() -> None:
     """[F2] It may have been deleted before its page was read."""
     made = catalogue(Held())
-    made.is_unfollowed = True
+    made.unfollowed_until = 51
     draft = draft_over(made)
     lay_events(draft, [event("updated", 6)])
     made.make(draft.change("events"))
 
     assert None is shown(made)
     assert ORDER is owed(made)
+
+
+def test_events_behind_what_unfollowed_pages_may_reflect_count_as_ever() -> None:
+    """[F2] Each page says where the feed was when it was read: what comes after the last page is
+    not doubted, however long the feed could not be read."""
+    made = catalogue(Held(version=5))
+    made.unfollowed_until = 50
+    draft = draft_over(made)
+    lay_events(draft, [event("updated", 6, offset=50)])
+    made.make(draft.change("events"))
+
+    assert (6, None) == (shown(made), owed(made))
 
 
 # -- answers of writes -------------------------------------------------------------------------

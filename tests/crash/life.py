@@ -103,7 +103,7 @@ class WatchedKeeper(Keeper):
         least_percent: int,
         accept: bool,
         agreed_products: int | None,
-        is_unfollowed: bool = False,
+        unfollowed_until: int = 0,
     ) -> Verdict:
         with self._reporter.doing(Activity.PLACE):
             return await super().place(
@@ -112,7 +112,7 @@ class WatchedKeeper(Keeper):
                 least_percent=least_percent,
                 accept=accept,
                 agreed_products=agreed_products,
-                is_unfollowed=is_unfollowed,
+                unfollowed_until=unfollowed_until,
             )
 
 
