@@ -244,7 +244,7 @@ class Chain:
         self._backup = None
         same = self._chance.random() < 0.5
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
-        self.history.restored(memory)
+        self.history.restored(memory, keeps_name=same)
         self.broken()
         return "restore"
 
