@@ -14,8 +14,10 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol, Self
 
 import aiofiles
@@ -23,6 +25,8 @@ import aiofiles
 LOCK_NAME = "lock"
 NAMES = re.compile(r"(snapshot|journal)-[0-9]{1,18}\.jsonl(\.new|\.damaged-[0-9]{1,18})?")
 """Every name that this package writes, `lock` aside. Nothing else in the folder is touched."""
+
+_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]", Callable[[], None]]
 
 READ_BYTES = 512 * 1024
 """One thread hop reads this much: some 3,500 rows, a few milliseconds of the loop's time."""
@@ -68,38 +72,87 @@ class Folder(Protocol):
 
 
 class LocalFile(File):
-    """A file on a local disk. Its thread lock keeps a cancelled caller's write, which goes on in
-    its thread, apart from a later close: a file number may be given out again at once."""
+    """A file on a local disk, worked on by one thread of its own, in the order of the calls. So a
+    cancelled caller's write, which goes on in the thread, is over before a later close: a file
+    number may be given out again at once."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
-        self._lock = threading.Lock()
+        self._thread = _Thread()
 
     async def append(self, data: bytes) -> None:
-        await asyncio.to_thread(self._perform, data, sync=False)
+        await self._thread.call(lambda: self._perform(data, sync=False))
 
     async def sync(self) -> None:
-        await asyncio.to_thread(self._perform, b"", sync=True)
+        await self._thread.call(lambda: self._perform(b"", sync=True))
 
     async def write_durably(self, data: bytes) -> None:
-        await asyncio.to_thread(self._perform, data, sync=True)
+        await self._thread.call(lambda: self._perform(data, sync=True))
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._close)
+        if not self._thread.is_ended:
+            await self._thread.end(self._close)
 
     def _perform(self, data: bytes, *, sync: bool) -> None:
-        with self._lock:
-            if self._descriptor is None:
-                raise OSError(errno.EBADF, "the file is closed already")
-            _write_all(self._descriptor, data)
-            if sync:
-                os.fdatasync(self._descriptor)
+        if self._descriptor is None:
+            raise OSError(errno.EBADF, "the file is closed already")
+        _write_all(self._descriptor, data)
+        if sync:
+            os.fdatasync(self._descriptor)
 
     def _close(self) -> None:
-        with self._lock:
-            descriptor, self._descriptor = self._descriptor, None
-            if descriptor is not None:
-                os.close(descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class _Thread:
+    """Performs calls one after the other. A hop to it and back costs half of one to the loop's
+    pool of threads, and nothing that other parts have in that pool comes before it: what a till
+    waits for is one write and sync of the journal."""
+
+    def __init__(self) -> None:
+        self.is_ended = False
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        # A daemon: a file that was never closed must not keep the process from ending.
+        threading.Thread(target=self._run, name="file", daemon=True).start()
+
+    def call(self, perform: Callable[[], None]) -> asyncio.Future[None]:
+        """Performed whether or not the future is awaited to its end."""
+        if self.is_ended:
+            raise OSError(errno.EBADF, "the file is closed already")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._calls.put((loop, done, perform))
+        return done
+
+    def end(self, perform: Callable[[], None]) -> asyncio.Future[None]:
+        """The last call."""
+        done = self.call(perform)
+        self.is_ended = True
+        self._calls.put(None)
+        return done
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            loop, done, perform = call
+            problem: BaseException | None = None
+            try:
+                perform()
+            except BaseException as caught:  # noqa: BLE001 - it is the caller's
+                problem = caught
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+                loop.call_soon_threadsafe(_tell, done, problem)
+            del call, done, perform, problem  # not held until the next call
+
+
+def _tell(done: asyncio.Future[None], problem: BaseException | None) -> None:
+    if done.done():  # cancelled
+        return
+    if problem is None:
+        done.set_result(None)
+    else:
+        done.set_exception(problem)
 
 
 class LocalFolder(Folder):
