@@ -7,7 +7,7 @@ Refuses to know: whether a change is right, and whether it is on disk; `rules` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sortedcontainers import SortedList
@@ -52,7 +52,7 @@ class Cut:
             self._last = end or self._last
             rows = self._catalogue.rows
             if ids and not old:
-                return [rows[i] for i in ids]
+                return list(map(rows.__getitem__, ids))
             merged = {i: rows[i] for i in ids} | old
             if kept := [body for _, body in sorted(merged.items()) if body is not None]:
                 return kept
@@ -143,8 +143,17 @@ class Catalogue:
             self.unfollowed_until = 0
         self.sequence = max(self.sequence, change.sequence)
 
+    def load(self, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
+        """Take many rows at once that are not held yet; their ids wait for `index`."""
+        self._ids = None
+        expected = len(self.rows) + len(ids)
+        self.rows.update(zip(ids, bodies, strict=True))
+        self._bytes += sum(map(len, bodies))
+        if len(self.rows) != expected:  # one of them was held
+            self._bytes = sum(map(len, self.rows.values()))
+
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Take many rows at once, as when loading; their ids wait for `index`."""
+        """Take many rows, the later one of a product counts; their ids wait for `index`."""
         self._ids = None
         new = dict(rows)
         replaced = new.keys() & self.rows.keys()

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import compress, count, islice, repeat
 from operator import methodcaller
 from typing import Any
 
@@ -112,7 +112,7 @@ def _batches(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _chunk(about: dict[str, Any], lines: list[bytes]) -> bytes:
-    joined = b"\n".join(lines) + b"\n"
+    joined = b"\n".join((*lines, b""))
     return joined + frame("chunk", orjson.dumps(about | {"lines": len(lines)}), lines=joined)
 
 
@@ -161,7 +161,7 @@ class _Reader:
 
     def take(self, lines: list[bytes]) -> None:
         start = 0
-        for place in [i for i, line in enumerate(lines) if line[:8] == OPENING]:
+        for place in compress(count(), map(bytes.startswith, lines, repeat(OPENING))):
             self._open += lines[start:place]
             self._close(lines[place])
             start = place + 1
@@ -185,11 +185,11 @@ class _Reader:
 
     def _close(self, line: bytes) -> None:
         """Take the open lines, if `line` proves them."""
-        joined = b"\n".join([*self._open, b""])
+        joined = b"\n".join((*self._open, b""))
         if self._line == 1 and not self._open:
             self._take_header(line)
         else:
-            self._take_framed(unframe(line, lines=joined))
+            self._take_framed(unframe(line, lines=joined), joined)
         self._line += len(self._open) + 1
         self._byte += len(joined) + len(line) + 1
         self._open = []
@@ -199,23 +199,23 @@ class _Reader:
         if self._header is None:
             self.note("the header is damaged")
 
-    def _take_framed(self, framed: tuple[str, Any] | None) -> None:
+    def _take_framed(self, framed: tuple[str, Any] | None, joined: bytes) -> None:
         own = self._contents.number
         match framed:
             case ("chunk", {"snapshot": int(of), "number": int(number), "of": str(kind)}) if (
                 of == own and number > self._chunk
             ):
                 self._chunk = number
-                self._take_chunk(kind)
+                self._take_chunk(kind, joined)
             case ("end", {"snapshot": int(of)} as end) if of == own and not self._open:
                 self._end = end
             case _:
                 self.note("damaged, the checksum does not match")
 
-    def _take_chunk(self, kind: str) -> None:
+    def _take_chunk(self, kind: str, joined: bytes) -> None:
         try:
             if kind == "rows":
-                self._catalogue.fill(zip(_row_ids(self._open), self._open, strict=True))
+                self._catalogue.load(_row_ids(self._open, joined), self._open)
             elif kind == "writes":
                 self._contents.writes += [orjson.loads(line)["write"] for line in self._open]
             else:
@@ -257,14 +257,13 @@ class _Reader:
         return self._catalogue
 
 
-def _row_ids(rows: list[bytes]) -> list[str]:
-    """The ids by slicing, four times as fast as parsing, where every row begins with its id and
-    nothing in it is escaped."""
-    joined = b"\n".join([b"", *rows])
-    if b"\\" in joined or joined.count(b"\n" + _ROW_START) != len(rows):
+def _row_ids(rows: list[bytes], joined: bytes) -> list[str]:
+    """The ids by splitting, four times as fast as parsing, where every row begins with its id and
+    nothing in it is escaped. `joined`: the rows, each with its newline."""
+    behind_first = joined.count(b"\n" + _ROW_START)
+    if b"\\" in joined or not joined.startswith(_ROW_START) or behind_first != len(rows) - 1:
         return [_row_id(row) for row in rows]
-    begin = len(_ROW_START)
-    return [row[begin : row.index(b'"', begin)].decode() for row in rows]
+    return b"\n".join([row.split(b'"', 4)[3] for row in rows]).decode().split("\n")
 
 
 def _row_id(row: bytes) -> str:
