@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
 
-from store_cache.core.catalogue import Catalogue
+from store_cache.core.catalogue import PART_ROWS, Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Owed
 from store_cache.core.event import AnyEvent
 from store_cache.core.keys import KeyTable
@@ -94,6 +94,8 @@ class Keeper:
         self.disk = Disk()
         self.findings: tuple[str, ...] = ()
         self.owed_changed = asyncio.Event()
+        self.replaced = asyncio.Event()
+        """Set when another catalogue is there to be read; whoever waits clears it."""
         self._archive = archive
         self._keys = keys
         self._now = now
@@ -105,6 +107,7 @@ class Keeper:
         self._answers: list[StockAnswer] = []
         self._fold: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._dismantling: asyncio.Task[None] | None = None
         self._is_loaded = False
         self._in_step_at: float | None = None
 
@@ -131,6 +134,7 @@ class Keeper:
         self._is_loaded = True
         if self.catalogue is None:
             self.catalogue = loaded.catalogue
+            self.replaced.set()
             if loaded.damaged and loaded.catalogue is not None:
                 _rename_generation(loaded.catalogue)
         bad_records = self._keys.load(loaded.writes, self._now())
@@ -141,7 +145,7 @@ class Keeper:
 
     async def close(self) -> None:
         """End what goes on in the background, and let go of the files."""
-        for task in (self._healing, self._fold):
+        for task in (self._healing, self._fold, self._dismantling):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -322,8 +326,10 @@ class Keeper:
             copy = self._finished(rebuild, position)
             copy.unfollowed_until = unfollowed_until
             await self._begin_files(copy)
-            self.catalogue = copy
+            old, self.catalogue = self.catalogue, copy
             self.drop_copy()
+        self._let_go(old)
+        self.replaced.set()
         self.owed_changed.set()
         return verdict
 
@@ -337,6 +343,12 @@ class Keeper:
         copy.sequence = held.sequence + 1
         copy.in_step_at = self._now()
         return copy
+
+    def _let_go(self, old: Catalogue | None) -> None:
+        """Nobody reads the catalogue that was replaced any more: who wants one takes it anew after
+        each pause, and what changes it holds the order."""
+        if old is not None and len(old) > PART_ROWS:
+            self._dismantling = asyncio.create_task(_dismantle(old, after=self._dismantling))
 
     async def _begin_files(self, catalogue: Catalogue | None) -> None:
         try:
@@ -442,6 +454,13 @@ def _rename_generation(catalogue: Catalogue) -> None:
     if position is not None:
         name = succeeding_generation(position.generation, position.named)
         catalogue.position = position.renamed(name)
+
+
+async def _dismantle(catalogue: Catalogue, *, after: asyncio.Task[None] | None) -> None:
+    if after is not None:
+        await asyncio.wait([after])
+    for _ in catalogue.dismantle():
+        await asyncio.sleep(0)
 
 
 def _about_keys(bad_records: int) -> list[str]:

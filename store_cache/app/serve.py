@@ -13,6 +13,7 @@ import signal
 
 from store_cache.app.build import running
 from store_cache.app.logs import request_id
+from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
 from store_cache.edges.http.app import build_api
 from store_cache.edges.http.server import serve
@@ -32,7 +33,7 @@ def allow_many_connections() -> None:
 
 async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
     """Serve until `stopped` is set. Raises CannotServe, FolderInUse, NewerFormat."""
-    async with running(settings) as store:
+    async with running(settings) as store, left_to_reference_counts(store.keeper.replaced):
         app = build_api(
             store.service,
             store_id=settings.store_id,
