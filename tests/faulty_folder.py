@@ -12,7 +12,7 @@ import asyncio
 import errno
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -181,7 +181,7 @@ class FaultyFolder(Folder):
         self._change(EntryChange(name, inode))
         return FaultyFile(self, name, inode)
 
-    async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncIterator[bytes]:
+    async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]:
         await self.operate(f"read {name}")
         if name not in self.entries:
             raise FileNotFoundError(errno.ENOENT, "missing", name)

@@ -14,7 +14,7 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -60,7 +60,7 @@ class Folder(Protocol):
     async def create(self, name: str) -> File:
         """A new empty file; FileExistsError where the name is taken."""
 
-    def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncIterator[bytes]: ...
+    def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]: ...
 
     async def rename(self, old: str, new: str) -> None: ...
 
@@ -197,7 +197,7 @@ class LocalFolder(Folder):
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         return LocalFile(await asyncio.to_thread(self._open_file, name, flags))
 
-    async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncIterator[bytes]:
+    async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]:
         async with aiofiles.open(name, "rb", buffering=0, opener=self._open_file) as file:
             while chunk := await file.read(chunk_bytes):
                 yield chunk

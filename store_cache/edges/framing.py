@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 from zlib import crc32
 
@@ -69,10 +70,11 @@ def read_header(line: bytes, *, file: str, number: int) -> dict[str, Any] | None
 async def check_format(folder: Folder, name: str) -> None:
     """Raises NewerFormat, and OSError. Any other trouble is found when the file is read."""
     head = b""
-    async for chunk in folder.read(name, HEAD_BYTES):
-        head += chunk
-        if len(head) >= HEAD_BYTES or b"\n" in head:
-            break
+    async with aclosing(folder.read(name, HEAD_BYTES)) as chunks:
+        async for chunk in chunks:
+            head += chunk
+            if len(head) >= HEAD_BYTES or b"\n" in head:
+                break
     match unframe(head.partition(b"\n")[0]):
         case ("header", {"format": int(form)}) if form > FORMAT:
             raise NewerFormat(

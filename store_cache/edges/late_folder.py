@@ -5,7 +5,8 @@ Knows: when to try. Refuses to know: what lies in it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from store_cache.edges.folder import READ_BYTES, File, Folder, LocalFolder
@@ -37,9 +38,10 @@ class LateFolder(Folder):
     async def create(self, name: str) -> File:
         return await (await self._folder()).create(name)
 
-    async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncIterator[bytes]:
-        async for chunk in (await self._folder()).read(name, chunk_bytes):
-            yield chunk
+    async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]:
+        async with aclosing((await self._folder()).read(name, chunk_bytes)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def rename(self, old: str, new: str) -> None:
         await (await self._folder()).rename(old, new)

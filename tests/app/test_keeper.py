@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import random
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import orjson
 import pytest
 
 from store_cache.app.keeper import HEAL_SECONDS, IN_STEP_NOTE_SECONDS
+from store_cache.core.catalogue import PART_ROWS
 from store_cache.core.change import Doubt, Owed
 from store_cache.core.position import Position
 from store_cache.core.rules import AHEAD_SECONDS, MARK_SECONDS
@@ -363,6 +365,29 @@ def test_answers_during_a_copy_are_laid_over_it() -> None:
         assert verdict.accepted
         assert (9, 2) == shelf.row("P-1")
         assert {"P-1"} == set(shelf.catalogue.ahead)
+
+    run(story())
+
+
+def test_a_catalogue_that_was_replaced_goes_in_parts() -> None:
+    """[F2] Readers have the new one at once, and whoever waits for that is told; the old one is
+    given up part by part while others have their turns."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        shelf.catalogue.fill((f"X-{number}", b"{}") for number in range(2 * PART_ROWS))
+        shelf.catalogue.index()
+        shelf.keeper.replaced.clear()
+        old, rows = weakref.ref(shelf.catalogue), shelf.catalogue.rows
+        await shelf.place(accept=True)
+        lengths = []
+        while old() is not None:
+            lengths.append(len(rows))
+            await asyncio.sleep(0)
+
+        assert shelf.keeper.replaced.is_set()
+        assert 3 == len(shelf.catalogue)
+        assert [2 * PART_ROWS + 3, PART_ROWS + 3, 3] == sorted(set(lengths), reverse=True)[:3]
 
     run(story())
 

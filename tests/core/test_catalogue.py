@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from store_cache.core.catalogue import Catalogue, Cut
+from store_cache.core.catalogue import PART_ROWS, Catalogue, Cut
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
 from store_cache.core.position import Position
 
@@ -276,6 +276,36 @@ def test_a_journal_read_twice_takes_no_number_back() -> None:
     catalogue.make(Change("events", 8, lives={"P": 1.0}))
 
     assert 9 == catalogue.sequence
+
+
+def test_loaded_rows_are_filled_rows() -> None:
+    """[D1] Many rows at once, one of them held already: what is there and its length are as if
+    they had come one by one."""
+    loaded, one_by_one = Catalogue(), Catalogue()
+    ids, bodies = ["P-1", "P-2", "P-3"], [body("P-1", 100), body("P-2"), body("P-3")]
+    for catalogue in (loaded, one_by_one):
+        catalogue.fill([("P-2", body("P-2", 1000))])
+    loaded.load(ids, bodies)
+    for row in zip(ids, bodies, strict=True):
+        one_by_one.fill([row])
+    loaded.index()
+    one_by_one.index()
+
+    assert one_by_one.page(0, 9) == loaded.page(0, 9)
+    assert one_by_one.bytes_held == loaded.bytes_held
+
+
+def test_a_catalogue_is_taken_apart_in_parts_and_not_read_any_more() -> None:
+    """[F2] What was replaced goes a part at a time; whoever reads on from it meets an error, never
+    half of it."""
+    catalogue = filled(*(f"P-{number}" for number in range(PART_ROWS + 1)))
+    parts = catalogue.dismantle()
+    next(parts)
+    for read in (lambda: catalogue.page(0, 1), lambda: catalogue.get("P-1")):
+        with pytest.raises((RuntimeError, AttributeError)):
+            read()
+
+    assert 1 == len(list(parts))
 
 
 def test_a_catalogue_under_construction_is_not_read() -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,38 @@ async def test_a_closed_file_takes_no_more_and_may_be_closed_again(tmp_path: Pat
     with pytest.raises(OSError, match="closed already"):
         await file.append(b"x")
     await folder.close()
+
+
+async def test_a_write_whose_caller_was_cancelled_is_over_before_the_file_is_closed(
+    tmp_path: Path,
+) -> None:
+    """Its thread goes on: what was given to it comes into this file, whole, or into none (D2)."""
+    folder = await LocalFolder.open(tmp_path)
+    file = await folder.create("journal-1.jsonl")
+    writes = [asyncio.ensure_future(file.write_durably(b"%d\n" % number)) for number in range(9)]
+    await asyncio.sleep(0)
+    for write in writes:
+        write.cancel()
+    await file.close()
+    await folder.close()
+
+    assert b"".join(b"%d\n" % n for n in range(9)) == (tmp_path / "journal-1.jsonl").read_bytes()
+
+
+def test_a_loop_may_end_before_its_last_write(tmp_path: Path) -> None:
+    """Nobody waits for that one any more; its thread ends without a word, and the process, too."""
+
+    async def begin() -> None:
+        folder = await LocalFolder.open(tmp_path)
+        file = await folder.create("journal-1.jsonl")
+        appending = asyncio.ensure_future(file.append(b"x" * 1_000_000))
+        await asyncio.sleep(0)
+        assert not appending.cancelled()
+
+    asyncio.run(begin())
+    deadline = time.monotonic() + 5.0
+    while (tmp_path / "journal-1.jsonl").stat().st_size < 1_000_000:
+        assert time.monotonic() < deadline
 
 
 async def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:
