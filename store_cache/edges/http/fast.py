@@ -72,7 +72,10 @@ _BODY_FIELDS = _FIELDS | {
 _LONGEST_HEAD = 2048
 # The commonest query, read in one step; `parse_query` reads the others.
 _OFFSET_AND_LIMIT = re.compile(rb"offset=(0|[1-9][0-9]{0,8})&limit=([1-9][0-9]{0,5})")
+# A list of ids, as JSON is usually written: close, or with a space behind colons and commas.
 _LIST_BEGINS = (b'{"productIds":["', b'{"productIds": ["')
+_CLOSE, _SPACED = b'","', b'", "'
+_LIST_ENDS = b'"]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +226,13 @@ def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
     """Of a body that is a list of ids of unreserved characters: nothing in it can be read in two
     ways."""
     begins = next((start for start in _LIST_BEGINS if body.startswith(start)), None)
-    if begins is None or not body.endswith(b'"]}'):
+    if begins is None or not body.endswith(_LIST_ENDS):
         return None
-    listed = body[len(begins) : -3]
-    ids = listed.split(b'", "' if b", " in listed else b'","')
-    if len(ids) > MOST_LOOKUPS or b"".join(ids).translate(None, _UNRESERVED):
+    listed = body[len(begins) : -len(_LIST_ENDS)]
+    between = _SPACED if b" " in listed else _CLOSE
+    others = listed.translate(None, _UNRESERVED)
+    count = len(others) // len(between)
+    if count >= MOST_LOOKUPS or others != between * count:
         return None
-    return contents.basket(catalogue, list(dict.fromkeys(b"/".join(ids).decode().split("/"))))
+    asked = dict.fromkeys(listed.decode().split(between.decode()))
+    return contents.basket(catalogue, list(asked))

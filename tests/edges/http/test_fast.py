@@ -385,6 +385,23 @@ def test_nothing_is_smuggled_past_aiohttp(chunks: list[bytes]) -> None:
     run(story())
 
 
+@pytest.mark.parametrize("last", [head(PATH, b"Connection: close"), head(PATH + b"?a=b"), LOOKUP])
+def test_what_comes_in_the_moment_of_an_answer_is_answered_alike(last: bytes) -> None:
+    """Before aiohttp has turned to the next request, or has closed: after a goodbye nothing is."""
+
+    async def story() -> None:
+        async with the_twins(stocked()) as twins:
+            pair = await welcomed(twins)
+            pair.fast.at_once = pair.plain.at_once = PRODUCT
+            await pair.feed(last)
+            plain, fast = pair.said
+
+            assert plain == fast
+            assert (b"close" in last) == pair.fast.is_closed
+
+    run(story())
+
+
 # -- keys --------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,8 @@ _CHANGING = re.compile(rb"(?m)^(Date: ).*\r$|^(X-Request-ID: )[0-9a-f]{32}\r$")
 
 
 class Wire(asyncio.Transport):
-    """A connection's other end. `sent` is all that was written, `writes` how often."""
+    """A connection's other end. `sent` is all that was written, `writes` how often; `at_once` is
+    what the other side says as soon as it is next written to."""
 
     def __init__(self, connection: Connection, address: str) -> None:
         super().__init__({"peername": (address, 50_000)})
@@ -35,6 +36,7 @@ class Wire(asyncio.Transport):
         self.sent = bytearray()
         self.writes = 0
         self.is_closed = False
+        self.at_once = b""
         connection.connection_made(self)
 
     def feed(self, data: bytes) -> None:
@@ -45,6 +47,9 @@ class Wire(asyncio.Transport):
         if not self.is_closed:
             self.writes += 1
             self.sent += data
+            if self.at_once:
+                asyncio.get_running_loop().call_soon(self.feed, self.at_once)
+                self.at_once = b""
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
