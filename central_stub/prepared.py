@@ -59,16 +59,20 @@ class OneWrite(web.StreamResponse):
 
 
 def _bytes(reply: Reply) -> bytes:
-    lines = [
-        "HTTP/1.1 200 OK",
-        f"Date: {_date(int(time.time()))}",
-        f"Content-Type: {reply.content_type}",
-        f"Content-Length: {len(reply.body)}",
-        *(f"{name}: {value}" for name, value in reply.headers.items()),
-    ]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + reply.body
+    names = tuple(reply.headers.items())
+    return _head(int(time.time()), reply.content_type, len(reply.body), names) + reply.body
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+def _head(
+    second: int, content_type: str, length: int, headers: tuple[tuple[str, str], ...]
+) -> bytes:
+    """The same for all who are woken within a second."""
+    lines = [
+        "HTTP/1.1 200 OK",
+        f"Date: {formatdate(second, usegmt=True)}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {length}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
