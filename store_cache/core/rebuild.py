@@ -302,11 +302,11 @@ class Rebuild:
 
     def _lay_what_is_ahead(self, draft: Draft) -> None:
         """A reader may have been shown what an answer or a reading said after the copy last
-        followed the feed: it is shown on, unless the product's life has changed in the copy."""
+        followed the feed, or of what the feed had lost: it is shown on until Central was asked."""
         ahead = self._held.ahead if self._held is not None else {}
         for product_id, entry in ahead.items():
             body = draft.held(product_id)
-            if entry.since < self.began_at or product_id in self.copy.lives or body is None:
+            if entry.since < self.began_at or body is None:
                 continue
             if self._held is not None and self._is_lower(product_id):
                 draft.put(read_row(self._held.rows[product_id]))

@@ -553,14 +553,17 @@ def test_what_was_ahead_before_the_run_has_been_read_since() -> None:
     assert row("P-1", 6).body == finish(rebuild).get("P-1")
 
 
-def test_a_new_life_in_the_copy_ends_what_was_ahead() -> None:
-    """[V2] A product that the feed deleted and created again during the run starts at version 1,
-    whatever version a reading of the life before had shown."""
+def test_a_new_life_in_the_copy_leaves_open_which_life_was_ahead() -> None:
+    """[V2] [V3] The feed created the product during the run, and lost what came then; a reading
+    had shown version 7, of this life or of the one before. What readers saw stays until Central
+    was asked, at once."""
     rebuild = begin(ahead_since(NOW))
     take_whole(rebuild)
     take_events(rebuild, events(("create", "P-1")))
+    copy = finish(rebuild)
 
-    assert 1 == orjson.loads(finish(rebuild).rows["P-1"])["version"]
+    assert 7 == orjson.loads(copy.rows["P-1"])["version"]
+    assert Doubt.CROSSED is copy.owed["P-1"].doubt
 
 
 def test_marks_lives_and_owed_readings_outlive_the_run() -> None:
