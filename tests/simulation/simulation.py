@@ -258,12 +258,13 @@ class Simulation:
     async def _end(self, running: asyncio.Future[None]) -> None:
         self._observe()
         store, shop = self.shop.store, self.shop
-        held = dict(store.keeper.catalogue.rows) if store and store.keeper.catalogue else {}
         self.checks.died()
         life = shop.lives
         await shop.stops()
         await running
         shop.store = None
+        # Only now: a write that was under way may have been answered while the store stopped.
+        held = dict(store.keeper.catalogue.rows) if store and store.keeper.catalogue else {}
         if left := self.loop.alive_tasks(life):
             self.checks.find(f"left behind: {left}")
         names = sorted(shop.folder.entries)
