@@ -1,0 +1,142 @@
+"""Catching up a hundred thousand events, beside a bare client that fetches and parses them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks.machine import LOAD_CORE, ROOT, SERVER_CORE
+from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
+from benchmarks.processes import end, free_port, on_core
+from benchmarks.ready_central import EVENT_LIMIT, GENERATION
+from benchmarks.results import Comparison, Goal, Part
+from benchmarks.rows import row
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.position import Position
+from store_cache.core.product import read_product
+from store_cache.edges.archive import Archive
+from store_cache.edges.folder import LocalFolder
+
+STORE, BARE = "store: on disk and visible", "bare httpx client: fetched and parsed"
+SECONDS, RATE = "s", "events a second"
+
+
+async def measure(effort: Effort) -> Sequence[Part]:
+    products, events = (10_000, 10_000) if effort.quick else (100_000, 100_000)
+    held = effort.folder / "held"
+    await hold(held, products)
+    async with ready_central(products, events) as url:
+        rounds = await interleave(
+            effort.rounds,
+            {
+                STORE: rated(events, catching("backlog", url, events, held)),
+                BARE: rated(events, catching("events", url, events)),
+            },
+        )
+    return [
+        Comparison(
+            title=f"A backlog of {events:,} events over {products:,} products, "
+            f"in batches of {EVENT_LIMIT}",
+            metric=SECONDS,
+            peers=(BARE,),
+            also=(RATE,),
+            rounds=rounds,
+            goals=(
+                Goal(candidate=STORE, metric=SECONDS, at_most=1.5, peer=BARE),
+                Goal(candidate=STORE, metric=RATE, at_least=100_000),
+            ),
+            note="Both ask a Central whose answers are made beforehand, on the other core, so that "
+            "its time hides nothing. The store has each batch on disk (fdatasync) before it is "
+            "visible, and is asked to have it visible before it asks for the next one: that "
+            "question tells Central that everything before is owned.",
+        )
+    ]
+
+
+async def hold(path: Path, products: int) -> None:
+    """A data folder with the catalogue of `rows`, at the feed's beginning."""
+    catalogue = Catalogue()
+    rows = (read_product(row(number)) for number in range(products))
+    catalogue.fill((each.product_id, each.body) for each in rows)
+    catalogue.index()
+    catalogue.position = Position(GENERATION, 1)
+    folder = await LocalFolder.open(path)
+    archive = Archive(folder, now=time.time)
+    await archive.load()
+    await archive.begin(catalogue, ())
+    await archive.close()
+    await folder.close()
+
+
+def rated(events: int, seconds: Candidate) -> Candidate:
+    async def measure_once() -> Sample:
+        sample = await seconds()
+        return {**sample, RATE: events / sample[SECONDS]}
+
+    return measure_once
+
+
+def catching(part: str, url: str, count: int, held: Path | None = None) -> Candidate:
+    """A part of `benchmarks.catching`, with a data folder of its own if it is to have one."""
+
+    async def measure_once() -> Sample:
+        folder = "-" if held is None else await asyncio.to_thread(begin_anew, held, part)
+        process = await asyncio.create_subprocess_exec(
+            *on_core(SERVER_CORE),
+            *(sys.executable, "-m", "benchmarks.catching", part, url, folder, str(count)),
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdout is not None
+            said = await process.stdout.read()
+        finally:
+            await end(process)
+        if not said:
+            raise RuntimeError(f"{part} ended without a figure; its reason stands above")
+        return {SECONDS: float(said)}
+
+    return measure_once
+
+
+def begin_anew(held: Path, part: str) -> str:
+    """A data folder like `held`, which may be one that is not there; the last round's is gone."""
+    folder = held.with_name(f"{held.name}-{part}")
+    shutil.rmtree(folder, ignore_errors=True)
+    if held.exists():
+        shutil.copytree(held, folder)
+    return str(folder)
+
+
+@asynccontextmanager
+async def ready_central(products: int, events: int) -> AsyncIterator[str]:
+    """Its address, once all its answers are made."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *on_core(LOAD_CORE),
+        *(sys.executable, "-m", "benchmarks.ready_central", str(port), str(products), str(events)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        await process.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await end(process)
+
+
+BENCHMARK = Benchmark(
+    name="backlog",
+    title="Catching up a backlog",
+    about="How long a store that was away needs to be in step again, beside the least that any "
+    "client has to do.",
+    measure=measure,
+)
