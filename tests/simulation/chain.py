@@ -193,12 +193,12 @@ class Chain:
         chance, now = self._chance, self._now()
         ids = self.product_ids()
         kind = chance.random()
-        if kind < 0.04 and len(ids) > self._plan.products // 2 + 2:
+        if kind < 0.025 and len(ids) > self._plan.products // 2 + 2:
             self.ledger.delete(chance.choice(ids), now)
-        elif kind < 0.08:
+        elif kind < 0.05:
             free = [f"P{n:02d}" for n in range(self._plan.products + 4)]
             self.create(chance.choice([i for i in free if self.ledger.read(i) is None] or ["P99"]))
-        elif kind < 0.16:
+        elif kind < 0.13:
             name = f"Thing {chance.randint(1, 999)}"
             self.ledger.set({"productId": chance.choice(ids), "name": name}, now)
         else:

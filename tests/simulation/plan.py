@@ -76,7 +76,7 @@ COLD = 0.3
 EVENTS = 155.0, 185.0
 """What others in the chain bring about while chaos lasts."""
 
-ACTS = 27.0
+ACTS = 18.0
 """What tills do meanwhile, if the store answers at once."""
 
 
@@ -92,7 +92,7 @@ class Plan:
         self.is_whole = not off
         self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
-        self.products = chance.randint(5, 24)
+        self.products = chance.randint(5, 30)
         self.tills = chance.randint(2, 4)
         self.wait_seconds = chance.choice((2, 5, 20))
         self.grace_seconds = chance.choice((0.3, 1.0, 2.0))
