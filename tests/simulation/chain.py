@@ -244,7 +244,8 @@ class Chain:
         self._backup = None
         same = self._chance.random() < 0.5
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
-        self.history.restored(memory, keeps_name=same)
+        now = asyncio.get_running_loop().time()
+        self.history.restored(memory, keeps_name_at=now if same else None)
         self.broken()
         return "restore"
 

@@ -77,7 +77,7 @@ class Checks:
             return
         if catalogue is not self._placed:
             self._placed = catalogue
-            self._unnamed_then = self._chain.history.unnamed_replacements
+            self._note_reading()
         shadow, rows = self._shadow, catalogue.rows
         for product_id, body in rows.items():
             if shadow.get(product_id) is not body:
@@ -87,6 +87,15 @@ class Checks:
             del self._states[product_id]
         if self._chain.orderly:
             self._check_position(catalogue, position.offset)
+
+    def _note_reading(self) -> None:
+        """How often Central had been restored under its own name when the reading of the catalogue
+        began that is now in place; one that comes from disk is as old as before."""
+        store = self._shop.store
+        if store is not None and isinstance(store.driver.state.phase, Running):
+            began_at = store.driver.state.phase.run.began_at
+            times = self._chain.history.unnamed_replacements
+            self._unnamed_then = sum(at <= began_at for at in times)
 
     def _check_row(self, catalogue: Catalogue, product_id: str, body: bytes) -> None:
         state = parsed(body)
@@ -111,7 +120,7 @@ class Checks:
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
         feeds = self._chain.history.feeds
-        if self._unnamed_then != self._chain.history.unnamed_replacements:
+        if self._unnamed_then != len(self._chain.history.unnamed_replacements):
             return  # until the feed shows it, nothing tells readings of the restored one apart
         for number in (self._feed, *range(len(feeds) - 1, -1, -1)):
             if not self._behind(catalogue, feeds[number], offset):

@@ -60,7 +60,7 @@ class History:
         self.states: dict[str, set[State]] = {}
         self.events = 0
         self.replacements = 0
-        self.unnamed_replacements = 0
+        self.unnamed_replacements: list[float] = []
         self._unnumbered: dict[int, tuple[str, State | None]] = {}
         self._current: dict[str, State | None] = {}
 
@@ -77,12 +77,14 @@ class History:
     def memory(self) -> Memory:
         return Memory(self.feeds[-1].copy(), self.applied.copy())
 
-    def restored(self, memory: Memory, *, keeps_name: bool) -> None:
-        """Central is what it was then, and says so by another name, or does not."""
+    def restored(self, memory: Memory, *, keeps_name_at: float | None) -> None:
+        """Central is what it was then, and says so by another name, or does not: the loop's time
+        of a restore that keeps the name, else None."""
         self.feeds.append(memory.feed.copy())
         self.applied = memory.applied.copy()
         self.replacements += 1
-        self.unnamed_replacements += keeps_name
+        if keeps_name_at is not None:
+            self.unnamed_replacements.append(keeps_name_at)
         self._unnumbered.clear()
         self._current = {i: states[-1][1] for i, states in memory.feed.products.items()}
 
