@@ -92,7 +92,7 @@ async def test_a_long_answer_is_not_cut_while_it_is_read(open_store: Opened) -> 
     """The deadlines are for the slow: whoever reads gets all of it."""
     large = "x" * 100_000
     shop = Shop(product(f"P{n}", note=large) for n in range(200))
-    store = await open_store(shop, limits=UNREAD)
+    store = await open_store(shop, limits=Limits(unread_seconds=2.0, sweep_seconds=0.01))
     reply = await store.get(f"{INVENTORY}?limit=200")
 
     assert 200 == len(reply.json["products"])
