@@ -27,7 +27,8 @@ _QUERIES = tuple(
     for one in (
         "", "?", "?limit=2", "?limit=2&offset=1", "?offset=1&limit=2", "?offset=0", "?offset=99",
         "?limit=0", "?limit=-1", "?limit=201", "?limit=200", "?limit=02", "?offset=00",
-        "?offset=1&limit=0", "?offset=01&limit=2", "?limit=999999999999999999999", "?limit=",
+        "?offset=1&limit=0", "?offset=0&limit=201", "?offset=01&limit=2",
+        "?limit=999999999999999999999", "?limit=",
         "?offset=99999999999&limit=2", "?limit=2&limit=3", "?offset=1&limit=2&limit=2",
         "?sort=name",
         "?after=", "?after=PROD-001", "?limit=1&after=PROD-001", "?after=PROD-001&limit=1",

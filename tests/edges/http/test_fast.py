@@ -40,6 +40,7 @@ LOOKUP = lookup()
 FAST = {
     "product": PRODUCT,
     "page": PAGE,
+    "page of too many": head(PATH + b"?offset=0&limit=201"),
     "page without a query": head(PATH),
     "page with a limit": head(PATH + b"?limit=2"),
     "page behind an id": head(PATH + b"?limit=2&after=PROD-001"),
