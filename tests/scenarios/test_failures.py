@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -25,6 +26,7 @@ from store_cache.edges.framing import FORMAT, NewerFormat, frame, unframe
 from store_cache.edges.http.freshness import freshness_headers
 from tests.app.shelf import Clock
 from tests.app.whole_store import Line, Whole, whole_store
+from tests.conftest import ROOT
 from tests.edges.virtual_time import run
 from tests.faulty_folder import FaultyFolder
 
@@ -112,6 +114,19 @@ def reasons(store: Whole) -> list[list[str]]:
     return [run_["reasons"] for run_ in runs if run_["success"]]
 
 
+def test_the_table_names_tests_that_exist() -> None:
+    """Every row of the failure table but the one that says so is held by a test of that name."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    section = text.partition("## What happens when …")[2].partition("\n## ")[0]
+    cells = [line.rpartition(" | ")[2] for line in section.splitlines() if line.startswith("| ")]
+    named = [re.findall(r"`(test_\w+)`", cell) for cell in cells[1:]]
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert 1 == named.count([])
+    assert [] == [name for row in named for name in row if f"def {name}(" not in code]
+    assert len(named) >= 16
+
+
 # -- without Central ---------------------------------------------------------------------------
 
 
@@ -155,11 +170,12 @@ def test_an_hour_without_central() -> None:
 
     async def story() -> None:
         async with a_store() as store:
+            before = len(requests_of(store))
             store.line.cut()
             await asyncio.sleep(HOUR)
-            probes = requests_of(store)[-400:]
+            probes = requests_of(store)[before:]
             pauses = [b - a for a, b in pairwise(probes) if a > 60.0]
-            tried = sum("inventory?" in target for target in store.line.asked[-400:])
+            tried = sum("inventory?" in target for target in store.line.asked[before:])
             name, headers = store.state, headers_of(store)
             problem = await refused(store, "sale-1")
             store.line.sell("P-2")
@@ -167,7 +183,7 @@ def test_an_hour_without_central() -> None:
 
             assert 2.0 <= min(pauses)
             assert max(pauses) <= LONGEST_PROBE_SECONDS
-            assert 150 <= len(probes) <= 400
+            assert 200 <= len(probes) <= 300
             assert 10 <= tried <= 13
             assert ("fallback", "store-cache; hit; detail=stale") == (
                 name,
