@@ -19,7 +19,6 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-import httpx
 import orjson
 
 from store_cache.app import build
@@ -370,13 +369,6 @@ def _watched(simulation: Simulation) -> Iterator[list[str]]:
 
 
 _version = cache(metadata.version)
-_take_cookies = httpx.Cookies.extract_cookies
-
-
-def _take_set_cookies(jar: httpx.Cookies, response: httpx.Response) -> None:
-    """An answer that sets none has none to look for; the look takes a twentieth of a run."""
-    if "Set-Cookie" in response.headers:
-        _take_cookies(jar, response)
 
 
 @contextmanager
@@ -385,7 +377,6 @@ def _hastened(plan: Plan) -> Iterator[None]:
     catalogue is small."""
     before = archive.FOLD_BYTES
     vars(build)["version"] = _version  # else looked for in the folders of packages at every start
-    httpx.Cookies.extract_cookies = _take_set_cookies  # type: ignore[method-assign,assignment]
     if plan.has("fold"):
         archive.FOLD_BYTES = SMALL_FOLD_BYTES
     try:
@@ -393,7 +384,6 @@ def _hastened(plan: Plan) -> Iterator[None]:
     finally:
         archive.FOLD_BYTES = before
         vars(build)["version"] = metadata.version
-        httpx.Cookies.extract_cookies = _take_cookies  # type: ignore[method-assign]
 
 
 @contextmanager
