@@ -1,0 +1,1 @@
+"""How one Central carries many stores: by simulation of the store's own decisions."""

@@ -1,0 +1,75 @@
+"""What one store asks of Central while all is well.
+
+Knows: how often it asks at so many events a second in the whole chain, by its real sync in virtual
+time. Refuses to know: bytes, and how many stores there are: Central is never busy here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+
+from benchmarks.scale.central import Capacity, Central
+from benchmarks.scale.store import Store
+from store_cache.core.feed import EventPage
+from store_cache.core.states import Pace
+from tests.edges.virtual_time import run
+
+WARM_UP_SECONDS = 60.0
+MOST_EVENTS = 20_000
+ENOUGH_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Habit:
+    """Requests and events a second of one store; `empty` are answers without an event."""
+
+    requests: float
+    empty: float
+    events: float
+
+
+def habit(pace: Pace, events_per_second: float) -> Habit:
+    return run(_watched(pace, events_per_second))
+
+
+async def _watched(pace: Pace, events_per_second: float) -> Habit:
+    central = Counting(Capacity(1e9))
+    store = Store(central, pace, random=Random(1).random)
+    seconds = min(ENOUGH_SECONDS, MOST_EVENTS / events_per_second if events_per_second else 1e9)
+    tasks = [asyncio.ensure_future(store.driver.run())]
+    if events_per_second:
+        tasks.append(asyncio.ensure_future(_publish(central, events_per_second)))
+    await asyncio.sleep(WARM_UP_SECONDS)
+    before = Counter(central.seen)
+    await asyncio.sleep(seconds)
+    seen = central.seen - before
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    rates = (seen[what] / seconds for what in ("requests", "empty", "events"))
+    return Habit(*rates)
+
+
+async def _publish(central: Central, per_second: float) -> None:
+    chance = Random(2)
+    while True:
+        await asyncio.sleep(chance.expovariate(per_second))
+        central.publish()
+
+
+class Counting(Central):
+    """Counts the answers of the feed."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        super().__init__(capacity)
+        self.seen: Counter[str] = Counter()
+
+    async def events(self, offset: int, limit: int, wait_seconds: float) -> EventPage:
+        page = await super().events(offset, limit, wait_seconds)
+        self.seen["requests"] += 1
+        self.seen["events"] += len(page.events)
+        self.seen["empty"] += not page.events
+        return page

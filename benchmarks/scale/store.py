@@ -1,0 +1,228 @@
+"""One store of the chain: the product's own driver, gate, retries and budget, and a till.
+
+Knows: what stands in for the parts that a plan for many stores needs no truth of: the HTTP client
+(an exchange is a call of the modelled Central, under the client's own deadlines and budget) and
+the keeper (events and pages are counted, not kept).
+Refuses to know: any wait. Each is decided by `core.sync`, `core.breaker`, `core.budget` and
+`edges.retries` as in the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
+from typing import Any, TypeVar, cast
+
+from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
+from store_cache.app.driver import Driver
+from store_cache.app.gate import Gate
+from store_cache.app.keeper import Keeper
+from store_cache.core.budget import Budget, Priority
+from store_cache.core.event import AnyEvent
+from store_cache.core.feed import CataloguePage, EventPage, PageRequest
+from store_cache.core.position import Position
+from store_cache.core.product import Row
+from store_cache.core.rebuild import FIRST_LIMIT, Verdict
+from store_cache.core.states import Pace
+from store_cache.core.writing import WriteError
+from store_cache.edges.central import GRACE_SECONDS, PAGE_SECONDS, WriteReply
+from store_cache.edges.errors import Broken, CentralError, Limited, WriteUnknown, WriteUnsent
+from store_cache.edges.retries import Tries
+
+KEEP_SECONDS = 0.002
+"""A batch on disk and visible."""
+
+PLACE_SECONDS = 1.0
+"""A copy of 100,000 products on disk and swapped in."""
+
+WRITE_TIMEOUT_SECONDS = 8.0
+T = TypeVar("T")
+Chance = Callable[[], float]
+
+
+def in_the_middle() -> float:
+    """The random number of a program without jitter: the same for all, and the mean."""
+    return 0.5
+
+
+# -- what asks Central -------------------------------------------------------------------------
+
+
+class Client:
+    """`edges.central.Central` without HTTP: the same budget, deadlines and errors."""
+
+    def __init__(self, central: Central, random: Chance) -> None:
+        self._central = central
+        self._random = random
+        self._budget = Budget()
+
+    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
+        seconds = wait_seconds + GRACE_SECONDS
+        async with _Deadline(seconds):
+            return await self._send(
+                Priority.FEED, lambda: self._central.events(offset, limit, wait_seconds)
+            )
+
+    async def page(self, request: PageRequest) -> CataloguePage:
+        async with _Deadline(PAGE_SECONDS):
+            return await self._send(Priority.PAGES, lambda: self._central.page(request))
+
+    async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
+        """Nothing is ever in doubt in this chain, so nobody asks."""
+        raise AssertionError(f"{product_id} of {generation} was asked for by itself")
+
+    async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
+        """Raises WriteUnsent, WriteUnknown."""
+        tries = Tries(_now() + deadline_seconds)
+        try:
+            async with _Deadline(deadline_seconds):
+                await tries.retrying(self._random)(self._try_write, tries)
+        except CentralError as problem:
+            raise tries.verdict(problem) from problem
+        return WriteReply(200, payload, certain=not tries.reached)
+
+    async def _try_write(self, tries: Tries) -> None:
+        with tries.sending():
+            await self._send(Priority.WRITES, self._central.write)
+
+    async def _send(self, priority: Priority, ask: Callable[[], Awaitable[T]]) -> T:
+        if (ready_in := self._budget.ready_in(priority, _now())) > 0:
+            raise Limited("the budget", retry_after_seconds=ready_in)
+        self._budget.sent(priority, _now())
+        try:
+            answer = await ask()
+        except TooMany as limit:
+            self._budget.limited(_now(), limit.retry_after_seconds)
+            ready_in = self._budget.ready_in(priority, _now())
+            raise Limited("429", retry_after_seconds=ready_in) from limit
+        self._budget.passed(_now())
+        return answer
+
+
+class _Deadline:
+    """The end of the whole exchange, as an error of the line."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *problem: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*problem)
+        except TimeoutError as exc:
+            raise Broken("no whole answer in time") from exc
+
+
+# -- what keeps --------------------------------------------------------------------------------
+
+
+class Copy:
+    """`core.rebuild.Rebuild` for pages whose rows are only counted."""
+
+    def __init__(self) -> None:
+        self.copy: Sequence[int] = range(0)
+
+    def first_request(self) -> PageRequest:
+        return PageRequest(0, FIRST_LIMIT)
+
+    def take_page(self, request: PageRequest, page: CataloguePage) -> PageRequest | None:
+        """Pages overlap by a row (F3)."""
+        end = min(request.offset + min(request.limit, MOST_ROWS), page.total or 0)
+        self.copy = range(end)
+        return PageRequest(end - 1, FIRST_LIMIT) if page.has_more else None
+
+    def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
+        """An event of a product that is counted already."""
+
+    def unsettled(self) -> list[str]:
+        return []
+
+
+class Shelf:
+    """`app.keeper.Keeper`, holding a position. `on_step` is called when the store is in step."""
+
+    def __init__(self, position: Position, on_step: Callable[[], None]) -> None:
+        self.position = position
+        self._on_step = on_step
+
+    async def keep_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+        await asyncio.sleep(KEEP_SECONDS)
+        self.position = position
+
+    async def note_in_step(self) -> None:
+        self._on_step()
+
+    def begin_copy(self, *, same_generation: bool) -> Copy:
+        return Copy()
+
+    def drop_copy(self) -> None:
+        """Nothing is held for it."""
+
+    async def place(self, copy: Copy, position: Position, **_: Any) -> Verdict:
+        await asyncio.sleep(PLACE_SECONDS)
+        self.position = position
+        return Verdict()
+
+
+# -- the store ---------------------------------------------------------------------------------
+
+
+class Store:
+    """Built inside a running loop. `in_step_at`: when it was in step first, since somebody set it
+    to None. `sold`: sales that Central applied."""
+
+    def __init__(self, central: Central, pace: Pace, *, random: Chance) -> None:
+        self.in_step_at: float | None = None
+        self.sold = 0
+        client = Client(central, random)
+        position = Position(GENERATION, central.head + 1, fingerprint_of(central.head))
+        self.shelf = Shelf(position, self._note_step)
+        self.gate = Gate(central=client, random=random, on_answer=self._nudge)
+        self.driver = Driver(
+            client,
+            cast("Keeper", self.shelf),  # only what is above is asked of it
+            pace,
+            least_percent=50,
+            now=_now,
+            random=random,
+            on_events=lambda _: None,
+            on_line=lambda there: self.gate.seen() if there else self.gate.lost(),
+            on_advance=lambda: None,
+        )
+
+    def _nudge(self) -> None:
+        self.driver.nudge()
+
+    def _note_step(self) -> None:
+        if self.in_step_at is None:
+            self.in_step_at = _now()
+
+    async def sells(self, per_second: float, chance: Random) -> None:
+        """A till: sales come at random; each is repeated, as the README asks, until it is
+        answered, and the next one waits for that."""
+        ahead_of = _now()
+        while True:
+            ahead_of += chance.expovariate(per_second)
+            await asyncio.sleep(max(0.0, ahead_of - _now()))
+            await self._sell()
+
+    async def _sell(self) -> None:
+        while True:
+            try:
+                self.gate.check()
+                await self.gate.send({}, deadline_at=_now() + WRITE_TIMEOUT_SECONDS)
+            except (WriteError, WriteUnsent) as problem:
+                await asyncio.sleep(math.ceil(problem.retry_after_seconds or 1.0))
+            except WriteUnknown:
+                await asyncio.sleep(1.0)
+            else:
+                self.sold += 1
+                return
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
