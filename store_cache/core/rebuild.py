@@ -80,6 +80,7 @@ class Rebuild:
         self._limit = FIRST_LIMIT
         self._paged: set[str] = set()
         self._deleted: set[str] = set()
+        self._unpaged: set[str] = set()
         self._step_back = 1
         self._apart_at: int | None = None
         self._nothing_at: int | None = None
@@ -211,12 +212,19 @@ class Rebuild:
 
     def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
         """Apply events to the copy; nobody sees it yet, so they are made at once."""
+        self._note(events)
         draft = self._draft(now)
         lay_events(draft, events)
         self.copy.make(draft.change("events", position=position))
+
+    def _note(self, events: Sequence[AnyEvent]) -> None:
+        of_kind: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         for event in events:
-            if isinstance(event, Event) and event.kind is Kind.DELETED:
-                self._deleted.add(event.product_id)
+            if isinstance(event, Event):
+                of_kind[event.kind].add(event.product_id)
+        self._deleted |= of_kind[Kind.DELETED]
+        self._unpaged.update(i for i in of_kind[Kind.UPDATED] if i not in self.copy.rows)
+        self._unpaged -= of_kind[Kind.CREATED]
 
     def _draft(self, now: float) -> Draft:
         """A product that is held, and that no page has shown yet, begins no life with an event of
@@ -224,16 +232,27 @@ class Rebuild:
         existing: Container[str] = frozenset()
         if self._held is not None and self._same_generation:
             existing = self._held.rows
-        return Draft(self.copy, now=now, grace_seconds=self._grace_seconds, existing=existing)
+        return Draft(
+            self.copy,
+            now=now,
+            grace_seconds=self._grace_seconds,
+            is_partial=True,
+            existing=existing,
+        )
 
     # -- doubts ----------------------------------------------------------------------------
 
     def unsettled(self) -> list[str]:
         """Products to be read by themselves before the copy may go in place: what no page told
         for sure, and what would go back to an older version (V3)."""
-        doubted = [i for i in self._doubts if i not in self._doubtful]
-        lowered = [i for i in self._lowered if i not in self._doubtful and self._is_lower(i)]
-        return doubted + lowered
+        lowered = {i for i in self._lowered if self._is_lower(i)}
+        doubted = lowered | self._never_paged() | self._doubts.keys()
+        return sorted(doubted - self._doubtful.keys())
+
+    def _never_paged(self) -> set[str]:
+        """What only updates told of: it may have been deleted before its page was read, and an
+        event that came late told of it again."""
+        return {i for i in self._unpaged - self._paged if i in self.copy.rows}
 
     def _is_lower(self, product_id: str) -> bool:
         """Whether the copy shows an older version than the catalogue in place; versions of another
@@ -254,6 +273,7 @@ class Rebuild:
             return
         self._doubts.pop(product_id, None)
         self._lowered.discard(product_id)
+        self._unpaged.discard(product_id)
         self.copy.make(draft.change("reading"))
 
     def give_up(self, product_id: str, problem: str, *, now: float) -> None:

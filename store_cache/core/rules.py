@@ -61,8 +61,9 @@ class Draft:
     """A change being planned over a catalogue: reads see the plan first, then the catalogue.
 
     `now` is unix seconds; `grace_seconds` is how far apart events of one product may be published
-    and still be out of order (`HOLE_GRACE_SECONDS`). `existing`: products that exist although the
-    catalogue does not hold them yet; their first row begins no life.
+    and still be out of order (`HOLE_GRACE_SECONDS`). `is_partial`: the catalogue is a copy whose
+    pages are still to come. `existing`: products that exist although it does not hold them yet;
+    their first row begins no life.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Draft:
         *,
         now: float,
         grace_seconds: float,
+        is_partial: bool = False,
         existing: Container[str] = frozenset(),
     ) -> None:
         self.now = now
         self.grace_seconds = grace_seconds
         self.unfollowed_until = base.unfollowed_until
+        self.is_partial = is_partial
         self._existing = existing
         self._base = base
         self._rows: dict[str, bytes | None] = {}
@@ -255,11 +258,14 @@ def _is_of_life_before(draft: Draft, row: Row, held: bytes) -> bool:
 
 def _update_unheld(draft: Draft, event: Event, row: Row) -> None:
     mark = draft.mark(event.product_id)
-    if mark is not None:
-        _doubt_order(draft, event.product_id)
-        if row.version <= mark.version or mark.version == 0:
-            return  # of the life that ended, or of one whose beginning is not seen yet
-    draft.put(row)
+    if mark is None and draft.is_partial:
+        draft.put(row)
+        return
+    _doubt_order(draft, event.product_id)
+    if mark is not None and row.version > mark.version > 0:
+        draft.put(row)
+    # Else it is of a life that ended, perhaps before the catalogue was read, or of one whose
+    # beginning was not seen.
 
 
 def _create(draft: Draft, event: Event, row: Row) -> None:

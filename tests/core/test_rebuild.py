@@ -511,6 +511,30 @@ def test_an_answer_does_not_create_a_product() -> None:
     assert Doubt.CROSSED is copy.owed["P-1"].doubt
 
 
+def test_what_only_a_late_update_tells_of_is_read_first() -> None:
+    """[V2] The product was deleted before its page was read; an update that was published late
+    tells of it once more. Central is asked before the copy goes in place."""
+    rebuild = begin()
+    take_whole(rebuild, row("P-2"))
+    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
+
+    assert ["P-1"] == rebuild.unsettled()
+
+    rebuild.take_reading("P-1", None, seen=rebuild.seen("P-1"), now=NOW)
+
+    assert [] == rebuild.unsettled()
+    assert ["P-2"] == list(finish(rebuild).rows)
+
+
+def test_an_update_before_its_page_needs_no_reading() -> None:
+    """[F2] The feed alongside tells of products all the time whose pages are still to come."""
+    rebuild = begin()
+    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
+    take_whole(rebuild, row("P-1", 2))
+
+    assert [] == rebuild.unsettled()
+
+
 def ahead_since(since: float) -> Catalogue:
     held = holding(row("P-1", 7, 3))
     held.make(Change("reading", ahead={"P-1": Ahead(7, since)}))

@@ -131,7 +131,7 @@ UPDATES = [
     (Held(5, NEAR, is_ahead=True), 4, 5, ORDER, True),
     (Held(5, NEAR, is_ahead=True), 6, 5, ORDER, True),
     # not held
-    (Held(), 4, 4, None, False),
+    (Held(), 4, None, ORDER, False),
     (Held(mark=5), 4, GONE, ORDER, False),
     (Held(mark=5), 5, GONE, ORDER, False),
     (Held(mark=5), 6, 6, ORDER, False),
