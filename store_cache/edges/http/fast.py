@@ -52,19 +52,20 @@ _REQUEST = re.compile(
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-"
 _FIELD = re.compile(rb"([A-Za-z-]{1,40}):[ ]?([!-~](?:[ -~]*[!-~])?)")
 _ANYTHING = re.compile(rb"[ -~]*")
+# These change no answer but errors, which are not given here. Browsers send the later ones.
+_INDIFFERENT = (
+    *(b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"referer"),
+    *(b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
+    *(b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform"),
+)
 # The values that are understood, of the fields that are; any other field hands over.
 _FIELDS = {
-    b"host": re.compile(rb"[A-Za-z0-9.-]+(?::[0-9]{1,5})?"),
+    b"host": re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"),
     b"x-api-key": re.compile(rb"[!-~]{1,200}"),
     b"if-none-match": _ANYTHING,
     b"x-request-id": _ANYTHING,
     b"connection": re.compile(rb"(?i:keep-alive)"),
-    # These change no answer but errors, which are not given here.
-    b"user-agent": _ANYTHING,
-    b"accept": _ANYTHING,
-    b"accept-encoding": _ANYTHING,
-    b"accept-language": _ANYTHING,
-}
+} | dict.fromkeys(_INDIFFERENT, _ANYTHING)
 _BODY_FIELDS = _FIELDS | {
     b"content-type": re.compile(rb"application/json"),
     b"content-length": re.compile(rb"[1-9][0-9]{0,4}"),

@@ -56,6 +56,7 @@ _VERSIONS = (
 )  # fmt: skip
 _TAG = b'"0123456789abcdef01234567"'
 _USUAL = (
+    b"Sec-Fetch-Mode: cors", b'sec-ch-ua: "Chromium";v="130", "x"', b"Referer: http://store:8083/till",
     b"User-Agent: till/2.1 (x; y)", b"Accept: */*", b"Accept: application/json",
     b"accept-encoding: gzip, deflate", b"Accept-Language: de-AT,de;q=0.9",
     b"Connection: keep-alive",
@@ -92,6 +93,7 @@ _HOSTS = (
     b"host:store",
     b"HOST:  store",
     b"Host: 127.0.0.1",
+    b"Host: store_1",
     b"Host: [::1]:80",
 )
 _KEYS = (

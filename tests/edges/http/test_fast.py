@@ -50,6 +50,9 @@ FAST = {
     "other tag": head(PATH, b'If-None-Match: "x"'),
     "any tag": head(PATH, b"If-None-Match: *"),
     "curl": head(PATH, b"User-Agent: curl/8.5.0", b"Accept: */*"),
+    "browser": head(
+        PATH, b"Sec-Fetch-Site: same-origin", b"sec-ch-ua-platform: x", b"Referer: http://store/"
+    ),
     "httpx": head(
         PATH, b"Accept: */*", b"Accept-Encoding: gzip, deflate", b"Connection: keep-alive"
     ),
