@@ -32,6 +32,7 @@ from tests.simulation.simulation import Report, simulate
 PROCESSES = 2
 CHUNK = 10
 PROGRESS_SECONDS = 10.0
+TRACE_BITS = (1 << 64) - 1
 
 
 def main() -> int:
@@ -66,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _replay(seed: int, off: Collection[str], *, shrink: bool) -> int:
     report = simulate(seed, off)
-    print(f"seed {seed}, trace {report.trace:x}, {report.seconds:.1f} virtual seconds")
+    print(
+        f"seed {seed}, trace {report.trace & TRACE_BITS:016x}, {report.seconds:.1f} virtual seconds"
+    )
     print(f"healed within {report.healed_within:.1f} s of {report.bound:.1f} s")
     print("classes:", ", ".join(report.classes))
     for name, count in sorted(report.counters.items()):
