@@ -90,6 +90,10 @@ class Repairs:
         try:
             if not await self._read(product_id, owed.doubt):
                 log.debug("event sync: %r changed while it was read, again", product_id)
+        except Limited as problem:
+            # No other reading would be let through either: they wait in the order that they have.
+            jitter = FIRST_BACKOFF_SECONDS / 2 * self._random()
+            await asyncio.sleep(problem.retry_after_seconds + jitter)
         except CentralError as problem:
             postponed = self._postponed(owed, problem)
             await self._keeper.postpone(product_id, postponed)
@@ -101,8 +105,8 @@ class Repairs:
         named: float | None = getattr(problem, "retry_after_seconds", None)
         floor = ceiling / 2 if named is None else named
         due = self._now() + floor + ceiling / 2 * self._random()
-        attempts = owed.attempts + (not isinstance(problem, Limited))
-        return replace(owed, due=due, attempts=min(attempts, 30), problem=str(problem))
+        attempts = min(owed.attempts + 1, 30)
+        return replace(owed, due=due, attempts=attempts, problem=str(problem))
 
     async def _read(self, product_id: str, doubt: Doubt) -> bool:
         """Read one product from Central and take what it says; False: it changed meanwhile.

@@ -179,6 +179,27 @@ def test_the_longest_limit_is_waited_for_quietly() -> None:
     run(story())
 
 
+def test_under_a_limit_readings_keep_their_order_and_write_nothing() -> None:
+    """[F6] Whoever waits longest is first once Central may be asked again: no product is put off
+    time after time, and no record is made of a limit."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            limits = [Limited("the store's own share", retry_after_seconds=5.0)] * 3
+            shelf.central.troubles["product"].extend(limits)
+            await shelf.keeper.owe("P-2", Doubt.UNREADABLE)
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            size = len(shelf.disk.contents()["journal-2.jsonl"])
+            await asyncio.sleep(14.0)
+            grown = len(shelf.disk.contents()["journal-2.jsonl"]) - size
+            await asyncio.sleep(5.0)
+
+            assert 0 == grown
+            assert max(readings(shelf, "P-2")) <= min(readings(shelf, "P-1"))
+
+    run(story())
+
+
 def test_one_failing_product_holds_no_other_up() -> None:
     """[E5] An id that no address can hold is never read; the others are, at once."""
 
