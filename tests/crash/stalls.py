@@ -1,24 +1,27 @@
-"""A ticker in the loop of a store with 100,000 products, while it does its largest pieces of work.
+"""A ticker in the loop of a store, while it does its largest pieces of work.
 
-    python -m tests.crash.stalls [--products 100000] [--limit-ms 100]
+    python -m tests.crash.stalls [--products 100000] [--limit-ms 20] [--json]
 
-It ticks every millisecond while the catalogue is synced for the first time, loaded from disk,
-folded, and synced again, with other shops selling all the time. A stall is what a till's read would
-wait for. On a shared machine the loop also waits for the processor, which says nothing about the
-program: so a stall counts as the processor time that this process used between two ticks, or the
-time that passed, whichever is less. Exits with 1 where one is longer than the limit.
+The limit is 20 ms up to 100,000 products, and 80 ms beyond: at a million the catalogue's dict
+alone takes half of that to grow. It ticks every millisecond while the catalogue is synced for the
+first time, loaded from disk, folded, and synced again, with other shops selling all the time. A
+stall is what a till's read would wait for. On a shared machine the loop also waits for the
+processor, which says nothing about the program: so a stall counts as the processor time that this
+process used between two ticks, or the time that passed, whichever is less. Exits with 1 where one
+is longer than the limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +30,7 @@ from pydantic import SecretStr
 
 from store_cache.app import build
 from store_cache.app.keeper import Keeper
+from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
 from store_cache.core.keys import KeyTable
 from store_cache.edges.archive import Archive
@@ -35,7 +39,12 @@ from tests.crash.busy_central import BusyCentral
 from tests.crash.processes import warm_up
 
 TICK_SECONDS = 0.001
-WITHIN_SECONDS = 120.0
+WITHIN_SECONDS = 600.0
+LETTING_GO_SECONDS = 1.0
+"""The catalogue that was replaced goes part by part after it."""
+
+MANY_PRODUCTS = 100_000
+LIMIT_MS, LIMIT_MANY_MS = 20.0, 80.0
 
 
 @dataclass
@@ -100,7 +109,10 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
     )
     try:
         await keeper.open()
-        async with build.following(settings, world, time.time, central, keeper, keys) as store:
+        async with (
+            build.following(settings, world, time.time, central, keeper, keys) as store,
+            left_to_reference_counts(keeper.replaced),
+        ):
             yield Parts(store, archive, keys)
     finally:
         await keeper.close()
@@ -111,23 +123,34 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
 async def measure(
     data_dir: Path, central_url: str, products: int
 ) -> dict[str, tuple[float, float]]:
+    """The longest stall of each phase. What ends a store is no phase: no till waits for it."""
     stalls = Stalls()
     ticking = asyncio.create_task(stalls.tick())
-    with stalls.during("first full sync"):
-        async with started(data_dir, central_url) as parts:
-            await _until_whole(parts.store, products)
-    with stalls.during("load from disk"):
-        async with started(data_dir, central_url) as parts:
-            await _until_whole(parts.store, products)
-            with stalls.during("fold"):
-                catalogue = parts.store.keeper.catalogue
-                assert catalogue is not None
-                await parts.archive.fold(catalogue, parts.keys.encoded)
-            with stalls.during("full sync again"):
-                done, said, _ = await parts.store.service.force_sync(accept=False)
-                assert done, said
+    for first, then in (("first full sync", _nothing), ("load from disk", _large_work)):
+        async with AsyncExitStack() as running:
+            with stalls.during(first):
+                parts = await running.enter_async_context(started(data_dir, central_url))
+                await _until_whole(parts.store, products)
+            await then(stalls, parts)
+            del parts
     ticking.cancel()
     return stalls.longest
+
+
+async def _nothing(_stalls: Stalls, _parts: Parts) -> None:
+    pass
+
+
+async def _large_work(stalls: Stalls, parts: Parts) -> None:
+    with stalls.during("fold"):
+        catalogue = parts.store.keeper.catalogue
+        assert catalogue is not None
+        await parts.archive.fold(catalogue, parts.keys.encoded)
+        del catalogue
+    with stalls.during("full sync again"):
+        done, said, _ = await parts.store.service.force_sync(accept=False)
+        assert done, said
+        await asyncio.sleep(LETTING_GO_SECONDS)
 
 
 async def _until_whole(store: build.Store, products: int) -> None:
@@ -138,9 +161,12 @@ async def _until_whole(store: build.Store, products: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--products", type=int, default=100_000)
-    parser.add_argument("--limit-ms", type=float, default=100.0)
+    parser.add_argument("--products", type=int, default=MANY_PRODUCTS)
+    parser.add_argument("--limit-ms", type=float)
+    parser.add_argument("--json", action="store_true", help="the milliseconds counted, by phase")
     options = parser.parse_args()
+    usual = LIMIT_MS if options.products <= MANY_PRODUCTS else LIMIT_MANY_MS
+    limit_ms = usual if options.limit_ms is None else options.limit_ms
     folder = Path(tempfile.mkdtemp(prefix="stalls-"))
     warm_up()
     central = BusyCentral(folder / "central.log", 1, more=options.products, page_limit=1000)
@@ -151,14 +177,19 @@ def main() -> int:
     finally:
         central.stop()
         shutil.rmtree(folder)
+    if options.json:
+        sys.stdout.write(json.dumps({phase: it[0] * 1000 for phase, it in longest.items()}) + "\n")
+        return 0
+    return _report(longest, limit_ms)
+
+
+def _report(longest: dict[str, tuple[float, float]], limit_ms: float) -> int:
     for phase, (counted, passed) in longest.items():
         said = f"{phase:16} longest stall {counted * 1000:6.1f} ms ({passed * 1000:.1f} ms passed)"
         sys.stdout.write(said + "\n")
-    too_long = [
-        phase for phase, (counted, _) in longest.items() if counted * 1e3 > options.limit_ms
-    ]
+    too_long = [phase for phase, (counted, _) in longest.items() if counted * 1000 > limit_ms]
     if too_long:
-        sys.stdout.write(f"longer than {options.limit_ms:g} ms: {', '.join(too_long)}\n")
+        sys.stdout.write(f"longer than {limit_ms:g} ms: {', '.join(too_long)}\n")
     return 1 if too_long else 0
 
 
