@@ -78,7 +78,7 @@ class LocalFile(File):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
-        self._thread = _Thread()
+        self._thread = FileThread()
 
     async def append(self, data: bytes) -> None:
         await self._thread.call(lambda: self._perform(data, sync=False))
@@ -106,7 +106,7 @@ class LocalFile(File):
             os.close(descriptor)
 
 
-class _Thread:
+class FileThread:
     """Performs calls one after the other. A hop to it and back costs half of one to the loop's
     pool of threads, and nothing that other parts have in that pool comes before it: what a till
     waits for is one write and sync of the journal."""
