@@ -12,7 +12,8 @@
 
 A feed that cannot be followed from where the copy stands (410, a new generation, backwards) starts
 the copy afresh, three times at the most. A failing page is asked for again: the reading goes on
-where it was. Five failures in a row end the run; one does where the breaker was open already.
+where it was. Five failures in a row end the run, one where the breaker was open already, so that
+the feed can be resumed; with no position to resume from, it goes on until Central is back.
 """
 
 from __future__ import annotations
@@ -547,7 +548,12 @@ def _without_feed(state: State, run: Run, now: float) -> Next:
 
 
 def _gives_up(state: State, run: Run, outcome: ExchangeFailed, already_fell_back: bool) -> bool:
-    if already_fell_back or outcome.failure not in COUNTED:
+    if outcome.failure not in COUNTED:
+        return True
+    is_waited_for = run.forced or (state.wanted is not None and state.wanted.forced)
+    if not is_waited_for and (state.position is None or state.lost):
+        return False  # with no feed to go back to, what was read counts
+    if already_fell_back:
         return True
     most = FORCED_FAILURES if run.forced else FAILURES_TO_FALL_BACK
     return max(run.failures, run.feed_failures) >= most or state.line.fell_back
@@ -557,6 +563,8 @@ def _failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next
     """The line ended the run; the next attempt is a probe like any other."""
     state = _recorded(state, run, now, problem=outcome.problem, failure=outcome.failure)
     state = _want_again(state, run)
+    if state.wanted is not None and state.wanted.forced:
+        return decide(state)  # somebody waits for it
     return rest(state, pause_after(state.line, outcome, now))
 
 

@@ -109,7 +109,7 @@ def _step(state: State, outcome: Outcome, now: float) -> Next:
         case Polling(), ExchangeFailed(Failure.GONE, problem):
             return lose(reached(state), f"the position is gone (410): {problem}", now)
         case ((Checking() | Polling()), ExchangeFailed()):
-            return failed(state, outcome, now)
+            return _fall_back_on_time(*failed(state, outcome, now), now)
         case Keeping() as keeping, EventsKept():
             return kept(state, keeping, now)
     raise OutOfTurn(f"{type(outcome).__name__} cannot end {state.phase!r}")
@@ -117,7 +117,6 @@ def _step(state: State, outcome: Outcome, now: float) -> Next:
 
 def _decided(state: State, now: float) -> Next:
     """A full sync if one is wanted and may begin, else the feed."""
-    state = _fall_back_on_time(state, now)
     due = run_due_at(state)
     if due is not None and due <= now:
         if state.returned and not (state.wanted and state.wanted.forced):
@@ -128,9 +127,11 @@ def _decided(state: State, now: float) -> Next:
     return ask(state, now)
 
 
-def _fall_back_on_time(state: State, now: float) -> State:
+def _fall_back_on_time(state: State, command: Command | None, now: float) -> Next:
+    """The timer's full sync follows on a probe that has failed, in place of the wait: a Central
+    that is back, with the position, is asked for no catalogue (B1)."""
     due = state.line.fallback_due
     if due is None or now < due:
-        return state
+        return state, command
     line = replace(state.line, fallback_due=now + state.pace.fallback_seconds)
-    return want(replace(state, line=line), FALLBACK_TIMER)
+    return decide(want(replace(state, line=line), FALLBACK_TIMER))

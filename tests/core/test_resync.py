@@ -757,17 +757,53 @@ def test_a_page_that_fails_is_asked_for_again() -> None:
 
 
 def test_five_failures_in_a_row_end_a_run() -> None:
-    """[B1] The need for it stays, and each probe of the outage is its next first page."""
-    told = Told()
+    """[B1] The need for it stays; meanwhile the feed is probed, which may be resumed."""
+    told = followed()
+    told.wants("files were damaged")
     for _ in range(5):
         told.fails()
         told.rests()
 
     assert [Failure.UNREACHABLE] == [record.failure for record in told.state.runs]
     assert told.state.line.fell_back
-    assert ("first start",) == told.run.reasons
+    assert ("files were damaged",) == told.run.reasons
     told.fails()
     assert 2 == len(told.state.runs)
+
+
+@pytest.mark.parametrize("position", [None, at(100)], ids=["first start", "lost"])
+def test_without_a_feed_to_resume_a_run_goes_on_where_it_was(position: Position | None) -> None:
+    """[F6] However often Central fails: one that sheds load would never be read to its end, were
+    each reading begun anew. Once it answers, the next page is asked for."""
+    told = Told(position)
+    if position is not None:
+        told.fails(Failure.GONE)
+        told.fails(Failure.GONE)
+    told.page(head=100)
+    told.answers(*range(80, 100), next_offset=100)
+    told.keeps()
+    for _ in range(20):
+        told.fails(Failure.BROKEN)
+        while isinstance(told.command, Rest):
+            told.rests()
+
+    assert () == told.state.runs
+    assert told.state.line.fell_back
+    assert 1 == told.state.runs_begun
+    assert PageRequest(200, 200) == told.run.request
+
+
+def test_an_operator_ends_a_run_that_goes_on_in_vain() -> None:
+    """[F1] The forced run begins, and its failure is told."""
+    told = Told()
+    for _ in range(7):
+        told.fails()
+        told.rests()
+    told.wants(ON_DEMAND, forced=True)
+    told.fails()
+
+    assert 1 == len(told.state.runs)
+    assert told.run.forced
 
 
 def test_an_operator_hears_of_a_failing_line_after_two() -> None:

@@ -165,7 +165,7 @@ def test_a_minute_without_central() -> None:
 
 def test_an_hour_without_central() -> None:
     """[B1] [B3] [B4] Central is probed every 2 to 30 s, less often as time goes on, and a full sync
-    is tried every SYNC_INTERVAL_MINUTES; after the return the store is live within the longest
+    is tried every SYNC_INTERVAL_MINUTES, at once after a probe that has failed; after the return the store is live within the longest
     wait, whatever changed meanwhile is shown, and the sale that was refused goes through."""
 
     async def story() -> None:
@@ -181,7 +181,7 @@ def test_an_hour_without_central() -> None:
             store.line.sell("P-2")
             seconds = await returns(store)
 
-            assert 2.0 <= min(pauses)
+            assert 2.0 <= min(pause for pause in pauses if pause)
             assert max(pauses) <= LONGEST_PROBE_SECONDS
             assert 200 <= len(probes) <= 300
             assert 10 <= tried <= 13
