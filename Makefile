@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages older campaigns crash simulate bench lock upgrade audit clean
+.PHONY: help run test lint types unit format sales outages older campaigns crash simulate removals bench lock upgrade audit clean
 
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ SCHEDULES ?= 10000
 KILLS ?= 500
 simulate: $(STAMP) ## SCHEDULES=10000 fault schedules in virtual time, or those named: SEEDS=17,20-40
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
+
+removals: $(STAMP) ## take every safeguard out in turn: somebody must notice; writes docs/removals.md
+	$(BIN)/python -m tests.removals
 
 crash: $(STAMP) ## kill the real store KILLS times, then at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)

@@ -22,10 +22,11 @@ import time
 from pathlib import Path
 
 from tests.crash.campaigns import kill_at_calls, kill_by_workers, strace_is_there
-from tests.crash.defects import DEFECTS
 from tests.crash.judge import Lost
 from tests.crash.processes import warm_up
 from tests.crash.tally import Tally
+from tests.removals.removal import Cut
+from tests.removals.table import TABLE
 
 
 def say(line: str) -> None:
@@ -59,13 +60,18 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=40, help="at most, of each system call")
     parser.add_argument("--workers", type=int, default=2, help="processes that kill")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--without", choices=DEFECTS, help="a safeguard to take out")
+    parser.add_argument(
+        "--without",
+        choices=TABLE,
+        metavar="NAME",
+        help="a safeguard to take out, by its name in tests/removals",
+    )
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary one")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="crash-"))
     folder.mkdir(parents=True, exist_ok=True)
     if options.without:
-        DEFECTS[options.without]()
+        TABLE[options.without].take_out(Cut())
     warm_up()
     try:
         run(folder, options)

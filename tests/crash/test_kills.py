@@ -27,7 +27,7 @@ def test_kills_lose_nothing(project_root: Path, tmp_path: Path) -> None:
     assert "lost: 0" in done.stdout
 
 
-@pytest.mark.parametrize("defect", ["show-first", "note-nothing"])
+@pytest.mark.parametrize("defect", ["events-shown-first", "attempts-on-disk"])
 def test_kills_notice_a_safeguard_that_is_missing(
     project_root: Path, tmp_path: Path, defect: str
 ) -> None:

@@ -1,0 +1,332 @@
+"""Safeguards of what an event, an answer or a reading does to the catalogue, taken out one at a
+time (rules V, W6, W7, E5).
+
+Knows: how the product would look without each. Refuses to know: how that is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from store_cache.app import keeper
+from store_cache.app.keeper import Keeper
+from store_cache.core import change as changes
+from store_cache.core import rebuild, rules
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.change import Change, Doubt, Mark
+from store_cache.core.event import AnyEvent, Event, SetAside
+from store_cache.core.product import Row, read_row
+from store_cache.core.rules import CROSSING_SECONDS, Draft, Seen, version_of
+from store_cache.core.writing import StockAnswer
+from store_cache.edges import journal
+from tests.removals.removal import Cut, Removals
+
+in_rules = Removals()
+
+
+# -- events ------------------------------------------------------------------------------------
+
+
+@in_rules("V1", "a late event never undoes a fresher state")
+def version_guard(cut: Cut) -> None:
+    """An event sets the row, however old it is."""
+    update = rules._update
+
+    def any_update(draft: Draft, event: Event, row: Row) -> None:
+        held = draft.held(event.product_id)
+        if held is None or row.version >= version_of(held):
+            update(draft, event, row)
+            return
+        cut.act()
+        draft.put(row)
+
+    cut.replace(rules, "_update", any_update)
+
+
+@in_rules(
+    "V2",
+    "a deletion leaves a mark",
+    needs="disorder",
+    test=("tests/core/test_rules.py::test_a_deletion"),
+)
+def marks_of_deletion(cut: Cut) -> None:
+    """A deleted product is forgotten; an event of its life brings it back."""
+    delete = Draft.delete
+
+    def unmarked(self: Draft, product_id: str, *, offset: int, version: int) -> None:
+        cut.act()
+        delete(self, product_id, offset=offset, version=version)
+        self._marks[product_id] = None
+
+    cut.replace(Draft, "delete", unmarked)
+
+
+@in_rules(
+    "V2",
+    "what a reading said to be gone stays gone for every older life of the feed",
+    needs="disorder",
+    test=(
+        "tests/simulation/test_found.py::"
+        "test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life"
+    ),
+)
+def marks_of_readings(cut: Cut) -> None:
+    """A mark that a reading left counts as one of the feed's."""
+
+    def of_reading(self: Mark) -> bool:
+        if self.offset == 0:
+            cut.act()
+        return False
+
+    cut.replace(Mark, "is_of_reading", property(of_reading))
+
+
+@in_rules("V2", "where order is in doubt the product is read again", needs="disorder")
+def doubts_of_order(cut: Cut) -> None:
+    """A creation or deletion too close to other events leaves no doubt."""
+
+    def no_doubt(*_: object) -> None:
+        cut.act()
+
+    cut.replace(rules, "_doubt_order", no_doubt)
+
+
+@in_rules("V1 W7", "an event of the life before does not undo what is ahead of the feed")
+def lives_before_what_is_ahead(cut: Cut) -> None:
+    """Any event with a higher version is of the life that is held."""
+    of_life_before = rules._is_of_life_before
+
+    def never(draft: Draft, row: Row, held: bytes) -> bool:
+        if of_life_before(draft, row, held):
+            cut.act()
+        return False
+
+    cut.replace(rules, "_is_of_life_before", never)
+
+
+@in_rules(
+    "V1 F2",
+    "events behind a catalogue that never followed the feed are doubted",
+    needs="outage",
+    test="tests/core/test_rules.py::test_events_behind_unfollowed_rows_change_nothing_unread",
+)
+def doubts_of_unfollowed_copies(cut: Cut) -> None:
+    """A catalogue of pages alone is taken to stand at its position."""
+    init = Draft.__init__
+
+    def followed(self: Draft, base: Catalogue, **told: Any) -> None:
+        init(self, base, **told)
+        if self.unfollowed_until:
+            cut.act()
+            self.unfollowed_until = 0
+
+    cut.replace(Draft, "__init__", followed)
+
+
+@in_rules(
+    "E5",
+    "an event that cannot be read has its product read",
+    test="tests/app/test_repairs.py::test_an_unreadable_event_has_its_product_read",
+    why="every event of the simulation can be read",
+)
+def readings_of_what_is_set_aside(cut: Cut) -> None:
+    """An event that cannot be read is passed over."""
+    lay = rules.lay_events
+
+    def readable(draft: Draft, events: Iterable[AnyEvent]) -> None:
+        kept = [event for event in events if not isinstance(event, SetAside)]
+        if kept != list(events):
+            cut.act()
+        lay(draft, kept)
+
+    cut.replace((rules, keeper, rebuild), "lay_events", readable)
+
+
+# -- readings ----------------------------------------------------------------------------------
+
+
+@in_rules(
+    "V2",
+    "a reading counts only if nothing changed since it was sent",
+    needs="disorder",
+    test="tests/app/test_repairs.py::test_a_reading_that_was_overtaken_is_done_again",
+)
+def readings_overtaken(cut: Cut) -> None:
+    """A reading's answer counts whatever came in between."""
+    same = Seen.__eq__
+
+    def always(self: Seen, other: object) -> bool:
+        if not same(self, other):
+            cut.act()
+        return True
+
+    cut.replace(Seen, "__eq__", always)
+
+
+@in_rules(
+    "P3",
+    "owed readings lie in the same record as the position",
+    needs="kill disorder",
+    test="tests/app/test_repairs.py::test_what_was_owed_is_done_by_the_next_process",
+)
+def owed_readings_kept(cut: Cut) -> None:
+    """What is owed is in memory alone."""
+    encode = changes.encode_change
+
+    def without_owed(change: Change) -> bytes:
+        if change.owed:
+            cut.act()
+        return encode(replace(change, owed={}))
+
+    cut.replace(journal, "encode_change", without_owed)
+
+
+@in_rules("W7", "what is ahead of the feed for a minute is read again", needs="lost_events")
+def readings_of_what_is_ahead(cut: Cut) -> None:
+    """A product whose event never comes stays ahead for ever."""
+    left_behind = Keeper.left_behind
+
+    def nobody(self: Keeper) -> list[str]:
+        if left_behind(self):
+            cut.act()
+        return []
+
+    cut.replace(Keeper, "left_behind", nobody)
+
+
+@in_rules(
+    "V2",
+    "a doubt whose time is still to come is not settled by an earlier reading",
+    needs="disorder",
+    test="tests/core/test_rules.py::test_a_doubt_is_settled_when_its_time_has_come",
+)
+def doubts_outlast_readings(cut: Cut) -> None:
+    """Any reading settles every doubt about its product."""
+    settled = Draft.settled
+
+    def at_once(self: Draft, product_id: str) -> None:
+        settled(self, product_id)
+        if self.owed(product_id) is not None:
+            cut.act()
+            self._owed[product_id] = None
+
+    cut.replace(Draft, "settled", at_once)
+
+
+@in_rules(
+    "W6",
+    "a refresh that shows an older version does not win",
+    needs="slow",
+    test="tests/core/test_rules.py::test_a_refresh_does_not_win",
+)
+def refreshes_do_not_win(cut: Cut) -> None:
+    """Whatever a reading says wins over what is held."""
+
+    def always(self: Doubt) -> bool:
+        if self is Doubt.REFRESH:
+            cut.act()
+        return True
+
+    cut.replace(Doubt, "wins", property(always))
+
+
+# -- answers -----------------------------------------------------------------------------------
+
+
+@in_rules("W6", "an answer older than what is held changes nothing")
+def answers_overtaken(cut: Cut) -> None:
+    """An answer sets quantity and version, though the feed is past them."""
+    lay = rules.lay_answer
+
+    def laid(draft: Draft, answer: StockAnswer) -> bool:
+        held = draft.held(answer.product_id)
+        if held is None or version_of(held) <= answer.new_version:
+            return lay(draft, answer)
+        cut.act()
+        rules._set_stock(draft, held, answer)
+        return True
+
+    cut.replace((rules, keeper, rebuild), "lay_answer", laid)
+
+
+@in_rules(
+    "W6",
+    "an answer beyond a jump has the product read whole first",
+    needs="slow",
+    test="tests/app/test_keeper.py::test_an_answer_beyond_a_jump_has_the_product_read_whole",
+)
+def answers_beyond_a_jump(cut: Cut) -> None:
+    """An answer is laid over a row that is not the one it was sent for."""
+    lay = rules.lay_answer
+
+    def laid(draft: Draft, answer: StockAnswer) -> bool:
+        held = draft.held(answer.product_id)
+        if lay(draft, answer) or held is None:
+            return held is not None
+        if draft.changed_life_within(answer.product_id, CROSSING_SECONDS):
+            return False
+        cut.act()
+        rules._set_stock(draft, held, answer)
+        return True
+
+    cut.replace((rules, keeper, rebuild), "lay_answer", laid)
+
+
+@in_rules(
+    "W6",
+    "an answer that a creation or deletion may have crossed is not believed by itself",
+    needs="slow",
+    test="tests/core/test_rules.py::test_an_applied_answer",
+)
+def answers_crossed(cut: Cut) -> None:
+    """An answer is laid over the row of whatever life is held."""
+    changed = Draft.changed_life_within
+
+    def never_crossed(self: Draft, product_id: str, seconds: float) -> bool:
+        found = changed(self, product_id, seconds)
+        if found and seconds == CROSSING_SECONDS:
+            cut.act()
+            return False
+        return found
+
+    cut.replace(Draft, "changed_life_within", never_crossed)
+
+
+@in_rules("W6", "an answer never creates a product by itself")
+def answers_create_nothing(cut: Cut) -> None:
+    """An answer about a product that is not held makes a row of what it says."""
+    lay = rules.lay_answer
+
+    def laid(draft: Draft, answer: StockAnswer) -> bool:
+        if draft.held(answer.product_id) is not None:
+            return lay(draft, answer)
+        cut.act()
+        told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
+        named = answer.product_id.encode()
+        draft.put(read_row(told % (named, answer.new_quantity, answer.new_version)))
+        draft.put_ahead(answer.product_id, answer.new_version)
+        return True
+
+    cut.replace((rules, keeper, rebuild), "lay_answer", laid)
+
+
+# -- clocks ------------------------------------------------------------------------------------
+
+
+@in_rules(
+    "V2",
+    "doubts and marks grow old by a clock that nobody sets",
+    needs="clock",
+    test="tests/app/test_clocks.py::test_a_clock_that_is_set_brings_no_ended_life_back",
+)
+def steady_clock(cut: Cut) -> None:
+    """They grow old by the wall clock."""
+    init = Keeper.__init__
+
+    def by_the_wall(self: Keeper, *parts: Any, **told: Any) -> None:
+        cut.act()
+        init(self, *parts, **told | {"steady": told["now"]})
+
+    cut.replace(Keeper, "__init__", by_the_wall)

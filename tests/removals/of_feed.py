@@ -1,0 +1,550 @@
+"""Safeguards of following the feed and of full syncs, taken out one at a time (rules P, E, F, B).
+
+Knows: how the product would look without each. Refuses to know: how that is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from store_cache.core import following, resync, sync
+from store_cache.core import line as lines
+from store_cache.core.budget import Budget
+from store_cache.core.change import Mark, Owed
+from store_cache.core.event import AnyEvent
+from store_cache.core.feed import EventPage, PageRequest
+from store_cache.core.following import Match
+from store_cache.core.position import Position
+from store_cache.core.product import Row
+from store_cache.core.rebuild import Rebuild, Verdict
+from store_cache.core.rules import Draft
+from store_cache.core.states import (
+    ExchangeFailed,
+    Failure,
+    Feed,
+    KeepEvents,
+    Keeping,
+    Next,
+    Rest,
+    State,
+)
+from store_cache.core.writing import StockAnswer
+from store_cache.edges import central as centrals
+from store_cache.edges.central import Central
+from store_cache.edges.errors import CentralError
+from store_cache.edges.exchange import Exchange
+from tests.removals.removal import Cut, Removals
+
+of_feed = Removals()
+Events = tuple[AnyEvent, ...]
+
+
+# -- holes -------------------------------------------------------------------------------------
+
+
+@of_feed("P4 E3", "only what is contiguous is applied", needs="disorder")
+def contiguity(cut: Cut) -> None:
+    """The position moves over holes, whatever is missing."""
+    arrange = following.arrange
+
+    def all_of_it(
+        offset: int, early: Sequence[AnyEvent], arrived: Sequence[AnyEvent]
+    ) -> tuple[Events, Events]:
+        ready, rest = arrange(offset, early, arrived)
+        if rest:
+            cut.act()
+        return (*ready, *rest), ()
+
+    cut.replace((following, resync), "arrange", all_of_it)
+
+
+@of_feed("P4", "`nextOffset` never moves the position", needs="lost_events")
+def next_offset_is_a_hint(cut: Cut) -> None:
+    """A page that leads further than its events do is followed there."""
+    gap = following._gap
+
+    def believed(
+        state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
+    ) -> Next:
+        position = state.position
+        if page is None or position is None or (page.next_offset or 0) <= position.offset:
+            return gap(state, problem, asked_at, now, page)
+        cut.act()
+        new = Position(position.generation, page.next_offset or 0)
+        return replace(state, phase=Keeping(new, Feed(), True)), KeepEvents((), new)
+
+    cut.replace(following, "_gap", believed)
+
+
+@of_feed(
+    "E3",
+    "a hole has a moment to be filled",
+    test="tests/core/test_following.py::test_a_hole_that_is_filled_within_the_grace_is_no_loss",
+    why="without it the store is right all the same, after a full sync for every late event",
+)
+def grace_for_holes(cut: Cut) -> None:
+    """What is missing is lost at once, and a full sync follows."""
+    gap = following._gap
+
+    def impatient(
+        state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
+    ) -> Next:
+        cut.act()
+        return gap(state, problem, asked_at + state.pace.grace_seconds, now, page)
+
+    cut.replace(following, "_gap", impatient)
+
+
+# -- another feed ------------------------------------------------------------------------------
+
+
+def _same_event(cut: Cut) -> None:
+    compare = following.compare
+
+    def same(position: Position, page: EventPage) -> Match:
+        if compare(position, page) is not Match.SAME:
+            cut.act()
+        return Match.SAME
+
+    cut.replace((following, resync), "compare", same)
+
+
+def _same_generation(cut: Cut) -> None:
+    changed = following.generation_changed
+
+    def never(position: Position, named: str | None) -> bool:
+        if changed(position, named):
+            cut.act()
+        return False
+
+    cut.replace((following, resync), "generation_changed", never)
+
+
+@of_feed(
+    "E4",
+    "the event before the position is compared",
+    needs="restore outage",
+    test="tests/core/test_following.py::test_another_event_before_the_position_is_another_feed",
+)
+def fingerprint_of_the_position(cut: Cut) -> None:
+    """Whatever stands before the position, the feed is the same."""
+    _same_event(cut)
+
+
+@of_feed(
+    "P1",
+    "offsets belong to one generation",
+    needs="generation",
+    test="tests/core/test_following.py::test_offsets_of_another_generation_are_worth_nothing",
+)
+def generation_compared(cut: Cut) -> None:
+    """The feed is the same, whatever Central calls it."""
+    _same_generation(cut)
+
+
+def _never_backwards(cut: Cut) -> None:
+    hint = following.hint
+
+    def never_lower(page: EventPage, position: Position) -> int:
+        if hint(page, position) < position.offset:
+            cut.act()
+        return max(hint(page, position), position.offset)
+
+    cut.replace((following, resync), "hint", never_lower)
+
+
+@of_feed(
+    "E3",
+    "a feed that went backwards is another one",
+    needs="restore",
+    test="tests/core/test_following.py::test_a_feed_that_went_backwards_is_a_new_one",
+)
+def backwards_feeds(cut: Cut) -> None:
+    """A feed that ends before the position has nothing new."""
+    _never_backwards(cut)
+
+
+@of_feed("P1 E3 E4", "another feed is noticed, by whatever sign", needs="generation")
+def other_feeds_noticed_at_all(cut: Cut) -> None:
+    """Neither its name, nor the event before the position, nor its end is compared."""
+    _same_event(cut)
+    _same_generation(cut)
+    _never_backwards(cut)
+
+
+@of_feed(
+    "P1 V3",
+    "a single product's answer is of the generation that is held",
+    needs="generation",
+    test="tests/edges/test_central.py::test_product_of_another_generation_is_not_given",
+)
+def generation_of_single_readings(cut: Cut) -> None:
+    """A product that another Central shows is taken for one of this one's."""
+    check = Central._check_generation
+
+    def unchecked(self: Central, reply: Any, expected: str | None) -> None:
+        try:
+            check(self, reply, expected)
+        except CentralError:
+            cut.act()
+
+    cut.replace(Central, "_check_generation", unchecked)
+
+
+@of_feed(
+    "F1 E3",
+    "a position that is gone (410) is a full sync",
+    test="tests/core/test_following.py::test_a_position_that_is_gone_is_a_full_sync_and_no_failure",
+    why="the timer of the fallback brings a full sync too, within the simulation's bound",
+)
+def position_gone(cut: Cut) -> None:
+    """A 410 of the feed is a failure like any other: wait, and ask again."""
+
+    def a_failure(state: State, reason: str, now: float) -> Next:
+        cut.act()
+        return lines.failed(state, ExchangeFailed(Failure.BROKEN, reason), now)
+
+    cut.replace(sync, "lose", a_failure)
+
+
+# -- the copy of a full sync -------------------------------------------------------------------
+
+
+@of_feed(
+    "F3",
+    "pages overlap, else the reading steps back",
+    needs="small_pages slow",
+    test="tests/core/test_rebuild.py::test_what_is_created_or_deleted_between_pages_skips_nothing",
+)
+def page_overlap(cut: Cut) -> None:
+    """Each page is taken for the one that follows the one before."""
+    joins = Rebuild._joins
+
+    def always(self: Rebuild, request: PageRequest, ids: Set[str]) -> bool:
+        if not joins(self, request, ids):
+            cut.act()
+        return True
+
+    cut.replace(Rebuild, "_joins", always)
+
+
+@of_feed("F2", "the feed is followed alongside a full sync", needs="slow")
+def feed_alongside(cut: Cut) -> None:
+    """The copy is what the pages said, at the position where the feed is."""
+    take = Rebuild.take_events
+
+    def pages_alone(
+        self: Rebuild, events: Sequence[AnyEvent], *, position: Position, now: float
+    ) -> None:
+        if events:
+            cut.act()
+        take(self, (), position=position, now=now)
+
+    cut.replace(Rebuild, "take_events", pages_alone)
+
+
+def _finish_without(cut: Cut, *left_out: str) -> None:
+    finish = Rebuild.finish
+    nothing: dict[str, Any] = {"answers": (), "touched": {}, "marks": {}}
+
+    def finished(
+        self: Rebuild,
+        *,
+        answers: Iterable[StockAnswer],
+        touched: Mapping[str, Owed],
+        marks: Mapping[str, Mark],
+        now: float,
+    ) -> Any:
+        given: dict[str, Any] = {"answers": answers, "touched": touched, "marks": marks}
+        if any(given[name] for name in left_out):
+            cut.act()
+        return finish(self, **given | {name: nothing[name] for name in left_out}, now=now)
+
+    cut.replace(Rebuild, "finish", finished)
+
+
+def _lay_nothing_ahead(cut: Cut) -> None:
+    lay = Rebuild._lay_what_is_ahead
+
+    def laid(self: Rebuild, draft: Draft) -> None:
+        before = dict(draft._rows)
+        lay(self, draft)
+        if draft._rows != before:
+            cut.act()
+            draft._rows, draft._ahead, draft._owed = before, {}, {}
+
+    cut.replace(Rebuild, "_lay_what_is_ahead", laid)
+
+
+@of_feed(
+    "F4",
+    "answers given during a full sync are laid over the copy",
+    needs="force slow",
+    test="tests/core/test_rebuild.py::test_answers_are_laid_over_the_copy",
+)
+def answers_over_the_copy(cut: Cut) -> None:
+    """The copy goes in place without them."""
+    _finish_without(cut, "answers")
+
+
+@of_feed(
+    "F4 V3",
+    "what is ahead of the feed is laid over the copy",
+    needs="force slow",
+    test=("tests/core/test_rebuild.py::test_what_a_reading_showed_is_shown_on"),
+)
+def what_is_ahead_over_the_copy(cut: Cut) -> None:
+    """What readings and answers showed meanwhile is not carried over."""
+    _lay_nothing_ahead(cut)
+
+
+@of_feed(
+    "V3",
+    "what is in doubt in the copy does not lower what readers saw",
+    needs="force disorder",
+    test=(
+        "tests/simulation/test_found.py::"
+        "test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile"
+    ),
+)
+def fresher_rows_over_the_copy(cut: Cut) -> None:
+    """The copy's row goes in place, though readers saw a newer one."""
+
+    def nothing(self: Rebuild, _: Draft) -> None:
+        if any(self._held is not None and self._is_lower(i) for i in self.copy.owed):
+            cut.act()
+
+    cut.replace(Rebuild, "_keep_fresher", nothing)
+
+
+@of_feed(
+    "V2 P3",
+    "doubts that arose during a full sync outlive it",
+    needs="force disorder",
+    test="tests/app/test_keeper.py::test_doubts_that_arose_during_a_copy_outlive_it",
+)
+def doubts_outlive_a_copy(cut: Cut) -> None:
+    """What was owed for what happened meanwhile is dropped with the old catalogue."""
+    _finish_without(cut, "touched")
+
+
+@of_feed(
+    "V2",
+    "marks of deletion outlive a full sync",
+    needs="force disorder",
+    test="tests/core/test_rebuild.py::test_marks_lives_and_owed_readings_outlive_the_run",
+)
+def marks_outlive_a_copy(cut: Cut) -> None:
+    """A full sync forgets what was deleted before it."""
+    _finish_without(cut, "marks")
+
+
+@of_feed(
+    "V3",
+    "a page's older version is read again by itself",
+    test="tests/core/test_rebuild.py::test_no_version_is_lowered_on_the_word_of_one_page",
+    why="every page of the simulation is up to date",
+)
+def lowered_by_a_page(cut: Cut) -> None:
+    """One page's word lowers a version."""
+    shared = Rebuild._shared
+
+    def lowered(self: Rebuild, row: Row) -> Row:
+        kept = shared(self, row)
+        if row.product_id in self._lowered:
+            cut.act()
+            self._lowered.discard(row.product_id)
+        return kept
+
+    cut.replace(Rebuild, "_shared", lowered)
+
+
+@of_feed(
+    "V3 F2",
+    "a page does not undo what the feed brought before it",
+    test="tests/core/test_rebuild.py::test_a_late_page_does_not_undo_an_event",
+    why="every page of the simulation is up to date",
+)
+def older_pages(cut: Cut) -> None:
+    """The later reading counts, also over an event that came before it."""
+    merged = Rebuild._merged
+
+    def as_it_comes(self: Rebuild, row: Row) -> Row | None:
+        if merged(self, row) is None:
+            cut.act()
+            self._doubts.pop(row.product_id, None)
+        return self._shared(row)
+
+    cut.replace(Rebuild, "_merged", as_it_comes)
+
+
+@of_feed(
+    "F5",
+    "a catalogue with far too few products is not believed",
+    test="tests/core/test_rebuild.py::test_a_catalogue_that_lost_half_is_refused",
+    why="no Central of the simulation loses half of its products",
+)
+def judgement_of_a_copy(cut: Cut) -> None:
+    """Whatever was read goes in place."""
+    judge = Rebuild.judge
+
+    def accepted(self: Rebuild, **told: Any) -> Verdict:
+        if not judge(self, **told).accepted:
+            cut.act()
+        return Verdict()
+
+    cut.replace(Rebuild, "judge", accepted)
+
+
+@of_feed(
+    "F5 V3",
+    "what pages left in doubt is read by itself before the copy goes in place",
+    test="tests/core/test_rebuild.py::test_a_row_that_cannot_be_read_is_read_singly",
+    why="every row of the simulation can be read",
+)
+def doubts_of_pages(cut: Cut) -> None:
+    """The copy goes in place with its doubts."""
+    unsettled = Rebuild.unsettled
+
+    def nothing(self: Rebuild) -> list[str]:
+        if unsettled(self):
+            cut.act()
+        return []
+
+    cut.replace(Rebuild, "unsettled", nothing)
+
+
+# -- the line ----------------------------------------------------------------------------------
+
+
+@of_feed("E6", "every exchange has a deadline in all", needs="drip")
+def deadlines(cut: Cut) -> None:
+    """Only single operations have one: an answer may drip for ever."""
+
+    @asynccontextmanager
+    async def without(*_: object) -> Any:
+        cut.act()
+        yield
+
+    cut.replace(Central, "_deadline", without)
+
+
+@of_feed("E5", "only Central's own words mean that a product is gone", needs="server_error")
+def absence(cut: Cut) -> None:
+    """Any 404 means it."""
+    is_absence = centrals._is_absence
+
+    def any_404(reply: Any) -> bool:
+        if not is_absence(reply):
+            cut.act()
+        return True
+
+    cut.replace(centrals, "_is_absence", any_404)
+
+
+@of_feed(
+    "B1",
+    "a failing line is left alone for a while, longer each time",
+    test="tests/core/test_line.py::test_each_failure_doubles_the_wait",
+    why="a Central that is asked too often gives the same answers in the simulation",
+)
+def waits(cut: Cut) -> None:
+    """What failed is asked for again at once."""
+
+    def at_once(*_: object) -> Rest:
+        cut.act()
+        return Rest(0.0)
+
+    cut.replace((lines, resync), "pause_after", at_once)
+
+
+@of_feed(
+    "B1",
+    "after five failures full syncs are tried on a timer",
+    test="tests/core/test_line.py::test_a_full_sync_is_tried_at_every_interval_of_the_fallback",
+    why="in the simulation the feed always comes back by itself",
+)
+def fallback(cut: Cut) -> None:
+    """A feed that cannot be read is asked for ever, and nothing else is."""
+    count = lines.count_failure
+
+    def counted(state: State, outcome: Any, now: float) -> State:
+        state = count(state, outcome, now)
+        if state.line.fallback_due is not None:
+            cut.act()
+        return replace(state, line=replace(state.line, fallback_due=None))
+
+    cut.replace((lines, resync), "count_failure", counted)
+
+
+@of_feed(
+    "F6",
+    "full syncs that do not hold are spaced",
+    test="tests/core/test_resync.py::test_runs_that_do_not_hold_are_spaced",
+    why="more full syncs do no harm to what a till is told",
+)
+def spacing(cut: Cut) -> None:
+    """The next one begins at once."""
+    spaced = lines.spaced
+
+    def unspaced(held: Any, now: float, placed_at: float | None) -> Any:
+        cut.act()
+        return replace(spaced(held, now, placed_at), next_at=0.0, delay_seconds=0.0)
+
+    cut.replace((lines, resync), "spaced", unspaced)
+
+
+@of_feed(
+    "B1 F6",
+    "requests keep to the limit that Central has shown",
+    test=("tests/core/test_budget.py::test_refusal_pauses_everything"),
+    why="what Central refuses for its limit is asked for again",
+)
+def budget(cut: Cut) -> None:
+    """Requests are sent whatever Central said."""
+    ready_in = Budget.ready_in
+
+    def now_(self: Budget, priority: Any, now: float) -> float:
+        if ready_in(self, priority, now):
+            cut.act()
+        return 0.0
+
+    cut.replace(Budget, "ready_in", now_)
+
+
+@of_feed(
+    "E6",
+    "an answer has a cap on bytes",
+    test="tests/edges/test_central.py::test_answer_that_names_too_great_a_length_is_not_read",
+    why="no answer of the simulation is endless",
+)
+def caps_on_bytes(cut: Cut) -> None:
+    """Whatever comes is read."""
+    body = Exchange._body
+
+    async def endless(self: Exchange, response: Any, request: Any) -> bytearray:
+        cut.act()
+        return await body(self, response, replace(request, most_bytes=2**62))
+
+    cut.replace(Exchange, "_body", endless)
+
+
+@of_feed(
+    "E2",
+    "what came early is remembered up to a bound",
+    test="tests/core/test_following.py::test_what_came_early_is_bounded",
+    why="no backlog of the simulation is that long",
+)
+def bound_of_what_is_early(cut: Cut) -> None:
+    """Everything beyond a hole is remembered."""
+    arrange = following.arrange
+
+    def counted(*told: Any) -> tuple[Events, Events]:
+        cut.act()
+        return arrange(*told)
+
+    cut.replace(following, "EARLY_AT_MOST", 10**9)
+    cut.replace((following, resync), "arrange", counted)

@@ -1,0 +1,463 @@
+"""Safeguards of writes, and of the HTTP side that takes them, taken out one at a time (rules W,
+threats T).
+
+Knows: how the product would look without each. Refuses to know: how that is noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from store_cache.app.delivery import Asked, Delivery, Entry
+from store_cache.app.forwarding import Forwarding
+from store_cache.app.keeper import Keeper
+from store_cache.app.proof import Proof
+from store_cache.core import breaker, keys, writing
+from store_cache.core.change import Change
+from store_cache.core.event import Event, Kind
+from store_cache.core.evidence import Watch
+from store_cache.core.keys import Attempt, Final, KeyTable
+from store_cache.core.product import read_product
+from store_cache.core.writing import Applied, Outcome, Sent, StockAnswer, Unknown, Write
+from store_cache.edges import central as centrals
+from store_cache.edges import wire
+from store_cache.edges.archive import Archive
+from store_cache.edges.central import Central, WriteReply
+from store_cache.edges.errors import WriteUnsent
+from store_cache.edges.http.guard import Guard
+from store_cache.edges.retries import Tries
+from tests.removals.removal import Cut, Removals
+
+of_writes = Removals()
+
+
+# -- on disk -----------------------------------------------------------------------------------
+
+
+@of_writes(
+    "W1",
+    "an attempt is on disk before it is sent",
+    needs="forget_keys kill",
+    test="tests/app/test_forwarding.py::test_an_attempt_is_on_disk_before_it_is_sent",
+)
+def attempts_on_disk(cut: Cut) -> None:
+    """Attempts are in memory alone."""
+
+    async def nothing(*_: object) -> None:
+        cut.act()
+
+    cut.replace(Delivery, "_note", nothing)
+
+
+@of_writes(
+    "W1",
+    "a final answer is on disk before it is given",
+    needs="forget_keys kill",
+    test="tests/app/test_keeper.py::test_an_answer_and_its_key_are_one_record",
+)
+def answers_on_disk(cut: Cut) -> None:
+    """Final answers are in memory alone."""
+    append = Archive.append
+
+    async def without_finals(
+        self: Archive, *, change: Change | None = None, write: bytes | None = None
+    ) -> None:
+        if write is not None and (b'"applied":' in write or b'"refused":' in write):
+            cut.act()
+            write = None
+        if change is not None or write is not None:
+            await append(self, change=change, write=write)
+
+    cut.replace(Archive, "append", without_finals)
+
+
+@of_writes("W1 D2", "an answer is given only once it is on disk")
+def answers_kept_first(cut: Cut) -> None:
+    """A till is answered while the record is on its way to the disk."""
+    settle = Keeper.settle
+    under_way: set[asyncio.Task[None]] = set()
+
+    async def later(self: Keeper, write: bytes, answer: StockAnswer | None) -> None:
+        cut.act()
+        task = asyncio.ensure_future(settle(self, write, answer))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    cut.replace(Keeper, "settle", later)
+
+
+@of_writes("W6", "an applied answer is shown at once")
+def answers_shown(cut: Cut) -> None:
+    """Readers wait for the event."""
+    settle = Keeper.settle
+
+    async def kept_alone(self: Keeper, write: bytes, _: StockAnswer | None) -> None:
+        cut.act()
+        await settle(self, write, None)
+
+    cut.replace(Keeper, "settle", kept_alone)
+
+
+# -- repeats -----------------------------------------------------------------------------------
+
+
+@of_writes("W1", "a repeat sends the same key")
+def same_key_on_a_repeat(cut: Cut) -> None:
+    """A repeat of what is unknown goes to Central under a key of its own."""
+    entry = Forwarding._entry
+
+    def under_another(self: Forwarding, asked: Asked, known: Attempt | None) -> Entry:
+        found = entry(self, asked, known)
+        if known is not None:
+            cut.act()
+            found.attempt = replace(known, number=known.number + 1)
+            self._delivery.enter(found.attempt)
+        return found
+
+    cut.replace(Forwarding, "_entry", under_another)
+
+
+@of_writes(
+    "W1",
+    "a repeat sends the same version",
+    needs="forget_keys",
+    test=("tests/app/test_forwarding.py::test_a_later_attempt_left_unknown_is_the_one_repeated"),
+)
+def same_version_on_a_repeat(cut: Cut) -> None:
+    """A repeat of an adjustment is sent with the version held by then."""
+    entry = Forwarding._entry
+
+    def with_another(self: Forwarding, asked: Asked, known: Attempt | None) -> Entry:
+        found = entry(self, asked, known)
+        held = self._held(asked)
+        if known is None or held is None or isinstance(asked, Write) or held == known.version:
+            return found
+        cut.act()
+        found.attempt = replace(known, version=held)
+        return found
+
+    cut.replace(Forwarding, "_entry", with_another)
+
+
+@of_writes(
+    "W1",
+    "attempts of an earlier process are unknown",
+    needs="forget_keys kill",
+    test=(
+        "tests/core/test_keys.py::test_an_attempt_without_a_final_answer_is_unknown_after_a_restart"
+    ),
+)
+def attempts_of_the_dead(cut: Cut) -> None:
+    """An attempt found on disk is taken for one that was never sent."""
+    decode = keys._decode_attempt
+
+    def never_sent(record: dict[str, Any]) -> Attempt:
+        cut.act()
+        return replace(decode(record), is_unknown=False)
+
+    cut.replace(keys, "_decode_attempt", never_sent)
+
+
+@of_writes(
+    "W3",
+    "a refusal after an unknown attempt proves nothing",
+    needs="forget_keys drop_answer",
+    test="tests/app/test_forwarding.py::test_a_refusal_after_an_unknown_attempt_proves_nothing",
+)
+def refusals_of_repeats(cut: Cut) -> None:
+    """A refusal is final, whatever an earlier sending did."""
+    doubted = writing._doubted
+
+    def believed(outcome: Outcome, sent: Sent) -> Outcome:
+        if doubted(outcome, sent) != outcome:
+            cut.act()
+        return outcome
+
+    cut.replace(writing, "_doubted", believed)
+
+
+@of_writes(
+    "W3",
+    "a try that may have reached Central makes the next answer uncertain",
+    needs="forget_keys reset_after",
+    test="tests/edges/test_central.py::test_denied_after_a_lost_try_is_unknown",
+)
+def tries_that_reached(cut: Cut) -> None:
+    """Only the last try counts."""
+    judged = Central._judged
+
+    def certain(self: Central, request: Any, reply: Any, *, certain: bool) -> WriteReply:
+        if not certain:
+            cut.act()
+        return judged(self, request, reply, certain=True)
+
+    cut.replace(Central, "_judged", certain)
+
+
+@of_writes("W3", "what may have reached Central is never called unsent", needs="reset_after")
+def unsent_for_certain(cut: Cut) -> None:
+    """A write that failed was not sent."""
+    verdict = Tries.verdict
+
+    def unsent(self: Tries, last: Any) -> WriteUnsent:
+        found = verdict(self, last)
+        if isinstance(found, WriteUnsent):
+            return found
+        cut.act()
+        return WriteUnsent(str(found), retry_after_seconds=None)
+
+    cut.replace(Tries, "verdict", unsent)
+
+
+@of_writes(
+    "W3",
+    "an applied answer names the version sent plus one",
+    test="tests/core/test_writing.py::test_an_applied_answer_that_does_not_fit_proves_nothing",
+    why="no two writes of the simulation share a key at Central",
+)
+def version_of_an_answer(cut: Cut) -> None:
+    """An applied answer is believed, whatever version it names."""
+    read_applied = writing._read_applied
+
+    def any_version(status: int, value: dict[str, Any], sent: Sent) -> Applied | Unknown:
+        version = value.get("newVersion")
+        if status != 200 or not isinstance(version, int) or version == sent.version + 1:
+            return read_applied(status, value, sent)
+        cut.act()
+        return read_applied(status, value, replace(sent, version=version - 1))
+
+    cut.replace(writing, "_read_applied", any_version)
+
+
+@of_writes(
+    "W3",
+    "a refusal is proof only where named events cover every version since",
+    needs="forget_keys",
+    test="tests/core/test_evidence.py::test_a_refusal_alone_proves_nothing",
+)
+def events_cover_a_refusal(cut: Cut) -> None:
+    """Any refusal of a repeat proves that the first sending was not applied."""
+    covers = Watch._covers
+
+    def always(self: Watch, version: int | None) -> bool:
+        if not covers(self, version):
+            cut.act()
+        return True
+
+    cut.replace(Watch, "_covers", always)
+
+
+@of_writes(
+    "W3",
+    "a creation or deletion ends what versions can prove",
+    needs="forget_keys",
+    test=(
+        "tests/core/test_evidence.py::"
+        "test_an_event_that_could_hide_the_attempt_ends_what_a_refusal_can_prove"
+    ),
+)
+def lives_end_proof(cut: Cut) -> None:
+    """Versions of two lives prove something of each other."""
+    see = Watch.see
+
+    def seen(self: Watch, event: Event) -> None:
+        is_other = event.product_id != self.product_id or event.write == self.name
+        if is_other or event.kind is Kind.UPDATED:
+            see(self, event)
+        else:
+            cut.act()
+
+    cut.replace(Watch, "see", seen)
+
+
+@of_writes(
+    "P1 W3",
+    "offsets of another generation prove nothing of a write",
+    needs="forget_keys generation",
+    test="tests/app/test_forwarding.py::test_positions_of_another_feed_prove_nothing",
+)
+def generation_of_proof(cut: Cut) -> None:
+    """The feed is read again from where the attempt began, whatever feed that was."""
+    look_back = Proof._look_back
+
+    async def anywhere(self: Proof, attempt: Attempt, watch: Watch, deadline_at: float) -> None:
+        position = self._standing.position
+        if position is not None and position.generation != attempt.generation:
+            cut.act()
+            attempt = replace(attempt, generation=position.generation)
+        await look_back(self, attempt, watch, deadline_at)
+
+    cut.replace(Proof, "_look_back", anywhere)
+
+
+# -- the table of keys -------------------------------------------------------------------------
+
+
+@of_writes(
+    "W1 T16",
+    "a key used for another write is refused (422)",
+    test="tests/core/test_keys.py::test_a_key_used_for_another_payload_is_refused",
+    why="the simulation's tills give each write its own key",
+)
+def keys_used_once(cut: Cut) -> None:
+    """A key's answer is given to whatever is sent under it."""
+    find = KeyTable.find
+
+    def any_payload(self: KeyTable, key: str, _: bytes, product_id: str) -> Attempt | Final | None:
+        cut.act()
+        found = self._open.get(key) or self._final(key, product_id)
+        return found and find(self, key, found.fingerprint, product_id)
+
+    cut.replace(KeyTable, "find", any_payload)
+
+
+@of_writes(
+    "W1",
+    "a full table refuses new keys rather than forget an old one",
+    test="tests/app/test_forwarding.py::test_a_full_table_refuses_new_keys_and_answers_old_ones",
+    why="500,000 writes do not fit into a minute",
+)
+def bound_of_the_key_table(cut: Cut) -> None:
+    """The table grows without a bound."""
+
+    def reserve(*_: object) -> None:
+        cut.act()
+
+    cut.replace(KeyTable, "reserve", reserve)
+
+
+@of_writes(
+    "W5",
+    "a till that hangs up cancels nothing",
+    test="tests/app/test_forwarding.py::test_a_till_that_hangs_up_cancels_nothing",
+    why="the server does not cancel handlers either (`handler_cancellation` is off)",
+)
+def hang_ups_cancel_nothing(cut: Cut) -> None:
+    """Whoever waits for a write takes it along when it goes."""
+    joined = Forwarding._joined
+
+    async def together(self: Forwarding, future: asyncio.Future[Any]) -> Any:
+        try:
+            return await joined(self, future)
+        except asyncio.CancelledError:
+            cut.act()
+            for task in self._tasks:
+                task.cancel()
+            raise
+
+    cut.replace(Forwarding, "_joined", together)
+
+
+# -- the breaker of writes ---------------------------------------------------------------------
+
+
+@of_writes(
+    "W4",
+    "once Central is known to be away, writes fail at once",
+    test="tests/app/test_forwarding.py::test_the_sync_opens_and_closes_the_breaker",
+    why="the simulation does not time its tills",
+)
+def breaker_opens(cut: Cut) -> None:
+    """Every till waits for its own timeout."""
+
+    def closed(*_: object, **__: object) -> float:
+        cut.act()
+        return 0.0
+
+    cut.replace(breaker, "wait_seconds", closed)
+
+
+@of_writes(
+    "W4",
+    "an open breaker lets a probe through",
+    test="tests/app/test_forwarding.py::test_one_probe_at_a_time_finds_central_again",
+    why="the sync, which asks Central all the time, closes it too (B4)",
+)
+def probes(cut: Cut) -> None:
+    """An open breaker stays open until somebody else closes it."""
+    wait = breaker.wait_seconds
+
+    def for_ever(state: breaker.BreakerState, now: float) -> float:
+        if isinstance(state, breaker.Open):
+            cut.act()
+            return state.pause_seconds
+        return wait(state, now)
+
+    cut.replace(breaker, "wait_seconds", for_ever)
+
+
+@of_writes(
+    "W4",
+    "one probe goes at a time",
+    test="tests/app/test_forwarding.py::test_one_probe_at_a_time_finds_central_again",
+    why="more of them do no harm to what a till is told",
+)
+def one_probe_at_a_time(cut: Cut) -> None:
+    """Everybody probes while a probe is on its way."""
+    wait = breaker.wait_seconds
+
+    def at_once(state: breaker.BreakerState, now: float) -> float:
+        if isinstance(state, breaker.Probing):
+            cut.act()
+            return 0.0
+        return wait(state, now)
+
+    cut.replace(breaker, "wait_seconds", at_once)
+
+
+# -- the border --------------------------------------------------------------------------------
+
+
+@of_writes(
+    "E5",
+    "a single reading is of the product that was asked for",
+    test="tests/edges/test_wire.py::test_anything_but_the_product_asked_for_is_refused",
+    why="no Central of the simulation answers with another product",
+)
+def identity_of_single_readings(cut: Cut) -> None:
+    """Whatever product comes is taken."""
+
+    def any_product(value: Any, **_: object) -> Any:
+        cut.act()
+        return read_product(value)
+
+    cut.replace(wire, "read_product", any_product)
+
+
+@of_writes(
+    "T5",
+    "an id that would lead to another address is refused",
+    test=(
+        "tests/edges/test_central.py::"
+        "test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent"
+    ),
+    why="no product of the simulation is called `..`",
+)
+def ids_that_lead_elsewhere(cut: Cut) -> None:
+    """Every id is asked for."""
+
+    def quoted(product_id: str) -> str:
+        cut.act()
+        return product_id
+
+    cut.replace(centrals, "_quoted", quoted)
+
+
+@of_writes(
+    "T11",
+    "connections are capped",
+    test="tests/edges/http/test_guard.py::test_connections_are_capped_in_all",
+    why="the simulation has a handful of tills",
+)
+def caps_on_connections(cut: Cut) -> None:
+    """Every connection is admitted."""
+    admit = Guard.admit
+
+    def admitted(self: Guard, connection: Any) -> bool:
+        if not admit(self, connection):
+            cut.act()
+        return True
+
+    cut.replace(Guard, "admit", admitted)

@@ -1,0 +1,369 @@
+"""Safeguards of the disk, taken out one at a time (rules D).
+
+Knows: how the product would look without each. Refuses to know: how that is noticed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from store_cache.app.keeper import Disk, Keeper
+from store_cache.core.catalogue import Catalogue
+from store_cache.core.change import Change
+from store_cache.edges import archive, folder, framing, recovery
+from store_cache.edges.archive import Archive
+from store_cache.edges.folder import File
+from store_cache.edges.journal import Journal, JournalReader, journal_name
+from store_cache.edges.recovery import Loaded
+from store_cache.edges.snapshot import snapshot_name
+from tests.faulty_folder import FaultyFile
+from tests.removals.removal import Cut, Removals
+
+on_disk = Removals()
+
+
+class Unsynced(File):
+    """A file whose bytes stay where a power cut takes them."""
+
+    def __init__(self, file: File, cut: Cut) -> None:
+        self._file = file
+        self._cut = cut
+
+    async def append(self, data: bytes) -> None:
+        await self._file.append(data)
+
+    async def sync(self) -> None:
+        self._cut.act()
+
+    async def write_durably(self, data: bytes) -> None:
+        await self.append(data)
+        await self.sync()
+
+    async def close(self) -> None:
+        await self._file.close()
+
+
+# -- syncs -------------------------------------------------------------------------------------
+
+
+@on_disk("D2", "what is acknowledged has been synced")
+def sync_of_the_journal(cut: Cut) -> None:
+    """A record is acknowledged once it is written; nothing syncs the journal."""
+    write = Journal.write
+
+    async def unsynced(self: Journal, entries: Sequence[bytes]) -> None:
+        file = self._file
+        self._file = Unsynced(file, cut)
+        try:
+            await write(self, entries)
+        finally:
+            self._file = file
+
+    cut.replace(Journal, "write", unsynced)
+
+
+@on_disk("D3", "a snapshot is synced before its rename")
+def sync_of_a_snapshot(cut: Cut) -> None:
+    """A snapshot gets its name while its bytes may be in memory alone."""
+    write = archive._write_file
+
+    async def unsynced(file: File, pieces: Iterable[bytes], check: Callable[[], None]) -> int:
+        return await write(Unsynced(file, cut), pieces, check)
+
+    cut.replace(archive, "_write_file", unsynced)
+
+
+@on_disk("D3", "the folder is synced after a snapshot's rename")
+def sync_after_a_rename(cut: Cut) -> None:
+    """Older files are removed while the new one's name may be in memory alone."""
+
+    async def publish(self: Archive, number: int) -> None:
+        cut.act()
+        name = snapshot_name(number)
+        await self._folder.rename(f"{name}.new", name)
+
+    cut.replace(Archive, "_publish", publish)
+
+
+@on_disk(
+    "D3",
+    "the folder is synced before anything relies on a new journal",
+    needs="disk_slow fold power",
+    test=(
+        "tests/edges/test_crashes.py::"
+        "test_nothing_acknowledged_is_lost_by_a_crash_before_any_operation"
+    ),
+)
+def sync_after_a_creation(cut: Cut) -> None:
+    """Records are acknowledged in a journal whose name may be in memory alone."""
+
+    async def create(self: Archive, number: int) -> Journal:
+        cut.act()
+        return await Journal.create(self._folder, number, written=self._time())
+
+    cut.replace(Archive, "_create_journal", create)
+
+
+# -- durable before visible --------------------------------------------------------------------
+
+
+def _show_first(cut: Cut, cause: str) -> None:
+    make = Keeper._make
+
+    async def made(
+        self: Keeper, catalogue: Catalogue, change: Change, write: bytes | None = None
+    ) -> None:
+        if change.cause != cause or change.is_empty:
+            await make(self, catalogue, change, write)
+            return
+        cut.act()
+        numbered = change.numbered(catalogue.sequence + 1)
+        catalogue.make(numbered)
+        await self._append(numbered, write)
+        self.owed_changed.set()
+
+    cut.replace(Keeper, "_make", made)
+
+
+@on_disk(
+    "D2",
+    "a batch of the feed is on disk before it is visible",
+    needs="disk_slow power",
+    test=("tests/app/test_keeper.py::test_nothing_is_visible_before_it_is_on_disk"),
+)
+def events_shown_first(cut: Cut) -> None:
+    """A reader sees events while their record is on its way to the disk."""
+    _show_first(cut, "events")
+
+
+@on_disk(
+    "D2 W6",
+    "a write's answer is on disk before it is visible",
+    needs="disk_slow power",
+    test="tests/app/test_keeper.py::test_nothing_is_visible_before_it_is_on_disk",
+)
+def answers_shown_first(cut: Cut) -> None:
+    """A reader sees a write's effect while its record is on its way to the disk."""
+    _show_first(cut, "answer")
+
+
+@on_disk(
+    "D2 V2",
+    "what a reading of one product says is on disk before it is visible",
+    needs="disk_slow power",
+    test="tests/app/test_keeper.py::test_nothing_is_visible_before_it_is_on_disk",
+)
+def readings_shown_first(cut: Cut) -> None:
+    """A reader sees a product that was read again while its record is on its way to the disk."""
+    _show_first(cut, "reading")
+
+
+@on_disk(
+    "D2 F2",
+    "a full sync is on disk before it is visible",
+    needs="disk_slow power",
+    test="tests/app/test_keeper.py::test_a_copy_is_on_disk_before_it_is_seen",
+)
+def copies_shown_first(cut: Cut) -> None:
+    """A reader sees the copy while its snapshot is being written."""
+    begin_files = Keeper._begin_files
+
+    async def shown_first(self: Keeper, catalogue: Catalogue | None) -> None:
+        if catalogue is not None and catalogue is not self.catalogue:
+            cut.act()
+            self.catalogue = catalogue
+        await begin_files(self, catalogue)
+
+    cut.replace(Keeper, "_begin_files", shown_first)
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+@on_disk(
+    "D3",
+    "every start begins new files",
+    needs="sync_fails kill power",
+    test="tests/edges/test_crashes.py::test_what_a_start_has_shown_survives_the_next_power_cut",
+)
+def new_files_at_each_start(cut: Cut) -> None:
+    """A start that finds its files whole goes on in the journal of the process before."""
+    load, begin = Archive.load, Archive.begin
+
+    async def loaded(self: Archive) -> Loaded:
+        found = await load(self)
+        self._is_whole = not found.findings and found.catalogue is not None  # type: ignore[attr-defined]
+        return found
+
+    async def begun(self: Archive, catalogue: Catalogue | None, writes: Iterable[bytes]) -> None:
+        journal = await _inherited(self) if getattr(self, "_is_whole", False) else None
+        if journal is None or catalogue is None:
+            await begin(self, catalogue, writes)
+            return
+        cut.act()
+        self._is_whole = False  # type: ignore[attr-defined]
+        self._journal, self._sequence = journal, catalogue.sequence
+
+    cut.replace(Archive, "load", loaded)
+    cut.replace(Archive, "begin", begun)
+
+
+async def _inherited(archive_: Archive) -> Journal | None:
+    """The journal that the process before wrote to, where it has the highest number in use."""
+    files: Any = archive_._folder
+    number = archive_._number or 0
+    if (inode := files.entries.get(journal_name(number))) is None:
+        return None
+    reader = JournalReader(files, number)
+    async for _ in reader.batches():
+        pass
+    file = FaultyFile(files, journal_name(number), inode)
+    journal = Journal(file, number, len(inode.cached))
+    journal.records = reader.records
+    return journal
+
+
+@on_disk("D3", "older files go only once the new ones cannot be lost")
+def older_files_kept(cut: Cut) -> None:
+    """Older files go before the new ones are there."""
+    write_pair = Archive._write_pair
+
+    async def sweep_and_write(
+        self: Archive, number: int, catalogue: Catalogue | None, writes: Iterable[bytes]
+    ) -> tuple[Journal, int]:
+        cut.act()
+        await self._retention.sweep(number)
+        return await write_pair(self, number, catalogue, writes)
+
+    cut.replace(Archive, "_write_pair", sweep_and_write)
+
+
+@on_disk(
+    "D3",
+    "a snapshot is cut only when whoever was told has made the change",
+    test=(
+        "tests/edges/test_crashes.py::test_a_caller_that_was_told_but_has_not_run_on_is_waited_for"
+    ),
+    why="the two would have to meet within one step of the loop",
+)
+def cuts_wait(cut: Cut) -> None:
+    """A snapshot is cut at once, also between the journal's word and the change in memory."""
+
+    async def at_once(_: Archive, is_so: Callable[[], bool]) -> None:
+        if not is_so():
+            cut.act()
+
+    cut.replace(Archive, "_until", at_once)
+
+
+@on_disk("D5", "a failed disk is said, and new files are tried")
+def disk_trouble_told(cut: Cut) -> None:
+    """A failing disk is kept secret: the store goes on as if all were on disk."""
+
+    def degrade(self: Keeper, _: OSError) -> None:
+        cut.act()
+        self.disk = Disk()
+
+    cut.replace(Keeper, "_degrade", degrade)
+
+
+@on_disk("D4", "a torn end is cut off at the last good record", needs="power")
+def torn_ends_cut(cut: Cut) -> None:
+    """A record that does not check out ends the start."""
+
+    def note(self: JournalReader, problem: str) -> None:
+        cut.act()
+        raise ValueError(f"{self.name}: {problem}")
+
+    cut.replace(JournalReader, "_note", note)
+
+
+@on_disk(
+    "D4",
+    "a journal counts only where the one before it ended whole",
+    test=(
+        "tests/edges/test_damage.py::"
+        "test_a_journal_of_another_catalogue_is_not_laid_over_an_older_snapshot"
+    ),
+    why="a sync that fails ends the journal, so none goes on behind a torn one",
+)
+def chain_of_journals(cut: Cut) -> None:
+    """Journals are laid over one another whatever is missing between them."""
+    admits = recovery._Chain.admits
+
+    def admit(self: recovery._Chain, journal: int, first: dict[str, Any]) -> bool:
+        if not admits(self, journal, first):
+            cut.act()
+        return True
+
+    cut.replace(recovery._Chain, "admits", admit)
+
+
+@on_disk(
+    "D4",
+    "each line carries a checksum",
+    test="tests/edges/test_damage.py::test_any_byte_with_a_flipped_bit_is_noticed",
+    why="a power cut tears lines, which are no JSON then; no disk of the simulation flips bits",
+)
+def checksums(cut: Cut) -> None:
+    """A line is believed if it is JSON."""
+
+    def any_sum(*_: object) -> int:
+        cut.act()
+        return 0
+
+    cut.replace(framing, "crc32", any_sum)
+
+
+@on_disk(
+    "D6",
+    "one process has the folder",
+    test="tests/edges/test_folder.py::test_a_second_opening_is_refused_and_says_who_has_the_folder",
+    why="the simulation runs one process at a time on a disk in memory",
+)
+def lock_of_the_folder(cut: Cut) -> None:
+    """Any number of processes open the folder."""
+
+    class Lockless:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(fcntl, name)
+
+        def flock(self, *_: object) -> None:
+            cut.act()
+
+    cut.replace(folder, "fcntl", Lockless())
+
+
+@on_disk(
+    "D6",
+    "a newer format is refused, not destroyed",
+    test="tests/edges/test_archive.py::test_a_newer_format_is_refused_and_nothing_is_touched",
+    why="the simulation has one version of the program",
+)
+def newer_formats_refused(cut: Cut) -> None:
+    """Files of a newer version are taken for damaged ones."""
+
+    async def check(*_: object) -> None:
+        cut.act()
+
+    cut.replace(recovery, "_check_format", check)
+
+
+@on_disk(
+    "P3",
+    "two changes never carry one number",
+    test=(
+        "tests/edges/test_archive.py::"
+        "test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one"
+    ),
+    why="nothing in the program cancels a change on its way to the disk",
+)
+def numbers_used_once(cut: Cut) -> None:
+    """A change numbered like one before it is kept all the same."""
+
+    def repeated(*_: object) -> None:
+        cut.act()
+
+    cut.replace(Archive, "_repeated", repeated)

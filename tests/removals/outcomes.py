@@ -1,0 +1,47 @@
+"""What came of each removal when it was last run, kept beside the table.
+
+Knows: the file. Refuses to know: how it is found out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+
+OUTCOMES = Path(__file__).with_name("outcomes.json")
+LONGEST_FINDING = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`seed`: the first that noticed, None where none did. `runs`: how many seeds were run until
+    then. `acted`: how often the safeguard would have acted in them. `found`: what was said first.
+    `by_test`: what the named test said; empty where there is none, or it passed."""
+
+    name: str
+    seed: int | None = None
+    runs: int = 0
+    acted: int = 0
+    found: str = ""
+    by_test: str = ""
+
+    @property
+    def is_noticed(self) -> bool:
+        return bool(self.found or self.by_test)
+
+
+def read() -> dict[str, Outcome]:
+    told = orjson.loads(OUTCOMES.read_bytes()) if OUTCOMES.exists() else []
+    return {one["name"]: Outcome(**one) for one in told}
+
+
+def write(outcomes: dict[str, Outcome], order: list[str]) -> None:
+    """Keep them in the table's order; what is in the table no more goes."""
+    kept = [asdict(outcomes[name]) for name in order if name in outcomes]
+    OUTCOMES.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def shortened(found: str) -> str:
+    return found.split("\n", maxsplit=1)[0][:LONGEST_FINDING]

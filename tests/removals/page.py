@@ -1,0 +1,89 @@
+"""Writes docs/removals.md from what really came of the removals.
+
+Knows: the page. Refuses to know: how outcomes are found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.removals.outcomes import Outcome
+from tests.removals.removal import Removal
+
+PAGE = Path(__file__).parents[2] / "docs" / "removals.md"
+HEAD = """\
+# The table of removals
+
+A test that passes with a safeguard taken out proves nothing about it. So each safeguard of the
+product is taken out in turn, in the real code, and somebody has to notice: the simulation, with a
+seed that the whole product passes, or the test that is named. A removal that never made a
+difference in a run does not count as noticed.
+
+This page is written by `make removals`, from what really happened; the removals themselves are in
+`tests/removals`. *Runs* is how many schedules were run until one noticed, or in all where none did:
+of the seeds that have the faults in question.
+"""
+TABLE_HEAD = """
+| safeguard | rules | what is removed, where | caught by | runs | what was found |
+|---|---|---|---|---|---|
+"""
+BEHIND_HEAD = """
+## Not noticed alone
+
+Behind each of these stands another safeguard: with one of the two the promises still hold.
+
+| safeguard | rules | what is removed, where | runs | why nobody notices |
+|---|---|---|---|---|
+"""
+
+
+def page(table: Mapping[str, Removal], outcomes: Mapping[str, Outcome]) -> str:
+    """The whole page. `outcomes` has one for each removal of the table."""
+    pairs = [(removal, outcomes[name]) for name, removal in table.items()]
+    caught = [_row(removal, outcome) for removal, outcome in pairs if outcome.is_noticed]
+    alone = [_lone_row(removal, outcome) for removal, outcome in pairs if not outcome.is_noticed]
+    summary = f"\n{len(caught)} of {len(pairs)} removals are caught.\n"
+    behind = BEHIND_HEAD + "".join(alone) if alone else ""
+    return HEAD + summary + TABLE_HEAD + "".join(caught) + behind
+
+
+def _row(removal: Removal, outcome: Outcome) -> str:
+    runs = str(outcome.runs) if removal.is_simulated else ""
+    found = _quoted(outcome.found or outcome.by_test)
+    what = _what(removal)
+    by = _by(removal, outcome)
+    return _cells(removal.safeguard, removal.rules, what, by, runs, found)
+
+
+def _by(removal: Removal, outcome: Outcome) -> str:
+    told = [] if outcome.seed is None else [f"seed {outcome.seed}"]
+    if outcome.by_test:
+        path, _, name = removal.test.partition("::")
+        told.append(f"`{name}` of `{path}`")
+    if not removal.is_simulated:
+        told.append(f"not simulated: {removal.why}")
+    return "; ".join(told)
+
+
+def _lone_row(removal: Removal, outcome: Outcome) -> str:
+    runs = str(outcome.runs)
+    return _cells(removal.safeguard, removal.rules, _what(removal), runs, removal.why)
+
+
+def _cells(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _what(removal: Removal) -> str:
+    """The removal in words, and the places of the code, as it replaces them."""
+    with removal.applied() as cut:
+        places = dict.fromkeys(f"`{place}`" for place in cut.places)
+    return f"{removal.missing} {', '.join(places)}"
+
+
+def _quoted(found: str) -> str:
+    """A finding, without the virtual time at which it was made."""
+    words = re.sub(r"^[0-9.]+ s, life [0-9]+: ", "", found).replace("`", "'")
+    return f"`{words[:120]}`"

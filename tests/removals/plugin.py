@@ -1,0 +1,61 @@
+"""Has pytest run tests without the safeguard that each of them is named for in the table.
+
+Knows: which removal goes with which test, and whether the test then fails.
+Refuses to know: what follows from that. Used by `named_tests`, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.removals.table import TABLE
+
+REMOVED = "REMOVED_SAFEGUARDS"
+"""The environment's name for a JSON object: removals by the test that has to notice."""
+
+REPORT = "REMOVALS_REPORT"
+"""The environment's name for the file that takes what was found, by removal."""
+
+_found: dict[str, dict[str, Any]] = {}
+
+
+def _removal(item: pytest.Item) -> str:
+    removals: dict[str, str] = orjson.loads(os.environ[REMOVED])
+    return removals[item.nodeid.partition("[")[0]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    name = _removal(item)
+    outcome = _found.setdefault(name, {"found": "", "acted": 0})
+    with TABLE[name].applied() as cut:
+        try:
+            return (yield)
+        finally:
+            outcome["acted"] += cut.acted
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _found[_removal(item)]["found"]:
+        pytest.skip("another case of it has noticed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        _found[_removal(item)]["found"] = str(crash.message if crash else report.longrepr)
+    return report
+
+
+def pytest_sessionfinish() -> None:
+    Path(os.environ[REPORT]).write_bytes(orjson.dumps(_found))

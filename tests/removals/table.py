@@ -1,0 +1,18 @@
+"""The table of removals: every safeguard that is taken out in turn.
+
+Knows: all of them. Refuses to know: what came of it (`outcomes`).
+"""
+
+from __future__ import annotations
+
+from tests.removals.in_rules import in_rules
+from tests.removals.of_feed import of_feed
+from tests.removals.of_writes import of_writes
+from tests.removals.on_disk import on_disk
+from tests.removals.removal import Removal
+
+TABLE: dict[str, Removal] = {
+    removal.name: removal
+    for part in (on_disk, in_rules, of_feed, of_writes)
+    for removal in part.all
+}
