@@ -20,6 +20,7 @@ from importlib import metadata
 from typing import Any
 
 import orjson
+from aiohttp.web_app import _cached_build_middleware
 
 from store_cache.app import build
 from store_cache.app.build import Store
@@ -83,7 +84,7 @@ class Simulation:
 
     def run(self) -> Report:
         report = self.report
-        with _collected_once(), _watched(self) as errors, _hastened(self.plan):
+        with _watched(self) as errors, _hastened(self.plan):
             try:
                 self.loop.run_until_complete(self._play())
             except Stuck as stuck:
@@ -389,12 +390,14 @@ def _hastened(plan: Plan) -> Iterator[None]:
 @contextmanager
 def _collected_once() -> Iterator[None]:
     """What was there before a run is not looked through again, and what it leaves is let go of
-    in one go, by `_bury`: collections would be a third of a run's time."""
+    in one go: collections would be a third of a run's time."""
     gc.freeze()
     gc.disable()
     try:
         yield
     finally:
+        _cached_build_middleware.cache_clear()  # it holds handlers, and they all the rest
+        gc.collect()  # what `_bury` could not: the run itself
         gc.enable()
         gc.unfreeze()
 
@@ -433,4 +436,5 @@ def _close(work: Any) -> None:
 
 def simulate(seed: int, off: Collection[str] = ()) -> Report:
     """Run one seed to its end. `off`: classes of faults that are switched off."""
-    return Simulation(seed, off).run()
+    with _collected_once():
+        return Simulation(seed, off).run()
