@@ -117,7 +117,9 @@ class Central:
             self._admit(request, route, now)
             reply = self._handlers[route](request, now)
         except Refused as refused:
-            return error_reply(refused, self.ledger.switches)
+            reply = error_reply(refused, self.ledger.switches)
+            # That a product is absent says something of this generation alone.
+            return self._signed(reply) if refused.status == 404 else reply
         return self._signed(reply) if isinstance(reply, Reply) else reply
 
     def route(self, request: Request) -> Route:
