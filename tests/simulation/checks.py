@@ -60,7 +60,7 @@ class Checks:
             return
         catalogue = store.keeper.catalogue
         if catalogue is None:
-            if self._marks:
+            if self._marks and not store.keeper.findings:
                 self.find("a catalogue was shown, and there is none any more")
                 self._marks.clear()
             return
@@ -176,6 +176,8 @@ class Checks:
         if store is None or self.replacements != sale.replacements:
             return
         catalogue = store.keeper.catalogue
+        if catalogue is None and store.keeper.findings:
+            return  # damaged files (D4): tills are told that the cache is not ready
         if catalogue is None:
             self.find(f"an applied write of {sale.product_id} is not shown: no catalogue")
             return

@@ -24,6 +24,8 @@ class Sale:
     words: list[str] = field(default_factory=list)
     is_open: bool = False
     """Whether a sending of it has not been answered."""
+    is_forgotten: bool = False
+    """Whether the store died while its disk failed, and may know nothing of it any more (D5)."""
 
     def body(self) -> dict[str, Any]:
         return {
@@ -38,6 +40,10 @@ class Sale:
 
     def sent(self) -> None:
         self.is_open = True
+
+    def store_died_degraded(self) -> None:
+        """What was under way is on no disk: its repeat may be taken for the first attempt."""
+        self.is_forgotten = self.is_forgotten or not self.final
 
     def told(self, status: int, result: dict[str, Any]) -> str:
         """Note an answer. Returns what is wrong with it, if anything."""
@@ -54,7 +60,7 @@ class Sale:
 
     def problem(self, history: History) -> str:
         """What is wrong at Central, in the end."""
-        if history.replacements != self.replacements:
+        if history.replacements != self.replacements or self.is_forgotten:
             return ""
         names = [f"{STORE}-{self.key}"]
         names += [f"{names[0]}~{number}" for number in range(2, MOST_ATTEMPTS)]
