@@ -165,8 +165,9 @@ def test_a_minute_without_central() -> None:
 
 def test_an_hour_without_central() -> None:
     """[B1] [B3] [B4] Central is probed every 2 to 30 s, less often as time goes on, and a full sync
-    is tried every SYNC_INTERVAL_MINUTES, at once after a probe that has failed; after the return the store is live within the longest
-    wait, whatever changed meanwhile is shown, and the sale that was refused goes through."""
+    is tried every SYNC_INTERVAL_MINUTES, at once after a probe that has failed; after the return
+    the store is live within the longest wait, whatever changed meanwhile is shown, and the sale
+    that was refused goes through."""
 
     async def story() -> None:
         async with a_store() as store:
