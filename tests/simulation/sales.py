@@ -42,8 +42,8 @@ class Sale:
         self.is_open = True
 
     def store_died_degraded(self) -> None:
-        """What was under way is on no disk: its repeat may be taken for the first attempt."""
-        self.is_forgotten = self.is_forgotten or not self.final
+        """What it noted is on no disk: a repeat may be taken for the first attempt."""
+        self.is_forgotten = True
 
     def told(self, status: int, result: dict[str, Any]) -> str:
         """Note an answer. Returns what is wrong with it, if anything."""
@@ -54,7 +54,7 @@ class Sale:
         final = "applied" if result.get("applied") else f"refused {result.get('errorType')}"
         self.words.append(final)
         before, self.final = self.final, final
-        if before and before != final:
+        if before and before != final and not self.is_forgotten:
             return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
         return ""
 
