@@ -7,7 +7,7 @@ Refuses to know: what is right.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -60,6 +60,26 @@ def _settings(**given: Any) -> Settings:
     )
 
 
+class InOrder(set[Any]):
+    """A set that is gone through as it was filled, and not by addresses, which differ from
+    process to process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._members: dict[Any, None] = {}
+
+    def add(self, member: Any) -> None:
+        super().add(member)
+        self._members[member] = None
+
+    def remove(self, member: Any) -> None:
+        super().remove(member)
+        del self._members[member]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(tuple(self._members))
+
+
 class Shop:
     """`store` is the running one's parts, None while there is none. `on_start` and `on_death` are
     called with each process."""
@@ -108,6 +128,7 @@ class Shop:
                 request_id=_REQUEST_ID,
             )
             server = await serve(api, host=settings.host, port=settings.port)
+            server._guard._connections = InOrder()
             self.store = store
             self.is_serving.set()
             await self._stop.wait()
