@@ -538,25 +538,6 @@ def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_step() -> None:
     run(story())
 
 
-@pytest.mark.parametrize("set_by_seconds", [3600.0, -3600.0])
-def test_a_clock_that_is_set_ages_no_mark(set_by_seconds: float) -> None:
-    """[V2] A reading said that the product is gone; the store is behind, and the feed still tells
-    of its life. The shop's clock is set an hour ahead: the product does not come back."""
-
-    async def story() -> None:
-        shelf = await Shelf().filled()
-        await shelf.keeper.note_in_step()
-        seen = shelf.keeper.seen("P-1")
-        await shelf.keeper.take_reading("P-1", None, seen=seen, doubt=Doubt.ORDER)
-        shelf.clock.set_by_seconds = set_by_seconds
-        await shelf.keeper.note_in_step()
-        await shelf.sold("P-1")
-
-        assert None is shelf.row("P-1")
-
-    run(story())
-
-
 def test_a_mark_is_kept_until_the_feed_was_followed_past_it() -> None:
     """[V2] The store stood still for hours, or was switched off, and is still behind: what it has
     read to be gone does not come back by events from before."""
