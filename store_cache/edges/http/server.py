@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
@@ -22,6 +23,10 @@ _CANCEL_SECONDS = 0.25
 _BACKLOG = 1024
 
 
+Answering = dict[asyncio.Task[Any], None]
+"""The tasks of requests that are being answered, the oldest first."""
+
+
 class CannotServe(Exception):
     """The API cannot be served on this machine as told; the message says what to change."""
 
@@ -30,12 +35,19 @@ class Running:
     """A server that listens; made by `serve`."""
 
     def __init__(
-        self, *, runner: web.AppRunner, guard: Guard, listener: asyncio.Server, server: web.Server
+        self,
+        *,
+        runner: web.AppRunner,
+        guard: Guard,
+        listener: asyncio.Server,
+        server: web.Server,
+        answering: Answering,
     ) -> None:
         self._runner = runner
         self._guard = guard
         self._listener = listener
         self._server = server
+        self._answering = answering
         self.port: int = listener.sockets[0].getsockname()[1]
 
     @property
@@ -60,7 +72,15 @@ class Running:
             pass  # what is left is cancelled below
         await self._server.shutdown(_CANCEL_SECONDS)
         self._guard.close()
+        await self._end_unheard()
         await self._runner.cleanup()
+
+    async def _end_unheard(self) -> None:
+        """Requests whose tills have gone away wait on, and no connection stands for them."""
+        left = list(self._answering)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def serve(
@@ -81,7 +101,7 @@ async def serve(
     server = runner.server
     assert server is not None
     guard = Guard(limits or Limits(), loop, app.get(FAST_READS))
-    watch(server)
+    answering = watch(server)
     try:
         listener = await loop.create_server(
             lambda: guard.protocol(server), host, port, backlog=_BACKLOG
@@ -90,23 +110,31 @@ async def serve(
         guard.close()
         await runner.cleanup()
         raise CannotServe(_reason(problem, host, port)) from problem
-    return Running(runner=runner, guard=guard, listener=listener, server=server)
+    return Running(
+        runner=runner, guard=guard, listener=listener, server=server, answering=answering
+    )
 
 
-def watch(server: web.Server) -> None:
-    """Have each connection told when a request on it begins and ends."""
+def watch(server: web.Server) -> Answering:
+    """Have each connection told when a request on it begins and ends; what is being answered."""
     answer = server.request_handler
+    answering: Answering = {}
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection)
+        task = asyncio.current_task()
+        assert task is not None
+        answering[task] = None
         connection.begin()
         try:
             return await answer(request)
         finally:
             connection.end()
+            del answering[task]
 
     server.request_handler = handle
+    return answering
 
 
 def _reason(problem: OSError, host: str, port: int) -> str:

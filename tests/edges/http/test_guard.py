@@ -192,6 +192,25 @@ async def test_a_stop_does_not_wait_for_ever(open_store: Opened) -> None:
     assert b"" == await line.ended()
 
 
+async def test_a_stop_ends_what_nobody_waits_for_any_more(open_store: Opened) -> None:
+    """The till has gone away, its request waits on: no connection stands for it, and it must not
+    outlive the server."""
+    store = await open_store()
+    store.shop.gate.clear()
+    line = await store.line()
+    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
+    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
+    others = asyncio.all_tasks()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await store.shop.arrived.wait()
+        line.close()
+        while store.running.connections:
+            await asyncio.sleep(0)
+        await store.running.stop(grace_seconds=0.05)
+
+    assert asyncio.all_tasks() <= others
+
+
 async def test_a_port_in_use_is_told(store: Store) -> None:
     """The message says what was wanted and what to do."""
     with pytest.raises(CannotServe, match=r"port \d+: .*; stop the other process, or set PORT"):
