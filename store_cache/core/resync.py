@@ -486,7 +486,10 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
     )
     already_fell_back = state.line.fallback_due is not None
     state = count_failure(state, outcome, now)
-    if of_feed and (already_fell_back or _may_do_without_feed(state, run, outcome)):
+    if of_feed and (
+        (already_fell_back and not _goes_on(state, run))
+        or _may_do_without_feed(state, run, outcome)
+    ):
         return _without_feed(state, run, now)
     if _gives_up(state, run, outcome, already_fell_back):
         return _failed(state, run, outcome, now)
@@ -530,9 +533,12 @@ def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
 
 
 def _may_do_without_feed(state: State, run: Run, outcome: ExchangeFailed) -> bool:
-    """With the feed unreadable altogether, and nothing to serve, pages alone are better (F2)."""
-    unreadable = run.feed_failures >= FEED_FAILURES_FOR_NONE or outcome.failure is Failure.REFUSED
-    return state.position is None and unreadable
+    """With the feed unreadable altogether pages alone are better, with nothing to serve soon
+    (F2)."""
+    if outcome.failure is Failure.REFUSED:
+        return state.position is None
+    enough = FEED_FAILURES_FOR_NONE if state.position is None else FAILURES_TO_FALL_BACK
+    return _goes_on(state, run) and run.feed_failures >= enough
 
 
 def _without_feed(state: State, run: Run, now: float) -> Next:
@@ -550,13 +556,21 @@ def _without_feed(state: State, run: Run, now: float) -> Next:
 def _gives_up(state: State, run: Run, outcome: ExchangeFailed, already_fell_back: bool) -> bool:
     if outcome.failure not in COUNTED:
         return True
-    is_waited_for = run.forced or (state.wanted is not None and state.wanted.forced)
-    if not is_waited_for and (state.position is None or state.lost):
-        return False  # with no feed to go back to, what was read counts
+    if _goes_on(state, run):
+        return False
     if already_fell_back:
         return True
     most = FORCED_FAILURES if run.forced else FAILURES_TO_FALL_BACK
     return max(run.failures, run.feed_failures) >= most or state.line.fell_back
+
+
+def _goes_on(state: State, run: Run) -> bool:
+    """Whether a failing line ends the run at no time: with no position to resume from, what was
+    read counts. Not where a person waits; nor without the feed, which alone could tell, once
+    Central answers again, that it is still the one that the pages are of."""
+    is_waited_for = run.forced or (state.wanted is not None and state.wanted.forced)
+    has_position = state.position is not None and not state.lost
+    return not (is_waited_for or has_position or run.feedless)
 
 
 def _failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:

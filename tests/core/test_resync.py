@@ -784,13 +784,31 @@ def test_without_a_feed_to_resume_a_run_goes_on_where_it_was(position: Position 
     told.keeps()
     for _ in range(20):
         told.fails(Failure.BROKEN)
-        while isinstance(told.command, Rest):
-            told.rests()
+        told.rests()
+        if isinstance(told.command, FetchEvents):
+            told.answers(99, next_offset=100)
 
     assert () == told.state.runs
-    assert told.state.line.fell_back
     assert 1 == told.state.runs_begun
     assert PageRequest(200, 200) == told.run.request
+
+
+def test_pages_of_an_outage_are_not_placed_without_the_feed() -> None:
+    """[F2] [E4] The feed was given up, then Central was gone: who answers next may be one that was
+    restored, and nothing but the feed would tell. The reading begins anew."""
+    told = Told()
+    told.page(head=100)
+    told.waits(3.0)
+    told.fails(Failure.BROKEN)
+    told.rests()
+    told.fails(Failure.BROKEN)
+    was_feedless = told.run.feedless
+    for _ in range(3):
+        told.fails(Failure.BROKEN)
+        told.rests()
+
+    assert was_feedless
+    assert [Failure.BROKEN] == [record.failure for record in told.state.runs]
 
 
 def test_an_operator_ends_a_run_that_goes_on_in_vain() -> None:

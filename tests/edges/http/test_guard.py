@@ -204,7 +204,7 @@ async def test_a_stop_ends_what_nobody_waits_for_any_more(open_store: Opened) ->
     async with asyncio.timeout(DEADLINE_SECONDS):
         await store.shop.arrived.wait()
         line.close()
-        while store.running.connections:
+        while store.running.connections:  # noqa: ASYNC110 - the loop has to see it go
             await asyncio.sleep(0)
         await store.running.stop(grace_seconds=0.05)
 
