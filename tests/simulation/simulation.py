@@ -171,6 +171,9 @@ class Simulation:
         self.note("restarts")
         if self.shop.store is not None and not self.shop.store.keeper.disk.is_durable:
             self.note("died_degraded")
+            for till in self.tills:
+                for sale in till.sales:
+                    sale.store_died_degraded()
         self._observe()
         self.checks.died()
 
