@@ -8,15 +8,17 @@ Refuses to know: whether a change is right, and whether it is on disk; `rules` a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
-from sortedcontainers import SortedList
-
 from store_cache.core.change import Ahead, Change, Mark, Owed
+from store_cache.core.ordered import BLOCK_ROWS, OrderedRows
 from store_cache.core.position import Position
 
 PART_ROWS = 5_000
 """As many rows are let go at once: about a millisecond."""
+
+_ID = itemgetter(0)
 
 
 class Cut:
@@ -48,15 +50,14 @@ class Cut:
     def next_rows(self, limit: int) -> list[bytes]:
         """The next rows in order of id, some `limit` of them; empty at the end."""
         while not self._is_read:
-            ids = self._catalogue.ids_after(self._last, limit)
+            ids, rows = self._catalogue.after(self._last, limit)
             end = ids[-1] if len(ids) == limit else None
             old = self._take_before(end)
             self._is_read = end is None
             self._last = end or self._last
-            rows = self._catalogue.rows
-            if ids and not old:
-                return list(map(rows.__getitem__, ids))
-            merged = {i: rows[i] for i in ids} | old
+            if rows and not old:
+                return rows
+            merged = dict(zip(ids, rows, strict=True)) | old
             if kept := [body for _, body in sorted(merged.items()) if body is not None]:
                 return kept
         return []
@@ -75,8 +76,7 @@ class Catalogue:
     when products were created or deleted lately, `in_step_at` when the store was last in step
     with Central (both unix seconds). `unfollowed_until`: it was placed without the feed having
     been followed to its end (F2), so that rows may be newer than events below this offset, until
-    the store was in step once; else 0. A catalogue under construction has no order of ids yet:
-    `fill` it, then `index` it.
+    the store was in step once; else 0. `rows` is for reading: each row is in order besides.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Catalogue:
         self.in_step_at: float | None = None
         self.unfollowed_until = 0
         self.sequence = 0
-        self._ids: SortedList[str] | None = SortedList()
+        self._order = OrderedRows()
         self._cut: Cut | None = None
         self._bytes = 0
 
@@ -108,26 +108,18 @@ class Catalogue:
 
     def page(self, offset: int, limit: int) -> list[bytes]:
         """Rows `offset` to `offset + limit` in code point order of their ids."""
-        rows = self.rows
-        return [rows[i] for i in self._order.islice(offset, offset + limit)]
+        return self._order.page(offset, limit)
 
     def page_after(self, product_id: str, limit: int) -> tuple[int, list[bytes]]:
         """The rows behind `product_id` (which need not be held), and the first one's offset."""
-        start = self._order.bisect_right(product_id)
-        return start, self.page(start, limit)
+        return self._order.page_after(product_id, limit)
 
-    def ids_after(self, product_id: str, limit: int) -> list[str]:
-        start = self._order.bisect_right(product_id)
-        return list(self._order.islice(start, start + limit))
+    def after(self, product_id: str, limit: int) -> tuple[list[str], list[bytes]]:
+        """The ids behind `product_id`, and their rows."""
+        return self._order.after(product_id, limit)
 
     def ids(self) -> Iterator[str]:
-        return iter(self._order)
-
-    @property
-    def _order(self) -> SortedList[str]:
-        if self._ids is None:
-            raise RuntimeError("the catalogue is under construction: index() it first")
-        return self._ids
+        return self._order.ids()
 
     # -- changes ---------------------------------------------------------------------------
 
@@ -147,51 +139,62 @@ class Catalogue:
         self.sequence = max(self.sequence, change.sequence)
 
     def load(self, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
-        """Take many rows at once that are not held yet; their ids wait for `index`."""
-        self._ids = None
-        expected = len(self.rows) + len(ids)
+        """Take many rows at once. Nothing of them is looked at one by one where they are in order
+        and behind all that are held, as a snapshot's are and most pages'."""
+        if self._cut is not None or not self._order.is_behind(ids):
+            self._set_each(zip(ids, bodies, strict=True))
+            return
         self.rows.update(zip(ids, bodies, strict=True))
+        self._order.extend(ids, bodies)
         self._bytes += sum(map(len, bodies))
-        if len(self.rows) != expected:  # one of them was held
-            self._bytes = sum(map(len, self.rows.values()))
 
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Take many rows, the later one of a product counts; their ids wait for `index`."""
-        self._ids = None
+        """Take many rows; the later one of a product counts."""
         new = dict(rows)
-        replaced = new.keys() & self.rows.keys()
-        self._bytes += sum(map(len, new.values())) - sum(len(self.rows[i]) for i in replaced)
-        self.rows.update(new)
+        known = new.keys() & self.rows.keys()
+        self._set_each([(product_id, new.pop(product_id)) for product_id in known])
+        ordered = sorted(new.items(), key=_ID)
+        self.load([product_id for product_id, _ in ordered], [body for _, body in ordered])
 
     def index(self) -> None:
-        """Order the ids after `fill`, by one sort."""
-        self._ids = SortedList(self.rows)
+        """Count the places after `fill`, which else the first read does."""
+        self._order.count()
 
     def dismantle(self) -> Iterator[None]:
         """Let go of the rows part by part; all at once, a million would hold the loop for 40 ms
         and more. Nobody may read the catalogue from now on; who does so meets an error."""
-        rows = self.rows
-        self._ids = None
-        del self.rows
+        rows, order = self.rows, self._order
+        del self.rows, self._order
         while rows:
+            order.shorten(PART_ROWS // BLOCK_ROWS)
             for _ in range(min(PART_ROWS, len(rows))):
                 rows.popitem()
             yield
+
+    def _set_each(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        for product_id, body in rows:
+            self._set(product_id, body)
 
     def _set(self, product_id: str, body: bytes | None) -> None:
         old = self.rows.get(product_id)
         if self._cut is not None:
             self._cut.keep(product_id, old)
-        self._bytes += (0 if body is None else len(body)) - (0 if old is None else len(old))
         if body is None:
             if old is not None:
-                del self.rows[product_id]
-                if self._ids is not None:
-                    self._ids.remove(product_id)
+                self._remove(product_id, old)
             return
         self.rows[product_id] = body
-        if old is None and self._ids is not None:
-            self._ids.add(product_id)
+        if old is None:
+            self._bytes += len(body)
+            self._order.insert(product_id, body)
+        else:
+            self._bytes += len(body) - len(old)
+            self._order.replace(product_id, body)
+
+    def _remove(self, product_id: str, old: bytes) -> None:
+        del self.rows[product_id]
+        self._bytes -= len(old)
+        self._order.remove(product_id)
 
     def forget(self, *, before: float, at_most: int) -> None:
         """Drop marks and lives that are older than `before` (unix seconds) or too many; they

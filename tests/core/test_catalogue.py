@@ -17,11 +17,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from store_cache.core import ordered
 from store_cache.core.catalogue import PART_ROWS, Catalogue, Cut
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.core.ordered import BLOCK_ROWS
 from store_cache.core.position import Position
 
-IDS = [f"P-{number}" for number in range(12)] + ["a", "Z", "é", "\U0001f600", "\uffff"]
+IDS = [f"P-{number}" for number in range(40)] + ["a", "Z", "é", "\U0001f600", "\uffff"]
 MARK = Mark(7, 3, 1000.0)
 AHEAD = Ahead(3, 1000.0)
 OWED = Owed(Doubt.ORDER, 1002.0, 1000.0)
@@ -45,7 +47,7 @@ def everything(of: Catalogue | Cut) -> dict[str, Any]:
 
 
 ids = st.sampled_from(IDS)
-limits = st.integers(1, 6)
+limits = st.integers(1, 6) | st.integers(1, 60)
 one_of_each = st.dictionaries(ids, st.none() | st.just(MARK), max_size=3)
 
 
@@ -77,20 +79,35 @@ class CatalogueMachine(RuleBasedStateMachine):
             if item is not None:
                 self.model[product_id] = item
 
-    @precondition(lambda self: self.cut is None)
     @rule(product_ids=st.lists(ids, max_size=8))
     def fill(self, product_ids: list[str]) -> None:
         rows = [(i, body(i, 77)) for i in product_ids]
         self.catalogue.fill(rows)
-        self.catalogue.index()
         self.model.update(rows)
+
+    @rule(product_ids=st.lists(ids, max_size=8) | st.just(sorted(IDS)))
+    def load(self, product_ids: list[str]) -> None:
+        bodies = [body(i, 88) for i in product_ids]
+        self.catalogue.load(product_ids, bodies)
+        self.model.update(zip(product_ids, bodies, strict=True))
+
+    @rule(first=ids, count=st.integers(1, 30))
+    def delete_a_run(self, first: str, count: int) -> None:
+        """Whole blocks go, and others are joined."""
+        self.changes += 1
+        gone = [i for i in sorted(self.model) if i >= first][:count]
+        self.catalogue.make(
+            Change("test", self.changes, rows=dict.fromkeys(gone), lives={"P": 1.0})
+        )
+        for product_id in gone:
+            del self.model[product_id]
 
     # -- reads -----------------------------------------------------------------------------
 
     def expected(self) -> list[bytes]:
         return [self.model[i] for i in sorted(self.model)]
 
-    @rule(offset=st.integers(0, 20), limit=limits)
+    @rule(offset=st.integers(0, 50), limit=limits)
     def read_a_page(self, offset: int, limit: int) -> None:
         assert self.expected()[offset : offset + limit] == self.catalogue.page(offset, limit)
 
@@ -155,9 +172,14 @@ class CatalogueMachine(RuleBasedStateMachine):
         assert self.changes == self.catalogue.sequence
 
 
-def test_reads_and_cuts_are_those_of_a_dict() -> None:
+@pytest.mark.parametrize("block_rows", [1, 4, 9, BLOCK_ROWS])
+def test_reads_and_cuts_are_those_of_a_dict(
+    monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
     """[D3] Whatever changes while a cut is read in parts, it is the catalogue of the moment at
-    which it began; and pages, walks and counts are those of a sorted dict."""
+    which it began; and pages, walks and counts are those of a sorted dict, wherever its blocks
+    begin and end."""
+    monkeypatch.setattr(ordered, "BLOCK_ROWS", block_rows)
     often = settings(max_examples=80, stateful_step_count=30, deadline=None, derandomize=True)
     run_state_machine_as_test(CatalogueMachine, settings=often)
 
@@ -308,17 +330,32 @@ def test_a_catalogue_is_taken_apart_in_parts_and_not_read_any_more() -> None:
     assert 1 == len(list(parts))
 
 
-def test_a_catalogue_under_construction_is_not_read() -> None:
-    """[F2] Between `fill` and `index` there is no order of ids: pages fail loudly, changes do
-    not."""
+def test_a_catalogue_is_in_order_while_it_is_filled() -> None:
+    """[F2] Rows may come in any order, and changes between them; whatever was filled is read in
+    order."""
     catalogue = Catalogue()
-    catalogue.fill([("P-2", body("P-2"))])
+    catalogue.fill([("P-2", body("P-2")), ("P-4", body("P-4"))])
     catalogue.make(Change("events", rows={"P-1": body("P-1"), "P-2": None}))
-    with pytest.raises(RuntimeError, match="index"):
-        catalogue.page(0, 1)
-    catalogue.index()
+    catalogue.fill([("P-3", body("P-3")), ("P-4", body("P-4", 2)), ("P-0", body("P-0"))])
 
-    assert [body("P-1")] == catalogue.page(0, 9)
+    assert ["P-0", "P-1", "P-3", "P-4"] == list(catalogue.ids())
+    assert [body("P-3"), body("P-4", 2)] == catalogue.page(2, 9)
+
+
+def test_a_large_catalogue_is_read_across_its_blocks() -> None:
+    """At any offset a page is whole, also after insertions and deletions have split and
+    joined blocks of the size that they have."""
+    catalogue = Catalogue()
+    held = {f"P-{number:05d}": body(f"P-{number:05d}") for number in range(3 * BLOCK_ROWS)}
+    catalogue.fill(held.items())
+    between = [f"P-{BLOCK_ROWS:05d}-{number}" for number in range(2 * BLOCK_ROWS)]
+    new = {i: body(i) for i in between}
+    gone = sorted(held)[: BLOCK_ROWS - 10]
+    catalogue.make(Change("events", rows=new | dict.fromkeys(gone)))
+    expected = [row for i, row in sorted((held | new).items()) if i not in gone]
+
+    for offset in range(0, len(expected), 70):
+        assert expected[offset : offset + 100] == catalogue.page(offset, 100)
 
 
 @pytest.mark.parametrize(
