@@ -99,6 +99,8 @@ async def running(settings: Settings, world: World | None = None) -> AsyncIterat
         async with following(settings, world, steady, central, keeper, keys) as store:
             if damaged:
                 store.driver.want("files were damaged")
+            if keeper.catalogue is not None and keeper.catalogue.flaw:
+                store.driver.want(keeper.catalogue.flaw)  # the process before did not come to it
             yield store
     finally:
         await keeper.close()

@@ -347,6 +347,7 @@ class Driver:
             accept=command.accept,
             agreed_products=command.agreed_products,
             unfollowed_until=command.unfollowed_until,
+            flaw=command.flaw,
         )
         if not verdict.accepted:
             self._keeper.drop_copy()

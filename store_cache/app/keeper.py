@@ -228,10 +228,11 @@ class Keeper:
                 await self._make(self.catalogue, change)
 
     def left_behind(self) -> list[str]:
-        """Products that are ahead of the feed for too long (W7)."""
+        """Products that are still ahead though the feed was followed past them (W7): while it is
+        behind, their events are still to come."""
         if self.catalogue is None:
             return []
-        limit = self._steady() - AHEAD_SECONDS
+        limit = -inf if self._in_step_at is None else self._in_step_at - AHEAD_SECONDS
         owed = self.catalogue.owed
         return [i for i, a in _oldest(self.catalogue.ahead, limit) if i not in owed]
 
@@ -315,6 +316,7 @@ class Keeper:
         accept: bool,
         agreed_products: int | None,
         unfollowed_until: int = 0,
+        flaw: str = "",
     ) -> Verdict:
         """Put the copy in place: judged, on disk, then seen, in this order (F2, F5, D2)."""
         verdict = rebuild.judge(
@@ -324,7 +326,7 @@ class Keeper:
             return verdict
         async with self._order:
             copy = self._finished(rebuild, position)
-            copy.unfollowed_until = unfollowed_until
+            copy.unfollowed_until, copy.flaw = unfollowed_until, flaw
             await self._begin_files(copy)
             old, self.catalogue = self.catalogue, copy
             self.drop_copy()

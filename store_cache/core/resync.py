@@ -248,7 +248,9 @@ def _place(state: State, run: Run, now: float) -> Next:
     if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
         agreed = shrunk.products
     run = replace(run, step=Step.PLACING)
-    place = PlaceCopy(_follows(run), run.accept, agreed, run.horizon if run.feedless else 0)
+    place = PlaceCopy(
+        _follows(run), run.accept, agreed, run.horizon if run.feedless else 0, run.flaw
+    )
     return _do(state, run, Doing.PLACING, place)
 
 

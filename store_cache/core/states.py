@@ -173,12 +173,13 @@ class PlaceCopy:
     """Judge the copy, write it as the new snapshot, swap it in. `agreed_products`: how many a
     refused reading found that was long enough ago to be confirmed by this one (F5).
     `unfollowed_until`: where the feed was not followed to its end, the offset up to which rows may
-    be newer than the position; else 0."""
+    be newer than the position; else 0. `flaw`: why another full sync has to follow; or empty."""
 
     position: Position
     accept: bool
     agreed_products: int | None
     unfollowed_until: int = 0
+    flaw: str = ""
 
 
 Command = Rest | FetchEvents | KeepEvents | FetchPage | SettleDoubts | PlaceCopy

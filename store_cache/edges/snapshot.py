@@ -81,6 +81,7 @@ def _summary(cut: Cut | None) -> dict[str, Any] | None:
         "position": cut.position.to_json(),
         "inStepAt": cut.in_step_at,
         "unfollowedUntil": cut.unfollowed_until,
+        "flaw": cut.flaw,
         "sequence": cut.sequence,
         "rows": cut.count,
     } | {kind: len(getattr(cut, kind)) for kind in _ENTRIES}
@@ -252,6 +253,7 @@ class _Reader:
         self._catalogue.position = Position.from_json(summary["position"])
         self._catalogue.in_step_at = summary["inStepAt"]
         self._catalogue.unfollowed_until = summary.get("unfollowedUntil", 0)
+        self._catalogue.flaw = summary.get("flaw", "")
         self._catalogue.sequence = summary["sequence"]
         self._catalogue.index()
         return self._catalogue

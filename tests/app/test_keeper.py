@@ -475,8 +475,8 @@ def test_without_a_catalogue_nothing_is_read_or_owed() -> None:
 
 
 def test_what_stays_ahead_of_the_feed_for_a_minute_is_named() -> None:
-    """[W7] Only those whose own events have not come for 60 s, and that are not owed a reading
-    already."""
+    """[W7] Only those whose own events have not come for 60 s though the feed was followed, and
+    that are not owed a reading already."""
 
     async def story() -> None:
         shelf = await Shelf().filled()
@@ -487,8 +487,11 @@ def test_what_stays_ahead_of_the_feed_for_a_minute_is_named() -> None:
         await shelf.keeper.owe("P-2", Doubt.AHEAD)
         before = shelf.keeper.left_behind()
         await asyncio.sleep(AHEAD_SECONDS / 2)
+        behind = shelf.keeper.left_behind()
+        await shelf.keeper.note_in_step()
 
         assert [] == before
+        assert [] == behind
         assert ["P-1"] == shelf.keeper.left_behind()
 
     run(story())
@@ -707,6 +710,23 @@ async def _left_behind() -> FaultyFolder:
     await shelf.keeper.note(note_of("old"))
     await shelf.keeper.close()
     return shelf.disk.after_kill()
+
+
+def test_a_flaw_outlives_the_process() -> None:
+    """[F2] [D2] The copy went in place over a hole in the feed, and the store died before the full
+    sync that has to follow: the next process knows of it, until a copy without a flaw is placed."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.place(flaw="events were missing")
+        again = await shelf.restarted()
+        flaw = again.catalogue.flaw
+        await again.place()
+
+        assert "events were missing" == flaw
+        assert "" == (await again.restarted()).catalogue.flaw
+
+    run(story())
 
 
 def test_what_damage_took_is_seen_in_the_generation() -> None:

@@ -55,6 +55,13 @@ async def seconds_of(work: Awaitable[object]) -> float:
     return asyncio.get_running_loop().time() - began_at
 
 
+async def followed_for(shelf: Shelf, seconds: float) -> None:
+    """The feed is quiet, and followed."""
+    for _ in range(int(seconds)):
+        await asyncio.sleep(1.0)
+        await shelf.keeper.note_in_step()
+
+
 def readings(shelf: Shelf, product_id: str = "P-1") -> list[float]:
     """When the product was asked for by itself."""
     asked = zip(shelf.central.asked, shelf.central.times, strict=True)
@@ -259,15 +266,29 @@ def test_what_is_ahead_of_the_feed_too_long_is_read() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
             await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=1, left=9))
-            await asyncio.sleep(AHEAD_SECONDS - 1)
+            await followed_for(shelf, AHEAD_SECONDS - 1)
             before = readings(shelf)
-            await asyncio.sleep(LOOK_SECONDS + 2)
-            await asyncio.sleep(AHEAD_SECONDS + LOOK_SECONDS)
+            await followed_for(shelf, LOOK_SECONDS + 2)
+            await followed_for(shelf, AHEAD_SECONDS + LOOK_SECONDS)
 
             assert [] == before
             assert readings(shelf)[0] <= AHEAD_SECONDS + LOOK_SECONDS
             assert {} == shelf.catalogue.ahead
             assert (9, 2) == shelf.row("P-1")
+
+    run(story())
+
+
+def test_what_is_ahead_of_a_feed_that_is_behind_stays_so() -> None:
+    """[W7] Its own events are still to come, with those of a life that may have ended before."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
+            await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await asyncio.sleep(10 * AHEAD_SECONDS)
+
+            assert ["P-1"] == list(shelf.catalogue.ahead)
 
     run(story())
 

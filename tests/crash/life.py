@@ -123,6 +123,7 @@ class WatchedKeeper(Keeper):
         accept: bool,
         agreed_products: int | None,
         unfollowed_until: int = 0,
+        flaw: str = "",
     ) -> Verdict:
         with self._reporter.doing(Activity.PLACE):
             return await super().place(
@@ -132,6 +133,7 @@ class WatchedKeeper(Keeper):
                 accept=accept,
                 agreed_products=agreed_products,
                 unfollowed_until=unfollowed_until,
+                flaw=flaw,
             )
 
 

@@ -24,7 +24,7 @@ from store_cache.app.gate import PROBE_SECONDS
 from store_cache.core.writing import Adjustment, WriteError
 from store_cache.edges.framing import FORMAT, NewerFormat, frame, unframe
 from store_cache.edges.http.freshness import freshness_headers
-from tests.app.shelf import Clock
+from tests.app.shelf import Clock, Shelf
 from tests.app.whole_store import Line, Whole, whole_store
 from tests.conftest import ROOT
 from tests.edges.virtual_time import run
@@ -481,5 +481,18 @@ def test_an_upgrade_reads_an_older_format_and_fields_it_does_not_know() -> None:
             assert [] == store.status["disk"]["findings"]
             heads = [data.partition(b"\n")[0] for data in older.contents().values()]
             assert {FORMAT} == {head[1]["format"] for head in map(unframe, heads) if head}
+
+    run(story())
+
+
+def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
+    """[F2] The catalogue was put in place over a hole in the feed, and the store was killed before
+    the full sync that has to follow: its position alone would tell nothing of it."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.place(flaw="events were missing")
+        async with a_store(shelf.disk.after_kill()) as store:
+            assert "events were missing" in store.parts.driver.state.runs[0].reasons
 
     run(story())

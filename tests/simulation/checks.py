@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from store_cache.app.build import Store
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.states import Running
 from tests.simulation.chain import Chain
@@ -23,6 +24,12 @@ Place = tuple[str, str, int]
 
 def parsed(body: bytes) -> State:
     return state_of(orjson.loads(body))
+
+
+def _had_files(store: Store) -> bool:
+    """Whether the process found whole files on a disk that worked; else it says that it is not
+    ready (D4, D5)."""
+    return store.keeper.disk.is_durable and not store.keeper.findings
 
 
 class Checks:
@@ -60,7 +67,7 @@ class Checks:
             return
         catalogue = store.keeper.catalogue
         if catalogue is None:
-            if self._marks and not store.keeper.findings:
+            if self._marks and _had_files(store):
                 self.find("a catalogue was shown, and there is none any more")
                 self._marks.clear()
             return
@@ -176,8 +183,8 @@ class Checks:
         if store is None or self.replacements != sale.replacements:
             return
         catalogue = store.keeper.catalogue
-        if catalogue is None and store.keeper.findings:
-            return  # damaged files (D4): tills are told that the cache is not ready
+        if catalogue is None and not _had_files(store):
+            return
         if catalogue is None:
             self.find(f"an applied write of {sale.product_id} is not shown: no catalogue")
             return
