@@ -37,6 +37,7 @@ class Cut:
         self.lives = dict(catalogue.lives)
         self.in_step_at = catalogue.in_step_at
         self.unfollowed_until = catalogue.unfollowed_until
+        self.flaw = catalogue.flaw
         self._catalogue = catalogue
         self._before: dict[str, bytes | None] = {}
         self._last = ""
@@ -76,7 +77,7 @@ class Catalogue:
     when products were created or deleted lately, `in_step_at` when the store was last in step
     with Central (both unix seconds). `unfollowed_until`: it was placed without the feed having
     been followed to its end (F2), so that rows may be newer than events below this offset, until
-    the store was in step once; else 0. `rows` is for reading: each row is in order besides.
+    the store was in step once; else 0. `flaw`: why another full sync has to follow; or empty. `rows` is for reading: each row is in order besides.
     """
 
     def __init__(self) -> None:
@@ -88,6 +89,7 @@ class Catalogue:
         self.position: Position | None = None
         self.in_step_at: float | None = None
         self.unfollowed_until = 0
+        self.flaw = ""
         self.sequence = 0
         self._order = OrderedRows()
         self._cut: Cut | None = None
