@@ -77,7 +77,8 @@ class Catalogue:
     when products were created or deleted lately, `in_step_at` when the store was last in step
     with Central (both unix seconds). `unfollowed_until`: it was placed without the feed having
     been followed to its end (F2), so that rows may be newer than events below this offset, until
-    the store was in step once; else 0. `flaw`: why another full sync has to follow; or empty. `rows` is for reading: each row is in order besides.
+    the store was in step once; else 0. `flaw`: why another full sync has to
+    follow; or empty. `rows` is for reading: each row is in order besides.
     """
 
     def __init__(self) -> None:
