@@ -43,10 +43,13 @@ class Cut:
         self._last = ""
         self._is_read = False
 
-    def keep(self, product_id: str, body: bytes | None) -> None:
+    def keep(self, rows: Mapping[str, bytes | None]) -> None:
         """Remember what is about to be overwritten."""
-        if product_id > self._last and not self._is_read:
-            self._before.setdefault(product_id, body)
+        if self._is_read:
+            return
+        for product_id, body in rows.items():
+            if product_id > self._last:
+                self._before.setdefault(product_id, body)
 
     def next_rows(self, limit: int) -> list[bytes]:
         """The next rows in order of id, some `limit` of them; empty at the end."""
@@ -128,8 +131,7 @@ class Catalogue:
 
     def make(self, change: Change) -> None:
         """Make a planned change. It holds absolute states: making it twice changes nothing."""
-        for product_id, body in change.rows.items():
-            self._set(product_id, body)
+        self._set(change.rows)
         _merge(self.marks, change.marks)
         _merge(self.ahead, change.ahead)
         _merge(self.owed, change.owed)
@@ -145,17 +147,17 @@ class Catalogue:
         """Take many rows at once. Nothing of them is looked at one by one where they are in order
         and behind all that are held, as a snapshot's are and most pages'."""
         if self._cut is not None or not self._order.is_behind(ids):
-            self._set_each(zip(ids, bodies, strict=True))
+            self._set(dict(zip(ids, bodies, strict=True)))
             return
         self.rows.update(zip(ids, bodies, strict=True))
         self._order.extend(ids, bodies)
-        self._bytes += sum(map(len, bodies))
+        self._bytes += _length(bodies)
 
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Take many rows; the later one of a product counts."""
         new = dict(rows)
         known = new.keys() & self.rows.keys()
-        self._set_each([(product_id, new.pop(product_id)) for product_id in known])
+        self._set({product_id: new.pop(product_id) for product_id in known})
         ordered = sorted(new.items(), key=_ID)
         self.load([product_id for product_id, _ in ordered], [body for _, body in ordered])
 
@@ -174,30 +176,27 @@ class Catalogue:
                 rows.popitem()
             yield
 
-    def _set_each(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        for product_id, body in rows:
-            self._set(product_id, body)
-
-    def _set(self, product_id: str, body: bytes | None) -> None:
-        old = self.rows.get(product_id)
+    def _set(self, rows: Mapping[str, bytes | None]) -> None:
+        held = self.rows
         if self._cut is not None:
-            self._cut.keep(product_id, old)
-        if body is None:
-            if old is not None:
-                self._remove(product_id, old)
-            return
-        self.rows[product_id] = body
-        if old is None:
-            self._bytes += len(body)
-            self._order.insert(product_id, body)
-        else:
-            self._bytes += len(body) - len(old)
-            self._order.replace(product_id, body)
+            self._cut.keep({product_id: held.get(product_id) for product_id in rows})
+        new = {i: body for i, body in rows.items() if body is not None and i in held}
+        if len(new) != len(rows):
+            self._come_and_go({i: body for i, body in rows.items() if i not in new})
+        self._bytes += _length(new.values()) - _length(map(held.__getitem__, new))
+        held.update(new)
+        self._order.replace(new)
 
-    def _remove(self, product_id: str, old: bytes) -> None:
-        del self.rows[product_id]
-        self._bytes -= len(old)
-        self._order.remove(product_id)
+    def _come_and_go(self, rows: Mapping[str, bytes | None]) -> None:
+        """Take those that are not held; let go of those that have no row now."""
+        for product_id, body in rows.items():
+            if body is not None:
+                self.rows[product_id] = body
+                self._bytes += len(body)
+                self._order.insert(product_id, body)
+            elif product_id in self.rows:
+                self._bytes -= len(self.rows.pop(product_id))
+                self._order.remove(product_id)
 
     def forget(self, *, before: float, at_most: int) -> None:
         """Drop marks and lives that are older than `before` (unix seconds) or too many; they
@@ -216,6 +215,10 @@ class Catalogue:
 
     def end_cut(self) -> None:
         self._cut = None
+
+
+def _length(bodies: Iterable[bytes]) -> int:
+    return sum(map(len, bodies))
 
 
 def _merge(held: dict[str, Any], wanted: Mapping[str, Any]) -> None:

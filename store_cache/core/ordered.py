@@ -9,7 +9,7 @@ Refuses to know: what is in a row, and what else is known of a product.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain, islice
 from operator import lt
 from typing import TypeVar
@@ -21,6 +21,10 @@ BLOCK_ROWS = 1_000
 a quarter: so moving a block's rows for an insertion, and counting the blocks anew for the page
 after it, cost about the same at a million products."""
 
+LATE_ROWS = 1_000
+"""As many new rows of known products may wait for the read that needs them in order: putting them
+there costs a microsecond or two each, which no acknowledgement has to wait for."""
+
 
 class OrderedRows:
     """Rows by id, in code point order. There is always a block; only a single one is empty."""
@@ -29,12 +33,15 @@ class OrderedRows:
         self._ids: list[list[str]] = [[]]
         self._rows: list[list[bytes]] = [[]]
         self._last_ids = [""]
+        self._late: dict[str, bytes] = {}  # rows that replace those in the blocks
         self._starts: list[int] | None = None  # each block's first offset; None: count anew
 
     # -- reads -----------------------------------------------------------------------------
 
     def page(self, offset: int, limit: int) -> list[bytes]:
         """Rows `offset` to `offset + limit`."""
+        if self._late:
+            self._settle()
         starts = self._starts or self.count()
         block = bisect_right(starts, offset) - 1
         return _run(self._rows, block, offset - starts[block], limit)
@@ -60,6 +67,7 @@ class OrderedRows:
         return self._starts
 
     def _place_after(self, product_id: str) -> tuple[int, int]:
+        self._settle()
         block = min(bisect_right(self._last_ids, product_id), len(self._ids) - 1)
         return block, bisect_right(self._ids[block], product_id)
 
@@ -83,10 +91,18 @@ class OrderedRows:
         self._last_ids[grown:] = [block[-1] for block in self._ids[grown:]]
         self._starts = None
 
-    def replace(self, product_id: str, row: bytes) -> None:
-        """Set the row of a product that is there."""
-        block = bisect_left(self._last_ids, product_id)
-        self._rows[block][bisect_left(self._ids[block], product_id)] = row
+    def replace(self, new: Mapping[str, bytes]) -> None:
+        """Set the rows of products that are there."""
+        self._late.update(new)
+        if len(self._late) > LATE_ROWS:
+            self._settle()
+
+    def _settle(self) -> None:
+        last_ids, ids, rows = self._last_ids, self._ids, self._rows
+        for product_id, row in self._late.items():
+            block = bisect_left(last_ids, product_id)
+            rows[block][bisect_left(ids[block], product_id)] = row
+        self._late.clear()
 
     def insert(self, product_id: str, row: bytes) -> None:
         """Take a product that is not there."""
@@ -102,6 +118,7 @@ class OrderedRows:
 
     def remove(self, product_id: str) -> None:
         """Let go of a product that is there."""
+        self._late.pop(product_id, None)
         block = bisect_left(self._last_ids, product_id)
         ids = self._ids[block]
         place = bisect_left(ids, product_id)

@@ -35,8 +35,19 @@ may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
 AHEAD_SECONDS = 60.0
 """A product still ahead of the feed after this is read again (W7)."""
 
+_UPDATED = Kind.UPDATED
+
 
 def version_of(body: bytes) -> int:
+    """The version in a row, cut out where that is sure, which takes half the time of parsing.
+
+    In a text a quotation mark stands behind a backslash, so `,"version":` is never inside one, and
+    begins a name. With no brace before it but the row's own, that name is one of the row's.
+    """
+    before, _, behind = body.partition(b',"version":')
+    digits = behind.partition(b",")[0]
+    if before.rfind(b"{") == 0 and digits.isdigit():
+        return int(digits)
     version: int = orjson.loads(body)["version"]
     return version
 
@@ -112,19 +123,23 @@ class Draft:
         at = self._lives.get(product_id, self._base.lives.get(product_id))
         return at is not None and abs(self.now - at) <= seconds
 
-    def go_on(self, row: Row) -> bool:
-        """Take an update of a product of which nothing is known but its row, as nearly all events
-        bring: the newer state stays. False, and nothing is planned: more has to be looked at."""
-        product_id, base = row.product_id, self._base
+    def go_on(self, event: AnyEvent) -> bool:
+        """Take an update of a product of which nothing is known but an older row, as nearly all
+        events bring. False, and nothing is planned: more has to be looked at."""
+        if type(event) is not Event or event.kind is not _UPDATED or event.row is None:
+            return False
+        product_id, version, _, body = event.row
+        base = self._base
         held = self._rows.get(product_id) or base.rows.get(product_id)
-        if held is None or product_id in self._lives or product_id in base.lives:
+        if held is None or event.offset < self.unfollowed_until or version < version_of(held):
+            return False
+        if product_id in self._lives or product_id in base.lives:
             return False
         if product_id in self._marks or product_id in base.marks:
             return False
         if product_id in self._ahead or product_id in base.ahead:
             return False
-        if row.version >= version_of(held):
-            self._rows[product_id] = row.body
+        self._rows[product_id] = body
         return True
 
     def put(self, row: Row) -> None:
@@ -193,17 +208,22 @@ class Draft:
 def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
     """Apply events in the order of their offsets."""
     for event in events:
-        if event.offset < draft.unfollowed_until:
-            _doubt(draft, event)
-        elif isinstance(event, SetAside):
-            if event.product_id is not None:
-                draft.owe(event.product_id, Doubt.UNREADABLE)
-        elif event.row is not None and event.kind is Kind.CREATED:
-            _create(draft, event, event.row)
-        elif event.row is not None:
-            _update(draft, event, event.row)
-        else:
-            _delete(draft, event)
+        if not draft.go_on(event):
+            _lay_event(draft, event)
+
+
+def _lay_event(draft: Draft, event: AnyEvent) -> None:
+    if event.offset < draft.unfollowed_until:
+        _doubt(draft, event)
+    elif isinstance(event, SetAside):
+        if event.product_id is not None:
+            draft.owe(event.product_id, Doubt.UNREADABLE)
+    elif event.row is not None and event.kind is Kind.CREATED:
+        _create(draft, event, event.row)
+    elif event.row is not None:
+        _update(draft, event, event.row)
+    else:
+        _delete(draft, event)
 
 
 def _doubt(draft: Draft, event: AnyEvent) -> None:
@@ -224,8 +244,6 @@ def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
 
 
 def _update(draft: Draft, event: Event, row: Row) -> None:
-    if draft.go_on(row):
-        return
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:

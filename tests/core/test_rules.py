@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Mark
@@ -535,3 +537,35 @@ def test_a_refresh_does_not_weaken_a_doubt() -> None:
     made.make(draft.change("doubt"))
 
     assert ORDER is owed(made)
+
+
+_told = st.sampled_from(
+    ['"', "\\", ",", ':"', ',"version":', '\\","version":', "{", "[", "version", "é"]
+)
+texts = st.lists(_told, max_size=5).map("".join)
+values = st.recursive(
+    texts | st.integers(0, 99) | st.none() | st.floats(0, 9),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            texts | st.sampled_from(["version", "available", "name"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+extras = st.dictionaries(texts | st.sampled_from(["vendor", "Version"]), values, max_size=3)
+
+
+@given(texts.filter(bool), values, st.integers(1, 2**53 - 1), st.booleans(), extras)
+@example("P", {"a": 1, "version": 7}, 3, True, {})
+@example("P", [{"available": 1, "version": 7, "b": 1}], 3, True, {})
+@example('P,"version":7,', ',"version":7,', 3, False, {})
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_the_version_of_a_row_is_the_product_s(
+    product_id: str, name: object, version: int, ends: bool, extra: dict[str, Any]
+) -> None:
+    """[V1] Whatever else is in a row, and however much it looks like a version."""
+    price = {} if ends else {"price": 1.5}
+    value = product(version, productId=product_id, name=name) | price | extra
+
+    assert version == version_of(read_product(value).body)
