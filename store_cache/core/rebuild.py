@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from store_cache.core.catalogue import Catalogue
-from store_cache.core.change import Doubt, Mark, Owed
+from store_cache.core.change import Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind
 from store_cache.core.feed import CataloguePage, PageRequest
 from store_cache.core.position import Position
@@ -68,7 +68,6 @@ class Rebuild:
         self, *, held: Catalogue | None, same_generation: bool, now: float, grace_seconds: float
     ) -> None:
         self.copy = Catalogue()
-        self.copy.fill(())
         self.began_at = now
         self.pages = 0
         self._held = held
@@ -78,7 +77,9 @@ class Rebuild:
         self._doubts: dict[str, str] = {}
         self._doubtful: dict[str, str] = {}
         self._limit = FIRST_LIMIT
-        self._paged: set[str] = set()
+        self._has_paged = False
+        self._gone: set[str] = set()  # paged, and not in the copy; or were not once
+        self._untold: set[str] = set()  # in the copy, and not paged
         self._deleted: set[str] = set()
         self._unpaged: set[str] = set()
         self._step_back = 1
@@ -100,18 +101,40 @@ class Rebuild:
         by_offset = request.cursor is None and page.next_cursor is None and not page.is_whole
         ids = _ids_on(page)
         joins = not by_offset or self._joins(request, ids)
-        is_new = joins and not self._paged.issuperset(ids)
+        is_new = joins and bool(self._fresh(ids))
         self._count_fruitless(is_new)
         if not joins:
             return self._backwards(request, page)
         self._lay_rows(page)
         self._step_back = 1
-        self._paged.update(ids)
+        self._note_paged(ids)
         if page.next_cursor is not None:
             return PageRequest(request.offset + len(page.rows), self._limit, page.next_cursor)
         if page.is_whole or request.cursor is not None:
             return None
         return self._onwards(request, page, is_new)
+
+    def _fresh(self, ids: Set[str]) -> set[str]:
+        """Those that no page has shown. Nearly all that pages showed are the copy's ids, so only
+        what differs is kept: over a set of them all the collector would walk again and again."""
+        known = self.copy.rows.keys() & ids
+        return set((ids - known) | (ids & self._untold)) - self._gone
+
+    def _note_paged(self, ids: set[str]) -> None:
+        self._has_paged |= bool(ids)
+        self._gone |= ids.difference(self.copy.rows)
+        self._untold -= ids
+
+    def _make(self, change: Change) -> None:
+        """Change the copy by something else than a page."""
+        for product_id, body in change.rows.items():
+            if body is not None:
+                self._untold |= self._fresh({product_id})
+            elif product_id in self._untold:
+                self._untold.remove(product_id)
+            elif product_id in self.copy.rows:
+                self._gone.add(product_id)
+        self.copy.make(change)
 
     def _count_fruitless(self, is_new: bool) -> None:
         self._fruitless = 0 if is_new else self._fruitless + 1
@@ -124,7 +147,7 @@ class Rebuild:
     def _joins(self, request: PageRequest, ids: Set[str]) -> bool:
         """Whether no product can lie unread between this page and those before (F3): it shows one
         that they showed. Pages of a single product cannot overlap; there the order is believed."""
-        if request.offset == 0 or not self._paged or not self._paged.isdisjoint(ids):
+        if request.offset == 0 or not self._has_paged or len(self._fresh(ids)) < len(ids):
             return True
         return bool(ids) and request.offset == self._apart_at
 
@@ -215,7 +238,7 @@ class Rebuild:
         self._note(events)
         draft = self._draft(now)
         lay_events(draft, events)
-        self.copy.make(draft.change("events", position=position))
+        self._make(draft.change("events", position=position))
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
         of_kind: dict[Kind, set[str]] = {kind: set() for kind in Kind}
@@ -252,7 +275,7 @@ class Rebuild:
     def _never_paged(self) -> set[str]:
         """What only updates told of: it may have been deleted before its page was read, and an
         event that came late told of it again."""
-        return {i for i in self._unpaged - self._paged if i in self.copy.rows}
+        return self._unpaged & self._untold
 
     def _is_lower(self, product_id: str) -> bool:
         """Whether the copy shows an older version than the catalogue in place; versions of another
@@ -274,7 +297,7 @@ class Rebuild:
         self._doubts.pop(product_id, None)
         self._lowered.discard(product_id)
         self._unpaged.discard(product_id)
-        self.copy.make(draft.change("reading"))
+        self._make(draft.change("reading"))
 
     def give_up(self, product_id: str, problem: str, *, now: float) -> None:
         """The product could not be read: keep the fresher row that is held, and list it as
@@ -283,7 +306,7 @@ class Rebuild:
         held = self._held.get(product_id) if self._held is not None else None
         mine = self.copy.rows.get(product_id)
         if held is not None and (mine is None or self._is_lower(product_id)):
-            self.copy.fill([(product_id, held)])
+            self._make(Change("given up", rows={product_id: held}))
         self.copy.owed[product_id] = Owed(Doubt.UNREADABLE, now, now, 1, problem)
 
     @property
@@ -300,9 +323,8 @@ class Rebuild:
         marks: Mapping[str, Mark],
         now: float,
     ) -> Catalogue:
-        """Order the copy, and lay over it what the catalogue in place has learned since the run
+        """Lay over the copy what the catalogue in place has learned since the run
         began: answers to writes (F4), readings done and owed, and what deletions left."""
-        self.copy.index()
         draft = self._draft(now)
         self._lay_what_is_ahead(draft)
         self._keep_fresher(draft)
@@ -364,7 +386,7 @@ class Rebuild:
         return sum(i in rows and i not in self.copy.rows for i in self._deleted)
 
 
-def _ids_on(page: CataloguePage) -> Set[str]:
+def _ids_on(page: CataloguePage) -> set[str]:
     ids = {row.product_id for row in page.rows}
     ids.update(bad.product_id for bad in page.bad_rows if bad.product_id is not None)
     return ids

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
-from store_cache.core.event import AnyEvent
+from store_cache.core.event import AnyEvent, read_event
 from store_cache.core.feed import BadRow, CataloguePage, PageRequest
 from store_cache.core.position import Position
 from store_cache.core.product import Row, read_product
@@ -703,3 +703,67 @@ def test_the_share_is_a_setting(percent: int, accepted: bool) -> None:
     take_whole(rebuild, *rows(10))
 
     assert accepted is judged(rebuild, percent=percent)
+
+
+PRODUCTS = ["P-1", "P-2", "P-3", "P-4"]
+EVENTS = ["inventory_updated", "product_created", "product_deleted"]
+some = st.frozensets(st.sampled_from(PRODUCTS), max_size=3)
+steps = st.lists(
+    st.tuples(st.just("page"), some, some)
+    | st.tuples(st.just("events"), st.lists(st.sampled_from(EVENTS), max_size=3), some)
+    | st.tuples(st.just("reading"), some, st.booleans())
+    | st.tuples(st.just("give up"), some, st.none()),
+    max_size=8,
+)
+
+
+class Noting:
+    """Takes steps of a full sync, and keeps a list of what pages showed."""
+
+    def __init__(self) -> None:
+        self.rebuild = begin(holding(*(row(i) for i in PRODUCTS[:2])))
+        self.paged: set[str] = set()
+        self.number = 1
+
+    def take(self, step: tuple[str, Any, Any]) -> None:
+        self.number += 1
+        match step:
+            case "page", shown, bad:
+                self._take_page(shown, bad)
+            case "events", kinds, ids:
+                self._take_events(kinds, ids)
+            case "reading", ids, is_there:
+                for i in ids:
+                    found, seen = row(i, self.number) if is_there else None, self.rebuild.seen(i)
+                    self.rebuild.take_reading(i, found, seen=seen, now=NOW)
+            case _, ids, _:
+                for i in ids:
+                    self.rebuild.give_up(i, "it cannot be read", now=NOW)
+
+    def _take_page(self, shown: frozenset[str], bad: frozenset[str]) -> None:
+        rows = tuple(row(i, self.number) for i in sorted(shown - bad))
+        page = CataloguePage(rows, tuple(BadRow(i, "bad") for i in sorted(bad)))
+        self.rebuild.take_page(PageRequest(0, 9), page)
+        self.paged |= shown | bad
+
+    def _take_events(self, kinds: list[str], ids: frozenset[str]) -> None:
+        events = [self._event(kind, i) for i in sorted(ids) for kind in kinds]
+        position = Position("g", self.number)
+        self.rebuild.take_events(events, position=position, now=NOW + 10 * self.number)
+
+    def _event(self, kind: str, product_id: str) -> AnyEvent:
+        self.number += 1
+        value = {"offset": self.number, "eventType": kind, "productId": product_id}
+        data = orjson.loads(row(product_id, self.number).body)
+        return read_event(value | {"version": self.number, "data": data})
+
+
+@given(steps)
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_what_pages_showed_is_known_without_a_list_of_it(steps: list[tuple[str, Any, Any]]) -> None:
+    """[F3] Whatever the feed and readings put into the copy, or take from it, in between."""
+    noting = Noting()
+    for step in steps:
+        noting.take(step)
+
+        assert set(PRODUCTS) - noting.paged == noting.rebuild._fresh(set(PRODUCTS))
