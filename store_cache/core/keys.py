@@ -15,7 +15,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 import orjson
@@ -151,7 +151,8 @@ class KeyTable:
     def encoded(self) -> Iterator[bytes]:
         """A record of each entry, for a snapshot. The table may change between two of them: an
         entry comes as it is when its turn comes, and new ones are in the journal."""
-        for key in [*self._open, *(item.decode() for item in self._finals)]:
+        keys, finals = tuple(self._open), tuple(self._finals)
+        for key in chain(keys, map(bytes.decode, finals)):
             if (attempt := self._open.get(key)) is not None:
                 yield encode_attempt(attempt)
             elif (final := self._final(key, "")) is not None:
@@ -160,15 +161,25 @@ class KeyTable:
     def load(self, records: Iterable[dict[str, Any]], now: float) -> int:
         """Take records from disk in their order; the last one of a key counts. Attempts without
         a final answer are unknown. Returns how many records were none, and left out (D4)."""
+        bad_records = self.take(records)
+        self.settle(now)
+        return bad_records
+
+    def take(self, records: Iterable[dict[str, Any]]) -> int:
+        """A part of what `load` takes: hundreds of thousands at once would hold the loop for a
+        second. The table is of use after `settle`."""
         bad_records = 0
         for record in records:
             try:
                 self._load_one(record)
             except (KeyError, TypeError, ValueError, AttributeError, struct.error):
                 bad_records += 1
+        return bad_records
+
+    def settle(self, now: float) -> None:
+        """Forget what is too old, after the last part."""
         self._ages = deque(self._finals)  # a key may have been forgotten and used again
         self.expire(now)
-        return bad_records
 
     def _load_one(self, record: dict[str, Any]) -> None:
         if "applied" in record or "refused" in record:

@@ -227,3 +227,22 @@ def test_a_record_that_is_none_does_not_stop_a_start() -> None:
 
     assert len(bad) == loaded.load([*bad, good], 1000.0)
     assert 1 == len(loaded.open_attempts())
+
+
+def test_records_taken_in_parts_are_those_taken_at_once() -> None:
+    """[W1] [D4] The later one of a key counts across parts, what is too old is forgotten after the
+    last part, and what is no record is counted."""
+    records: list[dict[str, Any]] = [
+        orjson.loads(encode_final("old", replace(FINAL, at=1.0))),
+        orjson.loads(encode_attempt(ATTEMPT)),
+        {"key": "no record"},
+        orjson.loads(encode_final(ATTEMPT.key, FINAL)),
+    ]
+    whole, parted = table(), table()
+    now = FINAL.at + DAY
+    expected = whole.load(records, now)
+    found = sum(parted.take([record]) for record in records)
+    parted.settle(now)
+
+    assert 1 == expected == found
+    assert [encode_final(ATTEMPT.key, FINAL)] == list(whole.encoded()) == list(parted.encoded())
