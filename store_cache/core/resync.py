@@ -209,7 +209,9 @@ def _follows(run: Run) -> Position:
 
 def _page_or_events(state: State, run: Run, now: float) -> Next:
     begins = run.request is None
-    due = run.polled_at is None or now - run.polled_at >= FOLLOW_SECONDS or run.kept_more
+    if run.polled_at is not None and now - run.polled_at >= FOLLOW_SECONDS:
+        run = replace(_unproved(run), kept_more=True)
+    due = run.polled_at is None or run.kept_more
     feed_waits = max(0.0, run.feed_not_before - now)
     if due and not begins and not run.feedless and not feed_waits:
         return _follow(state, run, now)
@@ -226,6 +228,12 @@ def _follow(state: State, run: Run, now: float) -> Next:
     offset = _follows(run).offset - _is_unproved(run)
     fetch = FetchEvents(offset, state.pace.batch_limit, 0)
     return _do(state, run, Doing.EVENTS, fetch)
+
+
+def _unproved(run: Run) -> Run:
+    """Time has passed: a Central that was restored meanwhile, under its own name, may have grown
+    past the copy's position."""
+    return replace(run, feed=replace(run.feed, unchecked=True))
 
 
 def _is_unproved(run: Run) -> bool:
@@ -501,7 +509,8 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
 def _limited(state: State, run: Run, seconds: float, now: float) -> Next:
     """Central's limit, or the store's own share of it, says not now (F6)."""
     if run.doing is Doing.EVENTS:
-        return _proceed_later(state, replace(run, feed_not_before=now + seconds), now, seconds)
+        run = replace(_unproved(run), feed_not_before=now + seconds)
+        return _proceed_later(state, run, now, seconds)
     if run.step is Step.PAGES:
         return _proceed(state, replace(run, pages_not_before=now + seconds), now)
     return _do(state, run, Doing.RESTING, Rest(seconds))

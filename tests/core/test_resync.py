@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from store_cache.core.feed import PageRequest
+from store_cache.core.following import ANOTHER_EVENT
 from store_cache.core.position import Position, next_local_generation
 from store_cache.core.resync import FAR_OFFSET, HEAD_GONE, OUTRUN
 from store_cache.core.states import (
@@ -478,8 +479,9 @@ def test_a_log_that_forgot_the_head_leaves_a_doubt() -> None:
     assert (HEAD_GONE,) == (told.state.wanted.reasons if told.state.wanted else ())
 
 
-def test_a_log_that_was_outrun_restarts_the_copy() -> None:
-    """[F2] 410 where the copy stands: the feed cannot be followed from there any more."""
+def test_the_feed_alongside_is_compared_each_time_it_is_asked() -> None:
+    """[E4] Pages take their time: a Central that was restored meanwhile under its own name, and has
+    grown past the copy's position, is noticed by the event before it, in the same request."""
     told = Told()
     told.page(head=100)
     told.answers(*range(80, 100), next_offset=100)
@@ -487,6 +489,25 @@ def test_a_log_that_was_outrun_restarts_the_copy() -> None:
     told.page()
     told.waits(1.1)
     told.page()
+    told.answers(event(99, "another"), event(100, "another"), next_offset=101)
+
+    assert FetchPage(None, begins=True, same_generation=False) == told.command
+    assert ("first start", ANOTHER_EVENT) == told.run.reasons
+
+
+def test_a_log_that_was_outrun_restarts_the_copy() -> None:
+    """[F2] 410 where the copy stands, and not just before it: the feed cannot be followed from
+    there any more."""
+    told = Told()
+    told.page(head=100)
+    told.answers(*range(80, 100), next_offset=100)
+    told.keeps()
+    told.page()
+    told.waits(1.1)
+    told.page()
+    assert 99 == told.fetch.offset
+    told.fails(Failure.GONE)
+    assert 100 == told.fetch.offset
     told.fails(Failure.GONE)
 
     assert FetchPage(None, begins=True, same_generation=True) == told.command
