@@ -195,6 +195,8 @@ class FaultyFolder(Folder):
 
     async def remove(self, name: str) -> None:
         await self.operate(f"remove {name}")
+        if name not in self.entries:
+            raise FileNotFoundError(errno.ENOENT, "missing", name)
         if self.room is not None:
             self.room += len(self.entries[name].cached)
         self._change(EntryChange(name, None))

@@ -29,6 +29,10 @@ OUTAGE_SHARE = 20
 """Probes of an outage are a twentieth of its length apart, between 2-5 and 30 seconds: a short
 outage ends for the store within seconds, and after a long one Central is not run down."""
 
+LONG_PAUSE_SECONDS = 5.0
+"""In so long a pause a Central that was restored, under its own name, may grow past the position:
+the event before it is compared then (E4). Shorter ones would cost a limit half of its polls."""
+
 REFUSED_FLOOR_SECONDS = 30.0
 REFUSED_SPREAD_SECONDS = 30.0
 FIRST_SPACING_SECONDS = 30.0
@@ -61,7 +65,10 @@ def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
 def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:
     """A feed exchange failed: wait, and ask again."""
     if outcome.failure is Failure.LIMITED:
-        return rest(state, Rest(outcome.retry_after_seconds or 1.0))
+        seconds = outcome.retry_after_seconds or 1.0
+        if seconds >= LONG_PAUSE_SECONDS:
+            state = replace(state, feed=replace(state.feed, unchecked=True))
+        return rest(state, Rest(seconds))
     state = count_failure(state, outcome, now)
     return rest(state, pause_after(state.line, outcome, now))
 

@@ -338,6 +338,8 @@ class Rebuild:
             for product_id, mark in marks.items():
                 if product_id not in self.copy.rows:
                     self.copy.marks.setdefault(product_id, mark)
+                elif mark.is_of_reading and mark.at >= self.began_at:
+                    self.copy.owed.setdefault(product_id, Owed(Doubt.CROSSED, now, now))
             if self._held is not None:
                 self.copy.lives = self._held.lives | self.copy.lives
         return self.copy
@@ -345,13 +347,13 @@ class Rebuild:
     def _lay_what_is_ahead(self, draft: Draft) -> None:
         """A reader may have been shown what an answer or a reading said after the copy last
         followed the feed, or of what the feed had lost: it is shown on until Central was asked."""
-        ahead = self._held.ahead if self._held is not None else {}
-        for product_id, entry in ahead.items():
-            body = draft.held(product_id)
-            if entry.since < self.began_at or body is None:
-                continue
-            if self._held is not None and self._is_lower(product_id):
-                draft.put(read_row(self._held.rows[product_id]))
+        held = self._held
+        if held is None or not self._same_generation:
+            return
+        for product_id, entry in held.ahead.items():
+            is_new = entry.since >= self.began_at and product_id in held.rows
+            if is_new and (product_id not in self.copy.rows or self._is_lower(product_id)):
+                draft.put(read_row(held.rows[product_id]))
                 draft.put_ahead(product_id, entry.version)
                 draft.owe(product_id, Doubt.CROSSED)
 

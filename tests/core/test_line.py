@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from store_cache.core.line import LONG_PAUSE_SECONDS
 from store_cache.core.states import (
     FALLBACK_TIMER,
     Checking,
@@ -180,6 +181,16 @@ def test_a_limit_is_no_failure() -> None:
         told.state.line.refusals,
         told.state.line.problem,
     )
+
+
+def test_after_a_long_limit_the_feed_is_compared() -> None:
+    """[E4] Nobody asked for most of a minute: a Central that was restored meanwhile, under its own
+    name, may have grown past the position."""
+    told = followed()
+    told.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    told.rests()
+
+    assert (99, 1, 0) == (told.fetch.offset, told.fetch.limit, told.fetch.wait_seconds)
 
 
 def test_a_limit_without_a_time_is_a_second() -> None:

@@ -568,6 +568,29 @@ def test_an_event_before_the_page_begins_no_life() -> None:
     assert Doubt.CROSSED is copy.owed["P-1"].doubt
 
 
+def test_what_a_reading_showed_of_a_product_that_the_copy_lacks_is_shown_on() -> None:
+    """[F2] The feed's end, as Central told it, was an old one: the copy ends before the product's
+    creation, and a till has seen it at version 7 since. Central is asked once more, at once."""
+    rebuild = begin(ahead_since(NOW))
+    take_whole(rebuild, row("P-2"))
+    copy = finish(rebuild)
+
+    assert row("P-1", 7, 3).body == copy.get("P-1")
+    assert {"P-1": Ahead(7, NOW)} == copy.ahead
+    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+
+
+def test_what_a_reading_said_to_be_gone_is_asked_for_again() -> None:
+    """[V2] During the run Central said that it has no such product; the copy has it all the same,
+    since the feed had lost the event. Central is asked once more, at once."""
+    rebuild = begin(holding(row("P-1")))
+    take_whole(rebuild, row("P-1"))
+    marks = {"P-1": Mark(0, 0, NOW)}
+    copy = rebuild.finish(answers=[], touched={}, marks=marks, now=NOW)
+
+    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+
+
 def test_what_was_ahead_before_the_run_has_been_read_since() -> None:
     """[V3] There the reading by itself holds, though it is lower."""
     rebuild = begin(ahead_since(NOW - 1))
