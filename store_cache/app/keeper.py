@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from store_cache.core.catalogue import PART_ROWS, Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Owed
@@ -43,6 +43,9 @@ MARKS_AT_MOST = 100_000
 IN_STEP_NOTE_SECONDS = 60.0
 """How often being in step is written down on a quiet feed, so that a start from disk knows how old
 its catalogue is at the least."""
+
+KEYS_AT_ONCE = 1_000
+"""Entries of the key table loaded without a pause: a few milliseconds."""
 
 HEAL_SECONDS = 30.0
 """How often new files are tried while the disk fails (D5)."""
@@ -137,11 +140,21 @@ class Keeper:
             self.replaced.set()
             if loaded.damaged and loaded.catalogue is not None:
                 _rename_generation(loaded.catalogue)
-        bad_records = self._keys.load(loaded.writes, self._now())
+        bad_records = await self._load_keys(loaded.writes)
         self.findings = (*loaded.findings, *_about_keys(bad_records))
         for finding in self.findings:
             log.warning("files: %s", finding)
         return loaded.damaged
+
+    async def _load_keys(self, records: list[dict[str, Any]]) -> int:
+        """In parts: half a million hold the loop for seconds, and a folder that appears late is
+        loaded while tills read. Returns how many were none."""
+        bad_records = 0
+        for start in range(0, len(records), KEYS_AT_ONCE):
+            bad_records += self._keys.take(records[start : start + KEYS_AT_ONCE])
+            await asyncio.sleep(0)
+        self._keys.settle(self._now())
+        return bad_records
 
     async def close(self) -> None:
         """End what goes on in the background, and let go of the files."""

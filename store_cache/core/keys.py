@@ -158,16 +158,10 @@ class KeyTable:
             elif (final := self._final(key, "")) is not None:
                 yield encode_final(key, final)
 
-    def load(self, records: Iterable[dict[str, Any]], now: float) -> int:
-        """Take records from disk in their order; the last one of a key counts. Attempts without
-        a final answer are unknown. Returns how many records were none, and left out (D4)."""
-        bad_records = self.take(records)
-        self.settle(now)
-        return bad_records
-
     def take(self, records: Iterable[dict[str, Any]]) -> int:
-        """A part of what `load` takes: hundreds of thousands at once would hold the loop for a
-        second. The table is of use after `settle`."""
+        """Take records from disk in their order, all or a part of them; the last one of a key
+        counts. Attempts without a final answer are unknown. Returns how many were no records, and
+        left out (D4). The table is of use after `settle`."""
         bad_records = 0
         for record in records:
             try:

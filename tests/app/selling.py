@@ -217,7 +217,8 @@ class Store:
         self.rereads = Rereads(central, self.keeper)
         self.answers = 0
         self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
-        self.keys.load(self.keeper.records, now)
+        self.keys.take(self.keeper.records)
+        self.keys.settle(now)
         self.forwarding = self._built(now)
         self.forwarding.start()
 

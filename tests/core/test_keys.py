@@ -30,9 +30,15 @@ def table(capacity: int = 10) -> KeyTable:
     return KeyTable(retention_seconds=DAY, capacity=capacity)
 
 
+def take_all(keys: KeyTable, records: list[dict[str, Any]], now: float) -> int:
+    bad_records = keys.take(records)
+    keys.settle(now)
+    return bad_records
+
+
 def reloaded(keys: KeyTable, now: float = 1001.0) -> KeyTable:
     again = table()
-    again.load([orjson.loads(record) for record in keys.encoded()], now)
+    take_all(again, [orjson.loads(record) for record in keys.encoded()], now)
     return again
 
 
@@ -68,13 +74,13 @@ def test_the_last_record_of_a_key_counts() -> None:
     second = replace(ATTEMPT, number=2, version=9)
     records = [orjson.loads(encode_attempt(each)) for each in (ATTEMPT, second)]
     keys = table()
-    keys.load(records, 1000.0)
+    take_all(keys, records, 1000.0)
     assert replace(second, is_unknown=True) == keys.find("sale", PRINT, "P-1")
 
-    keys.load([*records, orjson.loads(encode_final("sale", FINAL))], 1000.0)
+    take_all(keys, [*records, orjson.loads(encode_final("sale", FINAL))], 1000.0)
     assert FINAL == keys.find("sale", PRINT, "P-1")
 
-    keys.load([orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
+    take_all(keys, [orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
     assert replace(ATTEMPT, is_unknown=True) == keys.find("sale", PRINT, "P-1")
 
 
@@ -225,7 +231,7 @@ def test_a_record_that_is_none_does_not_stop_a_start() -> None:
     bad: list[dict[str, Any]] = [{}, {"key": 7}, {"key": "a", "refused": []}]
     loaded = table()
 
-    assert len(bad) == loaded.load([*bad, good], 1000.0)
+    assert len(bad) == take_all(loaded, [*bad, good], 1000.0)
     assert 1 == len(loaded.open_attempts())
 
 
@@ -240,7 +246,7 @@ def test_records_taken_in_parts_are_those_taken_at_once() -> None:
     ]
     whole, parted = table(), table()
     now = FINAL.at + DAY
-    expected = whole.load(records, now)
+    expected = take_all(whole, records, now)
     found = sum(parted.take([record]) for record in records)
     parted.settle(now)
 
