@@ -29,9 +29,10 @@ OUTAGE_SHARE = 20
 """Probes of an outage are a twentieth of its length apart, between 2-5 and 30 seconds: a short
 outage ends for the store within seconds, and after a long one Central is not run down."""
 
-LONG_PAUSE_SECONDS = 5.0
+LONG_PAUSE_SECONDS = 30.0
 """In so long a pause a Central that was restored, under its own name, may grow past the position:
-the event before it is compared then (E4). Shorter ones would cost a limit half of its polls."""
+the event before it is compared then (E4). Were it so after shorter ones, the returning stores of a
+whole chain would ask a Central twice that has just said that it is asked too much."""
 
 REFUSED_FLOOR_SECONDS = 30.0
 REFUSED_SPREAD_SECONDS = 30.0
