@@ -491,7 +491,8 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
     run = replace(
         run,
         failures=run.failures + (not of_feed),
-        feed_failures=run.feed_failures + of_feed,
+        # Where pages fail too it is the line, and says nothing of the feed.
+        feed_failures=run.feed_failures + 1 if of_feed else 0,
         feed=replace(run.feed, unchecked=True, gap=None),
     )
     already_fell_back = state.line.fallback_due is not None
@@ -503,7 +504,11 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         return _without_feed(state, run, now)
     if _gives_up(state, run, outcome, already_fell_back):
         return _failed(state, run, outcome, now)
-    return _do(state, run, Doing.RESTING, pause_after(state.line, outcome, now))
+    pause = pause_after(state.line, outcome, now)
+    if of_feed and run.step is Step.PAGES and _goes_on(state, run):
+        longest = pause.at_least_seconds + pause.spread_seconds
+        run = replace(run, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
+    return _do(state, run, Doing.RESTING, pause)
 
 
 def _limited(state: State, run: Run, seconds: float, now: float) -> Next:
