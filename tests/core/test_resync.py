@@ -839,8 +839,8 @@ def feed_fails_and_pages_pass(told: Told) -> None:
 
 
 def test_a_line_that_fails_for_pages_too_says_nothing_of_the_feed() -> None:
-    """[F2] [F6] Central sheds load: whatever is asked fails nine times in ten. The feed is not given
-    up for that, and the copy is followed to its end."""
+    """[F2] [F6] Central sheds load: whatever is asked fails nine times in ten. The feed is not
+    given up for that, and the copy is followed to its end."""
     told = Told(at(100))
     told.fails(Failure.GONE)
     told.fails(Failure.GONE)
