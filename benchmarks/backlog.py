@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 import time
@@ -14,8 +15,9 @@ from benchmarks.machine import LOAD_CORE, ROOT, SERVER_CORE
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
 from benchmarks.processes import end, free_port, on_core
 from benchmarks.ready_central import EVENT_LIMIT, GENERATION
-from benchmarks.results import Comparison, Goal, Part
+from benchmarks.results import Comparison, Goal, Part, Text
 from benchmarks.rows import row
+from benchmarks.spent import told
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.position import Position
 from store_cache.core.product import read_product
@@ -38,6 +40,8 @@ async def measure(effort: Effort) -> Sequence[Part]:
                 BARE: rated(events, catching("events", url, events)),
             },
         )
+        spent = await spent_on("backlog", url, events, held)
+        spent = await spent_on("backlog", url, events, held)
     return [
         Comparison(
             title=f"A backlog of {events:,} events over {products:,} products, "
@@ -54,7 +58,8 @@ async def measure(effort: Effort) -> Sequence[Part]:
             "its time hides nothing. The store has each batch on disk (fdatasync) before it is "
             "visible, and is asked to have it visible before it asks for the next one: that "
             "question tells Central that everything before is owned.",
-        )
+        ),
+        spent,
     ]
 
 
@@ -85,24 +90,34 @@ def catching(part: str, url: str, count: int, held: Path | None = None) -> Candi
     """A part of `benchmarks.catching`, with a data folder of its own if it is to have one."""
 
     async def measure_once() -> Sample:
-        folder = "-" if held is None else await asyncio.to_thread(begin_anew, held, part)
-        process = await asyncio.create_subprocess_exec(
-            *on_core(SERVER_CORE),
-            *(sys.executable, "-m", "benchmarks.catching", part, url, folder, str(count)),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            assert process.stdout is not None
-            said = await process.stdout.read()
-        finally:
-            await end(process)
-        if not said:
-            raise RuntimeError(f"{part} ended without a figure; its reason stands above")
-        return {SECONDS: float(said)}
+        return {SECONDS: json.loads(await caught(part, url, count, held))}
 
     return measure_once
+
+
+async def spent_on(part: str, url: str, count: int, held: Path) -> Text:
+    """What the store's time goes into."""
+    return Text(text=told(json.loads(await caught(part, url, count, held, "profiled"))))
+
+
+async def caught(part: str, url: str, count: int, held: Path | None, *more: str) -> bytes:
+    """What a part of `benchmarks.catching` says."""
+    folder = "-" if held is None else await asyncio.to_thread(begin_anew, held, part)
+    process = await asyncio.create_subprocess_exec(
+        *on_core(SERVER_CORE),
+        *(sys.executable, "-m", "benchmarks.catching", part, url, folder, str(count), *more),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = await process.stdout.read()
+    finally:
+        await end(process)
+    if not said:
+        raise RuntimeError(f"{part} ended without a figure; its reason stands above")
+    return said
 
 
 def begin_anew(held: Path, part: str) -> str:

@@ -6,13 +6,15 @@
     python -m benchmarks.catching pages CENTRAL - COUNT            a bare client: fetch and parse
 
 The store is the whole of it but the port: what it has, it has on disk, and would serve. Says the
-seconds from the first question until the last was done with.
+seconds from the first question until the last was done with; with one word more, what they were
+spent on (`benchmarks.spent`).
 
 Knows: how both are begun and when they are done. Refuses to know: what is compared.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +25,7 @@ import uvloop
 
 from benchmarks.processes import CENTRAL_KEY
 from benchmarks.ready_central import EVENT_LIMIT, PAGE_LIMIT
+from benchmarks.spent import profiled
 from store_cache.app.build import Store, running
 from store_cache.app.settings import Settings, load_settings
 
@@ -101,9 +104,10 @@ PARTS: dict[str, Callable[[str, str, int], Awaitable[float]]] = {
 }
 
 
-async def main(part: str, central: str, folder: str, count: str) -> float:
-    return await PARTS[part](central, folder, int(count))
+async def main(part: str, central: str, folder: str, count: str, profiling: str = "") -> str:
+    work = PARTS[part](central, folder, int(count))
+    return json.dumps(await profiled(work) if profiling else await work)
 
 
 if __name__ == "__main__":
-    print(uvloop.run(main(*sys.argv[1:5])))
+    print(uvloop.run(main(*sys.argv[1:])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.backlog import SECONDS, catching, ready_central
+from benchmarks.backlog import SECONDS, catching, ready_central, spent_on
 from benchmarks.measuring import Benchmark, Effort, interleave
 from benchmarks.ready_central import PAGE_LIMIT
 from benchmarks.results import Comparison, Goal, Part
@@ -25,6 +25,7 @@ async def measure(effort: Effort) -> Sequence[Part]:
                 BARE: catching("pages", url, products),
             },
         )
+        spent = await spent_on("catalogue", url, products, nothing)
     return [
         Comparison(
             title=f"The first full sync of {products:,} products, in pages of {PAGE_LIMIT:,}",
@@ -35,7 +36,8 @@ async def measure(effort: Effort) -> Sequence[Part]:
             note="Both ask a Central whose answers are made beforehand, on the other core. The "
             "store checks every product, encodes it anew in one order of fields, follows the feed "
             "meanwhile, and has the catalogue on disk (fsync) before any of it is visible.",
-        )
+        ),
+        spent,
     ]
 
 

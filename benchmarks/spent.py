@@ -1,0 +1,51 @@
+"""What a piece of work spent its time on: a profile by the part of the program.
+
+Knows: how Python's own profiler is read. Refuses to know: what the work is.
+
+The profiler makes each Python call dearer than it is, and calls into C cheaper beside it: shares
+say where to look, and not how long anything takes.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import re
+from collections import Counter
+from collections.abc import Awaitable
+
+_MOST_PLACES = 14
+_LIBRARY = re.compile(r".*/(?:site-packages|lib/python3\.\d+)/(?:lib-dynload/)?([A-Za-z_0-9]+)")
+_OURS = re.compile(r".*/((?:store_cache|benchmarks)/.*)\.py")
+
+
+async def profiled(work: Awaitable[object]) -> list[tuple[str, float]]:
+    """The places that the work spent most on, and their shares of the thread's time."""
+    profile = cProfile.Profile()
+    profile.enable()
+    await work
+    profile.disable()
+    seconds: Counter[str] = Counter()
+    for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        seconds[_place(file, name)] += own
+    total = sum(seconds.values())
+    return [(place, own / total) for place, own in seconds.most_common(_MOST_PLACES)]
+
+
+def _place(file: str, name: str) -> str:
+    """A function of this project, the library of another one, or a builtin's name."""
+    if ours := _OURS.fullmatch(file):
+        return f"`{ours[1].replace('/', '.')}.{name}`"
+    if library := _LIBRARY.match(file):
+        return library[1]
+    return f"`{name.strip('<>')}`"
+
+
+def told(shares: list[tuple[str, float]]) -> str:
+    """As Markdown."""
+    about = (
+        "Where the store's time goes, by Python's profiler (which makes Python calls dearer than "
+        "they are, so that shares say where to look):"
+    )
+    lines = [f"| {place} | {share:.0%} |" for place, share in shares]
+    return "\n".join([about, "", "| place | share |", "| --- | --- |", *lines])
