@@ -5,6 +5,7 @@ Knows: the file. Refuses to know: how it is found out.
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import orjson
 
 OUTCOMES = Path(__file__).with_name("outcomes.json")
 LONGEST_FINDING = 200
+_FOLDERS = re.compile(r"/[^\s'\"]*/")
 
 
 @dataclass(frozen=True)
@@ -44,4 +46,6 @@ def write(outcomes: dict[str, Outcome], order: list[str]) -> None:
 
 
 def shortened(found: str) -> str:
-    return found.split("\n", maxsplit=1)[0][:LONGEST_FINDING]
+    """The first line, without where on this machine a library lies."""
+    first = found.split("\n", maxsplit=1)[0]
+    return _FOLDERS.sub("", first)[:LONGEST_FINDING]
