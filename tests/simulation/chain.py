@@ -65,6 +65,7 @@ class Chain:
     ) -> None:
         self.history = History()
         self.broken: Callable[[], None] = lambda: None
+        self.times_forgotten = 0
         self._plan = plan
         self._now = now
         self._note = note
@@ -214,13 +215,18 @@ class Chain:
             for name, happens in (
                 ("retention", self.forget_log),
                 ("lost_events", self.lose_events),
-                ("forget_keys", self.ledger.forget_keys),
+                ("forget_keys", self.forget_keys),
                 ("generation", self.begin_generation),
                 ("restore", self.back_up_or_restore),
             ):
                 if self._plan.strikes(name, self._chance):
                     self._note(happens() or name)
             self.announce()
+
+    def forget_keys(self) -> None:
+        """A day has passed, for Central's memory of keys."""
+        self.times_forgotten += 1
+        self.ledger.forget_keys()
 
     def forget_log(self) -> None:
         self.ledger.forget_log()

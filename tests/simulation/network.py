@@ -75,6 +75,7 @@ class Network(httpx.AsyncBaseTransport):
     ) -> None:
         self.is_down = False
         self.exchanges = 0
+        self.times_forgotten: Callable[[], int] = lambda: 0
         self._plan = plan
         self._chance = plan.chance("network")
         self._fates = [fate for fate in FATES if plan.has(fate)]
@@ -145,8 +146,7 @@ class Network(httpx.AsyncBaseTransport):
     ) -> None:
         await asyncio.sleep(self._latency())
         if fate == "late":
-            await asyncio.sleep(self._chance.uniform(0.5, LATEST_SECONDS))
-            await self._answering(asked)
+            await self._arrive_later(asked, 0.5)
             return
         if fate == "silence":
             return
@@ -165,7 +165,13 @@ class Network(httpx.AsyncBaseTransport):
         await asyncio.sleep(self._latency())
         self._deliver(reply, fate, future)
         if fate == "duplicate":
-            await asyncio.sleep(self._chance.uniform(0.0, LATEST_SECONDS))
+            await self._arrive_later(asked, 0.0)
+
+    async def _arrive_later(self, asked: Request, least_seconds: float) -> None:
+        """Within Central's memory of keys: it lasts for a day, and no line holds a copy so long."""
+        forgotten = self.times_forgotten()
+        await asyncio.sleep(self._chance.uniform(least_seconds, LATEST_SECONDS))
+        if self.times_forgotten() == forgotten:
             await self._answering(asked)
 
     def _deliver(self, reply: Reply, fate: str, future: asyncio.Future[httpx.Response]) -> None:

@@ -70,6 +70,7 @@ class Simulation:
         self.chain = Chain(plan, lambda: START + loop.time(), self.note)
         self.network = Network(plan, self.chain.answer, copy_context(), self.note)
         self.chain.broken = self.network.breaks
+        self.network.times_forgotten = lambda: self.chain.times_forgotten
         self.shop: Shop
         self.report = Report(seed, tuple(plan.rates))
         self._loop = loop
@@ -269,6 +270,7 @@ class Simulation:
         shop.store = None
         # Only now: a write that was under way may have been answered while the store stopped.
         held = dict(store.keeper.catalogue.rows) if store and store.keeper.catalogue else {}
+        await asyncio.sleep(0.001)  # what was cancelled has its turn to end
         if left := self.loop.alive_tasks(life):
             self.checks.find(f"left behind: {left}")
         names = sorted(shop.folder.entries)
