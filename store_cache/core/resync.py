@@ -232,8 +232,8 @@ def _follow(state: State, run: Run, now: float) -> Next:
 
 def _unproved(run: Run) -> Run:
     """Time has passed: a Central that was restored meanwhile, under its own name, may have grown
-    past the copy's position."""
-    return replace(run, feed=replace(run.feed, unchecked=True))
+    past the copy's position. Not where the log has just been found not to reach back so far."""
+    return replace(run, feed=replace(run.feed, unchecked=not run.check_is_gone))
 
 
 def _is_unproved(run: Run) -> bool:
@@ -427,7 +427,7 @@ def _step_over(state: State, run: Run, page: EventPage) -> Next:
 
 
 def _events_kept(state: State, run: Run, now: float) -> Next:
-    run = replace(run, follow=run.kept, kept=None)
+    run = replace(run, follow=run.kept, kept=None, check_is_gone=False)
     if run.in_catalogue:
         state = replace(state, position=run.follow)
     if run.kept_more or run.step is not Step.CATCHING_UP:
@@ -537,7 +537,8 @@ def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
     if run.step is Step.VERIFYING:
         return _place(state, run, now)  # the log has no memory of it: that proves nothing
     if _is_unproved(run):
-        return _follow(state, replace(run, feed=replace(run.feed, unchecked=False)), now)
+        passed = replace(run, feed=replace(run.feed, unchecked=False), check_is_gone=True)
+        return _follow(state, passed, now)
     if run.is_open and run.head is not None and _follows(run).offset <= run.head:
         follow = _follows(run)
         if follow.offset < run.head:

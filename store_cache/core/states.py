@@ -336,8 +336,8 @@ class Run:
     `follow` is where its copy stands in the feed; None until the head is learned. `in_catalogue`:
     the events go into the catalogue in place too, whose position is the same one. `is_open`:
     nothing was followed yet, so the log may begin later than asked. `has_events`: some went into
-    the copy, which is then right at `follow` and nowhere else. `flaw`: why another run has to
-    follow this one.
+    the copy, which is then right at `follow` and nowhere else. `check_is_gone`: the log does not
+    reach back to the event before `follow`. `flaw`: why another run has to follow this one.
     """
 
     number: int
@@ -353,6 +353,7 @@ class Run:
     in_catalogue: bool = False
     is_open: bool = True
     has_events: bool = False
+    check_is_gone: bool = False
     feedless: bool = False
     request: PageRequest | None = None
     head: int | None = None

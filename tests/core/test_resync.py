@@ -495,6 +495,23 @@ def test_the_feed_alongside_is_compared_each_time_it_is_asked() -> None:
     assert ("first start", ANOTHER_EVENT) == told.run.reasons
 
 
+def test_a_log_that_forgot_the_event_before_holds_no_limited_run_up() -> None:
+    """[E4] [F6] The comparison is 410, and then it is the limit's turn: the feed is asked from the
+    position itself, and not for the comparison time after time."""
+    told = Told()
+    told.page(last=True, head=100)
+    told.answers(*range(80, 100), next_offset=100, has_more=True)
+    told.keeps()
+    told.fails(Failure.LIMITED, retry_after=3.0)
+    told.rests()
+    assert 99 == told.fetch.offset
+    told.fails(Failure.GONE)
+    told.fails(Failure.LIMITED, retry_after=3.0)
+    told.rests()
+
+    assert 100 == told.fetch.offset
+
+
 def test_a_log_that_was_outrun_restarts_the_copy() -> None:
     """[F2] 410 where the copy stands, and not just before it: the feed cannot be followed from
     there any more."""
