@@ -15,6 +15,7 @@ from typing import Protocol
 from store_cache.app.keeper import Keeper
 from store_cache.core.event import AnyEvent, SetAside
 from store_cache.core.feed import CataloguePage, EventPage, PageRequest
+from store_cache.core.line import settle_spacing
 from store_cache.core.product import Row
 from store_cache.core.rebuild import PagingBroken, Rebuild
 from store_cache.core.states import (
@@ -136,8 +137,9 @@ class Driver:
     # -- asked from outside ----------------------------------------------------------------
 
     def want(self, reason: str) -> None:
-        """Have a full sync run for `reason`, as soon as it may."""
-        self.state = want(self.state, reason)
+        """Have a full sync run for `reason`, as soon as it may: at once where the last one held."""
+        now = asyncio.get_running_loop().time()
+        self.state = want(settle_spacing(self.state, now), reason)
         self._ring()
 
     async def force(self, *, accept: bool) -> RunRecord:
