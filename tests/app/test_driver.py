@@ -458,13 +458,15 @@ def test_a_forced_run_says_that_central_is_away() -> None:
     run(story())
 
 
-def test_a_reason_from_elsewhere_has_a_run_begin() -> None:
-    """[D4] Damaged files found at the start: the feed's held poll is given up for it."""
+@pytest.mark.parametrize("seconds", [5.0, 40.0])
+def test_a_reason_from_elsewhere_has_a_run_begin(seconds: float) -> None:
+    """[D4] [F6] Damaged files found at the start: the feed's held poll is given up for it. The full
+    sync before has held, so nothing is spaced."""
 
     async def story() -> None:
         async with syncing() as sync:
             await sync.until_polling()
-            await asyncio.sleep(40.0)
+            await asyncio.sleep(seconds)
             sync.driver.want("files were damaged")
             began_at = now()
             await sync.until(lambda: len(sync.driver.state.runs) == 2)
