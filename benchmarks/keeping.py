@@ -27,7 +27,7 @@ from store_cache.core.event import AnyEvent, read_event
 from store_cache.core.feed import CataloguePage
 from store_cache.core.keys import KeyTable
 from store_cache.core.position import Position
-from store_cache.core.product import Row, read_product
+from store_cache.core.product import Row, Rows, read_product
 from store_cache.edges.archive import Archive
 from store_cache.edges.folder import LocalFolder
 
@@ -104,7 +104,7 @@ def pages(catalogue: Catalogue) -> Iterator[CataloguePage]:
     """The catalogue as Central would page it, by cursor."""
     total = len(catalogue)
     for first in range(0, total, PAGE_ROWS):
-        rows = tuple(_row(body) for body in catalogue.page(first, PAGE_ROWS))
+        rows = Rows.of(_row(body) for body in catalogue.page(first, PAGE_ROWS))
         cursor = str(first) if first + PAGE_ROWS < total else None
         yield CataloguePage(rows, total=total, next_cursor=cursor)
 

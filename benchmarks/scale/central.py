@@ -20,6 +20,7 @@ from functools import lru_cache
 
 from store_cache.core.event import AnyEvent, read_event
 from store_cache.core.feed import CataloguePage, EventPage, PageRequest
+from store_cache.core.product import Rows
 from store_cache.edges.errors import Broken, Gone, Unreachable
 
 ROUND_TRIP_SECONDS = 0.02
@@ -131,7 +132,11 @@ class Central:
         await self._serve("page", PAGE_COST * min(request.limit, MOST_ROWS) / MOST_ROWS)
         more = request.offset + min(request.limit, MOST_ROWS) < self.products
         return CataloguePage(
-            (), total=self.products, has_more=more, event_offset=self.head, generation=GENERATION
+            Rows([], [], []),
+            total=self.products,
+            has_more=more,
+            event_offset=self.head,
+            generation=GENERATION,
         )
 
     async def write(self) -> None:

@@ -8,7 +8,6 @@ Refuses to know: whether a change is right, and whether it is on disk; `rules` a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from store_cache.core.change import Ahead, Change, Mark, Owed
@@ -17,8 +16,6 @@ from store_cache.core.position import Position
 
 PART_ROWS = 5_000
 """As many rows are let go at once: about a millisecond."""
-
-_ID = itemgetter(0)
 
 
 class Cut:
@@ -95,7 +92,7 @@ class Catalogue:
         self.unfollowed_until = 0
         self.flaw = ""
         self.sequence = 0
-        self._order = OrderedRows()
+        self._order = OrderedRows(self.rows)
         self._cut: Cut | None = None
         self._bytes = 0
 
@@ -156,10 +153,12 @@ class Catalogue:
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Take many rows; the later one of a product counts."""
         new = dict(rows)
-        known = new.keys() & self.rows.keys()
-        self._set({product_id: new.pop(product_id) for product_id in known})
-        ordered = sorted(new.items(), key=_ID)
-        self.load([product_id for product_id, _ in ordered], [body for _, body in ordered])
+        ids = list(new)
+        if not self._order.is_behind(ids):
+            known = new.keys() & self.rows.keys()
+            self._set({product_id: new[product_id] for product_id in known})
+            ids = sorted(new.keys() - known)
+        self.load(ids, list(map(new.__getitem__, ids)))
 
     def index(self) -> None:
         """Count the places after `fill`, which else the first read does."""
@@ -177,15 +176,21 @@ class Catalogue:
             yield
 
     def _set(self, rows: Mapping[str, bytes | None]) -> None:
-        held = self.rows
+        old = list(map(self.rows.get, rows))
         if self._cut is not None:
-            self._cut.keep({product_id: held.get(product_id) for product_id in rows})
-        new = {i: body for i, body in rows.items() if body is not None and i in held}
-        if len(new) != len(rows):
-            self._come_and_go({i: body for i, body in rows.items() if i not in new})
-        self._bytes += _length(new.values()) - _length(map(held.__getitem__, new))
-        held.update(new)
-        self._order.replace(new)
+            self._cut.keep(dict(zip(rows, old, strict=True)))
+        if all(old) and all(rows.values()):
+            self._replace(rows)  # type: ignore[arg-type] # none of them is None
+            return
+        held = {i: body for i, body in rows.items() if body is not None and i in self.rows}
+        self._replace(held)
+        self._come_and_go({i: body for i, body in rows.items() if i not in held})
+
+    def _replace(self, rows: Mapping[str, bytes]) -> None:
+        """Set the rows of products that are held."""
+        self._bytes += _length(rows.values()) - _length(map(self.rows.__getitem__, rows))
+        self.rows.update(rows)
+        self._order.replace(rows)
 
     def _come_and_go(self, rows: Mapping[str, bytes | None]) -> None:
         """Take those that are not held; let go of those that have no row now."""

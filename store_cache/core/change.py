@@ -142,23 +142,19 @@ class Change:
 
 def encode_change(change: Change) -> bytes:
     """The change as one JSON object; rows go in as the bytes they are."""
-    rows = b",".join(_pair(product_id, body) for product_id, body in change.rows.items())
-    rest: dict[str, Any] = {"cause": change.cause, "sequence": change.sequence}
+    value: dict[str, Any] = {"cause": change.cause, "sequence": change.sequence}
     if change.position is not None:
-        rest["position"] = change.position.to_json()
+        value["position"] = change.position.to_json()
     if change.in_step_at is not None:
-        rest["inStepAt"] = change.in_step_at
+        value["inStepAt"] = change.in_step_at
     if change.lives:
-        rest["lives"] = dict(change.lives)
+        value["lives"] = dict(change.lives)
     for name in ("marks", "ahead", "owed"):
         entries = getattr(change, name)
         if entries:
-            rest[name] = {key: item and item.to_json() for key, item in entries.items()}
-    return orjson.dumps(rest)[:-1] + b',"rows":{' + rows + b"}}"
-
-
-def _pair(product_id: str, body: bytes | None) -> bytes:
-    return orjson.dumps(product_id) + b":" + (b"null" if body is None else body)
+            value[name] = {key: item and item.to_json() for key, item in entries.items()}
+    value["rows"] = {key: body and orjson.Fragment(body) for key, body in change.rows.items()}
+    return orjson.dumps(value)
 
 
 def decode_change(value: dict[str, Any]) -> Change:

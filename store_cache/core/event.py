@@ -17,7 +17,6 @@ import orjson
 
 from store_cache.core.product import (
     MAX_WHOLE,
-    Row,
     UnreadableProduct,
     read_product,
     regular_row,
@@ -52,14 +51,14 @@ class WriteName(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A change of one product. `row` is the product after it; None for a deletion. `told`: the
-    event as Central told it, whole: that is what it is known by again."""
+    """A change of one product. `body` is the product's row after it; None for a deletion. `told`:
+    the event as Central told it, whole: that is what it is known by again."""
 
     offset: int
     kind: Kind
     product_id: str
     version: int
-    row: Row | None
+    body: bytes | None
     told: object
 
     @property
@@ -132,9 +131,10 @@ def _regular_events(values: Sequence[Any]) -> list[AnyEvent] | None:
         return None
     if min(offsets) < 0 or max(offsets) > MAX_WHOLE:
         return None
-    if ids != [row.product_id for row in rows] or versions != [row.version for row in rows]:
+    if ids != rows.ids or versions != rows.versions:
         return None
-    return list(map(_event_of, zip(offsets, kinds, ids, versions, rows, values, strict=True)))
+    columns = zip(offsets, kinds, ids, versions, rows.bodies, values, strict=True)
+    return list(map(_event_of, columns))
 
 
 _event_of = partial(tuple.__new__, Event)
@@ -155,7 +155,7 @@ def _regular_event(value: Any) -> Event | None:
         return None
     if kind is Kind.DELETED:
         return None
-    return Event(offset, kind, row.product_id, version, row, value)
+    return Event(offset, kind, row.product_id, version, row.body, value)
 
 
 def _event(value: dict[str, Any], offset: int) -> Event:
@@ -166,11 +166,10 @@ def _event(value: dict[str, Any], offset: int) -> Event:
     if not isinstance(product_id, str) or not product_id:
         raise UnreadableProduct("productId is missing")
     version = _version(value)
-    row = None
-    if kind is not Kind.DELETED:
-        row = read_product(value.get("data"), product_id=product_id, version=version)
-        version = row.version
-    return Event(offset, kind, product_id, version or 0, row, value)
+    if kind is Kind.DELETED:
+        return Event(offset, kind, product_id, version or 0, None, value)
+    row = read_product(value.get("data"), product_id=product_id, version=version)
+    return Event(offset, kind, product_id, row.version, row.body, value)
 
 
 def _version(value: dict[str, Any]) -> int | None:

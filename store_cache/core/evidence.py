@@ -77,12 +77,13 @@ class Watch:
         return self._refusal if self._covers(self._refusal.new_version) else None
 
     def _see_own(self, event: Event) -> None:
-        if event.row is None or event.version != self.sent_version + 1:
+        if event.body is None or event.version != self.sent_version + 1:
             self._is_void = True
             return
-        updated = orjson.loads(event.row.body).get("lastUpdated")
+        row = orjson.loads(event.body)
+        updated = _text(row.get("lastUpdated"))
         stock = StockAnswer(
-            self.product_id, self.sent_version, event.version, event.row.available, _text(updated)
+            self.product_id, self.sent_version, event.version, row["available"], updated
         )
         self._applied = Applied(stock)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from store_cache.core.event import AnyEvent
-from store_cache.core.product import Row
+from store_cache.core.product import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class CataloguePage:
     """`event_offset`: the head of the feed when the page was read, or None. `is_whole`: the bare
     list, everything at once. `total` and `has_more` are None where Central left them out."""
 
-    rows: tuple[Row, ...]
+    rows: Rows
     bad_rows: tuple[BadRow, ...] = ()
     total: int | None = None
     has_more: bool | None = None

@@ -10,9 +10,10 @@ fraction of the memory of dicts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, Self
 
 import orjson
 
@@ -44,6 +45,34 @@ class Row(NamedTuple):
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Many rows by columns, one entry of each for a product: a million are made, looked through
+    and laid into a catalogue in a fraction of the time that one by one would take. Whoever
+    builds them may extend them; nobody changes them afterwards."""
+
+    ids: list[str]
+    versions: list[int]
+    bodies: list[bytes]
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        rows = list(rows)
+        return cls(
+            [row.product_id for row in rows],
+            [row.version for row in rows],
+            [row.body for row in rows],
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def extend(self, more: Rows) -> None:
+        self.ids.extend(more.ids)
+        self.versions.extend(more.versions)
+        self.bodies.extend(more.bodies)
+
+
 def encode_exactly(value: object) -> bytes:
     """Encode to JSON in a bytes object of its exact size.
 
@@ -72,9 +101,9 @@ def regular_row(value: Any) -> Row | None:
     return Row(product_id, version, available, encode_exactly(ordered))
 
 
-def regular_rows(values: Sequence[Any]) -> list[Row] | None:
-    """The rows of many product objects, by columns, which takes two thirds of the time of one by
-    one. None where any is not complete and right and in a row's order: then one by one."""
+def regular_rows(values: Sequence[Any]) -> Rows | None:
+    """The rows of many product objects, which takes half of the time of one by one. None where
+    any is not complete and right and in a row's order: then one by one."""
     try:
         ids = [value["productId"] for value in values]
         versions = [value["version"] for value in values]
@@ -88,16 +117,13 @@ def regular_rows(values: Sequence[Any]) -> list[Row] | None:
         return None
     if any(len(o) > _MOST_NAMES or "name" not in o or _reordered(o) for o in orders):
         return None
-    bodies = map(encode_exactly, values)
-    return list(map(_row_of, zip(ids, versions, available, bodies, strict=True)))
+    # `encode_exactly`, without a call for each
+    bodies = [orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)[:-1] for value in values]
+    return Rows(ids, versions, bodies)
 
 
 def _are(kind: type, items: Sequence[object]) -> bool:
     return set(map(type, items)) == {kind}
-
-
-_row_of = partial(tuple.__new__, Row)
-"""A row of its four parts in a tuple, without a call in Python for each."""
 
 
 @lru_cache(maxsize=256)

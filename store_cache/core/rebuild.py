@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from operator import attrgetter
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind
 from store_cache.core.feed import CataloguePage, PageRequest
 from store_cache.core.position import Position
-from store_cache.core.product import Row, read_row
+from store_cache.core.product import Row, Rows
 from store_cache.core.rules import (
     Draft,
     Seen,
@@ -35,8 +34,6 @@ FIRST_LIMIT = 1000
 MODEST_LIMIT = 200
 """What the contract's examples ask for: tried where the first limit gave a smaller page, since
 some Centrals replace a limit they do not like by a small default."""
-
-_ID_AND_BODY = attrgetter("product_id", "body")
 
 FRUITLESS_PAGES = 60
 """Pages in a row without a new product, after which Central's paging is given up as broken."""
@@ -100,12 +97,14 @@ class Rebuild:
         self.pages += 1
         by_offset = request.cursor is None and page.next_cursor is None and not page.is_whole
         ids = _ids_on(page)
-        joins = not by_offset or self._joins(request, ids)
-        is_new = joins and bool(self._fresh(ids))
+        known = self.copy.rows.keys() & ids
+        fresh = self._fresh(ids, known)
+        joins = not by_offset or self._joins(request, ids, fresh)
+        is_new = joins and bool(fresh)
         self._count_fruitless(is_new)
         if not joins:
             return self._backwards(request, page)
-        self._lay_rows(page)
+        self._lay_rows(page, known)
         self._step_back = 1
         self._note_paged(ids)
         if page.next_cursor is not None:
@@ -114,11 +113,11 @@ class Rebuild:
             return None
         return self._onwards(request, page, is_new)
 
-    def _fresh(self, ids: Set[str]) -> set[str]:
-        """Those that no page has shown. Nearly all that pages showed are the copy's ids, so only
-        what differs is kept: over a set of them all the collector would walk again and again."""
-        known = self.copy.rows.keys() & ids
-        return set((ids - known) | (ids & self._untold)) - self._gone
+    def _fresh(self, ids: set[str], known: set[str]) -> set[str]:
+        """Those that no page has shown; `known` are in the copy. Nearly all that pages showed are
+        the copy's ids, so only what differs is kept: over a set of them all the collector would
+        walk again and again."""
+        return ((ids - known) | (ids & self._untold)) - self._gone
 
     def _note_paged(self, ids: set[str]) -> None:
         self._has_paged |= bool(ids)
@@ -129,7 +128,8 @@ class Rebuild:
         """Change the copy by something else than a page."""
         for product_id, body in change.rows.items():
             if body is not None:
-                self._untold |= self._fresh({product_id})
+                known = {product_id} & self.copy.rows.keys()
+                self._untold |= self._fresh({product_id}, known)
             elif product_id in self._untold:
                 self._untold.remove(product_id)
             elif product_id in self.copy.rows:
@@ -144,10 +144,10 @@ class Rebuild:
                 f"{len(self.copy)} products, and do not end; check its paging"
             )
 
-    def _joins(self, request: PageRequest, ids: Set[str]) -> bool:
+    def _joins(self, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
         """Whether no product can lie unread between this page and those before (F3): it shows one
         that they showed. Pages of a single product cannot overlap; there the order is believed."""
-        if request.offset == 0 or not self._has_paged or len(self._fresh(ids)) < len(ids):
+        if request.offset == 0 or not self._has_paged or len(fresh) < len(ids):
             return True
         return bool(ids) and request.offset == self._apart_at
 
@@ -184,8 +184,8 @@ class Rebuild:
         if self._limit == FIRST_LIMIT and size < MODEST_LIMIT:
             self._limit = MODEST_LIMIT
 
-    def _lay_rows(self, page: CataloguePage) -> None:
-        self.copy.fill(self._kept(page.rows).items())
+    def _lay_rows(self, page: CataloguePage, known: Set[str]) -> None:
+        self.copy.fill(self._kept(page.rows, known).items())
         for bad in page.bad_rows:
             if bad.product_id is None:
                 nameless = f"(a row without an id, page {self.pages})"
@@ -193,43 +193,44 @@ class Rebuild:
             else:
                 self._doubts[bad.product_id] = bad.reason
 
-    def _kept(self, rows: Sequence[Row]) -> dict[str, bytes]:
-        """What of a page goes into the copy. At the first start that is all that was not there
-        before: nothing of it has to be looked at one by one."""
-        kept = dict(map(_ID_AND_BODY, rows))
-        is_first = self._held is None and not self.copy.marks
-        again = kept.keys() & self.copy.rows.keys() if is_first else kept.keys()
-        if not again:
-            return kept
-        for row in [row for row in rows if row.product_id in again]:
-            del kept[row.product_id]
-            if merged := self._merged(row):
-                kept[row.product_id] = merged.body
+    def _kept(self, rows: Rows, known: Set[str]) -> dict[str, bytes]:
+        """What of a page goes into the copy, in the page's order. Only what the copy, a deletion
+        or the catalogue in place has something else to say of is looked at one by one."""
+        kept = dict(zip(rows.ids, rows.bodies, strict=True))
+        looked_at = self._share(kept) | (known & kept.keys()) | (self.copy.marks.keys() & kept)
+        for product_id in sorted(looked_at):
+            if not self._is_news(product_id, kept[product_id]):
+                del kept[product_id]
         return kept
 
-    def _merged(self, row: Row) -> Row | None:
-        """The row to keep of a product that may have been read, or changed by an event, before:
-        the newer one counts (V3); what looks older is read again by itself."""
-        product_id = row.product_id
+    def _share(self, rows: dict[str, bytes]) -> set[str]:
+        """Have rows that did not change be those of the catalogue in place; gives the others of
+        its products."""
+        if self._held is None:
+            return set()
+        held = {i: row for i in rows if (row := self._held.rows.get(i)) is not None}
+        same = {i: row for i, row in held.items() if row == rows[i]}
+        rows |= same
+        return held.keys() - same.keys()
+
+    def _is_news(self, product_id: str, body: bytes) -> bool:
+        """Whether the copy takes the row of a product that may have been read, or changed by an
+        event, before: the newer one counts (V3); what looks older is read again by itself."""
         earlier = self.copy.rows.get(product_id)
         mark = self.copy.marks.get(product_id)
-        if mark is not None and row.version <= mark.version:
+        if mark is not None and version_of(body) <= mark.version:
             self._doubts[product_id] = "the page shows a product that the feed says is deleted"
-            return None
-        if earlier is not None and version_of(earlier) > row.version:
+            return False
+        if earlier is not None and version_of(earlier) > version_of(body):
             self._doubts[product_id] = "a later page shows an older version"
-            return None
-        return self._shared(row)
+            return False
+        if self._would_lower(product_id, body):
+            self._lowered.add(product_id)
+        return earlier != body
 
-    def _shared(self, row: Row) -> Row:
-        held = self._held.get(row.product_id) if self._held is not None else None
-        if held is None:
-            return row
-        if held == row.body:
-            return Row(row.product_id, row.version, row.available, held)
-        if self._same_generation and version_of(held) > row.version:
-            self._lowered.add(row.product_id)
-        return row
+    def _would_lower(self, product_id: str, body: bytes) -> bool:
+        held = self._held.get(product_id) if self._held is not None else None
+        return held is not None and self._same_generation and version_of(held) > version_of(body)
 
     # -- the feed alongside ----------------------------------------------------------------
 
@@ -281,10 +282,7 @@ class Rebuild:
         """Whether the copy shows an older version than the catalogue in place; versions of another
         generation count for nothing."""
         mine = self.copy.rows.get(product_id)
-        held = self._held.get(product_id) if self._held is not None else None
-        if mine is None or held is None or not self._same_generation:
-            return False
-        return version_of(mine) < version_of(held)
+        return mine is not None and self._would_lower(product_id, mine)
 
     def seen(self, product_id: str) -> Seen:
         return Seen.of(self.copy, product_id)
@@ -353,7 +351,7 @@ class Rebuild:
         for product_id, entry in held.ahead.items():
             is_new = entry.since >= self.began_at and product_id in held.rows
             if is_new and (product_id not in self.copy.rows or self._is_lower(product_id)):
-                draft.put(read_row(held.rows[product_id]))
+                draft.put(product_id, held.rows[product_id])
                 draft.put_ahead(product_id, entry.version)
                 draft.owe(product_id, Doubt.CROSSED)
 
@@ -362,9 +360,9 @@ class Rebuild:
         copy: what readers were shown stays until the product was read (V3)."""
         for product_id in list(self.copy.owed):
             if self._held is not None and self._is_lower(product_id):
-                row = read_row(self._held.rows[product_id])
-                draft.put(row)
-                draft.put_ahead(product_id, row.version)
+                body = self._held.rows[product_id]
+                draft.put(product_id, body)
+                draft.put_ahead(product_id, version_of(body))
                 draft.owe(product_id, Doubt.CROSSED)
 
     def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:
@@ -389,6 +387,6 @@ class Rebuild:
 
 
 def _ids_on(page: CataloguePage) -> set[str]:
-    ids = {row.product_id for row in page.rows}
+    ids = set(page.rows.ids)
     ids.update(bad.product_id for bad in page.bad_rows if bad.product_id is not None)
     return ids

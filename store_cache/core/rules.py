@@ -13,8 +13,9 @@ fresher state stays: a till never sees a product go back within a life.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, KeysView, Sequence
 from dataclasses import dataclass
+from operator import lt
 
 import orjson
 
@@ -35,7 +36,7 @@ may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
 AHEAD_SECONDS = 60.0
 """A product still ahead of the feed after this is read again (W7)."""
 
-_UPDATED = Kind.UPDATED
+_VERSION = b',"version":'
 
 
 def version_of(body: bytes) -> int:
@@ -44,10 +45,11 @@ def version_of(body: bytes) -> int:
     In a text a quotation mark stands behind a backslash, so `,"version":` is never inside one, and
     begins a name. With no brace before it but the row's own, that name is one of the row's.
     """
-    before, _, behind = body.partition(b',"version":')
-    digits = behind.partition(b",")[0]
-    if before.rfind(b"{") == 0 and digits.isdigit():
-        return int(digits)
+    before = body.find(_VERSION)
+    if before > 0 and body.rfind(b"{", 0, before) == 0:
+        begin = before + len(_VERSION)
+        # Where no comma follows, the version is the last field, and -1 leaves out the brace.
+        return int(body[begin : body.find(b",", begin)])
     version: int = orjson.loads(body)["version"]
     return version
 
@@ -123,31 +125,39 @@ class Draft:
         at = self._lives.get(product_id, self._base.lives.get(product_id))
         return at is not None and abs(self.now - at) <= seconds
 
-    def go_on(self, event: AnyEvent) -> bool:
-        """Take an update of a product of which nothing is known but an older row, as nearly all
-        events bring. False, and nothing is planned: more has to be looked at."""
-        if type(event) is not Event or event.kind is not _UPDATED or event.row is None:
+    def go_on(self, events: Sequence[AnyEvent]) -> bool:
+        """Take updates of as many products of each of which nothing is known but an older row, as
+        nearly all events bring. False, and nothing is planned: more has to be looked at."""
+        if set(map(type, events)) != {Event}:
             return False
-        product_id, version, _, body = event.row
-        base = self._base
-        held = self._rows.get(product_id) or base.rows.get(product_id)
-        if held is None or event.offset < self.unfollowed_until or version < version_of(held):
+        offsets, kinds, ids, versions, bodies, _ = zip(*events, strict=True)
+        if offsets[0] < self.unfollowed_until or kinds.count(Kind.UPDATED) < len(kinds):
             return False
-        if product_id in self._lives or product_id in base.lives:
+        rows = dict(zip(ids, bodies, strict=True))
+        if len(rows) < len(ids) or not self._knows_rows_alone(rows.keys()):
             return False
-        if product_id in self._marks or product_id in base.marks:
+        held = self._held_rows(ids)
+        if not all(held) or any(map(lt, versions, map(version_of, filter(None, held)))):
             return False
-        if product_id in self._ahead or product_id in base.ahead:
-            return False
-        self._rows[product_id] = body
+        self._rows.update(rows)
         return True
 
-    def put(self, row: Row) -> None:
-        if self.held(row.product_id) is None and row.product_id not in self._existing:
-            self.began_life(row.product_id)
-        self._rows[row.product_id] = row.body
-        if self.mark(row.product_id) is not None:
-            self._marks[row.product_id] = None
+    def _knows_rows_alone(self, product_ids: KeysView[str]) -> bool:
+        base = self._base
+        known = (base.lives, base.marks, base.ahead, self._lives, self._marks, self._ahead)
+        return all(each.keys().isdisjoint(product_ids) for each in known)
+
+    def _held_rows(self, product_ids: Iterable[str]) -> list[bytes | None]:
+        if self._rows:
+            return list(map(self.held, product_ids))
+        return list(map(self._base.rows.get, product_ids))
+
+    def put(self, product_id: str, body: bytes) -> None:
+        if self.held(product_id) is None and product_id not in self._existing:
+            self.began_life(product_id)
+        self._rows[product_id] = body
+        if self.mark(product_id) is not None:
+            self._marks[product_id] = None
 
     def delete(self, product_id: str, *, offset: int, version: int) -> None:
         """End the product's life and leave a mark. Version 0: not known."""
@@ -205,11 +215,17 @@ class Draft:
 # -- events ------------------------------------------------------------------------------------
 
 
-def lay_events(draft: Draft, events: Iterable[AnyEvent]) -> None:
-    """Apply events in the order of their offsets."""
-    for event in events:
-        if not draft.go_on(event):
-            _lay_event(draft, event)
+def lay_events(draft: Draft, events: Sequence[AnyEvent]) -> None:
+    """Apply events in the order of their offsets: all at once where they are as nearly all events
+    are, else by halves, so that the one that is not keeps the others up as little as can be."""
+    if not events or draft.go_on(events):
+        return
+    if len(events) == 1:
+        _lay_event(draft, events[0])
+        return
+    half = len(events) // 2
+    lay_events(draft, events[:half])
+    lay_events(draft, events[half:])
 
 
 def _lay_event(draft: Draft, event: AnyEvent) -> None:
@@ -218,10 +234,10 @@ def _lay_event(draft: Draft, event: AnyEvent) -> None:
     elif isinstance(event, SetAside):
         if event.product_id is not None:
             draft.owe(event.product_id, Doubt.UNREADABLE)
-    elif event.row is not None and event.kind is Kind.CREATED:
-        _create(draft, event, event.row)
-    elif event.row is not None:
-        _update(draft, event, event.row)
+    elif event.body is not None and event.kind is Kind.CREATED:
+        _create(draft, event, event.body)
+    elif event.body is not None:
+        _update(draft, event, event.body)
     else:
         _delete(draft, event)
 
@@ -243,50 +259,50 @@ def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
     return held is not None and event.version <= version_of(held)
 
 
-def _update(draft: Draft, event: Event, row: Row) -> None:
+def _update(draft: Draft, event: Event, body: bytes) -> None:
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:
-        _update_unheld(draft, event, row)
+        _update_unheld(draft, event, body)
         return
     held_version = version_of(held)
-    if _is_of_life_before(draft, row, held):
+    if _is_of_life_before(draft, event, body, held):
         _doubt_order(draft, product_id)
         return
-    jumps = row.version > held_version + 1  # of another life?
+    jumps = event.version > held_version + 1  # of another life?
     near_life = draft.changed_life_within(product_id, draft.grace_seconds)
     if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
         _doubt_order(draft, product_id)
-    if row.version >= held_version and not (near_life and jumps):
-        draft.put(row)
+    if event.version >= held_version and not (near_life and jumps):
+        draft.put(product_id, body)
     _back_in_line(draft, event)
 
 
-def _is_of_life_before(draft: Draft, row: Row, held: bytes) -> bool:
+def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:
     """Whether an update may be of a life that ended before the state that is held ahead of the
     feed: of that one's life, only the versions before it and then its own can come. The version
     after it looks like the next of the same life, and is not, as long as its own is to come."""
-    ahead = draft.ahead(row.product_id)
+    ahead = draft.ahead(event.product_id)
     if ahead is None:
         return False
-    if row.version == ahead.version:
-        return not is_same_state(row.body, held)
-    return row.version > ahead.version
+    if event.version == ahead.version:
+        return not is_same_state(body, held)
+    return event.version > ahead.version
 
 
-def _update_unheld(draft: Draft, event: Event, row: Row) -> None:
+def _update_unheld(draft: Draft, event: Event, body: bytes) -> None:
     mark = draft.mark(event.product_id)
     if mark is None and draft.is_partial:
-        draft.put(row)
+        draft.put(event.product_id, body)
         return
     _doubt_order(draft, event.product_id)
-    if mark is not None and row.version > mark.version > 0:
-        draft.put(row)
+    if mark is not None and event.version > mark.version > 0:
+        draft.put(event.product_id, body)
     # Else it is of a life that ended, perhaps before the catalogue was read, or of one whose
     # beginning was not seen.
 
 
-def _create(draft: Draft, event: Event, row: Row) -> None:
+def _create(draft: Draft, event: Event, body: bytes) -> None:
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:
@@ -296,8 +312,8 @@ def _create(draft: Draft, event: Event, row: Row) -> None:
             _doubt_order(draft, product_id)
         if mark is not None and mark.is_of_reading:
             return  # the reading may have been behind this life's end
-        draft.put(row)
-    elif held != row.body:
+        draft.put(product_id, body)
+    elif held != body:
         # Held already, and otherwise: a new life whose deletion is still to come, or an old
         # event behind a fresher state. Only a reading can tell; a till that has seen the fresher
         # one must not see it undone until then.
@@ -381,7 +397,7 @@ def _set_stock(draft: Draft, held: bytes, answer: StockAnswer) -> None:
         version=answer.new_version,
         last_updated=answer.last_updated,
     )
-    draft.put(row)
+    draft.put(answer.product_id, row.body)
     draft.put_ahead(answer.product_id, answer.new_version)
 
 
@@ -411,6 +427,6 @@ def lay_reading(
         if doubt is Doubt.AHEAD:  # else the events before it may still be to come
             draft.in_line(product_id)
         return True
-    draft.put(row)
+    draft.put(product_id, row.body)
     draft.put_ahead(product_id, row.version)
     return True

@@ -23,7 +23,14 @@ from store_cache.core.event import (
     read_events,
 )
 from store_cache.core.feed import BadRow, CataloguePage, EventPage
-from store_cache.core.product import MAX_WHOLE, Row, UnreadableProduct, read_product, regular_rows
+from store_cache.core.product import (
+    MAX_WHOLE,
+    Row,
+    Rows,
+    UnreadableProduct,
+    read_product,
+    regular_rows,
+)
 
 LONGEST_CURSOR = 4096
 _GENERATION = re.compile(r"[!-~]{1,200}")
@@ -161,7 +168,7 @@ class PageRows:
     """The rows of one page, read in parts so that a large page need not stop everything else."""
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows = Rows([], [], [])
         self._bad_rows: list[BadRow] = []
         self._ids: set[str] = set()
 
@@ -172,13 +179,15 @@ class PageRows:
 
     def _take_regular(self, values: Sequence[Any]) -> bool:
         try:
-            rows = regular_rows(values) if values else []
+            rows = regular_rows(values) if values else Rows([], [], [])
         except _TOO_DEEP_TO_ENCODE:
             return False
-        ids = {row.product_id for row in rows or ()}
-        if rows is None or len(ids) < len(rows) or not self._ids.isdisjoint(ids):
+        if rows is None:
             return False
-        self._rows += rows
+        ids = set(rows.ids)
+        if len(ids) < len(rows) or not self._ids.isdisjoint(ids):
+            return False
+        self._rows.extend(rows)
         self._ids |= ids
         return True
 
@@ -192,11 +201,11 @@ class PageRows:
                 self._set_aside(value, _TOO_DEEP)
             else:
                 self._note(row.product_id)
-                self._rows.append(row)
+                self._rows.extend(Rows.of([row]))
 
     def page(self, outline: PageOutline) -> CataloguePage:
         return CataloguePage(
-            tuple(self._rows),
+            self._rows,
             tuple(self._bad_rows),
             outline.total,
             outline.has_more,

@@ -171,9 +171,9 @@ class Keeper:
             self.quantities[answer.product_id] = answer.new_quantity
 
     def show(self, event: Event) -> None:
-        if event.row is not None and event.version > self.versions.get(event.product_id, 0):
+        if event.body is not None and event.version > self.versions.get(event.product_id, 0):
             self.versions[event.product_id] = event.version
-            self.quantities[event.product_id] = event.row.available
+            self.quantities[event.product_id] = orjson.loads(event.body)["available"]
         if event.kind is Kind.DELETED:
             self.versions.pop(event.product_id, None)
         assert self.position is not None

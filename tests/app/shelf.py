@@ -21,7 +21,7 @@ from store_cache.core.event import AnyEvent, read_event
 from store_cache.core.feed import CataloguePage, EventPage, PageRequest
 from store_cache.core.keys import Attempt, Final, KeyTable, encode_attempt, encode_final
 from store_cache.core.position import Position
-from store_cache.core.product import Row, read_product
+from store_cache.core.product import Row, Rows, read_product
 from store_cache.core.writing import Applied, StockAnswer
 from store_cache.edges.archive import Archive
 from store_cache.edges.errors import CentralError, Gone, OtherFeed
@@ -130,7 +130,7 @@ class Central:
         rows = self.ledger.page(request.offset, request.limit)
         more = request.offset + len(rows) < len(self.ledger)
         return CataloguePage(
-            tuple(read_product(each) for each in rows),
+            Rows.of(read_product(each) for each in rows),
             total=len(self.ledger),
             has_more=more,
             event_offset=self.ledger.head,

@@ -24,7 +24,7 @@ def test_a_clock_that_is_set_brings_no_ended_life_back(set_by_seconds: float) ->
         shelf.clock.set_by_seconds = set_by_seconds
         await shelf.keeper.note_in_step()
         offset = shelf.catalogue.position.offset if shelf.catalogue.position else 0
-        began = Event(offset, Kind.CREATED, "P-1", 1, row, "f")
+        began = Event(offset, Kind.CREATED, "P-1", 1, row.body, "f")
         await shelf.keeper.keep_events([began], Position("g-1", offset + 1, "f"))
 
         assert None is shelf.row("P-1")

@@ -16,6 +16,7 @@ from store_cache.app.driver import Driver, as_outcome
 from store_cache.core.change import Doubt
 from store_cache.core.event import AnyEvent
 from store_cache.core.feed import BadRow, CataloguePage, PageRequest
+from store_cache.core.product import Rows, read_row
 from store_cache.core.states import Failure, Pace, Polling, RunRecord
 from store_cache.edges import errors
 from store_cache.edges.errors import Broken, CentralError, Limited, Unreachable, Unreadable
@@ -191,10 +192,10 @@ class WithBadRow(Central):
 
     async def page(self, request: PageRequest) -> CataloguePage:
         page = await super().page(request)
-        bad = BadRow(page.rows[0].product_id, "available is -1")
+        bad, *good = map(read_row, page.rows.bodies)
         return CataloguePage(
-            page.rows[1:],
-            (bad,),
+            Rows.of(good),
+            (BadRow(bad.product_id, "available is -1"),),
             total=page.total,
             has_more=page.has_more,
             event_offset=page.event_offset,

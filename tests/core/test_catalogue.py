@@ -180,7 +180,7 @@ def test_reads_and_cuts_are_those_of_a_dict(
     which it began; and pages, walks and counts are those of a sorted dict, wherever its blocks
     begin and end."""
     monkeypatch.setattr(ordered, "BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(ordered, "LATE_ROWS", min(block_rows, 4))
+    monkeypatch.setattr(ordered, "MANY_LATE", min(block_rows, 4) - 1)
     often = settings(max_examples=80, stateful_step_count=30, deadline=None, derandomize=True)
     run_state_machine_as_test(CatalogueMachine, settings=often)
 

@@ -5,7 +5,6 @@ import pytest
 
 from store_cache.core.event import Event, Kind, WriteName
 from store_cache.core.evidence import Watch, Watches
-from store_cache.core.product import Row
 from store_cache.core.writing import Applied, Refused, StockAnswer
 
 OURS = WriteName("store-s1", "store-s1-sale")
@@ -24,9 +23,9 @@ def event(
     product_id: str = "P-1",
 ) -> Event:
     value = {"productId": product_id, "available": 3, "lastUpdated": "2024-01-15T10:30:00Z"}
-    row = None if kind is Kind.DELETED else Row(product_id, version, 3, orjson.dumps(value))
+    body = None if kind is Kind.DELETED else orjson.dumps(value)
     told = {} if write is None else {"storeId": write.store_id, "idempotencyKey": write.key}
-    return Event(version, kind, product_id, version, row, told)
+    return Event(version, kind, product_id, version, body, told)
 
 
 def conflict(version: int | None) -> Refused:

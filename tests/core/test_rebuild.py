@@ -16,7 +16,7 @@ from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, read_event
 from store_cache.core.feed import BadRow, CataloguePage, PageRequest
 from store_cache.core.position import Position
-from store_cache.core.product import Row, read_product
+from store_cache.core.product import Row, Rows, read_product
 from store_cache.core.rebuild import PagingBroken, Rebuild
 from store_cache.core.writing import StockAnswer
 from tests.core.pretend_central import PretendCentral
@@ -46,7 +46,7 @@ def finish(rebuild: Rebuild, *answers: StockAnswer, now: float = NOW) -> Catalog
 
 
 def take_whole(rebuild: Rebuild, *rows: Row) -> None:
-    page = CataloguePage(rows, is_whole=True)
+    page = CataloguePage(Rows.of(rows), is_whole=True)
 
     assert rebuild.take_page(rebuild.first_request(), page) is None
 
@@ -96,7 +96,7 @@ class Reading:
         part = ids[start : start + limit]
         more = start + limit < len(ids)
         return CataloguePage(
-            tuple(read_product(orjson.loads(bodies[i])) for i in part if i not in self.bad),
+            Rows.of(read_product(orjson.loads(bodies[i])) for i in part if i not in self.bad),
             tuple(BadRow(i, "it cannot be read") for i in part if i in self.bad),
             total=len(ids) + self.shape.adds_to_total if self.shape.total else None,
             has_more=(more or self.shape.always_has_more) if self.shape.has_more else None,
@@ -248,7 +248,7 @@ def test_rows_that_cannot_be_read_do_not_break_the_paging(
 def test_a_paging_that_does_not_end_is_given_up() -> None:
     """[F3] A Central that answers every offset with the same page is named, not asked for ever."""
     rebuild = begin()
-    page = CataloguePage((row("P-1"), row("P-2")), has_more=True)
+    page = CataloguePage(Rows.of([row("P-1"), row("P-2")]), has_more=True)
     request: PageRequest | None = rebuild.first_request()
 
     def ask_on() -> None:
@@ -272,20 +272,21 @@ def test_a_bare_list_is_everything_at_once() -> None:
 def test_a_cursor_is_followed_where_central_gives_one() -> None:
     """[F3] With a cursor nothing overlaps and nothing is asked by offset."""
     rebuild = begin()
-    first = CataloguePage((row("P-1"),), next_cursor="eyJv", total=3)
+    first = CataloguePage(Rows.of([row("P-1")]), next_cursor="eyJv", total=3)
 
     following = rebuild.take_page(rebuild.first_request(), first)
 
     assert following is not None
     assert "eyJv" == following.cursor
-    assert rebuild.take_page(following, CataloguePage((row("P-2"),), total=3)) is None
+    second = CataloguePage(Rows.of([row("P-2")]), total=3)
+    assert rebuild.take_page(following, second) is None
 
 
 def test_a_central_that_caps_silently_is_asked_modestly() -> None:
     """[F3] A limit that gave few rows may have been replaced by a small default: 200 are asked
     for next; what came back is believed, and pages overlap by one."""
     rebuild = begin()
-    page = CataloguePage(tuple(row(f"P-{n:03}") for n in range(20)), has_more=True)
+    page = CataloguePage(Rows.of(row(f"P-{n:03}") for n in range(20)), has_more=True)
 
     assert PageRequest(19, 200) == rebuild.take_page(PageRequest(0, 1000), page)
 
@@ -294,8 +295,8 @@ def test_a_central_that_caps_silently_is_asked_modestly() -> None:
 
 
 def two_pages(rebuild: Rebuild, first: Row, second: Row) -> None:
-    rebuild.take_page(rebuild.first_request(), CataloguePage((first,), next_cursor="c"))
-    rebuild.take_page(PageRequest(1, 200, "c"), CataloguePage((second,)))
+    rebuild.take_page(rebuild.first_request(), CataloguePage(Rows.of([first]), next_cursor="c"))
+    rebuild.take_page(PageRequest(1, 200, "c"), CataloguePage(Rows.of([second])))
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,8 @@ def test_rows_that_did_not_change_are_shared() -> None:
 
 
 def with_bad_row(rebuild: Rebuild, product_id: str | None, *rows: Row) -> None:
-    page = CataloguePage(rows, (BadRow(product_id, "version is -1"),), is_whole=True)
+    bad = BadRow(product_id, "version is -1")
+    page = CataloguePage(Rows.of(rows), (bad,), is_whole=True)
     rebuild.take_page(rebuild.first_request(), page)
 
 
@@ -764,7 +766,7 @@ class Noting:
                     self.rebuild.give_up(i, "it cannot be read", now=NOW)
 
     def _take_page(self, shown: frozenset[str], bad: frozenset[str]) -> None:
-        rows = tuple(row(i, self.number) for i in sorted(shown - bad))
+        rows = Rows.of(row(i, self.number) for i in sorted(shown - bad))
         page = CataloguePage(rows, tuple(BadRow(i, "bad") for i in sorted(bad)))
         self.rebuild.take_page(PageRequest(0, 9), page)
         self.paged |= shown | bad
@@ -789,4 +791,7 @@ def test_what_pages_showed_is_known_without_a_list_of_it(steps: list[tuple[str, 
     for step in steps:
         noting.take(step)
 
-        assert set(PRODUCTS) - noting.paged == noting.rebuild._fresh(set(PRODUCTS))
+        known = noting.rebuild.copy.rows.keys() & PRODUCTS
+        fresh = noting.rebuild._fresh(set(PRODUCTS), known)
+
+        assert set(PRODUCTS) - noting.paged == fresh

@@ -17,7 +17,7 @@ from store_cache.core.event import AnyEvent, read_event
 from store_cache.core.feed import CataloguePage
 from store_cache.core.keys import Attempt, Final, KeyTable, encode_attempt, encode_final
 from store_cache.core.position import Position
-from store_cache.core.product import Row, read_product
+from store_cache.core.product import Row, Rows, read_product
 from store_cache.core.writing import Applied, StockAnswer
 from store_cache.edges import archive
 from store_cache.edges.archive import Archive
@@ -75,7 +75,7 @@ class Shop:
         """A full sync comes to its end."""
         rebuild = self.keeper.begin_copy(same_generation=True)
         self.versions = dict.fromkeys(IDS, version)
-        rows = tuple(read_product(product(i, version)) for i in IDS)
+        rows = Rows.of(read_product(product(i, version)) for i in IDS)
         rebuild.take_page(rebuild.first_request(), CataloguePage(rows, is_whole=True))
         self.offset += 10
         verdict = await self.keeper.place(

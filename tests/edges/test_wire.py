@@ -39,7 +39,7 @@ def read_page(value: Any, generation: str | None = None) -> CataloguePage:
 
 
 def ids(page: CataloguePage) -> list[str]:
-    return [row.product_id for row in page.rows]
+    return page.rows.ids
 
 
 # -- JSON --------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_deletion_needs_no_data() -> None:
     (read,) = read_event_page({"events": [deleted]}, None).events
 
     assert isinstance(read, Event)
-    assert (Kind.DELETED, None) == (read.kind, read.row)
+    assert (Kind.DELETED, None) == (read.kind, read.body)
 
 
 # -- generations -------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_rows_left_without_zeros_are_read() -> None:
     """Deployed Centrals leave zeros out."""
     page = read_page([{"productId": "A", "name": "N", "version": 1}])
 
-    assert [0] == [row.available for row in page.rows]
+    assert [0] == [orjson.loads(body)["available"] for body in page.rows.bodies]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from store_cache.core import rebuild, rules
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Change, Doubt, Mark
 from store_cache.core.event import AnyEvent, Event, SetAside
-from store_cache.core.product import Row, read_row
 from store_cache.core.rules import CROSSING_SECONDS, Draft, Seen, version_of
 from store_cache.core.writing import StockAnswer
 from store_cache.edges import journal
@@ -34,13 +33,13 @@ def version_guard(cut: Cut) -> None:
     """An event sets the row, however old it is."""
     update = rules._update
 
-    def any_update(draft: Draft, event: Event, row: Row) -> None:
+    def any_update(draft: Draft, event: Event, body: bytes) -> None:
         held = draft.held(event.product_id)
-        if held is None or row.version >= version_of(held):
-            update(draft, event, row)
+        if held is None or event.version >= version_of(held):
+            update(draft, event, body)
             return
         cut.act()
-        draft.put(row)
+        draft.put(event.product_id, body)
 
     cut.replace(rules, "_update", any_update)
 
@@ -98,8 +97,8 @@ def lives_before_what_is_ahead(cut: Cut) -> None:
     """Any event with a higher version is of the life that is held."""
     of_life_before = rules._is_of_life_before
 
-    def never(draft: Draft, row: Row, held: bytes) -> bool:
-        if of_life_before(draft, row, held):
+    def never(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:
+        if of_life_before(draft, event, body, held):
             cut.act()
         return False
 
@@ -305,7 +304,7 @@ def answers_create_nothing(cut: Cut) -> None:
         cut.act()
         told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
         named = answer.product_id.encode()
-        draft.put(read_row(told % (named, answer.new_quantity, answer.new_version)))
+        draft.put(answer.product_id, told % (named, answer.new_quantity, answer.new_version))
         draft.put_ahead(answer.product_id, answer.new_version)
         return True
 

@@ -18,7 +18,6 @@ from store_cache.core.event import AnyEvent
 from store_cache.core.feed import EventPage, PageRequest
 from store_cache.core.following import Match
 from store_cache.core.position import Position
-from store_cache.core.product import Row
 from store_cache.core.rebuild import Rebuild, Verdict
 from store_cache.core.rules import Draft
 from store_cache.core.states import (
@@ -223,8 +222,8 @@ def page_overlap(cut: Cut) -> None:
     """Each page is taken for the one that follows the one before."""
     joins = Rebuild._joins
 
-    def always(self: Rebuild, request: PageRequest, ids: Set[str]) -> bool:
-        if not joins(self, request, ids):
+    def always(self: Rebuild, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
+        if not joins(self, request, ids, fresh):
             cut.act()
         return True
 
@@ -350,16 +349,16 @@ def marks_outlive_a_copy(cut: Cut) -> None:
 )
 def lowered_by_a_page(cut: Cut) -> None:
     """One page's word lowers a version."""
-    shared = Rebuild._shared
+    is_news = Rebuild._is_news
 
-    def lowered(self: Rebuild, row: Row) -> Row:
-        kept = shared(self, row)
-        if row.product_id in self._lowered:
+    def lowered(self: Rebuild, product_id: str, body: bytes) -> bool:
+        taken = is_news(self, product_id, body)
+        if product_id in self._lowered:
             cut.act()
-            self._lowered.discard(row.product_id)
-        return kept
+            self._lowered.discard(product_id)
+        return taken
 
-    cut.replace(Rebuild, "_shared", lowered)
+    cut.replace(Rebuild, "_is_news", lowered)
 
 
 @of_feed(
@@ -370,15 +369,15 @@ def lowered_by_a_page(cut: Cut) -> None:
 )
 def older_pages(cut: Cut) -> None:
     """The later reading counts, also over an event that came before it."""
-    merged = Rebuild._merged
+    is_news = Rebuild._is_news
 
-    def as_it_comes(self: Rebuild, row: Row) -> Row | None:
-        if merged(self, row) is None:
+    def as_it_comes(self: Rebuild, product_id: str, body: bytes) -> bool:
+        if not is_news(self, product_id, body) and product_id in self._doubts:
             cut.act()
-            self._doubts.pop(row.product_id, None)
-        return self._shared(row)
+            self._doubts.pop(product_id)
+        return True
 
-    cut.replace(Rebuild, "_merged", as_it_comes)
+    cut.replace(Rebuild, "_is_news", as_it_comes)
 
 
 @of_feed(

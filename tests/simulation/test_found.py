@@ -19,7 +19,7 @@ def row(version: int, available: int) -> Row:
 
 
 def event(kind: Kind, offset: int, version: int, available: int) -> Event:
-    body = None if kind is Kind.DELETED else row(version, available)
+    body = None if kind is Kind.DELETED else row(version, available).body
     return Event(offset, kind, "P", version, body, f"f{offset}")
 
 
