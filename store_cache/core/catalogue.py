@@ -142,23 +142,27 @@ class Catalogue:
 
     def load(self, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
         """Take many rows at once. Nothing of them is looked at one by one where they are in order
-        and behind all that are held, as a snapshot's are and most pages'."""
-        if self._cut is not None or not self._order.is_behind(ids):
-            self._set(dict(zip(ids, bodies, strict=True)))
-            return
-        self.rows.update(zip(ids, bodies, strict=True))
-        self._order.extend(ids, bodies)
-        self._bytes += _length(bodies)
+        and behind all that are held, as a snapshot's are."""
+        if self._cut is None and self._order.is_behind(ids):
+            self._add(ids, bodies)
+        else:
+            self.fill(zip(ids, bodies, strict=True))
 
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
         """Take many rows; the later one of a product counts."""
-        new = dict(rows)
-        ids = list(new)
-        if not self._order.is_behind(ids):
-            known = new.keys() & self.rows.keys()
-            self._set({product_id: new[product_id] for product_id in known})
-            ids = sorted(new.keys() - known)
-        self.load(ids, list(map(new.__getitem__, ids)))
+        self._set(dict(rows))
+
+    def among(self, ids: Sequence[str]) -> set[str]:
+        """Those that are held; of a page that is in order without a look-up for each."""
+        there = self._order.among(ids)
+        return set(filter(self.rows.__contains__, ids)) if there is None else there
+
+    def add(self, rows: Mapping[str, bytes]) -> None:
+        """Take products that are not held."""
+        if self._cut is not None:
+            self._cut.keep(dict.fromkeys(rows))
+        ids = sorted(rows)
+        self._add(ids, list(map(rows.__getitem__, ids)))
 
     def index(self) -> None:
         """Count the places after `fill`, which else the first read does."""
@@ -176,15 +180,19 @@ class Catalogue:
             yield
 
     def _set(self, rows: Mapping[str, bytes | None]) -> None:
+        """Set, take or, where a row is None, let go of products."""
         old = list(map(self.rows.get, rows))
         if self._cut is not None:
             self._cut.keep(dict(zip(rows, old, strict=True)))
-        if all(old) and all(rows.values()):
-            self._replace(rows)  # type: ignore[arg-type] # none of them is None
-            return
-        held = {i: body for i, body in rows.items() if body is not None and i in self.rows}
-        self._replace(held)
-        self._come_and_go({i: body for i, body in rows.items() if i not in held})
+        there = {i: body for i, body in rows.items() if body is not None}
+        if all(old):
+            self._replace(there)
+        else:
+            new = sorted(i for i in there if i not in self.rows)
+            self._replace({i: body for i, body in there.items() if i in self.rows})
+            self._add(new, list(map(there.__getitem__, new)))
+        if len(there) < len(rows):
+            self._remove(i for i, body in rows.items() if body is None and i in self.rows)
 
     def _replace(self, rows: Mapping[str, bytes]) -> None:
         """Set the rows of products that are held."""
@@ -192,16 +200,17 @@ class Catalogue:
         self.rows.update(rows)
         self._order.replace(rows)
 
-    def _come_and_go(self, rows: Mapping[str, bytes | None]) -> None:
-        """Take those that are not held; let go of those that have no row now."""
-        for product_id, body in rows.items():
-            if body is not None:
-                self.rows[product_id] = body
-                self._bytes += len(body)
-                self._order.insert(product_id, body)
-            elif product_id in self.rows:
-                self._bytes -= len(self.rows.pop(product_id))
-                self._order.remove(product_id)
+    def _add(self, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
+        """Take products that are not held, in order."""
+        self._bytes += _length(bodies)
+        self.rows.update(zip(ids, bodies, strict=True))
+        self._order.add(ids, bodies)
+
+    def _remove(self, product_ids: Iterable[str]) -> None:
+        """Let go of products that are held."""
+        for product_id in list(product_ids):
+            self._bytes -= len(self.rows.pop(product_id))
+            self._order.remove(product_id)
 
     def forget(self, *, before: float, at_most: int) -> None:
         """Drop marks and lives that are older than `before` (unix seconds) or too many; they

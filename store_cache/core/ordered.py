@@ -86,6 +86,20 @@ class OrderedRows:
     def ids(self) -> Iterator[str]:
         return chain.from_iterable(block.ids for block in self._blocks)
 
+    def among(self, ids: Sequence[str]) -> set[str] | None:
+        """Those of `ids` that are there, by what lies between the first and the last one; None
+        where they are not in order, or too much does."""
+        if not ids or not _is_ascending(ids):
+            return None if ids else set()
+        first, begin = self._place_of(ids[0])
+        last, end = self._place_of(ids[-1])
+        if last - first > len(ids) // BLOCK_ROWS + 2:
+            return None
+        if first == last:
+            return set(self._blocks[first].ids[begin : end + 1]).intersection(ids)
+        between = [block.ids for block in self._blocks[first : last + 1]]
+        return set(chain.from_iterable(between)).intersection(ids)
+
     def count(self) -> list[int]:
         """Each block's first offset, which reads need after rows came or went."""
         lengths = (len(block.ids) for block in self._blocks[:-1])
@@ -112,23 +126,18 @@ class OrderedRows:
 
     def is_behind(self, ids: Sequence[str]) -> bool:
         """Whether these are in order, each once, and behind all that are there."""
-        return not ids or (ids[0] > self._last_ids[-1] and all(map(lt, ids, islice(ids, 1, None))))
+        return not ids or (ids[0] > self._last_ids[-1] and _is_ascending(ids))
 
-    def extend(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
-        """Take rows of which `is_behind` is true."""
-        if not ids:
-            return
-        last = self._blocks[-1]
-        room = max(0, BLOCK_ROWS - len(last.ids))
-        last.ids += ids[:room]
-        if last.rows is not None:
-            last.rows += rows[:room]
-        grown = len(self._blocks) - 1
-        for begin in range(room, len(ids), BLOCK_ROWS):
-            part = slice(begin, begin + BLOCK_ROWS)
-            self._blocks.append(_Block(list(ids[part]), list(rows[part])))
-        self._last_ids[grown:] = [block.ids[-1] for block in self._blocks[grown:]]
-        self._starts = None
+    def add(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        """Take products that are not there, in order of their ids: as many at once as have their
+        place between the same two that are."""
+        begin = 0
+        while begin < len(ids):
+            number, place = self._place_of(ids[begin])
+            there = self._blocks[number].ids
+            end = bisect_left(ids, there[place], begin) if place < len(there) else len(ids)
+            self._insert(number, place, ids[begin:end], rows[begin:end])
+            begin = end
 
     def replace(self, new: Mapping[str, bytes]) -> None:
         """Set the rows of products that are there."""
@@ -136,14 +145,16 @@ class OrderedRows:
         for product_id, row in new.items():
             blocks[bisect_left(last_ids, product_id)].replace(product_id, row)
 
-    def insert(self, product_id: str, row: bytes) -> None:
-        """Take a product that is not there."""
+    def _place_of(self, product_id: str) -> tuple[int, int]:
+        """Where the product is, or would be."""
         number = min(bisect_left(self._last_ids, product_id), len(self._blocks) - 1)
+        return number, bisect_left(self._blocks[number].ids, product_id)
+
+    def _insert(self, number: int, place: int, ids: Sequence[str], rows: Sequence[bytes]) -> None:
         block = self._blocks[number]
-        place = bisect_left(block.ids, product_id)
-        block.ids.insert(place, product_id)
+        block.ids[place:place] = ids
         if block.rows is not None:
-            block.rows.insert(place, row)
+            block.rows[place:place] = rows
         self._last_ids[number] = block.ids[-1]
         self._starts = None
         if len(block.ids) > 2 * BLOCK_ROWS:
@@ -151,10 +162,9 @@ class OrderedRows:
 
     def remove(self, product_id: str) -> None:
         """Let go of a product that is there."""
-        number = bisect_left(self._last_ids, product_id)
+        number, place = self._place_of(product_id)
         block = self._blocks[number]
         block.late.pop(product_id, None)
-        place = bisect_left(block.ids, product_id)
         del block.ids[place]
         if block.rows is not None:
             del block.rows[place]
@@ -164,10 +174,13 @@ class OrderedRows:
             self._join(max(1, number))
 
     def _split(self, number: int) -> None:
-        ids = self._blocks[number].ids
-        halves = _Block(ids[:BLOCK_ROWS], None), _Block(ids[BLOCK_ROWS:], None)
-        self._blocks[number : number + 1] = halves
-        self._last_ids.insert(number, halves[0].ids[-1])
+        """Into blocks of the usual size; the last one takes what is left over."""
+        ids, rows = self._blocks[number].ids, self._blocks[number].settled(self._by_id)
+        begins = range(0, len(ids) - BLOCK_ROWS + 1, BLOCK_ROWS)
+        parts = [slice(begin, begin + BLOCK_ROWS) for begin in begins[:-1]]
+        parts.append(slice(begins[-1], None))
+        self._blocks[number : number + 1] = [_Block(ids[part], rows[part]) for part in parts]
+        self._last_ids[number : number + 1] = [ids[part][-1] for part in parts]
 
     def _join(self, number: int) -> None:
         """Put a block behind the one before it."""
@@ -181,3 +194,7 @@ class OrderedRows:
     def shorten(self, blocks: int) -> None:
         """Let go of that many blocks, of an order that is not read any more."""
         del self._blocks[-blocks:]
+
+
+def _is_ascending(ids: Sequence[str]) -> bool:
+    return all(map(lt, ids, islice(ids, 1, None)))

@@ -97,16 +97,16 @@ class Rebuild:
         self.pages += 1
         by_offset = request.cursor is None and page.next_cursor is None and not page.is_whole
         ids = _ids_on(page)
-        known = self.copy.rows.keys() & ids
+        known = self.copy.among(page.rows.ids) | self.copy.among(_bad_ids_on(page))
         fresh = self._fresh(ids, known)
         joins = not by_offset or self._joins(request, ids, fresh)
         is_new = joins and bool(fresh)
         self._count_fruitless(is_new)
         if not joins:
             return self._backwards(request, page)
-        self._lay_rows(page, known)
+        new = self._lay_rows(page, known)
         self._step_back = 1
-        self._note_paged(ids)
+        self._note_paged(ids, ids - known - new)
         if page.next_cursor is not None:
             return PageRequest(request.offset + len(page.rows), self._limit, page.next_cursor)
         if page.is_whole or request.cursor is not None:
@@ -117,11 +117,14 @@ class Rebuild:
         """Those that no page has shown; `known` are in the copy. Nearly all that pages showed are
         the copy's ids, so only what differs is kept: over a set of them all the collector would
         walk again and again."""
-        return ((ids - known) | (ids & self._untold)) - self._gone
+        fresh = ids - known
+        fresh |= ids & self._untold
+        fresh -= self._gone
+        return fresh
 
-    def _note_paged(self, ids: set[str]) -> None:
+    def _note_paged(self, ids: set[str], gone: set[str]) -> None:
         self._has_paged |= bool(ids)
-        self._gone |= ids.difference(self.copy.rows)
+        self._gone |= gone
         self._untold -= ids
 
     def _make(self, change: Change) -> None:
@@ -184,14 +187,18 @@ class Rebuild:
         if self._limit == FIRST_LIMIT and size < MODEST_LIMIT:
             self._limit = MODEST_LIMIT
 
-    def _lay_rows(self, page: CataloguePage, known: Set[str]) -> None:
-        self.copy.fill(self._kept(page.rows, known).items())
+    def _lay_rows(self, page: CataloguePage, known: Set[str]) -> Set[str]:
+        """Gives the ids that the copy did not have before."""
+        new = self._kept(page.rows, known)
+        self.copy.fill([(i, new.pop(i)) for i in known if i in new])
+        self.copy.add(new)
         for bad in page.bad_rows:
             if bad.product_id is None:
                 nameless = f"(a row without an id, page {self.pages})"
                 self._doubtful[nameless] = bad.reason
             else:
                 self._doubts[bad.product_id] = bad.reason
+        return new.keys()
 
     def _kept(self, rows: Rows, known: Set[str]) -> dict[str, bytes]:
         """What of a page goes into the copy, in the page's order. Only what the copy, a deletion
@@ -387,6 +394,8 @@ class Rebuild:
 
 
 def _ids_on(page: CataloguePage) -> set[str]:
-    ids = set(page.rows.ids)
-    ids.update(bad.product_id for bad in page.bad_rows if bad.product_id is not None)
-    return ids
+    return {*page.rows.ids, *_bad_ids_on(page)}
+
+
+def _bad_ids_on(page: CataloguePage) -> list[str]:
+    return [bad.product_id for bad in page.bad_rows if bad.product_id is not None]
