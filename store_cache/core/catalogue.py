@@ -157,6 +157,11 @@ class Catalogue:
         there = self._order.among(ids)
         return set(filter(self.rows.__contains__, ids)) if there is None else there
 
+    def own(self, ids: Sequence[str]) -> Sequence[str]:
+        """The same ids, as the objects that are held where they are, so that whoever keeps them
+        keeps no second one of each."""
+        return self._order.own(ids)
+
     def add(self, rows: Mapping[str, bytes]) -> None:
         """Take products that are not held."""
         if self._cut is not None:

@@ -89,16 +89,27 @@ class OrderedRows:
     def among(self, ids: Sequence[str]) -> set[str] | None:
         """Those of `ids` that are there, by what lies between the first and the last one; None
         where they are not in order, or too much does."""
+        between = self._between(ids)
+        return None if between is None else set(between).intersection(ids)
+
+    def own(self, ids: Sequence[str]) -> Sequence[str]:
+        """The same, but those that are there as the very objects that they are there, where that
+        is as easily told."""
+        between = self._between(ids) or ()
+        there = dict(zip(between, between, strict=True))
+        return list(map(there.get, ids, ids)) if there else ids
+
+    def _between(self, ids: Sequence[str]) -> list[str] | None:
         if not ids or not _is_ascending(ids):
-            return None if ids else set()
+            return None if ids else []
         first, begin = self._place_of(ids[0])
         last, end = self._place_of(ids[-1])
         if last - first > len(ids) // BLOCK_ROWS + 2:
             return None
         if first == last:
-            return set(self._blocks[first].ids[begin : end + 1]).intersection(ids)
-        between = [block.ids for block in self._blocks[first : last + 1]]
-        return set(chain.from_iterable(between)).intersection(ids)
+            return self._blocks[first].ids[begin : end + 1]
+        blocks = (block.ids for block in self._blocks[first : last + 1])
+        return list(chain.from_iterable(blocks))
 
     def count(self) -> list[int]:
         """Each block's first offset, which reads need after rows came or went."""

@@ -203,7 +203,8 @@ class Rebuild:
     def _kept(self, rows: Rows, known: Set[str]) -> dict[str, bytes]:
         """What of a page goes into the copy, in the page's order. Only what the copy, a deletion
         or the catalogue in place has something else to say of is looked at one by one."""
-        kept = dict(zip(rows.ids, rows.bodies, strict=True))
+        ids = rows.ids if self._held is None else self._held.own(rows.ids)
+        kept = dict(zip(ids, rows.bodies, strict=True))
         looked_at = self._share(kept) | (known & kept.keys()) | (self.copy.marks.keys() & kept)
         for product_id in sorted(looked_at):
             if not self._is_news(product_id, kept[product_id]):

@@ -91,6 +91,12 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.catalogue.load(product_ids, bodies)
         self.model.update(zip(product_ids, bodies, strict=True))
 
+    @rule(product_ids=st.lists(ids, max_size=8) | st.just(sorted(IDS)))
+    def add(self, product_ids: list[str]) -> None:
+        rows = {i: body(i, 99) for i in product_ids if i not in self.model}
+        self.catalogue.add(rows)
+        self.model.update(rows)
+
     @rule(first=ids, count=st.integers(1, 30))
     def delete_a_run(self, first: str, count: int) -> None:
         """Whole blocks go, and others are joined."""
@@ -134,6 +140,13 @@ class CatalogueMachine(RuleBasedStateMachine):
     @rule(product_id=ids)
     def get(self, product_id: str) -> None:
         assert self.model.get(product_id) == self.catalogue.get(product_id)
+
+    @rule(product_ids=st.lists(ids, max_size=8), in_order=st.booleans())
+    def ask_for_many(self, product_ids: list[str], in_order: bool) -> None:
+        asked = sorted({*product_ids}) if in_order else product_ids
+
+        assert {i for i in asked if i in self.model} == self.catalogue.among(asked)
+        assert asked == [*self.catalogue.own(asked)]
 
     # -- cuts ------------------------------------------------------------------------------
 
@@ -329,6 +342,18 @@ def test_a_catalogue_is_taken_apart_in_parts_and_not_read_any_more() -> None:
             read()
 
     assert 1 == len(list(parts))
+
+
+def test_ids_are_held_once() -> None:
+    """A copy that takes the ids as its own has no second object of any that is held (promise 8)."""
+    catalogue = filled("P-1", "P-3")
+    asked = ["".join(("P-", str(number))) for number in range(5)]
+    own = catalogue.own(asked)
+
+    assert asked == own
+    assert [None, "P-1", None, "P-3", None] == [
+        next((h for h in catalogue.ids() if h is i), None) for i in own
+    ]
 
 
 def test_a_catalogue_is_in_order_while_it_is_filled() -> None:
