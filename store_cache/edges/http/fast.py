@@ -227,7 +227,7 @@ def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
     """Of a body that is a list of ids of unreserved characters: nothing in it can be read in two
     ways."""
     begins = next((start for start in _LIST_BEGINS if body.startswith(start)), None)
-    if begins is None or not body.endswith(_LIST_ENDS):
+    if begins is None or not body.endswith(_LIST_ENDS, len(begins)):
         return None
     listed = body[len(begins) : -len(_LIST_ENDS)]
     between = _SPACED if b" " in listed else _CLOSE

@@ -214,6 +214,8 @@ ASIDE = {
     "another read": head(b"/v1/store/sync/status"),
     "health": head(b"/health"),
     "lookup of no list": lookup(b'{"productIds":[1]}'),
+    "lookup of half an id": lookup(b'{"productIds":["]}'),
+    "lookup of half an id, spaced": lookup(b'{"productIds": ["]}'),
 }
 
 
