@@ -17,10 +17,11 @@ from typing import Any
 
 from store_cache.app.driver import Driver
 from store_cache.app.forwarding import Forwarding
-from store_cache.app.keeper import Keeper
+from store_cache.app.keeper import Disk, Keeper
 from store_cache.core.change import Owed
+from store_cache.core.position import Position
 from store_cache.core.states import Running, RunRecord
-from store_cache.edges.http.freshness import whole_seconds
+from store_cache.edges.http.freshness import whole_second
 from store_cache.edges.http.service import Freshness
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,18 @@ class Named:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A freshness, and what it is told for: these facts, and ages above `after` up to `until`."""
+
+    freshness: Freshness
+    position: Position | None
+    in_step_at: float | None
+    disk: Disk
+    after: float
+    until: float
+
+
 class Status:
     """Reads the parts; `stale_after_seconds` as configured, `version` of the program."""
 
@@ -73,36 +86,41 @@ class Status:
         self._version = version
         self._began_at = clock.loop_time()
         self._named = Named("empty", self._began_at)
-        self._facts: tuple[object, ...] = ()
-        self._freshness: Freshness | None = None
+        self._told: _Told | None = None
 
     # -- freshness -------------------------------------------------------------------------
 
     def freshness(self) -> Freshness:
         """The same object for as long as nothing changes but fractions of a second of the age:
         whoever made headers of it need not make them again."""
-        age_seconds = self.age_seconds()
-        facts = (
-            self._keeper.position,
-            self._in_step_at(),
-            whole_seconds(age_seconds),
-            age_seconds > self._stale_after_seconds,
-            self._keeper.disk.is_durable,
-        )
-        if self._freshness is None or facts != self._facts:
-            self._facts, self._freshness = facts, self._measure(age_seconds)
-        return self._freshness
+        told, age_seconds = self._told, self.age_seconds()
+        if (
+            told is None
+            or not told.after < age_seconds <= told.until
+            or told.position is not self._keeper.position
+            or told.disk is not self._keeper.disk
+            or told.in_step_at != self._in_step_at()
+        ):
+            told = self._told = self._tell(age_seconds)
+        return told.freshness
 
-    def _measure(self, age_seconds: float) -> Freshness:
-        position = self._keeper.position
-        return Freshness(
+    def _tell(self, age_seconds: float) -> _Told:
+        position, disk = self._keeper.position, self._keeper.disk
+        is_stale = age_seconds > self._stale_after_seconds
+        freshness = Freshness(
             last_offset=position.last_offset if position is not None else 0,
             generation=position.label if position is not None else None,
             age_seconds=age_seconds,
-            is_stale=age_seconds > self._stale_after_seconds,
-            is_durable=self._keeper.disk.is_durable,
+            is_stale=is_stale,
+            is_durable=disk.is_durable,
             last_sync_time=self._last_sync_time(age_seconds),
         )
+        after, until = whole_second(age_seconds)
+        if is_stale:
+            after = max(after, self._stale_after_seconds)
+        else:
+            until = min(until, self._stale_after_seconds)
+        return _Told(freshness, position, self._in_step_at(), disk, after, until)
 
     def _in_step_at(self) -> float | None:
         """On whichever clock it is known, as `age_seconds` says."""

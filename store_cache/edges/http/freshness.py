@@ -61,6 +61,12 @@ def whole_seconds(age: float) -> int:
     return min(_MAX_AGE, math.ceil(max(0.0, age))) if math.isfinite(age) else _MAX_AGE
 
 
+def whole_second(age: float) -> tuple[float, float]:
+    """Between which ages, above the first and up to the second, headers tell the same one."""
+    whole = whole_seconds(age)
+    return (whole - 1.0 if whole else -math.inf), (whole if whole < _MAX_AGE else math.inf)
+
+
 def _cache_status(freshness: Freshness) -> str:
     """`detail` is one token (RFC 9211, 2.8): where both words apply, staleness comes first."""
     words = [
