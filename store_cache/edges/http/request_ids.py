@@ -29,4 +29,4 @@ def is_sane(value: str) -> bool:
 def new_request_id() -> str:
     """32 hexadecimal digits. It names and protects nothing: an ordinary generator will do, where a
     call of the system for each request would cost a tenth of the request."""
-    return f"{random.getrandbits(128):032x}"
+    return random.getrandbits(128).to_bytes(16).hex()
