@@ -34,7 +34,6 @@ from store_cache.edges.http.models import (
     LARGEST_LIMIT,
     MOST_LOOKUPS,
     PAGE_PARAMETERS,
-    PageQuery,
     read_page_query,
 )
 from store_cache.edges.http.paths import parse_query
@@ -95,7 +94,7 @@ class FastReads:
         self._service = service
         self._cors = cors
         self._freshness: Freshness | None = None
-        self._second = 0
+        self._begins = self._ends = 0.0  # the second that the heads are of
         self._whole = self._unchanged = b""
         self.knows = authority.knows
 
@@ -115,18 +114,18 @@ class FastReads:
         content = self.content(kind, target, freshness)
         if content is None:
             return None
-        self._prepare(freshness)
-        tag, name = content.tag.encode(), (asked.request_id or new_request_id()).encode()
-        if asked.if_none_match is not None and matches((asked.if_none_match,), content.tag):
-            return self._unchanged % (tag, name)
-        return self._whole % (tag, name, len(content.body), content.body)
+        if freshness is not self._freshness or not self._begins <= time.time() < self._ends:
+            self._prepare(freshness)
+        body, tag = content
+        name = asked.request_id or new_request_id()
+        if asked.if_none_match is not None and matches((asked.if_none_match,), tag):
+            return self._unchanged % (tag.encode(), name.encode())
+        return self._whole % (tag.encode(), name.encode(), len(body), body)
 
     def _prepare(self, freshness: Freshness) -> None:
-        """Have the heads made of this freshness and this second, unless they are."""
+        """Have the heads made of this freshness and this second."""
         second = int(time.time())
-        if freshness is self._freshness and second == self._second:
-            return
-        self._freshness, self._second = freshness, second
+        self._freshness, self._begins, self._ends = freshness, float(second), second + 1.0
         date = formatdate(second, usegmt=True)
         self._unchanged = self._template(304, {}, {"Date": date})
         typed = {"Content-Type": "application/json"}
@@ -214,8 +213,8 @@ def _read(fields: bytes, understood: dict[bytes, re.Pattern[bytes]]) -> dict[byt
 
 def _page(catalogue: Catalogue, query: bytes, freshness: Freshness) -> Content | None:
     if plain := _OFFSET_AND_LIMIT.fullmatch(query):
-        asked = PageQuery(int(plain[1]), min(int(plain[2]), LARGEST_LIMIT), None)
-        return contents.page(catalogue, asked, freshness)
+        offset, limit = int(plain[1]), min(int(plain[2]), LARGEST_LIMIT)
+        return contents.page_at(catalogue, offset, limit, freshness)
     try:
         asked = read_page_query(*parse_query(query.decode(), PAGE_PARAMETERS))
     except InvalidRequest:
@@ -226,14 +225,16 @@ def _page(catalogue: Catalogue, query: bytes, freshness: Freshness) -> Content |
 def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
     """Of a body that is a list of ids of unreserved characters: nothing in it can be read in two
     ways."""
-    begins = next((start for start in _LIST_BEGINS if body.startswith(start)), None)
-    if begins is None or not body.endswith(_LIST_ENDS, len(begins)):
+    first = body.find(b"[") + 2  # behind the first quotation mark
+    if not (body.startswith(_LIST_BEGINS) and body.endswith(_LIST_ENDS, first)):
         return None
-    listed = body[len(begins) : -len(_LIST_ENDS)]
+    listed = body[first : -len(_LIST_ENDS)]
     between = _SPACED if b" " in listed else _CLOSE
     others = listed.translate(None, _UNRESERVED)
     count = len(others) // len(between)
     if count >= MOST_LOOKUPS or others != between * count:
         return None
-    asked = dict.fromkeys(listed.decode().split(between.decode()))
-    return contents.basket(catalogue, list(asked))
+    asked = listed.decode().split(between.decode())
+    if len(set(asked)) < len(asked):
+        asked = list(dict.fromkeys(asked))
+    return contents.basket(catalogue, asked)

@@ -72,12 +72,13 @@ def _asks_anew(request: web.Request) -> bool:
 
 def _answer(request: web.Request, content: Content, freshness: Freshness) -> web.Response:
     headers = freshness_headers(freshness)
-    headers["ETag"] = content.tag
+    body, tag = content
+    headers["ETag"] = tag
     if_none_match = request.headers.getall("If-None-Match", ())
-    if if_none_match and matches(if_none_match, content.tag):
+    if if_none_match and matches(if_none_match, tag):
         return web.Response(status=304, headers=headers)
     headers["Content-Type"] = "application/json"
-    return web.Response(body=content.body, headers=headers)
+    return web.Response(body=body, headers=headers)
 
 
 def _product_not_found(product_id: str, freshness: Freshness) -> ProductNotFound:
