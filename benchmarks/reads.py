@@ -1,6 +1,7 @@
 """Reads under load: one product, a page, a basket, and one product while events arrive.
 
-The candidates are whole programs, all running from the start, of which one at a time is asked.
+The candidates are whole programs, all running from the start, of which one at a time is asked. The
+peers end before events arrive: a second store would follow them on the core of the first one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from benchmarks.shop import (
     Shop,
     check_answers,
     start_peers,
-    start_stores,
+    start_store,
 )
 from benchmarks.wrk import BUSY, MEDIAN, MISSING, P99, RATE, is_installed
 
@@ -48,14 +49,12 @@ async def measure(effort: Effort) -> Sequence[Part]:
     async with AsyncExitStack() as running:
         shop = Shop(effort, products)
         source = await running.enter_async_context(central(effort.folder, products))
-        await start_stores(shop, source, running)
-        await start_peers(shop, running)
-        await check_answers(shop)
-        return [
-            await measure_product(shop),
-            await measure_page(shop),
-            await measure_events(shop, source),
-        ]
+        await start_store(shop, source, running)
+        async with AsyncExitStack() as beside:
+            await start_peers(shop, source, beside)
+            await check_answers(shop)
+            at_rest = [await measure_product(shop), await measure_page(shop)]
+        return [*at_rest, await measure_events(shop, source)]
 
 
 # -- one product -------------------------------------------------------------------------------
