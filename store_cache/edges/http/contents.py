@@ -22,7 +22,7 @@ _PAGE = (
     b'"cacheInfo":{"lastSyncTime":%b,"totalProducts":%d}}'
 )
 _BASKET = b'{"products":[%b],"missing":%b}'
-_HASH_BITS = 0xFFFF_FFFF_FFFF_FFFF
+_HASH_BYTES = 8
 _DIGEST = hashlib.blake2b(digest_size=12)  # to copy: half as dear as to make
 
 Content = tuple[bytes, str]
@@ -93,4 +93,5 @@ def weak_tag(rows: Sequence[bytes], *others: str | int) -> str:
     all the rest of its answer. The hash is keyed anew by each process, so that after a restart
     pages have other tags, and are sent whole once.
     """
-    return f'W/"{hash((tuple(rows), others)) & _HASH_BITS:016x}"'
+    name = hash((tuple(rows), others)).to_bytes(_HASH_BYTES, signed=True)
+    return f'W/"{name.hex()}"'
