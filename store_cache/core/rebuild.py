@@ -16,7 +16,7 @@ from store_cache.core.change import Change, Doubt, Mark, Owed
 from store_cache.core.event import AnyEvent, Event, Kind
 from store_cache.core.feed import CataloguePage, PageRequest
 from store_cache.core.position import Position
-from store_cache.core.product import Row, Rows
+from store_cache.core.product import Row, Rows, is_same_state
 from store_cache.core.rules import (
     Draft,
     Seen,
@@ -79,6 +79,7 @@ class Rebuild:
         self._untold: set[str] = set()  # in the copy, and not paged
         self._deleted: set[str] = set()
         self._unpaged: set[str] = set()
+        self._come: dict[str, bytes] = {}  # what was ahead of the feed when the feed brought it
         self._step_back = 1
         self._apart_at: int | None = None
         self._nothing_at: int | None = None
@@ -245,6 +246,7 @@ class Rebuild:
     def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
         """Apply events to the copy; nobody sees it yet, so they are made at once."""
         self._note(events)
+        self._note_come(events)
         draft = self._draft(now)
         lay_events(draft, events)
         self._make(draft.change("events", position=position))
@@ -257,6 +259,16 @@ class Rebuild:
         self._deleted |= of_kind[Kind.DELETED]
         self._unpaged.update(i for i in of_kind[Kind.UPDATED] if i not in self.copy.rows)
         self._unpaged -= of_kind[Kind.CREATED]
+
+    def _note_come(self, events: Sequence[AnyEvent]) -> None:
+        held = self._held
+        if held is None or not held.ahead:
+            return
+        for event in events:
+            if isinstance(event, Event) and event.body and event.product_id in held.ahead:
+                shown = held.rows.get(event.product_id)
+                if shown is not None and is_same_state(event.body, shown):
+                    self._come[event.product_id] = shown
 
     def _draft(self, now: float) -> Draft:
         """A product that is held, and that no page has shown yet, begins no life with an event of
@@ -333,6 +345,7 @@ class Rebuild:
         began: answers to writes (F4), readings done and owed, and what deletions left."""
         draft = self._draft(now)
         self._lay_what_is_ahead(draft)
+        self._leave_out_what_is_gone(draft, marks)
         self._keep_fresher(draft)
         for answer in answers:
             if not lay_answer(draft, answer):
@@ -344,8 +357,6 @@ class Rebuild:
             for product_id, mark in marks.items():
                 if product_id not in self.copy.rows:
                     self.copy.marks.setdefault(product_id, mark)
-                elif mark.is_of_reading and mark.at >= self.began_at:
-                    self.copy.owed.setdefault(product_id, Owed(Doubt.CROSSED, now, now))
             if self._held is not None:
                 self.copy.lives = self._held.lives | self.copy.lives
         return self.copy
@@ -357,11 +368,29 @@ class Rebuild:
         if held is None or not self._same_generation:
             return
         for product_id, entry in held.ahead.items():
-            is_new = entry.since >= self.began_at and product_id in held.rows
-            if is_new and (product_id not in self.copy.rows or self._is_lower(product_id)):
-                draft.put(product_id, held.rows[product_id])
+            shown = held.rows.get(product_id)
+            is_new = entry.since >= self.began_at
+            if shown is not None and is_new and not self._is_passed(product_id, shown):
+                draft.put(product_id, shown)
                 draft.put_ahead(product_id, entry.version)
                 draft.owe(product_id, Doubt.CROSSED)
+
+    def _leave_out_what_is_gone(self, draft: Draft, marks: Mapping[str, Mark]) -> None:
+        """The copy may hold a product in an older version than the last that readers saw before
+        a reading said that it is gone: it stays so until Central was asked once more."""
+        for product_id, mark in marks.items() if self._same_generation else ():
+            is_new = mark.is_of_reading and mark.at >= self.began_at
+            if is_new and product_id in self.copy.rows:
+                draft.delete(product_id, offset=0, version=0)
+                draft.owe(product_id, Doubt.CROSSED)
+
+    def _is_passed(self, product_id: str, shown: bytes) -> bool:
+        """Whether the copy has what readers are shown of a product, or what came after it. That its
+        version is higher proves nothing: it may be of the life before."""
+        mine = self.copy.rows.get(product_id)
+        if mine is None or self._is_lower(product_id):
+            return False
+        return self._come.get(product_id) == shown or is_same_state(mine, shown)
 
     def _keep_fresher(self, draft: Draft) -> None:
         """The catalogue in place may have followed the feed past a state that is in doubt in the

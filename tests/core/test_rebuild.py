@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Ahead, Change, Doubt, Mark, Owed
-from store_cache.core.event import AnyEvent, read_event
+from store_cache.core.event import AnyEvent, Event, Kind, read_event
 from store_cache.core.feed import BadRow, CataloguePage, PageRequest
 from store_cache.core.position import Position
 from store_cache.core.product import Row, Rows, read_product
@@ -580,6 +580,22 @@ def test_what_a_reading_showed_of_a_product_that_the_copy_lacks_is_shown_on() ->
     assert row("P-1", 7, 3).body == copy.get("P-1")
     assert {"P-1": Ahead(7, NOW)} == copy.ahead
     assert Doubt.CROSSED is copy.owed["P-1"].doubt
+
+
+def test_what_the_feed_has_passed_since_is_not_asked_for_again() -> None:
+    """[F4] A till was told of a sale, the feed brought the sale and what others sold then: as in
+    any full sync of a shop that sells. The copy's state counts."""
+    sold, sold_again = row("P-1", 2, 4), row("P-1", 3, 1)
+    held = holding(sold)
+    held.make(Change("answer", ahead={"P-1": Ahead(2, NOW)}))
+    rebuild = begin(held)
+    take_whole(rebuild, sold_again)
+    take_events(rebuild, [Event(r.version, Kind.UPDATED, *r[:2], r, r) for r in (sold, sold_again)])
+    copy = finish(rebuild)
+
+    assert sold_again.body == copy.get("P-1")
+    assert {} == copy.ahead
+    assert {} == copy.owed
 
 
 def test_what_a_reading_said_to_be_gone_is_asked_for_again() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from store_cache.core.catalogue import Catalogue
 from store_cache.core.change import Doubt, Owed
 from store_cache.core.event import Event, Kind
 from store_cache.core.position import Position
 from store_cache.core.product import Row, read_row
 from store_cache.core.rebuild import Rebuild
-from store_cache.core.rules import Draft, lay_events
+from store_cache.core.rules import Draft, Seen, lay_events, lay_reading
 
 NOW = 1_700_000_000.0
 GRACE_SECONDS = 2.0
@@ -42,6 +44,23 @@ def laid(catalogue: Catalogue, *events: Event) -> Catalogue:
     return catalogue
 
 
+def read(catalogue: Catalogue, row: Row | None) -> None:
+    """What Central says of the product by itself."""
+    draft = Draft(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
+    assert lay_reading(draft, "P", row, seen=Seen.of(catalogue, "P"), doubt=Doubt.CONFLICT)
+    catalogue.make(draft.change("reading"))
+
+
+def copying(in_place: Catalogue, copied: Row) -> Rebuild:
+    rebuild = Rebuild(held=in_place, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
+    rebuild.copy.fill([("P", copied.body)])
+    return rebuild
+
+
+def placed(rebuild: Rebuild, in_place: Catalogue) -> Catalogue:
+    return rebuild.finish(answers=[], touched={}, marks=in_place.marks, now=NOW)
+
+
 def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
     """[V1] A store that was behind has read the product's new life at version 2; the old life's
     version 3, still to come on the feed, looks like the next one."""
@@ -72,11 +91,10 @@ def test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile() -> None:
     """[V3] The catalogue in place followed the feed to version 9, the copy has put its events
     aside as doubtful and is at 7: version 9 stays until the product was read."""
     in_place = held(9, 50, is_ahead=False)
-    rebuild = Rebuild(held=in_place, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
-    rebuild.copy.fill([("P", row(7, 60).body)])
+    rebuild = copying(in_place, row(7, 60))
     rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
 
-    copy = rebuild.finish(answers=[], touched={}, marks={}, now=NOW)
+    copy = placed(rebuild, in_place)
 
     assert row(9, 50).body == copy.get("P")
     assert Doubt.CROSSED is copy.owed["P"].doubt
@@ -98,3 +116,39 @@ def test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life() ->
 
     assert None is made.get("P")
     assert Doubt.ORDER is made.owed["P"].doubt
+
+
+@pytest.mark.parametrize("version", [3, 4], ids=["the same version", "a higher version"])
+def test_a_copy_of_the_life_before_does_not_hide_what_a_reading_showed(version: int) -> None:
+    """[F4] [V3] The copy has followed the feed to its end, and waits for a line that hangs; a
+    reading shows the product's next life at version 3 meanwhile. The events of that life are still
+    to come: with the copy's row they would show versions 1 and 2 of it once more."""
+    in_place = held(version, 24, is_ahead=False)
+    rebuild = copying(in_place, row(version, 24))
+    read(in_place, row(3, 486))
+    copy = placed(rebuild, in_place)
+
+    assert row(3, 486).body == copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
+
+    events = (
+        event(Kind.DELETED, 10, version + 1, 0),
+        event(Kind.CREATED, 11, 1, 324),
+        event(Kind.UPDATED, 12, 2, 486),
+    )
+
+    assert row(3, 486).body == laid(copy, *events).get("P")
+
+
+def test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone() -> None:
+    """[F4] [V2] Readings during the run showed version 6, and then that the product is gone; the
+    copy, which waits for a line that hangs, is at version 4 of the life that readers saw end."""
+    in_place = held(4, 24, is_ahead=False)
+    rebuild = copying(in_place, row(4, 24))
+    read(in_place, row(6, 20))
+    read(in_place, None)
+    copy = placed(rebuild, in_place)
+
+    assert None is copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert copy.marks["P"].is_of_reading
