@@ -301,6 +301,25 @@ def what_is_ahead_over_the_copy(cut: Cut) -> None:
 
 
 @of_feed(
+    "F4 V2",
+    "what a reading said to be gone is left out of the copy",
+    needs="force disorder",
+    test=(
+        "tests/simulation/test_found.py::"
+        "test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone"
+    ),
+)
+def what_is_gone_out_of_the_copy(cut: Cut) -> None:
+    """The copy's row goes in place, though readers saw the product end."""
+
+    def nothing(self: Rebuild, _: Draft, marks: Mapping[str, Mark]) -> None:
+        if any(m.is_of_reading and m.at >= self.began_at for m in marks.values()):
+            cut.act()
+
+    cut.replace(Rebuild, "_leave_out_what_is_gone", nothing)
+
+
+@of_feed(
     "V3",
     "what is in doubt in the copy does not lower what readers saw",
     needs="force disorder",
