@@ -590,7 +590,9 @@ def test_what_the_feed_has_passed_since_is_not_asked_for_again() -> None:
     held.make(Change("answer", ahead={"P-1": Ahead(2, NOW)}))
     rebuild = begin(held)
     take_whole(rebuild, sold_again)
-    take_events(rebuild, [Event(r.version, Kind.UPDATED, *r[:2], r, r) for r in (sold, sold_again)])
+    take_events(
+        rebuild, [Event(r.version, Kind.UPDATED, *r[:2], r.body, r) for r in (sold, sold_again)]
+    )
     copy = finish(rebuild)
 
     assert sold_again.body == copy.get("P-1")
