@@ -1,25 +1,21 @@
 """Reads under load: one product, a page, a basket, and one product while events arrive.
 
-The candidates are whole programs, all running from the start, of which one at a time is asked. The
-peers end before events arrive: a second store would follow them on the core of the first one.
+The candidates are whole programs, all running from the start, of which one at a time is asked.
 """
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import httpx
 import orjson
 
-from benchmarks.machine import LOAD_CORE
+from benchmarks.backlog import ready_central
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
 from benchmarks.peers import nginx
-from benchmarks.processes import Server, central, client, started
+from benchmarks.processes import Server, central, client, store
 from benchmarks.results import Comparison, Goal, Part, Text
 from benchmarks.rows import PAGE_ROWS, product_id, random_numbers
 from benchmarks.shop import (
@@ -31,7 +27,7 @@ from benchmarks.shop import (
     Shop,
     check_answers,
     start_peers,
-    start_store,
+    start_stores,
 )
 from benchmarks.wrk import BUSY, MEDIAN, MISSING, P99, RATE, is_installed
 
@@ -46,15 +42,14 @@ async def measure(effort: Effort) -> Sequence[Part]:
     if not is_installed():
         return [Text(text=f"Left out: {MISSING}")]
     products = 10_000 if effort.quick else 100_000
+    shop = Shop(effort, products)
     async with AsyncExitStack() as running:
-        shop = Shop(effort, products)
         source = await running.enter_async_context(central(effort.folder, products))
-        await start_store(shop, source, running)
-        async with AsyncExitStack() as beside:
-            await start_peers(shop, source, beside)
-            await check_answers(shop)
-            at_rest = [await measure_product(shop), await measure_page(shop)]
-        return [*at_rest, await measure_events(shop, source)]
+        await start_stores(shop, source, running)
+        await start_peers(shop, running)
+        await check_answers(shop)
+        quiet = [await measure_product(shop), await measure_page(shop)]
+    return [*quiet, await measure_events(shop)]
 
 
 # -- one product -------------------------------------------------------------------------------
@@ -147,67 +142,44 @@ async def measure_page(shop: Shop) -> Comparison:
 # -- while events arrive -----------------------------------------------------------------------
 
 QUIET = f"{STORE}, quiet"
-OTHER = f"{STORE}, the events at another Central"
 BUSY_STORE = f"{STORE}, {EVENTS_PER_SECOND:,} events a second"
 
 
-async def measure_events(shop: Shop, source: Server) -> Comparison:
+async def measure_events(shop: Shop) -> Comparison:
+    """A store of its own, that follows a Central whose answers cost the load's core next to
+    nothing: what reads lose is then what the store spends on events."""
     asked = shop.requests("while-events", product_paths(shop.products))
-    quiet = shop.asked(STORE, asked)[STORE]
-    async with central(shop.effort.folder, shop.products, name="other-central") as other:
+    async with (
+        ready_central(shop.products, 1) as url,
+        store(shop.effort.folder, url, name="following") as server,
+    ):
+        shop.servers[QUIET] = server
+        quiet = shop.asked(QUIET, asked)[QUIET]
         rounds = await interleave(
             shop.effort.rounds,
-            {
-                QUIET: quiet,
-                OTHER: while_changing(shop, other, quiet),
-                BUSY_STORE: while_changing(shop, source, quiet),
-            },
+            {QUIET: quiet, BUSY_STORE: lambda: while_arriving(server, url, quiet)},
         )
     return Comparison(
         title=f"GET one product while {EVENTS_PER_SECOND:,} events a second arrive",
         metric=RATE,
-        peers=(QUIET, OTHER),
+        peers=(QUIET,),
         also=(FOLLOWED, *ALSO),
         rounds=rounds,
         goals=(Goal(candidate=BUSY_STORE, metric=RATE, at_least=0.85, peer=QUIET),),
-        note="`events/s` is what the store followed meanwhile. Four programs share two cores: the "
-        "store has one; wrk, Central and the one who changes its products share the other. What "
-        "that alone costs the load is shown by the same events at a Central that this store does "
-        "not follow.",
+        note="`events/s` is what the store followed meanwhile, in batches as they arrived: fifty a "
+        "second. wrk shares its core with a Central that makes no work of its answers.",
     )
 
 
-def while_changing(shop: Shop, at: Server, quiet: Candidate) -> Candidate:
-    """The same load, while `benchmarks.changing` changes products at that Central."""
-    command = (sys.executable, "-m", "benchmarks.changing", at.url)
-    arguments = (str(EVENTS_PER_SECOND), str(shop.products))
-    log = shop.effort.folder / "changing.log"
-
-    async def measure_both() -> Sample:
-        async with started((*command, *arguments), log=log, core=LOAD_CORE):
-            await asyncio.to_thread(wait_for_output, log)
-            return await with_events(shop.servers[STORE], quiet)
-
-    return measure_both
-
-
-def wait_for_output(log: Path) -> None:
-    """Wait for the line that it writes once it has changed something."""
-    before = log.stat().st_size
-    deadline = time.monotonic() + 20
-    while log.stat().st_size == before:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"benchmarks.changing changed nothing in 20 s; see {log}")
-        time.sleep(0.02)
-
-
-async def with_events(server: Server, quiet: Candidate) -> Sample:
-    """Measure, and how many events a second the store followed meanwhile."""
-    async with client(server.url) as asking:
+async def while_arriving(server: Server, central_url: str, quiet: Candidate) -> Sample:
+    """Measure while events arrive, and how many a second the store followed meanwhile."""
+    async with client(server.url) as asking, client(central_url) as central:
+        await central.get(f"/pace?events={EVENTS_PER_SECOND}")
         offset, began = await offset_of(asking), time.monotonic()
         found = await quiet()
-        followed = await offset_of(asking) - offset
-        return {**found, FOLLOWED: followed / (time.monotonic() - began)}
+        followed, seconds = await offset_of(asking) - offset, time.monotonic() - began
+        await central.get("/pace?events=0")
+        return {**found, FOLLOWED: followed / seconds}
 
 
 async def offset_of(asking: httpx.AsyncClient) -> int:

@@ -40,15 +40,14 @@ class Shop:
         return write_requests(self.effort.folder / name, lines, **post)
 
 
-async def start_store(shop: Shop, source: Server, running: AsyncExitStack) -> None:
-    opened = store(shop.effort.folder, source.url)
-    shop.servers[STORE] = await running.enter_async_context(opened)
+async def start_stores(shop: Shop, source: Server, running: AsyncExitStack) -> None:
+    kinds: dict[str, dict[str, str]] = {STORE: {}, PLAIN: {"FAST_READS": "false"}}
+    for number, (name, settings) in enumerate(kinds.items()):
+        opened = store(shop.effort.folder, source.url, name=f"store-{number}", settings=settings)
+        shop.servers[name] = await running.enter_async_context(opened)
 
 
-async def start_peers(shop: Shop, source: Server, running: AsyncExitStack) -> None:
-    settings = {"FAST_READS": "false"}
-    plain = store(shop.effort.folder, source.url, name="plain", settings=settings)
-    shop.servers[PLAIN] = await running.enter_async_context(plain)
+async def start_peers(shop: Shop, running: AsyncExitStack) -> None:
     if nginx.is_installed():
         shop.servers[NGINX] = await running.enter_async_context(nginx.nginx(shop.products))
     else:
