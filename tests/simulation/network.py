@@ -7,7 +7,7 @@ Refuses to know: what is asked and answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import Context
 from typing import Any
 
@@ -94,7 +94,7 @@ class Network(httpx.AsyncBaseTransport):
         asked = Request(
             method=request.method,
             target=request.url.raw_path.decode(),
-            api_key=request.headers.get("X-API-Key", ""),
+            api_key=dict(request.headers.raw)[b"X-API-Key"].decode(),
             body=await request.aread(),
             address="store",
         )
@@ -189,14 +189,14 @@ class Network(httpx.AsyncBaseTransport):
         body = reply.body
         if fate == "garbage":
             body = self._chance.choice((*GARBAGE, body[: len(body) // 2], body + b"}"))
-            return httpx.Response(self._chance.choice((200, reply.status)), content=body)
+            return _whole(self._chance.choice((200, reply.status)), {}, body)
         if fate == "drip":
             return httpx.Response(reply.status, headers=headers, stream=Drip(body))
         if fate == "cut":
             kept = body[: self._chance.randint(0, max(len(body) - 1, 0))]
             length = {"Content-Length": str(len(body))}
             return httpx.Response(reply.status, headers=headers | length, stream=Cut(kept))
-        return httpx.Response(reply.status, headers=headers, content=body)
+        return _whole(reply.status, headers, body)
 
     def _error(self) -> httpx.Response:
         status = self._chance.choice(STATUSES)
@@ -207,19 +207,25 @@ class Network(httpx.AsyncBaseTransport):
             b'{"code":"internal_error","message":"m","details":[]}',
         )
         body = bodies[1] if status in (302, 404) else self._chance.choice(bodies)
-        return httpx.Response(status, headers=headers, content=body)
+        return _whole(status, headers, body)
 
     def _refusal(self, fate: str) -> httpx.Response:
         body = b'{"code":"refused","message":"m","details":[]}'
         if fate == "denied":
-            return httpx.Response(self._chance.choice((401, 403)), content=body)
+            return _whole(self._chance.choice((401, 403)), {}, body)
         headers = {"Retry-After": str(self._chance.randint(1, 3))}
         named = headers if self._chance.random() < 0.7 else {}
-        return httpx.Response(429, headers=named, content=body)
+        return _whole(429, named, body)
 
     def _reset(self) -> Exception:
         kinds: tuple[Any, ...] = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
         return self._chance.choice(kinds)("connection reset")  # type: ignore[no-any-return]
+
+
+def _whole(status: int, headers: Mapping[str, str], body: bytes) -> httpx.Response:
+    """A stream, as the network gives one: httpx would read and unpack a `content` in advance."""
+    length = {"Content-Length": str(len(body))} if body else {}
+    return httpx.Response(status, headers={**headers, **length}, stream=httpx.ByteStream(body))
 
 
 def _answer(future: asyncio.Future[httpx.Response], response: httpx.Response) -> None:
