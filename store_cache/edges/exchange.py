@@ -160,13 +160,15 @@ class Exchange:
             length = (b"Content-Length", b"%d" % len(body))
             headers = httpx.Headers([*headers.raw, (b"Content-Type", b"application/json"), length])
         # A stream: httpx looks through all headers three times for what goes with a `content`.
-        return httpx.Request(
+        built = httpx.Request(
             request.method,
             request.url,
             headers=headers,
             stream=httpx.ByteStream(body),
             extensions={"timeout": _timeouts(total_seconds)},
         )
+        built.read()
+        return built
 
     async def close(self) -> None:
         await self._transport.aclose()

@@ -79,7 +79,7 @@ class Network(httpx.AsyncBaseTransport):
                 request.method,
                 URL(str(request.url), encoded=True),
                 headers={name.decode(): value.decode() for name, value in request.headers.raw},
-                data=await request.aread() or None,
+                data=request.content or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
