@@ -185,7 +185,8 @@ class Central:
     def _signed(self, reply: Reply) -> Reply:
         if not self.ledger.switches.has(Feature.GENERATION):
             return reply
-        return reply.but(headers={**reply.headers, "X-Feed-Generation": self.ledger.generation})
+        headers = {**reply.headers, "X-Feed-Generation": self.ledger.generation}
+        return Reply(reply.status, reply.body, reply.content_type, headers)
 
     # Reads
 

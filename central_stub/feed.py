@@ -72,9 +72,11 @@ class Feed:
     @property
     def due_at(self) -> float | None:
         """When something late is numbered or published next."""
+        if not self._unnumbered and not self._hidden_until:
+            return None
         instants = [late.due_at for late in self._unnumbered.values()]
         instants.extend(self._hidden_until.values())
-        return min(instants, default=None)
+        return min(instants)
 
     def append(self, offset: int, event: Event) -> None:
         self._events[offset] = {"offset": offset, **event}

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from central_stub.catalogue import Catalogue, Row
@@ -57,6 +58,7 @@ def discard(_: Change) -> None:
     """Record nothing: a ledger that lives in memory only."""
 
 
+@lru_cache(maxsize=16)  # all that happens in one moment has the same
 def timestamp(now: float) -> str:
     """RFC 3339, UTC, to the millisecond."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -120,6 +122,10 @@ class Ledger:
     def page_after(self, product_id: str | None, limit: int) -> list[Row]:
         """At most `page_limit` rows behind that id; from the first one for None."""
         return self._catalogue.page_after(product_id, min(limit, self.switches.page_limit))
+
+    def ids(self) -> list[str]:
+        """The ids of all products, in code point order."""
+        return list(self._catalogue.ids())
 
     def everything(self) -> list[Row]:
         return self._catalogue.page(0, len(self._catalogue))
