@@ -20,7 +20,7 @@ def state_of(row: dict[str, Any]) -> State:
 
 @dataclass
 class Feed:
-    """One feed: the states that each product took, by the offset that brought them."""
+    """One feed: the states that each product took, by the offset that brought them, in order."""
 
     products: dict[str, list[tuple[int, State | None]]] = field(default_factory=dict)
 
@@ -29,13 +29,10 @@ class Feed:
 
     def allows(self, product_id: str, offset: int, held: State | None) -> bool:
         """Whether `held` is the state at this position (the next offset), or a later one."""
-        at_position: State | None = None
-        for place, state in self.products.get(product_id, ()):
-            if place < offset:
-                at_position = state
-            elif state == held:
-                return True
-        return at_position == held
+        for place, state in reversed(self.products.get(product_id, ())):
+            if place < offset or state == held:
+                return state == held
+        return held is None
 
     def copy(self) -> Feed:
         return Feed({i: list(states) for i, states in self.products.items()})

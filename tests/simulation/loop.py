@@ -32,25 +32,21 @@ class NumberedTask(asyncio.Task[Any]):
     """A task that sets hold in an order which no address and no hash seed decides: numbers are
     given to those that are hashed, when they first are."""
 
-    _serial: int
+    _serial = 0
 
     def __hash__(self) -> int:
-        try:
-            return self._serial
-        except AttributeError:
+        if not self._serial:
             self._serial = next(_serials)
-            return self._serial
+        return self._serial
 
 
 class NumberedFuture(asyncio.Future[Any]):
-    _serial: int
+    _serial = 0
 
     def __hash__(self) -> int:
-        try:
-            return self._serial
-        except AttributeError:
+        if not self._serial:
             self._serial = next(_serials)
-            return self._serial
+        return self._serial
 
 
 class Soon(asyncio.Handle):
@@ -126,7 +122,6 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._steps_then = 0
         self._timers = 0
-        self.set_task_factory(self._new_task)
         self.set_exception_handler(self._take_problem)
 
     def time(self) -> float:
@@ -151,20 +146,18 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.tasks[life] = alive
         return list(alive)
 
-    def _new_task(self, loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        task = NumberedTask(coro, loop=loop, **options)
-        context: Context | None = options.get("context")
+    # -- what asyncio asks of a loop, typed more loosely: its names for the types are private ----
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
+        task = NumberedTask(coro, loop=self, name=name, context=context)
         life = LIFE.get() if context is None else context.get(LIFE, 0)
         # Kept to the end: a dead process's coroutines must not be closed by the collector.
         self.tasks.setdefault(life, []).append(task)
         return task
 
-    # -- what asyncio asks of a loop -------------------------------------------------------
-
     def create_future(self) -> asyncio.Future[Any]:
         return NumberedFuture(loop=self)
 
-    # Typed more loosely than asyncio's own, whose names for the types are private.
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         handle = Soon(callback, args, self, context)
         self._ready.append(handle)
@@ -194,14 +187,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Step after step, until the loop is told to stop."""
-        scheduled, ready = self._scheduled, self._ready
+        scheduled, ready, dead = self._scheduled, self._ready, self._dead
         while not self._stopping:
             if not ready:
                 self._jump()
             elif scheduled and scheduled[0][0] <= self._now:
                 self._take_due()
             handle = self._draw()
-            if handle._cancelled or self._is_dead(handle):
+            if handle._cancelled or (dead and self._is_dead(handle)):
                 continue
             self.steps += 1
             if self.steps - self._steps_then > MOST_STEPS_AT_ONCE:
@@ -210,7 +203,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.on_step()
 
     def _is_dead(self, handle: Any) -> bool:
-        return bool(self._dead) and handle._context.get(LIFE, 0) in self._dead
+        return handle._context.get(LIFE, 0) in self._dead
 
     def _jump(self) -> None:
         scheduled = self._scheduled

@@ -51,6 +51,21 @@ class Drip(httpx.AsyncByteStream):
             yield self._body[place : place + 1]
 
 
+class Whole(httpx.AsyncByteStream):
+    """A body that comes in one piece. Not a generator, of which asyncio would keep account."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = [body]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
+
+
 class Cut(httpx.AsyncByteStream):
     """A body that ends with the line."""
 
@@ -225,7 +240,7 @@ class Network(httpx.AsyncBaseTransport):
 def _whole(status: int, headers: Mapping[str, str], body: bytes) -> httpx.Response:
     """A stream, as the network gives one: httpx would read and unpack a `content` in advance."""
     length = {"Content-Length": str(len(body))} if body else {}
-    return httpx.Response(status, headers={**headers, **length}, stream=httpx.ByteStream(body))
+    return httpx.Response(status, headers={**headers, **length}, stream=Whole(body))
 
 
 def _answer(future: asyncio.Future[httpx.Response], response: httpx.Response) -> None:

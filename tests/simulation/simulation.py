@@ -11,7 +11,7 @@ import logging
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -231,32 +231,32 @@ class Simulation:
                 return
             if self.loop.time() > healed_at + report.bound:
                 self.checks.find(
-                    f"not in step {report.bound:.1f} s after the last fault: {problem}"
+                    f"not in step {report.bound:.1f} s after the last fault: {problem()}"
                 )
                 return
             await asyncio.sleep(LOOK_SECONDS)
         report.healed_within = self.loop.time() - healed_at
 
-    def _difference(self) -> str:
-        """What the store does not hold as Central does; empty if it is in step."""
+    def _difference(self) -> Callable[[], str] | None:
+        """What the store does not hold as Central does; None if it is in step. Put into words
+        only where somebody reads them: it is looked at again and again."""
         store = self.shop.store
         if store is None:
-            return "the store does not run"
-        catalogue = store.keeper.catalogue
+            return lambda: "the store does not run"
+        catalogue, head = store.keeper.catalogue, self.chain.ledger.head
         if catalogue is None or catalogue.position is None:
-            return f"no catalogue: {store.driver.state}"
-        if catalogue.position.offset != self.chain.ledger.head + 1:
-            head = self.chain.ledger.head
-            return f"at {catalogue.position}, Central at {head}; {store.driver.state}"
+            return lambda: f"no catalogue: {store.driver.state}"
+        if catalogue.position.offset != head + 1:
+            return lambda: f"at {catalogue.position}, Central at {head}; {store.driver.state}"
         if catalogue.owed or catalogue.ahead:
-            return f"owed {catalogue.owed}, ahead {catalogue.ahead}"
+            return lambda: f"owed {catalogue.owed}, ahead {catalogue.ahead}"
         truth = {row["productId"]: _essence(row) for row in self.chain.ledger.everything()}
         held = {i: _essence(_json(body)) for i, body in catalogue.rows.items()}
         different = [i for i in truth | held if truth.get(i) != held.get(i)]
         if different:
             shown = {i: (truth.get(i), held.get(i)) for i in different[:3]}
-            return f"{shown} at {catalogue.position}; {store.driver.state}"
-        return "" if store.keeper.disk.is_durable else "the disk is not trusted yet"
+            return lambda: f"{shown} at {catalogue.position}; {store.driver.state}"
+        return None if store.keeper.disk.is_durable else lambda: "the disk is not trusted yet"
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -402,33 +402,41 @@ def _collected_once() -> Iterator[None]:
         yield
     finally:
         _cached_build_middleware.cache_clear()  # it holds handlers, and they all the rest
-        gc.collect()  # what `_bury` could not: the run itself
+        with _silence():
+            gc.collect()
         gc.enable()
         gc.unfreeze()
 
 
-def _bury(loop: SimulatedLoop) -> None:
-    """Let go of what the dead left, in silence: no code of theirs may complain now."""
-    for tasks in loop.tasks.values():
-        for task in tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No code of the dead may complain now."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    loop.set_exception_handler(lambda *_: None)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            loop._ready.clear()
-            loop._scheduled.clear()
-            loop.close()
-            # Each by hand while its task is whole: the collector, which takes the task apart
-            # first, crashes the interpreter in the clean-up of a timeout.
-            for tasks in loop.tasks.values():
-                for task in tasks:
-                    _close(task.get_coro())
-            loop.tasks.clear()
-            gc.collect()
+            yield
     finally:
         sys.unraisablehook = hook
+
+
+def _bury(loop: SimulatedLoop) -> None:
+    """Let go of what the dead left, in silence."""
+    for tasks in loop.tasks.values():
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.set_exception_handler(lambda *_: None)
+    with _silence():
+        loop._ready.clear()
+        loop._scheduled.clear()
+        loop.close()
+        # Each by hand while its task is whole: the collector, which takes the task apart
+        # first, crashes the interpreter in the clean-up of a timeout.
+        for tasks in loop.tasks.values():
+            for task in tasks:
+                if not task.done():
+                    _close(task.get_coro())
+        loop.tasks.clear()
 
 
 def _close(work: Any) -> None:
