@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from central_stub.central import AccessKeys, Central, Held
@@ -20,6 +21,7 @@ from central_stub.switches import Feature, Switches
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request
 from tests.simulation.history import History, Memory, State, state_of
+from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 
 KEY = "central-secret"
@@ -72,6 +74,7 @@ class Chain:
         self._chance = plan.chance("chain")
         self._late = plan.chance("lateness")
         self._waiters = Waiters()
+        self._settles_at = inf
         self.first_events = 0
         self._lives = 0
         self._names = 1
@@ -155,13 +158,16 @@ class Chain:
 
     def announce(self) -> None:
         self._waiters.wake()
-        if (due_at := self.ledger.due_at) is not None:
+        due_at = self.ledger.due_at
+        if due_at is not None and due_at < self._settles_at:
+            self._settles_at = due_at
             loop = asyncio.get_running_loop()
             loop.call_later(max(due_at - self._now(), 0.0) + 0.001, self._settle)
 
     def _settle(self) -> None:
+        self._settles_at = inf
         self.ledger.settle(self._now())
-        self._waiters.wake()
+        self.announce()
 
     # -- what others in the chain do -------------------------------------------------------
 
@@ -185,7 +191,7 @@ class Chain:
         """Sales and changes elsewhere, for ever."""
         while True:
             seconds = self._chance.expovariate(self._plan.events_a_second / MEAN_BURST)
-            await asyncio.sleep(seconds)
+            await rest(seconds)
             if self._plan.is_calm and self._chance.random() < QUIET:
                 continue
             for _ in range(self._chance.choice(BURSTS)):
@@ -212,18 +218,23 @@ class Chain:
 
     async def suffers(self) -> None:
         """Retention, replaced feeds, lost events and forgotten keys, for ever."""
-        while True:
-            await asyncio.sleep(1.0)
+        may_happen = [
+            (name, happens)
             for name, happens in (
                 ("retention", self.forget_log),
                 ("lost_events", self.lose_events),
                 ("forget_keys", self.forget_keys),
                 ("generation", self.begin_generation),
                 ("restore", self.back_up_or_restore),
-            ):
+            )
+            if self._plan.has(name)
+        ]
+        while may_happen:
+            await rest(1.0)
+            for name, happens in may_happen:
                 if self._plan.strikes(name, self._chance):
                     self._note(happens() or name)
-            self.announce()
+                    self.announce()
 
     def forget_keys(self) -> None:
         """A day has passed, for Central's memory of keys."""

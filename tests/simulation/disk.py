@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 
 from tests.faulty_folder import FaultyFolder
+from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 
 SLOWEST_SECONDS = 1.5
@@ -46,7 +47,8 @@ class SimulatedFolder(FaultyFolder):
 
     async def operate(self, what: str) -> None:
         self.operations += 1
-        await asyncio.sleep(self._seconds())
+        seconds = self._seconds()
+        await (rest(seconds) if seconds else asyncio.sleep(0))
         if self.dies_before is not None and self.operations >= self.dies_before:
             self.dies_before = None
             self._die()

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
@@ -83,6 +83,51 @@ class Timer(Soon):
         return self._when
 
 
+class Rest:
+    """A pause of what surrounds the store. `asyncio.sleep` takes two steps, one for its timer and
+    one for the task; here the timer wakes the task itself, as a future would."""
+
+    _asyncio_future_blocking = False
+    _timer: Timer
+    _wake: Callable[[Rest], None]
+    _context: Context
+
+    def __init__(self, loop: SimulatedLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._is_cancelled = False
+
+    def __await__(self) -> Generator[Rest, None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def get_loop(self) -> SimulatedLoop:
+        return self._loop
+
+    def add_done_callback(self, wake: Callable[[Rest], None], *, context: Context) -> None:
+        self._wake, self._context = wake, context
+        self._timer = self._loop.call_later(self._seconds, wake, self, context=context)
+
+    def cancel(self, msg: object = None) -> bool:
+        if self._is_cancelled:
+            return False
+        self._is_cancelled = True
+        self._timer.cancel()
+        self._loop.call_soon(self._wake, self, context=self._context)
+        return True
+
+    def result(self) -> None:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+
+
+def rest(seconds: float) -> Rest:
+    """To be awaited in place of `asyncio.sleep`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    return Rest(loop, seconds)
+
+
 class Listener:
     """What `create_server` gives: a port that tills can connect to while it listens."""
 
@@ -145,6 +190,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         alive = [task for task in self.tasks.get(life, []) if not task.done()]
         self.tasks[life] = alive
         return list(alive)
+
+    def has_more_tasks(self, life: int, most: int) -> bool:
+        """Whether more than that many have not ended."""
+        return len(self.tasks.get(life, ())) > most and len(self.alive_tasks(life)) > most
 
     # -- what asyncio asks of a loop, typed more loosely: its names for the types are private ----
 

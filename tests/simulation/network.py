@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from central_stub.wire import Reply, Request
+from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 
 FATES = (
@@ -47,7 +48,7 @@ class Drip(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for place in range(len(self._body)):
-            await asyncio.sleep(1.0)
+            await rest(1.0)
             yield self._body[place : place + 1]
 
 
@@ -120,19 +121,18 @@ class Network(httpx.AsyncBaseTransport):
         self._waiting[number] = future
         carrying = self._carry(asked, fate, future)
         loop.create_task(carrying, context=self._world)  # noqa: RUF006 - the loop keeps all tasks
+        timer = loop.call_later(timeouts["read"], _fail, future, httpx.ReadTimeout("silence"))
         try:
-            async with asyncio.timeout(timeouts["read"]):
-                return await future
-        except TimeoutError:
-            raise httpx.ReadTimeout("silence") from None
+            return await future
         finally:
+            timer.cancel()
             self._waiting.pop(number, None)
 
     async def _refuse(self, connect_seconds: float) -> None:
         if self._chance.random() < 0.3:
-            await asyncio.sleep(connect_seconds)
+            await rest(connect_seconds)
             raise httpx.ConnectTimeout("no answer to SYN")
-        await asyncio.sleep(self._latency())
+        await rest(self._latency())
         raise httpx.ConnectError("connection refused")
 
     def breaks(self) -> None:
@@ -159,7 +159,7 @@ class Network(httpx.AsyncBaseTransport):
     async def _carry(
         self, asked: Request, fate: str, future: asyncio.Future[httpx.Response]
     ) -> None:
-        await asyncio.sleep(self._latency())
+        await rest(self._latency())
         if fate == "late":
             await self._arrive_later(asked, 0.5)
             return
@@ -177,7 +177,7 @@ class Network(httpx.AsyncBaseTransport):
         reply = await self._answering(asked)
         if reply.status in (410, 429):
             self._note(str(reply.status))
-        await asyncio.sleep(self._latency())
+        await rest(self._latency())
         self._deliver(reply, fate, future)
         if fate == "duplicate":
             await self._arrive_later(asked, 0.0)
@@ -185,7 +185,7 @@ class Network(httpx.AsyncBaseTransport):
     async def _arrive_later(self, asked: Request, least_seconds: float) -> None:
         """Within Central's memory of keys: it lasts for a day, and no line holds a copy so long."""
         forgotten = self.times_forgotten()
-        await asyncio.sleep(self._chance.uniform(least_seconds, LATEST_SECONDS))
+        await rest(self._chance.uniform(least_seconds, LATEST_SECONDS))
         if self.times_forgotten() == forgotten:
             await self._answering(asked)
 

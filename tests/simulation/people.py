@@ -15,6 +15,7 @@ from urllib.parse import quote
 from store_cache.core.rules import version_of
 from tests.simulation.checks import Checks
 from tests.simulation.line import Answer, Line, LineLost, request_bytes
+from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 from tests.simulation.sales import Sale
 from tests.simulation.shop import Shop
@@ -43,7 +44,7 @@ class Till:
 
     async def works(self) -> None:
         while True:
-            await asyncio.sleep(self.chance.expovariate(self.plan.acts_a_second))
+            await rest(self.chance.expovariate(self.plan.acts_a_second))
             try:
                 await self._acts()
             except LineLost:
@@ -148,12 +149,12 @@ class Till:
             except LineLost:
                 for sale in sales:
                     sale.lost()
-                await asyncio.sleep(self.chance.uniform(0.1, 2.0))
+                await rest(self.chance.uniform(0.1, 2.0))
                 continue
             self._told(sales, answer)
             if answer.status not in UNSETTLED and self.chance.random() < 0.9:
                 return
-            await asyncio.sleep(self.chance.uniform(0.1, 2.0))
+            await rest(self.chance.uniform(0.1, 2.0))
 
     def _told(self, sales: list[Sale], answer: Answer) -> None:
         body = answer.json

@@ -22,7 +22,7 @@ from store_cache.edges.http.server import serve
 from tests.simulation.chain import KEY
 from tests.simulation.disk import SimulatedFolder
 from tests.simulation.line import Line, LineLost
-from tests.simulation.loop import SimulatedLoop
+from tests.simulation.loop import SimulatedLoop, rest
 from tests.simulation.network import Network
 from tests.simulation.plan import Plan
 
@@ -155,7 +155,7 @@ class Shop:
             if self._process.done():
                 self._process.result()
                 return
-            await asyncio.sleep(self._chance.choice((0.05, 0.5, 3.0)))
+            await rest(self._chance.choice((0.05, 0.5, 3.0)))
 
     def _begin_folder(self) -> None:
         left, self.folder = self.folder, self._new_folder()
@@ -192,8 +192,8 @@ class Shop:
 
     async def suffers(self) -> None:
         """Kills, power cuts and full disks, for ever."""
-        while True:
-            await asyncio.sleep(self._chance.uniform(0.5, 1.5))
+        while self._plan.has("kill") or self._plan.has("power") or self._plan.has("disk_full"):
+            await rest(self._chance.uniform(0.5, 1.5))
             for name in ("kill", "power"):
                 if self._plan.strikes(name, self._chance) and self.dies(power=name == "power"):
                     self._note(name)
@@ -204,13 +204,13 @@ class Shop:
                 self.folder.room = None
 
     async def outages(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
+        while self._plan.has("outage"):
+            await rest(1.0)
             if self._plan.strikes("outage", self._chance):
                 self._note("outage")
                 self._network.is_down = True
                 self._network.breaks()
-                await asyncio.sleep(self._chance.choice((0.5, 3.0, 10.0, 25.0)))
+                await rest(self._chance.choice((0.5, 3.0, 10.0, 25.0)))
                 self._network.is_down = False
 
     def heals(self) -> None:

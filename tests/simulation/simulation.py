@@ -29,7 +29,7 @@ from store_cache.edges import archive
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
 from tests.simulation.checks import Checks
-from tests.simulation.loop import SimulatedLoop, Stuck
+from tests.simulation.loop import SimulatedLoop, Stuck, rest
 from tests.simulation.network import Network
 from tests.simulation.people import Till
 from tests.simulation.plan import LEAST, STRIKES, Plan
@@ -118,7 +118,7 @@ class Simulation:
         tasks = [asyncio.ensure_future(work) for work in works]
         if self.plan.is_calm:
             await self._lull()
-        await asyncio.sleep(self.plan.chaos_seconds)
+        await rest(self.plan.chaos_seconds)
         await self._until_enough()
         await self._heal(tasks)
         await self._converge(running)
@@ -133,7 +133,7 @@ class Simulation:
         self.shop.heals()
         ends_at = self.loop.time() + LONGEST_LULL_SECONDS
         while self.loop.time() < ends_at:
-            await asyncio.sleep(0.25)
+            await rest(0.25)
             if self._is_showing():
                 break
         self.plan.storms()
@@ -153,7 +153,7 @@ class Simulation:
             if not self._is_showing():
                 await self._lull()
             self.plan.lacking = frozenset(lacking)
-            await asyncio.sleep(1.0)
+            await rest(1.0)
 
     def _lacking(self) -> dict[str, int]:
         """What there are too few of, and how many there are."""
@@ -180,8 +180,8 @@ class Simulation:
 
     async def _clock_jumps(self) -> None:
         chance = self.plan.chance("clock")
-        while True:
-            await asyncio.sleep(1.0)
+        while self.plan.has("clock"):
+            await rest(1.0)
             if self.plan.strikes("clock", chance):
                 self.note("clock")
                 self.clock_ahead += chance.choice((-3600.0, -5.0, 5.0, 300.0))
@@ -189,11 +189,11 @@ class Simulation:
     async def _watches(self) -> None:
         """Note what the store has come to, once in a while."""
         while True:
-            await asyncio.sleep(0.5)
+            await rest(0.5)
             if (store := self.shop.store) is None:
                 continue
             self._watch(store)
-            if len(self.loop.alive_tasks(self.shop.lives)) > MOST_TASKS:
+            if self.loop.has_more_tasks(self.shop.lives, MOST_TASKS):
                 self.checks.find("more tasks than any shop needs")
 
     def _watch(self, store: Store) -> None:
@@ -234,7 +234,7 @@ class Simulation:
                     f"not in step {report.bound:.1f} s after the last fault: {problem()}"
                 )
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await rest(LOOK_SECONDS)
         report.healed_within = self.loop.time() - healed_at
 
     def _difference(self) -> Callable[[], str] | None:
@@ -270,7 +270,7 @@ class Simulation:
         shop.store = None
         # Only now: a write that was under way may have been answered while the store stopped.
         held = dict(store.keeper.catalogue.rows) if store and store.keeper.catalogue else {}
-        await asyncio.sleep(0.001)  # what was cancelled has its turn to end
+        await rest(0.001)  # what was cancelled has its turn to end
         if left := self.loop.alive_tasks(life):
             self.checks.find(f"left behind: {left}")
         names = sorted(shop.folder.entries)
