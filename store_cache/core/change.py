@@ -87,7 +87,8 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A product that an answer or a reading has put ahead of the feed (W7)."""
+    """A product that an answer or a reading has put ahead of the feed (W7). `version` 0: a reading
+    said that it is gone."""
 
     version: int
     since: float

@@ -33,6 +33,9 @@ CROSSING_SECONDS = 60.0
 """A creation or deletion this near to an answer may have crossed it (W6); longer than any write
 may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
 
+GONE = 0
+"""The version of a product that is ahead of the feed by not being there."""
+
 AHEAD_SECONDS = 60.0
 """A product still ahead of the feed after this is read again (W7)."""
 
@@ -417,8 +420,7 @@ def lay_reading(
         return False
     draft.settled(product_id)
     if row is None:
-        if held is not None:
-            draft.delete(product_id, offset=0, version=0)
+        _lay_absence(draft, product_id, doubt)
         return True
     if not doubt.wins and held is not None and row.version < version_of(held):
         draft.owe(product_id, Doubt.CONFLICT)  # an old answer, or a Central that was restored
@@ -430,3 +432,13 @@ def lay_reading(
     draft.put(product_id, row.body)
     draft.put_ahead(product_id, row.version)
     return True
+
+
+def _lay_absence(draft: Draft, product_id: str, doubt: Doubt) -> None:
+    """Like a row that was read, an absence is ahead of the feed, and asked for once more: a Central
+    that was restored before its feed told of the deletion never will."""
+    if draft.held(product_id) is not None:
+        draft.delete(product_id, offset=0, version=0)
+        draft.put_ahead(product_id, GONE)
+    elif doubt is Doubt.AHEAD:
+        draft.in_line(product_id)

@@ -452,11 +452,12 @@ def test_a_reading_for_a_doubt_wins(doubt: Doubt, version: int) -> None:
 
 @pytest.mark.parametrize("doubt", Doubt)
 def test_absence_is_what_a_reading_may_say(doubt: Doubt) -> None:
-    """[V2] The product goes, leaves a mark, and is ahead of nothing."""
+    """[V2] [W7] The product goes, leaves a mark, and is ahead of the feed by being gone."""
     made = catalogue(Held(5, is_ahead=True))
 
     assert read(made, None, doubt)
-    assert (GONE, {"P": Mark(0, 0, NOW)}, {}) == (shown(made), made.marks, made.ahead)
+    assert (GONE, {"P": Mark(0, 0, NOW)}) == (shown(made), made.marks)
+    assert {"P": Ahead(0, NOW)} == made.ahead
 
 
 @pytest.mark.parametrize("doubt", Doubt)

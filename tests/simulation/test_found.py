@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from store_cache.core.catalogue import Catalogue
-from store_cache.core.change import Doubt, Owed
+from store_cache.core.change import Ahead, Doubt, Owed
 from store_cache.core.event import Event, Kind
 from store_cache.core.position import Position
 from store_cache.core.product import Row, read_row
 from store_cache.core.rebuild import Rebuild
-from store_cache.core.rules import Draft, Seen, lay_events, lay_reading
+from store_cache.core.rules import GONE, Draft, Seen, lay_events, lay_reading
 
 NOW = 1_700_000_000.0
 GRACE_SECONDS = 2.0
@@ -44,10 +44,10 @@ def laid(catalogue: Catalogue, *events: Event) -> Catalogue:
     return catalogue
 
 
-def read(catalogue: Catalogue, row: Row | None) -> None:
+def read(catalogue: Catalogue, row: Row | None, doubt: Doubt = Doubt.CONFLICT) -> None:
     """What Central says of the product by itself."""
     draft = Draft(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
-    assert lay_reading(draft, "P", row, seen=Seen.of(catalogue, "P"), doubt=Doubt.CONFLICT)
+    assert lay_reading(draft, "P", row, seen=Seen.of(catalogue, "P"), doubt=doubt)
     catalogue.make(draft.change("reading"))
 
 
@@ -152,3 +152,18 @@ def test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone() -> None:
     assert None is copy.get("P")
     assert Doubt.CROSSED is copy.owed["P"].doubt
     assert copy.marks["P"].is_of_reading
+
+
+@pytest.mark.parametrize("found", [row(10, 117), None], ids=["there again", "gone"])
+def test_what_a_reading_said_to_be_gone_is_asked_for_once_more(found: Row | None) -> None:
+    """[W7] Central deleted the product, a reading said so, and Central was restored, under its own
+    name, to where it had it: the feed never tells of a deletion, nor of anything else."""
+    in_place = held(10, 117, is_ahead=False)
+    read(in_place, None)
+
+    assert Ahead(GONE, NOW) == in_place.ahead["P"]
+
+    read(in_place, found, Doubt.AHEAD)
+
+    assert (found and found.body) == in_place.get("P")
+    assert (found is not None) == ("P" in in_place.ahead)
