@@ -315,6 +315,8 @@ class Rebuild:
         self._doubts.pop(product_id, None)
         self._lowered.discard(product_id)
         self._unpaged.discard(product_id)
+        if row is not None and self._would_lower(product_id, row.body):
+            draft.began_life(product_id)  # events of the one before may still come late
         self._make(draft.change("reading"))
 
     def give_up(self, product_id: str, problem: str, *, now: float) -> None:

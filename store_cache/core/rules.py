@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, KeysView, Sequence
 from dataclasses import dataclass
-from operator import lt
+from operator import lt, sub
 
 import orjson
 
@@ -140,7 +140,12 @@ class Draft:
         if len(rows) < len(ids) or not self._knows_rows_alone(rows.keys()):
             return False
         held = self._held_rows(ids)
-        if not all(held) or any(map(lt, versions, map(version_of, filter(None, held)))):
+        if not all(held):
+            return False
+        known = list(map(version_of, filter(None, held)))
+        if any(map(lt, versions, known)):
+            return False
+        if self.is_partial and max(map(sub, versions, known)) > 1:
             return False
         self._rows.update(rows)
         return True
@@ -274,11 +279,17 @@ def _update(draft: Draft, event: Event, body: bytes) -> None:
         return
     jumps = event.version > held_version + 1  # of another life?
     near_life = draft.changed_life_within(product_id, draft.grace_seconds)
-    if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
+    if near_life or (jumps and _may_have_changed_life(draft, product_id)):
         _doubt_order(draft, product_id)
     if event.version >= held_version and not (near_life and jumps):
         draft.put(product_id, body)
     _back_in_line(draft, event)
+
+
+def _may_have_changed_life(draft: Draft, product_id: str) -> bool:
+    """A copy's rows are of lives that began, and followed on others, before the feed was followed:
+    an event of one that had ended by then may come late."""
+    return draft.is_partial or draft.changed_life_within(product_id, MARK_SECONDS)
 
 
 def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:

@@ -167,3 +167,28 @@ def test_what_a_reading_said_to_be_gone_is_asked_for_once_more(found: Row | None
 
     assert (found and found.body) == in_place.get("P")
     assert (found is not None) == ("P" in in_place.ahead)
+
+
+def test_a_late_event_of_a_life_that_no_page_showed_leaves_a_doubt() -> None:
+    """[V2] The page showed a life whose creation lies before the events that the copy follows; an
+    event of the life before was numbered late, and goes on where the catalogue in place stands:
+    nothing but the jump from what the page showed tells that they are two."""
+    in_place = held(8, 262, is_ahead=False)
+    rebuild = copying(in_place, row(1, 86))
+    late = event(Kind.UPDATED, 10, 9, 265)
+    rebuild.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
+
+    assert Doubt.ORDER is placed(rebuild, in_place).owed["P"].doubt
+
+
+def test_a_late_event_of_a_life_that_a_reading_found_to_have_ended_leaves_a_doubt() -> None:
+    """[V2] [V3] The same, and the event is numbered first when the copy is in place: the lower
+    version of the page was read by itself by then, and that is a life that has begun."""
+    in_place = held(8, 262, is_ahead=False)
+    rebuild = copying(in_place, row(1, 86))
+    rebuild.take_reading("P", row(1, 86), seen=rebuild.seen("P"), now=NOW)
+    copy = placed(rebuild, in_place)
+    made = laid(copy, event(Kind.UPDATED, 10, 9, 265))
+
+    assert row(1, 86).body == made.get("P")
+    assert Doubt.ORDER is made.owed["P"].doubt
