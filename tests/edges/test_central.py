@@ -308,6 +308,9 @@ async def test_absence_is_only_what_central_says_in_its_own_words() -> None:
 
     assert await connect(Scripted(lambda _: absent)).product("A") is None
 
+    with pytest.raises(Refused):
+        await connect(Scripted(lambda _: html(404))).product("A")
+
 
 async def test_redirect_is_not_followed() -> None:
     """T6: the address comes from the configuration only."""

@@ -450,7 +450,13 @@ def deadlines(cut: Cut) -> None:
     cut.replace(Central, "_deadline", without)
 
 
-@of_feed("E5", "only Central's own words mean that a product is gone", needs="server_error")
+@of_feed(
+    "E5",
+    "only Central's own words mean that a product is gone",
+    needs="server_error",
+    test="tests/edges/test_central.py::test_absence_is_only_what_central_says_in_its_own_words",
+    why="a product that a reading said to be gone is asked for once more within a minute",
+)
 def absence(cut: Cut) -> None:
     """Any 404 means it."""
     is_absence = centrals._is_absence
