@@ -359,11 +359,12 @@ def _delete(draft: Draft, event: Event) -> None:
         draft.delete(product_id, offset=event.offset, version=version)
         return
     _doubt_order(draft, product_id)
-    late = draft.changed_life_within(product_id, draft.grace_seconds)
-    if version > held_version or not late:
-        draft.delete(product_id, offset=event.offset, version=version)
+    if version or draft.changed_life_within(product_id, draft.grace_seconds):
+        # What is held may be of the life after, whose creation is still to come and would show its
+        # first version again: it stays until the product was read.
+        draft.began_life(product_id)
     else:
-        draft.began_life(product_id)  # the creation that belongs to it is still to come
+        draft.delete(product_id, offset=event.offset, version=version)
 
 
 def _back_in_line(draft: Draft, event: Event) -> None:

@@ -183,13 +183,14 @@ DELETIONS = [
     (Held(5), 6, GONE, None),
     (Held(5, NEAR), 6, GONE, ORDER),
     (Held(5, PAST), 6, GONE, None),
-    # not the next version
-    (Held(5), 5, GONE, ORDER),
-    (Held(5), 3, GONE, ORDER),
-    (Held(5), 9, GONE, ORDER),
-    (Held(5), 0, GONE, ORDER),
-    (Held(5, NEAR), 9, GONE, ORDER),
+    # not the next version: perhaps of the life before
+    (Held(5), 5, 5, ORDER),
+    (Held(5), 3, 5, ORDER),
+    (Held(5), 9, 5, ORDER),
+    (Held(5, NEAR), 9, 5, ORDER),
     (Held(5, NEAR), 5, 5, ORDER),
+    # no version
+    (Held(5), 0, GONE, ORDER),
     (Held(5, NEAR), 0, 5, ORDER),
     # ahead of the feed: of the life before
     (Held(5, is_ahead=True), 6, 5, ORDER),

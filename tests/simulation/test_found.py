@@ -192,3 +192,18 @@ def test_a_late_event_of_a_life_that_a_reading_found_to_have_ended_leaves_a_doub
 
     assert row(1, 86).body == made.get("P")
     assert Doubt.ORDER is made.owed["P"].doubt
+
+
+def test_a_late_end_of_the_life_before_does_not_take_a_reading_away() -> None:
+    """[V2] A reading had shown version 2 of the product's next life. Its own event comes first,
+    then the end of the life before and its creation, both numbered late: with the product taken
+    away, the creation would show version 1."""
+    events = (
+        event(Kind.UPDATED, 10, 2, 453),
+        event(Kind.DELETED, 11, 5, 0),
+        event(Kind.CREATED, 12, 1, 72),
+    )
+    made = laid(held(2, 453, is_ahead=True), *events)
+
+    assert row(2, 453).body == made.get("P")
+    assert Doubt.ORDER is made.owed["P"].doubt
