@@ -161,11 +161,15 @@ class Draft:
         return list(map(self._base.rows.get, product_ids))
 
     def put(self, product_id: str, body: bytes) -> None:
+        self.begin(product_id, body)
+        if self.mark(product_id) is not None:
+            self._marks[product_id] = None
+
+    def begin(self, product_id: str, body: bytes) -> None:
+        """The same, but the mark of a life before stays: its late events are known by that."""
         if self.held(product_id) is None and product_id not in self._existing:
             self.began_life(product_id)
         self._rows[product_id] = body
-        if self.mark(product_id) is not None:
-            self._marks[product_id] = None
 
     def delete(self, product_id: str, *, offset: int, version: int) -> None:
         """End the product's life and leave a mark. Version 0: not known."""
@@ -281,8 +285,10 @@ def _update(draft: Draft, event: Event, body: bytes) -> None:
     near_life = draft.changed_life_within(product_id, draft.grace_seconds)
     if near_life or (jumps and _may_have_changed_life(draft, product_id)):
         _doubt_order(draft, product_id)
-    if event.version >= held_version and not (near_life and jumps):
-        draft.put(product_id, body)
+    mark = draft.mark(product_id)
+    may_be_of_before = jumps or (mark is not None and event.version < mark.version)
+    if event.version >= held_version and not (near_life and may_be_of_before):
+        draft.begin(product_id, body)
     _back_in_line(draft, event)
 
 
@@ -326,7 +332,7 @@ def _create(draft: Draft, event: Event, body: bytes) -> None:
             _doubt_order(draft, product_id)
         if mark is not None and mark.is_of_reading:
             return  # the reading may have been behind this life's end
-        draft.put(product_id, body)
+        draft.begin(product_id, body)
     elif held != body:
         # Held already, and otherwise: a new life whose deletion is still to come, or an old
         # event behind a fresher state. Only a reading can tell; a till that has seen the fresher

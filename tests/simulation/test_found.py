@@ -207,3 +207,17 @@ def test_a_late_end_of_the_life_before_does_not_take_a_reading_away() -> None:
 
     assert row(2, 453).body == made.get("P")
     assert Doubt.ORDER is made.owed["P"].doubt
+
+
+def test_a_late_event_of_the_life_before_does_not_go_on_with_the_next_one() -> None:
+    """[V1] [V2] Numbered after the end of its life and the beginning of the next, it has the very
+    version that comes next there."""
+    events = (
+        event(Kind.DELETED, 10, 4, 0),
+        event(Kind.CREATED, 11, 1, 277),
+        event(Kind.UPDATED, 12, 2, 498),
+    )
+    made = laid(laid(held(3, 376, is_ahead=False), *events[:2]), *events[2:])
+
+    assert row(1, 277).body == made.get("P")
+    assert Doubt.ORDER is made.owed["P"].doubt
