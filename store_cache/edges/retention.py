@@ -7,6 +7,8 @@ Refuses to know: whether the newer files are safe; whoever calls has seen to tha
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from store_cache.edges.folder import Folder
 
@@ -29,24 +31,25 @@ class Retention:
 
     async def sweep_unfinished(self) -> None:
         """Remove what was being written when a process or an attempt ended; it may be large."""
-        try:
+        failed: list[OSError] = []
+        with _noting(failed):
             for name in await self._folder.names():
                 if name.endswith(".new"):
-                    await self._folder.remove(name)
-        except OSError as problem:
-            self._note(problem)
+                    with _noting(failed):
+                        await self._folder.remove(name)
+        if failed:
+            self.problem = _said(failed)
 
     async def sweep(self, number: int) -> None:
         """Let go of every file that those of `number` replace, and keep the damaged ones aside:
         at most 5 files and 1 GiB, the oldest go first."""
-        try:
+        failed: list[OSError] = []
+        with _noting(failed):
             for name in await self._folder.names():
-                await self._let_go(name, number)
-            await self._trim()
-        except OSError as problem:
-            self._note(problem)
-        else:
-            self.problem = None
+                with _noting(failed):
+                    await self._let_go(name, number)
+            await self._trim(failed)
+        self.problem = _said(failed) if failed else None
 
     async def _let_go(self, name: str, number: int) -> None:
         live = LIVE.fullmatch(name)
@@ -56,15 +59,26 @@ class Retention:
         elif name.endswith(".new") or (live and int(live[2]) < number):
             await self._folder.remove(name)
 
-    async def _trim(self) -> None:
+    async def _trim(self, failed: list[OSError]) -> None:
         room = KEPT_BYTES
         for place, name in enumerate(kept_aside(await self._folder.names()).values()):
             room -= await self._folder.size(name)
             if place >= KEPT_FILES or room < 0:
-                await self._folder.remove(name)
+                with _noting(failed):
+                    await self._folder.remove(name)
 
-    def _note(self, problem: OSError) -> None:
-        self.problem = f"old files could not be removed from DATA_DIR: {problem}"
+
+@contextmanager
+def _noting(failed: list[OSError]) -> Iterator[None]:
+    """One file that cannot be removed keeps no other from going, or the disk would fill up."""
+    try:
+        yield
+    except OSError as problem:
+        failed.append(problem)
+
+
+def _said(failed: list[OSError]) -> str:
+    return f"old files could not be removed from DATA_DIR: {failed[0]}"
 
 
 def kept_aside(names: list[str]) -> dict[int, str]:

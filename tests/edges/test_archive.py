@@ -309,6 +309,26 @@ async def test_old_files_that_cannot_be_removed_are_reported_and_swept_later() -
     assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
 
 
+async def test_one_file_that_cannot_be_removed_keeps_no_other_from_going(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is first in line at every sweep: with all behind it the disk would fill up in time."""
+    store, folder = await started()
+    remove = folder.remove
+
+    async def remove_others(name: str) -> None:
+        if name == "journal-2.jsonl":
+            raise OSError(errno.EPERM, "Operation not permitted", name)
+        await remove(name)
+
+    monkeypatch.setattr(folder, "remove", remove_others)
+    await store.begin(store.catalogue)
+    await store.begin(store.catalogue)
+
+    assert "Operation not permitted" in (store.archive.sweep_problem or "")
+    assert sorted(folder.entries) == ["journal-2.jsonl", "journal-4.jsonl", "snapshot-4.jsonl"]
+
+
 # -- folding -------------------------------------------------------------------------------
 
 
