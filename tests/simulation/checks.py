@@ -5,6 +5,7 @@ Knows: what was ever shown, and what really happened. Refuses to know: how it ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -21,6 +22,9 @@ from tests.simulation.shop import Shop
 Place = tuple[str, str, int]
 """Generation as shown, product, life."""
 
+MOST_FILES = 4
+"""A snapshot and its journal, and a fold's that has just begun."""
+
 
 def parsed(body: bytes) -> State:
     return state_of(orjson.loads(body))
@@ -30,6 +34,17 @@ def _had_files(store: Store) -> bool:
     """Whether the process found whole files on a disk that worked; else it says that it is not
     ready (D4, D5)."""
     return store.keeper.disk.is_durable and not store.keeper.findings
+
+
+def left_behind(names: Iterable[str], sweep_problem: str) -> bool:
+    """Whether files stay that newer ones replace, and the status does not say why: what a failing
+    disk did not let the store remove goes with the next sweep."""
+    live = [name for name in names if "damaged" not in name]
+    return not sweep_problem and (len(live) > MOST_FILES or any(map(_is_unfinished, live)))
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.endswith(".new")
 
 
 class Checks:

@@ -28,7 +28,7 @@ from store_cache.core.states import Running
 from store_cache.edges import archive
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
-from tests.simulation.checks import Checks
+from tests.simulation.checks import Checks, left_behind
 from tests.simulation.loop import SimulatedLoop, Stuck, rest
 from tests.simulation.network import Network
 from tests.simulation.people import Till
@@ -273,9 +273,8 @@ class Simulation:
         await rest(0.001)  # what was cancelled has its turn to end
         if left := self.loop.alive_tasks(life):
             self.checks.find(f"left behind: {left}")
-        names = sorted(shop.folder.entries)
-        good = [name for name in names if not name.endswith(".new") and "damaged" not in name]
-        if len(good) != len([n for n in names if "damaged" not in n]) or len(good) > 4:
+        said = "" if store is None else store.keeper.files.sweep_problem
+        if left_behind(names := sorted(shop.folder.entries), said):
             self.checks.find(f"files left behind: {names}")
         self._check_sales()
         if not self.checks.findings:

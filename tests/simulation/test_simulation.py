@@ -13,6 +13,7 @@ from tests.simulation.campaign import (
     known_failures,
     seeds_named,
 )
+from tests.simulation.checks import left_behind
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
 from tests.simulation.simulation import simulate
@@ -33,6 +34,16 @@ def test_nothing_is_lost_shown_wrong_or_left_behind(seeds: range) -> None:
 def test_a_seed_that_once_failed_passes(seed: int) -> None:
     """What was found stays cured."""
     assert [] == simulate(seed).findings
+
+
+def test_files_stay_only_where_the_status_says_why() -> None:
+    """The last sweep met a disk that failed: what it left goes with the next one."""
+    pairs = [f"{kind}-{number}.jsonl" for kind in ("journal", "snapshot") for number in (7, 8, 9)]
+
+    assert not left_behind([*pairs[1:3], *pairs[4:], "journal-2.jsonl.damaged-1"], "")
+    assert left_behind(pairs, "")
+    assert left_behind(["snapshot-9.jsonl.new"], "")
+    assert not left_behind(pairs, "old files could not be removed from DATA_DIR")
 
 
 def test_a_seed_is_the_same_run_whatever_the_hash_seed() -> None:
