@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from itertools import islice
 
 import httpx
 import orjson
 
+from benchmarks.answering import asked, measure_answers
 from benchmarks.backlog import ready_central
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
 from benchmarks.peers import nginx
@@ -49,7 +51,17 @@ async def measure(effort: Effort) -> Sequence[Part]:
         await start_peers(shop, running)
         await check_answers(shop)
         quiet = [await measure_product(shop), await measure_page(shop)]
-    return [*quiet, await measure_events(shop)]
+    return [*quiet, await measure_events(shop), await measure_answers(products, kinds(products))]
+
+
+def kinds(products: int) -> dict[str, list[bytes]]:
+    """Some thousand requests of each kind that a store is asked for."""
+    lookup = "POST /v1/store/inventory/lookup"
+    return {
+        "one product": [asked(f"GET {path}") for path in islice(product_paths(products), BASKETS)],
+        "a page of 50": [asked(f"GET {path}") for path in islice(page_paths(products), BASKETS)],
+        "a lookup of 50": [asked(lookup, body=basket) for basket in baskets(products)],
+    }
 
 
 # -- one product -------------------------------------------------------------------------------
@@ -60,11 +72,11 @@ def product_paths(products: int) -> Iterator[str]:
 
 
 async def measure_product(shop: Shop) -> Comparison:
-    asked = shop.requests("products", product_paths(shop.products))
+    requests = shop.requests("products", product_paths(shop.products))
     hello = shop.requests("hello", iter(("/hello",)))
     candidates: dict[str, Candidate] = {}
     for name in (STORE, PLAIN, NGINX, HELLO, FASTAPI):
-        candidates |= shop.asked(name, hello if name == HELLO else asked)
+        candidates |= shop.asked(name, hello if name == HELLO else requests)
     return Comparison(
         title=f"GET one product of {shop.products:,}, at random",
         metric=RATE,
@@ -114,13 +126,13 @@ BASKET = f"{STORE}: lookup of {PAGE_ROWS}"
 
 
 async def measure_page(shop: Shop) -> Comparison:
-    asked = shop.requests("pages", page_paths(shop.products))
+    requests = shop.requests("pages", page_paths(shop.products))
     files = shop.requests("files", page_files(shop.products))
     path = "/v1/store/inventory/lookup"
     lookups = shop.requests("baskets", baskets(shop.products), method="POST", path=path)
     candidates: dict[str, Candidate] = {}
     for name in (STORE, PLAIN, NGINX, FASTAPI):
-        candidates |= shop.asked(name, files if name == NGINX else asked)
+        candidates |= shop.asked(name, files if name == NGINX else requests)
     candidates[BASKET] = shop.asked(STORE, lookups)[STORE]
     return Comparison(
         title=f"GET a page of {PAGE_ROWS} of {shop.products:,}, at random",
@@ -148,13 +160,13 @@ BUSY_STORE = f"{STORE}, {EVENTS_PER_SECOND:,} events a second"
 async def measure_events(shop: Shop) -> Comparison:
     """A store of its own, that follows a Central whose answers cost the load's core next to
     nothing: what reads lose is then what the store spends on events."""
-    asked = shop.requests("while-events", product_paths(shop.products))
+    requests = shop.requests("while-events", product_paths(shop.products))
     async with (
         ready_central(shop.products, 1) as url,
         store(shop.effort.folder, url, name="following") as server,
     ):
         shop.servers[QUIET] = server
-        quiet = shop.asked(QUIET, asked)[QUIET]
+        quiet = shop.asked(QUIET, requests)[QUIET]
         rounds = await interleave(
             shop.effort.rounds,
             {QUIET: quiet, BUSY_STORE: lambda: while_arriving(server, url, quiet)},

@@ -47,5 +47,9 @@ def told(shares: list[tuple[str, float]]) -> str:
         "Where the store's time goes, by Python's profiler (which makes Python calls dearer than "
         "they are, so that shares say where to look):"
     )
+    return f"{about}\n\n{shares_table(shares)}"
+
+
+def shares_table(shares: list[tuple[str, float]]) -> str:
     lines = [f"| {place} | {share:.0%} |" for place, share in shares]
-    return "\n".join([about, "", "| place | share |", "| --- | --- |", *lines])
+    return "\n".join(["| place | share |", "| --- | --- |", *lines])
