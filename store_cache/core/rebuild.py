@@ -379,12 +379,18 @@ class Rebuild:
 
     def _leave_out_what_is_gone(self, draft: Draft, marks: Mapping[str, Mark]) -> None:
         """The copy may hold a product in an older version than the last that readers saw before
-        a reading said that it is gone: it stays so until Central was asked once more."""
+        a reading said that it is gone, or before the feed did, whose events are in doubt in the
+        copy: it stays so until Central was asked once more."""
         for product_id, mark in marks.items() if self._same_generation else ():
-            is_new = mark.is_of_reading and mark.at >= self.began_at
-            if is_new and product_id in self.copy.rows:
-                draft.delete(product_id, offset=0, version=0)
+            if mark.at < self.began_at or product_id not in self.copy.rows:
+                continue
+            if mark.is_of_reading or (product_id in self.copy.owed and self._lacks(product_id)):
+                draft.delete(product_id, offset=mark.offset, version=mark.version)
                 draft.owe(product_id, Doubt.CROSSED)
+
+    def _lacks(self, product_id: str) -> bool:
+        """Whether readers see no such product."""
+        return self._held is not None and self._held.get(product_id) is None
 
     def _is_passed(self, product_id: str, shown: bytes) -> bool:
         """Whether the copy has what readers are shown of a product, or what came after it. That its

@@ -221,3 +221,17 @@ def test_a_late_event_of_the_life_before_does_not_go_on_with_the_next_one() -> N
 
     assert row(1, 277).body == made.get("P")
     assert Doubt.ORDER is made.owed["P"].doubt
+
+
+def test_a_copy_in_doubt_does_not_bring_back_what_the_feed_said_to_be_gone() -> None:
+    """[F4] [V2] The catalogue in place held version 6 of a new life, and followed the feed to its
+    end; the copy, which had seen that life begin right after another one, has put the versions
+    after the first aside as doubtful, and so the deletion."""
+    in_place = laid(held(6, 490, is_ahead=False), event(Kind.DELETED, 10, 7, 0))
+    rebuild = copying(in_place, row(1, 364))
+    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    copy = placed(rebuild, in_place)
+
+    assert None is copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert in_place.marks["P"] == copy.marks["P"]
