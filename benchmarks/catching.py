@@ -1,6 +1,7 @@
 """Programs that fetch all that a Central has, each asked for its part, and say how long it took.
 
     python -m benchmarks.catching backlog CENTRAL FOLDER EVENTS    the store, from FOLDER's snapshot
+    python -m benchmarks.catching singly CENTRAL FOLDER EVENTS     the same, each event by itself
     python -m benchmarks.catching events CENTRAL - EVENTS          a bare client: fetch and parse
     python -m benchmarks.catching catalogue CENTRAL FOLDER COUNT   the store's first full sync
     python -m benchmarks.catching pages CENTRAL - COUNT            a bare client: fetch and parse
@@ -32,12 +33,12 @@ from store_cache.app.settings import Settings, load_settings
 
 async def backlog(central: str, folder: str, events: int) -> float:
     """The store catches up `events` events."""
+    return await until(has_followed(events), settings(central, folder))
 
-    def is_done(store: Store) -> bool:
-        position = store.keeper.position
-        return position is not None and position.offset > events
 
-    return await until(is_done, central, folder)
+async def singly(central: str, folder: str, events: int) -> float:
+    """The store asks for each event, keeps it and shows it before it asks for the next one."""
+    return await until(has_followed(events), settings(central, folder, event_limit=1))
 
 
 async def catalogue(central: str, folder: str, count: int) -> float:
@@ -46,23 +47,32 @@ async def catalogue(central: str, folder: str, count: int) -> float:
     def is_done(store: Store) -> bool:
         return store.keeper.catalogue is not None and len(store.keeper.catalogue) == count
 
-    return await until(is_done, central, folder)
+    return await until(is_done, settings(central, folder))
 
 
-async def until(is_done: Callable[[Store], bool], central: str, folder: str) -> float:
-    async with running(settings(central, folder)) as store:
+def has_followed(events: int) -> Callable[[Store], bool]:
+    def is_done(store: Store) -> bool:
+        position = store.keeper.position
+        return position is not None and position.offset > events
+
+    return is_done
+
+
+async def until(is_done: Callable[[Store], bool], settings: Settings) -> float:
+    async with running(settings) as store:
         began = time.perf_counter()
         while not is_done(store):
             await store.driver.changed.wait()
         return time.perf_counter() - began
 
 
-def settings(central: str, folder: str) -> Settings:
+def settings(central: str, folder: str, *, event_limit: int = EVENT_LIMIT) -> Settings:
     environment = {
+        "ENVIRONMENT": "development",  # where a batch may be of one event
         "CENTRAL_API_URL": central,
         "CENTRAL_API_KEY": CENTRAL_KEY,
         "DATA_DIR": folder,
-        "EVENT_BATCH_LIMIT": str(EVENT_LIMIT),
+        "EVENT_BATCH_LIMIT": str(event_limit),
     }
     return load_settings(environment, env_file=None)
 
@@ -98,6 +108,7 @@ def bare(central: str) -> httpx.AsyncClient:
 
 PARTS: dict[str, Callable[[str, str, int], Awaitable[float]]] = {
     "backlog": backlog,
+    "singly": singly,
     "catalogue": catalogue,
     "events": events,
     "pages": pages,

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from benchmarks.keeping import Kept, as_served, kept
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.results import Comparison, Goal, Part
+from benchmarks.results import Comparison, Goal, Part, Text
 from benchmarks.rows import product_id, row
+from benchmarks.spent import profiled, told
 from store_cache.core.product import encode_exactly
 
 STORE, DISK, SQLITE = "store: keep_events", "write + fdatasync", "SQLite, WAL, FULL"
@@ -39,6 +40,7 @@ async def measure_here(effort: Effort) -> Sequence[Part]:
         keepers = {STORE: in_store(store), DISK: alone, SQLITE: database}
         candidates = {name: batches(keep) for name, keep in keepers.items()}
         rounds = await interleave(effort.rounds, candidates)
+        spent = await profiled(candidates[STORE]())
     return [
         Comparison(
             title=f"An event batch of {EVENTS}, {products:,} products",
@@ -50,7 +52,8 @@ async def measure_here(effort: Effort) -> Sequence[Part]:
                 Goal(candidate=STORE, metric=MEDIAN, at_most=2.0, peer=DISK),
                 Goal(candidate=SQLITE, metric=MEDIAN, at_least=2.0, peer=STORE),
             ),
-        )
+        ),
+        Text(text=told(spent)),
     ]
 
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 
 import orjson
 
+from benchmarks.backlog import SECONDS, catching, hold, ready_central, spent_on
 from benchmarks.machine import LOAD_CORE, ROOT, SERVER_CORE
 from benchmarks.measuring import Benchmark, Candidate, Effort, Sample, interleave
 from benchmarks.processes import central, end, on_core, store
-from benchmarks.results import Comparison, Goal, Part
+from benchmarks.results import Comparison, Goal, Part, Text
 from benchmarks.witness import CHANGES_A_SECOND, PAGE_ROWS, READ_PAUSE_SECONDS
 
 STORE, BARE = "store: seen in a read", "bare httpx client: parsed"
 MEDIAN, P99, ANSWERED = "p50 ms", "p99 ms", "Central's answer to the change, p50 ms"
+SINGLES = 5_000
 ROUND_SECONDS = 5
 """A thousand changes: ten of them are beyond p99."""
 
@@ -42,7 +44,21 @@ async def measure(effort: Effort) -> Sequence[Part]:
             effort.rounds,
             {STORE: turn(seeing, followed.url, count), BARE: turn(polling, polled.url, count)},
         )
-    return [comparison(rounds, products)]
+    return [comparison(rounds, products), await one_by_one(effort, products)]
+
+
+async def one_by_one(effort: Effort, products: int) -> Text:
+    """What the store itself spends on each event that comes alone."""
+    held = effort.folder / "held"
+    await hold(held, products)
+    async with ready_central(products, SINGLES) as url:
+        seconds = (await catching("singly", url, SINGLES, held)())[SECONDS]
+        spent = await spent_on("singly", url, SINGLES, held)
+    about = (
+        f"{SINGLES:,} events in batches of one, from a Central whose answers are made beforehand: "
+        f"{seconds / SINGLES * 1000:.2f} ms each, with the question, the disk and the change."
+    )
+    return Text(text=f"{about} {spent.text}")
 
 
 def comparison(rounds: dict[str, dict[str, list[float]]], products: int) -> Comparison:

@@ -189,19 +189,23 @@ class Catalogue:
         old = list(map(self.rows.get, rows))
         if self._cut is not None:
             self._cut.keep(dict(zip(rows, old, strict=True)))
-        there = {i: body for i, body in rows.items() if body is not None}
-        if all(old):
-            self._replace(there)
+        there, known = list(filter(None, rows.values())), list(filter(None, old))
+        if len(there) == len(known) == len(rows):  # as nearly all changes are
+            self._replace(dict(zip(rows, there, strict=True)), known)
         else:
-            new = sorted(i for i in there if i not in self.rows)
-            self._replace({i: body for i, body in there.items() if i in self.rows})
-            self._add(new, list(map(there.__getitem__, new)))
-        if len(there) < len(rows):
-            self._remove(i for i, body in rows.items() if body is None and i in self.rows)
+            self._come_and_go(rows)
 
-    def _replace(self, rows: Mapping[str, bytes]) -> None:
-        """Set the rows of products that are held."""
-        self._bytes += _length(rows.values()) - _length(map(self.rows.__getitem__, rows))
+    def _come_and_go(self, rows: Mapping[str, bytes | None]) -> None:
+        held = {i: body for i, body in rows.items() if body is not None and i in self.rows}
+        self._replace(held, list(map(self.rows.__getitem__, held)))
+        self._remove(i for i, body in rows.items() if body is None and i in self.rows)
+        new = {i: body for i, body in rows.items() if body is not None and i not in self.rows}
+        ids = sorted(new)
+        self._add(ids, list(map(new.__getitem__, ids)))
+
+    def _replace(self, rows: Mapping[str, bytes], old: Sequence[bytes]) -> None:
+        """Set the rows of products that are held, and have the `old` ones."""
+        self._bytes += _length(rows.values()) - _length(old)
         self.rows.update(rows)
         self._order.replace(rows)
 

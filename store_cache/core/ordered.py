@@ -35,13 +35,9 @@ class _Block:
         self.rows = rows
         self.late: dict[str, bytes] = {}
 
-    def replace(self, product_id: str, row: bytes) -> None:
-        if self.rows is None:
-            return
-        self.late[product_id] = row
-        if len(self.late) > MANY_LATE:
-            self.rows = None
-            self.late = {}
+    def let_go(self) -> None:
+        self.rows = None
+        self.late = {}
 
     def settled(self, by_id: Mapping[str, bytes]) -> list[bytes]:
         """The rows, all in their places."""
@@ -154,7 +150,12 @@ class OrderedRows:
         """Set the rows of products that are there."""
         blocks, last_ids = self._blocks, self._last_ids
         for product_id, row in new.items():
-            blocks[bisect_left(last_ids, product_id)].replace(product_id, row)
+            block = blocks[bisect_left(last_ids, product_id)]
+            if block.rows is None:
+                continue
+            block.late[product_id] = row
+            if len(block.late) > MANY_LATE:
+                block.let_go()
 
     def _place_of(self, product_id: str) -> tuple[int, int]:
         """Where the product is, or would be."""
