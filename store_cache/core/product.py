@@ -67,6 +67,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def append(self, row: Row) -> None:
+        self.ids.append(row.product_id)
+        self.versions.append(row.version)
+        self.bodies.append(row.body)
+
     def extend(self, more: Rows) -> None:
         self.ids.extend(more.ids)
         self.versions.extend(more.versions)
@@ -96,14 +101,12 @@ def regular_row(value: Any) -> Row | None:
         return None
     if len(value) > _MOST_NAMES:
         return None
-    order = _reordered(tuple(value))
-    ordered = value if order is None else {name: value[name] for name in order}
-    return Row(product_id, version, available, encode_exactly(ordered))
+    return Row(product_id, version, available, encode_exactly(_in_order(value)))
 
 
 def regular_rows(values: Sequence[Any]) -> Rows | None:
     """The rows of many product objects, which takes half of the time of one by one. None where
-    any is not complete and right and in a row's order: then one by one."""
+    any is not complete and right: then one by one."""
     try:
         ids = [value["productId"] for value in values]
         versions = [value["version"] for value in values]
@@ -115,11 +118,18 @@ def regular_rows(values: Sequence[Any]) -> Rows | None:
         return None
     if min(versions) < 1 or min(available) < 0 or max(*versions, *available) > MAX_WHOLE:
         return None
-    if any(len(o) > _MOST_NAMES or "name" not in o or _reordered(o) for o in orders):
+    if any(len(order) > _MOST_NAMES or "name" not in order for order in orders):
         return None
+    if any(map(_reordered, orders)):
+        values = list(map(_in_order, values))
     # `encode_exactly`, without a call for each
     bodies = [orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)[:-1] for value in values]
     return Rows(ids, versions, bodies)
+
+
+def _in_order(value: dict[str, Any]) -> dict[str, Any]:
+    order = _reordered(tuple(value))
+    return value if order is None else {name: value[name] for name in order}
 
 
 def _are(kind: type, items: Sequence[object]) -> bool:

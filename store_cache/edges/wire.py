@@ -201,7 +201,7 @@ class PageRows:
                 self._set_aside(value, _TOO_DEEP)
             else:
                 self._note(row.product_id)
-                self._rows.extend(Rows.of([row]))
+                self._rows.append(row)
 
     def page(self, outline: PageOutline) -> CataloguePage:
         return CataloguePage(

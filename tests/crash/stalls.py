@@ -25,7 +25,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 from pydantic import SecretStr
 
 from store_cache.app import build
@@ -93,10 +92,7 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         central_api_key=SecretStr("demo"),
         data_dir=data_dir,
     )
-    world = build.World(
-        folder=(folder := LateFolder(data_dir)),
-        transport=httpx.AsyncHTTPTransport(trust_env=False, verify=False),
-    )
+    world = build.World(folder=(folder := LateFolder(data_dir)))
     central = build.central_of(settings, world)
     archive, keys = Archive(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
     keeper = Keeper(
