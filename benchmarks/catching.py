@@ -38,7 +38,8 @@ async def backlog(central: str, folder: str, events: int) -> float:
 
 async def singly(central: str, folder: str, events: int) -> float:
     """The store asks for each event, keeps it and shows it before it asks for the next one."""
-    return await until(has_followed(events), settings(central, folder, event_limit=1))
+    single = settings(central, folder).model_copy(update={"event_batch_limit": 1})
+    return await until(has_followed(events), single)
 
 
 async def catalogue(central: str, folder: str, count: int) -> float:
@@ -66,13 +67,12 @@ async def until(is_done: Callable[[Store], bool], settings: Settings) -> float:
         return time.perf_counter() - began
 
 
-def settings(central: str, folder: str, *, event_limit: int = EVENT_LIMIT) -> Settings:
+def settings(central: str, folder: str) -> Settings:
     environment = {
-        "ENVIRONMENT": "development",  # where a batch may be of one event
         "CENTRAL_API_URL": central,
         "CENTRAL_API_KEY": CENTRAL_KEY,
         "DATA_DIR": folder,
-        "EVENT_BATCH_LIMIT": str(event_limit),
+        "EVENT_BATCH_LIMIT": str(EVENT_LIMIT),
     }
     return load_settings(environment, env_file=None)
 
