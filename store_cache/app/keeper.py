@@ -137,6 +137,8 @@ class Keeper:
         self._is_loaded = True
         if self.catalogue is None:
             self.catalogue = loaded.catalogue
+            if loaded.catalogue is not None:
+                _bring_back(loaded.catalogue, self._steady())
             self.replaced.set()
             if loaded.damaged and loaded.catalogue is not None:
                 _rename_generation(loaded.catalogue)
@@ -469,6 +471,14 @@ def _rename_generation(catalogue: Catalogue) -> None:
     if position is not None:
         name = succeeding_generation(position.generation, position.named)
         catalogue.position = position.renamed(name)
+
+
+def _bring_back(catalogue: Catalogue, now: float) -> None:
+    """The clock may have been set back before this start: what is ahead of the feed since a time
+    that is still to come would not grow old before that, nor would what stands behind it."""
+    for product_id, entry in catalogue.ahead.items():
+        if entry.since > now:
+            catalogue.ahead[product_id] = replace(entry, since=now)
 
 
 async def _dismantle(catalogue: Catalogue, *, after: asyncio.Task[None] | None) -> None:
