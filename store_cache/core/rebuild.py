@@ -371,8 +371,8 @@ class Rebuild:
             return
         for product_id, entry in held.ahead.items():
             shown = held.rows.get(product_id)
-            is_new = entry.since >= self.began_at
-            if shown is not None and is_new and not self._is_passed(product_id, shown):
+            counts = entry.since >= self.began_at or product_id in self.copy.owed
+            if shown is not None and counts and not self._is_passed(product_id, shown):
                 draft.put(product_id, shown)
                 draft.put_ahead(product_id, entry.version)
                 draft.owe(product_id, Doubt.CROSSED)

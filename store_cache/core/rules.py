@@ -282,8 +282,8 @@ def _update(draft: Draft, event: Event, body: bytes) -> None:
         _doubt_order(draft, product_id)
         return
     jumps = event.version > held_version + 1  # of another life?
-    near_life = draft.changed_life_within(product_id, draft.grace_seconds)
-    if near_life or (jumps and _may_have_changed_life(draft, product_id)):
+    near_life = _is_near_life(draft, product_id, jumps=jumps)
+    if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
         _doubt_order(draft, product_id)
     mark = draft.mark(product_id)
     may_be_of_before = jumps or (mark is not None and event.version < mark.version)
@@ -292,10 +292,12 @@ def _update(draft: Draft, event: Event, body: bytes) -> None:
     _back_in_line(draft, event)
 
 
-def _may_have_changed_life(draft: Draft, product_id: str) -> bool:
-    """A copy's rows are of lives that began, and followed on others, before the feed was followed:
-    an event of one that had ended by then may come late."""
-    return draft.is_partial or draft.changed_life_within(product_id, MARK_SECONDS)
+def _is_near_life(draft: Draft, product_id: str, *, jumps: bool) -> bool:
+    """Whether a creation or deletion is so near that an update may be of another life. A copy's
+    rows are of lives that began, and followed on others, before it followed the feed: what jumps
+    there may come late from one that had ended."""
+    unseen = draft.is_partial and jumps
+    return unseen or draft.changed_life_within(product_id, draft.grace_seconds)
 
 
 def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:

@@ -178,7 +178,33 @@ def test_a_late_event_of_a_life_that_no_page_showed_leaves_a_doubt() -> None:
     late = event(Kind.UPDATED, 10, 9, 265)
     rebuild.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
 
-    assert Doubt.ORDER is placed(rebuild, in_place).owed["P"].doubt
+    copy = placed(rebuild, in_place)
+
+    assert row(8, 262).body == copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
+
+
+def test_a_late_event_of_a_life_that_no_page_showed_does_not_bring_it_back() -> None:
+    """[V2] Readers have seen that life at version 13, and the one that the page showed since."""
+    in_place = held(6, 10, is_ahead=False)
+    rebuild = copying(in_place, row(6, 10))
+    late = event(Kind.UPDATED, 10, 12, 82)
+    rebuild.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
+    copy = placed(rebuild, in_place)
+
+    assert row(6, 10).body == copy.get("P")
+    assert Doubt.ORDER is copy.owed["P"].doubt
+
+
+def test_a_copy_in_doubt_does_not_hide_what_was_read_before_it_began() -> None:
+    """[F4] [V3] No event has brought it, and what the copy has of it is in doubt."""
+    in_place = held(6, 10, is_ahead=True)
+    rebuild = copying(in_place, row(12, 82))
+    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    copy = placed(rebuild, in_place)
+
+    assert row(6, 10).body == copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
 
 
 def test_a_late_event_of_a_life_that_a_reading_found_to_have_ended_leaves_a_doubt() -> None:
