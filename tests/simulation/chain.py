@@ -57,7 +57,8 @@ def older(chance: random.Random) -> dict[str, Any]:
 
 
 class Chain:
-    """`now` gives unix seconds; `broken` is called when all connections to Central break."""
+    """`now` gives unix seconds; `broken` is called when all connections to Central break.
+    `leaves_a_sign`: whether a restore that keeps Central's name does now."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Chain:
     ) -> None:
         self.history = History()
         self.broken: Callable[[], None] = lambda: None
+        self.leaves_a_sign: Callable[[], bool] = lambda: True
         self.times_forgotten = 0
         self._plan = plan
         self._now = now
@@ -261,7 +263,7 @@ class Chain:
             return "backup"
         backup, memory = self._backup
         self._backup = None
-        same = self._chance.random() < 0.5
+        same = self._chance.random() < 0.5 and self.leaves_a_sign()
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
         now = asyncio.get_running_loop().time()
         self.history.restored(memory, keeps_name_at=now if same else None)

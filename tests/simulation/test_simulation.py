@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -13,6 +14,7 @@ from tests.simulation.campaign import (
     known_failures,
     seeds_named,
 )
+from tests.simulation.chain import Chain
 from tests.simulation.checks import left_behind
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
@@ -34,6 +36,19 @@ def test_nothing_is_lost_shown_wrong_or_left_behind(seeds: range) -> None:
 def test_a_seed_that_once_failed_passes(seed: int) -> None:
     """What was found stays cured."""
     assert [] == simulate(seed).findings
+
+
+def test_a_restore_that_nothing_would_tell_of_takes_another_name() -> None:
+    """The store rests for a moment because a limit asks it to, and no connection is there that
+    could break: what is known not to hold is not looked for."""
+
+    async def story() -> set[str]:
+        chain = Chain(Plan(0), lambda: 0.0, lambda _: None)
+        chain.leaves_a_sign = lambda: False
+        deeds = [(chain.back_up_or_restore(), chain.ledger.generation) for _ in range(20)]
+        return {name for deed, name in deeds if deed == "restore"}
+
+    assert 10 == len(asyncio.run(story()))
 
 
 def test_files_stay_only_where_the_status_says_why() -> None:
