@@ -371,8 +371,8 @@ class Rebuild:
             return
         for product_id, entry in held.ahead.items():
             shown = held.rows.get(product_id)
-            counts = entry.since >= self.began_at or product_id in self.copy.owed
-            if shown is not None and counts and not self._is_passed(product_id, shown):
+            is_new = entry.since >= self.began_at
+            if shown is not None and is_new and not self._is_passed(product_id, shown):
                 draft.put(product_id, shown)
                 draft.put_ahead(product_id, entry.version)
                 draft.owe(product_id, Doubt.CROSSED)
@@ -402,12 +402,18 @@ class Rebuild:
 
     def _keep_fresher(self, draft: Draft) -> None:
         """The catalogue in place may have followed the feed past a state that is in doubt in the
-        copy: what readers were shown stays until the product was read (V3)."""
-        for product_id in list(self.copy.owed):
-            if self._held is not None and self._is_lower(product_id):
-                body = self._held.rows[product_id]
-                draft.put(product_id, body)
-                draft.put_ahead(product_id, version_of(body))
+        copy, and into another life, which versions do not tell: what readers were shown stays
+        until the product was read (V3)."""
+        held = self._held
+        if held is None or not self._same_generation:
+            return
+        for product_id, owed in self.copy.owed.items():
+            shown = held.rows.get(product_id)
+            if shown is None or shown == self.copy.rows.get(product_id):
+                continue
+            if owed.doubt is Doubt.ORDER or self._is_lower(product_id):
+                draft.put(product_id, shown)
+                draft.put_ahead(product_id, version_of(shown))
                 draft.owe(product_id, Doubt.CROSSED)
 
     def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:

@@ -196,14 +196,16 @@ def test_a_late_event_of_a_life_that_no_page_showed_does_not_bring_it_back() -> 
     assert Doubt.ORDER is copy.owed["P"].doubt
 
 
-def test_a_copy_in_doubt_does_not_hide_what_was_read_before_it_began() -> None:
-    """[F4] [V3] No event has brought it, and what the copy has of it is in doubt."""
-    in_place = held(6, 10, is_ahead=True)
-    rebuild = copying(in_place, row(12, 82))
+@pytest.mark.parametrize("is_ahead", [False, True], ids=["by the feed", "by a reading"])
+def test_a_copy_in_doubt_does_not_hide_the_next_life(is_ahead: bool) -> None:
+    """[F4] [V3] The catalogue in place is at a lower version, of the next life: what it has seen of
+    the feed, or before the run, the copy has put aside as doubtful."""
+    in_place = held(1, 141, is_ahead=is_ahead)
+    rebuild = copying(in_place, row(12, 383))
     rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
     copy = placed(rebuild, in_place)
 
-    assert row(6, 10).body == copy.get("P")
+    assert row(1, 141).body == copy.get("P")
     assert Doubt.CROSSED is copy.owed["P"].doubt
 
 
