@@ -270,8 +270,17 @@ class Archive:
 
     async def _publish(self, number: int) -> None:
         name = snapshot_name(number)
-        await self._folder.rename(f"{name}.new", name)
+        try:
+            await self._folder.rename(f"{name}.new", name)
+        except BaseException:
+            await self._drop(f"{name}.new")
+            raise
         await self._folder.sync()
+
+    async def _drop(self, name: str) -> None:
+        """Let go of what nobody will finish."""
+        with suppress(OSError):  # the next snapshot sweeps again
+            await self._folder.remove(name)
 
     def _folded(self, snapshot_bytes: int) -> None:
         self._snapshot_bytes = snapshot_bytes
@@ -299,8 +308,7 @@ class Archive:
             pieces = encode_snapshot(number, written=self._time(), cut=cut, writes=writes)
             return await _write_file(await self._folder.create(name), pieces, check)
         except BaseException:
-            with suppress(OSError):  # the next snapshot sweeps again
-                await self._folder.remove(name)
+            await self._drop(name)
             raise
         finally:
             if placed is not None:

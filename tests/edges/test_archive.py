@@ -400,6 +400,20 @@ async def test_changes_that_the_cut_holds_already_are_not_made_again() -> None:
     assert loaded.catalogue.get("A") == row("A", 3)
 
 
+async def test_a_fold_that_is_stopped_before_its_rename_leaves_nothing_behind() -> None:
+    """The store stops just then: what it holds is in the journals, and nobody would finish the
+    snapshot."""
+    store, folder = await started()
+    held = folder.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
+    fold = asyncio.create_task(store.fold())
+    await held.reached.wait()
+    fold.cancel()
+    await asyncio.gather(fold, return_exceptions=True)
+
+    assert sorted(folder.entries) == ["journal-2.jsonl", "journal-3.jsonl", "snapshot-2.jsonl"]
+    assert await on_disk(folder) == state(store.catalogue)
+
+
 async def test_begin_ends_a_fold_that_waits() -> None:
     """A change that is kept and never made would hold the fold, and the fold `begin`."""
     store, folder = await started()
