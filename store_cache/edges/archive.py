@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -236,16 +236,27 @@ class Archive:
     ) -> tuple[Journal, int]:
         await self._retention.sweep_unfinished()
         sequence = 0 if catalogue is None else catalogue.sequence
-        size = await self._write_snapshot(number, catalogue, writes, _go_on)
-        journal = await self._create_journal(number)
-        try:
-            await self._publish(number)
-            if catalogue is not None and catalogue.sequence != sequence:
-                raise JournalBroken(errno.EAGAIN, "the catalogue changed while it was written")
-        except BaseException:
-            await journal.close()
-            raise
+        async with self._finishing(number):
+            size = await self._write_snapshot(number, catalogue, writes, _go_on)
+            journal = await self._create_journal(number)
+            try:
+                await self._publish(number)
+                if catalogue is not None and catalogue.sequence != sequence:
+                    raise JournalBroken(errno.EAGAIN, "the catalogue changed while it was written")
+            except BaseException:
+                await journal.close()
+                raise
         return journal, size
+
+    @asynccontextmanager
+    async def _finishing(self, number: int) -> AsyncGenerator[None, None]:
+        """Whatever ends the work on a snapshot before it has its name: nobody will finish it."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # the next snapshot sweeps again
+                await self._folder.remove(f"{snapshot_name(number)}.new")
+            raise
 
     def _overtake(self) -> None:
         self._begins += 1
@@ -270,17 +281,8 @@ class Archive:
 
     async def _publish(self, number: int) -> None:
         name = snapshot_name(number)
-        try:
-            await self._folder.rename(f"{name}.new", name)
-        except BaseException:
-            await self._drop(f"{name}.new")
-            raise
+        await self._folder.rename(f"{name}.new", name)
         await self._folder.sync()
-
-    async def _drop(self, name: str) -> None:
-        """Let go of what nobody will finish."""
-        with suppress(OSError):  # the next snapshot sweeps again
-            await self._folder.remove(name)
 
     def _folded(self, snapshot_bytes: int) -> None:
         self._snapshot_bytes = snapshot_bytes
@@ -307,9 +309,6 @@ class Archive:
         try:
             pieces = encode_snapshot(number, written=self._time(), cut=cut, writes=writes)
             return await _write_file(await self._folder.create(name), pieces, check)
-        except BaseException:
-            await self._drop(name)
-            raise
         finally:
             if placed is not None:
                 placed.end_cut()
@@ -351,10 +350,11 @@ class Archive:
             )
         )
         self._check_current(begins)
-        size = await self._write_snapshot(
-            number, catalogue, writes(), lambda: self._check_current(begins)
-        )
-        await self._publish(number)
+        async with self._finishing(number):
+            size = await self._write_snapshot(
+                number, catalogue, writes(), lambda: self._check_current(begins)
+            )
+            await self._publish(number)
         self._check_current(begins)
         self._folded(size)
         await self._retention.sweep(number)

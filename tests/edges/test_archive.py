@@ -414,6 +414,19 @@ async def test_a_fold_that_is_stopped_before_its_rename_leaves_nothing_behind() 
     assert await on_disk(folder) == state(store.catalogue)
 
 
+async def test_a_beginning_that_is_stopped_before_its_rename_leaves_nothing_unfinished() -> None:
+    """The store stops while it puts a full sync's catalogue in place."""
+    store, folder = await started()
+    held = folder.hold("sync folder")
+    beginning = asyncio.create_task(store.begin(placed({"A": 1}, sequence=2)))
+    await held.reached.wait()
+    beginning.cancel()
+    await asyncio.gather(beginning, return_exceptions=True)
+
+    assert "snapshot-3.jsonl.new" not in folder.entries
+    assert await on_disk(folder) == state(store.catalogue)
+
+
 async def test_begin_ends_a_fold_that_waits() -> None:
     """A change that is kept and never made would hold the fold, and the fold `begin`."""
     store, folder = await started()
