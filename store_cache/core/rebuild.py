@@ -379,14 +379,20 @@ class Rebuild:
 
     def _leave_out_what_is_gone(self, draft: Draft, marks: Mapping[str, Mark]) -> None:
         """The copy may hold a product in an older version than the last that readers saw before
-        a reading said that it is gone, or before the feed did, whose events are in doubt in the
-        copy: it stays so until Central was asked once more."""
+        a reading said that it is gone, or before it went at all, where the copy is in doubt: it
+        stays so until Central was asked once more."""
         for product_id, mark in marks.items() if self._same_generation else ():
-            if mark.at < self.began_at or product_id not in self.copy.rows:
+            if product_id not in self.copy.rows:
                 continue
-            if mark.is_of_reading or (product_id in self.copy.owed and self._lacks(product_id)):
+            is_news = mark.is_of_reading and mark.at >= self.began_at
+            if is_news or (self._is_in_doubt(product_id) and self._lacks(product_id)):
                 draft.delete(product_id, offset=mark.offset, version=mark.version)
                 draft.owe(product_id, Doubt.CROSSED)
+
+    def _is_in_doubt(self, product_id: str) -> bool:
+        """Whether it is open of which life the copy's state is."""
+        owed = self.copy.owed.get(product_id)
+        return owed is not None and owed.doubt is Doubt.ORDER
 
     def _lacks(self, product_id: str) -> bool:
         """Whether readers see no such product."""
@@ -407,11 +413,11 @@ class Rebuild:
         held = self._held
         if held is None or not self._same_generation:
             return
-        for product_id, owed in self.copy.owed.items():
+        for product_id in self.copy.owed:
             shown = held.rows.get(product_id)
             if shown is None or shown == self.copy.rows.get(product_id):
                 continue
-            if owed.doubt is Doubt.ORDER or self._is_lower(product_id):
+            if self._is_in_doubt(product_id) or self._is_lower(product_id):
                 draft.put(product_id, shown)
                 draft.put_ahead(product_id, version_of(shown))
                 draft.owe(product_id, Doubt.CROSSED)

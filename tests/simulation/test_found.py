@@ -11,6 +11,7 @@ from store_cache.core.position import Position
 from store_cache.core.product import Row, read_row
 from store_cache.core.rebuild import Rebuild
 from store_cache.core.rules import GONE, Draft, Seen, lay_events, lay_reading
+from store_cache.core.writing import StockAnswer
 
 NOW = 1_700_000_000.0
 GRACE_SECONDS = 2.0
@@ -263,3 +264,19 @@ def test_a_copy_in_doubt_does_not_bring_back_what_the_feed_said_to_be_gone() -> 
     assert None is copy.get("P")
     assert Doubt.CROSSED is copy.owed["P"].doubt
     assert in_place.marks["P"] == copy.marks["P"]
+
+
+def test_a_copy_in_doubt_does_not_bring_back_what_was_gone_before_it_began() -> None:
+    """[F4] [V2] A reading before the run said that the product is gone, at version 25. The copy is
+    in doubt about events of its life; an answer that was long under way would be laid over it."""
+    in_place = held(25, 212, is_ahead=False)
+    draft = Draft(in_place, now=NOW - 3, grace_seconds=GRACE_SECONDS)
+    draft.delete("P", offset=0, version=0)
+    in_place.make(draft.change("reading"))
+    rebuild = copying(in_place, row(13, 498))
+    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    late = StockAnswer("P", sent_version=23, new_version=24, new_quantity=323)
+    copy = rebuild.finish(answers=[late], touched={}, marks=in_place.marks, now=NOW)
+
+    assert None is copy.get("P")
+    assert Doubt.CROSSED is copy.owed["P"].doubt
