@@ -321,13 +321,14 @@ class Rebuild:
 
     def give_up(self, product_id: str, problem: str, *, now: float) -> None:
         """The product could not be read: keep the fresher row that is held, and list it as
-        doubtful; its reading stays owed (F5)."""
+        doubtful; its reading stays owed (F5), for the reason that it had."""
         self._doubtful[product_id] = problem
         held = self._held.get(product_id) if self._held is not None else None
         mine = self.copy.rows.get(product_id)
         if held is not None and (mine is None or self._is_lower(product_id)):
             self._make(Change("given up", rows={product_id: held}))
-        self.copy.owed[product_id] = Owed(Doubt.UNREADABLE, now, now, 1, problem)
+        doubt = Doubt.ORDER if self._is_in_doubt(product_id) else Doubt.UNREADABLE
+        self.copy.owed[product_id] = Owed(doubt, now, now, 1, problem)
 
     @property
     def doubtful(self) -> Mapping[str, str]:

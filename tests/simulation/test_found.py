@@ -280,3 +280,16 @@ def test_a_copy_in_doubt_does_not_bring_back_what_was_gone_before_it_began() -> 
 
     assert None is copy.get("P")
     assert Doubt.CROSSED is copy.owed["P"].doubt
+
+
+def test_a_copy_in_doubt_stays_so_though_the_product_could_not_be_read() -> None:
+    """[F5] [V2] The catalogue in place has followed the feed to the product's end; the copy has put
+    its last versions aside as doubtful, and Central's answer about it was garbage."""
+    in_place = held(25, 391, is_ahead=False)
+    rebuild = copying(in_place, row(13, 130))
+    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    laid(in_place, event(Kind.DELETED, 10, 26, 0))
+    rebuild.give_up("P", "garbage", now=NOW)
+
+    assert Owed(Doubt.ORDER, NOW, NOW, 1, "garbage") == rebuild.copy.owed["P"]
+    assert None is placed(rebuild, in_place).get("P")
