@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         if path == "/pace":
             self._arrivals.begin(query["events"])
             self._write(_whole(b"{}"))
-        elif path.endswith("/events"):
+        elif path == EVENTS:
             self.answer_poll(query)
         else:
             self._write(self._lists.answer(path, query.get("offset", 0), query.get("limit", 100)))

@@ -132,7 +132,7 @@ class Central:
         await self._serve("page", PAGE_COST * min(request.limit, MOST_ROWS) / MOST_ROWS)
         more = request.offset + min(request.limit, MOST_ROWS) < self.products
         return CataloguePage(
-            Rows([], [], []),
+            Rows.of(()),
             total=self.products,
             has_more=more,
             event_offset=self.head,

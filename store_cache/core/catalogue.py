@@ -8,7 +8,7 @@ Refuses to know: whether a change is right, and whether it is on disk; `rules` a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from store_cache.core.change import Ahead, Change, Mark, Owed
 from store_cache.core.ordered import BLOCK_ROWS, OrderedRows
@@ -189,9 +189,8 @@ class Catalogue:
         old = list(map(self.rows.get, rows))
         if self._cut is not None:
             self._cut.keep(dict(zip(rows, old, strict=True)))
-        there, known = list(filter(None, rows.values())), list(filter(None, old))
-        if len(there) == len(known) == len(rows):  # as nearly all changes are
-            self._replace(dict(zip(rows, there, strict=True)), known)
+        if all(old) and all(rows.values()):  # as nearly all changes are
+            self._replace(cast("Mapping[str, bytes]", rows), cast("list[bytes]", old))
         else:
             self._come_and_go(rows)
 

@@ -168,7 +168,7 @@ class PageRows:
     """The rows of one page, read in parts so that a large page need not stop everything else."""
 
     def __init__(self) -> None:
-        self._rows = Rows([], [], [])
+        self._rows = Rows.of(())
         self._bad_rows: list[BadRow] = []
         self._ids: set[str] = set()
 
@@ -179,7 +179,7 @@ class PageRows:
 
     def _take_regular(self, values: Sequence[Any]) -> bool:
         try:
-            rows = regular_rows(values) if values else Rows([], [], [])
+            rows = regular_rows(values) if values else Rows.of(())
         except _TOO_DEEP_TO_ENCODE:
             return False
         if rows is None:
