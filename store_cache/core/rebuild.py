@@ -35,6 +35,10 @@ MODEST_LIMIT = 200
 """What the contract's examples ask for: tried where the first limit gave a smaller page, since
 some Centrals replace a limit they do not like by a small default."""
 
+LATE_EVENTS = 20
+"""So many events behind the head of the first page may still be of before it: Centrals that number
+events late do so by a tenth of a second."""
+
 FRUITLESS_PAGES = 60
 """Pages in a row without a new product, after which Central's paging is given up as broken."""
 
@@ -79,6 +83,7 @@ class Rebuild:
         self._untold: set[str] = set()  # in the copy, and not paged
         self._deleted: set[str] = set()
         self._unpaged: set[str] = set()
+        self._head: int | None = None  # every page reflects the events before it
         self._come: dict[str, bytes] = {}  # what was ahead of the feed when the feed brought it
         self._step_back = 1
         self._apart_at: int | None = None
@@ -96,6 +101,8 @@ class Rebuild:
         Raises PagingBroken.
         """
         self.pages += 1
+        if self.pages == 1:
+            self._head = page.event_offset
         by_offset = request.cursor is None and page.next_cursor is None and not page.is_whole
         ids = _ids_on(page)
         known = self.copy.among(page.rows.ids) | self.copy.among(_bad_ids_on(page))
@@ -253,12 +260,17 @@ class Rebuild:
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
         of_kind: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        if self._head is None and events:
+            self._head = events[0].offset + LATE_EVENTS
+        late: set[str] = set()
         for event in events:
             if isinstance(event, Event):
                 of_kind[event.kind].add(event.product_id)
+                if event.kind is Kind.CREATED and event.offset <= (self._head or 0) + LATE_EVENTS:
+                    late.add(event.product_id)
         self._deleted |= of_kind[Kind.DELETED]
-        self._unpaged.update(i for i in of_kind[Kind.UPDATED] if i not in self.copy.rows)
-        self._unpaged -= of_kind[Kind.CREATED]
+        self._unpaged.update(i for i in of_kind[Kind.UPDATED] | late if i not in self.copy.rows)
+        self._unpaged -= of_kind[Kind.CREATED] - late
 
     def _note_come(self, events: Sequence[AnyEvent]) -> None:
         held = self._held
@@ -294,8 +306,8 @@ class Rebuild:
         return sorted(doubted - self._doubtful.keys())
 
     def _never_paged(self) -> set[str]:
-        """What only updates told of: it may have been deleted before its page was read, and an
-        event that came late told of it again."""
+        """What only updates told of, or a creation that the pages should have shown: it may have
+        been deleted before its page was read, and an event that came late told of it again."""
         return self._unpaged & self._untold
 
     def _is_lower(self, product_id: str) -> bool:

@@ -11,7 +11,8 @@
     PLACING        that the copy is put in place         the run has ended
 
 A feed that cannot be followed from where the copy stands (410, a new generation, backwards) starts
-the copy afresh, three times at the most. A failing page is asked for again: the reading goes on
+the copy afresh, three times at the most; so does one of which nothing was seen before the line
+failed. A failing page is asked for again: the reading goes on
 where it was. Five failures in a row end the run, one where the breaker was open already, so that
 the feed can be resumed; with no position to resume from, it goes on until Central is back.
 """
@@ -174,7 +175,7 @@ def _page_works(state: State) -> State:
 def _afresh(state: State, run: Run, *, head: int | None) -> Next:
     """Begin the copy with the first page; `head` if it is known already."""
     run = replace(run, step=Step.FIRST_PAGE if head is None else Step.PAGES, head=head)
-    run = replace(run, request=None, feed=Feed())
+    run = replace(run, request=None, feed=Feed(), are_pages_doubted=False)
     return _do(state, run, Doing.PAGE, FetchPage(None, True, run.same_generation))
 
 
@@ -270,6 +271,7 @@ def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
         return _restart(state, run, _renewed(taken.generation or ""), now, True)
     run = replace(run, generation=taken.generation or run.generation, request=taken.following)
     run = replace(run, horizon=max(run.horizon, _newest_on(taken)))
+    run = replace(run, named=max(run.named, taken.event_offset or 0))
     if run.step is Step.FIRST_PAGE:
         return _head_known(state, run, taken, now)
     return _pages_on(state, run, now)
@@ -340,16 +342,26 @@ def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -
     if replaced or run.in_catalogue:
         marker = f"{REPLACED}{problem}" if replaced else problem
         state = replace(state, lost=marker)
-    fresh = Run(
-        number=run.number,
+    fresh = replace(
+        _begun_again(run),
         reasons=(*run.reasons, problem) if problem not in run.reasons else run.reasons,
-        began_at=run.began_at,
-        forced=run.forced,
-        accept=run.accept,
         same_generation=run.same_generation and not replaced,
         restarts=run.restarts + 1,
     )
     return _afresh(state, fresh, head=None)
+
+
+def _begun_again(run: Run) -> Run:
+    """The same run before it has read anything."""
+    return Run(
+        number=run.number,
+        reasons=run.reasons,
+        began_at=run.began_at,
+        forced=run.forced,
+        accept=run.accept,
+        same_generation=run.same_generation,
+        restarts=run.restarts,
+    )
 
 
 # -- the feed alongside ------------------------------------------------------------------------
@@ -358,6 +370,8 @@ def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -
 def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
     if run.step is Step.HEAD:
         return _head_arrived(state, run, page, now)
+    if run.is_open and run.are_pages_doubted:
+        return _afresh(state, _begun_again(run), head=None)
     if generation_changed(_follows(run), page.generation):
         return _restart(state, run, _renewed(page.generation or ""), now, True)
     if run.step is Step.VERIFYING:
@@ -394,8 +408,9 @@ def _opened(run: Run, page: EventPage) -> Run:
 
 def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     follow = _follows(run)
-    ahead = bool(run.feed.early) or hint(page, follow) > follow.offset
     behind = hint(page, follow) < follow.offset
+    ends_short = not behind and _ends_short(run)
+    ahead = bool(run.feed.early) or hint(page, follow) > follow.offset or ends_short
     if not ahead and not behind:
         return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
     gap, asked_at = run.feed.gap or Gap(now), now if run.polled_at is None else run.polled_at
@@ -412,11 +427,21 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     return _restart(state, run, BACKWARDS, now, True)
 
 
+def _ends_short(run: Run) -> bool:
+    """Whether the feed ends before an event that a page named: a hole at its end. The last events
+    were lost, or Central was restored under its own name behind the page's back, and the feed will
+    be seen to have gone backwards from there."""
+    catches_up = run.step is Step.CATCHING_UP and not run.is_open
+    return catches_up and _follows(run).offset < run.named
+
+
 def _step_over(state: State, run: Run, page: EventPage) -> Next:
     """A hole that stays during the run does not restart it: the copy goes in place, and another
     run follows (F2). Only the copy steps over it."""
     follow = _follows(run)
     first = run.feed.early[0].offset if run.feed.early else hint(page, follow)
+    if first <= follow.offset:
+        first = run.named
     flaw = run.flaw or "events were missing from Central's feed during the full sync"
     if begins_at_one(follow, run.feed.early, page):
         flaw = run.flaw
@@ -430,7 +455,7 @@ def _events_kept(state: State, run: Run, now: float) -> Next:
     run = replace(run, follow=run.kept, kept=None, check_is_gone=False)
     if run.in_catalogue:
         state = replace(state, position=run.follow)
-    if run.kept_more or run.step is not Step.CATCHING_UP:
+    if run.kept_more or run.step is not Step.CATCHING_UP or _ends_short(run):
         return _proceed(state, run, now)
     return _caught_up(state, run, now)
 
@@ -494,6 +519,7 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         # Where pages fail too it is the line, and says nothing of the feed.
         feed_failures=run.feed_failures + 1 if of_feed else 0,
         feed=replace(run.feed, unchecked=True, gap=None),
+        are_pages_doubted=run.are_pages_doubted or run.rests_on_pages_alone,
     )
     already_fell_back = state.line.fallback_due is not None
     state = count_failure(state, outcome, now)
@@ -565,6 +591,8 @@ def _without_feed(state: State, run: Run, now: float) -> Next:
     if not run.has_events and run.head is not None and follow.offset < run.head:
         follow = Position(follow.generation, run.head)
     run = replace(run, feedless=True, follow=follow, in_catalogue=False)
+    if run.step is Step.HEAD and run.head:
+        return _afresh(state, run, head=run.head)  # that was learned after its page was read
     if run.step is Step.HEAD:
         return _pages_on(state, run, now)
     return _proceed(state, run, now)

@@ -337,7 +337,10 @@ class Run:
     the events go into the catalogue in place too, whose position is the same one. `is_open`:
     nothing was followed yet, so the log may begin later than asked. `has_events`: some went into
     the copy, which is then right at `follow` and nowhere else. `check_is_gone`: the log does not
-    reach back to the event before `follow`. `flaw`: why another run has to follow this one.
+    reach back to the event before `follow`. `named`: the highest `eventOffset` of a page.
+    `are_pages_doubted`: the line failed before anything of the feed was seen, so a Central that was
+    restored meanwhile, under its own name, could be told by nothing. `flaw`: why another run has to
+    follow this one.
     """
 
     number: int
@@ -358,6 +361,7 @@ class Run:
     request: PageRequest | None = None
     head: int | None = None
     horizon: int = 0
+    named: int = 0
     generation: str | None = None
     polled_at: float | None = None
     pages_not_before: float = 0.0
@@ -367,7 +371,14 @@ class Run:
     restarts: int = 0
     kept: Position | None = None
     kept_more: bool = False
+    are_pages_doubted: bool = False
     flaw: str = ""
+
+    @property
+    def rests_on_pages_alone(self) -> bool:
+        """Whether pages were read, and nothing of the feed: no event to know it by again."""
+        has_pages = self.request is not None or self.step is Step.CATCHING_UP
+        return has_pages and self.is_open and not self.feedless
 
 
 @dataclass(frozen=True, slots=True)

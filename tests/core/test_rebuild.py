@@ -539,6 +539,24 @@ def test_what_only_a_late_update_tells_of_is_read_first() -> None:
     assert ["P-2"] == list(finish(rebuild).rows)
 
 
+@pytest.mark.parametrize(
+    ("head", "offset", "doubted"),
+    [(30, 12, ["P-1"]), (30, 50, ["P-1"]), (30, 51, []), (None, 51, ["P-1"])],
+    ids=["before the page", "perhaps before it", "after it", "nothing tells"],
+)
+def test_a_creation_that_the_pages_should_have_shown_is_read_first(
+    head: int | None, offset: int, doubted: list[str]
+) -> None:
+    """[V2] The product was deleted before the pages were read, and Central had numbered that event
+    before the creation. Creations while pages are read cost no readings."""
+    rebuild = begin()
+    page = CataloguePage(Rows.of([row("P-2")]), is_whole=True, event_offset=head)
+    rebuild.take_page(rebuild.first_request(), page)
+    take_events(rebuild, [Event(offset, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
+
+    assert doubted == rebuild.unsettled()
+
+
 def test_an_update_before_its_page_needs_no_reading() -> None:
     """[F2] The feed alongside tells of products all the time whose pages are still to come."""
     rebuild = begin()

@@ -317,6 +317,19 @@ def test_a_central_that_ignores_the_far_offset_is_walked_too() -> None:
     assert 42 == told.fetch.offset
 
 
+def test_a_walk_that_the_feed_ends_has_the_pages_read_after_it() -> None:
+    """[F2] The first page was read before the head was learned, and shows an older state."""
+    told = Told()
+    told.page(last=True)
+    told.fails(Failure.REFUSED)
+    told.answers(*range(60), next_offset=60)
+    told.fails(Failure.REFUSED)
+    assert FetchPage(None, begins=True, same_generation=True) == told.command
+    placed(told)
+
+    assert Position(LOCAL, 60) == told.state.position
+
+
 def test_a_feed_that_repeats_itself_comes_to_an_end() -> None:
     """[F2] A Central that ignores every offset does not keep the run walking for ever."""
     told = Told()
@@ -598,6 +611,42 @@ def test_a_hole_that_stays_does_not_restart_the_run(arrived: tuple[int, ...]) ->
     assert (MISSING,) == told.run.reasons
 
 
+def test_a_feed_that_ends_before_what_a_page_named_has_a_hole_at_its_end() -> None:
+    """[F2] [E3] The last events were lost, or Central was restored behind the page's back: another
+    run follows, and finds the feed's end behind the position."""
+    told = asked()
+    told.page(last=True, head=110)
+    told.answers(100, next_offset=101, has_more=False)
+    told.keeps()
+    told.answers(next_offset=101)
+    while told.is_resting():
+        told.rests()
+        told.answers(next_offset=101)
+    assert KeepEvents((), Position(LOCAL, 110), in_catalogue=False, in_copy=True) == told.command
+    told.keeps()
+    assert at(101) == told.state.position
+    placed(told, head=110)
+
+    assert Position(LOCAL, 110) == told.state.position
+    assert (MISSING,) == told.run.reasons
+
+
+def test_events_that_a_page_named_may_come_late() -> None:
+    """[E3] Within the grace they are no loss."""
+    told = asked()
+    told.page(last=True, head=102)
+    told.answers(100, next_offset=101, has_more=False)
+    told.keeps()
+    told.answers(next_offset=101)
+    told.rests()
+    told.answers(101, next_offset=102, has_more=False)
+    told.keeps()
+    placed(told, head=102)
+
+    assert at(102) == told.state.position
+    assert told.state.wanted is None
+
+
 def test_an_offset_0_that_never_was_is_no_hole_in_a_run() -> None:
     """[P2] A feed that begins at 1 leaves no doubt."""
     central = SmallCentral(first=1, head=9, says_gone=False)
@@ -655,6 +704,24 @@ def test_a_first_page_of_another_generation_is_noticed() -> None:
 
     assert not told.run.in_catalogue
     assert Position("g-2", 80) == told.run.follow
+
+
+def test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen() -> None:
+    """[E4] A Central that was restored meanwhile, under its own name, has no event before the
+    copy's position that could tell."""
+    told = Told()
+    told.page(last=True, head=100)
+    told.fails()
+    told.rests()
+    told.answers(*range(80, 100), next_offset=100)
+    assert FetchPage(None, begins=True, same_generation=True) == told.command
+    told.page(last=True, head=90)
+    told.answers(*range(70, 90), next_offset=90, has_more=False)
+    told.keeps()
+    placed(told, head=90)
+
+    assert at(90) == told.state.position
+    assert [""] == [run.problem for run in told.state.runs]
 
 
 def test_a_run_after_a_failure_compares_the_feed_first() -> None:

@@ -69,7 +69,6 @@ class Chain:
         self.history = History()
         self.broken: Callable[[], None] = lambda: None
         self.leaves_a_sign: Callable[[], bool] = lambda: True
-        self.times_forgotten = 0
         self._plan = plan
         self._now = now
         self._note = note
@@ -240,7 +239,7 @@ class Chain:
 
     def forget_keys(self) -> None:
         """A day has passed, for Central's memory of keys."""
-        self.times_forgotten += 1
+        self.history.forgotten()
         self.ledger.forget_keys()
 
     def forget_log(self) -> None:

@@ -6,6 +6,7 @@ Knows: what was ever shown, and what really happened. Refuses to know: how it ca
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -21,6 +22,15 @@ from tests.simulation.shop import Shop
 
 Place = tuple[str, str, int]
 """Generation as shown, product, life."""
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """The newest state that was shown of each product, and how often Central had been replaced."""
+
+    replacements: int
+    marks: dict[Place, State]
+
 
 MOST_FILES = 4
 """A snapshot and its journal, and a fold's that has just begun."""
@@ -62,6 +72,8 @@ class Checks:
         self._feed = 0
         self._placed: Catalogue | None = None
         self._unnamed_then = 0
+        self._is_read_anew = False
+        self._replacements = 0
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
@@ -71,8 +83,8 @@ class Checks:
     def replacements(self) -> int:
         return self._chain.history.replacements
 
-    def watermarks(self) -> dict[Place, State]:
-        return dict(self._marks)
+    def watermarks(self) -> Watermarks:
+        return Watermarks(self.replacements, dict(self._marks))
 
     # -- after every step ------------------------------------------------------------------
 
@@ -80,16 +92,35 @@ class Checks:
         store = self._shop.store
         if store is None:
             return
+        self._forget_what_is_undone()
         catalogue = store.keeper.catalogue
         if catalogue is None:
-            if self._marks and _had_files(store):
-                self.find("a catalogue was shown, and there is none any more")
-                self._marks.clear()
+            self._check_that_none_is_left(store)
             return
+        self._is_read_anew = False
         if catalogue is self._catalogue and catalogue.sequence == self._sequence:
             return
         self._catalogue, self._sequence = catalogue, catalogue.sequence
         self._check(catalogue)
+
+    def _forget_what_is_undone(self) -> None:
+        """What a restore undid at Central binds nobody, not even if it happens there once more."""
+        if self._replacements == self.replacements:
+            return
+        self._replacements = self.replacements
+        marks = self._marks.items()
+        self._marks = {place: mark for place, mark in marks if self._is_known(place[1], mark)}
+
+    def _is_known(self, product_id: str, state: State) -> bool:
+        return state in self._chain.history.known.get(product_id, ())
+
+    def _check_that_none_is_left(self, store: Store) -> None:
+        """Files that could not be read leave nothing to show until Central was read, in this life
+        and the next ones (D4)."""
+        self._is_read_anew = self._is_read_anew or not _had_files(store)
+        if self._marks and not self._is_read_anew:
+            self.find("a catalogue was shown, and there is none any more")
+            self._marks.clear()
 
     def _check(self, catalogue: Catalogue) -> None:
         self.count += 1
@@ -129,16 +160,12 @@ class Checks:
         assert catalogue.position is not None
         place = (catalogue.position.label, product_id, state[0])
         mark = self._marks.get(place)
-        if self._is_older(product_id, state, mark):
+        if mark is not None and state[1] < mark[1]:
             self.find(f"{place} went back from {mark} to {state}")
-        self._marks[place] = state
-
-    def _is_older(self, product_id: str, state: State, mark: State | None) -> bool:
-        """Whether this is a step back. What a restore undid at Central binds nobody."""
-        if mark is None or state[1] >= mark[1]:
-            return False
-        states = self._chain.history.feeds[-1].products.get(product_id, ())
-        return any(mark == known for _, known in states)
+        if self._is_known(product_id, state):
+            self._marks[place] = state
+        else:
+            self._marks.pop(place, None)
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
         feeds = self._chain.history.feeds
@@ -184,12 +211,14 @@ class Checks:
         self._catalogue = None
         self._shadow = {}
 
-    def was_shown(self, rows: list[dict[str, Any]], label: str, seen: dict[Place, State]) -> None:
+    def was_shown(self, rows: list[dict[str, Any]], label: str, seen: Watermarks) -> None:
         """A till was answered; `seen`: the watermarks when it asked."""
+        if seen.replacements != self.replacements:
+            return
         for row in rows:
             state, product_id = state_of(row), row["productId"]
-            mark = seen.get((label, product_id, state[0]))
-            if self._is_older(product_id, state, mark):
+            mark = seen.marks.get((label, product_id, state[0]))
+            if mark is not None and state[1] < mark[1]:
                 self.find(f"a till was shown {row}, after {mark}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:

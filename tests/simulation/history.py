@@ -48,7 +48,8 @@ class Memory:
 
 class History:
     """Give `record` to a ledger. `feeds`: the newest last. `applied`: how often each key was, in
-    the history that the products at Central now have."""
+    the history that the products at Central now have. `known`: the states in it, by product, that a
+    restore has not undone and the newest feed goes on from."""
 
     def __init__(self) -> None:
         self.feeds = [Feed()]
@@ -58,6 +59,9 @@ class History:
         self.events = 0
         self.replacements = 0
         self.unnamed_replacements: list[float] = []
+        self.times_forgotten = 0
+        self.known: dict[str, set[State]] = {}
+        self._appliers: dict[str, list[tuple[int, int]]] = {}
         self._unnumbered: dict[int, tuple[str, State | None]] = {}
         self._current: dict[str, State | None] = {}
 
@@ -84,6 +88,20 @@ class History:
             self.unnamed_replacements.append(keeps_name_at)
         self._unnumbered.clear()
         self._current = {i: states[-1][1] for i, states in memory.feed.products.items()}
+        self._note_known()
+
+    def forgotten(self) -> None:
+        """Central has forgotten the keys of all writes: a day has passed."""
+        self.times_forgotten += 1
+
+    def _count(self, key: str, life: int) -> None:
+        """Beyond Central's memory of keys only the version keeps a repeat from being applied twice,
+        and another life of the product may have come to the same one."""
+        known = self._appliers.setdefault(key, [])
+        now = (self.times_forgotten, life)
+        if not known or any(now[0] == then or now[1] == other for then, other in known):
+            self.ever_applied[key] += 1
+        known.append(now)
 
     def _begin_feed(self) -> None:
         feed = Feed()
@@ -92,6 +110,13 @@ class History:
         self.feeds.append(feed)
         self.replacements += 1
         self._unnumbered.clear()
+        self._note_known()
+
+    def _note_known(self) -> None:
+        self.known = {
+            product_id: {state for _, state in states if state is not None}
+            for product_id, states in self.feeds[-1].products.items()
+        }
 
     def _write(self, change: dict[str, Any]) -> None:
         event = change["event"]
@@ -102,9 +127,10 @@ class History:
         self._current[product_id] = state
         if state is not None:
             self.states.setdefault(product_id, set()).add(state)
+            self.known.setdefault(product_id, set()).add(state)
         if (key := event.get("idempotencyKey")) is not None:
             self.applied[key] += 1
-            self.ever_applied[key] += 1
+            self._count(key, event["data"]["life"])
         if change["offset"] is None:
             self._unnumbered[change["sequence"]] = (product_id, state)
         else:

@@ -24,7 +24,7 @@ from aiohttp.web_app import _cached_build_middleware
 
 from store_cache.app import build
 from store_cache.app.build import Store
-from store_cache.core.states import Resting, Running
+from store_cache.core.states import Doing, Resting, Running
 from store_cache.edges import archive
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
@@ -71,7 +71,7 @@ class Simulation:
         self.network = Network(plan, self.chain.answer, copy_context(), self.note)
         self.chain.broken = self.network.breaks
         self.chain.leaves_a_sign = self._would_compare
-        self.network.times_forgotten = lambda: self.chain.times_forgotten
+        self.network.times_forgotten = lambda: self.chain.history.times_forgotten
         self.shop: Shop
         self.report = Report(seed, tuple(plan.rates))
         self._loop = loop
@@ -85,11 +85,18 @@ class Simulation:
     def _would_compare(self) -> bool:
         """Whether the store looks for another event before its position when it asks next: not
         after a limit's pause of less than half a minute, which is known not to hold (the first
-        point in docs/reliability.md)."""
+        point in docs/reliability.md), nor in one before a full sync has seen anything of the
+        feed."""
         store = self.shop.store
-        if store is None or not isinstance(store.driver.state.phase, Resting):
+        if store is None:
             return True
         state = store.driver.state
+        if isinstance(state.phase, Running):
+            run = state.phase.run
+            waits = run.doing is Doing.RESTING and run.rests_on_pages_alone
+            return not waits or run.are_pages_doubted
+        if not isinstance(state.phase, Resting):
+            return True
         return state.feed.unchecked or state.position is None or bool(state.lost)
 
     # -- the run ---------------------------------------------------------------------------

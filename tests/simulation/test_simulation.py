@@ -16,6 +16,7 @@ from tests.simulation.campaign import (
 )
 from tests.simulation.chain import Chain
 from tests.simulation.checks import left_behind
+from tests.simulation.history import History
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
 from tests.simulation.simulation import simulate
@@ -49,6 +50,25 @@ def test_a_restore_that_nothing_would_tell_of_takes_another_name() -> None:
         return {name for deed, name in deeds if deed == "restore"}
 
     assert 10 == len(asyncio.run(story()))
+
+
+def test_a_key_that_central_forgot_may_be_applied_to_another_life() -> None:
+    """Then only the version keeps a repeat from being applied, and that life came to the same
+    one; within Central's memory, or the same life, it is one too many."""
+    history = History()
+
+    def applied(life: int) -> int:
+        data = {"life": life, "version": 2, "available": 5}
+        event = {"productId": "P", "eventType": "inventory_updated", "data": data}
+        history.record({"op": "write", "offset": 1, "event": event | {"idempotencyKey": "k"}})
+        return history.ever_applied["k"]
+
+    assert 1 == applied(life=1)
+    history.forgotten()
+    assert 1 == applied(life=2)
+    assert 2 == applied(life=2)
+    history.forgotten()
+    assert 3 == applied(life=1)
 
 
 def test_files_stay_only_where_the_status_says_why() -> None:
