@@ -9,6 +9,7 @@ import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from tqdm import tqdm
 
@@ -47,22 +48,25 @@ class Benchmark:
 
 
 async def interleave(
-    rounds: int, candidates: Mapping[str, Candidate], *, warm_ups: int = 1
+    rounds: int, candidates: Mapping[str, Candidate], *, warm_ups: int = 1, turns: int = 1
 ) -> Rounds:
     """Measure A B C A B C ...; the first `warm_ups` rounds do not count.
 
-    Interleaved, since a shared machine gets slower and faster by the minute.
+    Interleaved, since a shared machine gets slower and faster by the minute; where it does so by
+    the second, each has several `turns` in a round, of which the mean counts.
     """
     found: Rounds = {name: {} for name in candidates}
     for number in tqdm(range(-warm_ups, rounds), desc="rounds", leave=False, disable=None):
-        for name, measure in candidates.items():
+        taken: dict[str, list[Sample]] = {name: [] for name in candidates}
+        for name, measure in [*candidates.items()] * turns:
             gc.collect()  # one candidate's garbage is not the next one's pause
-            sample = await measure()
-            if number >= 0:
-                _note(found[name], sample)
+            taken[name].append(await measure())
+        if number >= 0:
+            for name, samples in taken.items():
+                _note(found[name], samples)
     return found
 
 
-def _note(found: dict[str, list[float]], sample: Sample) -> None:
-    for metric, value in sample.items():
-        found.setdefault(metric, []).append(value)
+def _note(found: dict[str, list[float]], samples: Sequence[Sample]) -> None:
+    for metric in samples[0]:
+        found.setdefault(metric, []).append(fmean(sample[metric] for sample in samples))

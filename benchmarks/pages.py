@@ -23,8 +23,9 @@ and all that asks it on the other. Read the ratios: absolute figures move from m
 
 A ratio is the median of the ratios of each round. The spread is the distance between the quartiles
 of the rounds as a share of their median, the largest of the ratio's own and both candidates'.
-Where a difference is not larger than the spread, no ratio is shown, and a goal nearer than
-the spread *cannot be told*. Peers that are no Python packages (Debian: `wrk`, `nginx-light`) are
+Where a difference is not larger than the spread, no ratio is shown. A goal is met, or is not, where
+it is further away than the spread or each single round lies on the same side of it; else it
+*cannot be told*. Peers that are no Python packages (Debian: `wrk`, `nginx-light`) are
 taken from the machine; what is left out without them is said.
 """
 

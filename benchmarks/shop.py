@@ -19,6 +19,8 @@ from benchmarks.wrk import Requests, load_of, write_requests
 
 STORE, PLAIN, NGINX = "store", "store, fast path off", "nginx"
 HELLO, FASTAPI = "aiohttp hello", "FastAPI"
+TURN_SECONDS = 1.0
+"""The shortest that wrk can measure."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Shop:
         """The candidate by its name; none where it does not run."""
         if name not in self.servers:
             return {}
-        return {name: load_of(self.servers[name], requests, self.effort.round_seconds)}
+        return {name: load_of(self.servers[name], requests, TURN_SECONDS)}
 
     def requests(self, name: str, lines: Iterator[str], **post: str) -> Requests:
         return write_requests(self.effort.folder / name, lines, **post)

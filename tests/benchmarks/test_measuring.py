@@ -18,3 +18,16 @@ async def test_candidates_take_turns_and_the_warm_up_does_not_count() -> None:
 
     assert list("ABABAB") == order
     assert {"A": {"calls": [3.0, 5.0]}, "B": {"calls": [4.0, 6.0]}} == found
+
+
+async def test_the_mean_of_a_round_s_turns_counts() -> None:
+    """A B A B is one round of two turns each."""
+    order: list[float] = []
+
+    async def measure() -> Sample:
+        order.append(float(len(order)))
+        return {"calls": order[-1]}
+
+    found = await interleave(2, {"A": measure, "B": measure}, warm_ups=0, turns=2)
+
+    assert {"A": {"calls": [1.0, 5.0]}, "B": {"calls": [2.0, 6.0]}} == found

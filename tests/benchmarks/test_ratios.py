@@ -35,7 +35,7 @@ def test_a_ratio_s_spread_is_the_largest_of_the_three() -> None:
     """Candidates that vary together vary all the same."""
     found = ratio([2 * value for value in NOISY], NOISY)
 
-    assert Estimate(2.0, spread(NOISY)) == found
+    assert (2.0, spread(NOISY)) == (found.median, found.spread)
 
 
 def test_candidates_of_different_runs_have_no_ratio() -> None:
@@ -81,6 +81,25 @@ def test_a_goal_is_judged_only_beyond_the_spread(
     assert expected == judge(Estimate(median, 0.1), at_least=at_least, at_most=at_most)
 
 
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        (NOISY, Verdict.MET),
+        ([*NOISY[:4], 141.0], Verdict.UNTOLD),
+        (NOISY[:4], Verdict.UNTOLD),
+    ],
+    ids=["each below", "one above", "too few"],
+)
+def test_a_goal_that_each_round_met_is_met(rounds: list[float], expected: Verdict) -> None:
+    """However far apart the rounds lie."""
+    assert expected == judge(estimate(rounds), at_least=None, at_most=140.5)
+
+
+def test_a_goal_that_each_round_missed_is_missed() -> None:
+    """The other way round."""
+    assert Verdict.NOT_MET is judge(estimate(NOISY), at_least=141.0, at_most=None)
+
+
 def test_an_estimate_is_the_median_and_its_spread() -> None:
     """Of the rounds, in whatever order they came."""
-    assert Estimate(100.0, 0.4) == estimate(NOISY)
+    assert Estimate(100.0, 0.4, tuple(NOISY)) == estimate(NOISY)
