@@ -14,7 +14,7 @@ from store_cache.core import following, resync, sync
 from store_cache.core import line as lines
 from store_cache.core.budget import Budget
 from store_cache.core.change import Mark, Owed
-from store_cache.core.event import AnyEvent
+from store_cache.core.event import AnyEvent, Event, Kind
 from store_cache.core.feed import EventPage, PageRequest
 from store_cache.core.following import Match
 from store_cache.core.position import Position
@@ -28,6 +28,7 @@ from store_cache.core.states import (
     Keeping,
     Next,
     Rest,
+    Run,
     State,
 )
 from store_cache.core.writing import StockAnswer
@@ -397,6 +398,71 @@ def older_pages(cut: Cut) -> None:
         return True
 
     cut.replace(Rebuild, "_is_news", as_it_comes)
+
+
+@of_feed(
+    "F2 E3",
+    "a feed that ends before what a page named has a hole at its end",
+    needs="restore",
+    test=(
+        "tests/core/test_resync.py::"
+        "test_a_feed_that_ends_before_what_a_page_named_has_a_hole_at_its_end"
+    ),
+    why="a restore just then, under the same name, is too rare to be searched for",
+)
+def end_of_the_feed(cut: Cut) -> None:
+    """A copy stands at the feed's end though its pages are of behind it."""
+    ends_short = resync._ends_short
+
+    def at_its_end(run: Run) -> bool:
+        if ends_short(run):
+            cut.act()
+        return False
+
+    cut.replace(resync, "_ends_short", at_its_end)
+
+
+@of_feed(
+    "E4 F2",
+    "pages count only where the line held until the feed was seen",
+    needs="restore",
+    test=(
+        "tests/core/test_resync.py::"
+        "test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen"
+    ),
+    why="a restore just then, under the same name, is too rare to be searched for",
+)
+def pages_before_the_feed(cut: Cut) -> None:
+    """A full sync goes on with the pages of before a failure, and the feed of after it."""
+
+    def never(self: Run) -> bool:
+        cut.act()
+        return False
+
+    cut.replace(Run, "rests_on_pages_alone", property(never))
+
+
+@of_feed(
+    "V2 F3",
+    "a creation that the pages should have shown is read first",
+    needs="disorder",
+    test=(
+        "tests/core/test_rebuild.py::test_a_creation_that_the_pages_should_have_shown_is_read_first"
+    ),
+    why="a creation numbered so long after its life's end is too rare to be searched for",
+)
+def creations_behind_the_pages(cut: Cut) -> None:
+    """What an event creates is believed, though no page showed it."""
+    note = Rebuild._note
+
+    def believed(self: Rebuild, events: Sequence[AnyEvent]) -> None:
+        note(self, events)
+        created = {e.product_id for e in events if isinstance(e, Event) and e.kind is Kind.CREATED}
+        if created & self._unpaged:
+            cut.act()
+        self._unpaged -= created
+
+    cut.replace(Rebuild, "_note", believed)
 
 
 @of_feed(
