@@ -113,6 +113,7 @@ FEED_FAILURES_FOR_NONE = 2
 HEAD_GONE = "the log of events did not reach back to the head of the full sync's first page"
 """Either that head is the last event, long forgotten, or one was missed: nothing tells which."""
 OUTRUN = "the log of events was shorter than the full sync"
+TOO_SHORT = "Central's feed ended before the events that its catalogue named"
 FORCED_FAILURES = 2
 """An operator who waits for a forced run hears of a failing line after so many failures."""
 
@@ -361,6 +362,7 @@ def _begun_again(run: Run) -> Run:
         accept=run.accept,
         same_generation=run.same_generation,
         restarts=run.restarts,
+        is_second_reading=run.is_second_reading,
     )
 
 
@@ -408,10 +410,9 @@ def _opened(run: Run, page: EventPage) -> Run:
 
 def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     follow = _follows(run)
+    ahead = bool(run.feed.early) or hint(page, follow) > follow.offset
     behind = hint(page, follow) < follow.offset
-    ends_short = not behind and _ends_short(run)
-    ahead = bool(run.feed.early) or hint(page, follow) > follow.offset or ends_short
-    if not ahead and not behind:
+    if not ahead and not behind and not _ends_short(run):
         return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
     gap, asked_at = run.feed.gap or Gap(now), now if run.polled_at is None else run.polled_at
     grace_seconds = state.pace.grace_seconds
@@ -424,15 +425,27 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
         return _restart(state, run, OUTRUN, now, False)
     if ahead:
         return _step_over(state, run, page)
-    return _restart(state, run, BACKWARDS, now, True)
+    if behind:
+        return _restart(state, run, BACKWARDS, now, True)
+    return _too_short(state, run, now)
 
 
 def _ends_short(run: Run) -> bool:
-    """Whether the feed ends before an event that a page named: a hole at its end. The last events
-    were lost, or Central was restored under its own name behind the page's back, and the feed will
-    be seen to have gone backwards from there."""
+    """Whether the feed ends before an event that a page named."""
     catches_up = run.step is Step.CATCHING_UP and not run.is_open
     return catches_up and _follows(run).offset < run.named
+
+
+def _too_short(state: State, run: Run, now: float) -> Next:
+    """Central was restored under its own name behind the pages' back, or its last events were lost,
+    or its feed lags behind its catalogue: another reading tells the first. One more run looks after
+    the others, and no third."""
+    if not run.is_second_reading:
+        again = replace(_begun_again(run), is_second_reading=True)
+        return _afresh(state, again, head=None)
+    flaw = run.flaw or ("" if TOO_SHORT in run.reasons else TOO_SHORT)
+    run = replace(run, kept_more=False, named=0, flaw=flaw)
+    return _caught_up(state, run, now)
 
 
 def _step_over(state: State, run: Run, page: EventPage) -> Next:
@@ -440,8 +453,6 @@ def _step_over(state: State, run: Run, page: EventPage) -> Next:
     run follows (F2). Only the copy steps over it."""
     follow = _follows(run)
     first = run.feed.early[0].offset if run.feed.early else hint(page, follow)
-    if first <= follow.offset:
-        first = run.named
     flaw = run.flaw or "events were missing from Central's feed during the full sync"
     if begins_at_one(follow, run.feed.early, page):
         flaw = run.flaw

@@ -338,6 +338,7 @@ class Run:
     nothing was followed yet, so the log may begin later than asked. `has_events`: some went into
     the copy, which is then right at `follow` and nowhere else. `check_is_gone`: the log does not
     reach back to the event before `follow`. `named`: the highest `eventOffset` of a page.
+    `is_second_reading`: a copy was begun again since the feed had ended before that.
     `are_pages_doubted`: the line failed before anything of the feed was seen, so a Central that was
     restored meanwhile, under its own name, could be told by nothing. `flaw`: why another run has to
     follow this one.
@@ -362,6 +363,7 @@ class Run:
     head: int | None = None
     horizon: int = 0
     named: int = 0
+    is_second_reading: bool = False
     generation: str | None = None
     polled_at: float | None = None
     pages_not_before: float = 0.0

@@ -7,7 +7,7 @@ import pytest
 from store_cache.core.feed import PageRequest
 from store_cache.core.following import ANOTHER_EVENT
 from store_cache.core.position import Position, next_local_generation
-from store_cache.core.resync import FAR_OFFSET, HEAD_GONE, OUTRUN
+from store_cache.core.resync import FAR_OFFSET, HEAD_GONE, OUTRUN, TOO_SHORT
 from store_cache.core.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
@@ -611,24 +611,50 @@ def test_a_hole_that_stays_does_not_restart_the_run(arrived: tuple[int, ...]) ->
     assert (MISSING,) == told.run.reasons
 
 
-def test_a_feed_that_ends_before_what_a_page_named_has_a_hole_at_its_end() -> None:
-    """[F2] [E3] The last events were lost, or Central was restored behind the page's back: another
-    run follows, and finds the feed's end behind the position."""
-    told = asked()
-    told.page(last=True, head=110)
-    told.answers(100, next_offset=101, has_more=False)
-    told.keeps()
+def ends_short(told: Told, *, head: int) -> None:
+    """Pages name that head, and the feed has nothing from 101 on, until the grace is over."""
+    told.page(last=True, head=head)
+    if 100 == told.fetch.offset:
+        told.answers(100, next_offset=101, has_more=False)
+        told.keeps()
     told.answers(next_offset=101)
     while told.is_resting():
         told.rests()
         told.answers(next_offset=101)
-    assert KeepEvents((), Position(LOCAL, 110), in_catalogue=False, in_copy=True) == told.command
-    told.keeps()
-    assert at(101) == told.state.position
-    placed(told, head=110)
 
-    assert Position(LOCAL, 110) == told.state.position
-    assert (MISSING,) == told.run.reasons
+
+def test_pages_are_read_again_where_the_feed_ends_before_what_they_named() -> None:
+    """[F2] [E3] Central was restored behind their back, under its own name: they showed what has
+    never been."""
+    told = asked()
+    ends_short(told, head=110)
+    assert FetchPage(None, begins=True, same_generation=True) == told.command
+    placed(told, head=101)
+
+    assert at(101) == told.state.position
+    assert [""] == [run.problem for run in told.state.runs]
+    assert told.state.wanted is None
+
+
+def test_a_feed_that_stays_too_short_has_one_more_run_follow() -> None:
+    """[F2] Its last events were lost, or it lags: the copy goes in place all the same, and the
+    store asks for no catalogue again and again."""
+    told = asked()
+    ends_short(told, head=110)
+    ends_short(told, head=110)
+    told.settles()
+    told.answers(100)
+    told.places()
+    assert at(101) == told.state.position
+    assert (TOO_SHORT,) == told.run.reasons
+
+    ends_short(told, head=110)
+    ends_short(told, head=110)
+    told.settles()
+    told.answers(100)
+    told.places()
+    assert at(101) == told.state.position
+    assert told.state.wanted is None
 
 
 def test_events_that_a_page_named_may_come_late() -> None:

@@ -402,11 +402,11 @@ def older_pages(cut: Cut) -> None:
 
 @of_feed(
     "F2 E3",
-    "a feed that ends before what a page named has a hole at its end",
+    "pages are read again where the feed ends before what they named",
     needs="restore",
     test=(
         "tests/core/test_resync.py::"
-        "test_a_feed_that_ends_before_what_a_page_named_has_a_hole_at_its_end"
+        "test_pages_are_read_again_where_the_feed_ends_before_what_they_named"
     ),
     why="a restore just then, under the same name, is too rare to be searched for",
 )
