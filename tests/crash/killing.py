@@ -131,12 +131,14 @@ class Chain:
         """Hear the life out until it enters `aim` that many times, settles (True), or ends."""
         ends_at = time.monotonic() + (SETTLE_SECONDS if aim is None else LONGEST_LIFE_SECONDS)
         while not life.hearing.is_over and (left := ends_at - time.monotonic()) > 0:
+            is_settled = False
             for record in life.hearing.within(left):
                 self._take(record)
-                if record["kind"] == "settled":
-                    return True
+                is_settled = is_settled or record["kind"] == "settled"
                 if record["kind"] == "enters" and record["activity"] == aim:
                     times -= 1
+            if is_settled:
+                return True
             if times <= 0:
                 return False
         if aim is None and not life.hearing.is_over:
