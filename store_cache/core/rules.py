@@ -29,6 +29,10 @@ from store_cache.core.writing import StockAnswer
 MARK_SECONDS = 600.0
 """How long a deletion is remembered at the least (V2)."""
 
+NEAR_EVENTS = 100
+"""An event this near behind a deletion may have been numbered late, and be of the life that it
+ended: a tenth of a second, at a thousand events a second."""
+
 CROSSING_SECONDS = 60.0
 """A creation or deletion this near to an answer may have crossed it (W6); longer than any write
 may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
@@ -282,22 +286,25 @@ def _update(draft: Draft, event: Event, body: bytes) -> None:
         _doubt_order(draft, product_id)
         return
     jumps = event.version > held_version + 1  # of another life?
-    near_life = _is_near_life(draft, product_id, jumps=jumps)
+    mark = draft.mark(product_id)
+    near_life = _is_near_life(draft, event, mark, jumps=jumps)
     if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
         _doubt_order(draft, product_id)
-    mark = draft.mark(product_id)
     may_be_of_before = jumps or (mark is not None and event.version < mark.version)
     if event.version >= held_version and not (near_life and may_be_of_before):
         draft.begin(product_id, body)
     _back_in_line(draft, event)
 
 
-def _is_near_life(draft: Draft, product_id: str, *, jumps: bool) -> bool:
-    """Whether a creation or deletion is so near that an update may be of another life. A copy's
-    rows are of lives that began, and followed on others, before it followed the feed: what jumps
-    there may come late from one that had ended."""
+def _is_near_life(draft: Draft, event: Event, mark: Mark | None, *, jumps: bool) -> bool:
+    """Whether a creation or deletion is so near that an update may be of another life: by the
+    clock, or by the feed, since a backlog may be fetched much more slowly than it came about. A
+    copy's rows are of lives that began, and followed on others, before it followed the feed: what
+    jumps there may come late from one that had ended."""
     unseen = draft.is_partial and jumps
-    return unseen or draft.changed_life_within(product_id, draft.grace_seconds)
+    is_behind_its_end = mark is not None and 0 < mark.offset >= event.offset - NEAR_EVENTS
+    near = draft.changed_life_within(event.product_id, draft.grace_seconds)
+    return unseen or is_behind_its_end or near
 
 
 def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:

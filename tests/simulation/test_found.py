@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from store_cache.core.catalogue import Catalogue
-from store_cache.core.change import Ahead, Doubt, Owed
+from store_cache.core.change import Ahead, Doubt, Mark, Owed
 from store_cache.core.event import Event, Kind
 from store_cache.core.position import Position
 from store_cache.core.product import Row, read_row
@@ -293,3 +293,18 @@ def test_a_copy_in_doubt_stays_so_though_the_product_could_not_be_read() -> None
 
     assert Owed(Doubt.ORDER, NOW, NOW, 1, "garbage") == rebuild.copy.owed["P"]
     assert None is placed(rebuild, in_place).get("P")
+
+
+@pytest.mark.parametrize(
+    ("offset", "shown"), [(109, row(2, 258)), (110, row(4, 274))], ids=["near", "far"]
+)
+def test_a_late_event_is_told_by_its_offset_in_a_backlog_too(offset: int, shown: Row) -> None:
+    """[V2] A limit lets the store fetch a few events every second or two: those of a tenth of a
+    second at Central are further apart here than the grace."""
+    catalogue = held(2, 258, is_ahead=False)
+    catalogue.marks["P"] = Mark(offset=9, version=6, at=NOW - 30)
+    catalogue.lives["P"] = NOW - 30
+    laid(catalogue, event(Kind.UPDATED, offset, 4, 274))
+
+    assert shown.body == catalogue.get("P")
+    assert Doubt.ORDER is catalogue.owed["P"].doubt
