@@ -18,6 +18,7 @@ from store_cache.core.feed import CataloguePage, PageRequest
 from store_cache.core.position import Position
 from store_cache.core.product import Row, Rows, is_same_state
 from store_cache.core.rules import (
+    NEAR_EVENTS,
     Draft,
     Seen,
     lay_answer,
@@ -34,10 +35,6 @@ FIRST_LIMIT = 1000
 MODEST_LIMIT = 200
 """What the contract's examples ask for: tried where the first limit gave a smaller page, since
 some Centrals replace a limit they do not like by a small default."""
-
-LATE_EVENTS = 20
-"""So many events behind the head of the first page may still be of before it: Centrals that number
-events late do so by a tenth of a second."""
 
 FRUITLESS_PAGES = 60
 """Pages in a row without a new product, after which Central's paging is given up as broken."""
@@ -261,12 +258,12 @@ class Rebuild:
     def _note(self, events: Sequence[AnyEvent]) -> None:
         of_kind: dict[Kind, set[str]] = {kind: set() for kind in Kind}
         if self._head is None and events:
-            self._head = events[0].offset + LATE_EVENTS
+            self._head = events[0].offset + NEAR_EVENTS
         late: set[str] = set()
         for event in events:
             if isinstance(event, Event):
                 of_kind[event.kind].add(event.product_id)
-                if event.kind is Kind.CREATED and event.offset <= (self._head or 0) + LATE_EVENTS:
+                if event.kind is Kind.CREATED and event.offset <= (self._head or 0) + NEAR_EVENTS:
                     late.add(event.product_id)
         self._deleted |= of_kind[Kind.DELETED]
         self._unpaged.update(i for i in of_kind[Kind.UPDATED] | late if i not in self.copy.rows)

@@ -30,8 +30,8 @@ MARK_SECONDS = 600.0
 """How long a deletion is remembered at the least (V2)."""
 
 NEAR_EVENTS = 100
-"""An event this near behind a deletion may have been numbered late, and be of the life that it
-ended: a tenth of a second, at a thousand events a second."""
+"""An event this near behind a deletion, or behind the head that a page named, may have been
+numbered late, and be of before it: a tenth of a second, at a thousand events a second."""
 
 CROSSING_SECONDS = 60.0
 """A creation or deletion this near to an answer may have crossed it (W6); longer than any write

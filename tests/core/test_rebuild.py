@@ -541,7 +541,7 @@ def test_what_only_a_late_update_tells_of_is_read_first() -> None:
 
 @pytest.mark.parametrize(
     ("head", "offset", "doubted"),
-    [(30, 12, ["P-1"]), (30, 50, ["P-1"]), (30, 51, []), (None, 51, ["P-1"])],
+    [(30, 12, ["P-1"]), (30, 130, ["P-1"]), (30, 131, []), (None, 131, ["P-1"])],
     ids=["before the page", "perhaps before it", "after it", "nothing tells"],
 )
 def test_a_creation_that_the_pages_should_have_shown_is_read_first(
