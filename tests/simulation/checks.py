@@ -83,6 +83,11 @@ class Checks:
     def replacements(self) -> int:
         return self._chain.history.replacements
 
+    @property
+    def has_seen_restores(self) -> bool:
+        """Whether the catalogue in place was read after the last restore that kept its name."""
+        return self._unnamed_then == len(self._chain.history.unnamed_replacements)
+
     def watermarks(self) -> Watermarks:
         return Watermarks(self.replacements, dict(self._marks))
 
@@ -169,7 +174,7 @@ class Checks:
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
         feeds = self._chain.history.feeds
-        if self._unnamed_then != len(self._chain.history.unnamed_replacements):
+        if not self.has_seen_restores:
             return  # until the feed shows it, nothing tells readings of the restored one apart
         for number in (self._feed, *range(len(feeds) - 1, -1, -1)):
             if not self._behind(catalogue, feeds[number], offset):

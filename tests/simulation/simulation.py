@@ -120,6 +120,7 @@ class Simulation:
         self.settings = settings_of(self.plan)
         self.shop = shop = self._shop()
         self.checks = checks = Checks(self.loop, self.chain, shop)
+        self.chain.would_hide_one = lambda: not checks.has_seen_restores
         shop.on_death = self._died
         self.loop.on_step = checks.step
         self.tills = [self._till(number) for number in range(self.plan.tills)]

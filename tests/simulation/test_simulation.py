@@ -52,6 +52,18 @@ def test_a_restore_that_nothing_would_tell_of_takes_another_name() -> None:
     assert 10 == len(asyncio.run(story()))
 
 
+def test_a_log_that_alone_tells_of_a_restore_is_kept() -> None:
+    """Another thing that is known not to hold, and not looked for."""
+
+    async def story(*, would_hide: bool) -> tuple[str, bool]:
+        chain = Chain(Plan(0), lambda: 0.0, lambda _: None)
+        chain.would_hide_one = lambda: would_hide
+        return chain.forget_log(), chain.ledger.oldest > 1
+
+    assert ("log kept", False) == asyncio.run(story(would_hide=True))
+    assert ("retention", True) == asyncio.run(story(would_hide=False))
+
+
 def test_a_key_that_central_forgot_may_be_applied_to_another_life() -> None:
     """Then only the version keeps a repeat from being applied, and that life came to the same
     one; within Central's memory, or the same life, it is one too many."""
