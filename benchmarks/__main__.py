@@ -44,7 +44,7 @@ async def run(benchmark: Benchmark, *, quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="store-cache-bench-") as folder:
         effort = Effort(Path(folder))
         if quick:
-            effort = Effort(Path(folder), rounds=3, round_seconds=1.0, quick=True)
+            effort = Effort(Path(folder), rounds=3, turns=1, quick=True)
         parts = await benchmark.measure(effort)
     return Result(
         name=benchmark.name, title=benchmark.title, about=benchmark.about, seen=seen, parts=parts

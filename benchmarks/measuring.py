@@ -26,14 +26,15 @@ Candidate = Callable[[], Awaitable[Sample]]
 class Effort:
     """How long to measure, and where temporary files may be.
 
-    `folder` is empty, on a disk, and removed afterwards. A benchmark that needs much more than
-    `round_seconds` for one measurement may take fewer `rounds`, down to five; with `quick` it
-    should also take smaller catalogues.
+    `folder` is empty, on a disk, and removed afterwards. A benchmark that needs many seconds for
+    one measurement may take fewer `rounds`, down to five; with `quick` it should also take smaller
+    catalogues. `turns` of a second each make a round of reads: the processors of shared machines
+    change their speed within seconds, and by half.
     """
 
     folder: Path
     rounds: int = 7
-    round_seconds: float = 2.0
+    turns: int = 4
     quick: bool = False
 
 

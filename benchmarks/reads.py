@@ -36,10 +36,6 @@ from benchmarks.wrk import BUSY, MEDIAN, MISSING, P99, RATE, is_installed
 REQUESTS = 50_000
 BASKETS = 5_000
 EVENTS_PER_SECOND = 1_000
-TURNS = 4
-"""Of a second each in a round: the processors of shared machines change their speed within seconds,
-and by half."""
-
 FOLLOWED = "events/s"
 ALSO = (MEDIAN, P99, BUSY)
 
@@ -86,7 +82,7 @@ async def measure_product(shop: Shop) -> Comparison:
         metric=RATE,
         peers=(NGINX, HELLO, FASTAPI, PLAIN),
         also=ALSO,
-        rounds=await interleave(shop.effort.rounds, candidates, turns=TURNS),
+        rounds=await interleave(shop.effort.rounds, candidates, turns=shop.effort.turns),
         goals=(
             Goal(candidate=STORE, metric=RATE, at_least=1.0, peer=NGINX),
             Goal(candidate=STORE, metric=RATE, at_least=2.0, peer=HELLO),
@@ -143,7 +139,7 @@ async def measure_page(shop: Shop) -> Comparison:
         metric=RATE,
         peers=(NGINX, FASTAPI, PLAIN, STORE),
         also=ALSO,
-        rounds=await interleave(shop.effort.rounds, candidates, turns=TURNS),
+        rounds=await interleave(shop.effort.rounds, candidates, turns=shop.effort.turns),
         goals=(
             Goal(candidate=STORE, metric=RATE, at_least=0.8, peer=NGINX),
             Goal(candidate=STORE, metric=RATE, at_least=8.0, peer=FASTAPI),
@@ -174,7 +170,7 @@ async def measure_events(shop: Shop) -> Comparison:
         rounds = await interleave(
             shop.effort.rounds,
             {QUIET: quiet, BUSY_STORE: lambda: while_arriving(server, url, quiet)},
-            turns=TURNS,
+            turns=shop.effort.turns,
         )
     return Comparison(
         title=f"GET one product while {EVENTS_PER_SECOND:,} events a second arrive",

@@ -257,13 +257,16 @@ class Rebuild:
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
         of_kind: dict[Kind, set[str]] = {kind: set() for kind in Kind}
-        if self._head is None and events:
+        if not events:
+            return
+        if self._head is None:
             self._head = events[0].offset + NEAR_EVENTS
+        should_be_paged = self._head + NEAR_EVENTS
         late: set[str] = set()
         for event in events:
             if isinstance(event, Event):
                 of_kind[event.kind].add(event.product_id)
-                if event.kind is Kind.CREATED and event.offset <= (self._head or 0) + NEAR_EVENTS:
+                if event.kind is Kind.CREATED and event.offset <= should_be_paged:
                     late.add(event.product_id)
         self._deleted |= of_kind[Kind.DELETED]
         self._unpaged.update(i for i in of_kind[Kind.UPDATED] | late if i not in self.copy.rows)

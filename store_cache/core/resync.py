@@ -12,9 +12,9 @@
 
 A feed that cannot be followed from where the copy stands (410, a new generation, backwards) starts
 the copy afresh, three times at the most; so does one of which nothing was seen before the line
-failed. A failing page is asked for again: the reading goes on
-where it was. Five failures in a row end the run, one where the breaker was open already, so that
-the feed can be resumed; with no position to resume from, it goes on until Central is back.
+failed. A failing page is asked for again: the reading goes on where it was. Five failures in a row
+end the run, one where the breaker was open already, so that the feed can be resumed; with no
+position to resume from, it goes on until Central is back.
 """
 
 from __future__ import annotations
@@ -270,9 +270,13 @@ def _place(state: State, run: Run, now: float) -> Next:
 def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
     if taken.generation not in (None, _known_generation(state, run) or taken.generation):
         return _restart(state, run, _renewed(taken.generation or ""), now, True)
-    run = replace(run, generation=taken.generation or run.generation, request=taken.following)
-    run = replace(run, horizon=max(run.horizon, _newest_on(taken)))
-    run = replace(run, named=max(run.named, taken.event_offset or 0))
+    run = replace(
+        run,
+        generation=taken.generation or run.generation,
+        request=taken.following,
+        horizon=max(run.horizon, _newest_on(taken)),
+        named=max(run.named, taken.event_offset or 0),
+    )
     if run.step is Step.FIRST_PAGE:
         return _head_known(state, run, taken, now)
     return _pages_on(state, run, now)

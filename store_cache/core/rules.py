@@ -302,7 +302,9 @@ def _is_near_life(draft: Draft, event: Event, mark: Mark | None, *, jumps: bool)
     copy's rows are of lives that began, and followed on others, before it followed the feed: what
     jumps there may come late from one that had ended."""
     unseen = draft.is_partial and jumps
-    is_behind_its_end = mark is not None and 0 < mark.offset >= event.offset - NEAR_EVENTS
+    is_behind_its_end = (
+        mark is not None and not mark.is_of_reading and event.offset - mark.offset <= NEAR_EVENTS
+    )
     near = draft.changed_life_within(event.product_id, draft.grace_seconds)
     return unseen or is_behind_its_end or near
 
