@@ -104,7 +104,7 @@ class Budget:
         self._guesses = 0
         self._settled_at = 0.0
         self._holds_back = False
-        self._next_due: dict[Priority, float] = {}
+        self._next_due: dict[Priority, tuple[float, int]] = {}
         self._pages_wanted_at = float("-inf")
 
     @property
@@ -131,8 +131,9 @@ class Budget:
         if priority is Priority.WRITES:
             self._writes.add(now)
         elif self._limit is not None:
-            due = max(self._next_due.get(priority, now), now)
-            self._next_due[priority] = due + self._spacing_seconds(priority, now)
+            part = self._part(priority, now)
+            due = max(self._due(priority, part, now), now)
+            self._next_due[priority] = due + WINDOW_SECONDS / part, part
 
     def limited(self, now: float, retry_after: float | None) -> None:
         """Central answered 429. `retry_after`: the seconds that it named, if any.
@@ -158,14 +159,22 @@ class Budget:
         return self._all.room_in(self._requests(share), now)
 
     def _turn_in(self, priority: Priority, now: float) -> float:
+        part = self._part(priority, now)
         if priority is Priority.WRITES:
-            return self._writes.room_in(self._part(priority, now), now)
+            return self._writes.room_in(part, now)
         burst = 1 if priority is Priority.PAGES else _BURST
-        tolerance = (burst - 1) * self._spacing_seconds(priority, now)
-        return max(self._next_due.get(priority, now) - tolerance - now, 0.0)
+        tolerance = (burst - 1) * WINDOW_SECONDS / part
+        return max(self._due(priority, part, now) - tolerance - now, 0.0)
 
-    def _spacing_seconds(self, priority: Priority, now: float) -> float:
-        return WINDOW_SECONDS / self._part(priority, now)
+    def _due(self, priority: Priority, part: int, now: float) -> float:
+        """When the next of this kind is due in an even spacing. Where its part is another than when
+        the last was sent, what is left of the wait changes with it: else a feed that may go faster,
+        the pages being done, would first wait in the pace of before."""
+        due, part_then = self._next_due.get(priority, (now, part))
+        if part != part_then and due > now:
+            due = now + (due - now) * part_then / part
+            self._next_due[priority] = due, part
+        return due
 
     def _part(self, priority: Priority, now: float) -> int:
         with_pages = now - self._pages_wanted_at < WINDOW_SECONDS

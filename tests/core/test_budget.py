@@ -204,3 +204,27 @@ def test_hole_can_be_asked_for_again_at_once() -> None:
     times = spend(limited_at_100(), Priority.FEED, begin=100.0, end=100.3)
 
     assert 5 == len(times)
+
+
+def test_feed_goes_faster_as_soon_as_the_pages_are_done() -> None:
+    """What was sent in the slow pace beside the pages is not waited for in the pace of before."""
+    budget = limited_at_100()
+    budget.ready_in(Priority.PAGES, 100.0)
+    times = spend(budget, Priority.FEED, begin=100.0, end=220.0)
+    pages_done_at = 160.0
+    first, second, *_ = (time for time in times if time >= pages_done_at)
+
+    assert first <= pages_done_at + 1.01
+    assert second <= first + 1.01
+
+
+def test_raised_limit_makes_no_turn_later() -> None:
+    """A feed that waits for its turn has it no later because more is allowed now."""
+    budget = limited_at_100()
+    spend(budget, Priority.FEED, begin=100.0, end=159.999)
+    waited = budget.ready_in(Priority.FEED, 159.999)
+    assert 100 == budget.limit
+    budget.ready_in(Priority.FEED, 160.0)
+
+    assert 102 == budget.limit
+    assert budget.ready_in(Priority.FEED, 160.0) <= waited

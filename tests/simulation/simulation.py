@@ -170,7 +170,9 @@ class Simulation:
                     self.checks.find(f"too little happened: {lacking}")
                 return
             if not self._is_showing():
+                calm_at = self.loop.time()
                 await self._lull()
+                ends_at += self.loop.time() - calm_at  # a slow Central alone may fill such a time
             self.plan.lacking = frozenset(lacking)
             await rest(1.0)
 
