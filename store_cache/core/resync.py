@@ -376,14 +376,14 @@ def _begun_again(run: Run) -> Run:
 def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
     if run.step is Step.HEAD:
         return _head_arrived(state, run, page, now)
-    if run.is_open and run.are_pages_doubted:
-        return _afresh(state, _begun_again(run), head=None)
     if generation_changed(_follows(run), page.generation):
         return _restart(state, run, _renewed(page.generation or ""), now, True)
     if run.step is Step.VERIFYING:
         return _verified(state, run, page, now)
     if _is_unproved(run) and compare(_follows(run), page) is Match.ANOTHER:
         return _restart(state, run, ANOTHER_EVENT, now, True)
+    if run.are_pages_doubted:
+        return _afresh(state, _begun_again(run), head=None)
     run = _opened(replace(run, feed=replace(run.feed, unchecked=False)), page)
     follow = _follows(run)
     ready, early = arrange(follow.offset, run.feed.early, page.events)

@@ -338,10 +338,10 @@ class Run:
     nothing was followed yet, so the log may begin later than asked. `has_events`: some went into
     the copy, which is then right at `follow` and nowhere else. `check_is_gone`: the log does not
     reach back to the event before `follow`. `named`: the highest `eventOffset` of a page.
-    `is_second_reading`: a copy was begun again since the feed had ended before that.
-    `are_pages_doubted`: the line failed before anything of the feed was seen, so a Central that was
-    restored meanwhile, under its own name, could be told by nothing. `flaw`: why another run has to
-    follow this one.
+    `is_second_reading`: a copy was begun again since the feed had ended before that. `polled_at`:
+    when the feed answered last. `are_pages_doubted`: the line failed before anything of the feed
+    was seen, so a Central that was restored meanwhile, under its own name, could be told by
+    nothing. `flaw`: why another run has to follow this one.
     """
 
     number: int
@@ -378,9 +378,10 @@ class Run:
 
     @property
     def rests_on_pages_alone(self) -> bool:
-        """Whether pages were read, and nothing of the feed: no event to know it by again."""
+        """Whether pages were read, and nothing of the feed: no event to know it by again that is as
+        young as the pages are."""
         has_pages = self.request is not None or self.step is Step.CATCHING_UP
-        return has_pages and self.is_open and not self.feedless
+        return has_pages and (self.is_open or self.polled_at is None) and not self.feedless
 
 
 @dataclass(frozen=True, slots=True)

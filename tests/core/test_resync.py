@@ -749,6 +749,26 @@ def test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen() -
     assert [""] == [run.problem for run in told.state.runs]
 
 
+def test_pages_that_go_with_the_live_position_are_read_again_just_so() -> None:
+    """[E4] The event before the position that catalogue and copy follow from together is older than
+    the pages: a Central that was restored to a moment in between has it, too."""
+    told = asked()
+    told.page(last=True, head=None)
+    told.fails()
+    told.rests()
+    assert 99 == told.fetch.offset
+    told.answers(99, 100, next_offset=101)
+    assert FetchPage(None, begins=True, same_generation=True) == told.command
+    told.page(last=True, head=None)
+    assert 99 == told.fetch.offset
+    told.answers(99, 100, next_offset=101, has_more=False)
+    told.keeps()
+    placed(told, head=101)
+
+    assert at(101) == told.state.position
+    assert [""] == [run.problem for run in told.state.runs]
+
+
 def test_a_run_after_a_failure_compares_the_feed_first() -> None:
     """[E4] What a restored Central did at the same offsets never enters the old catalogue."""
     told = followed()

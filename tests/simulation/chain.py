@@ -19,7 +19,7 @@ from central_stub.feed import Lateness, draw_lateness
 from central_stub.ledger import Ledger, PositionGone
 from central_stub.switches import Feature, Switches
 from central_stub.waiting import Waiters
-from central_stub.wire import Refused, Reply, Request
+from central_stub.wire import Refused, Reply, Request, Route
 from tests.simulation.history import History, Memory, State, state_of
 from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
@@ -59,7 +59,8 @@ def older(chance: random.Random) -> dict[str, Any]:
 class Chain:
     """`now` gives unix seconds; `broken` is called when all connections to Central break.
     `leaves_a_sign`: whether a restore that keeps Central's name does now. `would_hide_one`: whether
-    one could be noticed by nothing any more if the log were forgotten now."""
+    one could be noticed by nothing any more if the log were forgotten now. `paged_at`: when Central
+    last answered with a page of its catalogue, in the loop's time."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Chain:
         self.broken: Callable[[], None] = lambda: None
         self.leaves_a_sign: Callable[[], bool] = lambda: True
         self.would_hide_one: Callable[[], bool] = lambda: False
+        self.paged_at = -inf
         self._plan = plan
         self._now = now
         self._note = note
@@ -148,13 +150,13 @@ class Chain:
         return self.central.release(held, self._now())
 
     def _spoiled(self, request: Request, reply: Reply) -> Reply:
-        if not self.faults.everything():
-            return reply
         try:
-            faults = self.faults.strike(self.central.route(request))
+            route = self.central.route(request)
         except Refused:
             return reply
-        for fault in faults:
+        if route is Route.PAGES:
+            self.paged_at = asyncio.get_running_loop().time()
+        for fault in self.faults.strike(route):
             self._note("repeat")
             reply = fault.spoil(reply)
         return reply

@@ -119,6 +119,10 @@ class Checks:
     def _is_known(self, product_id: str, state: State) -> bool:
         return state in self._chain.history.known.get(product_id, ())
 
+    def _is_mistakable(self, place: Place) -> bool:
+        """Point 5 of what is known not to hold (docs/reliability.md)."""
+        return place[1:] in self._chain.history.mistakable
+
     def _check_that_none_is_left(self, store: Store) -> None:
         """Files that could not be read leave nothing to show until Central was read, in this life
         and the next ones (D4)."""
@@ -165,7 +169,7 @@ class Checks:
         assert catalogue.position is not None
         place = (catalogue.position.label, product_id, state[0])
         mark = self._marks.get(place)
-        if mark is not None and state[1] < mark[1]:
+        if mark is not None and state[1] < mark[1] and not self._is_mistakable(place):
             self.find(f"{place} went back from {mark} to {state}")
         if self._is_known(product_id, state):
             self._marks[place] = state
@@ -222,8 +226,9 @@ class Checks:
             return
         for row in rows:
             state, product_id = state_of(row), row["productId"]
-            mark = seen.marks.get((label, product_id, state[0]))
-            if mark is not None and state[1] < mark[1]:
+            place = (label, product_id, state[0])
+            mark = seen.marks.get(place)
+            if mark is not None and state[1] < mark[1] and not self._is_mistakable(place):
                 self.find(f"a till was shown {row}, after {mark}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:

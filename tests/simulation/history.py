@@ -27,6 +27,10 @@ class Feed:
     def add(self, product_id: str, offset: int, state: State | None) -> None:
         self.products.setdefault(product_id, []).append((offset, state))
 
+    def newest(self, product_id: str) -> State | None:
+        states = self.products.get(product_id)
+        return states[-1][1] if states else None
+
     def allows(self, product_id: str, offset: int, held: State | None) -> bool:
         """Whether `held` is the state at this position (the next offset), or a later one."""
         for place, state in reversed(self.products.get(product_id, ())):
@@ -49,7 +53,9 @@ class Memory:
 class History:
     """Give `record` to a ledger. `feeds`: the newest last. `applied`: how often each key was, in
     the history that the products at Central now have. `known`: the states in it, by product, that a
-    restore has not undone and the newest feed goes on from."""
+    restore has not undone and the newest feed goes on from. `mistakable`: the lives of which the
+    feed tells first where the one before was at that very version and its end is still to come;
+    nothing tells such an event from a repeat of a version (V1)."""
 
     def __init__(self) -> None:
         self.feeds = [Feed()]
@@ -61,6 +67,7 @@ class History:
         self.unnamed_replacements: list[float] = []
         self.times_forgotten = 0
         self.known: dict[str, set[State]] = {}
+        self.mistakable: set[tuple[str, int]] = set()
         self._appliers: dict[str, list[tuple[int, int]]] = {}
         self._unnumbered: dict[int, tuple[str, State | None]] = {}
         self._current: dict[str, State | None] = {}
@@ -71,7 +78,7 @@ class History:
                 self._write(change)
             case "numbered":
                 product_id, state = self._unnumbered.pop(change["sequence"])
-                self.feeds[-1].add(product_id, change["offset"], state)
+                self._number(product_id, change["offset"], state)
             case "generation":
                 self._begin_feed()
 
@@ -134,4 +141,14 @@ class History:
         if change["offset"] is None:
             self._unnumbered[change["sequence"]] = (product_id, state)
         else:
-            self.feeds[-1].add(product_id, change["offset"], state)
+            self._number(product_id, change["offset"], state)
+
+    def _number(self, product_id: str, offset: int, state: State | None) -> None:
+        before = self.feeds[-1].newest(product_id)
+        if state is not None and before is not None and _is_mistakable(before, state):
+            self.mistakable.add((product_id, state[0]))
+        self.feeds[-1].add(product_id, offset, state)
+
+
+def _is_mistakable(before: State, state: State) -> bool:
+    return state[0] > before[0] and state[1] == before[1]

@@ -86,15 +86,16 @@ class Simulation:
         """Whether the store looks for another event before its position when it asks next: not
         after a limit's pause of less than half a minute, which is known not to hold (the first
         point in docs/reliability.md), nor in one before a full sync has seen anything of the
-        feed."""
+        feed, nor where the event that it would ask for is older than a page that it has read."""
         store = self.shop.store
         if store is None:
             return True
         state = store.driver.state
         if isinstance(state.phase, Running):
             run = state.phase.run
-            waits = run.doing is Doing.RESTING and run.rests_on_pages_alone
-            return not waits or run.are_pages_doubted
+            if run.rests_on_pages_alone:
+                return run.doing is not Doing.RESTING or run.are_pages_doubted
+            return run.polled_at is None or run.polled_at >= self.chain.paged_at
         if not isinstance(state.phase, Resting):
             return True
         return state.feed.unchecked or state.position is None or bool(state.lost)
