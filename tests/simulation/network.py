@@ -34,6 +34,10 @@ FATES = (
 )
 LATEST_SECONDS = 15.0
 SLOWEST_SECONDS = 3.0
+LIMITED = 429
+"""Says that nothing was done. A line that brings a copy of such a request later makes that untrue,
+and nothing could tell (point 7 of what is known not to hold, docs/reliability.md)."""
+
 STATUSES = (500, 502, 503, 504, 404, 302)
 GARBAGE = (b"", b"null", b"{", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', b"\xff\x00")
 
@@ -175,11 +179,11 @@ class Network(httpx.AsyncBaseTransport):
             _answer(future, self._error())
             return
         reply = await self._answering(asked)
-        if reply.status in (410, 429):
+        if reply.status in (410, LIMITED):
             self._note(str(reply.status))
         await rest(self._latency())
         self._deliver(reply, fate, future)
-        if fate == "duplicate":
+        if fate == "duplicate" and reply.status != LIMITED:
             await self._arrive_later(asked, 0.0)
 
     async def _arrive_later(self, asked: Request, least_seconds: float) -> None:
@@ -230,7 +234,7 @@ class Network(httpx.AsyncBaseTransport):
             return _whole(self._chance.choice((401, 403)), {}, body)
         headers = {"Retry-After": str(self._chance.randint(1, 3))}
         named = headers if self._chance.random() < 0.7 else {}
-        return _whole(429, named, body)
+        return _whole(LIMITED, named, body)
 
     def _reset(self) -> Exception:
         kinds: tuple[Any, ...] = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
