@@ -168,7 +168,7 @@ class Driver:
         """End the rest or the poll under way, else the next one."""
         self._bell.set()
         held, self._held = self._held, None
-        if held is not None:
+        if held is not None and not held.expired():  # else it ends already
             held.reschedule(asyncio.get_running_loop().time())
 
     # -- the loop --------------------------------------------------------------------------

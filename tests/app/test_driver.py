@@ -15,7 +15,7 @@ from store_cache.app.build import AFTER_DEFECT_SECONDS, kept_going
 from store_cache.app.driver import Driver, as_outcome
 from store_cache.core.change import Doubt
 from store_cache.core.event import AnyEvent
-from store_cache.core.feed import BadRow, CataloguePage, PageRequest
+from store_cache.core.feed import BadRow, CataloguePage, EventPage, PageRequest
 from store_cache.core.product import Rows, read_row
 from store_cache.core.states import Failure, Pace, Polling, RunRecord
 from store_cache.edges import errors
@@ -421,6 +421,39 @@ def test_calls_made_during_a_run_share_the_next_one() -> None:
             assert (0, 0) == (copied, sync.driver.copied_products)
 
     run(story())
+
+
+def test_a_reason_that_comes_while_a_poll_is_being_given_up_is_heard(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """[F1] The poll was begun with the bell rung, and ends at once; a reading that ends with it
+    finds that a full sync is needed."""
+
+    async def story() -> None:
+        async with syncing() as sync:
+            await sync.until_polling()
+            events = sync.central.events
+
+            async def ends_with_a_reason(**asked: int) -> EventPage:
+                try:
+                    return await events(**asked)
+                except asyncio.CancelledError:
+                    sync.driver.want("another")
+                    raise
+
+            held = sync.central.hold("page 0")
+            sync.driver.want("one")
+            await held.reached.wait()
+            sync.driver.want("two")
+            sync.central.events = ends_with_a_reason  # type: ignore[method-assign]
+            held.release.set()
+            await sync.until(lambda: len(sync.driver.state.runs) == 3)
+
+            assert [("first start",), ("one",), ("two", "another")] == sync.reasons
+
+    run(story())
+
+    assert [] == [each.message for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 def test_a_caller_that_goes_away_stops_no_run() -> None:
