@@ -35,6 +35,8 @@ class Watermarks:
 MOST_FILES = 4
 """A snapshot and its journal, and a fold's that has just begun."""
 
+FILES_OF_A_FOLD = 2
+
 
 def parsed(body: bytes) -> State:
     return state_of(orjson.loads(body))
@@ -46,11 +48,13 @@ def _had_files(store: Store) -> bool:
     return store.keeper.disk.is_durable and not store.keeper.findings
 
 
-def left_behind(names: Iterable[str], sweep_problem: str) -> bool:
+def left_behind(names: Iterable[str], sweep_problem: str, failures: int) -> bool:
     """Whether files stay that newer ones replace, and the status does not say why: what a failing
-    disk did not let the store remove goes with the next sweep."""
+    disk did not let the store remove goes with the next sweep. `failures`: how often the disk
+    failed; each may have ended a fold, whose files stay until the next one is whole."""
     live = [name for name in names if "damaged" not in name]
-    return not sweep_problem and (len(live) > MOST_FILES or any(map(_is_unfinished, live)))
+    most = MOST_FILES + FILES_OF_A_FOLD * failures
+    return not sweep_problem and (len(live) > most or any(map(_is_unfinished, live)))
 
 
 def _is_unfinished(name: str) -> bool:

@@ -65,6 +65,7 @@ class Simulation:
         order = plan.chance("order") if plan.has("shuffle") else None
         self.loop = loop = SimulatedLoop(order)
         self.clock_ahead = 0.0
+        self.was_behind_pages = False
         self.has_queue = False
         # Central keeps its own time: the clock that jumps is the shop's.
         self.chain = Chain(plan, lambda: START + loop.time(), self.note)
@@ -86,10 +87,13 @@ class Simulation:
         """Whether the store looks for another event before its position when it asks next: not
         after a limit's pause of less than half a minute, which is known not to hold (the first
         point in docs/reliability.md), nor in one before a full sync has seen anything of the
-        feed, nor where the event that it would ask for is older than a page that it has read."""
+        feed, nor where the event that it would ask for is older than a page that it has read, or
+        that was placed without the feed."""
         store = self.shop.store
         if store is None:
-            return True
+            return not self.was_behind_pages
+        if _is_behind_pages(store):
+            return False
         state = store.driver.state
         if isinstance(state.phase, Running):
             run = state.phase.run
@@ -197,6 +201,8 @@ class Simulation:
             for till in self.tills:
                 for sale in till.sales:
                     sale.store_died_degraded()
+        if self.shop.store is not None:
+            self.was_behind_pages = _is_behind_pages(self.shop.store)
         self._observe()
         self.checks.died()
 
@@ -296,7 +302,8 @@ class Simulation:
         if left := self.loop.alive_tasks(life):
             self.checks.find(f"left behind: {left}")
         said = "" if store is None else store.keeper.files.sweep_problem
-        if left_behind(names := sorted(shop.folder.entries), said):
+        failures = sum(self.counters[name] for name in ("disk_error", "disk_full", "sync_fails"))
+        if left_behind(names := sorted(shop.folder.entries), said, failures):
             self.checks.find(f"files left behind: {names}")
         self._check_sales()
         if not self.checks.findings:
@@ -352,6 +359,12 @@ class Simulation:
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges
         counters["disk operations"] = self.shop.operations + self.shop.folder.operations
+
+
+def _is_behind_pages(store: Store) -> bool:
+    """Whether rows may be newer than the position: they were placed without the feed (F2)."""
+    catalogue = store.keeper.catalogue
+    return catalogue is not None and catalogue.unfollowed_until > 0
 
 
 def _essence(row: dict[str, Any]) -> dict[str, Any]:
