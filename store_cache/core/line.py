@@ -59,7 +59,7 @@ def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
         due = now + state.pace.fallback_seconds
     since = now if line.since is None else line.since
     line = Line(failures, refusals, outcome.failure, outcome.problem, since, due)
-    feed = replace(state.feed, unchecked=True, gap=None)
+    feed = replace(state.feed, unchecked=True, gap=None, early=())  # it may be another one now
     return replace(state, line=line, feed=feed, is_proven=False, poll_began_at=None)
 
 

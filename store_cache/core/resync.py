@@ -533,7 +533,7 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         failures=run.failures + (not of_feed),
         # Where pages fail too it is the line, and says nothing of the feed.
         feed_failures=run.feed_failures + 1 if of_feed else 0,
-        feed=replace(run.feed, unchecked=True, gap=None),
+        feed=replace(run.feed, unchecked=True, gap=None, early=()),
         are_pages_doubted=run.are_pages_doubted or run.rests_on_pages_alone,
     )
     already_fell_back = state.line.fallback_due is not None

@@ -380,6 +380,20 @@ def test_what_came_early_is_not_fetched_again() -> None:
     assert KeepEvents(events(100, 101, 102), at(103)) == told.command
 
 
+def test_what_came_early_before_a_failure_is_fetched_again() -> None:
+    """[E2] [E4] A Central restored meanwhile has the same event before the position, and others
+    behind it: what came early of the old ones is not laid over them."""
+    told = followed()
+    told.answers(102, 103, next_offset=104)
+    told.rests()
+    told.fails()
+    told.rests()
+    told.answers(99)
+    told.answers(100, 101, next_offset=102)
+
+    assert KeepEvents(events(100, 101), at(102)) == told.command
+
+
 def test_what_came_early_is_bounded() -> None:
     """[E2] A feed that runs on beyond a hole does not fill the memory."""
     told = followed(pace=Pace(grace_seconds=60.0))

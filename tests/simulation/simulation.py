@@ -362,9 +362,12 @@ class Simulation:
 
 
 def _is_behind_pages(store: Store) -> bool:
-    """Whether rows may be newer than the position: they were placed without the feed (F2)."""
+    """Whether rows may be newer than the position, having been placed without the feed (F2), or no
+    event before it is known to compare."""
     catalogue = store.keeper.catalogue
-    return catalogue is not None and catalogue.unfollowed_until > 0
+    if catalogue is None or catalogue.position is None:
+        return False
+    return catalogue.unfollowed_until > 0 or catalogue.position.fingerprint is None
 
 
 def _essence(row: dict[str, Any]) -> dict[str, Any]:
