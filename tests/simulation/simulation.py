@@ -24,6 +24,7 @@ from aiohttp.web_app import _cached_build_middleware
 
 from store_cache.app import build
 from store_cache.app.build import Store
+from store_cache.core.following import can_check
 from store_cache.core.states import Doing, Resting, Running
 from store_cache.edges import archive
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
@@ -367,7 +368,7 @@ def _is_behind_pages(store: Store) -> bool:
     catalogue = store.keeper.catalogue
     if catalogue is None or catalogue.position is None:
         return False
-    return catalogue.unfollowed_until > 0 or catalogue.position.fingerprint is None
+    return catalogue.unfollowed_until > 0 or not can_check(catalogue.position)
 
 
 def _essence(row: dict[str, Any]) -> dict[str, Any]:
