@@ -178,7 +178,7 @@ def arrived(state: State, polling: Polling, outcome: EventsArrived, now: float) 
     if generation_changed(position, page.generation):
         return lose(state, f"Central has a new generation {page.generation}", now, replaced=True)
     if page.generation is not None and position.is_local and can_check(position):
-        return decide(replace(state, feed=replace(state.feed, unchecked=True)))
+        return decide(replace(state, feed=state.feed.doubted()))
     ready, early = arrange(position.offset, state.feed.early, page.events)
     if nameless(ready):
         return lose(state, "an event that names no product cannot be applied", now)
@@ -191,10 +191,10 @@ def arrived(state: State, polling: Polling, outcome: EventsArrived, now: float) 
         keeping = Keeping(new, feed, more)
         return replace(state, phase=keeping), KeepEvents(ready, new)
     state = replace(state, feed=replace(state.feed, early=early))
-    if early or hint(page, position) > position.offset:
-        return _gap(state, "events are missing from Central's feed", asked_at, now, page)
     if hint(page, position) < position.offset:
         return _gap(state, BACKWARDS, asked_at, now)
+    if early or hint(page, position) > position.offset:
+        return _gap(state, "events are missing from Central's feed", asked_at, now, page)
     return _in_step(state, polling, outcome.held_seconds, now)
 
 
@@ -232,14 +232,14 @@ def _in_step(state: State, polling: Polling, held_seconds: float, now: float) ->
     feed = replace(state.feed, gap=None)
     pace = state.pace
     if not pace.continuous:
-        state = replace(state, feed=replace(feed, unchecked=True))
+        state = replace(state, feed=feed.doubted())
         seconds = max(0.0, polling.began_at + pace.interval_seconds - now)
         return rest(state, _before_run(state, seconds, now))
     unheld = _unheld(feed.unheld, polling.wait_seconds, held_seconds)
     state = replace(state, feed=replace(feed, unheld=unheld))
     if unheld < 2:
         return decide(state)
-    state = replace(state, feed=replace(state.feed, unchecked=True))
+    state = replace(state, feed=state.feed.doubted())
     return rest(state, _before_run(state, pace.interval_seconds, now))
 
 
@@ -269,9 +269,8 @@ def _gap(
     A feed that seems to have gone backwards may grow past the position meanwhile (E4)."""
     gap = state.feed.gap or Gap(now)
     if asked_at - gap.since < state.pace.grace_seconds:
-        unchecked = problem == BACKWARDS
-        feed = replace(state.feed, gap=Gap(gap.since, gap.tries + 1), unchecked=unchecked)
-        state = replace(state, feed=feed)
+        feed = state.feed.doubted() if problem == BACKWARDS else state.feed
+        state = replace(state, feed=replace(feed, gap=Gap(gap.since, gap.tries + 1)))
         return rest(state, gap_rest(gap))
     position = state.position
     assert position is not None

@@ -59,7 +59,7 @@ def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
         due = now + state.pace.fallback_seconds
     since = now if line.since is None else line.since
     line = Line(failures, refusals, outcome.failure, outcome.problem, since, due)
-    feed = replace(state.feed, unchecked=True, gap=None, early=())  # it may be another one now
+    feed = replace(state.feed.doubted(), gap=None)
     return replace(state, line=line, feed=feed, is_proven=False, poll_began_at=None)
 
 
@@ -68,7 +68,7 @@ def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:
     if outcome.failure is Failure.LIMITED:
         seconds = outcome.retry_after_seconds or 1.0
         if seconds >= LONG_PAUSE_SECONDS:
-            state = replace(state, feed=replace(state.feed, unchecked=True))
+            state = replace(state, feed=state.feed.doubted())
         return rest(state, Rest(seconds))
     state = count_failure(state, outcome, now)
     return rest(state, pause_after(state.line, outcome, now))

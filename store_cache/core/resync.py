@@ -130,7 +130,7 @@ def begin_run(state: State, now: float) -> Next:
         accept=wanted.accept,
         same_generation=not state.lost.startswith(REPLACED),
     )
-    feed = replace(state.feed, gap=None)  # its grace does not pass while nobody asks
+    feed = replace(state.feed.doubted(), gap=None)  # nobody asks from its position meanwhile
     state = replace(state, wanted=None, runs_begun=run.number, poll_began_at=None, feed=feed)
     return _afresh(state, run, head=None)
 
@@ -235,7 +235,7 @@ def _follow(state: State, run: Run, now: float) -> Next:
 def _unproved(run: Run) -> Run:
     """Time has passed: a Central that was restored meanwhile, under its own name, may have grown
     past the copy's position. Not where the log has just been found not to reach back so far."""
-    return replace(run, feed=replace(run.feed, unchecked=not run.check_is_gone))
+    return run if run.check_is_gone else replace(run, feed=run.feed.doubted())
 
 
 def _is_unproved(run: Run) -> bool:
@@ -423,7 +423,8 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     if run.flaw:
         grace_seconds = min(grace_seconds, FLAWED_GRACE_SECONDS)
     if asked_at - gap.since < grace_seconds:
-        feed = replace(run.feed, gap=Gap(gap.since, gap.tries + 1), unchecked=behind)
+        feed = run.feed.doubted() if behind else run.feed
+        feed = replace(feed, gap=Gap(gap.since, gap.tries + 1))
         return _do(state, replace(run, feed=feed, kept_more=True), Doing.RESTING, gap_rest(gap))
     if ahead and run.is_open and not begins_at_one(follow, run.feed.early, page):
         return _restart(state, run, OUTRUN, now, False)
@@ -533,7 +534,7 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         failures=run.failures + (not of_feed),
         # Where pages fail too it is the line, and says nothing of the feed.
         feed_failures=run.feed_failures + 1 if of_feed else 0,
-        feed=replace(run.feed, unchecked=True, gap=None, early=()),
+        feed=replace(run.feed.doubted(), gap=None),
         are_pages_doubted=run.are_pages_doubted or run.rests_on_pages_alone,
     )
     already_fell_back = state.line.fallback_due is not None

@@ -218,6 +218,10 @@ class Feed:
     unheld: int = 0
     unchecked: bool = False
 
+    def doubted(self) -> Feed:
+        """What is left of it where the feed may be another one since it was asked last (E4)."""
+        return replace(self, unchecked=True, early=())
+
 
 @dataclass(frozen=True, slots=True)
 class Line:

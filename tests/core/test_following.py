@@ -1,11 +1,13 @@
 """Following the feed from a position: one screen per story."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
 import pytest
 
+from store_cache.core.line import LONG_PAUSE_SECONDS
 from store_cache.core.position import Position, next_local_generation
 from store_cache.core.states import (
     REPLACED,
@@ -20,6 +22,7 @@ from store_cache.core.states import (
     Polling,
     Rest,
     Resting,
+    RunBroken,
     Running,
 )
 from tests.core.small_central import SmallCentral, SmallStore
@@ -380,14 +383,36 @@ def test_what_came_early_is_not_fetched_again() -> None:
     assert KeepEvents(events(100, 101, 102), at(103)) == told.command
 
 
-def test_what_came_early_before_a_failure_is_fetched_again() -> None:
+def fails_once(told: Told) -> None:
+    told.fails()
+    told.rests()
+
+
+def is_limited_for_long(told: Told) -> None:
+    told.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    told.rests()
+
+
+def tries_a_full_sync(told: Told) -> None:
+    told.wants("a repair failed")
+    told.tell(RunBroken("pages without end"))
+
+
+def seems_to_go_backwards(told: Told) -> None:
+    told.answers(next_offset=90)
+    told.rests()
+
+
+@pytest.mark.parametrize(
+    "doubtful", [fails_once, is_limited_for_long, tries_a_full_sync, seems_to_go_backwards]
+)
+def test_what_came_early_is_fetched_again_after_doubt(doubtful: Callable[[Told], None]) -> None:
     """[E2] [E4] A Central restored meanwhile has the same event before the position, and others
     behind it: what came early of the old ones is not laid over them."""
     told = followed()
     told.answers(102, 103, next_offset=104)
     told.rests()
-    told.fails()
-    told.rests()
+    doubtful(told)
     told.answers(99)
     told.answers(100, 101, next_offset=102)
 

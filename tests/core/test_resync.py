@@ -241,12 +241,13 @@ def test_pages_that_make_no_sense_end_the_run_and_space_the_next() -> None:
 
 
 def test_a_store_that_follows_goes_on_while_the_next_run_is_spaced() -> None:
-    """[F6] Its position is still good."""
+    """[F6] [E4] Its position is still good, if the event before it is still the same: nobody asked
+    the feed while the run went on."""
     told = followed()
     told.wants("a repair failed")
     told.tell(RunBroken("pages without end"))
 
-    assert 100 == told.fetch.offset
+    assert FetchEvents(99, 1, 0) == told.command
     assert ("a repair failed",) == (told.state.wanted.reasons if told.state.wanted else ())
 
 
@@ -406,8 +407,8 @@ def test_a_good_position_is_followed_in_the_catalogue_too() -> None:
     """[F2] Readers of the old catalogue see changes while the new one is read."""
     told = asked()
     told.page(head=101)
-    assert 100 == told.fetch.offset
-    told.answers(100, next_offset=101)
+    assert 99 == told.fetch.offset  # with the event before it, to be compared (E4)
+    told.answers(99, 100, next_offset=101)
 
     assert KeepEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
     told.keeps()
@@ -430,7 +431,7 @@ def test_last_or_next_offset_makes_no_difference(head: int) -> None:
     told = asked()
     told.page(head=head)
 
-    assert 100 == told.fetch.offset
+    assert 99 == told.fetch.offset
     assert told.run.in_catalogue
 
 
@@ -614,10 +615,10 @@ def test_a_hole_that_stays_does_not_restart_the_run(arrived: tuple[int, ...]) ->
 def ends_short(told: Told, *, head: int) -> None:
     """Pages name that head, and the feed has nothing from 101 on, until the grace is over."""
     told.page(last=True, head=head)
-    if 100 == told.fetch.offset:
-        told.answers(100, next_offset=101, has_more=False)
+    told.answers(100, next_offset=101, has_more=False)
+    if isinstance(told.command, KeepEvents):
         told.keeps()
-    told.answers(next_offset=101)
+        told.answers(next_offset=101)
     while told.is_resting():
         told.rests()
         told.answers(next_offset=101)
@@ -817,6 +818,19 @@ def test_a_log_that_forgot_the_event_before_proves_nothing_in_a_run() -> None:
     told.fails(Failure.GONE)
 
     assert 100 == told.fetch.offset
+
+
+def test_what_came_early_is_fetched_again_after_doubt_in_a_run() -> None:
+    """[E2] [E4] As where the feed is followed without a full sync: here after a limit."""
+    told = asked()
+    told.page(last=True, head=100)
+    told.answers(102, 103, next_offset=104)
+    told.rests()
+    told.fails(Failure.LIMITED, retry_after=3.0)
+    told.rests()
+    told.answers(99, 100, 101, next_offset=102)
+
+    assert KeepEvents(events(100, 101), at(102), True, True) == told.command
 
 
 @pytest.mark.parametrize("failed", ["a page", "the feed"])
