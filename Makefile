@@ -29,8 +29,9 @@ lint: $(STAMP) ## style and common mistakes
 types: $(STAMP) ## the types, strictly
 	$(BIN)/mypy
 
-unit: $(STAMP) ## the tests alone
-	$(BIN)/pytest -q
+JOBS ?= 2
+unit: $(STAMP) ## the tests alone, JOBS=2 at a time
+	$(BIN)/pytest -q -n $(JOBS)
 
 format: $(STAMP) ## put the code into shape
 	$(BIN)/ruff check --fix .
