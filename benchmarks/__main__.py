@@ -11,21 +11,21 @@ import sys
 import tempfile
 from pathlib import Path
 
-import benchmarks
-from benchmarks import machine, pages
-from benchmarks.measuring import Benchmark, Effort
-from benchmarks.results import Result
-from benchmarks.tables import page_text
+from benchmarks import experiments
+from benchmarks.harness import machine, pages
+from benchmarks.harness.measuring import Benchmark, Effort
+from benchmarks.harness.results import Result
+from benchmarks.harness.tables import page_text
 
 DOCS = machine.ROOT / "docs"
-MODULES = [info.name for info in pkgutil.iter_modules(benchmarks.__path__) if not info.ispkg]
+MODULES = [info.name for info in pkgutil.iter_modules(experiments.__path__)]
 
 
 def named(name: str) -> Benchmark | None:
     """The `BENCHMARK` of that module of the package; None where it has none."""
     if name not in MODULES:
         return None
-    found = getattr(importlib.import_module(f"benchmarks.{name}"), "BENCHMARK", None)
+    found = getattr(importlib.import_module(f"benchmarks.experiments.{name}"), "BENCHMARK", None)
     return found if isinstance(found, Benchmark) else None
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from store_cache.app.cli import main
+from store_cache.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.bell PORT
 
-Knows: the addresses that `benchmarks.crowd` asks. Keeps no products, keys, log or faults.
+Knows: the addresses that `benchmarks.harness.crowd` asks. Keeps no products, keys, log or faults.
 """
 
 from __future__ import annotations

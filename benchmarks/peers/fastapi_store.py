@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Query
 from pydantic import BaseModel
 
-from benchmarks.processes import KEY
-from benchmarks.rows import product_id, row
+from benchmarks.harness.processes import KEY
+from benchmarks.harness.rows import product_id, row
 
 
 class Product(BaseModel):

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.processes import KEY, Server, free_port, serving
-from benchmarks.rows import PAGE_ROWS, page_body, product_id, row
+from benchmarks.harness.processes import KEY, Server, free_port, serving
+from benchmarks.harness.rows import PAGE_ROWS, page_body, product_id, row
 
 MISSING = "nginx is not installed (Debian: apt-get install nginx-light)"
 

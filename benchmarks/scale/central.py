@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from store_cache.core.event import AnyEvent, read_event
-from store_cache.core.feed import CataloguePage, EventPage, PageRequest
-from store_cache.core.product import Rows
-from store_cache.edges.errors import Broken, Gone, Unreachable
+from store_cache.central.failures import Broken, Gone, Unreachable
+from store_cache.model.event import AnyEvent, read_event
+from store_cache.model.pages import CataloguePage, EventPage, PageRequest
+from store_cache.model.product import Rows
 
 ROUND_TRIP_SECONDS = 0.02
 GENERATION = "g-1"

@@ -14,8 +14,8 @@ from random import Random
 
 from benchmarks.scale.central import Capacity, Central, tenth
 from benchmarks.scale.store import Chance, Store, in_the_middle
-from store_cache.core.states import Pace
-from tests.edges.virtual_time import run
+from store_cache.sync.states import Pace
+from tests.harness.virtual_time import run
 
 SETTLE_SECONDS = 25.0
 """Before the outage every poll is being held, each since another moment."""

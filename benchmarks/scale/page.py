@@ -10,10 +10,10 @@ from itertools import pairwise
 from math import log
 from pathlib import Path
 
+from benchmarks.harness.tables import figure, table
 from benchmarks.scale.outage import Return
 from benchmarks.scale.sizes import EMPTY, EVENTS_500, FULL_SYNC, WRITE, Size
 from benchmarks.scale.steady import Habit
-from benchmarks.tables import figure, table
 
 Habits = Mapping[float, Habit]
 """What one store does, by the events a second of the whole chain, from none on."""

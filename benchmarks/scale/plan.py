@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from benchmarks.scale.central import Capacity, Overload
 from benchmarks.scale.outage import Outage
-from store_cache.core.states import Pace
+from store_cache.sync.states import Pace
 
 CHAIN = 10_000
 EVENTS = (0.0, 0.1, 1.0, 10.0, 100.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.plots import OWN, PEER, frame
+from benchmarks.harness.plots import OWN, PEER, frame
 from benchmarks.scale.outage import Return
 from benchmarks.scale.page import Habits
 

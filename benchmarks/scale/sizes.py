@@ -19,10 +19,10 @@ from central_stub.central import Central as Stub
 from central_stub.faults import Faults
 from central_stub.ledger import Ledger
 from central_stub.wire import Request
-from store_cache.core.budget import Budget
-from store_cache.core.feed import PageRequest
-from store_cache.core.rebuild import Rebuild
-from store_cache.edges.central import Central
+from store_cache.catalogue.replica import Rebuild
+from store_cache.central.client import Central
+from store_cache.central.rate_limit import Budget
+from store_cache.model.pages import PageRequest
 
 NOON = 1_700_000_000.0
 KEY = "key-of-shop-0001"

@@ -13,9 +13,9 @@ from random import Random
 
 from benchmarks.scale.central import Capacity, Central
 from benchmarks.scale.store import Store
-from store_cache.core.feed import EventPage
-from store_cache.core.states import Pace
-from tests.edges.virtual_time import run
+from store_cache.model.pages import EventPage
+from store_cache.sync.states import Pace
+from tests.harness.virtual_time import run
 
 WARM_UP_SECONDS = 60.0
 MOST_EVENTS = 20_000

@@ -16,20 +16,20 @@ from random import Random
 from typing import Any, TypeVar, cast
 
 from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
-from store_cache.app.driver import Driver
-from store_cache.app.gate import Gate
-from store_cache.app.keeper import Keeper
-from store_cache.core.budget import Budget, Priority
-from store_cache.core.event import AnyEvent
-from store_cache.core.feed import CataloguePage, EventPage, PageRequest
-from store_cache.core.position import Position
-from store_cache.core.product import Row
-from store_cache.core.rebuild import FIRST_LIMIT, Verdict
-from store_cache.core.states import Pace
-from store_cache.core.writing import WriteError
-from store_cache.edges.central import GRACE_SECONDS, PAGE_SECONDS, WriteReply
-from store_cache.edges.errors import Broken, CentralError, Limited, WriteUnknown, WriteUnsent
-from store_cache.edges.retries import Tries
+from store_cache.catalogue.replica import FIRST_LIMIT, Verdict
+from store_cache.central.client import GRACE_SECONDS, PAGE_SECONDS, WriteReply
+from store_cache.central.failures import Broken, CentralError, Limited, WriteUnknown, WriteUnsent
+from store_cache.central.rate_limit import Budget, Priority
+from store_cache.central.retries import Tries
+from store_cache.model.event import AnyEvent
+from store_cache.model.pages import CataloguePage, EventPage, PageRequest
+from store_cache.model.position import Position
+from store_cache.model.product import Row
+from store_cache.sync.runner import Driver
+from store_cache.sync.states import Pace
+from store_cache.writer import Keeper
+from store_cache.writes.admission import Gate
+from store_cache.writes.write import WriteError
 
 KEEP_SECONDS = 0.002
 """A batch on disk and visible."""

@@ -1,1 +1,1 @@
-"""The program: settings, logs, the command line, the HTTP API, and the one place that builds it."""
+"""The program: settings, logging, and the one place that builds and serves it."""

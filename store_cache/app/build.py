@@ -17,23 +17,23 @@ from importlib.metadata import version
 
 import httpx
 
-from store_cache.app.delivery import Delivery
-from store_cache.app.driver import Driver
-from store_cache.app.forwarding import Forwarding
-from store_cache.app.gate import Gate
-from store_cache.app.keeper import Keeper
-from store_cache.app.proof import Proof
-from store_cache.app.repairs import Repairs
 from store_cache.app.service import StoreService
 from store_cache.app.settings import Settings
 from store_cache.app.status import Clock, Status
-from store_cache.core.budget import Budget
-from store_cache.core.keys import KeyTable
-from store_cache.core.states import Pace
-from store_cache.edges.archive import Archive
-from store_cache.edges.central import Central
-from store_cache.edges.folder import Folder
-from store_cache.edges.late_folder import LateFolder
+from store_cache.central.client import Central
+from store_cache.central.rate_limit import Budget
+from store_cache.storage.directory import Folder
+from store_cache.storage.files import Archive
+from store_cache.storage.lazy_directory import LateFolder
+from store_cache.sync.refetch import Repairs
+from store_cache.sync.runner import Driver
+from store_cache.sync.states import Pace
+from store_cache.writer import Keeper
+from store_cache.writes.admission import Gate
+from store_cache.writes.delivery import Delivery
+from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.in_doubt_search import Proof
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import logging
 import resource
 import signal
 
+from store_cache.api.app import build_api
+from store_cache.api.server import serve
 from store_cache.app.build import running
-from store_cache.app.logs import request_id
+from store_cache.app.logging import request_id
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
-from store_cache.edges.http.app import build_api
-from store_cache.edges.http.server import serve
 
 log = logging.getLogger(__name__)
 

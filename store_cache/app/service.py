@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from store_cache.app.driver import Driver
-from store_cache.app.forwarding import Forwarding
-from store_cache.app.keeper import Keeper
-from store_cache.app.repairs import Repairs
+from store_cache.api.service import Freshness
 from store_cache.app.status import Status
-from store_cache.core.catalogue import Catalogue
-from store_cache.core.states import COUNTED, Failure
-from store_cache.core.writing import Adjustment, Answer, BatchAnswer, Write
-from store_cache.edges.http.service import Freshness
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.sync.refetch import Repairs
+from store_cache.sync.runner import Driver
+from store_cache.sync.states import COUNTED, Failure
+from store_cache.writer import Keeper
+from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.write import Adjustment, Answer, BatchAnswer, Write
 
 
 class StoreService:

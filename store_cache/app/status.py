@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from store_cache.app.driver import Driver
-from store_cache.app.forwarding import Forwarding
-from store_cache.app.keeper import Disk, Keeper
-from store_cache.core.change import Owed
-from store_cache.core.position import Position
-from store_cache.core.states import Running, RunRecord
-from store_cache.edges.http.freshness import whole_second
-from store_cache.edges.http.service import Freshness
+from store_cache.api.content.freshness import whole_second
+from store_cache.api.service import Freshness
+from store_cache.model.change import Owed
+from store_cache.model.position import Position
+from store_cache.sync.runner import Driver
+from store_cache.sync.states import Running, RunRecord
+from store_cache.writer import Disk, Keeper
+from store_cache.writes.forwarder import Forwarding
 
 log = logging.getLogger(__name__)
 

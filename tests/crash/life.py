@@ -23,17 +23,17 @@ import orjson
 from pydantic import SecretStr
 
 from store_cache.app import build
-from store_cache.app.keeper import Keeper
 from store_cache.app.settings import Settings
-from store_cache.core.catalogue import Catalogue
-from store_cache.core.event import AnyEvent
-from store_cache.core.keys import KeyTable
-from store_cache.core.position import Position
-from store_cache.core.rebuild import Rebuild, Verdict
-from store_cache.core.writing import Adjustment, Write, WriteError
-from store_cache.edges import folder as files
-from store_cache.edges.archive import Archive
-from store_cache.edges.late_folder import LateFolder
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.replica import Rebuild, Verdict
+from store_cache.model.event import AnyEvent
+from store_cache.model.position import Position
+from store_cache.storage import directory as files
+from store_cache.storage.files import Archive
+from store_cache.storage.lazy_directory import LateFolder
+from store_cache.writer import Keeper
+from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.write import Adjustment, Write, WriteError
 from tests.crash.records import Activity, Reporter
 
 STORE_ID = "store-crash"

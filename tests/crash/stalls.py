@@ -28,12 +28,12 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from store_cache.app import build
-from store_cache.app.keeper import Keeper
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
-from store_cache.core.keys import KeyTable
-from store_cache.edges.archive import Archive
-from store_cache.edges.late_folder import LateFolder
+from store_cache.storage.files import Archive
+from store_cache.storage.lazy_directory import LateFolder
+from store_cache.writer import Keeper
+from store_cache.writes.idempotency import KeyTable
 from tests.crash.busy_central import BusyCentral
 from tests.crash.processes import warm_up
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from store_cache.app.keeper import HEAL_SECONDS, Disk, Keeper
-from store_cache.core.change import Doubt
-from store_cache.core.event import AnyEvent, read_event
-from store_cache.core.feed import CataloguePage
-from store_cache.core.keys import Attempt, Final, KeyTable, encode_attempt, encode_final
-from store_cache.core.position import Position
-from store_cache.core.product import Row, Rows, read_product
-from store_cache.core.writing import Applied, StockAnswer
-from store_cache.edges import archive
-from store_cache.edges.archive import Archive
-from tests.edges.small_store import state
-from tests.edges.virtual_time import run
-from tests.faulty_folder import FaultyFolder
+from store_cache.model.change import Doubt
+from store_cache.model.event import AnyEvent, read_event
+from store_cache.model.pages import CataloguePage
+from store_cache.model.position import Position
+from store_cache.model.product import Row, Rows, read_product
+from store_cache.storage import files as archive
+from store_cache.storage.files import Archive
+from store_cache.writer import HEAL_SECONDS, Disk, Keeper
+from store_cache.writes.idempotency import Attempt, Final, KeyTable, encode_attempt, encode_final
+from store_cache.writes.write import Applied, StockAnswer
+from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.virtual_time import run
+from tests.unit.storage.small_store import state
 
 NOW = 1_700_000_000.0
 IDS = ("A", "B", "Ü/1", "N")

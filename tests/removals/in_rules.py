@@ -10,16 +10,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from store_cache.app import keeper
-from store_cache.app.keeper import Keeper
-from store_cache.core import change as changes
-from store_cache.core import rebuild, rules
-from store_cache.core.catalogue import Catalogue
-from store_cache.core.change import Change, Doubt, Mark
-from store_cache.core.event import AnyEvent, Event, SetAside
-from store_cache.core.rules import CROSSING_SECONDS, Draft, Seen, version_of
-from store_cache.core.writing import StockAnswer
-from store_cache.edges import journal
+from store_cache import writer as keeper
+from store_cache.catalogue import apply as rules
+from store_cache.catalogue import replica as rebuild
+from store_cache.catalogue.apply import CROSSING_SECONDS, Draft, Seen, version_of
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.model import change as changes
+from store_cache.model.change import Change, Doubt, Mark
+from store_cache.model.event import AnyEvent, Event, SetAside
+from store_cache.storage import journal
+from store_cache.writer import Keeper
+from store_cache.writes.write import StockAnswer
 from tests.removals.removal import Cut, Removals
 
 in_rules = Removals()
@@ -48,7 +49,7 @@ def version_guard(cut: Cut) -> None:
     "V2",
     "a deletion leaves a mark",
     needs="disorder",
-    test=("tests/core/test_rules.py::test_a_deletion"),
+    test=("tests/unit/catalogue/test_apply.py::test_a_deletion"),
 )
 def marks_of_deletion(cut: Cut) -> None:
     """A deleted product is forgotten; an event of its life brings it back."""
@@ -109,7 +110,7 @@ def lives_before_what_is_ahead(cut: Cut) -> None:
     "V1 F2",
     "events behind a catalogue that never followed the feed are doubted",
     needs="outage",
-    test="tests/core/test_rules.py::test_events_behind_unfollowed_rows_change_nothing_unread",
+    test="tests/unit/catalogue/test_apply.py::test_events_behind_unfollowed_rows_change_nothing_unread",
 )
 def doubts_of_unfollowed_copies(cut: Cut) -> None:
     """A catalogue of pages alone is taken to stand at its position."""
@@ -127,7 +128,7 @@ def doubts_of_unfollowed_copies(cut: Cut) -> None:
 @in_rules(
     "E5",
     "an event that cannot be read has its product read",
-    test="tests/app/test_repairs.py::test_an_unreadable_event_has_its_product_read",
+    test="tests/unit/sync/test_refetch.py::test_an_unreadable_event_has_its_product_read",
     why="every event of the simulation can be read",
 )
 def readings_of_what_is_set_aside(cut: Cut) -> None:
@@ -150,7 +151,7 @@ def readings_of_what_is_set_aside(cut: Cut) -> None:
     "V2",
     "a reading counts only if nothing changed since it was sent",
     needs="disorder",
-    test="tests/app/test_repairs.py::test_a_reading_that_was_overtaken_is_done_again",
+    test="tests/unit/sync/test_refetch.py::test_a_reading_that_was_overtaken_is_done_again",
 )
 def readings_overtaken(cut: Cut) -> None:
     """A reading's answer counts whatever came in between."""
@@ -168,7 +169,7 @@ def readings_overtaken(cut: Cut) -> None:
     "P3",
     "owed readings lie in the same record as the position",
     needs="kill disorder",
-    test="tests/app/test_repairs.py::test_what_was_owed_is_done_by_the_next_process",
+    test="tests/unit/sync/test_refetch.py::test_what_was_owed_is_done_by_the_next_process",
 )
 def owed_readings_kept(cut: Cut) -> None:
     """What is owed is in memory alone."""
@@ -199,7 +200,7 @@ def readings_of_what_is_ahead(cut: Cut) -> None:
     "V2",
     "a doubt whose time is still to come is not settled by an earlier reading",
     needs="disorder",
-    test="tests/core/test_rules.py::test_a_doubt_is_settled_when_its_time_has_come",
+    test="tests/unit/catalogue/test_apply.py::test_a_doubt_is_settled_when_its_time_has_come",
 )
 def doubts_outlast_readings(cut: Cut) -> None:
     """Any reading settles every doubt about its product."""
@@ -218,7 +219,7 @@ def doubts_outlast_readings(cut: Cut) -> None:
     "W6",
     "a refresh that shows an older version does not win",
     needs="slow",
-    test="tests/core/test_rules.py::test_a_refresh_does_not_win",
+    test="tests/unit/catalogue/test_apply.py::test_a_refresh_does_not_win",
 )
 def refreshes_do_not_win(cut: Cut) -> None:
     """Whatever a reading says wins over what is held."""
@@ -254,7 +255,7 @@ def answers_overtaken(cut: Cut) -> None:
     "W6",
     "an answer beyond a jump has the product read whole first",
     needs="slow",
-    test="tests/app/test_keeper.py::test_an_answer_beyond_a_jump_has_the_product_read_whole",
+    test="tests/unit/test_writer.py::test_an_answer_beyond_a_jump_has_the_product_read_whole",
 )
 def answers_beyond_a_jump(cut: Cut) -> None:
     """An answer is laid over a row that is not the one it was sent for."""
@@ -277,7 +278,7 @@ def answers_beyond_a_jump(cut: Cut) -> None:
     "W6",
     "an answer that a creation or deletion may have crossed is not believed by itself",
     needs="slow",
-    test="tests/core/test_rules.py::test_an_applied_answer",
+    test="tests/unit/catalogue/test_apply.py::test_an_applied_answer",
 )
 def answers_crossed(cut: Cut) -> None:
     """An answer is laid over the row of whatever life is held."""
@@ -318,7 +319,7 @@ def answers_create_nothing(cut: Cut) -> None:
     "V2",
     "doubts and marks grow old by a clock that nobody sets",
     needs="clock",
-    test="tests/app/test_clocks.py::test_a_clock_that_is_set_brings_no_ended_life_back",
+    test="tests/unit/app/test_clocks.py::test_a_clock_that_is_set_brings_no_ended_life_back",
 )
 def steady_clock(cut: Cut) -> None:
     """They grow old by the wall clock."""

@@ -10,17 +10,23 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from store_cache.core import following, resync, sync
-from store_cache.core import line as lines
-from store_cache.core.budget import Budget
-from store_cache.core.change import Mark, Owed
-from store_cache.core.event import AnyEvent, Event, Kind
-from store_cache.core.feed import EventPage, PageRequest
-from store_cache.core.following import Match
-from store_cache.core.position import Position
-from store_cache.core.rebuild import Rebuild, Verdict
-from store_cache.core.rules import Draft
-from store_cache.core.states import (
+from store_cache.catalogue.apply import Draft
+from store_cache.catalogue.replica import Rebuild, Verdict
+from store_cache.central import client as centrals
+from store_cache.central.client import Central
+from store_cache.central.connection import Exchange
+from store_cache.central.failures import CentralError
+from store_cache.central.rate_limit import Budget
+from store_cache.model.change import Mark, Owed
+from store_cache.model.event import AnyEvent, Event, Kind
+from store_cache.model.pages import EventPage, PageRequest
+from store_cache.model.position import Position
+from store_cache.sync import backoff as lines
+from store_cache.sync import follow as following
+from store_cache.sync import full_sync as resync
+from store_cache.sync import machine as sync
+from store_cache.sync.follow import Match
+from store_cache.sync.states import (
     ExchangeFailed,
     Failure,
     Feed,
@@ -31,11 +37,7 @@ from store_cache.core.states import (
     Run,
     State,
 )
-from store_cache.core.writing import StockAnswer
-from store_cache.edges import central as centrals
-from store_cache.edges.central import Central
-from store_cache.edges.errors import CentralError
-from store_cache.edges.exchange import Exchange
+from store_cache.writes.write import StockAnswer
 from tests.removals.removal import Cut, Removals
 
 of_feed = Removals()
@@ -82,7 +84,7 @@ def next_offset_is_a_hint(cut: Cut) -> None:
 @of_feed(
     "E3",
     "a hole has a moment to be filled",
-    test="tests/core/test_following.py::test_a_hole_that_is_filled_within_the_grace_is_no_loss",
+    test="tests/unit/sync/test_follow.py::test_a_hole_that_is_filled_within_the_grace_is_no_loss",
     why="without it the store is right all the same, after a full sync for every late event",
 )
 def grace_for_holes(cut: Cut) -> None:
@@ -127,7 +129,7 @@ def _same_generation(cut: Cut) -> None:
     "E4",
     "the event before the position is compared",
     needs="restore outage",
-    test="tests/core/test_following.py::test_another_event_before_the_position_is_another_feed",
+    test="tests/unit/sync/test_follow.py::test_another_event_before_the_position_is_another_feed",
 )
 def fingerprint_of_the_position(cut: Cut) -> None:
     """Whatever stands before the position, the feed is the same."""
@@ -138,7 +140,7 @@ def fingerprint_of_the_position(cut: Cut) -> None:
     "P1",
     "offsets belong to one generation",
     needs="generation",
-    test="tests/core/test_following.py::test_offsets_of_another_generation_are_worth_nothing",
+    test="tests/unit/sync/test_follow.py::test_offsets_of_another_generation_are_worth_nothing",
 )
 def generation_compared(cut: Cut) -> None:
     """The feed is the same, whatever Central calls it."""
@@ -160,7 +162,7 @@ def _never_backwards(cut: Cut) -> None:
     "E3",
     "a feed that went backwards is another one",
     needs="restore",
-    test="tests/core/test_following.py::test_a_feed_that_went_backwards_is_a_new_one",
+    test="tests/unit/sync/test_follow.py::test_a_feed_that_went_backwards_is_a_new_one",
 )
 def backwards_feeds(cut: Cut) -> None:
     """A feed that ends before the position has nothing new."""
@@ -179,7 +181,7 @@ def other_feeds_noticed_at_all(cut: Cut) -> None:
     "P1 V3",
     "a single product's answer is of the generation that is held",
     needs="generation",
-    test="tests/edges/test_central.py::test_product_of_another_generation_is_not_given",
+    test="tests/unit/central/test_client.py::test_product_of_another_generation_is_not_given",
 )
 def generation_of_single_readings(cut: Cut) -> None:
     """A product that another Central shows is taken for one of this one's."""
@@ -197,7 +199,7 @@ def generation_of_single_readings(cut: Cut) -> None:
 @of_feed(
     "F1 E3",
     "a position that is gone (410) is a full sync",
-    test="tests/core/test_following.py::test_a_position_that_is_gone_is_a_full_sync_and_no_failure",
+    test="tests/unit/sync/test_follow.py::test_a_position_that_is_gone_is_a_full_sync_and_no_failure",
     why="the timer of the fallback brings a full sync too, within the simulation's bound",
 )
 def position_gone(cut: Cut) -> None:
@@ -217,7 +219,7 @@ def position_gone(cut: Cut) -> None:
     "F3",
     "pages overlap, else the reading steps back",
     needs="small_pages slow",
-    test="tests/core/test_rebuild.py::test_what_is_created_or_deleted_between_pages_skips_nothing",
+    test="tests/unit/catalogue/test_replica.py::test_what_is_created_or_deleted_between_pages_skips_nothing",
 )
 def page_overlap(cut: Cut) -> None:
     """Each page is taken for the one that follows the one before."""
@@ -283,7 +285,7 @@ def _lay_nothing_ahead(cut: Cut) -> None:
     "F4",
     "answers given during a full sync are laid over the copy",
     needs="force slow",
-    test="tests/core/test_rebuild.py::test_answers_are_laid_over_the_copy",
+    test="tests/unit/catalogue/test_replica.py::test_answers_are_laid_over_the_copy",
 )
 def answers_over_the_copy(cut: Cut) -> None:
     """The copy goes in place without them."""
@@ -294,7 +296,7 @@ def answers_over_the_copy(cut: Cut) -> None:
     "F4 V3",
     "what is ahead of the feed is laid over the copy",
     needs="force slow",
-    test=("tests/core/test_rebuild.py::test_what_a_reading_showed_is_shown_on"),
+    test=("tests/unit/catalogue/test_replica.py::test_what_a_reading_showed_is_shown_on"),
 )
 def what_is_ahead_over_the_copy(cut: Cut) -> None:
     """What readings and answers showed meanwhile is not carried over."""
@@ -343,7 +345,7 @@ def fresher_rows_over_the_copy(cut: Cut) -> None:
     "V2 P3",
     "doubts that arose during a full sync outlive it",
     needs="force disorder",
-    test="tests/app/test_keeper.py::test_doubts_that_arose_during_a_copy_outlive_it",
+    test="tests/unit/test_writer.py::test_doubts_that_arose_during_a_copy_outlive_it",
 )
 def doubts_outlive_a_copy(cut: Cut) -> None:
     """What was owed for what happened meanwhile is dropped with the old catalogue."""
@@ -354,7 +356,7 @@ def doubts_outlive_a_copy(cut: Cut) -> None:
     "V2",
     "marks of deletion outlive a full sync",
     needs="force disorder",
-    test="tests/core/test_rebuild.py::test_marks_lives_and_owed_readings_outlive_the_run",
+    test="tests/unit/catalogue/test_replica.py::test_marks_lives_and_owed_readings_outlive_the_run",
 )
 def marks_outlive_a_copy(cut: Cut) -> None:
     """A full sync forgets what was deleted before it."""
@@ -364,7 +366,7 @@ def marks_outlive_a_copy(cut: Cut) -> None:
 @of_feed(
     "V3",
     "a page's older version is read again by itself",
-    test="tests/core/test_rebuild.py::test_no_version_is_lowered_on_the_word_of_one_page",
+    test="tests/unit/catalogue/test_replica.py::test_no_version_is_lowered_on_the_word_of_one_page",
     why="every page of the simulation is up to date",
 )
 def lowered_by_a_page(cut: Cut) -> None:
@@ -384,7 +386,7 @@ def lowered_by_a_page(cut: Cut) -> None:
 @of_feed(
     "V3 F2",
     "a page does not undo what the feed brought before it",
-    test="tests/core/test_rebuild.py::test_a_late_page_does_not_undo_an_event",
+    test="tests/unit/catalogue/test_replica.py::test_a_late_page_does_not_undo_an_event",
     why="every page of the simulation is up to date",
 )
 def older_pages(cut: Cut) -> None:
@@ -405,7 +407,7 @@ def older_pages(cut: Cut) -> None:
     "pages are read again where the feed ends before what they named",
     needs="restore",
     test=(
-        "tests/core/test_resync.py::"
+        "tests/unit/sync/test_full_sync.py::"
         "test_pages_are_read_again_where_the_feed_ends_before_what_they_named"
     ),
     why="a restore just then, under the same name, is too rare to be searched for",
@@ -427,7 +429,7 @@ def end_of_the_feed(cut: Cut) -> None:
     "pages count only where the line held until the feed was seen",
     needs="restore",
     test=(
-        "tests/core/test_resync.py::"
+        "tests/unit/sync/test_full_sync.py::"
         "test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen"
     ),
     why="a restore just then, under the same name, is too rare to be searched for",
@@ -447,7 +449,7 @@ def pages_before_the_feed(cut: Cut) -> None:
     "a creation that the pages should have shown is read first",
     needs="disorder",
     test=(
-        "tests/core/test_rebuild.py::test_a_creation_that_the_pages_should_have_shown_is_read_first"
+        "tests/unit/catalogue/test_replica.py::test_a_creation_that_the_pages_should_have_shown_is_read_first"
     ),
     why="a creation numbered so long after its life's end is too rare to be searched for",
 )
@@ -468,7 +470,7 @@ def creations_behind_the_pages(cut: Cut) -> None:
 @of_feed(
     "F5",
     "a catalogue with far too few products is not believed",
-    test="tests/core/test_rebuild.py::test_a_catalogue_that_lost_half_is_refused",
+    test="tests/unit/catalogue/test_replica.py::test_a_catalogue_that_lost_half_is_refused",
     why="no Central of the simulation loses half of its products",
 )
 def judgement_of_a_copy(cut: Cut) -> None:
@@ -486,7 +488,7 @@ def judgement_of_a_copy(cut: Cut) -> None:
 @of_feed(
     "F5 V3",
     "what pages left in doubt is read by itself before the copy goes in place",
-    test="tests/core/test_rebuild.py::test_a_row_that_cannot_be_read_is_read_singly",
+    test="tests/unit/catalogue/test_replica.py::test_a_row_that_cannot_be_read_is_read_singly",
     why="every row of the simulation can be read",
 )
 def doubts_of_pages(cut: Cut) -> None:
@@ -520,7 +522,7 @@ def deadlines(cut: Cut) -> None:
     "E5",
     "only Central's own words mean that a product is gone",
     needs="server_error",
-    test="tests/edges/test_central.py::test_absence_is_only_what_central_says_in_its_own_words",
+    test="tests/unit/central/test_client.py::test_absence_is_only_what_central_says_in_its_own_words",
     why="a product that a reading said to be gone is asked for once more within a minute",
 )
 def absence(cut: Cut) -> None:
@@ -538,7 +540,7 @@ def absence(cut: Cut) -> None:
 @of_feed(
     "B1",
     "a failing line is left alone for a while, longer each time",
-    test="tests/core/test_line.py::test_each_failure_doubles_the_wait",
+    test="tests/unit/sync/test_backoff.py::test_each_failure_doubles_the_wait",
     why="a Central that is asked too often gives the same answers in the simulation",
 )
 def waits(cut: Cut) -> None:
@@ -554,7 +556,7 @@ def waits(cut: Cut) -> None:
 @of_feed(
     "B1",
     "after five failures full syncs are tried on a timer",
-    test="tests/core/test_line.py::test_a_full_sync_is_tried_at_every_interval_of_the_fallback",
+    test="tests/unit/sync/test_backoff.py::test_a_full_sync_is_tried_at_every_interval_of_the_fallback",
     why="in the simulation the feed always comes back by itself",
 )
 def fallback(cut: Cut) -> None:
@@ -573,7 +575,7 @@ def fallback(cut: Cut) -> None:
 @of_feed(
     "F6",
     "full syncs that do not hold are spaced",
-    test="tests/core/test_resync.py::test_runs_that_do_not_hold_are_spaced",
+    test="tests/unit/sync/test_full_sync.py::test_runs_that_do_not_hold_are_spaced",
     why="more full syncs do no harm to what a till is told",
 )
 def spacing(cut: Cut) -> None:
@@ -590,7 +592,7 @@ def spacing(cut: Cut) -> None:
 @of_feed(
     "B1 F6",
     "requests keep to the limit that Central has shown",
-    test=("tests/core/test_budget.py::test_refusal_pauses_everything"),
+    test=("tests/unit/central/test_rate_limit.py::test_refusal_pauses_everything"),
     why="what Central refuses for its limit is asked for again",
 )
 def budget(cut: Cut) -> None:
@@ -608,7 +610,7 @@ def budget(cut: Cut) -> None:
 @of_feed(
     "E6",
     "an answer has a cap on bytes",
-    test="tests/edges/test_central.py::test_answer_that_names_too_great_a_length_is_not_read",
+    test="tests/unit/central/test_client.py::test_answer_that_names_too_great_a_length_is_not_read",
     why="no answer of the simulation is endless",
 )
 def caps_on_bytes(cut: Cut) -> None:
@@ -625,7 +627,7 @@ def caps_on_bytes(cut: Cut) -> None:
 @of_feed(
     "E2",
     "what came early is remembered up to a bound",
-    test="tests/core/test_following.py::test_what_came_early_is_bounded",
+    test="tests/unit/sync/test_follow.py::test_what_came_early_is_bounded",
     why="no backlog of the simulation is that long",
 )
 def bound_of_what_is_early(cut: Cut) -> None:

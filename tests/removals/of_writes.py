@@ -10,24 +10,26 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from store_cache.app.delivery import Asked, Delivery, Entry
-from store_cache.app.forwarding import Forwarding
-from store_cache.app.keeper import Keeper
-from store_cache.app.proof import Proof
-from store_cache.core import breaker, keys, writing
-from store_cache.core.change import Change
-from store_cache.core.event import Event, Kind
-from store_cache.core.evidence import Watch
-from store_cache.core.keys import Attempt, Final, KeyTable
-from store_cache.core.product import read_product
-from store_cache.core.writing import Applied, Outcome, Sent, StockAnswer, Unknown, Write
-from store_cache.edges import central as centrals
-from store_cache.edges import wire
-from store_cache.edges.archive import Archive
-from store_cache.edges.central import Central, WriteReply
-from store_cache.edges.errors import WriteUnsent
-from store_cache.edges.http.guard import Guard
-from store_cache.edges.retries import Tries
+from store_cache.api.limits import Guard
+from store_cache.central import client as centrals
+from store_cache.central import parsing as wire
+from store_cache.central.client import Central, WriteReply
+from store_cache.central.failures import WriteUnsent
+from store_cache.central.retries import Tries
+from store_cache.model.change import Change
+from store_cache.model.event import Event, Kind
+from store_cache.model.product import read_product
+from store_cache.storage.files import Archive
+from store_cache.writer import Keeper
+from store_cache.writes import circuit_breaker as breaker
+from store_cache.writes import idempotency as keys
+from store_cache.writes import write as writing
+from store_cache.writes.delivery import Asked, Delivery, Entry
+from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.idempotency import Attempt, Final, KeyTable
+from store_cache.writes.in_doubt import Watch
+from store_cache.writes.in_doubt_search import Proof
+from store_cache.writes.write import Applied, Outcome, Sent, StockAnswer, Unknown, Write
 from tests.removals.removal import Cut, Removals
 
 of_writes = Removals()
@@ -40,7 +42,7 @@ of_writes = Removals()
     "W1",
     "an attempt is on disk before it is sent",
     needs="forget_keys kill",
-    test="tests/app/test_forwarding.py::test_an_attempt_is_on_disk_before_it_is_sent",
+    test="tests/unit/writes/test_forwarder.py::test_an_attempt_is_on_disk_before_it_is_sent",
 )
 def attempts_on_disk(cut: Cut) -> None:
     """Attempts are in memory alone."""
@@ -55,7 +57,7 @@ def attempts_on_disk(cut: Cut) -> None:
     "W1",
     "a final answer is on disk before it is given",
     needs="forget_keys kill",
-    test="tests/app/test_keeper.py::test_an_answer_and_its_key_are_one_record",
+    test="tests/unit/test_writer.py::test_an_answer_and_its_key_are_one_record",
 )
 def answers_on_disk(cut: Cut) -> None:
     """Final answers are in memory alone."""
@@ -123,7 +125,9 @@ def same_key_on_a_repeat(cut: Cut) -> None:
     "W1",
     "a repeat sends the same version",
     needs="forget_keys",
-    test=("tests/app/test_forwarding.py::test_a_later_attempt_left_unknown_is_the_one_repeated"),
+    test=(
+        "tests/unit/writes/test_forwarder.py::test_a_later_attempt_left_unknown_is_the_one_repeated"
+    ),
 )
 def same_version_on_a_repeat(cut: Cut) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
@@ -146,7 +150,7 @@ def same_version_on_a_repeat(cut: Cut) -> None:
     "attempts of an earlier process are unknown",
     needs="forget_keys kill",
     test=(
-        "tests/core/test_keys.py::test_an_attempt_without_a_final_answer_is_unknown_after_a_restart"
+        "tests/unit/writes/test_idempotency.py::test_an_attempt_without_a_final_answer_is_unknown_after_a_restart"
     ),
 )
 def attempts_of_the_dead(cut: Cut) -> None:
@@ -164,7 +168,7 @@ def attempts_of_the_dead(cut: Cut) -> None:
     "W3",
     "a refusal after an unknown attempt proves nothing",
     needs="forget_keys drop_answer",
-    test="tests/app/test_forwarding.py::test_a_refusal_after_an_unknown_attempt_proves_nothing",
+    test="tests/unit/writes/test_forwarder.py::test_a_refusal_after_an_unknown_attempt_proves_nothing",
 )
 def refusals_of_repeats(cut: Cut) -> None:
     """A refusal is final, whatever an earlier sending did."""
@@ -182,7 +186,7 @@ def refusals_of_repeats(cut: Cut) -> None:
     "W3",
     "a try that may have reached Central makes the next answer uncertain",
     needs="forget_keys reset_after",
-    test="tests/edges/test_central.py::test_denied_after_a_lost_try_is_unknown",
+    test="tests/unit/central/test_client.py::test_denied_after_a_lost_try_is_unknown",
 )
 def tries_that_reached(cut: Cut) -> None:
     """Only the last try counts."""
@@ -214,7 +218,7 @@ def unsent_for_certain(cut: Cut) -> None:
 @of_writes(
     "W3",
     "an applied answer names the version sent plus one",
-    test="tests/core/test_writing.py::test_an_applied_answer_that_does_not_fit_proves_nothing",
+    test="tests/unit/writes/test_write.py::test_an_applied_answer_that_does_not_fit_proves_nothing",
     why="no two writes of the simulation share a key at Central",
 )
 def version_of_an_answer(cut: Cut) -> None:
@@ -235,7 +239,7 @@ def version_of_an_answer(cut: Cut) -> None:
     "W3",
     "a refusal is proof only where named events cover every version since",
     needs="forget_keys",
-    test="tests/core/test_evidence.py::test_a_refusal_alone_proves_nothing",
+    test="tests/unit/writes/test_in_doubt.py::test_a_refusal_alone_proves_nothing",
 )
 def events_cover_a_refusal(cut: Cut) -> None:
     """Any refusal of a repeat proves that the first sending was not applied."""
@@ -254,7 +258,7 @@ def events_cover_a_refusal(cut: Cut) -> None:
     "a creation or deletion ends what versions can prove",
     needs="forget_keys",
     test=(
-        "tests/core/test_evidence.py::"
+        "tests/unit/writes/test_in_doubt.py::"
         "test_an_event_that_could_hide_the_attempt_ends_what_a_refusal_can_prove"
     ),
 )
@@ -276,7 +280,7 @@ def lives_end_proof(cut: Cut) -> None:
     "P1 W3",
     "offsets of another generation prove nothing of a write",
     needs="forget_keys generation",
-    test="tests/app/test_forwarding.py::test_positions_of_another_feed_prove_nothing",
+    test="tests/unit/writes/test_forwarder.py::test_positions_of_another_feed_prove_nothing",
 )
 def generation_of_proof(cut: Cut) -> None:
     """The feed is read again from where the attempt began, whatever feed that was."""
@@ -298,7 +302,7 @@ def generation_of_proof(cut: Cut) -> None:
 @of_writes(
     "W1 T16",
     "a key used for another write is refused (422)",
-    test="tests/core/test_keys.py::test_a_key_used_for_another_payload_is_refused",
+    test="tests/unit/writes/test_idempotency.py::test_a_key_used_for_another_payload_is_refused",
     why="the simulation's tills give each write its own key",
 )
 def keys_used_once(cut: Cut) -> None:
@@ -316,7 +320,7 @@ def keys_used_once(cut: Cut) -> None:
 @of_writes(
     "W1",
     "a full table refuses new keys rather than forget an old one",
-    test="tests/app/test_forwarding.py::test_a_full_table_refuses_new_keys_and_answers_old_ones",
+    test="tests/unit/writes/test_forwarder.py::test_a_full_table_refuses_new_keys_and_answers_old_ones",
     why="500,000 writes do not fit into a minute",
 )
 def bound_of_the_key_table(cut: Cut) -> None:
@@ -331,7 +335,7 @@ def bound_of_the_key_table(cut: Cut) -> None:
 @of_writes(
     "W5",
     "a till that hangs up cancels nothing",
-    test="tests/app/test_forwarding.py::test_a_till_that_hangs_up_cancels_nothing",
+    test="tests/unit/writes/test_forwarder.py::test_a_till_that_hangs_up_cancels_nothing",
     why="the server does not cancel handlers either (`handler_cancellation` is off)",
 )
 def hang_ups_cancel_nothing(cut: Cut) -> None:
@@ -356,7 +360,7 @@ def hang_ups_cancel_nothing(cut: Cut) -> None:
 @of_writes(
     "W4",
     "once Central is known to be away, writes fail at once",
-    test="tests/app/test_forwarding.py::test_the_sync_opens_and_closes_the_breaker",
+    test="tests/unit/writes/test_forwarder.py::test_the_sync_opens_and_closes_the_breaker",
     why="the simulation does not time its tills",
 )
 def breaker_opens(cut: Cut) -> None:
@@ -372,7 +376,7 @@ def breaker_opens(cut: Cut) -> None:
 @of_writes(
     "W4",
     "an open breaker lets a probe through",
-    test="tests/app/test_forwarding.py::test_one_probe_at_a_time_finds_central_again",
+    test="tests/unit/writes/test_forwarder.py::test_one_probe_at_a_time_finds_central_again",
     why="the sync, which asks Central all the time, closes it too (B4)",
 )
 def probes(cut: Cut) -> None:
@@ -391,7 +395,7 @@ def probes(cut: Cut) -> None:
 @of_writes(
     "W4",
     "one probe goes at a time",
-    test="tests/app/test_forwarding.py::test_one_probe_at_a_time_finds_central_again",
+    test="tests/unit/writes/test_forwarder.py::test_one_probe_at_a_time_finds_central_again",
     why="more of them do no harm to what a till is told",
 )
 def one_probe_at_a_time(cut: Cut) -> None:
@@ -413,7 +417,7 @@ def one_probe_at_a_time(cut: Cut) -> None:
 @of_writes(
     "E5",
     "a single reading is of the product that was asked for",
-    test="tests/edges/test_wire.py::test_anything_but_the_product_asked_for_is_refused",
+    test="tests/unit/central/test_parsing.py::test_anything_but_the_product_asked_for_is_refused",
     why="no Central of the simulation answers with another product",
 )
 def identity_of_single_readings(cut: Cut) -> None:
@@ -430,7 +434,7 @@ def identity_of_single_readings(cut: Cut) -> None:
     "T5",
     "an id that would lead to another address is refused",
     test=(
-        "tests/edges/test_central.py::"
+        "tests/unit/central/test_client.py::"
         "test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent"
     ),
     why="no product of the simulation is called `..`",
@@ -448,7 +452,7 @@ def ids_that_lead_elsewhere(cut: Cut) -> None:
 @of_writes(
     "T11",
     "connections are capped",
-    test="tests/edges/http/test_guard.py::test_connections_are_capped_in_all",
+    test="tests/unit/api/test_limits.py::test_connections_are_capped_in_all",
     why="the simulation has a handful of tills",
 )
 def caps_on_connections(cut: Cut) -> None:

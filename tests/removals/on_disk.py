@@ -9,16 +9,18 @@ import fcntl
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from store_cache.app.keeper import Disk, Keeper
-from store_cache.core.catalogue import Catalogue
-from store_cache.core.change import Change
-from store_cache.edges import archive, folder, framing, recovery
-from store_cache.edges.archive import Archive
-from store_cache.edges.folder import File
-from store_cache.edges.journal import Journal, JournalReader, journal_name
-from store_cache.edges.recovery import Loaded
-from store_cache.edges.snapshot import snapshot_name
-from tests.faulty_folder import FaultyFile
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.model.change import Change
+from store_cache.storage import directory as folder
+from store_cache.storage import files as archive
+from store_cache.storage import framing, recovery
+from store_cache.storage.directory import File
+from store_cache.storage.files import Archive
+from store_cache.storage.journal import Journal, JournalReader, journal_name
+from store_cache.storage.recovery import Loaded
+from store_cache.storage.snapshot import snapshot_name
+from store_cache.writer import Disk, Keeper
+from tests.harness.faulty_directory import FaultyFile
 from tests.removals.removal import Cut, Removals
 
 on_disk = Removals()
@@ -92,7 +94,7 @@ def sync_after_a_rename(cut: Cut) -> None:
     "the folder is synced before anything relies on a new journal",
     needs="disk_slow fold power",
     test=(
-        "tests/edges/test_crashes.py::"
+        "tests/unit/storage/test_crashes.py::"
         "test_nothing_acknowledged_is_lost_by_a_crash_before_any_operation"
     ),
 )
@@ -131,7 +133,7 @@ def _show_first(cut: Cut, cause: str) -> None:
     "D2",
     "a batch of the feed is on disk before it is visible",
     needs="disk_slow power",
-    test=("tests/app/test_keeper.py::test_nothing_is_visible_before_it_is_on_disk"),
+    test=("tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk"),
 )
 def events_shown_first(cut: Cut) -> None:
     """A reader sees events while their record is on its way to the disk."""
@@ -142,7 +144,7 @@ def events_shown_first(cut: Cut) -> None:
     "D2 W6",
     "a write's answer is on disk before it is visible",
     needs="disk_slow power",
-    test="tests/app/test_keeper.py::test_nothing_is_visible_before_it_is_on_disk",
+    test="tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk",
 )
 def answers_shown_first(cut: Cut) -> None:
     """A reader sees a write's effect while its record is on its way to the disk."""
@@ -153,7 +155,7 @@ def answers_shown_first(cut: Cut) -> None:
     "D2 V2",
     "what a reading of one product says is on disk before it is visible",
     needs="disk_slow power",
-    test="tests/app/test_keeper.py::test_nothing_is_visible_before_it_is_on_disk",
+    test="tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk",
 )
 def readings_shown_first(cut: Cut) -> None:
     """A reader sees a product that was read again while its record is on its way to the disk."""
@@ -164,7 +166,7 @@ def readings_shown_first(cut: Cut) -> None:
     "D2 F2",
     "a full sync is on disk before it is visible",
     needs="disk_slow power",
-    test="tests/app/test_keeper.py::test_a_copy_is_on_disk_before_it_is_seen",
+    test="tests/unit/test_writer.py::test_a_copy_is_on_disk_before_it_is_seen",
 )
 def copies_shown_first(cut: Cut) -> None:
     """A reader sees the copy while its snapshot is being written."""
@@ -186,7 +188,7 @@ def copies_shown_first(cut: Cut) -> None:
     "D3",
     "every start begins new files",
     needs="sync_fails kill power",
-    test="tests/edges/test_crashes.py::test_what_a_start_has_shown_survives_the_next_power_cut",
+    test="tests/unit/storage/test_crashes.py::test_what_a_start_has_shown_survives_the_next_power_cut",
 )
 def new_files_at_each_start(cut: Cut) -> None:
     """A start that finds its files whole goes on in the journal of the process before."""
@@ -244,7 +246,7 @@ def older_files_kept(cut: Cut) -> None:
     "D3",
     "a snapshot is cut only when whoever was told has made the change",
     test=(
-        "tests/edges/test_crashes.py::test_a_caller_that_was_told_but_has_not_run_on_is_waited_for"
+        "tests/unit/storage/test_crashes.py::test_a_caller_that_was_told_but_has_not_run_on_is_waited_for"
     ),
     why="the two would have to meet within one step of the loop",
 )
@@ -284,7 +286,7 @@ def torn_ends_cut(cut: Cut) -> None:
     "D4",
     "a journal counts only where the one before it ended whole",
     test=(
-        "tests/edges/test_damage.py::"
+        "tests/unit/storage/test_damage.py::"
         "test_a_journal_of_another_catalogue_is_not_laid_over_an_older_snapshot"
     ),
     why="a sync that fails ends the journal, so none goes on behind a torn one",
@@ -304,7 +306,7 @@ def chain_of_journals(cut: Cut) -> None:
 @on_disk(
     "D4",
     "each line carries a checksum",
-    test="tests/edges/test_damage.py::test_any_byte_with_a_flipped_bit_is_noticed",
+    test="tests/unit/storage/test_damage.py::test_any_byte_with_a_flipped_bit_is_noticed",
     why="a power cut tears lines, which are no JSON then; no disk of the simulation flips bits",
 )
 def checksums(cut: Cut) -> None:
@@ -320,7 +322,7 @@ def checksums(cut: Cut) -> None:
 @on_disk(
     "D6",
     "one process has the folder",
-    test="tests/edges/test_folder.py::test_a_second_opening_is_refused_and_says_who_has_the_folder",
+    test="tests/unit/storage/test_directory.py::test_a_second_opening_is_refused_and_says_who_has_the_folder",
     why="the simulation runs one process at a time on a disk in memory",
 )
 def lock_of_the_folder(cut: Cut) -> None:
@@ -339,7 +341,7 @@ def lock_of_the_folder(cut: Cut) -> None:
 @on_disk(
     "D6",
     "a newer format is refused, not destroyed",
-    test="tests/edges/test_archive.py::test_a_newer_format_is_refused_and_nothing_is_touched",
+    test="tests/unit/storage/test_files.py::test_a_newer_format_is_refused_and_nothing_is_touched",
     why="the simulation has one version of the program",
 )
 def newer_formats_refused(cut: Cut) -> None:
@@ -355,7 +357,7 @@ def newer_formats_refused(cut: Cut) -> None:
     "P3",
     "two changes never carry one number",
     test=(
-        "tests/edges/test_archive.py::"
+        "tests/unit/storage/test_files.py::"
         "test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one"
     ),
     why="nothing in the program cancels a change on its way to the disk",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.core import breaker
+from store_cache.writes import circuit_breaker as breaker
 from tests.removals import outcomes
 from tests.removals.named_tests import run_tests
 from tests.removals.page import PAGE, page
@@ -75,7 +75,7 @@ def test_the_product_is_whole_again_afterwards() -> None:
 
 def test_a_removal_of_what_is_not_there_fails() -> None:
     """The product has changed, and the removal would prove nothing."""
-    with pytest.raises(Stale, match="breaker has no closed any more"):
+    with pytest.raises(Stale, match="circuit_breaker has no closed any more"):
         Cut().replace(breaker, "closed", None)
 
 

@@ -25,13 +25,13 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from central_stub.switches import Switches
+from store_cache.api.app import build_api
+from store_cache.api.server import Running, serve
 from store_cache.app import build
 from store_cache.app.build import World, running
 from store_cache.app.settings import Settings
-from store_cache.edges.exchange import CONNECTIONS, IDLE_SECONDS
-from store_cache.edges.http.app import build_api
-from store_cache.edges.http.server import Running, serve
-from store_cache.edges.late_folder import LateFolder
+from store_cache.central.connection import CONNECTIONS, IDLE_SECONDS
+from store_cache.storage.lazy_directory import LateFolder
 from tests.scenarios.chain import Central, Row, product
 from tests.scenarios.clock import Clock
 

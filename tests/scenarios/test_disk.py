@@ -9,9 +9,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from store_cache.edges.folder import File, FolderInUse
-from store_cache.edges.framing import FORMAT, NewerFormat, frame
-from store_cache.edges.late_folder import LateFolder
+from store_cache.storage.directory import File, FolderInUse
+from store_cache.storage.framing import FORMAT, NewerFormat, frame
+from store_cache.storage.lazy_directory import LateFolder
 from tests.scenarios.people import reading
 from tests.scenarios.shop import Shop, Store, a_shop, checked, until
 

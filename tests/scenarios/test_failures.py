@@ -20,15 +20,15 @@ import orjson
 import pytest
 
 from central_stub.switches import Switches
-from store_cache.app.gate import PROBE_SECONDS
-from store_cache.core.writing import Adjustment, WriteError
-from store_cache.edges.framing import FORMAT, NewerFormat, frame, unframe
-from store_cache.edges.http.freshness import freshness_headers
-from tests.app.shelf import Clock, Shelf
-from tests.app.whole_store import Line, Whole, whole_store
+from store_cache.api.content.freshness import freshness_headers
+from store_cache.storage.framing import FORMAT, NewerFormat, frame, unframe
+from store_cache.writes.admission import PROBE_SECONDS
+from store_cache.writes.write import Adjustment, WriteError
 from tests.conftest import ROOT
-from tests.edges.virtual_time import run
-from tests.faulty_folder import FaultyFolder
+from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.shelf import Clock, Shelf
+from tests.harness.virtual_time import run
+from tests.harness.whole_store import Line, Whole, whole_store
 
 T = TypeVar("T")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0

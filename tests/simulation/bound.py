@@ -20,12 +20,14 @@ from __future__ import annotations
 
 from math import ceil
 
-from store_cache.app import keeper, repairs
+from store_cache import writer as keeper
 from store_cache.app.build import Store
-from store_cache.core import line, rules
-from store_cache.core.budget import WINDOW_SECONDS
-from store_cache.core.states import run_due_at
-from store_cache.edges import central
+from store_cache.catalogue import apply as rules
+from store_cache.central import client as central
+from store_cache.central.rate_limit import WINDOW_SECONDS
+from store_cache.sync import backoff as line
+from store_cache.sync import refetch as repairs
+from store_cache.sync.states import run_due_at
 from tests.simulation.chain import Chain
 from tests.simulation.plan import Plan
 

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from store_cache.app.build import Store
-from store_cache.core.catalogue import Catalogue
-from store_cache.core.states import Running
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.sync.states import Running
 from tests.simulation.chain import Chain
 from tests.simulation.history import State, state_of
 from tests.simulation.loop import SimulatedLoop

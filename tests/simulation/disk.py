@@ -1,7 +1,7 @@
 """The shop's disk: slow, failing, full, and gone with the process at any operation.
 
 Knows: when an operation fails or the process dies before it, and what the next process finds.
-Refuses to know: who writes what. What a crash leaves of files is `tests.faulty_folder`'s.
+Refuses to know: who writes what. What a crash leaves of files: `tests.harness.faulty_directory`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import random
 from collections.abc import Callable
 
-from tests.faulty_folder import FaultyFolder
+from tests.harness.faulty_directory import FaultyFolder
 from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from store_cache.api.app import build_api
+from store_cache.api.server import serve
 from store_cache.app.build import Store, World, running
 from store_cache.app.settings import Settings
-from store_cache.edges.http.app import build_api
-from store_cache.edges.http.server import serve
 from tests.simulation.chain import KEY
 from tests.simulation.disk import SimulatedFolder
 from tests.simulation.line import Line, LineLost

@@ -24,9 +24,9 @@ from aiohttp.web_app import _cached_build_middleware
 
 from store_cache.app import build
 from store_cache.app.build import Store
-from store_cache.core.following import can_check
-from store_cache.core.states import Doing, Resting, Running
-from store_cache.edges import archive
+from store_cache.storage import files as archive
+from store_cache.sync.follow import can_check
+from store_cache.sync.states import Doing, Resting, Running
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
 from tests.simulation.checks import Checks, left_behind

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.core.catalogue import Catalogue
-from store_cache.core.change import Ahead, Doubt, Mark, Owed
-from store_cache.core.event import Event, Kind
-from store_cache.core.position import Position
-from store_cache.core.product import Row, read_row
-from store_cache.core.rebuild import Rebuild
-from store_cache.core.rules import GONE, Draft, Seen, lay_events, lay_reading
-from store_cache.core.writing import StockAnswer
+from store_cache.catalogue.apply import GONE, Draft, Seen, lay_events, lay_reading
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.replica import Rebuild
+from store_cache.model.change import Ahead, Doubt, Mark, Owed
+from store_cache.model.event import Event, Kind
+from store_cache.model.position import Position
+from store_cache.model.product import Row, read_row
+from store_cache.writes.write import StockAnswer
 
 NOW = 1_700_000_000.0
 GRACE_SECONDS = 2.0

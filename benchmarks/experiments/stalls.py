@@ -1,0 +1,57 @@
+"""The longest time for which nobody's read could be answered, by the ticker in the loop."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from benchmarks.harness.machine import SERVER_CORE
+from benchmarks.harness.measuring import Benchmark, Effort
+from benchmarks.harness.processes import started
+from benchmarks.harness.results import Comparison, Goal, Part, Rounds
+
+METRIC = "longest stall ms"
+LIMITS_MS = {100_000: 20.0, 1_000_000: 80.0}
+QUICK_LIMITS_MS = {10_000: 20.0}
+
+
+async def measure(effort: Effort) -> Sequence[Part]:
+    limits = QUICK_LIMITS_MS if effort.quick else LIMITS_MS
+    return [await measure_size(effort, products, limit) for products, limit in limits.items()]
+
+
+async def measure_size(effort: Effort, products: int, limit_ms: float) -> Comparison:
+    rounds: Rounds = {}
+    for _ in range(min(effort.rounds, 5)):
+        for phase, stall in (await tick(effort, products)).items():
+            rounds.setdefault(phase, {METRIC: []})[METRIC].append(stall)
+    return Comparison(
+        title=f"Longest stall, {products:,} products",
+        metric=METRIC,
+        peers=(),
+        rounds=rounds,
+        goals=[Goal(candidate=phase, metric=METRIC, at_most=limit_ms) for phase in rounds],
+    )
+
+
+async def tick(effort: Effort, products: int) -> dict[str, float]:
+    """The milliseconds of each phase, of one run."""
+    said = effort.folder / "stalls.log"
+    said.unlink(missing_ok=True)
+    command = (sys.executable, "-m", "tests.crash.stalls", "--products", str(products), "--json")
+    async with started(command, log=said, core=SERVER_CORE) as process:
+        assert await process.wait() == 0, said.read_text()
+    found: dict[str, float] = json.loads(said.read_text().splitlines()[-1])
+    return found
+
+
+BENCHMARK = Benchmark(
+    "stalls",
+    "Stalls",
+    "A ticker in the loop of the whole store, once a millisecond, while the catalogue is synced "
+    "for the first time, loaded from disk, folded and synced again, other shops selling all the "
+    "time (`tests/crash/stalls.py`). A stall is the processor time that the process used between "
+    "two ticks, or the time that passed, whichever is less. Shown is the longest of each run.",
+    measure,
+)

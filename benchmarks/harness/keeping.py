@@ -1,0 +1,155 @@
+"""A keeper over a catalogue of a given size, in the harness's own process.
+
+Knows: how one is made, the loop and the core it works on, which events and pages it is given.
+Refuses to know: what is measured of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import uvloop
+
+from benchmarks.harness.machine import SERVER_CORE, pin_to
+from benchmarks.harness.rows import product_id, row
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.model.event import AnyEvent, read_event
+from store_cache.model.pages import CataloguePage
+from store_cache.model.position import Position
+from store_cache.model.product import Row, Rows, read_product
+from store_cache.storage.directory import LocalFolder
+from store_cache.storage.files import Archive
+from store_cache.writer import Keeper
+from store_cache.writes.idempotency import KeyTable
+
+GENERATION = "g-bench"
+PAGE_ROWS = 1_000
+
+T = TypeVar("T")
+
+
+async def as_served(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Do the work as the store does it: on uvloop, and on one core with the threads it starts."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        pin_to(SERVER_CORE)  # this thread, and those that it starts
+        try:
+            done.set_result(uvloop.run(work()))
+        except BaseException as problem:  # noqa: BLE001 - it is the caller's
+            done.set_exception(problem)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)
+
+
+@dataclass
+class Kept:
+    """A keeper, its archive, and how far its feed has come."""
+
+    keeper: Keeper
+    archive: Archive
+    keys: KeyTable
+    products: int
+    _offset: int = 1
+    _versions: Iterator[int] = field(default_factory=lambda: itertools.count(2))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        assert self.keeper.catalogue is not None
+        return self.keeper.catalogue
+
+    def batch(self, count: int) -> tuple[list[AnyEvent], Position]:
+        """Events for that many products all over the catalogue, and the position after them."""
+        version, step, first = next(self._versions), self.products // count, self._offset // count
+        numbers = [(first + index * step) % self.products for index in range(count)]
+        events = [read_event(self._event(number, version)) for number in numbers]
+        fingerprint = events[-1].fingerprint
+        return events, Position(GENERATION, self._offset, fingerprint)
+
+    def _event(self, number: int, version: int) -> dict[str, object]:
+        offset, self._offset = self._offset, self._offset + 1
+        return {
+            "offset": offset,
+            "timestamp": "2026-01-15T10:30:00.000Z",
+            "eventType": "inventory_updated",
+            "productId": product_id(number),
+            "version": version,
+            "data": row(number, available=offset % 1000, version=version),
+        }
+
+    async def sync(self) -> None:
+        """A full sync of what is held, from pages that were read already."""
+        copy = self.keeper.begin_copy(same_generation=True)
+        request = copy.first_request()
+        for page in pages(self.catalogue):
+            copy.take_page(request, page)
+        position = Position(GENERATION, self._offset)
+        verdict = await self.keeper.place(
+            copy, position, least_percent=50, accept=False, agreed_products=None
+        )
+        assert verdict.accepted, verdict.problem
+
+
+def pages(catalogue: Catalogue) -> Iterator[CataloguePage]:
+    """The catalogue as Central would page it, by cursor."""
+    total = len(catalogue)
+    for first in range(0, total, PAGE_ROWS):
+        rows = Rows.of(_row(body) for body in catalogue.page(first, PAGE_ROWS))
+        cursor = str(first) if first + PAGE_ROWS < total else None
+        yield CataloguePage(rows, total=total, next_cursor=cursor)
+
+
+def _row(body: bytes) -> Row:
+    """Without parsing, which would be most of what a sync is measured by."""
+    start = len(b'{"productId":"')
+    return Row(body[start : body.index(b'"', start)].decode(), 1, 1, bytes(bytearray(body)))
+
+
+def snapshot_in(data: Path) -> Path:
+    """The one snapshot that a store at rest has."""
+    return next(data.glob("snapshot-*.jsonl"))
+
+
+def catalogue_of(products: int) -> Catalogue:
+    catalogue = Catalogue()
+    rows = (read_product(row(number)) for number in range(products))
+    catalogue.fill((each.product_id, each.body) for each in rows)
+    catalogue.index()
+    catalogue.position = Position(GENERATION, 1)
+    return catalogue
+
+
+@asynccontextmanager
+async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
+    """A keeper of that many products, with its files in the folder."""
+    folder = await LocalFolder.open(path)
+    archive = Archive(folder, now=time.time)
+    await archive.load()
+    catalogue = catalogue_of(products)
+    await archive.begin(catalogue, ())
+    keys = KeyTable(retention_seconds=86_400.0)
+    keeper = Keeper(
+        archive, keys, now=time.time, steady=time.time, grace_seconds=2.0, read_whole=_read_whole
+    )
+    keeper.catalogue = catalogue
+    try:
+        yield Kept(keeper, archive, keys, products)
+    finally:
+        await keeper.close()
+        await folder.close()
+
+
+async def _read_whole(product_id: str, *, generation: str | None) -> Row | None:
+    raise AssertionError(
+        f"{product_id} of {generation} is read whole, and nothing here asks for it"
+    )

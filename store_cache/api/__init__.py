@@ -1,0 +1,1 @@
+"""The store's HTTP API on aiohttp: server, middleware, authentication, handlers, limits."""

@@ -1,0 +1,1 @@
+"""What requests hold and what answers are made of: bodies, headers of freshness, paths."""

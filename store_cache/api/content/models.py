@@ -1,0 +1,297 @@
+"""What callers may send: bodies and query parameters, checked once, and plain values after.
+
+Knows: names, types and bounds of the contract; each field's `description` says what it must be,
+and is the reason in the error. Refuses to know: HTTP, and what is done with the values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+
+from store_cache.api.content.paths import is_sendable
+from store_cache.api.problems import InvalidRequest
+from store_cache.model.product import MAX_WHOLE
+from store_cache.writes.write import Adjustment, Write
+
+DEFAULT_LIMIT = 50
+LARGEST_LIMIT = 200
+MOST_LOOKUPS = 200
+MOST_UPDATES = 100
+
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+
+_KEY_MUST_BE = "1 to 200 visible ASCII characters without ~"
+_KEY = re.compile(r"[!-}]{1,200}")
+_LARGEST_DELTA = 999_999_999
+_WHOLE = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+_MOST_DIGITS = 18
+
+
+def _not_zero(delta: int) -> int:
+    if delta == 0:
+        raise ValueError
+    return delta
+
+
+def _sendable(product_id: str) -> str:
+    if not is_sendable(product_id):
+        raise ValueError
+    return product_id
+
+
+def _of_this_store(store_id: str | None, info: ValidationInfo) -> str | None:
+    if store_id is not None and store_id != info.context:
+        raise ValueError
+    return store_id
+
+
+def _visible(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError
+    return key
+
+
+_ProductId = Annotated[
+    str,
+    AfterValidator(_sendable),
+    Field(
+        alias="productId",
+        description="a text that is not empty, not . or .., and holds no control characters",
+    ),
+]
+_StoreId = Annotated[
+    str | None,
+    AfterValidator(_of_this_store),
+    Field(alias="storeId", description="this store's own id, or left out"),
+]
+_DELTA_MUST_BE = "a whole number other than 0, of at most nine digits"
+_Delta = Annotated[int, Field(ge=-_LARGEST_DELTA, le=_LARGEST_DELTA), AfterValidator(_not_zero)]
+_Reason = Annotated[
+    str | None,
+    Field(max_length=1000, description="a text of at most 1,000 characters, or left out"),
+]
+_UpdatedBy = Annotated[
+    str | None,
+    Field(
+        alias="updatedBy",
+        max_length=200,
+        description="a text of at most 200 characters, or left out",
+    ),
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class _Update(_Body):
+    """One update of a batch."""
+
+    product_id: _ProductId
+    delta: Annotated[_Delta, Field(description=_DELTA_MUST_BE)]
+    version: Annotated[
+        int, Field(ge=1, le=MAX_WHOLE, description=f"a whole number from 1 to {MAX_WHOLE}")
+    ]
+    key: Annotated[
+        str, AfterValidator(_visible), Field(alias="idempotencyKey", description=_KEY_MUST_BE)
+    ]
+    reason: _Reason = None
+    updated_by: _UpdatedBy = None
+
+    def write(self) -> Write:
+        return Write(
+            self.product_id, self.delta, self.version, self.key, self.reason, self.updated_by
+        )
+
+
+class _SingleUpdate(_Update):
+    """The body of `updates`."""
+
+    store_id: _StoreId = None
+
+
+class _Batch(_Body):
+    """The body of `batch-updates`."""
+
+    store_id: _StoreId = None
+    updates: Annotated[
+        list[_Update],
+        Field(
+            min_length=1,
+            max_length=MOST_UPDATES,
+            description=f"a list of 1 to {MOST_UPDATES} updates",
+        ),
+    ]
+
+
+class _Adjustment(_Body):
+    """The body of `PATCH .../inventory`."""
+
+    delta: Annotated[_Delta, Field(alias="quantityChange", description=_DELTA_MUST_BE)]
+    reason: _Reason = None
+    updated_by: _UpdatedBy = None
+
+
+class _Lookup(_Body):
+    """The body of `lookup`."""
+
+    product_ids: Annotated[
+        list[str],
+        Field(
+            alias="productIds",
+            max_length=MOST_LOOKUPS,
+            description=f"a list of at most {MOST_LOOKUPS} texts",
+        ),
+    ]
+
+
+_MODELS: tuple[type[BaseModel], ...] = (_SingleUpdate, _Batch, _Adjustment, _Lookup)
+_MUST_BE = {
+    field.alias or name: field.description
+    for model in _MODELS
+    for name, field in model.model_fields.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which page: from `offset`, or the products behind the id `after`."""
+
+    offset: int
+    limit: int
+    after: str | None
+
+
+PAGE_PARAMETERS = ("offset", "limit", "after")
+
+
+def read_page_query(parameters: Mapping[str, str], problems: Mapping[str, str]) -> PageQuery:
+    """`limit` above 200 means 200. Raises InvalidRequest, for the problems given too."""
+    problems = dict(problems)
+    limit = _whole(parameters, "limit", DEFAULT_LIMIT, at_least=1, problems=problems)
+    offset = _whole(parameters, "offset", 0, at_least=0, problems=problems)
+    if "offset" in parameters and "after" in parameters:
+        problems["after"] = "cannot be combined with offset; give one of them"
+    if problems:
+        raise InvalidRequest.of_fields(problems)
+    return PageQuery(offset, min(limit, LARGEST_LIMIT), parameters.get("after"))
+
+
+def _whole(
+    parameters: Mapping[str, str],
+    name: str,
+    default: int,
+    *,
+    at_least: int,
+    problems: dict[str, str],
+) -> int:
+    text = parameters.get(name)
+    if text is None:
+        return default
+    if not _WHOLE.fullmatch(text) or (number := _number(text)) < at_least:
+        problems[name] = f"must be a whole number, at least {at_least}, in plain digits"
+        return default
+    return number
+
+
+def _number(digits: str) -> int:
+    """Beyond eighteen digits one number is as good as another: past every catalogue's end."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
+
+
+def read_update(value: object, *, store_id: str) -> Write:
+    """Raises InvalidRequest, as do all that follow."""
+    return _validated(_SingleUpdate, value, store_id).write()
+
+
+def read_batch(value: object, *, store_id: str) -> tuple[Write, ...]:
+    updates = _validated(_Batch, value, store_id).updates
+    _check_distinct([update.key for update in updates])
+    return tuple(update.write() for update in updates)
+
+
+def read_adjustment(value: object, *, product_id: str, keys: list[str]) -> Adjustment:
+    """`keys` are the values of the header that names the write: exactly one is expected."""
+    problems = _key_problems(keys)
+    if not is_sendable(product_id):
+        problems["productId"] = f"must be {_MUST_BE['productId']}"
+    body = _validated(_Adjustment, value, None, problems)
+    return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by)
+
+
+def read_lookup(value: object) -> list[str]:
+    """The ids asked for, each once, in the order asked."""
+    if isinstance(value, dict) and "barcodes" in value:
+        raise InvalidRequest.of_fields(
+            {"barcodes": "cannot be looked up by this version; look up by productIds"}
+        )
+    return list(dict.fromkeys(_validated(_Lookup, value, None).product_ids))
+
+
+def _key_problems(keys: list[str]) -> dict[str, str]:
+    if len(keys) > 1:
+        return {IDEMPOTENCY_HEADER: "is given more than once; give it once"}
+    if not keys:
+        return {IDEMPOTENCY_HEADER: f"is missing; give a header of {_KEY_MUST_BE}"}
+    if not _KEY.fullmatch(keys[0]):
+        return {IDEMPOTENCY_HEADER: f"must be {_KEY_MUST_BE}"}
+    return {}
+
+
+def _check_distinct(keys: list[str]) -> None:
+    first: dict[str, int] = {}
+    problems = {}
+    for number, key in enumerate(keys):
+        if key in first:
+            problems[f"updates.{number}.idempotencyKey"] = (
+                f"is the key of updates.{first[key]} too; each update needs its own"
+            )
+        first.setdefault(key, number)
+    if problems:
+        raise InvalidRequest.of_fields(problems)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _validated(
+    model: type[_Model],
+    value: object,
+    store_id: str | None,
+    problems: Mapping[str, str] | None = None,
+) -> _Model:
+    """The value as a model; whatever is wrong, in it or in `problems`, is reported at once."""
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be a JSON object; see the API's documentation")
+    found = dict(problems or {})
+    try:
+        body = model.model_validate(value, context=store_id)
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False, include_input=False):
+            found.setdefault(".".join(map(str, error["loc"])), _reason(error))
+        raise InvalidRequest.of_fields(found) from None
+    if found:
+        raise InvalidRequest.of_fields(found)
+    return body
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "is not a field of this request"
+    names = [part for part in error["loc"] if part in _MUST_BE]
+    must_be = _MUST_BE[names[-1]] if names else "an object"
+    if isinstance(error["loc"][-1], int) and names[-1:] == ["updates"]:
+        must_be = "an object with productId, delta, version and idempotencyKey"
+    return f"{'is missing; ' if error['type'] == 'missing' else ''}must be {must_be}"

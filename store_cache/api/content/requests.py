@@ -1,0 +1,107 @@
+"""Request bodies: bytes off the wire, within a limit and a deadline, and strict JSON out of them.
+
+Knows: sizes, media types, what of JSON cannot be trusted. Refuses to know: what a body means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from store_cache.api.problems import (
+    InvalidJson,
+    InvalidRequest,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+
+MOST_BYTES = 256 * 1024
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def read_json(request: web.Request, *, deadline_seconds: float) -> Any:
+    """The body as JSON values.
+
+    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest (it did not arrive), InvalidJson.
+    """
+    _check_media_type(request)
+    return parse_json(await _read(request, deadline_seconds))
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse what is JSON to every reader alike. Raises InvalidJson.
+
+    Refused besides bad syntax: NaN and infinities, lone surrogates, values nested beyond any
+    use, and duplicate names, of which each reader would believe another one.
+    """
+    try:
+        value = orjson.loads(body)  # knows all but duplicates; takes the time of a copy
+        json.loads(body, object_pairs_hook=_unique)
+    except orjson.JSONDecodeError as problem:
+        raise InvalidJson(f"The body is not valid JSON: {problem}") from None
+    except RecursionError:
+        raise InvalidJson("The body is not valid JSON: it is nested too deeply") from None
+    except ValueError as problem:
+        raise InvalidJson(f"The body is not valid JSON: {problem}") from None
+    return value
+
+
+def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name[:100]!r} stands twice in one object")
+        found[name] = value
+    return found
+
+
+def _check_media_type(request: web.Request) -> None:
+    if encoding := request.headers.get("Content-Encoding"):
+        raise UnsupportedMediaType(
+            f"Content-Encoding {encoding[:50]!r} is not accepted; send the body uncompressed"
+        )
+    charset = (request.charset or "utf-8").lower()
+    if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(
+            "The body must be JSON in UTF-8; send Content-Type: application/json"
+        )
+
+
+async def _read(request: web.Request, deadline_seconds: float) -> bytes:
+    if (request.content_length or 0) > MOST_BYTES:
+        raise _too_large()
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(_CONTINUE)
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            return await _read_all(request)
+    except TimeoutError:
+        raise InvalidRequest(
+            f"The body did not arrive within {deadline_seconds:g} s; send it in one go"
+        ) from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidRequest(
+            "The body broke off or its transfer coding is malformed; send it again"
+        ) from None
+
+
+async def _read_all(request: web.Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise _too_large()
+    return bytes(body)
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body is larger than {MOST_BYTES} bytes; split it into smaller requests",
+        details={"limitBytes": MOST_BYTES},
+    )

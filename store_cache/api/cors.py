@@ -1,0 +1,69 @@
+"""Which web pages may call: CORS for the origins that are configured.
+
+Knows: the origins, and the headers of the fetch standard. Refuses to know: keys and routes.
+Pages of other origins get the same answers without these headers; their browser keeps them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from store_cache.api.content.freshness import EXPOSED
+
+ALLOWED_HEADERS = (
+    "X-API-Key",
+    "Content-Type",
+    "If-None-Match",
+    "Idempotency-Key",
+    "X-Request-ID",
+    "Cache-Control",
+)
+ALLOWED_METHODS = ("GET", "HEAD", "POST", "PATCH")
+
+# Browsers ask again after it; a change of the settings reaches an open page within that time.
+_MAX_AGE_SECONDS = 600
+
+
+class _HasHeaders(Protocol):
+    @property
+    def headers(self) -> CIMultiDict[str]: ...
+
+
+class Cors:
+    """`origins` are exact, as a browser sends them, or the single `*` for any."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._origins = frozenset(origins)
+        self._any = "*" in self._origins
+
+    def preflight(self, method: str, headers: Mapping[str, str]) -> web.Response | None:
+        """The answer to a preflight of an origin that is configured; None to anything else."""
+        is_preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
+        if not is_preflight or not self._allows(headers.get("Origin")):
+            return None
+        return web.Response(
+            status=204,
+            headers={
+                "Access-Control-Allow-Methods": ", ".join(ALLOWED_METHODS),
+                "Access-Control-Allow-Headers": ", ".join(ALLOWED_HEADERS),
+                "Access-Control-Max-Age": str(_MAX_AGE_SECONDS),
+            },
+        )
+
+    def mark(self, origin: str | None, answer: _HasHeaders) -> None:
+        """Say on an answer that the origin may read it."""
+        if not self._origins:
+            return
+        if not self._any:
+            answer.headers.add("Vary", "Origin")
+        if origin is not None and self._allows(origin):
+            exposed = ", ".join((*EXPOSED, "X-Request-ID", "Retry-After"))
+            answer.headers["Access-Control-Allow-Origin"] = "*" if self._any else origin
+            answer.headers["Access-Control-Expose-Headers"] = exposed
+
+    def _allows(self, origin: str | None) -> bool:
+        return origin is not None and (self._any or origin in self._origins)

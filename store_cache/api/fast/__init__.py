@@ -1,0 +1,1 @@
+"""The commonest reads, answered in front of aiohttp by one write."""

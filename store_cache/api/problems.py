@@ -1,0 +1,226 @@
+"""What can be wrong with a call, and how that is told.
+
+    ApiError
+    ├── InvalidRequest         a parameter, header or field; `details.fields` names each
+    ├── InvalidJson            the body is no JSON that can be trusted
+    ├── Unauthorized           the key is missing or wrong
+    ├── Forbidden              the key is right, its scope is not
+    ├── NotFound               no such route
+    ├── ProductNotFound        no such product in the cache
+    ├── MethodNotAllowed       the route has other methods
+    ├── PayloadTooLarge
+    ├── UnsupportedMediaType   not JSON, or compressed
+    ├── RateLimited            too many wrong keys
+    ├── CacheNotReady          there is no catalogue yet
+    ├── SyncFailed             a forced full sync did not succeed; 502 or 503
+    ├── WriteFailed            a write without a final answer: any code of `core.writing`
+    └── InternalError          a defect of this service
+
+Knows: codes, statuses, the two shapes of the answer. Refuses to know when something is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import orjson
+from aiohttp import web
+
+from store_cache.writes.write import ERROR_STATUS, WriteError
+
+STATUS: dict[str, int] = ERROR_STATUS | {
+    "invalid_request": 400,
+    "invalid_json": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "payload_too_large": 413,
+    "unsupported_media_type": 415,
+    "rate_limited": 429,
+    "internal_error": 500,
+    "sync_failed": 502,
+    "cache_not_ready": 503,
+}
+"""The status of each code. `sync_failed` alone has a second one: 503 while Central is away."""
+
+PROBLEM_JSON = "application/problem+json"
+
+_MOST_FIELDS = 50
+_MOST_CHARACTERS = 100
+
+
+class ApiError(Exception):
+    """`message` is for a person, `details` for a program, `headers` go with the answer."""
+
+    code: ClassVar[str]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = dict(details or {})
+        self.headers = dict(headers or {})
+
+    @property
+    def shown_code(self) -> str:
+        return self.code
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.shown_code]
+
+
+class InvalidRequest(ApiError):
+    code = "invalid_request"
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[str, str]) -> InvalidRequest:
+        """Name each bad field, header or parameter with its reason, as far as fits."""
+        shown = {_cut(name): reason for name, reason in list(fields.items())[:_MOST_FIELDS]}
+        first, reason = next(iter(shown.items()))
+        rest = f", and {len(fields) - 1} more" if len(fields) > 1 else ""
+        return cls(f"{first} {reason}{rest}", details={"fields": shown})
+
+
+class InvalidJson(ApiError):
+    code = "invalid_json"
+
+
+class Unauthorized(ApiError):
+    code = "unauthorized"
+
+
+class Forbidden(ApiError):
+    code = "forbidden"
+
+
+class NotFound(ApiError):
+    code = "not_found"
+
+
+class ProductNotFound(ApiError):
+    code = "product_not_found"
+
+
+class MethodNotAllowed(ApiError):
+    code = "method_not_allowed"
+
+    @classmethod
+    def instead_of(cls, method: str, allowed: Iterable[str]) -> MethodNotAllowed:
+        allow = ", ".join(sorted(allowed))
+        said = f"{method} is not possible here; use one of: {allow or 'none'}"
+        return cls(said, headers={"Allow": allow})
+
+
+class PayloadTooLarge(ApiError):
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(ApiError):
+    code = "unsupported_media_type"
+
+
+class RateLimited(ApiError):
+    code = "rate_limited"
+
+
+class CacheNotReady(ApiError):
+    code = "cache_not_ready"
+
+    @classmethod
+    def yet(cls) -> CacheNotReady:
+        return cls(
+            "The store has no catalogue yet: it never reached Central since it was set up; "
+            "try again in a moment, and see /v1/store/sync/status for the cause",
+            headers=retry_after(1),
+        )
+
+
+class SyncFailed(ApiError):
+    code = "sync_failed"
+
+    def __init__(self, message: str, *, status: int, details: Mapping[str, Any]) -> None:
+        super().__init__(message, details=details)
+        self._status = status
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+
+class WriteFailed(ApiError):
+    def __init__(self, error: WriteError) -> None:
+        wait = error.retry_after_seconds
+        headers = {} if wait is None else retry_after(wait)
+        super().__init__(error.message, details=error.details, headers=headers)
+        self._code = error.code
+
+    @property
+    def shown_code(self) -> str:
+        return self._code
+
+
+class InternalError(ApiError):
+    code = "internal_error"
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header for a wait, in whole seconds, never shorter than it is."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
+
+
+def render(error: ApiError, accept: str) -> web.Response:
+    """The answer to an error, in the shape that the `Accept` header asks for."""
+    as_problem = _wants_problem(accept)
+    value = _problem(error) if as_problem else _plain(error)
+    return web.Response(
+        status=error.status,
+        body=orjson.dumps(value),
+        headers={
+            "Content-Type": PROBLEM_JSON if as_problem else "application/json",
+            "Cache-Control": "no-store",
+            **error.headers,
+        },
+    )
+
+
+def _plain(error: ApiError) -> dict[str, Any]:
+    said = {"code": error.shown_code, "message": error.message, "details": error.details}
+    return {"error": said}
+
+
+def _problem(error: ApiError) -> dict[str, Any]:
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.shown_code,
+        "details": error.details,
+    }
+
+
+def _wants_problem(accept: str) -> bool:
+    for part in accept.lower().split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
+        if media == PROBLEM_JSON:
+            return not any(_is_zero_weight(parameter) for parameter in parameters)
+    return False
+
+
+def _is_zero_weight(parameter: str) -> bool:
+    name, _, weight = parameter.partition("=")
+    return name == "q" and weight.strip("0.") == ""
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "..."

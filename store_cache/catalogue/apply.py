@@ -1,0 +1,473 @@
+"""What an event, an answer or a reading does to the catalogue (V1, V2, W6, W7, E5).
+
+Knows: versions, lives, marks, doubts. Plans on a `Draft`; nothing is changed until the draft's
+change has been kept on disk and made.
+Refuses to know: where events come from, files, Central.
+
+A product's life begins with `product_created` and ends with `product_deleted`; within it the
+version rises by one with each applied write. Some Centrals publish events of one product out of
+order, by up to a tenth of a second; a creation or deletion then looks like an update of another
+life. Wherever that can be, the product is owed a reading by itself, and until it is done the
+fresher state stays: a till never sees a product go back within a life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, KeysView, Sequence
+from dataclasses import dataclass
+from operator import lt, sub
+
+import orjson
+
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.model.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.model.event import AnyEvent, Event, Kind, SetAside
+from store_cache.model.position import Position
+from store_cache.model.product import Row, is_same_state, with_stock
+from store_cache.writes.write import StockAnswer
+
+MARK_SECONDS = 600.0
+"""How long a deletion is remembered at the least (V2)."""
+
+NEAR_EVENTS = 100
+"""An event this near behind a deletion, or behind the head that a page named, may have been
+numbered late, and be of before it: a tenth of a second, at a thousand events a second."""
+
+CROSSING_SECONDS = 60.0
+"""A creation or deletion this near to an answer may have crossed it (W6); longer than any write
+may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
+
+GONE = 0
+"""The version of a product that is ahead of the feed by not being there."""
+
+AHEAD_SECONDS = 60.0
+"""A product still ahead of the feed after this is read again (W7)."""
+
+_VERSION = b',"version":'
+
+
+def version_of(body: bytes) -> int:
+    """The version in a row, cut out where that is sure, which takes half the time of parsing.
+
+    In a text a quotation mark stands behind a backslash, so `,"version":` is never inside one, and
+    begins a name. With no brace before it but the row's own, that name is one of the row's.
+    """
+    before = body.find(_VERSION)
+    if before > 0 and body.rfind(b"{", 0, before) == 0:
+        begin = before + len(_VERSION)
+        # Where no comma follows, the version is the last field, and -1 leaves out the brace.
+        return int(body[begin : body.find(b",", begin)])
+    version: int = orjson.loads(body)["version"]
+    return version
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was known of a product when a reading of it was sent: the reading's answer counts only
+    if that is still so (V2). A doubt that arose meanwhile (`owed`) is news too: an answer from
+    before it cannot settle it."""
+
+    body: bytes | None
+    mark: Mark | None
+    owed: Owed | None
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, product_id: str) -> Seen:
+        body, mark = catalogue.get(product_id), catalogue.marks.get(product_id)
+        return cls(body, mark, catalogue.owed.get(product_id))
+
+
+class Draft:
+    """A change being planned over a catalogue: reads see the plan first, then the catalogue.
+
+    `now` is unix seconds; `grace_seconds` is how far apart events of one product may be published
+    and still be out of order (`HOLE_GRACE_SECONDS`). `is_partial`: the catalogue is a copy whose
+    pages are still to come. `existing`: products that exist although it does not hold them yet;
+    their first row begins no life.
+    """
+
+    def __init__(
+        self,
+        base: Catalogue,
+        *,
+        now: float,
+        grace_seconds: float,
+        is_partial: bool = False,
+        existing: Container[str] = frozenset(),
+    ) -> None:
+        self.now = now
+        self.grace_seconds = grace_seconds
+        self.unfollowed_until = base.unfollowed_until
+        self.is_partial = is_partial
+        self._existing = existing
+        self._base = base
+        self._rows: dict[str, bytes | None] = {}
+        self._marks: dict[str, Mark | None] = {}
+        self._ahead: dict[str, Ahead | None] = {}
+        self._owed: dict[str, Owed | None] = {}
+        self._lives: dict[str, float] = {}
+
+    def held(self, product_id: str) -> bytes | None:
+        if product_id in self._rows:
+            return self._rows[product_id]
+        return self._base.get(product_id)
+
+    def mark(self, product_id: str) -> Mark | None:
+        if product_id in self._marks:
+            return self._marks[product_id]
+        return self._base.marks.get(product_id)
+
+    def ahead(self, product_id: str) -> Ahead | None:
+        if product_id in self._ahead:
+            return self._ahead[product_id]
+        return self._base.ahead.get(product_id)
+
+    def owed(self, product_id: str) -> Owed | None:
+        if product_id in self._owed:
+            return self._owed[product_id]
+        return self._base.owed.get(product_id)
+
+    def changed_life_within(self, product_id: str, seconds: float) -> bool:
+        """Whether the product was created or deleted that lately."""
+        at = self._lives.get(product_id, self._base.lives.get(product_id))
+        return at is not None and abs(self.now - at) <= seconds
+
+    def go_on(self, events: Sequence[AnyEvent]) -> bool:
+        """Take updates of as many products of each of which nothing is known but an older row, as
+        nearly all events bring. False, and nothing is planned: more has to be looked at."""
+        if set(map(type, events)) != {Event}:
+            return False
+        offsets, kinds, ids, versions, bodies, _ = zip(*events, strict=True)
+        if offsets[0] < self.unfollowed_until or kinds.count(Kind.UPDATED) < len(kinds):
+            return False
+        rows = dict(zip(ids, bodies, strict=True))
+        if len(rows) < len(ids) or not self._knows_rows_alone(rows.keys()):
+            return False
+        held = self._held_rows(ids)
+        if not all(held):
+            return False
+        known = list(map(version_of, filter(None, held)))
+        if any(map(lt, versions, known)):
+            return False
+        if self.is_partial and max(map(sub, versions, known)) > 1:
+            return False
+        self._rows.update(rows)
+        return True
+
+    def _knows_rows_alone(self, product_ids: KeysView[str]) -> bool:
+        base = self._base
+        known = (base.lives, base.marks, base.ahead, self._lives, self._marks, self._ahead)
+        return all(each.keys().isdisjoint(product_ids) for each in known)
+
+    def _held_rows(self, product_ids: Iterable[str]) -> list[bytes | None]:
+        if self._rows:
+            return list(map(self.held, product_ids))
+        return list(map(self._base.rows.get, product_ids))
+
+    def put(self, product_id: str, body: bytes) -> None:
+        self.begin(product_id, body)
+        if self.mark(product_id) is not None:
+            self._marks[product_id] = None
+
+    def begin(self, product_id: str, body: bytes) -> None:
+        """The same, but the mark of a life before stays: its late events are known by that."""
+        if self.held(product_id) is None and product_id not in self._existing:
+            self.began_life(product_id)
+        self._rows[product_id] = body
+
+    def delete(self, product_id: str, *, offset: int, version: int) -> None:
+        """End the product's life and leave a mark. Version 0: not known."""
+        if self.held(product_id) is not None:
+            self._rows[product_id] = None
+        self._marks[product_id] = Mark(offset, version, self.now)
+        self._lives[product_id] = self.now
+        self.in_line(product_id)
+
+    def began_life(self, product_id: str) -> None:
+        self._lives[product_id] = self.now
+
+    def put_ahead(self, product_id: str, version: int) -> None:
+        self._ahead[product_id] = Ahead(version, self.now)
+
+    def in_line(self, product_id: str) -> None:
+        if self.ahead(product_id) is not None:
+            self._ahead[product_id] = None
+
+    def owe(self, product_id: str, doubt: Doubt, *, after_seconds: float = 0.0) -> None:
+        """Have the product read again. A doubt that wins is never weakened to a refresh."""
+        owed = self.owed(product_id)
+        if owed is not None and owed.doubt.wins and not doubt.wins:
+            return
+        self._owed[product_id] = Owed(doubt, self.now + after_seconds, self.now)
+
+    def postpone(self, product_id: str, owed: Owed) -> None:
+        self._owed[product_id] = owed
+
+    def settled(self, product_id: str) -> None:
+        """The product was read. A doubt whose time is still to come stays: the late event that it
+        waits for may come after this reading."""
+        owed = self.owed(product_id)
+        if owed is None:
+            return
+        waits = not owed.attempts and 0 < owed.due - self.now <= self.grace_seconds
+        if not waits:
+            self._owed[product_id] = None
+
+    def change(
+        self, cause: str, *, position: Position | None = None, in_step_at: float | None = None
+    ) -> Change:
+        return Change(
+            cause=cause,
+            position=position,
+            rows=self._rows,
+            marks=self._marks,
+            ahead=self._ahead,
+            owed=self._owed,
+            lives=self._lives,
+            in_step_at=in_step_at,
+        )
+
+
+# -- events ------------------------------------------------------------------------------------
+
+
+def lay_events(draft: Draft, events: Sequence[AnyEvent]) -> None:
+    """Apply events in the order of their offsets: all at once where they are as nearly all events
+    are, else by halves, so that the one that is not keeps the others up as little as can be."""
+    if not events or draft.go_on(events):
+        return
+    if len(events) == 1:
+        _lay_event(draft, events[0])
+        return
+    half = len(events) // 2
+    lay_events(draft, events[:half])
+    lay_events(draft, events[half:])
+
+
+def _lay_event(draft: Draft, event: AnyEvent) -> None:
+    if event.offset < draft.unfollowed_until:
+        _doubt(draft, event)
+    elif isinstance(event, SetAside):
+        if event.product_id is not None:
+            draft.owe(event.product_id, Doubt.UNREADABLE)
+    elif event.body is not None and event.kind is Kind.CREATED:
+        _create(draft, event, event.body)
+    elif event.body is not None:
+        _update(draft, event, event.body)
+    else:
+        _delete(draft, event)
+
+
+def _doubt(draft: Draft, event: AnyEvent) -> None:
+    """Rows may be newer than this event, nobody knows by how much: it may be of a life that had
+    ended before its row was read. What it changes is read from Central; what is held stays until
+    then, since a till has seen it (V1)."""
+    if event.product_id is not None and not _is_reflected(draft, event):
+        _doubt_order(draft, event.product_id)
+
+
+def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
+    """Whether an event says nothing that the row held does not know. An update of a life after
+    the held one comes behind a deletion and a creation, and these are doubted."""
+    if not isinstance(event, Event) or event.kind is not Kind.UPDATED:
+        return False
+    held = draft.held(event.product_id)
+    return held is not None and event.version <= version_of(held)
+
+
+def _update(draft: Draft, event: Event, body: bytes) -> None:
+    product_id = event.product_id
+    held = draft.held(product_id)
+    if held is None:
+        _update_unheld(draft, event, body)
+        return
+    held_version = version_of(held)
+    if _is_of_life_before(draft, event, body, held):
+        _doubt_order(draft, product_id)
+        return
+    jumps = event.version > held_version + 1  # of another life?
+    mark = draft.mark(product_id)
+    near_life = _is_near_life(draft, event, mark, jumps=jumps)
+    if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
+        _doubt_order(draft, product_id)
+    may_be_of_before = jumps or (mark is not None and event.version < mark.version)
+    if event.version >= held_version and not (near_life and may_be_of_before):
+        draft.begin(product_id, body)
+    _back_in_line(draft, event)
+
+
+def _is_near_life(draft: Draft, event: Event, mark: Mark | None, *, jumps: bool) -> bool:
+    """Whether a creation or deletion is so near that an update may be of another life: by the
+    clock, or by the feed, since a backlog may be fetched much more slowly than it came about. A
+    copy's rows are of lives that began, and followed on others, before it followed the feed: what
+    jumps there may come late from one that had ended."""
+    unseen = draft.is_partial and jumps
+    is_behind_its_end = (
+        mark is not None and not mark.is_of_reading and event.offset - mark.offset <= NEAR_EVENTS
+    )
+    near = draft.changed_life_within(event.product_id, draft.grace_seconds)
+    return unseen or is_behind_its_end or near
+
+
+def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:
+    """Whether an update may be of a life that ended before the state that is held ahead of the
+    feed: of that one's life, only the versions before it and then its own can come. The version
+    after it looks like the next of the same life, and is not, as long as its own is to come."""
+    ahead = draft.ahead(event.product_id)
+    if ahead is None:
+        return False
+    if event.version == ahead.version:
+        return not is_same_state(body, held)
+    return event.version > ahead.version
+
+
+def _update_unheld(draft: Draft, event: Event, body: bytes) -> None:
+    mark = draft.mark(event.product_id)
+    if mark is None and draft.is_partial:
+        draft.put(event.product_id, body)
+        return
+    _doubt_order(draft, event.product_id)
+    if mark is not None and event.version > mark.version > 0:
+        draft.put(event.product_id, body)
+    # Else it is of a life that ended, perhaps before the catalogue was read, or of one whose
+    # beginning was not seen.
+
+
+def _create(draft: Draft, event: Event, body: bytes) -> None:
+    product_id = event.product_id
+    held = draft.held(product_id)
+    if held is None:
+        near_life = draft.changed_life_within(product_id, draft.grace_seconds)
+        mark = draft.mark(product_id)
+        if near_life or mark is not None:
+            _doubt_order(draft, product_id)
+        if mark is not None and mark.is_of_reading:
+            return  # the reading may have been behind this life's end
+        draft.begin(product_id, body)
+    elif held != body:
+        # Held already, and otherwise: a new life whose deletion is still to come, or an old
+        # event behind a fresher state. Only a reading can tell; a till that has seen the fresher
+        # one must not see it undone until then.
+        _doubt_order(draft, product_id)
+        draft.began_life(product_id)
+        return
+    draft.began_life(product_id)
+    _back_in_line(draft, event)
+
+
+def _delete(draft: Draft, event: Event) -> None:
+    product_id, version = event.product_id, event.version
+    held = draft.held(product_id)
+    if held is None:
+        mark = draft.mark(product_id)
+        if mark is not None and mark.is_of_reading:
+            return  # it stands for every life that is still to end on the feed
+        known = max(version, mark.version if mark else 0)
+        draft.delete(product_id, offset=event.offset, version=known)
+        return
+    held_version = version_of(held)
+    if draft.ahead(product_id) is not None:
+        _doubt_order(draft, product_id)
+        draft.began_life(product_id)  # what is held is of the life after: its creation is to come
+        return
+    if version == held_version + 1:
+        if draft.changed_life_within(product_id, draft.grace_seconds):
+            _doubt_order(draft, product_id)
+        draft.delete(product_id, offset=event.offset, version=version)
+        return
+    _doubt_order(draft, product_id)
+    if version or draft.changed_life_within(product_id, draft.grace_seconds):
+        # What is held may be of the life after, whose creation is still to come and would show its
+        # first version again: it stays until the product was read.
+        draft.began_life(product_id)
+    else:
+        draft.delete(product_id, offset=event.offset, version=version)
+
+
+def _back_in_line(draft: Draft, event: Event) -> None:
+    ahead = draft.ahead(event.product_id)
+    if ahead is not None and event.version >= ahead.version:
+        draft.in_line(event.product_id)
+
+
+def _doubt_order(draft: Draft, product_id: str) -> None:
+    draft.owe(product_id, Doubt.ORDER, after_seconds=draft.grace_seconds)
+
+
+# -- answers of writes -------------------------------------------------------------------------
+
+
+def lay_answer(draft: Draft, answer: StockAnswer) -> bool:
+    """Show an applied write (W6). False: not without reading the product whole first."""
+    held = draft.held(answer.product_id)
+    if held is None:
+        return False
+    held_version = version_of(held)
+    if draft.changed_life_within(answer.product_id, CROSSING_SECONDS):
+        return False
+    if held_version >= answer.new_version:
+        return True
+    if held_version != answer.sent_version:
+        return False
+    _set_stock(draft, held, answer)
+    return True
+
+
+def lay_answer_anyway(draft: Draft, answer: StockAnswer) -> None:
+    """Show an applied write whose product could not be read whole: quantity and version are set
+    if it is held; its own event completes it (W6)."""
+    held = draft.held(answer.product_id)
+    if held is not None and version_of(held) < answer.new_version:
+        _set_stock(draft, held, answer)
+    draft.owe(answer.product_id, Doubt.CROSSED)
+
+
+def _set_stock(draft: Draft, held: bytes, answer: StockAnswer) -> None:
+    row = with_stock(
+        held,
+        available=answer.new_quantity,
+        version=answer.new_version,
+        last_updated=answer.last_updated,
+    )
+    draft.put(answer.product_id, row.body)
+    draft.put_ahead(answer.product_id, answer.new_version)
+
+
+# -- readings of one product -------------------------------------------------------------------
+
+
+def lay_reading(
+    draft: Draft, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
+) -> bool:
+    """Take what Central says of one product; `row` None: it does not exist there.
+
+    False, and nothing planned: the product changed since the reading was sent, so it says nothing
+    sure and has to be done again.
+    """
+    held = draft.held(product_id)
+    if Seen(held, draft.mark(product_id), draft.owed(product_id)) != seen:
+        return False
+    draft.settled(product_id)
+    if row is None:
+        _lay_absence(draft, product_id, doubt)
+        return True
+    if not doubt.wins and held is not None and row.version < version_of(held):
+        draft.owe(product_id, Doubt.CONFLICT)  # an old answer, or a Central that was restored
+        return True
+    if row.body == held:
+        if doubt is Doubt.AHEAD:  # else the events before it may still be to come
+            draft.in_line(product_id)
+        return True
+    draft.put(product_id, row.body)
+    draft.put_ahead(product_id, row.version)
+    return True
+
+
+def _lay_absence(draft: Draft, product_id: str, doubt: Doubt) -> None:
+    """Like a row that was read, an absence is ahead of the feed, and asked for once more: a Central
+    that was restored before its feed told of the deletion never will."""
+    if draft.held(product_id) is not None:
+        draft.delete(product_id, offset=0, version=0)
+        draft.put_ahead(product_id, GONE)
+    elif doubt is Doubt.AHEAD:
+        draft.in_line(product_id)

@@ -1,0 +1,1 @@
+"""The HTTP API of Central: client, connection, parsing, retries, rate limit."""

@@ -1,0 +1,162 @@
+"""The command line: `store-cache serve`, `demo`, `status`, `sync`.
+
+Knows: the options, and how what came of them is said to a person.
+Refuses to know: how any of it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import uvloop
+
+from store_cache.api.server import CannotServe
+from store_cache.app.logging import configure_logging
+from store_cache.app.serve import serve_until_told
+from store_cache.app.settings import HASHED, Settings, SettingsError, load_settings
+from store_cache.cli.client import CallFailed, StoreClient
+from store_cache.cli.demo import DemoFailed, run_demo
+from store_cache.cli.report import force_with_progress, print_status
+from store_cache.storage.directory import FolderInUse
+from store_cache.storage.framing import NewerFormat
+
+BAD_USE = 2
+INTERRUPTED = 130
+"""What shells give for Ctrl-C: a script must not take it for success."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 well, 1 failed, 2 used wrongly, 130 Ctrl-C."""
+    options = _parser().parse_args(argv)
+    try:
+        status: int = options.run(options)
+    except SettingsError as problem:
+        print(problem, file=sys.stderr)
+        return BAD_USE
+    except (CallFailed, CannotServe, FolderInUse, NewerFormat, DemoFailed) as problem:
+        print(f"store-cache: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="store-cache",
+        description="A shop's own copy of Central's inventory: reads at once, also when Central "
+        "is away; writes forwarded once.",
+        epilog="Settings come from the environment and from .env; see .env.example.",
+    )
+    parser.add_argument("--version", action="version", version=version("store-cache"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_demo(commands)
+    _add_status(commands)
+    _add_sync(commands)
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    command = commands.add_parser(
+        "serve",
+        help="run the store cache",
+        description="Run the store cache until SIGTERM or Ctrl-C. All settings are environment "
+        "variables, also read from .env; a bad one stops the start with a line that says why.",
+    )
+    command.set_defaults(run=_serve)
+
+
+def _add_demo(commands: Any) -> None:
+    command = commands.add_parser(
+        "demo",
+        help="Central stub, store cache and live changes in one",
+        description="Run a Central stub with a small catalogue, a store cache that follows it, "
+        "and sales going on at both, until Ctrl-C. Nothing is kept.",
+    )
+    command.add_argument("--port", type=int, default=8083, help="of the store (default: 8083)")
+    command.add_argument(
+        "--central-port", type=int, default=8081, help="of the stub (default: 8081)"
+    )
+    command.set_defaults(run=_demo)
+
+
+def _add_status(commands: Any) -> None:
+    command = commands.add_parser(
+        "status",
+        help="how fresh a running store is, and why",
+        description="Ask a running store for its sync status. Exits with 1 where the store is "
+        "not in step with Central, so that a script can tell.",
+    )
+    _add_address(command)
+    command.add_argument("--json", action="store_true", help="the document as the API gives it")
+    command.set_defaults(run=_status)
+
+
+def _add_sync(commands: Any) -> None:
+    command = commands.add_parser(
+        "sync",
+        help="force a full sync of a running store, and watch it",
+        description="Have a running store read Central's whole catalogue again, and wait for it. "
+        "Needs an admin key. Interrupting the wait does not stop the sync.",
+    )
+    _add_address(command)
+    command.add_argument(
+        "--accept",
+        action="store_true",
+        help="take the catalogue even if it has far fewer products than the store holds",
+    )
+    command.set_defaults(run=_sync)
+
+
+def _add_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--url", help="of the store (default: http://localhost:PORT)")
+    command.add_argument(
+        "--key", help="its API key (default: the first plain one of ADMIN_API_KEYS or API_KEYS)"
+    )
+
+
+# -- what the commands do ----------------------------------------------------------------------
+
+
+def _serve(_options: argparse.Namespace) -> int:
+    settings = load_settings()
+    configure_logging(settings.log_level, secrets=settings.secrets())
+    uvloop.run(serve_until_told(settings))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return asyncio.run(run_demo(port=options.port, central_port=options.central_port))
+
+
+def _status(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        return print_status(client, as_json=options.json)
+
+
+def _sync(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        return force_with_progress(client, accept=options.accept)
+
+
+def _client(options: argparse.Namespace) -> StoreClient:
+    url, key = options.url, options.key
+    if url is None or key is None:
+        settings = load_settings()
+        url = url or f"http://localhost:{settings.port}"
+        key = key or _plain_key(settings)
+    return StoreClient(url, key)
+
+
+def _plain_key(settings: Settings) -> str:
+    """A key that can be sent: of one that is configured as a hash, only its owner knows it."""
+    for held in (*settings.admin_api_keys, *settings.api_keys):
+        if not held.get_secret_value().startswith(HASHED):
+            return held.get_secret_value()
+    raise CallFailed("every configured key is a sha256; give the key itself with --key")

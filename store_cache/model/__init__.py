@@ -1,0 +1,1 @@
+"""Plain values that travel between packages: product, event, position, page, change, stock."""

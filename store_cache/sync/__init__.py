@@ -1,0 +1,1 @@
+"""Keeps the catalogue true: follows the feed of Central, and runs full syncs."""

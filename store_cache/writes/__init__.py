@@ -1,0 +1,1 @@
+"""Sales on their way to Central: idempotency, forwarding, admission, writes in doubt."""

@@ -1,0 +1,145 @@
+"""A small store for the API to stand before: a real catalogue, and stock rules that hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from store_cache.api.service import Freshness
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.model.change import Change
+from store_cache.model.product import Row, read_product, read_row, with_stock
+from store_cache.writes.write import Adjustment, Answer, BatchAnswer, Write, WriteError
+
+FRESH = Freshness(
+    last_offset=1045,
+    generation="g-1",
+    age_seconds=2.2,
+    is_stale=False,
+    is_durable=True,
+    last_sync_time="2024-01-15T10:29:45Z",
+)
+MOMENT = "2024-01-15T10:30:00Z"
+
+
+def product(product_id: str, **attributes: Any) -> dict[str, Any]:
+    """A product as Central would send it."""
+    usual = {"name": f"Name of {product_id}", "available": 10, "version": 6, "price": 99.99}
+    return {"productId": product_id, "lastUpdated": MOMENT} | usual | attributes
+
+
+class Shop:
+    """Answers writes from its own shelf, as the store would with Central behind it.
+
+    `elsewhere` is what Central holds and this store does not yet; a refresh brings it in.
+    `failure`: what every write or sync fails with while it is set. `gate`: writes wait for it.
+    `arrived` and `applied` are set by the first write that is.
+    """
+
+    def __init__(self, products: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.catalogue: Catalogue | None = Catalogue()
+        self.fresh = FRESH
+        self.elsewhere: dict[str, Row | None] = {}
+        self.failure: Exception | None = None
+        self.sync_failure: tuple[str, int] | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.arrived = asyncio.Event()
+        self.applied = asyncio.Event()
+        self.refreshed: list[str] = []
+        self.writes: list[Write | Adjustment] = []
+        self.syncs: list[bool] = []
+        for one in products:
+            self.put(one)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.catalogue is not None
+
+    @property
+    def held(self) -> Catalogue:
+        assert self.catalogue is not None
+        return self.catalogue
+
+    def put(self, value: Mapping[str, Any]) -> None:
+        self._set(read_product(dict(value)))
+
+    def remove(self, product_id: str) -> None:
+        self.held.make(Change("a test", rows={product_id: None}))
+
+    def freshness(self) -> Freshness:
+        return self.fresh
+
+    async def refresh(self, product_id: str) -> None:
+        self.refreshed.append(product_id)
+        row = self.elsewhere.get(product_id)
+        if row is not None:
+            self._set(row)
+
+    async def update(self, write: Write) -> Answer:
+        self.writes.append(write)
+        self.arrived.set()
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        body = self.held.get(write.product_id)
+        if body is None:
+            return Answer(404, _refused(write.product_id, "product_not_found"))
+        row = read_row(body)
+        if row.version != write.version:
+            return Answer(409, _refused(write.product_id, "version_conflict", row))
+        if row.available + write.delta < 0:
+            return Answer(409, _refused(write.product_id, "insufficient_inventory", row))
+        return Answer(200, self._apply(row, write.delta))
+
+    async def update_batch(self, writes: tuple[Write, ...]) -> BatchAnswer:
+        return BatchAnswer(tuple([(await self.update(write)).body for write in writes]))
+
+    async def adjust(self, adjustment: Adjustment) -> Answer:
+        self.writes.append(adjustment)
+        body = self.held.get(adjustment.product_id)
+        if body is None:
+            raise WriteError("product_not_found", "Product not found in local cache")
+        return Answer(200, self._apply(read_row(body), adjustment.delta))
+
+    async def force_sync(self, *, accept: bool) -> tuple[bool, str, int]:
+        self.syncs.append(accept)
+        if self.failure is not None:
+            raise self.failure
+        if self.sync_failure is not None:
+            message, status = self.sync_failure
+            return False, message, status
+        return True, "Force sync completed successfully", 200
+
+    def sync_status(self) -> dict[str, Any]:
+        return {"inProgress": False, "productCount": len(self.held)}
+
+    def cache_stats(self) -> dict[str, Any]:
+        return {"totalProducts": len(self.held)}
+
+    def health(self) -> dict[str, Any]:
+        return {"status": "healthy" if self.is_ready else "degraded", "checks": {}}
+
+    def _apply(self, row: Row, delta: int) -> dict[str, Any]:
+        new = with_stock(
+            row.body, available=row.available + delta, version=row.version + 1, last_updated=MOMENT
+        )
+        self._set(new)
+        self.applied.set()
+        return {
+            "productId": new.product_id,
+            "newQuantity": new.available,
+            "newVersion": new.version,
+            "applied": True,
+            "lastUpdated": MOMENT,
+        }
+
+    def _set(self, row: Row) -> None:
+        self.held.make(Change("a test", rows={row.product_id: row.body}))
+
+
+def _refused(product_id: str, error_type: str, row: Row | None = None) -> dict[str, Any]:
+    state = {} if row is None else {"newQuantity": row.available, "newVersion": row.version}
+    said = {"errorType": error_type, "errorMessage": error_type.replace("_", " ")}
+    return {"productId": product_id, "applied": False} | state | said

@@ -1,0 +1,98 @@
+"""A real server on a free loopback port, before a small shop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from store_cache.api.app import build_api
+from store_cache.api.limits import Limits
+from store_cache.api.server import Running, serve
+from tests.harness.shop import Shop, product
+from tests.harness.wire import Headers, Line, Reply
+
+TILL = {"X-API-Key": "till-secret"}
+ADMIN = {"X-API-Key": "office-secret"}
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_tests", default=None)
+
+
+@dataclass
+class Store:
+    """A shop with its API being served."""
+
+    shop: Shop
+    app: web.Application
+    running: Running
+    lines: list[Line] = field(default_factory=list)
+
+    async def line(self, **options: Any) -> Line:
+        self.lines.append(await Line.open(self.running.port, **options))
+        return self.lines[-1]
+
+    async def send(
+        self, method: str, target: str, *, headers: Headers = (), body: bytes = b""
+    ) -> Reply:
+        """One request on a connection of its own, exactly as given."""
+        line = await self.line()
+        reply = await line.send(method, target, headers=headers, body=body)
+        line.close()
+        return reply
+
+    async def get(self, target: str, **headers: str) -> Reply:
+        """A till's read; `if_none_match=…` becomes the header If-None-Match."""
+        return await self.send("GET", target, headers=TILL | _named(headers))
+
+    async def post(
+        self, target: str, value: Any, headers: Mapping[str, str] = TILL, method: str = "POST"
+    ) -> Reply:
+        """A till's call with a JSON body."""
+        sent = {"Content-Type": "application/json"} | dict(headers)
+        return await self.send(method, target, headers=sent, body=orjson.dumps(value))
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+Opened = Callable[..., Awaitable[Store]]
+
+
+@pytest.fixture
+async def open_store() -> AsyncIterator[Opened]:
+    """Open stores with settings of the test's own; all are stopped afterwards."""
+    opened: list[Store] = []
+
+    async def opening(
+        shop: Shop | None = None, *, limits: Limits | None = None, **settings: Any
+    ) -> Store:
+        stocked = shop or Shop([product("PROD-001"), product("PROD-002"), product("PROD-003")])
+        usual: dict[str, Any] = {
+            "store_id": "store-s1",
+            "keys": ["till-secret"],
+            "admin_keys": ["office-secret"],
+            "cors_origins": [],
+            "request_id": REQUEST_ID,
+        }
+        app = build_api(stocked, **(usual | settings))
+        running = await serve(app, host="127.0.0.1", port=0, limits=limits)
+        opened.append(Store(stocked, app, running))
+        return opened[-1]
+
+    yield opening
+    for store in opened:
+        for line in store.lines:
+            line.close()
+        await store.running.stop(grace_seconds=1.0)
+
+
+@pytest.fixture
+async def store(open_store: Opened) -> Store:
+    """Three products, a till's key and an admin's."""
+    return await open_store()

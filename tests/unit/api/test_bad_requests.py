@@ -1,0 +1,123 @@
+"""Each wrong request gets its own clear answer, and reaches nothing behind the API."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from store_cache.api.content.models import read_update
+from store_cache.api.content.requests import parse_json
+from store_cache.api.problems import InvalidJson, InvalidRequest
+from tests.harness.wire import head_of
+from tests.unit.api.bad_requests import BAD_REQUESTS, UPDATE, Bad, table
+from tests.unit.api.conftest import TILL, Store
+
+MILLISECONDS = 0.001
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.what) for case in BAD_REQUESTS])
+async def test_a_wrong_request_is_told_what_is_wrong(store: Store, case: Bad) -> None:
+    """Status, code and the names of all bad fields are as the table says; nothing is written."""
+    reply = await store.send(
+        case.method, case.target, headers=case.sent_headers, body=case.sent_body
+    )
+    error = reply.json["error"]
+
+    assert (case.status, case.code) == (reply.status, error["code"])
+    assert set(case.names) == set(error["details"].get("fields", {}))
+    assert error["message"]
+    assert reply.headers["X-Request-ID"]
+    assert "application/json" == reply.headers["Content-Type"]
+    assert [] == store.shop.writes
+
+
+def test_the_documentation_has_the_same_table(project_root: Path) -> None:
+    """`docs/api.md` shows the cases of this test, word by word."""
+    assert table() in (project_root / "docs" / "api.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 262_144,
+        b'{"a":' * 40_000,
+        b"[" + b"9" * 262_000 + b"]",
+        b"[" + b"1e400," * 40_000 + b"1]",
+        b'{"a":1,' * 30_000,
+        b'{"a":"' + rb"\ud800" * 40_000 + b'"}',
+    ],
+    ids=["deep lists", "deep objects", "one number", "infinities", "unclosed", "surrogates"],
+)
+async def test_hostile_json_costs_milliseconds(body: bytes) -> None:
+    """A body made to be slow to refuse is refused as fast as it was read (T12)."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    with pytest.raises(InvalidJson):
+        parse_json(body)
+
+    assert loop.time() - started < 500 * MILLISECONDS
+
+
+def test_an_error_names_fields_only_as_far_as_fits() -> None:
+    """Thousands of unknown fields, or one with an endless name, make no endless answer."""
+    body = UPDATE | {f"field-{n}": n for n in range(5000)} | {"x" * 100_000: 1}
+    with pytest.raises(InvalidRequest) as refused:
+        read_update(body, store_id="store-s1")
+
+    assert 50 == len(refused.value.details["fields"])
+    assert len(str(refused.value.details)) < 10_000
+
+
+async def test_a_body_is_not_read_before_the_key_is_checked(store: Store) -> None:
+    """A caller without a key has its answer while its body is still to come."""
+    line = await store.line()
+    head = {"Content-Length": "100000", "Content-Type": "application/json"}
+    line.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b""))
+    reply = await line.reply()
+
+    assert (401, "unauthorized") == (reply.status, reply.code)
+
+
+async def test_nobody_is_told_to_continue_without_a_key(store: Store) -> None:
+    """`Expect: 100-continue` gets 401 at once without a key, and 100 with one."""
+    head = {"Content-Length": "2", "Content-Type": "application/json", "Expect": "100-continue"}
+    without, with_key = await store.line(), await store.line()
+    without.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b""))
+    with_key.writer.write(head_of("POST", "/v1/store/inventory/updates", head | TILL, b""))
+
+    assert 401 == (await without.reply()).status
+    assert 100 == (await with_key.reply()).status
+    with_key.writer.write(b"{}")
+    assert "productId" in (await with_key.reply()).fields
+
+
+async def test_a_chunked_body_is_counted_as_it_comes(store: Store) -> None:
+    """A body that does not say its length is refused once it is over the limit."""
+    line = await store.line()
+    head = TILL | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    line.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b"") + chunk * 5)
+    reply = await line.reply()
+
+    assert (413, "payload_too_large") == (reply.status, reply.code)
+
+
+async def test_a_malformed_chunk_is_told(store: Store) -> None:
+    """A transfer coding that breaks in the middle of a body is a wrong request, not a defect."""
+    line = await store.line()
+    head = TILL | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+    line.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b"") + b"zz\r\nhello")
+    reply = await line.reply()
+
+    assert (400, "invalid_request") == (reply.status, reply.code)
+
+
+async def test_a_compressed_body_is_never_unpacked(store: Store) -> None:
+    """What calls itself gzip is skipped as the bytes it is: one that cannot be unpacked does no
+    harm to the connection, one that unpacks to much would do none to the loop (T13)."""
+    line = await store.line()
+    head = TILL | {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    refused = await line.send("POST", "/v1/store/inventory/updates", headers=head, body=b"no gzip")
+    served = await line.send("GET", "/v1/store/inventory", headers=TILL)
+
+    assert (415, 200) == (refused.status, served.status)

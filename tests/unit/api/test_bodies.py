@@ -1,0 +1,34 @@
+"""What reads answer with, apart from who asks."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from store_cache.api.content import bodies as contents
+from tests.harness.shop import Shop, product
+
+HELD = ("PROD-001", "PROD-002", "PROD-003")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (),
+        ("PROD-002",),
+        ("PROD-999",),
+        ("PROD-003", "PROD-001"),
+        ("PROD-003", "PROD-998", "PROD-001", "PROD-999"),
+        ("PROD-998", "PROD-999"),
+    ],
+    ids=len,
+)
+def test_a_basket_is_answered_in_the_order_asked(asked: tuple[str, ...]) -> None:
+    """However many are asked for, and whether all, some or none of them are held."""
+    shop = Shop(product(one) for one in HELD)
+    body, tag = contents.basket(shop.held, asked)
+    rows = [shop.held.rows[one] for one in asked if one in HELD]
+    missing = [one for one in asked if one not in HELD]
+
+    assert {"products": [*map(orjson.loads, rows)], "missing": missing} == orjson.loads(body)
+    assert tag == contents.weak_tag(rows, *missing)

@@ -1,0 +1,217 @@
+"""The guard: deadlines for the slow and the silent, caps for the many, a clean stop."""
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from store_cache.api.limits import Limits
+from store_cache.api.server import CannotServe, serve
+from tests.harness.shop import Shop, product
+from tests.harness.wire import DEADLINE_SECONDS, Line, head_of, until
+from tests.unit.api.conftest import TILL, Opened, Store
+
+INVENTORY = "/v1/store/inventory"
+HASTY = Limits(silent_seconds=0.1, head_seconds=0.1, unread_seconds=0.1, sweep_seconds=0.01)
+LATE_HEAD = Limits(head_seconds=0.1, sweep_seconds=0.01)
+UNREAD = Limits(unread_seconds=0.1, sweep_seconds=0.01)
+SILENT = Limits(silent_seconds=0.1, sweep_seconds=0.01)
+JSON = TILL | {"Content-Type": "application/json"}
+
+
+async def test_a_connection_that_says_nothing_is_cut(open_store: Opened) -> None:
+    """A client that only connects does not hold its place."""
+    store = await open_store(limits=SILENT)
+    line = await store.line()
+
+    assert b"" == await line.ended()
+
+
+async def test_a_connection_is_kept_for_the_next_request(open_store: Opened) -> None:
+    """Between two requests it may be silent for a while, then it is cut."""
+    store = await open_store(limits=SILENT)
+    line = await store.line()
+    replies = [await line.send("GET", INVENTORY, headers=TILL) for _ in range(3)]
+
+    assert [200] * 3 == [reply.status for reply in replies]
+    assert b"" == await line.ended()
+
+
+async def test_a_head_that_does_not_end_is_cut(open_store: Opened) -> None:
+    """Each further byte buys no time: the deadline counts from the first one."""
+    store = await open_store(limits=LATE_HEAD)
+    line = await store.line()
+    await line.send("GET", INVENTORY, headers=TILL)
+    line.writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
+
+    dripping = asyncio.create_task(_drip(line))
+
+    assert b"" == await line.ended()
+    dripping.cancel()
+
+
+async def _drip(line: Line) -> None:
+    while not line.writer.is_closing():
+        line.writer.write(b"x")
+        await asyncio.sleep(0.02)
+
+
+async def test_a_body_that_does_not_come_is_told(open_store: Opened) -> None:
+    """The caller has an answer, and the connection ends."""
+    store = await open_store(body_seconds=0.05)
+    line = await store.line()
+    head = head_of("POST", f"{INVENTORY}/updates", JSON | {"Content-Length": "100"}, b"")
+    line.writer.write(head + b"{")
+    reply = await line.reply()
+
+    assert (400, "invalid_request") == (reply.status, reply.code)
+    assert "did not arrive" in reply.json["error"]["message"]
+
+
+async def test_a_reader_that_does_not_read_is_cut(open_store: Opened) -> None:
+    """Answers that nobody takes do not pile up: the connection ends, and with it the memory."""
+    large = "x" * 100_000
+    shop = Shop(product(f"P{n}", note=large) for n in range(200))
+    store = await open_store(shop, limits=UNREAD)
+    # So that the answers fill it at once.
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", store.running.port))
+    request = head_of("GET", f"{INVENTORY}?limit=200", TILL, b"")
+    await asyncio.get_running_loop().sock_sendall(narrow, request)
+    await until(lambda: store.running.connections == 1)
+    await until(lambda: store.running.connections == 0)
+    narrow.close()
+
+    assert 200 == (await store.get(f"{INVENTORY}?limit=1")).status
+
+
+async def test_a_long_answer_is_not_cut_while_it_is_read(open_store: Opened) -> None:
+    """The deadlines are for the slow: whoever reads gets all of it."""
+    large = "x" * 100_000
+    shop = Shop(product(f"P{n}", note=large) for n in range(200))
+    store = await open_store(shop, limits=Limits(unread_seconds=2.0, sweep_seconds=0.01))
+    reply = await store.get(f"{INVENTORY}?limit=200")
+
+    assert 200 == len(reply.json["products"])
+
+
+async def test_a_request_may_take_longer_than_the_deadlines(open_store: Opened) -> None:
+    """They do not count while a request is being answered: Central may take its time."""
+    store = await open_store(limits=HASTY)
+    store.shop.gate.clear()
+    line = await store.line()
+    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
+    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
+    silent = await store.line()
+    await silent.ended()
+    store.shop.gate.set()
+
+    assert 200 == (await line.reply()).status
+
+
+async def test_connections_are_capped_for_each_address(
+    open_store: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One address can take its share and no more; others are served, and a place that becomes
+    free is given again. However many are refused, it is one line in the log."""
+    store = await open_store(limits=Limits(most_connections_per_address=3))
+    held = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(3)]
+    await held[-1].send("GET", INVENTORY, headers=TILL)
+    refused = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(5)]
+
+    assert [b""] * 5 == [await line.ended() for line in refused]
+    assert 200 == (await store.get(INVENTORY)).status
+    assert 1 == len([one for one in caplog.records if "too many" in one.message])
+    held[0].close()
+    await until(lambda: store.running.connections == 2)
+    again = await store.line(local_addr=("127.0.0.2", 0))
+    assert 200 == (await again.send("GET", INVENTORY, headers=TILL)).status
+
+
+async def test_connections_are_capped_in_all(open_store: Opened) -> None:
+    """Whoever comes to a full house is turned away at once."""
+    store = await open_store(limits=Limits(most_connections=2))
+    held = [await store.line(local_addr=(f"127.0.0.{n}", 0)) for n in (2, 3)]
+    for line in held:
+        await line.send("GET", INVENTORY, headers=TILL)
+    refused = await store.line()
+
+    assert b"" == await refused.ended()
+
+
+async def test_what_is_no_http_is_told_nothing_of_itself(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the answer nor the log repeats a malformed request, which may hold a key."""
+    caplog.set_level(logging.DEBUG)
+    line = await store.line()
+    line.writer.write(b"GET /health HTTP/1.1\r\nX-API-Key : canary\x00key\r\n\r\n")
+    reply = await line.reply()
+
+    assert (400, "invalid_request") == (reply.status, reply.code)
+    assert reply.headers["X-Request-ID"]
+    assert "store-cache" == reply.headers["Server"]
+    assert b"canary" not in reply.body
+    assert "canary" not in caplog.text
+
+
+async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
+    """A write under way is answered; a connection without one is closed, new ones are refused."""
+    store = await open_store()
+    store.shop.gate.clear()
+    busy, idle = await store.line(), await store.line()
+    await idle.send("GET", "/health")
+    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
+    busy.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await store.shop.arrived.wait()
+    stopping = asyncio.create_task(store.running.stop(grace_seconds=DEADLINE_SECONDS))
+
+    assert b"" == await idle.ended()
+    with pytest.raises(ConnectionRefusedError):
+        await Line.open(store.running.port)
+    store.shop.gate.set()
+    assert 200 == (await busy.reply()).status
+    await stopping
+
+
+async def test_a_stop_does_not_wait_for_ever(open_store: Opened) -> None:
+    """What does not end within the grace is cut, so that the process ends."""
+    store = await open_store()
+    store.shop.gate.clear()
+    line = await store.line()
+    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
+    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await store.shop.arrived.wait()
+        await store.running.stop(grace_seconds=0.05)
+
+    assert b"" == await line.ended()
+
+
+async def test_a_stop_ends_what_nobody_waits_for_any_more(open_store: Opened) -> None:
+    """The till has gone away, its request waits on: no connection stands for it, and it must not
+    outlive the server."""
+    store = await open_store()
+    store.shop.gate.clear()
+    line = await store.line()
+    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
+    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
+    others = asyncio.all_tasks()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await store.shop.arrived.wait()
+        line.close()
+        while store.running.connections:  # noqa: ASYNC110 - the loop has to see it go
+            await asyncio.sleep(0)
+        await store.running.stop(grace_seconds=0.05)
+
+    assert asyncio.all_tasks() <= others
+
+
+async def test_a_port_in_use_is_told(store: Store) -> None:
+    """The message says what was wanted and what to do."""
+    with pytest.raises(CannotServe, match=r"port \d+: .*; stop the other process, or set PORT"):
+        await serve(store.app, host="127.0.0.1", port=store.running.port)

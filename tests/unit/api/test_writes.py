@@ -1,0 +1,184 @@
+"""Writes: what reaches the service, and how its answers are told."""
+
+import asyncio
+
+import pytest
+
+from store_cache.writes.write import Adjustment, Write, WriteError
+from tests.harness.shop import MOMENT
+from tests.harness.wire import DEADLINE_SECONDS
+from tests.unit.api.conftest import TILL, Store
+
+UPDATES = "/v1/store/inventory/updates"
+BATCH = "/v1/store/inventory/batch-updates"
+UPDATE = {"productId": "PROD-001", "delta": -2, "version": 6, "idempotencyKey": "order-12345"}
+
+
+async def test_an_update_is_applied_and_read_at_once(store: Store) -> None:
+    """The contract's answer; the next read shows it."""
+    reply = await store.post(UPDATES, UPDATE | {"storeId": "store-s1"})
+    read = await store.get("/v1/store/inventory/PROD-001")
+
+    expected = {
+        "productId": "PROD-001",
+        "newQuantity": 8,
+        "newVersion": 7,
+        "applied": True,
+        "lastUpdated": MOMENT,
+    }
+    assert (200, expected) == (reply.status, reply.json)
+    assert "no-store" == reply.headers["Cache-Control"]
+    assert 8 == read.json["available"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "error_type"),
+    [
+        ({"version": 5}, 409, "version_conflict"),
+        ({"delta": -11}, 409, "insufficient_inventory"),
+        ({"productId": "PROD-999"}, 404, "product_not_found"),
+    ],
+)
+async def test_a_refusal_is_central_s_answer(
+    store: Store, changes: dict[str, object], status: int, error_type: str
+) -> None:
+    """A write that was not applied is no error of the API: it has the service's body as it is."""
+    reply = await store.post(UPDATES, UPDATE | changes)
+
+    assert (status, False, error_type) == (
+        reply.status,
+        reply.json["applied"],
+        reply.json["errorType"],
+    )
+
+
+async def test_the_whole_write_reaches_the_service(store: Store) -> None:
+    """Every field arrives as it was sent; what was left out or null is None."""
+    key = "!" + "x" * 198 + "}"
+    extremes = {"productId": "a/ü", "delta": 999_999_999, "version": 2**53 - 1}
+    told = {"reason": "sold", "updatedBy": "cashier123"}
+    await store.post(UPDATES, UPDATE | extremes | told | {"idempotencyKey": key})
+    await store.post(UPDATES, UPDATE | {"reason": None, "updatedBy": None, "storeId": None})
+
+    assert [
+        Write("a/ü", 999_999_999, 2**53 - 1, key, "sold", "cashier123"),
+        Write("PROD-001", -2, 6, "order-12345", None, None),
+    ] == store.shop.writes
+
+
+async def test_a_batch_has_one_result_for_each_update(store: Store) -> None:
+    """Counts and results in the order sent, 200 also where some were refused."""
+    updates = [UPDATE, UPDATE | {"productId": "PROD-002", "version": 3, "idempotencyKey": "b"}]
+    reply = await store.post(BATCH, {"updates": updates})
+    results = reply.json["results"]
+    counts = {name: item for name, item in reply.json.items() if name != "results"}
+
+    assert 200 == reply.status
+    assert {
+        "storeId": "store-s1",
+        "totalCount": 2,
+        "successCount": 1,
+        "failureCount": 1,
+    } == counts
+    assert [("PROD-001", True), ("PROD-002", False)] == [
+        (result["productId"], result["applied"]) for result in results
+    ]
+
+
+async def test_a_batch_of_one_hundred(store: Store) -> None:
+    """As many as may be sent at once, also with a reason each."""
+    updates = [
+        UPDATE | {"idempotencyKey": f"k{n}", "version": 6 + n, "delta": 1, "reason": "count"}
+        for n in range(100)
+    ]
+    reply = await store.post(BATCH, {"storeId": "store-s1", "updates": updates})
+
+    assert (100, 0) == (reply.json["successCount"], reply.json["failureCount"])
+
+
+async def test_patch_is_a_write_without_a_version(store: Store) -> None:
+    """The id comes from the path, the key from the header."""
+    headers = TILL | {"Idempotency-Key": "order-9"}
+    body = {"quantityChange": -5, "reason": "Sale completed", "updatedBy": "cashier123"}
+    reply = await store.post(
+        "/v1/store/inventory/PROD%2D001/inventory", body, headers, method="PATCH"
+    )
+
+    assert (200, 5) == (reply.status, reply.json["newQuantity"])
+    assert [
+        Adjustment("PROD-001", -5, "order-9", "Sale completed", "cashier123")
+    ] == store.shop.writes
+
+
+async def test_patch_reaches_an_id_with_a_slash(store: Store) -> None:
+    """An encoded slash belongs to the id, also before `/inventory`."""
+    headers = TILL | {"Idempotency-Key": "order-9"}
+    await store.post(
+        "/v1/store/inventory/a%2Finventory/inventory", {"quantityChange": 1}, headers, "PATCH"
+    )
+
+    assert [Adjustment("a/inventory", 1, "order-9")] == store.shop.writes
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "wait_seconds", "retry_after"),
+    [
+        ("product_not_found", 404, None, None),
+        ("idempotency_key_reused", 422, None, None),
+        ("central_error", 502, None, None),
+        ("central_unavailable", 503, 2.2, "3"),
+        ("central_unavailable", 503, 0.0, "1"),
+        ("storage_unavailable", 503, None, None),
+        ("central_timeout", 504, None, None),
+    ],
+)
+async def test_a_write_without_an_answer_is_one_of_the_errors(
+    store: Store, code: str, status: int, wait_seconds: float | None, retry_after: str | None
+) -> None:
+    """Code, message and details are the service's; a wait is whole seconds, rounded up."""
+    store.shop.failure = WriteError(
+        code, "said so", details={"productId": "PROD-001"}, retry_after_seconds=wait_seconds
+    )
+    reply = await store.post(UPDATES, UPDATE)
+
+    said = {"code": code, "message": "said so", "details": {"productId": "PROD-001"}}
+    assert (status, {"error": said}) == (reply.status, reply.json)
+    assert retry_after == reply.headers.get("Retry-After")
+
+
+async def test_a_till_that_hangs_up_does_not_cancel_its_write(store: Store) -> None:
+    """A write that was begun ends, whoever still listens (W5)."""
+    store.shop.gate.clear()
+    line = await store.line()
+    waiting = asyncio.create_task(
+        line.send(
+            "POST",
+            UPDATES,
+            headers=TILL | {"Content-Type": "application/json"},
+            body=b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}',
+        )
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await store.shop.arrived.wait()
+    line.close()
+    await asyncio.wait([waiting])
+    store.shop.gate.set()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await store.shop.applied.wait()
+    read = await store.get("/v1/store/inventory/PROD-001")
+
+    assert isinstance(waiting.exception(), Exception)
+    assert 8 == read.json["available"]
+
+
+async def test_an_adjustment_needs_a_catalogue(store: Store) -> None:
+    """Without one there is no version to fill in: 503 `cache_not_ready`, not a 404."""
+    store.shop.catalogue = None
+    reply = await store.post(
+        "/v1/store/inventory/PROD-001/inventory",
+        {"quantityChange": -1},
+        method="PATCH",
+        headers=TILL | {"Idempotency-Key": "order-1"},
+    )
+
+    assert (503, "cache_not_ready") == (reply.status, reply.code)

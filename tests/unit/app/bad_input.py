@@ -1,0 +1,312 @@
+"""Wrong settings and damaged files: the cases of a test, and the tables of `docs/bad-input.md`.
+
+python -m tests.unit.app.bad_input > docs/bad-input.md
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from store_cache.app.settings import SettingsError, load_settings
+from store_cache.storage.framing import NewerFormat, frame
+from store_cache.writes.write import Write
+from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.shelf import Clock
+from tests.harness.virtual_time import run
+from tests.harness.whole_store import Line, whole_store
+
+Files = dict[str, bytes]
+
+# -- settings ----------------------------------------------------------------------------------
+
+HASH = "sha256:" + hashlib.sha256(b"till-1").hexdigest()
+LONG = "s" * 65
+PRODUCTION = {"ENVIRONMENT": "production", "API_KEYS": "mine"}
+
+WRONG_SETTINGS: Sequence[dict[str, str]] = (
+    {"ENVIRONMENT": "prod"},
+    {"PORT": "80833"},
+    {"PORT": "http"},
+    {"HOST": "two hosts"},
+    {"LOG_LEVEL": "loud"},
+    {"STORE_ID": "süd"},
+    {"STORE_ID": LONG},
+    {"API_KEYS": ""},
+    {"API_KEYS": "till-1,,till-2"},
+    {"API_KEYS": "sha256:1234"},
+    {"ENVIRONMENT": "production"},
+    {"API_KEYS": "till-1", "ADMIN_API_KEYS": "till-1"},
+    {"API_KEYS": HASH, "ADMIN_API_KEYS": "till-1"},
+    {"CENTRAL_API_URL": "central.example.com"},
+    {"CENTRAL_API_URL": "https://shop:secret@central.example.com"},
+    {"CENTRAL_API_URL": "https://central.example.com/?key=secret"},
+    {"CENTRAL_API_URL": "http://central:port"},
+    {"CENTRAL_API_KEY": ""},
+    {"CENTRAL_API_KEY": "with a blank"},
+    {"DATA_DIR": ""},
+    {"SYNC_INTERVAL_SECONDS": "301"},
+    PRODUCTION | {"SYNC_INTERVAL_SECONDS": "5"},
+    PRODUCTION | {"EVENT_WAIT_TIMEOUT_SECONDS": "2"},
+    {"EVENT_BATCH_LIMIT": "1000"},
+    {"SYNC_INTERVAL_MINUTES": "0"},
+    {"POLL_MODE": "sometimes"},
+    {"STALE_AFTER_SECONDS": "1m"},
+    {"CORS_ORIGINS": "https://till.example.com/"},
+    PRODUCTION | {"CORS_ORIGINS": "*"},
+    {"CENTRAL_CA_FILE": "/no/such/ca.pem", "CENTRAL_API_URL": "https://central.example.com"},
+    {"CENTRAL_CA_FILE": "/no/such/ca.pem", "CENTRAL_API_URL": "http://central.example.com"},
+    {"HOLE_GRACE_SECONDS": "nan"},
+    {"SNAPSHOT_MIN_PERCENT": "101"},
+    {"WRITE_TIMEOUT_SECONDS": "0"},
+    {"KEY_RETENTION_HOURS": "10000"},
+    {"FAST_READS": "on"},
+    {"PORT": "x", "STORE_ID": "", "POLL_MODE": "x"},
+)
+
+
+def complaints(wrong: dict[str, str]) -> list[str]:
+    """The lines that a start with these variables ends with."""
+    try:
+        load_settings(wrong, env_file=None)
+    except SettingsError as problem:
+        return str(problem).splitlines()
+    return []
+
+
+# -- files -------------------------------------------------------------------------------------
+
+SNAPSHOT, JOURNAL = "snapshot-2.jsonl", "journal-2.jsonl"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that happens to the files of a stopped store. `failing`: the operation of the
+    next start that the disk fails."""
+
+    what: str
+    make: Callable[[Files], Files]
+    failing: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the next start made of it: its log, what it showed before Central was asked, why it
+    ran full syncs. `is_right`: once it is in step it shows what Central holds. `refused`: why it
+    did not start."""
+
+    log: tuple[str, ...]
+    shown: str
+    full_syncs: tuple[str, ...]
+    is_right: bool = True
+    refused: str = ""
+
+
+def _file(name: str, change: Callable[[bytes], bytes]) -> Callable[[Files], Files]:
+    return lambda files: files | {name: change(files[name])}
+
+
+def _without(*names: str) -> Callable[[Files], Files]:
+    return lambda files: {name: data for name, data in files.items() if name not in names}
+
+
+def _line(number: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    def changed(data: bytes) -> bytes:
+        lines = data.splitlines(keepends=True)
+        lines[number] = change(lines[number])
+        return b"".join(lines)
+
+    return changed
+
+
+def _flip(line: bytes) -> bytes:
+    """One bit, in the middle."""
+    place = len(line) // 2
+    return line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]
+
+
+def _edit(line: bytes) -> bytes:
+    """What somebody with an editor does."""
+    return line.replace(b'"available":10', b'"available":99')
+
+
+NEWER = frame("header", orjson.dumps({"file": "snapshot", "format": 2, "number": 3}))
+
+DAMAGES: Sequence[Damage] = (
+    Damage("nothing: a clean stop", dict),
+    Damage("power was cut while the last record was written", _file(JOURNAL, lambda d: d[:-9])),
+    Damage(
+        "the same, and the disk left zeros",
+        _file(JOURNAL, lambda d: d[:-30] + bytes(30)),
+    ),
+    Damage("a bit flipped in the last record", _file(JOURNAL, _line(-1, _flip))),
+    Damage("a bit flipped in a record before it", _file(JOURNAL, _line(2, _flip))),
+    Damage("a record was removed by hand", _file(JOURNAL, _line(2, lambda _: b""))),
+    Damage("the journal is empty", _file(JOURNAL, lambda _: b"")),
+    Damage("the journal was removed", _without(JOURNAL)),
+    Damage("a number was edited in the snapshot", _file(SNAPSHOT, _line(1, _edit))),
+    Damage("the snapshot is cut short", _file(SNAPSHOT, lambda d: d[: len(d) // 2])),
+    Damage("the snapshot's first line is garbage", _file(SNAPSHOT, _line(0, lambda _: b"#\n"))),
+    Damage("the snapshot was removed", _without(SNAPSHOT)),
+    Damage("all files were removed", _without(SNAPSHOT, JOURNAL)),
+    Damage(
+        "a snapshot was being written when the store was killed",
+        lambda files: files | {"snapshot-3.jsonl.new": b'{"crc":'},
+    ),
+    Damage("the snapshot cannot be read from the disk", dict, failing=4),
+    Damage("the folder cannot be read at all", dict, failing=1),
+    Damage("a newer version wrote here", lambda files: files | {"snapshot-3.jsonl": NEWER}),
+)
+
+
+class Lines(logging.Handler):
+    """What is logged about files."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("files: "):
+            self.said.append(f"{record.levelname} {record.getMessage()}")
+
+
+def start_after(damage: Damage) -> Start:
+    """A store sells, is stopped, is damaged, and starts again."""
+    lines = Lines()
+    logger = logging.getLogger("store_cache")
+    logger.addHandler(lines)
+    try:
+        return run(_start_after(damage, lines))
+    finally:
+        logger.removeHandler(lines)
+
+
+async def _start_after(damage: Damage, lines: Lines) -> Start:
+    clock = Clock()
+    line = Line(clock)
+    async with whole_store(clock=clock, line=line) as store:
+        await store.until("live")
+        await store.service.update(Write("P-1", -1, 1, "order-1"))
+        line.sell("P-2")
+        await store.until("live")
+        files = store.disk.contents()
+    folder = FaultyFolder(damage.make(files))
+    if damage.failing is not None:
+        folder.failures = {damage.failing: errno.EIO}
+    try:
+        return await _started(folder, clock, line, lines)
+    except NewerFormat as problem:
+        return Start((), "", (), refused=str(problem))
+
+
+async def _started(folder: FaultyFolder, clock: Clock, line: Line, lines: Lines) -> Start:
+    line.open.clear()
+    async with whole_store(folder, clock=clock, line=line) as store:
+        held = store.parts.keeper.catalogue
+        shown = [] if held is None else held.page(0, 9)
+        line.open.set()
+        await store.until("degraded" if store.state == "degraded" else "live")
+        runs = tuple("; ".join(run["reasons"]) for run in store.status["fullSyncs"])
+        now = store.parts.keeper.catalogue
+        assert now is not None
+        is_right = line.ledger.everything() == [orjson.loads(row) for row in now.page(0, 9)]
+        return Start(tuple(lines.said), _shown(shown, now.page(0, 9)), runs, is_right)
+
+
+def _shown(shown: Sequence[bytes], in_step: Sequence[bytes]) -> str:
+    if not shown:
+        return "nothing, until the full sync is done"
+    return "everything" if shown == in_step else "an older state, whole"
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+HEAD = """# Bad input
+
+What the store says to whatever is wrong: settings, files, requests. The tables are made by the
+tests, from what the store really said.
+
+## Wrong settings
+
+A start with a wrong setting ends with exit status 2 and one line on standard error for each
+variable that is wrong, all at once. No line holds a key.
+
+"""
+
+FILES_HEAD = """
+## Damaged files
+
+Whatever lies in `DATA_DIR`, the store starts, and never shows a value that it cannot prove: each
+line carries a checksum, each record its number. What is damaged is put aside under another name
+and kept; a full sync then repairs the rest. Findings stay in `sync/status` (`disk.findings`) and
+in `store-cache status` until the next start. In each case of the table the store had sold one
+product by itself and seen another one sold at Central before it was stopped; afterwards, in each
+case, it was in step with Central, product by product.
+
+"""
+
+REFUSED_HEAD = """
+Only what belongs to somebody else is refused: the start ends with exit status 1, and nothing is
+touched.
+
+"""
+
+FOOT = """
+Another store that holds the folder, and a port that is taken, end a start in the same way, each
+with a line that says what to do.
+
+## Wrong requests
+
+The table of wrong requests and their answers is part of the [API's documentation](api.md).
+"""
+
+
+def page() -> str:
+    starts = [(damage, start_after(damage)) for damage in DAMAGES]
+    return "".join(
+        [
+            HEAD,
+            _table(["setting", "what is said"], map(_setting_row, WRONG_SETTINGS)),
+            FILES_HEAD,
+            _table(
+                ["what happened", "what the log says", "shown at once", "full sync"],
+                (_damage_row(damage, start) for damage, start in starts if not start.refused),
+            ),
+            REFUSED_HEAD,
+            _table(
+                ["what happened", "what is said"],
+                ((d.what, f"`store-cache: {s.refused}`") for d, s in starts if s.refused),
+            ),
+            FOOT,
+        ]
+    )
+
+
+def _setting_row(wrong: dict[str, str]) -> tuple[str, ...]:
+    given = "<br>".join(f"`{name}={value}`" for name, value in wrong.items())
+    return given, _lines(complaints(wrong))
+
+
+def _damage_row(damage: Damage, start: Start) -> tuple[str, ...]:
+    reasons = ", ".join(start.full_syncs) or "none"
+    return damage.what, _lines(start.log) or "nothing", start.shown, reasons
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "<br>".join(f"`{line}`" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

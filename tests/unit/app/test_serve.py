@@ -1,0 +1,186 @@
+"""Serving until a signal: what a stop waits for, what it does not, and what is on disk then."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from central_stub.server import Running
+from central_stub.settings import Settings as StubSettings
+from store_cache.app import build
+from store_cache.app import serve as serve_module
+from store_cache.app.build import WRITES_GRACE_SECONDS
+from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_told
+from store_cache.app.settings import Settings
+from store_cache.storage.files import Archive
+from store_cache.storage.lazy_directory import LateFolder
+from store_cache.storage.recovery import Loaded
+from tests.scenarios.shop import until
+
+CONTAINER_SECONDS = 10.0
+"""What a container is given between SIGTERM and SIGKILL."""
+
+CLOSING_SECONDS = 1.5
+"""Cancelling what is late, and closing files and connections."""
+
+TILL = {"X-API-Key": "till-secret"}
+ADMIN = {"X-API-Key": "admin-demo"}
+
+
+@dataclass
+class Served:
+    """A store that `store-cache serve` runs, in this process, until a signal."""
+
+    central: Running
+    data_dir: Path
+    task: asyncio.Task[None]
+    till: httpx.AsyncClient
+
+    async def is_ready(self) -> bool:
+        try:
+            return (await self.till.get("/ready")).is_success
+        except httpx.TransportError:
+            return False
+
+    async def has_struck(self) -> bool:
+        """Whether the fault that is set met its request."""
+        async with httpx.AsyncClient(headers=ADMIN, trust_env=False) as client:
+            answer = await client.get(f"{self.central.url}/v1/admin/faults")
+        return any(fault["struck"] for fault in answer.json()["faults"])
+
+    async def fault(self, **fault: Any) -> None:
+        url = f"{self.central.url}/v1/admin/faults"
+        async with httpx.AsyncClient(headers=ADMIN, trust_env=False) as client:
+            (await client.post(url, json=fault)).raise_for_status()
+
+    def sale(self) -> asyncio.Task[httpx.Response]:
+        body = {"productId": "P-1", "delta": -1, "version": 1, "idempotencyKey": "sale"}
+        return asyncio.ensure_future(self._post("/v1/store/inventory/updates", body))
+
+    async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return await self.till.post(path, json=body)
+
+    async def stopped_by(self, number: signal.Signals) -> float:
+        """Send the signal; how many seconds the store takes to end."""
+        began_at = asyncio.get_running_loop().time()
+        os.kill(os.getpid(), number)
+        await self.task
+        return asyncio.get_running_loop().time() - began_at
+
+    async def left(self) -> Loaded:
+        """What the next process finds."""
+        folder = LateFolder(self.data_dir)
+        loaded = await Archive(folder, now=lambda: 0.0).load()
+        await folder.close()
+        return loaded
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[Served]:
+    """A Central with one product, and a store whose first sync is done and whose poll is held."""
+    central = Running(StubSettings(_env_file=None, port=0))
+    await central.start()
+    central.ledger.create({"productId": "P-1", "available": 10}, 0.0)
+    port = _free_port()
+    given: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "port": port,
+        "api_keys": "till-secret",
+        "central_api_url": central.url,
+        "data_dir": tmp_path / "data",
+        "write_timeout_seconds": 60,
+    }
+    till = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers=TILL, trust_env=False, timeout=30.0
+    )
+    task = asyncio.ensure_future(serve_until_told(Settings(_env_file=None, **given)))
+    served = Served(central, tmp_path / "data", task, till)
+    try:
+        await until(served.is_ready)
+        await until(lambda: central.held_polls > 0)
+        yield served
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await till.aclose()
+        await central.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_held_poll_holds_no_stop_up(
+    tmp_path: Path, number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[D7] Either signal ends a quiet store at once: giving up a poll loses nothing."""
+    caplog.set_level("INFO", logger="store_cache")
+    async with serving(tmp_path) as store:
+        seconds = await store.stopped_by(number)
+        loaded = await store.left()
+
+    assert seconds < 1.0
+    assert loaded.catalogue is not None
+    assert (1, (), False) == (len(loaded.catalogue), loaded.findings, loaded.damaged)
+    said = [each.message for each in caplog.records if each.name == "store_cache.app.serve"]
+    assert said[0].startswith("serving on 127.0.0.1:")
+    assert ["stopping: no new requests; those in flight may end"] == said[1:2]
+    assert "stopped; everything acknowledged is on disk" == said[-1]
+
+
+async def test_a_write_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
+    """[W5] [D2] SIGTERM while Central thinks about a sale and a poll is held: the till gets its
+    answer, and both the stock and the key are on disk."""
+    async with serving(tmp_path) as store:
+        await store.fault(kind="delay", seconds=0.5, routes=["updates"])
+        sale = store.sale()
+        await until(store.has_struck)
+        seconds = await store.stopped_by(signal.SIGTERM)
+        answer = await sale
+        loaded = await store.left()
+
+    assert seconds < CONTAINER_SECONDS
+    assert (200, True) == (answer.status_code, answer.json()["applied"])
+    assert loaded.catalogue is not None
+    assert 2 == orjson.loads(loaded.catalogue.get("P-1") or b"{}")["version"]
+    assert ["sale"] == [write["key"] for write in loaded.writes][-1:]
+    assert "applied" in loaded.writes[-1]
+
+
+async def test_a_write_that_never_ends_does_not_outlast_the_graces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[W1] [W3] Central takes its time: the stop goes on without it. The attempt is on disk without
+    an answer, and so unknown to the next process."""
+    monkeypatch.setattr(serve_module, "REQUESTS_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(build, "WRITES_GRACE_SECONDS", 0.3)
+    async with serving(tmp_path) as store:
+        await store.fault(kind="delay", seconds=2.0, routes=["updates"])
+        sale = store.sale()
+        await until(store.has_struck)
+        seconds = await store.stopped_by(signal.SIGTERM)
+        await asyncio.wait([sale])
+        loaded = await store.left()
+
+    assert seconds < 0.2 + 0.3 + CLOSING_SECONDS
+    assert isinstance(sale.exception(), httpx.TransportError)
+    assert [("sale", False)] == [(write["key"], "applied" in write) for write in loaded.writes]
+
+
+def test_the_graces_together_are_shorter_than_a_containers() -> None:
+    """[W5] Whatever hangs, a stop ends by itself before it is killed."""
+    assert REQUESTS_GRACE_SECONDS + WRITES_GRACE_SECONDS + CLOSING_SECONDS < CONTAINER_SECONDS

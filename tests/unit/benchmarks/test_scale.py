@@ -1,0 +1,256 @@
+"""The simulation behind docs/scale.md: what stands in for parts of a store, and the arithmetic."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from benchmarks.scale import page, sizes
+from benchmarks.scale.central import Capacity, Central, Overload, TooMany
+from benchmarks.scale.outage import Outage, Return, play, windowed
+from benchmarks.scale.page import Habits
+from benchmarks.scale.plan import CASES
+from benchmarks.scale.steady import Habit, habit
+from benchmarks.scale.store import Copy
+from store_cache.catalogue.replica import Rebuild
+from store_cache.central.failures import Broken, Gone, Unreachable
+from store_cache.model.pages import PageRequest
+from store_cache.sync.states import Pace
+from tests.conftest import ROOT
+from tests.harness.virtual_time import run
+
+SMALL = Outage(20, 60.0, Capacity(100.0))
+
+
+def with_central(story: Callable[[Central], Awaitable[None]], capacity: Capacity) -> None:
+    async def told() -> None:
+        await story(Central(capacity))
+
+    run(told())
+
+
+# -- the modelled Central ----------------------------------------------------------------------
+
+
+def test_requests_wait_for_those_before_them() -> None:
+    """A Central of ten a second has answered five that came together after half a second."""
+
+    async def story(central: Central) -> None:
+        await asyncio.gather(*(central.events(1000, 1, 0) for _ in range(5)))
+
+        assert 0.52 == pytest.approx(asyncio.get_running_loop().time())
+
+    with_central(story, Capacity(10.0))
+
+
+@pytest.mark.parametrize(
+    ("overload", "problem"),
+    [
+        (Overload.UNAVAILABLE, Broken),
+        (Overload.LIMIT, TooMany),
+        (Overload.LIMIT_NAMED, TooMany),
+        (Overload.QUEUE, None),
+    ],
+)
+def test_who_would_wait_too_long_is_refused(
+    overload: Overload, problem: type[Exception] | None
+) -> None:
+    """As the overloaded Central is told to; or all of them wait."""
+
+    async def story(central: Central) -> None:
+        asked = (central.events(1000, 1, 0) for _ in range(30))
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        found = {type(each) for each in answers if isinstance(each, Exception)}
+
+        assert found == ({problem} if problem else set())
+        assert sum(central.tally.refused.values()) == sum(
+            isinstance(each, Exception) for each in answers
+        )
+
+    with_central(story, Capacity(10.0, 1.0, overload))
+
+
+def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
+    """Each ends with what ended it; somebody who comes then reaches nobody."""
+
+    async def story(central: Central) -> None:
+        told, also_told = (asyncio.ensure_future(central.events(1001, 1, 20)) for _ in range(2))
+        await asyncio.sleep(1.0)
+        held = central.held_polls
+        central.publish()
+        await asyncio.gather(told, also_told)
+        broken = asyncio.ensure_future(central.events(1002, 1, 20))
+        await asyncio.sleep(1.0)
+        central.goes_down()
+        with pytest.raises(Broken):
+            await broken
+        with pytest.raises(Unreachable):
+            await central.events(1002, 1, 20)
+
+        assert 2 == held
+        assert [1001] == [event.offset for event in told.result().events]
+
+    with_central(story, Capacity(1000.0))
+
+
+def test_a_lost_log_is_gone() -> None:
+    async def story(central: Central) -> None:
+        central.lose_log()
+        with pytest.raises(Gone):
+            await central.events(1001, 1, 20)
+
+    with_central(story, Capacity(1000.0))
+
+
+def test_a_collapsing_proxy_asks_once() -> None:
+    """Fifty stores at the same position are one poll to Central; another position is another."""
+
+    async def story() -> None:
+        central = Central(Capacity(1000.0), collapses=True)
+        polls = [asyncio.ensure_future(central.events(1001, 100, 20)) for _ in range(50)]
+        other = asyncio.ensure_future(central.events(1000, 100, 20))
+        await asyncio.sleep(1.0)
+        central.publish()
+        pages = await asyncio.gather(*polls)
+        await other
+
+        assert {1001} == {page_.events[0].offset for page_ in pages}
+        assert 2 == sum(central.tally.kinds.values())
+
+    run(story())
+
+
+# -- the stand-ins of the store ----------------------------------------------------------------
+
+
+def test_the_counted_copy_asks_for_the_pages_that_the_real_one_asks_for() -> None:
+    """Overlaps included, whether the last page is full or not."""
+
+    async def story() -> None:
+        for products in (1, 999, 1000, 1001, 2500):
+            central = Central(Capacity(1e6), products=products)
+            chain = sizes.Chain(products)
+            copy = Copy()
+            rebuild = Rebuild(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
+            counted: PageRequest | None = copy.first_request()
+            real: PageRequest | None = rebuild.first_request()
+            while counted is not None and real is not None:
+                assert counted == real
+                counted = copy.take_page(counted, await central.page(counted))
+                real = rebuild.take_page(real, await chain.client.page(real))
+
+            assert counted is real is None
+            assert products == len(copy.copy) == len(rebuild.copy)
+            await chain.client.close()
+
+    run(story())
+
+
+def test_the_same_outage_gives_the_same_return() -> None:
+    """Seeds decide, and nothing else; every store is in step in the end."""
+    first, second = play(SMALL), play(SMALL)
+
+    assert first == second
+    assert 20 == len(first.in_step)
+    assert 0 == first.full_syncs
+
+
+def test_without_jitter_the_stores_come_together() -> None:
+    """All of them in one tenth of a second, which jitter spreads over several."""
+    calm = play(SMALL)
+    together = play(Outage(20, 60.0, Capacity(100.0), jitter=False))
+
+    assert together.busiest_tenth >= 20
+    assert calm.busiest_tenth < together.busiest_tenth
+
+
+def test_a_lost_log_makes_every_store_read_everything() -> None:
+    found = play(Outage(5, 60.0, Capacity(1000.0), is_log_lost=True, products=2000))
+
+    assert 5 == found.full_syncs == len(found.in_step)
+    assert 15 <= found.kinds["page"]
+
+
+def test_tills_sell_what_they_had_to_keep() -> None:
+    """A sale that gets through has the feed asked at once."""
+    found = play(Outage(5, 60.0, Capacity(1000.0), sales_per_second=0.5))
+
+    assert found.kinds["write"] >= 5
+    assert 5 == len(found.in_step)
+
+
+@pytest.mark.parametrize(
+    ("pace", "events", "requests"),
+    [(Pace(), 0.0, 0.05), (Pace(), 1.0, 1.0), (Pace(continuous=False), 1.0, 0.1)],
+)
+def test_how_often_a_store_asks(pace: Pace, events: float, requests: float) -> None:
+    """A quiet feed: once in `wait` seconds. One event a second: as often. By interval: three
+    requests in half a minute, whatever happens."""
+    assert requests == pytest.approx(habit(pace, events).requests, rel=0.05)
+
+
+# -- the arithmetic of the page ----------------------------------------------------------------
+
+HABITS: Habits = {
+    0.0: Habit(0.05, 0.05, 0.0),
+    1.0: Habit(1.0, 0.0, 1.0),
+    100.0: Habit(40.0, 0.0, 100.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("events", "requests"), [(0.0, 0.05), (0.5, 0.525), (1.0, 1.0), (10.0, 20.5), (1e6, 40.0)]
+)
+def test_between_what_was_simulated_a_line_is_drawn(events: float, requests: float) -> None:
+    assert requests == pytest.approx(page.requests_at(HABITS, events))
+
+
+def test_the_most_stores_are_the_most() -> None:
+    """One more would be too many."""
+    assert 31 == page.most_stores(lambda stores: stores * stores / 100, 10.0)
+    assert 0 == page.most_stores(lambda stores: 11.0 * stores, 10.0)
+
+
+def test_every_second_is_looked_at_for_the_busiest() -> None:
+    """Also one that begins between two."""
+    arrived = (0,) * 8 + (5,) * 4 + (0,) * 8
+
+    assert 20 == max(map(sum, windowed(arrived)))
+    assert [3] == [sum(second) for second in windowed((1, 2))]
+
+
+def test_when_a_share_of_the_stores_was_in_step() -> None:
+    """The one that completes the share counts; a share that was never reached has no time."""
+    found = Return(Outage(4, 60.0, Capacity(1.0)), (), (), {}, (1.0, 2.0, 7.0), 0, 0.0)
+
+    assert (2.0, None) == (found.in_step_after(0.5), found.in_step_after(1.0))
+
+
+def test_tables_go_between_their_markers() -> None:
+    """What stands around them stays; a page without the markers is refused."""
+    text = "# A\n<!-- begin: x -->\nold\n<!-- end: x -->\nB\n"
+
+    assert "# A\n<!-- begin: x -->\nnew\n<!-- end: x -->\nB\n" == page.replaced(text, "x", "new")
+    with pytest.raises(ValueError, match="begin: y"):
+        page.replaced(text, "y", "new")
+
+
+def test_the_page_has_a_place_for_every_case() -> None:
+    text = (ROOT / "docs" / "scale.md").read_text()
+
+    assert [] == [name for name in CASES if f"<!-- begin: {name} -->" not in text]
+
+
+def test_sizes_grow_with_what_is_sent() -> None:
+    """Counted on real encodings: an answer is its head and its events, a full sync its pages."""
+    found = sizes.measure(2500)
+    per_event = (found[sizes.EVENTS_500].down - found[sizes.EVENTS_100].down) / 400
+
+    assert 3 == found[sizes.FULL_SYNC].requests
+    assert found[sizes.FULL_SYNC].down > 2.5 * found[sizes.PAGE].down * 0.95
+    assert math.isclose(
+        found[sizes.EMPTY].down + 100 * per_event, found[sizes.EVENTS_100].down, rel_tol=0.01
+    )

@@ -1,0 +1,216 @@
+"""What a store is put through: answers as odd as they may be, and a Central in trouble.
+
+Knows: outcomes that fit a command, and faults. Refuses to know: what has to come of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from store_cache.model.event import AnyEvent
+from store_cache.model.pages import EventPage, PageRequest
+from store_cache.sync.states import (
+    Command,
+    CopyPlaced,
+    CopyRefused,
+    DoubtsSettled,
+    EventsArrived,
+    EventsKept,
+    ExchangeFailed,
+    Failure,
+    FetchEvents,
+    FetchPage,
+    Interrupted,
+    KeepEvents,
+    Outcome,
+    PageTaken,
+    PlaceCopy,
+    Rest,
+    Rested,
+    RunBroken,
+    SettleDoubts,
+)
+from tests.unit.sync.small_central import SmallStore
+from tests.unit.sync.told_sync import Told, at, event, may_be_interrupted, nameless
+
+FEEDS = ("feed", "other")
+NAMES = (None, None, None, "g-1", "g-2")
+FAULTS = [failure for failure in Failure if failure is not Failure.GONE]
+"""A 410 is Central's word that its log is too short; the small Central gives it by itself."""
+
+
+class Chaos:
+    """Outcomes that fit the command in flight, and are otherwise as odd as they may be."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.named = self.random.choice(NAMES)
+
+    def passes_time(self, told: Told) -> None:
+        """The wait in flight, or an exchange; now and then someone asks for a full sync."""
+        seconds = 0.01
+        if isinstance(told.command, Rest):
+            spread_seconds = self.random.random() * told.command.spread_seconds
+            seconds = told.command.at_least_seconds + spread_seconds
+        told.waits(seconds)
+        if self.random.random() < 0.01:
+            told.wants("on demand", forced=True, accept=self.random.random() < 0.5)
+        if self.random.random() < 0.01:
+            told.wants("a repair failed")
+
+    def outcome(self, told: Told) -> Outcome:
+        if self.random.random() < 0.02:
+            self.named = self.random.choice(NAMES)
+        if may_be_interrupted(told.state) and self.random.random() < 0.05:
+            return Interrupted()
+        exchanged = isinstance(told.command, FetchEvents | FetchPage | SettleDoubts)
+        if exchanged and self.random.random() < 0.15:
+            return self._failure()
+        return self._success(told.command)
+
+    def _failure(self) -> ExchangeFailed:
+        floor = self.random.choice([None, None, 0.0, 3.0])
+        return ExchangeFailed(self.random.choice(list(Failure)), "chaos", floor)
+
+    def _success(self, command: Command) -> Outcome:
+        match command:
+            case Rest():
+                return Rested()
+            case FetchEvents():
+                return EventsArrived(self._events(command), self.random.choice([0.0, 0.7, 20.0]))
+            case KeepEvents():
+                return EventsKept()
+            case FetchPage():
+                return self._page()
+            case SettleDoubts():
+                return DoubtsSettled(self.random.choice([0, 0, 2]))
+            case PlaceCopy():
+                if self.random.random() < 0.3:
+                    return CopyRefused("small", 1)
+                return CopyPlaced(9)
+
+    def _page(self) -> Outcome:
+        head = self.random.choice([None, 0, 7, 40, 60])
+        following = self.random.choice([None, PageRequest(200, 200)])
+        if self.random.random() < 0.05:
+            return RunBroken("chaos")
+        return PageTaken(following, head, self.named)
+
+    def _events(self, command: FetchEvents) -> EventPage:
+        offset = min(command.offset, 60)
+        feed = self.random.choice((*FEEDS, *FEEDS[:1] * 8))
+        numbers = [offset + self.random.randint(-2, 8) for _ in range(self.random.randint(0, 9))]
+        whole = list(range(offset, offset + self.random.randint(0, 5)))
+        chosen = self.random.choice([numbers, whole, whole, whole, []])
+        arrived: list[AnyEvent] = [event(n, feed) for n in chosen if n >= 0]
+        if self.random.random() < 0.02:
+            arrived.append(nameless(offset))
+        after = max([offset, *(n + 1 for n in chosen)])
+        hint = self.random.choice([None, after, after, after, after + 2, max(0, offset - 3)])
+        more = self.random.choice([None, False, False, True])
+        return EventPage(tuple(arrived), hint, more, self.named)
+
+
+def walk(seed: int, steps: int) -> Iterator[Told]:
+    """A sync that is told chaos, after each step of it."""
+    chaos = Chaos(seed)
+    told = Told(chaos.random.choice([None, at(0), at(10), at(10, "g-1")]))
+    for _ in range(steps):
+        chaos.passes_time(told)
+        told.tell(chaos.outcome(told))
+        yield told
+
+
+class Trouble:
+    """What may go wrong with Central, one thing after another, until it `heals`."""
+
+    def __init__(self, store: SmallStore) -> None:
+        self.store = store
+        self.central = store.central
+        self.random = store.random
+        self.failures = 0
+        self.rate = 0.0
+        self.kinds = FAULTS
+        self.healed = False
+        self.central.fault = self.fault
+        self.feeds = 0
+
+    def fault(self) -> ExchangeFailed | None:
+        if self.failures > 0 or self.random.random() < self.rate:
+            self.failures -= 1
+            floor = self.random.choice([None, None, 5.0])
+            return ExchangeFailed(self.random.choice(self.kinds), "trouble", floor)
+        return None
+
+    def strikes(self) -> None:
+        self.random.choice(
+            [
+                self.flaps,
+                self.falls_silent,
+                self.publishes,
+                self.publishes,
+                self.skips,
+                self.forgets,
+                self.is_replaced,
+                self.shrinks,
+                self.is_asked,
+                self.doubts,
+            ]
+        )()
+
+    def flaps(self) -> None:
+        self.rate = self.random.choice([0.0, 0.1, 0.5])
+        self.kinds = self.random.choice([FAULTS, [Failure.UNREACHABLE], [Failure.LIMITED]])
+
+    def falls_silent(self) -> None:
+        self.kinds = [self.random.choice([Failure.UNREACHABLE, Failure.BROKEN, Failure.DENIED])]
+        self.failures = self.random.choice([1, 3, 8, 30])
+
+    def publishes(self) -> None:
+        self.central.publish(self.random.choice([1, 3, 150]))
+
+    def skips(self) -> None:
+        """An event is published late, or never."""
+        hole = self.central.head + self.random.randint(0, 2)
+        self.central.missing.add(hole)
+        self.central.publish(self.random.randint(1, 4))
+        if self.random.random() < 0.8:
+            self.store.later(self.random.choice([0.1, 1.0]), lambda: self.fills(hole))
+
+    def fills(self, hole: int) -> None:
+        self.central.missing.discard(hole)
+
+    def forgets(self) -> None:
+        self.central.first = max(self.central.first, self.central.head - 30)
+
+    def is_replaced(self) -> None:
+        """Where that can be noticed: both name their feeds, or the fingerprint of an event tells
+        them apart after an outage."""
+        self.feeds += 1
+        name = self.random.choice([None, f"g-{self.feeds}"])
+        if name is None or self.central.generation is None:
+            if not self.has_fingerprint():
+                return
+            self.kinds, self.failures = [Failure.UNREACHABLE], max(1, self.failures)
+        head = self.random.choice([60, 500])
+        self.central.replace(f"feed{self.feeds}", head=head, generation=name)
+
+    def has_fingerprint(self) -> bool:
+        position = self.store.state.position
+        known = position is not None and position.fingerprint is not None
+        return known and not self.store.is_running()
+
+    def shrinks(self) -> None:
+        self.central.pages = self.random.choice([1, 3, 5])
+
+    def is_asked(self) -> None:
+        self.store.wants(
+            "on demand", forced=self.random.random() < 0.5, accept=self.random.random() < 0.5
+        )
+
+    def doubts(self) -> None:
+        self.store.doubts = 2
+
+    def heals(self) -> None:
+        self.rate, self.failures, self.central.missing = 0.0, 0, set()

@@ -1,0 +1,412 @@
+"""The catalogue in memory against a plain dict, and cuts of it against the moment they began."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from store_cache.catalogue import sorted_rows as ordered
+from store_cache.catalogue.catalogue import PART_ROWS, Catalogue, Cut
+from store_cache.catalogue.sorted_rows import BLOCK_ROWS
+from store_cache.model.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.model.position import Position
+
+IDS = [f"P-{number}" for number in range(40)] + ["a", "Z", "é", "\U0001f600", "\uffff"]
+MARK = Mark(7, 3, 1000.0)
+AHEAD = Ahead(3, 1000.0)
+OWED = Owed(Doubt.ORDER, 1002.0, 1000.0)
+
+
+def body(product_id: str, available: int = 1) -> bytes:
+    return orjson.dumps({"productId": product_id, "available": available, "version": 1})
+
+
+def filled(*product_ids: str) -> Catalogue:
+    catalogue = Catalogue()
+    catalogue.fill((i, body(i)) for i in product_ids)
+    catalogue.index()
+    return catalogue
+
+
+def everything(of: Catalogue | Cut) -> dict[str, Any]:
+    """All that goes into a snapshot beside the rows."""
+    names = ("position", "sequence", "marks", "ahead", "owed", "lives", "in_step_at")
+    return {name: copy.copy(getattr(of, name)) for name in names}
+
+
+ids = st.sampled_from(IDS)
+limits = st.integers(1, 6) | st.integers(1, 60)
+one_of_each = st.dictionaries(ids, st.none() | st.just(MARK), max_size=3)
+
+
+class CatalogueMachine(RuleBasedStateMachine):
+    """Changes, pages, walks and cuts in any order, against a dict and its sorted keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.catalogue = Catalogue()
+        self.model: dict[str, bytes] = {}
+        self.changes = 0
+        self.cut: Cut | None = None
+        self.at_cut: dict[str, bytes] = {}
+        self.beside_cut: dict[str, Any] = {}
+        self.taken: list[bytes] = []
+
+    # -- changes ---------------------------------------------------------------------------
+
+    @rule(rows=st.dictionaries(ids, st.none() | st.integers(0, 9), max_size=6), marks=one_of_each)
+    def make(self, rows: dict[str, int | None], marks: dict[str, Mark | None]) -> None:
+        self.changes += 1
+        bodies = {i: None if n is None else body(i, 10**n) for i, n in rows.items()}
+        position = Position("g", self.changes)
+        change = Change("test", self.changes, position, bodies, marks, lives={"P-1": 1.0})
+        self.catalogue.make(change)
+        self.catalogue.make(change)  # made twice, it changes nothing more
+        for product_id, item in bodies.items():
+            self.model.pop(product_id, None)
+            if item is not None:
+                self.model[product_id] = item
+
+    @rule(product_ids=st.lists(ids, max_size=8))
+    def fill(self, product_ids: list[str]) -> None:
+        rows = [(i, body(i, 77)) for i in product_ids]
+        self.catalogue.fill(rows)
+        self.model.update(rows)
+
+    @rule(product_ids=st.lists(ids, max_size=8) | st.just(sorted(IDS)))
+    def load(self, product_ids: list[str]) -> None:
+        bodies = [body(i, 88) for i in product_ids]
+        self.catalogue.load(product_ids, bodies)
+        self.model.update(zip(product_ids, bodies, strict=True))
+
+    @rule(product_ids=st.lists(ids, max_size=8) | st.just(sorted(IDS)))
+    def add(self, product_ids: list[str]) -> None:
+        rows = {i: body(i, 99) for i in product_ids if i not in self.model}
+        self.catalogue.add(rows)
+        self.model.update(rows)
+
+    @rule(first=ids, count=st.integers(1, 30))
+    def delete_a_run(self, first: str, count: int) -> None:
+        """Whole blocks go, and others are joined."""
+        self.changes += 1
+        gone = [i for i in sorted(self.model) if i >= first][:count]
+        self.catalogue.make(
+            Change("test", self.changes, rows=dict.fromkeys(gone), lives={"P": 1.0})
+        )
+        for product_id in gone:
+            del self.model[product_id]
+
+    # -- reads -----------------------------------------------------------------------------
+
+    def expected(self) -> list[bytes]:
+        return [self.model[i] for i in sorted(self.model)]
+
+    @rule(offset=st.integers(0, 50), limit=limits)
+    def read_a_page(self, offset: int, limit: int) -> None:
+        assert self.expected()[offset : offset + limit] == self.catalogue.page(offset, limit)
+
+    @rule(product_id=ids | st.just(""), limit=limits)
+    def read_a_page_after(self, product_id: str, limit: int) -> None:
+        start = sum(i <= product_id for i in self.model)
+        rows = self.expected()[start : start + limit]
+
+        assert (start, rows) == self.catalogue.page_after(product_id, limit)
+
+    @rule(limit=limits)
+    def walk(self, limit: int) -> None:
+        """Pages by `after` show each product once."""
+        rows: list[bytes] = []
+        last = ""
+        while found := self.catalogue.page_after(last, limit)[1]:
+            rows += found
+            last = orjson.loads(found[-1])["productId"]
+
+            assert len(rows) <= len(self.model)  # a walk that stands still has no end
+
+        assert self.expected() == rows
+
+    @rule(product_id=ids)
+    def get(self, product_id: str) -> None:
+        assert self.model.get(product_id) == self.catalogue.get(product_id)
+
+    @rule(product_ids=st.lists(ids, max_size=8), in_order=st.booleans())
+    def ask_for_many(self, product_ids: list[str], in_order: bool) -> None:
+        asked = sorted({*product_ids}) if in_order else product_ids
+
+        assert {i for i in asked if i in self.model} == self.catalogue.among(asked)
+        assert asked == [*self.catalogue.own(asked)]
+
+    # -- cuts ------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.cut is None)
+    @rule()
+    def begin_cut(self) -> None:
+        self.at_cut = dict(self.model)
+        self.beside_cut = everything(self.catalogue)
+        self.taken = []
+        self.cut = self.catalogue.begin_cut()
+
+    @precondition(lambda self: self.cut is not None)
+    @rule(limit=limits)
+    def read_on(self, limit: int) -> None:
+        assert self.cut is not None
+        rows = self.cut.next_rows(limit)
+        self.taken += rows
+        if not rows:
+            self._end_cut(self.cut)
+
+    def _end_cut(self, cut: Cut) -> None:
+        self.catalogue.end_cut()
+        self.cut = None
+
+        assert [self.at_cut[i] for i in sorted(self.at_cut)] == self.taken
+        assert len(self.at_cut) == cut.count
+        assert self.beside_cut == everything(cut)
+
+    # -- always ----------------------------------------------------------------------------
+
+    @invariant()
+    def agrees(self) -> None:
+        assert len(self.model) == len(self.catalogue)
+        assert sorted(self.model) == list(self.catalogue.ids())
+        assert sum(map(len, self.model.values())) == self.catalogue.bytes_held
+        assert self.changes == self.catalogue.sequence
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 9, BLOCK_ROWS])
+def test_reads_and_cuts_are_those_of_a_dict(
+    monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    """[D3] Whatever changes while a cut is read in parts, it is the catalogue of the moment at
+    which it began; and pages, walks and counts are those of a sorted dict, wherever its blocks
+    begin and end."""
+    monkeypatch.setattr(ordered, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(ordered, "MANY_LATE", min(block_rows, 4) - 1)
+    often = settings(max_examples=80, stateful_step_count=30, deadline=None, derandomize=True)
+    run_state_machine_as_test(CatalogueMachine, settings=often)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("read_before", [0, 1, 2])
+@pytest.mark.parametrize("product_id", ["P-0", "P-1", "P-2", "P-3", "P-35", "P-4"])
+@pytest.mark.parametrize("available", [None, 9])
+def test_one_change_at_every_place_of_a_cut(
+    limit: int, read_before: int, product_id: str, available: int | None
+) -> None:
+    """[D3] A product created, changed or deleted before, at or behind the place that was read up
+    to: the cut shows it as it was."""
+    catalogue = filled("P-1", "P-2", "P-3", "P-4")
+    expected = list(catalogue.rows.values())
+    cut = catalogue.begin_cut()
+    rows = [row for _ in range(read_before) for row in cut.next_rows(limit)]
+    new = None if available is None else body(product_id, available)
+    catalogue.make(Change("events", rows={product_id: new}))
+    while found := cut.next_rows(limit):
+        rows += found
+
+    assert expected == rows
+
+
+def test_a_catalogue_that_empties_behind_a_cut_is_still_read() -> None:
+    """[D3] All rows of the cut are remembered where all were deleted."""
+    catalogue = filled("P-1", "P-2", "P-3")
+    cut = catalogue.begin_cut()
+    catalogue.make(Change("events", rows=dict.fromkeys(("P-1", "P-2", "P-3"))))
+
+    assert [body("P-1"), body("P-2"), body("P-3")] == cut.next_rows(2)
+    assert [] == cut.next_rows(2)
+
+
+def test_a_cut_that_was_read_remembers_nothing_more() -> None:
+    """[D3] What changes behind the place read up to costs no memory."""
+    catalogue = filled("P-1", "P-2")
+    cut = catalogue.begin_cut()
+    cut.next_rows(10)
+    catalogue.make(Change("events", rows={"P-1": None, "P-3": body("P-3")}))
+
+    assert [] == cut.next_rows(10)
+
+
+def test_one_cut_at_a_time() -> None:
+    """[D3] A second one would miss what the first one remembers; after the end another may
+    begin."""
+    catalogue = filled("P-1")
+    catalogue.begin_cut()
+    with pytest.raises(RuntimeError, match="a cut is being read already"):
+        catalogue.begin_cut()
+    catalogue.end_cut()
+
+    assert [body("P-1")] == catalogue.begin_cut().next_rows(1)
+
+
+def test_everything_beside_the_rows_is_of_the_same_moment() -> None:
+    """[D3] Marks, what is ahead, what is owed, lives and the time in step are cut too."""
+    catalogue = filled("P-1")
+    first = Change(
+        "events",
+        1,
+        Position("g", 1),
+        marks={"P-9": MARK},
+        ahead={"P-1": AHEAD},
+        owed={"P-1": OWED},
+        lives={"P-1": 1.0},
+        in_step_at=5.0,
+    )
+    catalogue.make(first)
+    before = everything(catalogue)
+    cut = catalogue.begin_cut()
+    ends = Change(
+        "events",
+        2,
+        Position("g", 2),
+        marks={"P-9": None},
+        ahead={"P-1": None},
+        owed={"P-1": None},
+        lives={"P-1": 2.0},
+        in_step_at=6.0,
+    )
+    catalogue.make(ends)
+
+    assert before == everything(cut)
+    assert everything(catalogue) == {
+        "position": Position("g", 2),
+        "sequence": 2,
+        "marks": {},
+        "ahead": {},
+        "owed": {},
+        "lives": {"P-1": 2.0},
+        "in_step_at": 6.0,
+    }
+
+
+def test_a_change_without_a_position_moves_none() -> None:
+    """[W7] An answer that is laid over moves no position, and no time in step."""
+    catalogue = Catalogue()
+    catalogue.make(Change("events", 1, Position("g", 4), in_step_at=5.0))
+    catalogue.make(Change("answer", 2, rows={"P-1": body("P-1")}))
+
+    assert (Position("g", 4), 5.0, 2) == (
+        catalogue.position,
+        catalogue.in_step_at,
+        catalogue.sequence,
+    )
+
+
+def test_a_journal_read_twice_takes_no_number_back() -> None:
+    """[P3] Where snapshot and journal overlap, changes are made again: the number stays the
+    highest."""
+    catalogue = Catalogue()
+    catalogue.make(Change("events", 9, lives={"P": 1.0}))
+    catalogue.make(Change("events", 8, lives={"P": 1.0}))
+
+    assert 9 == catalogue.sequence
+
+
+def test_loaded_rows_are_filled_rows() -> None:
+    """[D1] Many rows at once, one of them held already: what is there and its length are as if
+    they had come one by one."""
+    loaded, one_by_one = Catalogue(), Catalogue()
+    ids, bodies = ["P-1", "P-2", "P-3"], [body("P-1", 100), body("P-2"), body("P-3")]
+    for catalogue in (loaded, one_by_one):
+        catalogue.fill([("P-2", body("P-2", 1000))])
+    loaded.load(ids, bodies)
+    for row in zip(ids, bodies, strict=True):
+        one_by_one.fill([row])
+    loaded.index()
+    one_by_one.index()
+
+    assert one_by_one.page(0, 9) == loaded.page(0, 9)
+    assert one_by_one.bytes_held == loaded.bytes_held
+
+
+def test_a_catalogue_is_taken_apart_in_parts_and_not_read_any_more() -> None:
+    """[F2] What was replaced goes a part at a time; whoever reads on from it meets an error, never
+    half of it."""
+    catalogue = filled(*(f"P-{number}" for number in range(PART_ROWS + 1)))
+    parts = catalogue.dismantle()
+    next(parts)
+    for read in (lambda: catalogue.page(0, 1), lambda: catalogue.get("P-1")):
+        with pytest.raises((RuntimeError, AttributeError)):
+            read()
+
+    assert 1 == len(list(parts))
+
+
+def test_ids_are_held_once() -> None:
+    """A copy that takes the ids as its own has no second object of any that is held (promise 8)."""
+    catalogue = filled("P-1", "P-3")
+    asked = ["".join(("P-", str(number))) for number in range(5)]
+    own = catalogue.own(asked)
+
+    assert asked == own
+    assert [None, "P-1", None, "P-3", None] == [
+        next((h for h in catalogue.ids() if h is i), None) for i in own
+    ]
+
+
+def test_a_catalogue_is_in_order_while_it_is_filled() -> None:
+    """[F2] Rows may come in any order, and changes between them; whatever was filled is read in
+    order."""
+    catalogue = Catalogue()
+    catalogue.fill([("P-2", body("P-2")), ("P-4", body("P-4"))])
+    catalogue.make(Change("events", rows={"P-1": body("P-1"), "P-2": None}))
+    catalogue.fill([("P-3", body("P-3")), ("P-4", body("P-4", 2)), ("P-0", body("P-0"))])
+
+    assert ["P-0", "P-1", "P-3", "P-4"] == list(catalogue.ids())
+    assert [body("P-3"), body("P-4", 2)] == catalogue.page(2, 9)
+
+
+def test_a_large_catalogue_is_read_across_its_blocks() -> None:
+    """At any offset a page is whole, also after insertions and deletions have split and
+    joined blocks of the size that they have."""
+    catalogue = Catalogue()
+    held = {f"P-{number:05d}": body(f"P-{number:05d}") for number in range(3 * BLOCK_ROWS)}
+    catalogue.fill(held.items())
+    between = [f"P-{BLOCK_ROWS:05d}-{number}" for number in range(2 * BLOCK_ROWS)]
+    new = {i: body(i) for i in between}
+    gone = sorted(held)[: BLOCK_ROWS - 10]
+    catalogue.make(Change("events", rows=new | dict.fromkeys(gone)))
+    expected = [row for i, row in sorted((held | new).items()) if i not in gone]
+
+    for offset in range(0, len(expected), 70):
+        assert expected[offset : offset + 100] == catalogue.page(offset, 100)
+
+
+@pytest.mark.parametrize(
+    ("before", "at_most", "left"),
+    [(0.0, 9, ["A", "B", "C"]), (2.0, 9, ["B", "C"]), (9.0, 9, []), (0.0, 1, ["C"])],
+)
+def test_marks_are_forgotten_when_old_or_too_many(
+    before: float, at_most: int, left: list[str]
+) -> None:
+    """[V2] The oldest first; the same for what began or ended lately."""
+    catalogue = Catalogue()
+    times = {"A": 1.0, "B": 2.0, "C": 3.0}
+    marks = {i: Mark(1, 1, at) for i, at in times.items()}
+    catalogue.make(Change("events", marks=marks, lives=times))
+    catalogue.forget(before=before, at_most=at_most)
+
+    assert left == list(catalogue.marks)
+    assert left == list(catalogue.lives)
+
+
+def test_a_mark_that_is_renewed_is_young_again() -> None:
+    """[V2] A product deleted once more is remembered for ten minutes from then."""
+    catalogue = Catalogue()
+    catalogue.make(Change("events", marks={"A": Mark(1, 1, 1.0), "B": Mark(2, 1, 2.0)}))
+    catalogue.make(Change("events", marks={"A": Mark(9, 1, 3.0)}))
+    catalogue.forget(before=2.5, at_most=9)
+
+    assert {"A": Mark(9, 1, 3.0)} == catalogue.marks

@@ -1,0 +1,921 @@
+"""Central's client against answers that a right Central would never give, and lines that break."""
+
+import asyncio
+import gzip
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from email.utils import formatdate
+
+import httpx
+import orjson
+import pytest
+import respx
+
+from store_cache.central.client import WRITES_AT_ONCE, Central, WriteReply
+from store_cache.central.connection import CONNECTIONS, Exchange
+from store_cache.central.failures import (
+    Broken,
+    CentralError,
+    Denied,
+    Gone,
+    Limited,
+    OtherFeed,
+    Refused,
+    Unreachable,
+    Unreadable,
+    UnsendableId,
+    WriteUnknown,
+    WriteUnsent,
+)
+from store_cache.central.rate_limit import Budget, Priority
+from store_cache.model.pages import PageRequest
+from tests.harness.virtual_time import run
+
+KEY = "canary-7f3a9"
+BASE = "http://central.test:8081/api"
+NOW = 1_700_000_000.0
+
+Handler = Callable[[httpx.Request], Awaitable[httpx.Response] | httpx.Response]
+Script = list[httpx.Response | Exception]
+
+
+class Scripted(httpx.AsyncBaseTransport):
+    """Answers by `handler`, and remembers what was asked and when."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.requests: list[httpx.Request] = []
+        self.times: list[float] = []
+        self.handler = handler
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        self.times.append(asyncio.get_running_loop().time())
+        await request.aread()
+        answer = self.handler(request)
+        return answer if isinstance(answer, httpx.Response) else await answer
+
+
+class Slow(httpx.AsyncByteStream):
+    """A body of `chunks` copies of `chunk`, each after `seconds`."""
+
+    def __init__(self, chunk: bytes, *, chunks: int, seconds: float = 0.0) -> None:
+        self._chunk, self._chunks, self._seconds = chunk, chunks, seconds
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self._chunks):
+            await asyncio.sleep(self._seconds)
+            yield self._chunk
+
+
+class Torn(httpx.AsyncByteStream):
+    """A body whose line breaks after its first bytes."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'{"events'
+        raise httpx.ReadError("connection reset")
+
+
+def in_turn(*script: httpx.Response | Exception) -> Handler:
+    """Each request gets the next answer or failure; the last one goes on."""
+    left = list(script)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        step = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    return answer
+
+
+def connect(
+    transport: httpx.AsyncBaseTransport | None = None,
+    *,
+    base_url: str = BASE,
+    budget: Budget | None = None,
+    random: float = 1.0,
+) -> Central:
+    return Central(
+        base_url=base_url,
+        api_key=KEY,
+        budget=budget or Budget(),
+        random=lambda: random,
+        now=lambda: NOW,
+        transport=transport,
+    )
+
+
+async def poll(central: Central, wait_seconds: int = 20) -> object:
+    return await central.events(offset=7, limit=100, wait_seconds=wait_seconds)
+
+
+async def read_page(central: Central) -> object:
+    return await central.page(PageRequest(0, 200))
+
+
+async def read_product(central: Central) -> object:
+    return await central.product("A")
+
+
+READINGS = [poll, read_page, read_product]
+PRODUCT = {"productId": "A", "name": "N", "available": 3, "version": 2}
+PAYLOAD = {"storeId": "s1", "productId": "A", "delta": -1, "version": 2, "idempotencyKey": "s1-k"}
+APPLIED = {"productId": "A", "newQuantity": 2, "newVersion": 3, "applied": True}
+EMPTY = {"events": [], "nextOffset": 7, "hasMore": False}
+
+
+def json(value: object, status: int = 200, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return httpx.Response(status, json=value, headers=named)
+
+
+def html(status: int = 200, text: str = "<html>Bad gateway</html>") -> httpx.Response:
+    return httpx.Response(status, html=text)
+
+
+# -- what is asked -----------------------------------------------------------------------------
+
+
+async def test_requests_are_as_central_wants_them() -> None:
+    """Each call has its own address and parameters, the key, and asks for nothing compressed."""
+    router = respx.Router(base_url=BASE, assert_all_called=True)
+    pages = router.get("/v1/inventory").respond(json=[PRODUCT])
+    events = router.get("/v1/inventory/events").respond(json=EMPTY)
+    product = router.get("/v1/inventory/A").respond(json=PRODUCT)
+    central = connect(httpx.MockTransport(router.async_handler))
+    await central.page(PageRequest(400, 200))
+    await central.page(PageRequest(400, 200, cursor="a+b/c="))
+    await central.events(offset=7, limit=100, wait_seconds=20)
+    await central.product("A")
+
+    router.assert_all_called()
+    assert [b"offset=400&limit=200", b"cursor=a%2Bb%2Fc%3D&limit=200"] == queries_of(pages)
+    assert [b"offset=7&limit=100&wait=20"] == queries_of(events)
+    assert [b""] == queries_of(product)
+    assert {(KEY, "identity")} == {
+        (call.request.headers["X-API-Key"], call.request.headers["Accept-Encoding"])
+        for call in router.calls
+    }
+
+
+def queries_of(route: respx.Route) -> list[bytes]:
+    return [call.request.url.query for call in route.calls]
+
+
+async def test_write_is_posted_as_given() -> None:
+    """The caller builds the payload; it goes out byte for byte, as JSON."""
+    router = respx.Router(base_url=BASE)
+    route = router.post("/v1/inventory/updates").respond(json=APPLIED)
+    central = connect(httpx.MockTransport(router.async_handler))
+    reply = await central.write(PAYLOAD, deadline_seconds=8)
+    sent = route.calls.last.request
+
+    assert WriteReply(200, APPLIED, certain=True) == reply
+    assert orjson.dumps(PAYLOAD) == sent.content
+    assert "application/json" == sent.headers["Content-Type"]
+
+
+@pytest.mark.parametrize(
+    ("product_id", "path"),
+    [
+        ("PROD 1/2", b"PROD%201%2F2"),
+        ("../admin", b"..%2Fadmin"),
+        ("a/../b", b"a%2F..%2Fb"),
+        ("...", b"..."),
+        (".a", b".a"),
+        ("%2e%2e", b"%252e%252e"),
+        ("a?b#c&d=e", b"a%3Fb%23c%26d%3De"),
+        ("ÄÖ 雪", b"%C3%84%C3%96%20%E9%9B%AA"),
+        ("@evil.test", b"%40evil.test"),
+        ("\\..\\", b"%5C..%5C"),
+        (" ", b"%20"),
+        ("~'\"<>{}|^`", b"~%27%22%3C%3E%7B%7D%7C%5E%60"),
+    ],
+)
+async def test_every_id_is_asked_for_as_one_part_of_the_path(product_id: str, path: bytes) -> None:
+    """T5: whatever characters an id has, it leads to its own address."""
+    transport = Scripted(lambda _: json({**PRODUCT, "productId": product_id}))
+    row = await connect(transport).product(product_id)
+
+    assert row is not None
+    assert product_id == row.product_id
+    assert b"/api/v1/inventory/" + path == transport.requests[0].url.raw_path
+    assert "central.test" == transport.requests[0].url.host
+
+
+@pytest.mark.parametrize(
+    "product_id", ["", ".", "..", "a\r\nX-Evil: 1", "a\0", "\x7f", "\x85", "\ud800", "x" * 70_000]
+)
+async def test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent(product_id: str) -> None:
+    """T5, T7."""
+    transport = Scripted(lambda _: json(PRODUCT))
+
+    with pytest.raises(UnsendableId):
+        await connect(transport).product(product_id)
+
+    assert [] == transport.requests
+
+
+@pytest.mark.parametrize("path", ["/v1/inventory/..", "/v1/./admin", "@evil.test/v1", ".test/v1"])
+def test_address_that_would_become_another_is_refused(path: str) -> None:
+    """T5: host and path of every address are compared with what was meant, whoever built it."""
+    exchange = Exchange(base_url="http://central", api_key=KEY, transport=None, ca_file=None)
+
+    with pytest.raises(UnsendableId, match="leads to another address"):
+        exchange.url(path)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\nb", "é"])
+def test_key_that_no_header_can_hold_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match=r"CENTRAL_API_KEY must be visible ASCII characters$"):
+        Central(base_url=BASE, api_key=key, budget=Budget(), random=lambda: 0.5, now=lambda: NOW)
+
+
+@pytest.mark.parametrize("base_url", ["ftp://central.test", "central.test:8081", "http://"])
+def test_address_that_is_none_is_refused(base_url: str) -> None:
+    with pytest.raises(ValueError, match="CENTRAL_API_URL must be an http or https address"):
+        connect(base_url=base_url)
+
+
+# -- what answers mean -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read", READINGS)
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (html(), Unreadable),
+        (httpx.Response(200, text=""), Unreadable),
+        (httpx.Response(204), Unreadable),
+        (json({"error": "down for maintenance"}), Unreadable),
+        (json("ok"), Unreadable),
+        (json({"code": "unauthorized", "message": "…"}, 401), Denied),
+        (html(403), Denied),
+        (html(404), Refused),
+        (json({"detail": "Not Found"}, 404), Refused),
+        (json({"code": "bad_request", "message": "…"}, 400), Refused),
+        (httpx.Response(307, headers={"Location": "http://elsewhere.test/"}), Refused),
+        (httpx.Response(304), Refused),
+        (json({"code": "gone", "message": "…"}, 410), Gone),
+        (html(500), Broken),
+        (html(502), Broken),
+        (json({"code": "busy", "message": "…"}, 503), Broken),
+        (html(429), Limited),
+    ],
+)
+async def test_each_answer_is_one_kind_of_error(
+    read: Callable[[Central], Awaitable[object]], answer: httpx.Response, error: type[CentralError]
+) -> None:
+    """The table at the head of the client, for each reading."""
+    with pytest.raises(CentralError) as caught:
+        await read(connect(Scripted(lambda _: answer)))
+
+    assert error is type(caught.value)
+
+
+@pytest.mark.parametrize("read", READINGS)
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (httpx.ConnectError("[Errno 111] Connection refused"), Unreachable),
+        (httpx.ConnectTimeout(""), Unreachable),
+        (httpx.PoolTimeout(""), Unreachable),
+        (httpx.ReadTimeout(""), Broken),
+        (httpx.WriteTimeout(""), Broken),
+        (httpx.ReadError(""), Broken),
+        (httpx.WriteError(""), Broken),
+        (httpx.RemoteProtocolError("Server disconnected"), Broken),
+        (httpx.LocalProtocolError(f"Illegal header value b'{KEY}'"), Broken),
+        (ConnectionResetError(104, "reset"), Broken),
+        (TimeoutError(110, "timed out"), Broken),
+    ],
+)
+async def test_each_failure_says_whether_central_can_have_seen_the_request(
+    read: Callable[[Central], Awaitable[object]], failure: Exception, error: type[CentralError]
+) -> None:
+    """Finding 9: all but a connection that never came about may have reached Central."""
+    with pytest.raises(CentralError) as caught:
+        await read(connect(Scripted(in_turn(failure))))
+
+    assert error is type(caught.value)
+    assert KEY not in str(caught.value)
+
+
+async def test_absence_is_only_what_central_says_in_its_own_words() -> None:
+    """E5: a bare 404 means nothing about the product."""
+    absent = json({"code": "not_found", "message": "no such product"}, 404)
+
+    assert await connect(Scripted(lambda _: absent)).product("A") is None
+
+    with pytest.raises(Refused):
+        await connect(Scripted(lambda _: html(404))).product("A")
+
+
+async def test_redirect_is_not_followed() -> None:
+    """T6: the address comes from the configuration only."""
+    moved = httpx.Response(301, headers={"Location": "http://elsewhere.test/v1"})
+    transport = Scripted(lambda _: moved)
+
+    with pytest.raises(Refused, match="set CENTRAL_API_URL to where it redirects to") as caught:
+        await poll(connect(transport))
+
+    assert ["central.test"] == [request.url.host for request in transport.requests]
+    assert 301 == caught.value.status
+
+
+async def test_unreadable_answer_names_status_and_first_characters() -> None:
+    """A person sees at once that a proxy answers; nothing in it can forge a log line (T15)."""
+    page = html(text="<html>\r\nERROR \x1b[31mdisk full" + "x" * 10_000)
+
+    with pytest.raises(Unreadable) as caught:
+        await poll(connect(Scripted(lambda _: page)))
+
+    message = str(caught.value)
+    assert r"answered 200 about the feed: '<html>\r\nERROR \x1b[31mdisk full" in message
+    assert "check that CENTRAL_API_URL" in message
+    assert len(message) < 400
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+async def test_key_that_central_echoes_is_in_no_message(status: int) -> None:
+    """T4: a page for developers may repeat the request's headers."""
+    echo = html(status, f"<pre>X-API-Key: {KEY}</pre>")
+
+    with pytest.raises(CentralError) as caught:
+        await poll(connect(Scripted(lambda _: echo)))
+
+    assert "X-API-Key: ***" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+async def test_key_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    """T4: not in the libraries' own, at any level, either."""
+    for library in ("", "httpx", "aiohttp", "asyncio"):  # the program itself keeps them quieter
+        caplog.set_level(logging.DEBUG, logger=library)
+    logging.getLogger("aiohttp.client").debug("this level is heard")
+    async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
+        central = connect(base_url=base_url)
+        await poll(central)
+        await central.close()
+
+    assert caplog.records
+    assert KEY not in caplog.text
+
+
+async def test_denied_names_the_setting() -> None:
+    """B2."""
+    with pytest.raises(Denied, match="set CENTRAL_API_KEY"):
+        await poll(connect(Scripted(lambda _: html(401))))
+
+
+async def test_compressed_answer_is_not_unpacked() -> None:
+    """T14: 60 kB can be 64 MB."""
+    bomb = httpx.Response(
+        200,
+        stream=Slow(gzip.compress(b" " * 2**26), chunks=1),
+        headers={"Content-Encoding": "gzip"},
+    )
+
+    with pytest.raises(Unreadable, match="it is compressed, though the store asks for identity"):
+        await poll(connect(Scripted(lambda _: bomb)))
+
+
+async def test_cookies_are_not_kept() -> None:
+    """A hostile Central cannot fill the store's memory with them."""
+    transport = Scripted(lambda _: json(EMPTY, Set_Cookie="a=b; Path=/"))
+    central = connect(transport)
+    await poll(central)
+    await poll(central)
+
+    assert "Cookie" not in transport.requests[1].headers
+
+
+@pytest.mark.parametrize("sent", [{"X-Feed-Generation": "g1"}, {"x-feed-generation": "g1"}])
+async def test_generation_of_the_header_is_read(sent: dict[str, str]) -> None:
+    answer = httpx.Response(200, json=EMPTY, headers=sent)
+    page = await connect(Scripted(lambda _: answer)).events(offset=7, limit=1, wait_seconds=0)
+
+    assert "g1" == page.generation
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_product_of_another_generation_is_not_given(status: int) -> None:
+    """[P1] Neither its row nor its absence says anything about the generation that is held."""
+    body = PRODUCT if status == 200 else {"code": "not_found", "message": "m", "details": []}
+    answer = httpx.Response(status, json=body, headers={"X-Feed-Generation": "g2"})
+    central = connect(Scripted(lambda _: answer))
+    with pytest.raises(OtherFeed, match="new generation 'g2'") as raised:
+        await central.product("A", generation="g1")
+
+    assert "g2" == raised.value.generation
+
+
+@pytest.mark.parametrize(("named", "expected"), [("g1", "g1"), ("g1", None), (None, "g1")])
+async def test_product_of_no_other_generation_is_given(
+    named: str | None, expected: str | None
+) -> None:
+    """[P1] What Central does not name cannot be compared."""
+    headers = {} if named is None else {"X-Feed-Generation": named}
+    answer = httpx.Response(200, json=PRODUCT, headers=headers)
+    row = await connect(Scripted(lambda _: answer)).product("A", generation=expected)
+
+    assert row is not None
+
+
+async def test_large_page_does_not_hold_the_loop() -> None:
+    """Promise 9: tills are served while a catalogue that comes all at once is read."""
+    products = [{**PRODUCT, "productId": f"P{number:05}"} for number in range(5000)]
+    central = connect(Scripted(lambda _: json(products)))
+    turns = 0
+
+    async def serve() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    serving_tills = asyncio.create_task(serve())
+    page = await central.page(PageRequest(0, 1000))
+    serving_tills.cancel()
+
+    assert 5000 == len(page.rows)
+    assert turns >= 10
+
+
+# -- limits of time and size -------------------------------------------------------------------
+
+
+def ends_after(handler: Handler, read: Callable[[Central], Awaitable[object]]) -> float:
+    """Virtual seconds until the reading is given up as broken."""
+
+    async def give_up() -> float:
+        with pytest.raises(Broken, match=r"within [0-9]+ s"):
+            await read(connect(Scripted(handler)))
+        return asyncio.get_running_loop().time()
+
+    return run(give_up())
+
+
+async def never(_: httpx.Request) -> httpx.Response:
+    await asyncio.sleep(3600)
+    raise AssertionError("nobody waits for an hour")
+
+
+def drip(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, stream=Slow(b" ", chunks=10_000, seconds=1.0))
+
+
+@pytest.mark.parametrize("handler", [never, drip])
+@pytest.mark.parametrize(("read", "seconds"), [(poll, 30), (read_page, 30), (read_product, 5)])
+def test_every_exchange_ends(
+    handler: Handler, read: Callable[[Central], Awaitable[object]], seconds: float
+) -> None:
+    """E6: a half-open line and a drip end at the total deadline; a poll's is 10 s past `wait`."""
+    assert pytest.approx(seconds) == ends_after(handler, read)
+
+
+def test_poll_held_for_the_whole_wait_is_answered() -> None:
+    """E6: the deadline is longer than `wait`."""
+
+    async def hold(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(20)
+        return json(EMPTY)
+
+    async def ask() -> float:
+        await poll(connect(Scripted(hold)))
+        return asyncio.get_running_loop().time()
+
+    assert 20 == pytest.approx(run(ask()))
+
+
+@pytest.mark.parametrize(("read", "mebibytes"), [(poll, 64), (read_page, 64), (read_product, 1)])
+async def test_endless_answer_is_cut_off(
+    read: Callable[[Central], Awaitable[object]], mebibytes: int
+) -> None:
+    """T14: a cap on bytes, also where no length is named."""
+    endless = Slow(b" " * 2**19, chunks=1000)
+
+    with pytest.raises(Broken, match=f"sent more than {mebibytes * 2**20} bytes"):
+        await read(connect(Scripted(lambda _: httpx.Response(200, stream=endless))))
+
+
+async def test_answer_that_names_too_great_a_length_is_not_read() -> None:
+    huge = httpx.Response(200, stream=Torn(), headers={"Content-Length": str(10**12)})
+
+    with pytest.raises(Broken, match="sent more than"):
+        await poll(connect(Scripted(lambda _: huge)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, stream=Torn()),
+        httpx.Response(200, stream=Slow(b"[]", chunks=1), headers={"Content-Length": "400"}),
+    ],
+)
+async def test_cut_answer_is_a_broken_line(answer: httpx.Response) -> None:
+    """Half an answer is none, even where it happens to be JSON."""
+    with pytest.raises(Broken):
+        await read_page(connect(Scripted(lambda _: answer)))
+
+
+# -- Central's limits --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "7", "X-RateLimit-Reset": "30"}, 7.0),
+        ({"Retry-After": "soon", "X-RateLimit-Reset": "30"}, 30.0),
+        ({"Retry-After": formatdate(NOW + 12, usegmt=True)}, 12.0),
+        ({"X-RateLimit-Reset": "30"}, 30.0),
+        ({"X-RateLimit-Reset": str(int(NOW) + 25)}, 25.0),
+        ({"X-RateLimit-Reset": str(int(NOW + 25) * 1000)}, 25.0),
+        ({"X-RateLimit-Reset": str(int(NOW) + 86_400)}, 300.0),
+        ({"Retry-After": "999999999"}, 300.0),
+        (
+            {
+                "Retry-After": formatdate(NOW + 7212, usegmt=True),
+                "Date": formatdate(NOW + 7200, usegmt=True),
+            },
+            12.0,
+        ),
+        ({}, 1.0),
+        ({"Retry-After": "0"}, 1.0),
+        ({"Retry-After": "-5"}, 1.0),
+        ({"Retry-After": "nan"}, 1.0),
+        ({"Retry-After": "1e9"}, 1.0),
+        ({"Retry-After": "9" * 400}, 1.0),
+        ({"Retry-After": formatdate(NOW - 60, usegmt=True)}, 1.0),
+        ({"Retry-After": "Mon, 99 Foo 2024 25:00:00 GMT"}, 1.0),
+        ({"X-RateLimit-Reset": str(int(NOW) - 60)}, 1.0),
+    ],
+)
+def test_limit_names_its_end_in_many_ways(headers: dict[str, str], seconds: float) -> None:
+    """B1: seconds, a date, a delta, a moment, or nothing; against Central's own clock."""
+
+    async def ask() -> float:
+        with pytest.raises(Limited) as caught:
+            await poll(connect(Scripted(lambda _: httpx.Response(429, headers=headers))))
+        return caught.value.retry_after_seconds
+
+    assert seconds == pytest.approx(run(ask()))
+
+
+def test_after_a_limit_nothing_is_sent_until_it_ends() -> None:
+    """B1: one budget; readings are told at once, and do not wait."""
+
+    async def ask() -> tuple[list[float], list[float]]:
+        transport = Scripted(in_turn(httpx.Response(429, headers={"Retry-After": "7"}), json([])))
+        central = connect(transport)
+        told = []
+        for read in READINGS:
+            with pytest.raises(Limited) as caught:
+                await read(central)
+            told.append(caught.value.retry_after_seconds)
+            await asyncio.sleep(1)
+        await asyncio.sleep(4)
+        await read_page(central)
+        return told, transport.times
+
+    told, times = run(ask())
+
+    assert [7, 6, 5] == told
+    assert [0, 7] == times
+
+
+@pytest.mark.parametrize(("named", "seconds"), [({"Retry-After": "9"}, 9.0), ({}, None)])
+async def test_overloaded_central_names_its_return(
+    named: dict[str, str], seconds: float | None
+) -> None:
+    """B1: `Retry-After` of a 503 is the floor of the driver's wait."""
+    with pytest.raises(Broken) as caught:
+        await poll(connect(Scripted(lambda _: httpx.Response(503, headers=named))))
+
+    assert (503, seconds) == (caught.value.status, caught.value.retry_after_seconds)
+
+
+# -- writes ------------------------------------------------------------------------------------
+
+LIMITED = httpx.Response(429, headers={"Retry-After": "3"})
+REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
+RESET = httpx.ReadError("reset")
+CONFLICT = {"productId": "A", "applied": False, "errorType": "version_conflict", "newVersion": 9}
+
+
+def write(*script: httpx.Response | Exception) -> tuple[WriteReply | CentralError, list[float]]:
+    """What a write comes to, in virtual time, and when its tries were sent."""
+
+    async def send() -> tuple[WriteReply | CentralError, list[float]]:
+        transport = Scripted(in_turn(*script))
+        result: WriteReply | CentralError
+        try:
+            result = await connect(transport).write(PAYLOAD, deadline_seconds=8)
+        except CentralError as exc:
+            result = exc
+        assert {orjson.dumps(PAYLOAD)} == {request.content for request in transport.requests}
+        return result, transport.times
+
+    return run(send())
+
+
+@pytest.mark.parametrize(
+    ("script", "certain", "times"),
+    [
+        ([json(APPLIED)], True, [0]),
+        ([REFUSED, json(APPLIED)], True, [0, 0.1]),
+        ([REFUSED, REFUSED, REFUSED, json(APPLIED)], True, [0, 0.1, 0.3, 0.7]),
+        ([LIMITED, json(APPLIED)], True, [0, 3.1]),
+        ([RESET, json(APPLIED)], False, [0, 0.1]),
+        ([html(502), json(APPLIED)], False, [0, 0.1]),
+        ([html(503), json(APPLIED)], False, [0, 0.1]),
+        ([httpx.Response(503, headers={"Retry-After": "2"}), json(APPLIED)], False, [0, 2.1]),
+        ([html(504), json(APPLIED)], False, [0, 0.1]),
+        ([html(504), REFUSED, LIMITED, json(APPLIED)], False, [0, 0.1, 0.3, 3.7]),
+        ([httpx.Response(200, stream=Torn()), json(APPLIED)], False, [0, 0.1]),
+    ],
+)
+def test_write_is_tried_again_where_that_can_help(
+    script: Script, certain: bool, times: list[float]
+) -> None:
+    """W2: the same bytes each time; the reply says whether an earlier try may have arrived."""
+    result, sent_at = write(*script)
+
+    assert WriteReply(200, APPLIED, certain=certain) == result
+    assert pytest.approx(times) == sent_at
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 409, 410, 422])
+def test_refusal_is_given_back_and_never_tried_again(status: int) -> None:
+    """W2, W3: what it proves, the caller judges."""
+    result, sent_at = write(json(CONFLICT, status))
+
+    assert WriteReply(status, CONFLICT, certain=True) == result
+    assert [0] == sent_at
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        html(),
+        html(404),
+        html(401),
+        html(403),
+        html(500),
+        json({"errorType": "internal_error"}, 500),
+        json(APPLIED, 501),
+        httpx.Response(204),
+        httpx.Response(302, headers={"Location": "/login"}),
+        httpx.Response(200, content=b'{"applied": tr'),
+        httpx.Response(200, stream=Slow(b"{}", chunks=1), headers={"Content-Encoding": "gzip"}),
+    ],
+)
+def test_write_with_any_other_answer_is_unknown_at_once(answer: httpx.Response) -> None:
+    """W3: an HTML page, a 5xx, a cut body prove nothing; only the same key can tell."""
+    result, sent_at = write(answer)
+
+    assert WriteUnknown is type(result)
+    assert "the write may have been applied" in str(result)
+    assert [0] == sent_at
+
+
+def test_denied_write_names_the_key() -> None:
+    """B2: Central's own 401 says that nothing was done."""
+    result, _ = write(json({"code": "unauthorized", "message": "…"}, 401))
+
+    assert Denied is type(result)
+
+
+def test_denied_after_a_lost_try_is_unknown() -> None:
+    """W3: the key may have been withdrawn after the first try was applied."""
+    result, _ = write(RESET, json({"code": "unauthorized", "message": "…"}, 401))
+
+    assert WriteUnknown is type(result)
+    assert "CENTRAL_API_KEY" in str(result)
+
+
+def test_write_that_cannot_be_sent_is_known_to_be_unsent() -> None:
+    """W3: 503 for the till, since no try can have reached Central; it keeps to the deadline."""
+    result, sent_at = write(REFUSED)
+
+    assert isinstance(result, WriteUnsent)
+    assert result.retry_after_seconds is None
+    assert "check that it runs" in str(result)
+    assert 6 < sent_at[-1] < 8
+
+
+def test_write_behind_a_long_limit_is_told_at_once() -> None:
+    """W3: 503 with `Retry-After`; a till is not kept waiting for what cannot come in time."""
+    result, sent_at = write(httpx.Response(429, headers={"Retry-After": "60"}))
+
+    assert isinstance(result, WriteUnsent)
+    assert 60 == result.retry_after_seconds
+    assert [0] == sent_at
+
+
+def test_limit_after_a_lost_try_leaves_the_write_unknown() -> None:
+    result, _ = write(RESET, httpx.Response(429, headers={"Retry-After": "60"}))
+
+    assert WriteUnknown is type(result)
+
+
+@pytest.mark.parametrize("handler", [never, drip])
+def test_write_without_an_answer_is_unknown_at_its_deadline(handler: Handler) -> None:
+    """W3, finding 9: one deadline over all tries and waits."""
+
+    async def send() -> float:
+        with pytest.raises(WriteUnknown, match="within 8 s"):
+            await connect(Scripted(handler)).write(PAYLOAD, deadline_seconds=8)
+        return asyncio.get_running_loop().time()
+
+    assert 8 == pytest.approx(run(send()))
+
+
+def test_write_waits_for_its_turn_within_its_deadline() -> None:
+    """F6: where Central limits, a write waits for the pause to end; it is not refused for it."""
+
+    async def send() -> list[float]:
+        transport = Scripted(lambda _: json(APPLIED))
+        budget = Budget()
+        budget.limited(0.0, 4.0)
+        reply = await connect(transport, budget=budget).write(PAYLOAD, deadline_seconds=8)
+        assert reply.certain
+        return transport.times
+
+    assert [4.1] == pytest.approx(run(send()))
+
+
+def test_writes_leave_connections_to_the_feed() -> None:
+    """T17: writes in flight are capped; those beyond wait, and end unsent at their deadline."""
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            await asyncio.sleep(3600)
+        return json(EMPTY)
+
+    async def send() -> tuple[int, list[type]]:
+        transport = Scripted(hang)
+        central = connect(transport)
+        writes = [central.write(PAYLOAD, deadline_seconds=8) for _ in range(40)]
+        waiting = asyncio.gather(*writes, return_exceptions=True)
+        await asyncio.sleep(1)
+        await poll(central)
+        posts = sum(request.method == "POST" for request in transport.requests)
+        return posts, [type(result) for result in await waiting]
+
+    posts, results = run(send())
+
+    assert WRITES_AT_ONCE == posts
+    assert WRITES_AT_ONCE < CONNECTIONS
+    assert {WriteUnknown: WRITES_AT_ONCE, WriteUnsent: 40 - WRITES_AT_ONCE} == {
+        kind: results.count(kind) for kind in set(results)
+    }
+
+
+def test_cancelled_write_leaves_its_place_to_others() -> None:
+    """A stop of the program cancels what is under way; nothing stays held."""
+
+    async def send() -> WriteReply:
+        transport = Scripted(never)
+        central = connect(transport)
+        for _ in range(2 * WRITES_AT_ONCE):
+            one = asyncio.create_task(central.write(PAYLOAD, deadline_seconds=8))
+            await asyncio.sleep(0.1)
+            one.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await one
+        transport.handler = lambda _: json(APPLIED)
+        return await central.write(PAYLOAD, deadline_seconds=1)
+
+    assert run(send()).certain
+
+
+# -- over a real network -----------------------------------------------------------------------
+
+EMPTY_ANSWER = orjson.dumps(EMPTY)
+Answering = Callable[[str, int], bytes | None]
+
+
+@asynccontextmanager
+async def serving(answering: Answering) -> AsyncIterator[str]:
+    """A server that answers each request by its head and its number on the connection; None:
+    it holds the request."""
+    held = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        count = 0
+        with closing(writer):
+            while head := await read_head(reader):
+                count += 1
+                body = answering(head, count)
+                if body is None:
+                    await held.wait()
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        held.set()
+        server.close()
+        await server.wait_closed()
+
+
+@contextmanager
+def closing(writer: asyncio.StreamWriter) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+async def read_head(reader: asyncio.StreamReader) -> str:
+    """The head of a request, or nothing where the client is gone."""
+    try:
+        return (await reader.readuntil(b"\r\n\r\n")).decode()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return ""
+
+
+async def test_interrupted_polls_leave_the_connections_free() -> None:
+    """The driver interrupts a held poll; more often than there are connections, if need be."""
+    arrived = asyncio.Queue[int]()
+
+    def hold_polls(head: str, count: int) -> bytes | None:
+        arrived.put_nowait(count)
+        return None if "wait=20" in head else EMPTY_ANSWER
+
+    async with serving(hold_polls) as base_url, asyncio.timeout(20):
+        central = connect(base_url=base_url)
+        for _ in range(CONNECTIONS + 5):
+            held = asyncio.create_task(poll(central))
+            await arrived.get()
+            held.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await held
+        page = await central.events(offset=7, limit=100, wait_seconds=0)
+        await central.close()
+
+    assert 7 == page.next_offset
+
+
+async def test_connection_is_kept_between_requests() -> None:
+    """A new connection for each poll would cost a round trip, and more with TLS."""
+    numbers = []
+
+    def note(_: str, number: int) -> bytes:
+        numbers.append(number)
+        return EMPTY_ANSWER
+
+    async with serving(note) as base_url:
+        central = connect(base_url=base_url)
+        for _ in range(3):
+            await poll(central)
+        await central.close()
+
+    assert [1, 2, 3] == numbers
+
+
+async def test_nobody_listening_is_unreachable() -> None:
+    async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
+        pass
+    central = connect(base_url=base_url)
+
+    with pytest.raises(Unreachable, match="cannot be reached"):
+        await poll(central)
+    await central.close()
+
+
+async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T6."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
+        central = connect(base_url=base_url)
+        page = await central.events(offset=7, limit=100, wait_seconds=0)
+        await central.close()
+
+    assert 7 == page.next_offset
+
+
+@pytest.mark.parametrize("priority", [Priority.PAGES, Priority.FEED])
+async def test_readings_beyond_the_budget_are_not_sent(priority: Priority) -> None:
+    """F6: the budget is asked with the kind of the request."""
+    budget = Budget()
+    now = asyncio.get_running_loop().time()
+    for _ in range(101):
+        budget.sent(Priority.WRITES, now - 59)
+    budget.limited(now - 58, 1.0)
+    transport = Scripted(lambda _: json([]))
+    reading = read_page if priority is Priority.PAGES else poll
+
+    with pytest.raises(Limited, match="the store keeps to the limit"):
+        await reading(connect(transport, budget=budget))
+
+    assert [] == transport.requests

@@ -1,0 +1,86 @@
+"""The demo, as somebody runs it who sees the project for the first time."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from store_cache.cli.demo import STORE_KEY
+
+STOP_SECONDS = 10.0
+OF_A_REAL_STORE = "ENVIRONMENT=production\nAPI_KEYS=secret\nCENTRAL_STUB_API_KEYS=secret\nPORT=1\n"
+
+
+@contextmanager
+def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "store_cache", "demo", "--port", "0", "--central-port", "0"]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def children_of(parent: int) -> list[int]:
+    stats = [(path, _stat(path)) for path in Path("/proc").glob("[0-9]*/stat")]
+    return [int(path.parent.name) for path, stat in stats if stat and int(stat[1]) == parent]
+
+
+def _stat(path: Path) -> list[str]:
+    """State and parent, and what follows; empty once the process is gone."""
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def test_the_demo_shows_a_sale_and_ends_without_a_trace(tmp_path: Path) -> None:
+    """One command runs everything on free ports, whatever `.env` lies there: addresses to try, live
+    sales, a store that answers; Ctrl-C ends all of it within 10 s with 0."""
+    (tmp_path / ".env").write_text(OF_A_REAL_STORE)
+    with demo(tmp_path) as process:
+        assert process.stdout is not None
+        said = ""
+        while not re.search(r"(this store|another shop): .* left\n", said):
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        [store] = re.findall(r"curl -s (http://localhost:\d+)/health", said)
+        page = httpx.get(f"{store}/v1/store/inventory", headers={"X-API-Key": STORE_KEY})
+        parts = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=STOP_SECONDS)
+
+    assert 0 == process.returncode
+    assert 200 == page.status_code
+    assert page.json()["pagination"]["total"] > 10
+    assert 2 == len(parts)
+    assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]
+    assert rest.endswith("Stopped.\n")
+    assert "Traceback" not in said + rest
+    assert [".env"] == os.listdir(tmp_path)  # noqa: PTH208 - names alone
+
+
+def test_a_demo_that_is_ended_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C before the store is there ends the parts that were started already, with 0."""
+    with demo(tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # Central's first words
+        parts = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=STOP_SECONDS)
+
+    assert (0, "Stopped.") == (process.returncode, said.splitlines()[-1])
+    assert "Traceback" not in said
+    assert 1 == len(parts)
+    assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]

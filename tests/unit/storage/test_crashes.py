@@ -1,0 +1,203 @@
+"""Crashes and failures at every single operation on the disk (D2, D3, D5, promise 7)."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from random import Random
+
+import pytest
+
+from tests.harness.faulty_directory import Crashed, FaultyFolder
+from tests.unit.storage.small_store import SmallStore, run_script, state
+
+SEEDS = range(3)
+
+
+async def _operations() -> int:
+    folder = FaultyFolder()
+    await run_script(SmallStore(folder))
+    return len(folder.trace)
+
+
+async def _crashed(before: int) -> tuple[SmallStore, FaultyFolder]:
+    folder = FaultyFolder()
+    folder.crash_before = before
+    store = SmallStore(folder)
+    with pytest.raises(Crashed):
+        await run_script(store)
+    return store, folder
+
+
+async def _left(folder: FaultyFolder, seed: int | None) -> FaultyFolder:
+    return folder.after_kill() if seed is None else folder.after_power_cut(Random(seed))
+
+
+async def _check(store: SmallStore, folder: FaultyFolder) -> None:
+    loaded = await SmallStore(folder).archive.load()
+
+    assert not loaded.damaged, loaded.findings
+    store.check(loaded)
+
+
+@pytest.mark.parametrize("seed", [None, *SEEDS])
+async def test_nothing_acknowledged_is_lost_by_a_crash_before_any_operation(
+    seed: int | None,
+) -> None:
+    """Killed, or out of power, before the k-th operation, for every k: what was acknowledged is
+    there, the load does not fail, and nothing counts as damaged."""
+    total = await _operations()
+    assert total > 80
+    for before in range(1, total + 1):
+        store, folder = await _crashed(before)
+
+        await _check(store, await _left(folder, seed))
+
+
+async def _crash_recoveries(store: SmallStore, folder: FaultyFolder, seed: int | None) -> None:
+    """Let the start after a crash die before each of its own operations, until it gets through."""
+    for before in range(1, 100):
+        left = await _left(folder, seed)
+        left.crash_before = before
+        second = SmallStore(left)
+        try:
+            await second.start()
+        except Crashed:
+            await _check(store, left.after_kill())
+            await _check(store, left.after_power_cut(Random(before)))
+        else:
+            return
+    pytest.fail("the recovery never came to its end")
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+async def test_nothing_acknowledged_is_lost_by_a_second_crash_during_recovery(
+    seed: int | None,
+) -> None:
+    """The start after a crash may die before any of its own operations, both ways again."""
+    seen: list[object] = []
+    for before in range(1, await _operations() + 1):
+        store, folder = await _crashed(before)
+        left = (await _left(folder, seed)).contents(), store.acknowledged_keys
+        if left not in seen:
+            seen.append(left)
+            await _crash_recoveries(store, folder, seed)
+
+
+@pytest.mark.parametrize("removed", ["journal", "snapshot", "folder"])
+async def test_a_sync_that_is_left_out_is_caught(removed: str) -> None:
+    """Without the sync of journals, of snapshots or of the folder, power cuts show it: these
+    tests can fail."""
+    caught = 0
+    for before in range(1, await _operations() + 1):
+        folder = FaultyFolder()
+        folder.crash_before = before
+        folder.idle_syncs = (removed,)
+        store = SmallStore(folder)
+        with pytest.raises(Crashed):
+            await run_script(store)
+        try:
+            await _check(store, folder.after_power_cut(Random(before)))
+        except AssertionError:
+            caught += 1
+
+    assert caught > 10
+
+
+async def test_what_a_start_has_shown_survives_the_next_power_cut() -> None:
+    """A start that reads records back from the page cache which never reached the disk writes
+    them into new files before it shows them: the next power cut cannot take them."""
+    for before in range(1, await _operations() + 1):
+        _, folder = await _crashed(before)
+        left = folder.after_kill()
+        second = SmallStore(left)
+        loaded = await second.start()
+        for seed in SEEDS:
+            again = await SmallStore(left.after_power_cut(Random(seed))).archive.load()
+
+            assert state(loaded.catalogue) == state(again.catalogue)
+            assert {r["key"] for r in loaded.writes} == {r["key"] for r in again.writes}
+
+
+async def _run_and_heal(store: SmallStore, folder: FaultyFolder) -> None:
+    """Run the script; where the disk fails, begin new files from memory, as a keeper does."""
+    try:
+        await run_script(store)
+    except OSError:
+        folder.room = None
+        await store.begin(store.catalogue)
+        await store.note("after")
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC])
+async def test_one_failed_operation_loses_nothing_once_new_files_have_begun(fault: int) -> None:
+    """Each operation fails once, with its data gone although the next sync succeeds; after
+    `begin`, a power cut takes nothing that was acknowledged before or after."""
+    for failing in range(2, await _operations() + 1):
+        folder = FaultyFolder()
+        folder.failures = {failing: fault}
+        store = SmallStore(folder)
+        await _run_and_heal(store, folder)
+        for seed in SEEDS:
+            await _check(store, folder.after_power_cut(Random(seed)))
+
+
+async def test_a_disk_that_fills_at_any_byte_loses_nothing() -> None:
+    """The disk fills in the middle of a write, wherever that is; with room again, new files hold
+    everything."""
+    for room in range(0, 9000, 41):
+        folder = FaultyFolder()
+        folder.room = room
+        store = SmallStore(folder)
+        await _run_and_heal(store, folder)
+        for seed in SEEDS:
+            await _check(store, folder.after_power_cut(Random(seed)))
+
+
+class UnfairLoop(asyncio.SelectorEventLoop):
+    """Runs tasks named `slow` only when nothing else can run: what holds only by the usual order
+    of callbacks does not hold here."""
+
+    _ready: deque[asyncio.Handle]
+
+    def _run_once(self) -> None:
+        slow = [handle for handle in self._ready if _is_slow(handle)]
+        if len(slow) < len(self._ready):
+            for handle in slow:
+                self._ready.remove(handle)
+        else:
+            slow = []
+        super()._run_once()  # type: ignore[misc]
+        self._ready.extend(slow)
+
+
+def _is_slow(handle: asyncio.Handle) -> bool:
+    task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    return isinstance(task, asyncio.Task) and task.get_name() == "slow"
+
+
+async def _told_late(folder: FaultyFolder, *, by_fold: bool) -> SmallStore:
+    """Let new files come while a caller whose record is in the old ones has not run on yet."""
+    store = SmallStore(folder)
+    await store.start()
+    await store.place({"A": 10}, offset=7)
+    held = folder.hold("sync journal-2.jsonl")
+    slow = asyncio.create_task(store.finish("late"), name="slow")
+    await held.reached.wait()
+    held.release.set()
+    await (store.fold() if by_fold else store.begin(store.catalogue))
+    await slow
+    return store
+
+
+@pytest.mark.parametrize("by_fold", [True, False])
+def test_a_caller_that_was_told_but_has_not_run_on_is_waited_for(*, by_fold: bool) -> None:
+    """What it enters into the key table only now must be in the new snapshot, for its record is
+    in the old journal."""
+    folder = FaultyFolder()
+    with asyncio.Runner(loop_factory=UnfairLoop) as runner:
+        store = runner.run(_told_late(folder, by_fold=by_fold))
+    loaded = asyncio.run(SmallStore(folder.after_kill()).archive.load())
+
+    assert {record["key"] for record in loaded.writes} == set(store.keys) == {"late"}

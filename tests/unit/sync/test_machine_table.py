@@ -1,0 +1,193 @@
+"""Every phase by every outcome: what follows, or that it is out of turn and changes nothing.
+
+Rows are phases in capitals, and for a full sync its step and what it is doing: `pe` is the step of
+the pages, doing events. Columns are outcomes, and in capitals the kinds of failure. Both are
+counted from the module: a new one without a cell here fails. A cell is the phase that follows; `-`
+is out of turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import get_args
+
+import pytest
+
+from store_cache.model.pages import EventPage, PageRequest
+from store_cache.sync.machine import advance
+from store_cache.sync.states import (
+    Beginning,
+    Checking,
+    CopyPlaced,
+    CopyRefused,
+    Doing,
+    DoubtsSettled,
+    EventsArrived,
+    EventsKept,
+    ExchangeFailed,
+    Failure,
+    Feed,
+    Interrupted,
+    Keeping,
+    Outcome,
+    OutOfTurn,
+    Pace,
+    PageTaken,
+    Phase,
+    Polling,
+    Rested,
+    Resting,
+    Run,
+    RunBroken,
+    Running,
+    State,
+    Step,
+)
+from tests.unit.catalogue.chaos import walk
+from tests.unit.sync.told_sync import START, at, events, fits
+
+OUTCOMES: dict[str, Outcome] = {
+    "arr": EventsArrived(EventPage(events(100), 101, has_more=False)),
+    "kep": EventsKept(),
+    "pag": PageTaken(PageRequest(400, 200), 100),
+    "set": DoubtsSettled(0),
+    "pla": CopyPlaced(400),
+    "ref": CopyRefused("too small", 3),
+    "bro": RunBroken("pages without end"),
+    "res": Rested(),
+    "int": Interrupted(),
+    "UNR": ExchangeFailed(Failure.UNREACHABLE, "no answer"),
+    "BRO": ExchangeFailed(Failure.BROKEN, "cut short"),
+    "UNA": ExchangeFailed(Failure.UNREADABLE, "a proxy's page"),
+    "LIM": ExchangeFailed(Failure.LIMITED, "429"),
+    "DEN": ExchangeFailed(Failure.DENIED, "401"),
+    "REF": ExchangeFailed(Failure.REFUSED, "400"),
+    "GON": ExchangeFailed(Failure.GONE, "410"),
+}
+PHASES: dict[str, Phase] = {
+    "BE": Beginning(),
+    "RE": Resting(),
+    "CH": Checking(),
+    "PO": Polling(START, 20),
+    "KE": Keeping(at(101), Feed(), more=False),
+}
+STEPS = {
+    "f": Step.FIRST_PAGE,
+    "h": Step.HEAD,
+    "p": Step.PAGES,
+    "c": Step.CATCHING_UP,
+    "s": Step.SETTLING,
+    "v": Step.VERIFYING,
+    "l": Step.PLACING,
+}
+DOINGS = {
+    "p": Doing.PAGE,
+    "e": Doing.EVENTS,
+    "k": Doing.KEEPING,
+    "r": Doing.RESTING,
+    "s": Doing.SETTLING,
+    "l": Doing.PLACING,
+}
+
+TABLE = """
+      arr kep pag set pla ref bro res int  UNR BRO UNA LIM DEN REF GON
+BE     -   -   -   -   -   -   -   -  PO    -   -   -   -   -   -   -
+RE     -   -   -   -   -   -   -  PO  PO    -   -   -   -   -   -   -
+CH    PO   -   -   -   -   -   -   -   -   RE  RE  RE  RE  RE  RE  PO
+PO    KE   -   -   -   -   -   -   -  PO   RE  RE  RE  RE  RE  RE  fp
+KE     -  PO   -   -   -   -   -   -   -    -   -   -   -   -   -   -
+
+fp     -   -  pe   -   -   -  PO   -   -   fr  fr  fr  fr  RE  RE  PO
+fr     -   -   -   -   -   -   -  fp  fp    -   -   -   -   -   -   -
+he    he   -   -   -   -   -   -   -   -   hr  hr  hr  hr  RE  he  ss
+hr     -   -   -   -   -   -   -  he  he    -   -   -   -   -   -   -
+pp     -   -  pp   -   -   -  PO   -   -   pr  pr  pr  pr  RE  RE  PO
+pe    pk   -   -   -   -   -   -   -   -   pr  pr  pr  pp  RE  RE  fp
+pk     -  pp   -   -   -   -   -   -   -    -   -   -   -   -   -   -
+pr     -   -   -   -   -   -   -  pp  pp    -   -   -   -   -   -   -
+ce    ck   -   -   -   -   -   -   -   -   cr  cr  cr  cr  RE  RE  fp
+ck     -  ss   -   -   -   -   -   -   -    -   -   -   -   -   -   -
+cr     -   -   -   -   -   -   -  ce  ce    -   -   -   -   -   -   -
+ss     -   -   -  ve   -   -  PO   -   -   sr  sr  sr  sr  RE  RE  PO
+sr     -   -   -   -   -   -   -  ss  ss    -   -   -   -   -   -   -
+ve    ll   -   -   -   -   -   -   -   -   vr  vr  vr  vr  RE  RE  ll
+vr     -   -   -   -   -   -   -  ve  ve    -   -   -   -   -   -   -
+ll     -   -   -   -  PO  PO   -   -   -    -   -   -   -   -   -   -
+"""
+
+LINES = [line.split() for line in TABLE.splitlines() if line.strip()]
+COLUMNS = LINES[0]
+ROWS = [row for row, *_ in LINES[1:]]
+CELLS = {
+    (row, column): cell
+    for row, *cells in LINES[1:]
+    for column, cell in zip(COLUMNS, cells, strict=True)
+}
+
+
+def phase_of(row: str) -> Phase:
+    """A phase as it is met in a store that stands at 100, whose copy has a page already."""
+    if row in PHASES:
+        return PHASES[row]
+    step, doing = STEPS[row[0]], DOINGS[row[1]]
+    run = Run(1, ("on demand",), START, step=step, doing=doing)
+    if step in (Step.FIRST_PAGE, Step.HEAD):
+        return Running(run)
+    request = PageRequest(200, 200) if step is Step.PAGES else None
+    run = replace(run, follow=at(100), head=100, in_catalogue=True, is_open=False)
+    return Running(replace(run, request=request, polled_at=START, kept=at(101)))
+
+
+def state_of(row: str) -> State:
+    return State(Pace(), phase_of(row), position=at(100), runs_begun=1)
+
+
+def row_of(phase: Phase) -> str:
+    if not isinstance(phase, Running):
+        return type(phase).__name__[:2].upper()
+    step = next(row for row, step in STEPS.items() if step is phase.run.step)
+    return step + next(row for row, doing in DOINGS.items() if doing is phase.run.doing)
+
+
+def test_every_outcome_has_a_column() -> None:
+    """[P4] What the module knows of, and no more."""
+    kinds = {type(outcome) for outcome in OUTCOMES.values()}
+    failures = {o.failure for o in OUTCOMES.values() if isinstance(o, ExchangeFailed)}
+
+    assert set(get_args(Outcome)) == kinds
+    assert set(Failure) == failures
+    assert list(OUTCOMES) == COLUMNS
+
+
+def test_every_phase_has_a_row() -> None:
+    """[P4] Each step of a full sync, and each thing that one may be doing."""
+    assert set(get_args(Phase)) == {type(phase) for phase in PHASES.values()} | {Running}
+    assert set(Step) == set(STEPS.values()) == {STEPS[row[0]] for row in ROWS if row.islower()}
+    assert set(Doing) == set(DOINGS.values()) == {DOINGS[row[1]] for row in ROWS if row.islower()}
+    assert set(PHASES) == {row for row in ROWS if row.isupper()}
+
+
+@pytest.mark.parametrize(("row", "column"), CELLS)
+def test_what_follows_is_what_the_table_says(row: str, column: str) -> None:
+    """[P4] An outcome out of turn is an error that changes nothing; any other one is followed by
+    the phase of its cell, with a command that this phase waits for."""
+    state, outcome = state_of(row), OUTCOMES[column]
+    if CELLS[row, column] == "-":
+        with pytest.raises(OutOfTurn, match=type(outcome).__name__):
+            advance(state, outcome, START)
+        assert state_of(row) == state
+        return
+    after, command = advance(state, outcome, START)
+
+    assert CELLS[row, column] == row_of(after.phase)
+    assert fits(after, command)
+
+
+def test_phases_without_a_row_cannot_be_reached() -> None:
+    """[F1] A full sync does in each step what the table has, whatever happens."""
+    unreachable = {a + b for a, b in product(STEPS, DOINGS)} - set(ROWS)
+    reached = {row_of(told.state.phase) for seed in range(8) for told in walk(seed, 1500)}
+
+    assert set() == reached & unreachable
+    assert {"BE"} == set(ROWS) - reached

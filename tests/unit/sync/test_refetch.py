@@ -1,0 +1,476 @@
+"""Readings by themselves: what is owed is done, in time, and nobody waits long for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from store_cache.catalogue.apply import AHEAD_SECONDS
+from store_cache.central.failures import Broken, CentralError, Limited, Refused, UnsendableId
+from store_cache.central.rate_limit import LONGEST_PAUSE_SECONDS
+from store_cache.model.change import Doubt
+from store_cache.model.position import Position
+from store_cache.sync.refetch import AT_ONCE_SECONDS, LOOK_SECONDS, NO_CACHE_SECONDS, Repairs
+from tests.harness.shelf import GRACE_SECONDS, NOON, Shelf, applied, event, note_of
+from tests.harness.virtual_time import run
+
+BROKEN = Broken("500")
+
+
+def repairs_of(shelf: Shelf, hopeless: list[str] | None = None) -> Repairs:
+    """`hopeless` collects what only a full sync can settle."""
+    told = [] if hopeless is None else hopeless
+    return Repairs(
+        shelf.central,
+        shelf.keeper,
+        now=shelf.clock.now,
+        random=lambda: 1.0,
+        on_hopeless=told.append,
+    )
+
+
+@asynccontextmanager
+async def repairing(
+    shelf: Shelf | None = None, hopeless: list[str] | None = None
+) -> AsyncIterator[Shelf]:
+    """A filled shelf whose owed readings are done in the background."""
+    shelf = shelf or await Shelf().filled()
+    task = asyncio.create_task(repairs_of(shelf, hopeless).run())
+    await asyncio.sleep(0)
+    try:
+        yield shelf
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+
+async def seconds_of(work: Awaitable[object]) -> float:
+    """How long it took."""
+    began_at = asyncio.get_running_loop().time()
+    await work
+    return asyncio.get_running_loop().time() - began_at
+
+
+async def followed_for(shelf: Shelf, seconds: float) -> None:
+    """The feed is quiet, and followed."""
+    for _ in range(int(seconds)):
+        await asyncio.sleep(1.0)
+        await shelf.keeper.note_in_step()
+
+
+def readings(shelf: Shelf, product_id: str = "P-1") -> list[float]:
+    """When the product was asked for by itself."""
+    asked = zip(shelf.central.asked, shelf.central.times, strict=True)
+    return [at for what, at in asked if what == f"product {product_id}"]
+
+
+# -- what is owed ------------------------------------------------------------------------------
+
+
+def test_an_unreadable_event_has_its_product_read() -> None:
+    """[E5] The event cannot be applied as it came; what Central says of its product is, and
+    nothing is owed any more."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.sell("P-1")
+            unreadable = event(4, None, eventType="shelf_moved", productId="P-1")
+            await shelf.keeper.keep_events([unreadable], Position("g-1", 5, "f"))
+            await asyncio.sleep(0.1)
+
+            assert (9, 2) == shelf.row("P-1")
+            assert {} == shelf.catalogue.owed
+
+    run(story())
+
+
+def test_absence_is_taken_from_central_alone() -> None:
+    """[E5] Central says in its own words that there is no such product: it goes. A bare 404 says
+    nothing: it stays, and is asked for again."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.ledger.delete("P-1", NOON)
+            shelf.central.troubles["product"].append(Refused("404", status=404))
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await asyncio.sleep(0.5)
+            stayed = shelf.row("P-1")
+            await asyncio.sleep(1.0)
+
+            assert (10, 1) == stayed
+            assert shelf.row("P-1") is None
+
+    run(story())
+
+
+def test_a_doubt_about_order_waits_for_what_is_late() -> None:
+    """[V2] Two lives too close to be told apart are read after the grace, not before."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.ledger.delete("P-1", NOON)
+            shelf.central.create("P-1")
+            page = await shelf.central.events(offset=4, limit=9, wait_seconds=0)
+            await shelf.keeper.keep_events(page.events, Position("g-1", 6, "f"))
+            await asyncio.sleep(2 * GRACE_SECONDS)
+
+            assert [GRACE_SECONDS] == readings(shelf)
+            assert {} == shelf.catalogue.owed
+
+    run(story())
+
+
+def test_a_reading_that_fails_is_tried_with_a_back_off() -> None:
+    """[E5] [B1] 1, 2, 4 … seconds, up to a minute; meanwhile the status can name product and
+    problem. Others are not held up by it."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.troubles["product"].extend([BROKEN] * 8)
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await asyncio.sleep(100.0)
+            owed = shelf.catalogue.owed["P-1"]
+            await asyncio.sleep(100.0)
+
+            waits = [b - a for a, b in zip(readings(shelf), readings(shelf)[1:], strict=False)]
+            assert [1, 2, 4, 8, 16, 32, 60, 60] == [round(wait, 3) for wait in waits]
+            assert (7, "500") == (owed.attempts, owed.problem)
+            assert {} == shelf.catalogue.owed
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("problem", "attempts"),
+    [
+        (Limited("429", retry_after_seconds=40.0), 0),
+        (Broken("503", status=503, retry_after_seconds=40.0), 1),
+    ],
+    ids=["limited", "broken"],
+)
+def test_what_central_says_of_when_is_the_floor(problem: CentralError, attempts: int) -> None:
+    """[B1] [F6] `Retry-After` is kept to; and a limit is no failure."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.troubles["product"].append(problem)
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await asyncio.sleep(20.0)
+            owed = shelf.catalogue.owed["P-1"]
+            await asyncio.sleep(30.0)
+            first, second = readings(shelf)
+
+            assert 40.0 <= second - first <= 41.0
+            assert attempts == owed.attempts
+
+    run(story())
+
+
+def test_the_longest_limit_is_waited_for_quietly() -> None:
+    """[F6] Five minutes, the longest that Central is believed, are not taken for a clock that was
+    set back: nothing is asked meanwhile."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            limit = Limited("429", retry_after_seconds=LONGEST_PAUSE_SECONDS)
+            shelf.central.troubles["product"].append(limit)
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await asyncio.sleep(LONGEST_PAUSE_SECONDS + 1)
+
+            assert 2 == len(readings(shelf))
+
+    run(story())
+
+
+def test_under_a_limit_readings_keep_their_order_and_write_nothing() -> None:
+    """[F6] Whoever waits longest is first once Central may be asked again: no product is put off
+    time after time, and no record is made of a limit."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            limits = [Limited("the store's own share", retry_after_seconds=5.0)] * 3
+            shelf.central.troubles["product"].extend(limits)
+            await shelf.keeper.owe("P-2", Doubt.UNREADABLE)
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            size = len(shelf.disk.contents()["journal-2.jsonl"])
+            await asyncio.sleep(14.0)
+            grown = len(shelf.disk.contents()["journal-2.jsonl"]) - size
+            await asyncio.sleep(5.0)
+
+            assert 0 == grown
+            assert max(readings(shelf, "P-2")) <= min(readings(shelf, "P-1"))
+
+    run(story())
+
+
+def test_one_failing_product_holds_no_other_up() -> None:
+    """[E5] An id that no address can hold is never read; the others are, at once."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.troubles["product"].append(UnsendableId("no address can hold it"))
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.keeper.owe("P-2", Doubt.UNREADABLE)
+            await asyncio.sleep(0.1)
+
+            assert {"P-1"} == set(shelf.catalogue.owed)
+            assert 1 == len(readings(shelf, "P-2"))
+
+    run(story())
+
+
+def test_a_clock_that_was_set_back_holds_no_reading_up() -> None:
+    """[E5] A reading put off by seconds is not put off by the hours that the clock went back."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.troubles["product"].append(BROKEN)
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await asyncio.sleep(0.1)
+            shelf.clock.set_by_seconds = -7200.0
+            await asyncio.sleep(LOOK_SECONDS)
+
+            assert {} == shelf.catalogue.owed
+
+    run(story())
+
+
+def test_a_reading_that_was_overtaken_is_done_again() -> None:
+    """[V2] The product changed while Central was asked: asked again, the answer counts."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            held = shelf.central.hold("product P-1")
+            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await held.reached.wait()
+            await shelf.sold("P-1")
+            held.release.set()
+            await asyncio.sleep(0.1)
+
+            assert 2 == len(readings(shelf))
+            assert (9, 2) == shelf.row("P-1")
+            assert {} == shelf.catalogue.owed
+
+    run(story())
+
+
+def test_what_is_ahead_of_the_feed_too_long_is_read() -> None:
+    """[W7] A write's answer whose event never comes: after a minute the product is read, and stands
+    in line again."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
+            await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await followed_for(shelf, AHEAD_SECONDS - 1)
+            before = readings(shelf)
+            await followed_for(shelf, LOOK_SECONDS + 2)
+            await followed_for(shelf, AHEAD_SECONDS + LOOK_SECONDS)
+
+            assert [] == before
+            assert readings(shelf)[0] <= AHEAD_SECONDS + LOOK_SECONDS
+            assert {} == shelf.catalogue.ahead
+            assert (9, 2) == shelf.row("P-1")
+
+    run(story())
+
+
+def test_what_is_ahead_of_a_feed_that_is_behind_stays_so() -> None:
+    """[W7] Its own events are still to come, with those of a life that may have ended before."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
+            await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await asyncio.sleep(10 * AHEAD_SECONDS)
+
+            assert ["P-1"] == list(shelf.catalogue.ahead)
+
+    run(story())
+
+
+def test_what_was_owed_is_done_by_the_next_process() -> None:
+    """[P3] Owed readings lie in the journal with the position; a restart forgets none."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+        shelf.central.sell("P-1")
+        async with repairing(await shelf.restarted()) as after:
+            await asyncio.sleep(0.1)
+
+            assert (9, 2) == after.row("P-1")
+
+    run(story())
+
+
+# -- those who wait (W6) -----------------------------------------------------------------------
+
+
+async def _conflict(shelf: Shelf, version: int | None, *, lower: bool = False) -> None:
+    await repairs_of(shelf).refresh_after_conflict("P-1", version=version, lower_than_held=lower)
+
+
+def test_after_a_conflict_the_next_read_shows_centrals_state() -> None:
+    """[W6] Central named a higher version than the one held: the product is read before the till is
+    answered."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        shelf.central.sell("P-1")
+        await _conflict(shelf, 2)
+
+        assert (9, 2) == shelf.row("P-1")
+
+    run(story())
+
+
+def test_a_conflict_that_the_feed_has_answered_asks_nothing() -> None:
+    """[W6] The version that Central named is held by now."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.sold("P-1")
+        await _conflict(shelf, 2)
+
+        assert [] == readings(shelf)
+
+    run(story())
+
+
+def test_a_conflict_waits_for_a_slow_central_only_briefly() -> None:
+    """[W6] After a second the till is answered, and the reading goes on in the background."""
+
+    async def story() -> None:
+        async with repairing() as shelf:
+            shelf.central.sell("P-1")
+            held = shelf.central.hold("product P-1")
+            waited = await seconds_of(_conflict(shelf, 2))
+            before = shelf.row("P-1")
+            held.release.set()
+            await asyncio.sleep(0.1)
+
+            assert AT_ONCE_SECONDS == waited
+            assert (10, 1) == before
+            assert (9, 2) == shelf.row("P-1")
+
+    run(story())
+
+
+def test_a_conflict_that_names_a_lower_version_wins_over_what_is_held() -> None:
+    """[E4] Central went back without a word (a backup was restored): what it says now is the
+    truth, lower as it is."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        await shelf.sold("P-1")
+        shelf.central.ledger.lie("P-1", {"available": 10, "version": 1})
+        await _conflict(shelf, 1, lower=True)
+
+        assert (10, 1) == shelf.row("P-1")
+
+    run(story())
+
+
+def test_a_till_that_asks_past_the_cache_waits_for_two_seconds_at_the_most() -> None:
+    """[B3] `no-cache` is the one read that may wait for Central, and not for long: then the store's
+    own copy is the answer. Central being away costs nothing."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        repairs = repairs_of(shelf)
+        held = shelf.central.hold("product P-1")
+        slow = await seconds_of(repairs.refresh("P-1"))
+        held.release.set()
+        shelf.central.away = BROKEN
+        away = await seconds_of(repairs.refresh("P-1"))
+
+        assert (NO_CACHE_SECONDS, 0.0) == (slow, away)
+        assert (10, 1) == shelf.row("P-1")
+        assert {} == shelf.catalogue.owed
+
+    run(story())
+
+
+def test_a_product_that_is_missing_may_have_been_created_meanwhile() -> None:
+    """[W6] A till means a product whose creation has not reached the store yet."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        shelf.central.create("P-9")
+        await repairs_of(shelf).refresh_missing("P-9")
+
+        assert (10, 1) == shelf.row("P-9")
+
+    run(story())
+
+
+def test_a_deadline_never_parts_disk_and_memory() -> None:
+    """[D2] Central's answer came in the last moment, and the disk is slow: what is on its way there
+    is made in memory, too, and the files stay good."""
+
+    async def story() -> None:
+        shelf = await Shelf().filled()
+        shelf.central.sell("P-1")
+        disk = shelf.disk.hold("append journal-2.jsonl")
+        asking = asyncio.ensure_future(repairs_of(shelf).refresh("P-1"))
+        await asyncio.sleep(NO_CACHE_SECONDS + 1)
+        disk.release.set()
+        await asking
+        await shelf.keeper.owe("P-2", Doubt.REFRESH)
+
+        assert (9, 2) == shelf.row("P-1")
+        assert shelf.keeper.disk.is_durable
+        assert (9, 2) == (await shelf.restarted()).row("P-1")
+
+    run(story())
+
+
+def test_a_replaced_central_has_no_product_of_this_generation() -> None:
+    """[P1] Its row is of another history: it is not shown under the old name, and a full sync is
+    asked for at once, however the product was asked for."""
+
+    async def story() -> None:
+        hopeless: list[str] = []
+        async with repairing(hopeless=hopeless) as shelf:
+            shelf.central.sell("P-1")
+            shelf.central.ledger.begin_generation("g-2")
+            await shelf.keeper.owe("P-1", Doubt.ORDER)
+            await asyncio.sleep(0.01)
+            await repairs_of(shelf, hopeless).refresh("P-1")
+
+            assert (10, 1) == shelf.row("P-1")
+            assert ["Central has a new generation g-2"] * 2 == hopeless
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("doubt", "problem", "told"),
+    [
+        (Doubt.ORDER, Refused("a bare 404", status=404), 1),
+        (Doubt.AHEAD, UnsendableId("no address can hold it"), 1),
+        (Doubt.ORDER, BROKEN, 0),
+        (Doubt.UNREADABLE, Refused("a bare 404", status=404), 0),
+    ],
+)
+def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
+    doubt: Doubt, problem: CentralError, told: int
+) -> None:
+    """[F1] [V2] Some Centrals can only list a product: after three refusals a full sync is asked
+    for, once. A broken line will mend, and a row that no page can give either is only listed."""
+
+    async def story() -> None:
+        hopeless: list[str] = []
+        async with repairing(hopeless=hopeless) as shelf:
+            shelf.central.troubles["product"].extend([problem] * 6)
+            await shelf.keeper.owe("P-1", doubt)
+            await asyncio.sleep(120.0)
+
+        assert told == len(hopeless)
+
+    run(story())

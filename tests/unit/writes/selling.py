@@ -1,0 +1,268 @@
+"""A store's forwarding between a real ledger of Central and a keeper in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import Any
+
+import orjson
+
+from central_stub.ledger import Ledger, Update
+from central_stub.switches import Switches
+from central_stub.wire import answer_body, answer_status, events_body
+from store_cache.central.client import WriteReply
+from store_cache.central.failures import Denied, Gone, WriteUnknown, WriteUnsent
+from store_cache.central.parsing import read_event_page
+from store_cache.model.event import Event, Kind
+from store_cache.model.pages import EventPage
+from store_cache.model.position import Position
+from store_cache.writes.admission import Gate
+from store_cache.writes.delivery import Delivery
+from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.in_doubt_search import Proof
+from store_cache.writes.write import StockAnswer, Write
+
+NOON = 1_700_000_000.0
+WRITE_TIMEOUT_SECONDS = 8.0
+
+
+class Trouble(Enum):
+    """What happens to one write on the line."""
+
+    NONE = auto()
+    NOBODY_THERE = auto()
+    LIMITED = auto()
+    WRONG_KEY = auto()
+    REQUEST_LOST = auto()
+    ANSWER_LOST = auto()
+    TRIED_TWICE = auto()  # a first try was lost, a second one came through
+    SILENCE = auto()
+    DEFECT = auto()  # of the store's own client
+
+
+class Central:
+    """A ledger of Central behind a line with troubles, taken one by one."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(generation="g-1")
+        self.ledger.create({"productId": "P-1", "name": "Lamp", "available": 10}, NOON)
+        self.ledger.create({"productId": "P-2", "name": "Fuse", "available": 10}, NOON)
+        self.troubles: deque[Trouble] = deque()
+        self.sent: list[Mapping[str, Any]] = []
+        self.deadlines: list[float] = []
+        self.line = asyncio.Event()
+        self.line.set()
+        self.arrived = asyncio.Event()
+        self.log_is_lost = False
+        self.generation: str | None = "g-1"
+        self.on_sent: Callable[[], None] = lambda: None
+
+    @property
+    def keys(self) -> list[str]:
+        return [payload["idempotencyKey"] for payload in self.sent]
+
+    def sell(self, product_id: str, delta: int = -1, *, key: str) -> None:
+        """Another store sells."""
+        row = self.ledger.read(product_id)
+        assert row is not None
+        write = Update(product_id, delta, row["version"], f"store-s2-{key}", "store-s2")
+        assert self.ledger.update(write, NOON)["applied"]
+
+    def apply(self, write: Write) -> None:
+        """A copy of a store's request that is faster than the one under test."""
+        key = f"store-s1-{write.key}"
+        update = Update(write.product_id, write.delta, write.version, key, "store-s1")
+        assert self.ledger.update(update, NOON)["applied"]
+
+    def stock(self, product_id: str) -> tuple[int, int]:
+        row = self.ledger.read(product_id)
+        assert row is not None
+        return row["available"], row["version"]
+
+    async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
+        self.sent.append(payload)
+        self.deadlines.append(deadline_seconds)
+        self.on_sent()
+        self.arrived.set()
+        trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
+        await self.line.wait()
+        await self._suffer(trouble, deadline_seconds)
+        status, value = self._answer(payload)
+        if trouble is Trouble.ANSWER_LOST:
+            raise WriteUnknown("the line broke before the answer was whole")
+        return WriteReply(status, value, certain=trouble is not Trouble.TRIED_TWICE)
+
+    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
+        assert wait_seconds == 0, "nobody waits for the feed to settle a write"
+        if self.log_is_lost:
+            raise Gone("older than Central's log holds")
+        page = self.ledger.events(offset, limit, NOON)
+        return read_event_page(_wire(events_body(page, self.ledger.switches)), self.generation)
+
+    async def _suffer(self, trouble: Trouble, deadline_seconds: float) -> None:
+        match trouble:
+            case Trouble.NOBODY_THERE:
+                raise WriteUnsent("nobody listens there")
+            case Trouble.LIMITED:
+                raise WriteUnsent("Central limits requests", retry_after_seconds=7.0)
+            case Trouble.WRONG_KEY:
+                raise Denied("Central refuses the key: see CENTRAL_API_KEY")
+            case Trouble.REQUEST_LOST:
+                raise WriteUnknown("the line broke")
+            case Trouble.SILENCE:
+                await asyncio.sleep(deadline_seconds)
+                raise WriteUnknown("no answer in time")
+            case Trouble.DEFECT:
+                raise RuntimeError("a defect")
+            case _:
+                return
+
+    def _answer(self, payload: Mapping[str, Any]) -> tuple[int, Any]:
+        store_id = payload["storeId"]
+        if "updates" in payload:
+            results = [self._apply(each, store_id) for each in payload["updates"]]
+            bodies = [answer_body(result, self.ledger.switches) for result in results]
+            return 200, _wire({"results": bodies, "totalCount": len(results)})
+        answer = self._apply(payload, store_id)
+        switches = self.ledger.switches
+        return answer_status(answer, switches), _wire(answer_body(answer, switches))
+
+    def _apply(self, update: Mapping[str, Any], store_id: str) -> dict[str, Any]:
+        product_id, delta, version = (update[name] for name in ("productId", "delta", "version"))
+        key = update["idempotencyKey"]
+        return self.ledger.update(Update(product_id, delta, version, key, store_id), NOON)
+
+
+def _wire(value: Any) -> Any:
+    return orjson.loads(orjson.dumps(value))
+
+
+class Keeper:
+    """What the store holds, and what is on its disk."""
+
+    def __init__(self) -> None:
+        self.versions = {"P-1": 1, "P-2": 1}
+        self.quantities = {"P-1": 10, "P-2": 10}
+        self.records: list[dict[str, Any]] = []
+        self.position: Position | None = Position("g-1", 3)
+        self.notes_fail = False
+        self.settling_fails = False
+
+    def held_version(self, product_id: str) -> int | None:
+        return self.versions.get(product_id)
+
+    async def note(self, write: bytes) -> None:
+        await asyncio.sleep(0)
+        if self.notes_fail:
+            raise OSError(28, "No space left on device")
+        self.records.append(orjson.loads(write))
+
+    async def settle(self, write: bytes, answer: StockAnswer | None) -> None:
+        await asyncio.sleep(0)
+        if self.settling_fails:
+            raise OSError(28, "No space left on device")
+        self.records.append(orjson.loads(write))
+        if answer is not None and self.versions.get(answer.product_id, 0) < answer.new_version:
+            self.versions[answer.product_id] = answer.new_version
+            self.quantities[answer.product_id] = answer.new_quantity
+
+    def show(self, event: Event) -> None:
+        if event.body is not None and event.version > self.versions.get(event.product_id, 0):
+            self.versions[event.product_id] = event.version
+            self.quantities[event.product_id] = orjson.loads(event.body)["available"]
+        if event.kind is Kind.DELETED:
+            self.versions.pop(event.product_id, None)
+        assert self.position is not None
+        self.position = Position("g-1", event.offset + 1)
+
+
+class Rereads:
+    """Single products read again from Central."""
+
+    def __init__(self, central: Central, keeper: Keeper) -> None:
+        self._central = central
+        self._keeper = keeper
+        self.conflicts: list[tuple[str, int | None, bool]] = []
+
+    async def refresh_after_conflict(
+        self, product_id: str, *, version: int | None, lower_than_held: bool
+    ) -> None:
+        self.conflicts.append((product_id, version, lower_than_held))
+        await self.refresh_missing(product_id)
+
+    async def refresh_missing(self, product_id: str) -> None:
+        row = self._central.ledger.read(product_id)
+        if row is not None:
+            self._keeper.versions[product_id] = row["version"]
+            self._keeper.quantities[product_id] = row["available"]
+
+
+class Store:
+    """One process of the store; `restarted` is the next one, on what this one left on disk."""
+
+    def __init__(
+        self,
+        central: Central,
+        keeper: Keeper | None = None,
+        *,
+        capacity: int = 1000,
+        now: float = NOON,
+    ) -> None:
+        self.central = central
+        self.keeper = keeper or Keeper()
+        self.rereads = Rereads(central, self.keeper)
+        self.answers = 0
+        self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
+        self.keys.take(self.keeper.records)
+        self.keys.settle(now)
+        self.forwarding = self._built(now)
+        self.forwarding.start()
+
+    def restarted(self) -> Store:
+        return Store(self.central, self.keeper)
+
+    def follow(self) -> None:
+        """Take everything that is on the feed, from the position on."""
+        assert self.keeper.position is not None
+        page = self.central.ledger.events(self.keeper.position.offset, 1000, NOON)
+        read = read_event_page(_wire(events_body(page, self.central.ledger.switches)), "g-1")
+        for event in read.events:
+            assert isinstance(event, Event)
+            self.keeper.show(event)
+        self.forwarding.events_seen(read.events)
+
+    def switch(self, **switches: Any) -> None:
+        self.central.ledger.switch(Switches(**switches))
+
+    def _answered(self) -> None:
+        self.answers += 1
+
+    def _built(self, now: float) -> Forwarding:
+        gate = Gate(central=self.central, random=lambda: 1.0, on_answer=self._answered)
+        proof = Proof(store_id="store-s1", feed=self.central, standing=self.keeper)
+        delivery = Delivery(
+            store_id="store-s1",
+            gate=gate,
+            ledger=self.keeper,
+            rereads=self.rereads,
+            keys=self.keys,
+            proof=proof,
+            now=lambda: now,
+        )
+        return Forwarding(
+            gate=gate,
+            delivery=delivery,
+            proof=proof,
+            keys=self.keys,
+            ledger=self.keeper,
+            rereads=self.rereads,
+            write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
+        )
+
+
+def sale(key: str = "sale", *, product_id: str = "P-1", version: int = 1, delta: int = -2) -> Write:
+    return Write(product_id, delta, version, key)

@@ -1,0 +1,772 @@
+"""Writes on their way to Central: promises 3 and 4, W1 and W3 to W6, T16, T17."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+
+import pytest
+
+from store_cache.writes.admission import WRITES_IN_FLIGHT
+from store_cache.writes.write import Adjustment, Write, WriteError
+from tests.harness.virtual_time import run
+from tests.unit.writes.selling import NOON, Central, Store, Trouble, sale
+
+ADJUST = Adjustment("P-1", -2, "sale")
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store(Central())
+
+
+async def failure(call: Awaitable[object]) -> WriteError:
+    with pytest.raises(WriteError) as caught:
+        await call
+    return caught.value
+
+
+async def settled(store: Store) -> None:
+    """Wait for what the feed started."""
+    await store.forwarding.stop(within_seconds=5)
+
+
+# -- one write -----------------------------------------------------------------------------
+
+
+async def test_a_write_is_forwarded_with_the_stores_prefix(store: Store) -> None:
+    """The key goes to Central as `<STORE_ID>-<key>`, always prefixed."""
+    write = Write("P-1", -2, 1, "order-12345", reason="Sale", updated_by="cashier123")
+
+    answer = await store.forwarding.update(write)
+
+    expected = {
+        "storeId": "store-s1",
+        "productId": "P-1",
+        "delta": -2,
+        "version": 1,
+        "idempotencyKey": "store-s1-order-12345",
+        "reason": "Sale",
+        "updatedBy": "cashier123",
+    }
+    assert [expected] == store.central.sent
+    assert (200, 8, 2, True) == (
+        answer.status,
+        answer.body["newQuantity"],
+        answer.body["newVersion"],
+        answer.body["applied"],
+    )
+
+
+async def test_an_attempt_is_on_disk_before_it_is_sent(store: Store) -> None:
+    """W1: its key, payload, version and number."""
+    on_disk: list[object] = []
+    store.central.on_sent = lambda: on_disk.extend(store.keeper.records)
+
+    await store.forwarding.update(sale())
+
+    assert [("sale", 1, 1)] == [
+        (each["key"], each["version"], each["attempt"])
+        for each in on_disk
+        if isinstance(each, dict) and "applied" not in each
+    ]
+
+
+async def test_a_final_answer_is_on_disk_and_in_the_cache_before_it_is_given(store: Store) -> None:
+    """Promise 3, W1 and W6."""
+    await store.forwarding.update(sale())
+
+    assert "applied" in store.keeper.records[-1]
+    assert (8, 2) == (store.keeper.quantities["P-1"], store.keeper.versions["P-1"])
+
+
+@pytest.mark.parametrize(
+    ("write", "status", "error_type"),
+    [
+        (sale(version=9), 409, "version_conflict"),
+        (sale(delta=-11), 409, "insufficient_inventory"),
+        (sale(product_id="P-9"), 404, "product_not_found"),
+    ],
+)
+async def test_a_refusal_has_its_status_and_is_remembered(
+    store: Store, write: Write, status: int, error_type: str
+) -> None:
+    """409, or 404 for a product that Central does not know; the same again to a repeat."""
+    answer = await store.forwarding.update(write)
+
+    assert (status, error_type) == (answer.status, answer.body["errorType"])
+    assert answer == await store.forwarding.update(write)
+    assert 1 == len(store.central.sent)
+
+
+async def test_some_centrals_take_no_returns(store: Store) -> None:
+    """Their `invalid_request` is passed on as 400."""
+    store.switch(refuse_positive=True)
+
+    answer = await store.forwarding.update(sale(delta=2))
+
+    assert (400, "invalid_request") == (answer.status, answer.body["errorType"])
+
+
+async def test_a_conflict_has_the_product_read_again_before_it_is_answered(store: Store) -> None:
+    """W6; and E4 where Central names a lower version than the one held."""
+    store.central.sell("P-1", key="x")
+    await store.forwarding.update(sale())
+    store.keeper.versions["P-1"] = 9
+    await store.forwarding.update(sale("other"))
+
+    assert [("P-1", 2, False), ("P-1", 2, True)] == store.rereads.conflicts
+    assert 2 == store.keeper.versions["P-1"]
+
+
+# -- repeats -------------------------------------------------------------------------------
+
+
+async def test_a_repeat_gets_the_first_answer_again_also_after_a_restart(store: Store) -> None:
+    """And Central is not asked again, even if it has forgotten the key (promise 4)."""
+    first = await store.forwarding.update(sale())
+    store.central.ledger.forget_keys()
+
+    assert first == await store.forwarding.update(sale())
+    assert first == await store.restarted().forwarding.update(sale())
+    assert ["store-s1-sale"] == store.central.keys
+
+
+async def test_a_repeated_answer_is_in_the_cache_when_it_is_given_again(store: Store) -> None:
+    """Promise 3, where the cache fell behind the answer meanwhile."""
+    await store.forwarding.update(sale())
+    store.keeper.versions["P-1"], store.keeper.quantities["P-1"] = 1, 10
+
+    await store.restarted().forwarding.update(sale())
+
+    assert (8, 2) == (store.keeper.quantities["P-1"], store.keeper.versions["P-1"])
+
+
+async def test_two_tills_with_the_same_write_share_one_attempt(store: Store) -> None:
+    """The second joins what is under way."""
+    store.central.line.clear()
+    calls = [asyncio.create_task(store.forwarding.update(sale())) for _ in range(3)]
+    await store.central.arrived.wait()
+    store.central.line.set()
+
+    answers = await asyncio.gather(*calls)
+
+    assert [answers[0]] * 3 == answers
+    assert 1 == len(store.central.sent)
+
+
+@pytest.mark.parametrize("is_final", [False, True])
+async def test_a_key_used_for_another_write_is_refused(store: Store, is_final: bool) -> None:
+    """T16: whoever asks, by whichever call, and nothing of the first is shown or sent."""
+    store.central.line.clear()
+    first = asyncio.create_task(store.forwarding.update(sale()))
+    await store.central.arrived.wait()
+    if is_final:
+        store.central.line.set()
+        await first
+
+    errors = [
+        await failure(store.forwarding.update(sale(delta=-3))),
+        await failure(store.forwarding.update_batch([sale("new"), sale(version=2)])),
+        await failure(store.forwarding.adjust(ADJUST)),
+    ]
+
+    assert ["idempotency_key_reused"] * 3 == [error.code for error in errors]
+    assert [{"idempotencyKey": "sale"}] * 3 == [error.details for error in errors]
+    assert 1 == len(store.central.sent)
+    store.central.line.set()
+    await first
+
+
+async def test_a_till_that_hangs_up_cancels_nothing(store: Store) -> None:
+    """W5: the write goes on, and its answer is there for the repeat."""
+    store.central.line.clear()
+    till = asyncio.create_task(store.forwarding.update(sale()))
+    await store.central.arrived.wait()
+    till.cancel()
+    await asyncio.gather(till, return_exceptions=True)
+    store.central.line.set()
+
+    answer = await store.forwarding.update(sale())
+
+    assert 200 == answer.status
+    assert 1 == len(store.central.sent)
+
+
+# -- unknown outcomes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trouble", [Trouble.ANSWER_LOST, Trouble.REQUEST_LOST])
+async def test_an_unknown_outcome_is_settled_by_the_very_same_attempt(
+    store: Store, trouble: Trouble
+) -> None:
+    """504, and a repeat sends the same key and version: applied once (promise 4)."""
+    store.central.troubles.append(trouble)
+
+    error = await failure(store.forwarding.update(sale()))
+    answer = await store.forwarding.update(sale())
+
+    assert ("central_timeout", 504) == (error.code, error.status)
+    assert "sale" == error.details["idempotencyKey"]
+    assert store.central.sent[0] == store.central.sent[1]
+    assert (200, (8, 2)) == (answer.status, store.central.stock("P-1"))
+
+
+async def test_an_attempt_of_an_earlier_process_is_unknown(store: Store) -> None:
+    """W1: it is sent again as it was, with the version that it had."""
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+    await failure(store.forwarding.adjust(ADJUST))
+    again = store.restarted()
+    again.keeper.versions["P-1"] = 7
+
+    answer = await again.forwarding.adjust(ADJUST)
+
+    assert store.central.sent[0] == store.central.sent[1]
+    assert (200, 2) == (answer.status, answer.body["newVersion"])
+
+
+@pytest.mark.parametrize("trouble", [Trouble.REQUEST_LOST, Trouble.TRIED_TWICE])
+async def test_a_refusal_after_an_unknown_attempt_proves_nothing(
+    store: Store, trouble: Trouble
+) -> None:
+    """W3: with events that do not name their write the outcome stays unknown."""
+    store.switch(unnamed_writes=True)
+    store.central.sell("P-1", key="x")
+    store.central.troubles.append(trouble)
+
+    errors = [await failure(store.forwarding.update(sale())) for _ in range(3)]
+
+    assert ["central_timeout"] * 3 == [error.code for error in errors]
+    assert 1 == store.forwarding.status().unknown
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+async def test_a_refusal_is_proof_where_the_feed_names_every_write_since(
+    store: Store, is_seen: bool
+) -> None:
+    """W3; also when the store passed those events before, in an earlier life."""
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarding.update(sale()))
+    store.central.sell("P-1", key="x")
+    if is_seen:
+        store.keeper.position = replace(store.keeper.position or NotImplemented, offset=4)
+
+    answer = await store.restarted().forwarding.update(sale())
+
+    assert (409, 2) == (answer.status, answer.body["newVersion"])
+
+
+async def test_an_attempt_that_met_a_defect_of_the_store_is_unknown(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for ever, nothing is taken for certain, and the log has the cause."""
+    store.switch(unnamed_writes=True)
+    store.central.sell("P-1", key="x")
+    store.central.troubles.append(Trouble.DEFECT)
+
+    errors = [await failure(store.forwarding.update(sale())) for _ in range(2)]
+
+    assert ["central_timeout"] * 2 == [error.code for error in errors]
+    assert "a defect" in caplog.text
+
+
+async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> None:
+    """The till gets its 504 and may ask again."""
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarding.update(sale()))
+    store.central.sell("P-1", key="x")
+    store.central.log_is_lost = True
+
+    assert "central_timeout" == (await failure(store.forwarding.update(sale()))).code
+
+
+async def test_positions_of_another_feed_prove_nothing(store: Store) -> None:
+    """Offsets of a generation that is gone are worth nothing (P1), named or not."""
+    store.central.generation = None
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarding.update(sale()))
+    store.central.sell("P-1", key="x")
+    store.keeper.position = replace(store.keeper.position or NotImplemented, generation="g-2")
+
+    assert "central_timeout" == (await failure(store.forwarding.update(sale()))).code
+
+
+async def test_an_applied_write_that_central_forgot_is_found_on_the_feed(store: Store) -> None:
+    """A version conflict does not prove that the first attempt was not applied."""
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+    await failure(store.forwarding.update(sale()))
+    store.central.ledger.forget_keys()
+    store.central.sell("P-1", key="x")
+
+    answer = await store.restarted().forwarding.update(sale())
+
+    assert (200, 2, 8) == (answer.status, answer.body["newVersion"], answer.body["newQuantity"])
+    assert (7, 3) == store.central.stock("P-1")
+
+
+async def test_the_feed_settles_an_unknown_attempt_by_itself(store: Store) -> None:
+    """An event that names it: the repeat is answered without asking Central."""
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+    await failure(store.forwarding.update(sale()))
+
+    store.follow()
+    await settled(store)
+
+    assert "applied" in store.keeper.records[-1]
+    assert 200 == (await store.forwarding.update(sale())).status
+    assert 1 == len(store.central.sent)
+
+
+async def test_an_event_may_come_before_the_answer(store: Store) -> None:
+    """And stands in for it when the answer is lost."""
+    store.central.line.clear()
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+    till = asyncio.create_task(store.forwarding.update(sale()))
+    await store.central.arrived.wait()
+    store.central.apply(sale())
+    store.follow()
+    store.central.line.set()
+
+    assert 200 == (await till).status
+    assert (8, 2) == store.central.stock("P-1")
+
+
+# -- when nothing was sent -----------------------------------------------------------------
+
+
+async def test_a_write_that_was_never_sent_is_answered_503_and_frees_its_key(
+    store: Store,
+) -> None:
+    """W3: no attempt can have reached Central, so the till may send something else."""
+    store.central.troubles.append(Trouble.NOBODY_THERE)
+
+    error = await failure(store.forwarding.update(sale()))
+    store.forwarding.central_seen()
+    answer = await store.forwarding.update(sale(delta=-3))
+
+    assert ("central_unavailable", 503) == (error.code, error.status)
+    assert error.retry_after_seconds is not None
+    assert 200 == answer.status
+
+
+async def test_a_limit_passes_on_when_to_come_back(store: Store) -> None:
+    """503 with Central's `Retry-After` after a 429; that is no outage."""
+    store.central.troubles.append(Trouble.LIMITED)
+
+    error = await failure(store.forwarding.update(sale()))
+
+    assert ("central_unavailable", 7.0) == (error.code, error.retry_after_seconds)
+    assert 200 == (await store.forwarding.update(sale())).status
+
+
+async def test_a_wrong_key_for_central_is_named(store: Store) -> None:
+    """502: nothing was applied, and someone has to see to the settings."""
+    store.central.troubles.append(Trouble.WRONG_KEY)
+
+    error = await failure(store.forwarding.update(sale()))
+
+    assert ("central_error", 502) == (error.code, error.status)
+    assert "CENTRAL_API_KEY" in error.message
+    assert 200 == (await store.forwarding.update(sale())).status
+
+
+async def test_what_may_have_been_applied_is_never_answered_as_never_sent(store: Store) -> None:
+    """After an unknown attempt only Central or the feed can settle it: 504, not 503 or 502."""
+    store.central.troubles.extend(
+        [Trouble.ANSWER_LOST, Trouble.WRONG_KEY, Trouble.LIMITED, Trouble.NOBODY_THERE]
+    )
+
+    codes = [(await failure(store.forwarding.update(sale()))).code for _ in range(5)]
+
+    assert ["central_timeout"] * 5 == codes
+    assert 4 == len(store.central.sent), "the last one met an open breaker"
+
+
+async def test_without_a_record_on_disk_nothing_is_sent(store: Store) -> None:
+    """W1: 503, and the key is free."""
+    store.keeper.notes_fail = True
+
+    error = await failure(store.forwarding.update(sale()))
+
+    assert ("storage_unavailable", 503) == (error.code, error.status)
+    assert [] == store.central.sent
+    store.keeper.notes_fail = False
+    assert 200 == (await store.forwarding.update(sale())).status
+
+
+async def test_an_answer_that_cannot_be_kept_is_not_given(store: Store) -> None:
+    """It is applied at Central all the same: 504, and the repeat tells."""
+    store.keeper.settling_fails = True
+    error = await failure(store.forwarding.update(sale()))
+    store.keeper.settling_fails = False
+
+    assert "central_timeout" == error.code
+    assert 200 == (await store.forwarding.update(sale())).status
+    assert store.central.sent[0] == store.central.sent[1]
+    assert (8, 2) == store.central.stock("P-1")
+
+
+async def test_a_full_table_refuses_new_keys_and_answers_old_ones() -> None:
+    """W1: rather than forget an old key."""
+    store = Store(Central(), capacity=1)
+    first = await store.forwarding.update(sale())
+
+    error = await failure(store.forwarding.update(sale("other")))
+
+    assert "storage_unavailable" == error.code
+    assert first == await store.forwarding.update(sale())
+    assert 1 == len(store.central.sent)
+
+
+# -- PATCH ---------------------------------------------------------------------------------
+
+
+async def test_an_adjustment_is_sent_with_the_version_held(store: Store) -> None:
+    """For callers that track no versions; answered and remembered like an update."""
+    answer = await store.forwarding.adjust(ADJUST)
+
+    assert (200, 2) == (answer.status, answer.body["newVersion"])
+    assert answer == await store.restarted().forwarding.adjust(ADJUST)
+    assert 1 == len(store.central.sent)
+
+
+async def test_an_adjustment_that_meets_a_conflict_is_sent_with_centrals_version(
+    store: Store,
+) -> None:
+    """Each attempt under a key of its own, and on disk before it is sent."""
+    on_disk: list[list[int]] = []
+    store.central.on_sent = lambda: on_disk.append(
+        [each["attempt"] for each in store.keeper.records]
+    )
+    store.central.sell("P-1", key="x")
+
+    answer = await store.forwarding.adjust(ADJUST)
+
+    assert ["store-s1-sale", "store-s1-sale~2"] == store.central.keys
+    assert [1, 2] == [payload["version"] for payload in store.central.sent]
+    assert [[1], [1, 2]] == on_disk
+    assert (200, 7) == (answer.status, answer.body["newQuantity"])
+    assert answer == await store.restarted().forwarding.adjust(ADJUST)
+
+
+async def test_a_conflict_is_the_answer_after_five_attempts(store: Store) -> None:
+    """A few times: somebody else is faster each time."""
+    sold = iter(range(99))
+    store.central.on_sent = lambda: store.central.sell("P-1", key=str(next(sold)))
+
+    answer = await store.forwarding.adjust(ADJUST)
+
+    assert (409, "version_conflict") == (answer.status, answer.body["errorType"])
+    assert ["", "~2", "~3", "~4", "~5"] == [
+        key.removeprefix("store-s1-sale") for key in store.central.keys
+    ]
+    assert 1 == len(store.rereads.conflicts)
+
+
+async def test_no_attempt_follows_one_whose_outcome_is_unknown(store: Store) -> None:
+    """Not even when the repeat meets a conflict: that proves nothing."""
+    store.switch(unnamed_writes=True)
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarding.adjust(ADJUST))
+    store.central.sell("P-1", key="x")
+
+    error = await failure(store.forwarding.adjust(ADJUST))
+
+    assert "central_timeout" == error.code
+    assert ["store-s1-sale"] * 2 == store.central.keys
+
+
+async def test_no_attempt_follows_one_that_only_the_feed_proved_refused(store: Store) -> None:
+    """It was unknown: the conflict is the answer, and a person may try again."""
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarding.adjust(ADJUST))
+    store.central.sell("P-1", key="x")
+    store.central.log_is_lost = True
+    await failure(store.forwarding.adjust(ADJUST))
+    store.central.line.clear()
+    store.central.arrived.clear()
+    till = asyncio.create_task(store.forwarding.adjust(ADJUST))
+    await store.central.arrived.wait()
+    store.follow()
+    store.central.line.set()
+
+    assert 409 == (await till).status
+    assert ["store-s1-sale"] * 3 == store.central.keys
+
+
+async def test_a_later_attempt_left_unknown_is_the_one_repeated(store: Store) -> None:
+    """Exactly the same attempt again: `~2`, with its version, after a restart too."""
+    store.central.sell("P-1", key="x")
+    store.central.troubles.extend([Trouble.NONE, Trouble.ANSWER_LOST])
+    await failure(store.forwarding.adjust(ADJUST))
+
+    answer = await store.restarted().forwarding.adjust(ADJUST)
+
+    assert ["", "~2", "~2"] == [key.removeprefix("store-s1-sale") for key in store.central.keys]
+    assert store.central.sent[1] == store.central.sent[2]
+    assert (200, (7, 3)) == (answer.status, store.central.stock("P-1"))
+
+
+async def test_a_later_attempt_that_was_never_sent_is_sent_by_the_repeat(store: Store) -> None:
+    """It goes on where it stopped."""
+    store.central.sell("P-1", key="x")
+    store.central.troubles.extend([Trouble.NONE, Trouble.LIMITED])
+    error = await failure(store.forwarding.adjust(ADJUST))
+
+    answer = await store.forwarding.adjust(ADJUST)
+
+    assert "central_unavailable" == error.code
+    assert ["", "~2", "~2"] == [key.removeprefix("store-s1-sale") for key in store.central.keys]
+    assert 200 == answer.status
+
+
+async def test_an_adjustment_of_a_product_not_held_reads_it_first(store: Store) -> None:
+    """It may be new."""
+    del store.keeper.versions["P-1"]
+
+    assert 200 == (await store.forwarding.adjust(ADJUST)).status
+
+
+async def test_an_adjustment_of_a_product_that_is_nowhere_is_404(store: Store) -> None:
+    """There is no version to send; its key stays free."""
+    adjustment = Adjustment("P-9", -1, "sale")
+
+    error = await failure(store.forwarding.adjust(adjustment))
+
+    assert ("product_not_found", 404) == (error.code, error.status)
+    assert {"productId": "P-9"} == error.details
+    assert 200 == (await store.forwarding.adjust(ADJUST)).status
+
+
+# -- batches -------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_one_request_with_answers_in_order(store: Store) -> None:
+    """Each update stands alone."""
+    writes = [sale("a", version=9), sale("b", product_id="P-2"), sale("c")]
+
+    answer = await store.forwarding.update_batch(writes)
+
+    assert [["store-s1-a", "store-s1-b", "store-s1-c"]] == [
+        [update["idempotencyKey"] for update in payload["updates"]]
+        for payload in store.central.sent
+    ]
+    assert [("P-1", False), ("P-2", True), ("P-1", True)] == [
+        (result["productId"], result["applied"]) for result in answer.results
+    ]
+
+
+async def test_a_batch_sends_only_what_is_neither_final_nor_under_way(store: Store) -> None:
+    """The first is remembered, the second joined, the third sent."""
+    await store.forwarding.update(sale("a"))
+    store.central.line.clear()
+    store.central.arrived.clear()
+    till = asyncio.create_task(store.forwarding.update(sale("b", product_id="P-2")))
+    await store.central.arrived.wait()
+    store.central.arrived.clear()
+    writes = [sale("a"), sale("b", product_id="P-2"), sale("c", version=2)]
+    batch = asyncio.create_task(store.forwarding.update_batch(writes))
+    await store.central.arrived.wait()
+    store.central.line.set()
+
+    results = (await batch).results
+
+    assert ["store-s1-a", "store-s1-b", "store-s1-c"] == store.central.keys
+    assert [True, True, True] == [result["applied"] for result in results]
+    assert (await till).body == results[1]
+
+
+async def test_a_batch_with_an_unknown_outcome_is_504_and_its_repeat_settles_it(
+    store: Store,
+) -> None:
+    """All the keys that are not settled are named; nothing is applied twice."""
+    writes = [sale("a"), sale("b", product_id="P-2")]
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+
+    error = await failure(store.forwarding.update_batch(writes))
+    answer = await store.forwarding.update_batch(writes)
+
+    assert "central_timeout" == error.code
+    assert ["a", "b"] == error.details["idempotencyKeys"]
+    assert store.central.sent[0] == store.central.sent[1]
+    assert [True, True] == [result["applied"] for result in answer.results]
+    assert ((8, 2), (8, 2)) == (store.central.stock("P-1"), store.central.stock("P-2"))
+
+
+async def test_a_batch_that_never_reached_central_is_503(store: Store) -> None:
+    """And its keys are free."""
+    store.central.troubles.append(Trouble.NOBODY_THERE)
+
+    error = await failure(store.forwarding.update_batch([sale("a"), sale("b", product_id="P-2")]))
+
+    assert "central_unavailable" == error.code
+    assert 0 == len(store.keys)
+
+
+# -- the breaker and the cap ---------------------------------------------------------------
+
+
+async def test_once_central_is_known_to_be_away_the_next_till_fails_at_once(store: Store) -> None:
+    """W4: nothing is sent, nothing is written, and the till learns when to come back."""
+    store.central.troubles.append(Trouble.NOBODY_THERE)
+    await failure(store.forwarding.update(sale("a")))
+    records = len(store.keeper.records)
+
+    error = await failure(store.forwarding.update(sale("b")))
+
+    assert ("central_unavailable", 503) == (error.code, error.status)
+    assert error.retry_after_seconds is not None
+    assert 0 < error.retry_after_seconds <= 0.5
+    assert (1, records) == (len(store.central.sent), len(store.keeper.records))
+    assert "open" == store.forwarding.status().gate.breaker
+
+
+async def test_the_sync_opens_and_closes_the_breaker(store: Store) -> None:
+    """Each may know first (B4)."""
+    store.forwarding.central_lost()
+    assert "central_unavailable" == (await failure(store.forwarding.update(sale()))).code
+
+    store.forwarding.central_seen()
+
+    assert 200 == (await store.forwarding.update(sale())).status
+
+
+def test_a_write_tells_the_sync_only_what_is_news() -> None:
+    """[B4] The first answer after an outage does; the next ones would undo the sync's back-off
+    where only the feed fails."""
+
+    async def sales() -> list[int]:
+        store = Store(Central())
+        store.forwarding.central_lost()
+        await asyncio.sleep(0.5)
+        told = []
+        for key in ("a", "b", "c"):
+            await store.forwarding.update(sale(key))
+            told.append(store.answers)
+        return told
+
+    assert [1, 1, 1] == run(sales())
+
+
+def test_one_probe_at_a_time_finds_central_again() -> None:
+    """When the pause is over, one till is the probe; it waits two seconds, not eight."""
+
+    async def outage() -> tuple[list[float], list[str], str]:
+        store = Store(Central())
+        loop = asyncio.get_running_loop()
+        store.forwarding.central_lost()
+        await asyncio.sleep(0.5)
+        store.central.troubles.append(Trouble.SILENCE)
+        probe = asyncio.create_task(failure(store.forwarding.update(sale("a"))))
+        await store.central.arrived.wait()
+        other = await failure(store.forwarding.update(sale("b")))
+        began = loop.time()
+        codes = [other.code, (await probe).code]
+        waited = loop.time() - began
+        await asyncio.sleep(1.0)
+        await store.forwarding.update(sale("b"))
+        return [waited, *store.central.deadlines], codes, store.forwarding.status().gate.breaker
+
+    expected = [2.0, 2.0, 2.0], ["central_unavailable", "central_timeout"], "closed"
+
+    assert expected == run(outage())
+
+
+def test_writes_in_flight_are_capped_and_the_rest_wait_within_their_deadline() -> None:
+    """T17: a thousand tills that come back at once are not a thousand requests at once."""
+
+    async def rush() -> tuple[int, int, int, float]:
+        store = Store(Central())
+        store.central.line.clear()
+        writes = [sale(str(number), version=1) for number in range(WRITES_IN_FLIGHT + 5)]
+        calls = [asyncio.create_task(store.forwarding.update(write)) for write in writes]
+        rest = await asyncio.gather(*(failure(call) for call in calls[WRITES_IN_FLIGHT:]))
+        waited = asyncio.get_running_loop().time()
+        unavailable = [error.code for error in rest].count("central_unavailable")
+        store.central.line.set()
+        await asyncio.gather(*calls[:WRITES_IN_FLIGHT])
+        return len(store.central.sent), unavailable, len(rest), waited
+
+    assert (WRITES_IN_FLIGHT, 5, 5, 7.5) == run(rush())
+
+
+async def test_a_write_that_waits_its_turn_is_not_sent_to_a_central_that_went_away(
+    store: Store,
+) -> None:
+    """W4 again, when its turn comes."""
+    store.central.line.clear()
+    store.central.troubles.extend([Trouble.NOBODY_THERE] * WRITES_IN_FLIGHT)
+    writes = [sale(str(number)) for number in range(WRITES_IN_FLIGHT + 5)]
+    calls = [asyncio.create_task(failure(store.forwarding.update(write))) for write in writes]
+    await store.central.arrived.wait()
+    store.central.line.set()
+
+    errors = await asyncio.gather(*calls)
+
+    assert {"central_unavailable"} == {error.code for error in errors}
+    assert WRITES_IN_FLIGHT == len(store.central.sent)
+
+
+# -- life ----------------------------------------------------------------------------------
+
+
+async def test_a_stop_waits_for_writes_under_way(store: Store) -> None:
+    """What was sent is settled before the files are closed."""
+    store.central.line.clear()
+    till = asyncio.create_task(store.forwarding.update(sale()))
+    await store.central.arrived.wait()
+    stop = asyncio.create_task(store.forwarding.stop(within_seconds=5))
+    store.central.line.set()
+    await stop
+
+    assert "applied" in store.keeper.records[-1]
+    assert 200 == (await till).status
+
+
+def test_a_stop_leaves_unknown_what_takes_too_long() -> None:
+    """As it is on disk; the till is told so."""
+
+    async def stop() -> tuple[str, float, int]:
+        store = Store(Central())
+        store.central.line.clear()
+        till = asyncio.create_task(failure(store.forwarding.update(sale())))
+        await store.central.arrived.wait()
+        await store.forwarding.stop(within_seconds=5)
+        waited = asyncio.get_running_loop().time()
+        return (await till).code, waited, store.restarted().forwarding.status().unknown
+
+    assert ("central_timeout", 5.0, 1) == run(stop())
+
+
+async def test_the_status_counts_keys_by_state(store: Store) -> None:
+    """Under way, unknown, remembered."""
+    await store.forwarding.update(sale("a"))
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+    await failure(store.forwarding.update(sale("b", product_id="P-2")))
+    store.central.line.clear()
+    store.central.arrived.clear()
+    till = asyncio.create_task(store.forwarding.update(sale("c", version=2)))
+    await store.central.arrived.wait()
+
+    status = store.forwarding.status()
+
+    assert (1, 1, 1) == (status.under_way, status.unknown, status.remembered)
+    assert ("closed", 0.0, 1) == (
+        status.gate.breaker,
+        status.gate.retry_seconds,
+        status.gate.in_flight,
+    )
+    store.central.line.set()
+    await till
+
+
+async def test_keys_are_forgotten_after_their_retention(store: Store) -> None:
+    """KEY_RETENTION_HOURS; then the same key is a new write."""
+    await store.forwarding.update(sale())
+    store.central.ledger.forget_keys()
+    later = Store(store.central, store.keeper, now=NOON + 86_401.0)
+
+    answer = await later.forwarding.update(sale(version=2))
+
+    assert (200, 3) == (answer.status, answer.body["newVersion"])

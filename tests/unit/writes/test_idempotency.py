@@ -1,0 +1,254 @@
+"""The key table (W1): one entry per key, its memory, its records."""
+
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from store_cache.writes.idempotency import (
+    Attempt,
+    Final,
+    KeyTable,
+    encode_attempt,
+    encode_final,
+    fingerprint,
+)
+from store_cache.writes.write import Adjustment, Applied, Refused, StockAnswer, Write, WriteError
+
+DAY = 86_400.0
+WRITE = Write("P-1", -2, 6, "sale")
+PRINT = fingerprint(WRITE)
+ATTEMPT = Attempt("sale", PRINT, "P-1", 6, at=1000.0, held_version=6, generation="g", offset=9)
+APPLIED = Applied(StockAnswer("P-1", 6, 7, 8, "2024-01-15T10:30:00Z"))
+REFUSED = Refused("version_conflict", "expected 9, got 6", 10, 9)
+FINAL = Final(PRINT, 1, 6, 1001.0, APPLIED)
+
+
+def table(capacity: int = 10) -> KeyTable:
+    return KeyTable(retention_seconds=DAY, capacity=capacity)
+
+
+def take_all(keys: KeyTable, records: list[dict[str, Any]], now: float) -> int:
+    bad_records = keys.take(records)
+    keys.settle(now)
+    return bad_records
+
+
+def reloaded(keys: KeyTable, now: float = 1001.0) -> KeyTable:
+    again = table()
+    take_all(again, [orjson.loads(record) for record in keys.encoded()], now)
+    return again
+
+
+def test_a_key_that_was_never_used_is_not_found() -> None:
+    """Then a first attempt may be made."""
+    assert table().find("sale", PRINT, "P-1") is None
+
+
+@pytest.mark.parametrize("outcome", [APPLIED, REFUSED, Refused("invalid_request", "")])
+def test_a_final_answer_is_found_as_it_was_given(outcome: Applied | Refused) -> None:
+    """In memory and after a restart."""
+    keys = table()
+    keys.put(ATTEMPT)
+    final = replace(FINAL, outcome=outcome)
+    keys.finish("sale", final)
+
+    assert final == keys.find("sale", PRINT, "P-1")
+    assert final == reloaded(keys).find("sale", PRINT, "P-1")
+    assert [] == keys.open_attempts()
+
+
+def test_an_attempt_without_a_final_answer_is_unknown_after_a_restart() -> None:
+    """It may have been sent (W1)."""
+    keys = table()
+    keys.put(ATTEMPT)
+
+    assert ATTEMPT == keys.find("sale", PRINT, "P-1")
+    assert replace(ATTEMPT, is_unknown=True) == reloaded(keys).find("sale", PRINT, "P-1")
+
+
+def test_the_last_record_of_a_key_counts() -> None:
+    """Records are read in the order in which they were written."""
+    second = replace(ATTEMPT, number=2, version=9)
+    records = [orjson.loads(encode_attempt(each)) for each in (ATTEMPT, second)]
+    keys = table()
+    take_all(keys, records, 1000.0)
+    assert replace(second, is_unknown=True) == keys.find("sale", PRINT, "P-1")
+
+    take_all(keys, [*records, orjson.loads(encode_final("sale", FINAL))], 1000.0)
+    assert FINAL == keys.find("sale", PRINT, "P-1")
+
+    take_all(keys, [orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
+    assert replace(ATTEMPT, is_unknown=True) == keys.find("sale", PRINT, "P-1")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(WRITE, product_id="P-2"),
+        replace(WRITE, delta=-3),
+        replace(WRITE, version=7),
+        replace(WRITE, reason="return"),
+        replace(WRITE, updated_by="cashier123"),
+        Adjustment("P-1", -2, "sale"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("is_final", [False, True])
+def test_a_key_used_for_another_payload_is_refused(
+    other: Write | Adjustment, is_final: bool
+) -> None:
+    """And nothing of the first payload is shown (T16)."""
+    keys = table()
+    keys.put(ATTEMPT)
+    if is_final:
+        keys.finish("sale", FINAL)
+
+    with pytest.raises(WriteError) as caught:
+        keys.find("sale", fingerprint(other), other.product_id)
+
+    assert ("idempotency_key_reused", 422) == (caught.value.code, caught.value.status)
+    assert {"idempotencyKey": "sale"} == caught.value.details
+
+
+def test_a_key_reused_is_found_out_after_a_restart_too() -> None:
+    """The fingerprint is in the record."""
+    keys = table()
+    keys.put(ATTEMPT)
+    keys.finish("sale", FINAL)
+
+    with pytest.raises(WriteError):
+        reloaded(keys).find("sale", fingerprint(replace(WRITE, delta=-3)), "P-1")
+
+
+def test_each_further_attempt_has_a_key_of_its_own_at_central() -> None:
+    """`<STORE_ID>-<key>`, then `~2`, `~3`: Central remembers refusals."""
+    names = [replace(ATTEMPT, number=number).central_key("store-s1") for number in (1, 2, 3)]
+
+    assert ["store-s1-sale", "store-s1-sale~2", "store-s1-sale~3"] == names
+
+
+def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
+    """W1: it refuses rather than forget an old key."""
+    keys = table(capacity=2)
+    keys.put(ATTEMPT)
+    keys.finish("sale", FINAL)
+    keys.reserve(1)
+
+    with pytest.raises(WriteError) as caught:
+        keys.reserve(2)
+
+    assert ("storage_unavailable", 503) == (caught.value.code, caught.value.status)
+    assert FINAL == keys.find("sale", PRINT, "P-1")
+
+
+def test_keys_are_forgotten_when_they_are_old_and_not_before() -> None:
+    """The retention counts from the final answer, or from an attempt that never got one."""
+    keys = table()
+    keys.put(ATTEMPT)
+    keys.finish("sale", FINAL)
+    unknown = replace(ATTEMPT, key="lost")
+    keys.put(unknown)
+
+    assert [] == keys.expire(1000.0 + DAY)
+    assert 2 == len(keys)
+    assert [unknown] == keys.expire(1000.5 + DAY)
+    assert 1 == len(keys)
+    assert [] == keys.expire(1001.5 + DAY)
+    assert 0 == len(keys)
+
+
+def test_a_key_used_again_after_it_was_forgotten_is_kept_anew() -> None:
+    """An old entry's age does not take the new one along, nor the other way round."""
+    keys = table()
+    for at, key in ((1.0, "a"), (2.0, "b"), (1.0 + DAY, "a")):
+        keys.finish(key, replace(FINAL, at=at))
+    again = reloaded(keys, now=2.0 + DAY)
+
+    again.expire(2.5 + DAY)
+
+    assert again.find("a", PRINT, "P-1") is not None
+    assert again.find("b", PRINT, "P-1") is None
+
+
+def test_a_dropped_attempt_frees_its_key() -> None:
+    """It certainly never reached Central."""
+    keys = table()
+    keys.put(ATTEMPT)
+    keys.drop("sale")
+
+    assert keys.find("sale", fingerprint(replace(WRITE, delta=-3)), "P-1") is None
+
+
+def test_records_may_be_taken_while_the_table_changes() -> None:
+    """A snapshot is written in the background, and writes go on (D3)."""
+    keys = table()
+    keys.put(ATTEMPT)
+    keys.put(replace(ATTEMPT, key="other"))
+    records = keys.encoded()
+    first = orjson.loads(next(records))
+    keys.finish("other", FINAL)
+    keys.put(replace(ATTEMPT, key="new"))
+
+    rest = [orjson.loads(record) for record in records]
+
+    assert "sale" == first["key"]
+    assert [("other", True)] == [(each["key"], "applied" in each) for each in rest]
+
+
+def test_a_record_can_be_read_by_a_person() -> None:
+    """D1: JSON with names, and no secret in it."""
+    expected = {
+        "key": "sale",
+        "payload": PRINT.hex(),
+        "attempt": 1,
+        "version": 6,
+        "at": 1001.0,
+        "applied": {"newQuantity": 8, "lastUpdated": "2024-01-15T10:30:00Z"},
+    }
+
+    assert expected == orjson.loads(encode_final("sale", FINAL))
+
+
+def test_a_remembered_key_takes_less_than_400_bytes() -> None:
+    """500,000 of them stay well under 250 MB."""
+    count = 20_000
+    tracemalloc.start()
+    keys = table(capacity=count)
+    for number in range(count):
+        keys.finish(f"store-s1-till-4-order-{number:012}", FINAL)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert held / count < 400
+
+
+def test_a_record_that_is_none_does_not_stop_a_start() -> None:
+    """[D4] It is counted and left out; the others are taken."""
+    good = orjson.loads(encode_attempt(ATTEMPT))
+    bad: list[dict[str, Any]] = [{}, {"key": 7}, {"key": "a", "refused": []}]
+    loaded = table()
+
+    assert len(bad) == take_all(loaded, [*bad, good], 1000.0)
+    assert 1 == len(loaded.open_attempts())
+
+
+def test_records_taken_in_parts_are_those_taken_at_once() -> None:
+    """[W1] [D4] The later one of a key counts across parts, what is too old is forgotten after the
+    last part, and what is no record is counted."""
+    records: list[dict[str, Any]] = [
+        orjson.loads(encode_final("old", replace(FINAL, at=1.0))),
+        orjson.loads(encode_attempt(ATTEMPT)),
+        {"key": "no record"},
+        orjson.loads(encode_final(ATTEMPT.key, FINAL)),
+    ]
+    whole, parted = table(), table()
+    now = FINAL.at + DAY
+    expected = take_all(whole, records, now)
+    found = sum(parted.take([record]) for record in records)
+    parted.settle(now)
+
+    assert 1 == expected == found
+    assert [encode_final(ATTEMPT.key, FINAL)] == list(whole.encoded()) == list(parted.encoded())
