@@ -25,6 +25,7 @@ test: lint types unit ## everything that continuous integration checks
 lint: $(STAMP) ## style and common mistakes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(STAMP) ## the types, strictly
 	$(BIN)/mypy

@@ -15,27 +15,27 @@ from math import inf
 from typing import Any, Protocol
 
 from store_cache.catalogue.apply import (
-    AHEAD_SECONDS,
-    MARK_SECONDS,
-    Draft,
+    OVERRIDE_SECONDS,
+    TOMBSTONE_SECONDS,
+    ChangeSet,
     Seen,
-    lay_answer,
-    lay_answer_anyway,
-    lay_events,
-    lay_reading,
+    apply_answer,
+    apply_answer_figures,
+    apply_events,
+    apply_refetch,
     version_of,
 )
 from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
-from store_cache.catalogue.replica import Rebuild, Verdict
+from store_cache.catalogue.replica import Replica, Verdict
 from store_cache.central.failures import CentralError
-from store_cache.model.change import Ahead, Change, Doubt, Owed
+from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position, succeeding_generation
 from store_cache.model.product import Row
-from store_cache.storage.directory import FolderInUse
-from store_cache.storage.files import Archive, JournalBroken, NewerFormat
+from store_cache.model.stock import StockAnswer
+from store_cache.storage.directory import DirectoryInUse
+from store_cache.storage.files import CacheFiles, JournalBroken, NewerFormat
 from store_cache.writes.idempotency import KeyTable
-from store_cache.writes.write import StockAnswer
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FileSizes:
     """How large the files are, and why old ones could not be removed, if so."""
 
     snapshot_bytes: int
@@ -76,7 +76,7 @@ class ReadWhole(Protocol):
     def __call__(self, product_id: str, *, generation: str | None) -> Awaitable[Row | None]: ...
 
 
-class Keeper:
+class CacheWriter:
     """Holds the catalogue that readers see, and changes it.
 
     `now` gives unix seconds; `steady` too, but is never set: by it doubts and marks grow old.
@@ -85,7 +85,7 @@ class Keeper:
 
     def __init__(
         self,
-        archive: Archive,
+        archive: CacheFiles,
         keys: KeyTable,
         *,
         now: Callable[[], float],
@@ -96,7 +96,7 @@ class Keeper:
         self.catalogue: Catalogue | None = None
         self.disk = Disk()
         self.findings: tuple[str, ...] = ()
-        self.owed_changed = asyncio.Event()
+        self.refetches_changed = asyncio.Event()
         self.replaced = asyncio.Event()
         """Set when another catalogue is there to be read; whoever waits clears it."""
         self._archive = archive
@@ -106,13 +106,13 @@ class Keeper:
         self._grace_seconds = grace_seconds
         self._read_whole = read_whole
         self._order = asyncio.Lock()
-        self._rebuild: Rebuild | None = None
+        self._replica: Replica | None = None
         self._answers: list[StockAnswer] = []
         self._fold: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
         self._dismantling: asyncio.Task[None] | None = None
         self._is_loaded = False
-        self._in_step_at: float | None = None
+        self._in_sync_at: float | None = None
 
     # -- start and stop --------------------------------------------------------------------
 
@@ -168,9 +168,9 @@ class Keeper:
             await self._archive.close()
 
     @property
-    def files(self) -> Files:
+    def files(self) -> FileSizes:
         archive = self._archive
-        return Files(archive.snapshot_bytes, archive.journal_bytes, archive.sweep_problem or "")
+        return FileSizes(archive.snapshot_bytes, archive.journal_bytes, archive.sweep_problem or "")
 
     # -- reads that decisions need ---------------------------------------------------------
 
@@ -191,30 +191,30 @@ class Keeper:
 
     # -- changes ---------------------------------------------------------------------------
 
-    async def keep_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
         """Apply a batch: all of it or nothing is ever seen (promise 1)."""
         async with self._order:
             catalogue = self._held()
             draft = self._draft(catalogue)
-            lay_events(draft, events)
+            apply_events(draft, events)
             await self._make(catalogue, draft.change("events", position=position))
 
-    async def note_in_step(self) -> None:
+    async def note_in_sync(self) -> None:
         """Write down that the store is in step with Central, once in a while (B5)."""
-        self._in_step_at = self._steady()
+        self._in_sync_at = self._steady()
         catalogue = self.catalogue
         if catalogue is None or not self._is_news(catalogue):
             return
         async with self._order:
             if catalogue is self.catalogue:
-                await self._make(catalogue, Change("in step", in_step_at=self._now()))
+                await self._make(catalogue, Change("in step", in_sync_at=self._now()))
 
     def _is_news(self, catalogue: Catalogue) -> bool:
-        ago = self._now() - (catalogue.in_step_at or 0)
+        ago = self._now() - (catalogue.in_sync_at or 0)
         return catalogue.unfollowed_until > 0 or not 0 <= ago < IN_STEP_NOTE_SECONDS
 
-    async def take_reading(
-        self, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
+    async def apply_refetch(
+        self, product_id: str, row: Row | None, *, seen: Seen, doubt: RefetchReason
     ) -> bool:
         """Take what Central says of one product; False: it changed meanwhile, read again."""
         async with self._order:
@@ -222,34 +222,34 @@ class Keeper:
             if catalogue is None:
                 return False
             draft = self._draft(catalogue)
-            taken = lay_reading(draft, product_id, row, seen=seen, doubt=doubt)
+            taken = apply_refetch(draft, product_id, row, seen=seen, doubt=doubt)
             if not taken:
                 draft.owe(product_id, doubt)
             await self._make(catalogue, draft.change("reading"))
             return taken
 
-    async def owe(self, product_id: str, doubt: Doubt) -> None:
+    async def owe(self, product_id: str, doubt: RefetchReason) -> None:
         async with self._order:
             if self.catalogue is not None:
                 draft = self._draft(self.catalogue)
                 draft.owe(product_id, doubt)
                 await self._make(self.catalogue, draft.change("doubt"))
 
-    async def postpone(self, product_id: str, owed: Owed) -> None:
+    async def postpone(self, product_id: str, owed: PendingRefetch) -> None:
         """A reading failed: it stays owed, later."""
         async with self._order:
-            if self.catalogue is not None and product_id in self.catalogue.owed:
-                change = Change("reading failed", owed={product_id: owed})
+            if self.catalogue is not None and product_id in self.catalogue.pending_refetches:
+                change = Change("reading failed", pending_refetches={product_id: owed})
                 await self._make(self.catalogue, change)
 
-    def left_behind(self) -> list[str]:
+    def stale_overrides(self) -> list[str]:
         """Products that are still ahead though the feed was followed past them (W7): while it is
         behind, their events are still to come."""
         if self.catalogue is None:
             return []
-        limit = -inf if self._in_step_at is None else self._in_step_at - AHEAD_SECONDS
-        owed = self.catalogue.owed
-        return [i for i, a in _oldest(self.catalogue.ahead, limit) if i not in owed]
+        limit = -inf if self._in_sync_at is None else self._in_sync_at - OVERRIDE_SECONDS
+        owed = self.catalogue.pending_refetches
+        return [i for i, a in _oldest(self.catalogue.overrides, limit) if i not in owed]
 
     # -- writes ----------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ class Keeper:
                 await self._append(None, write)
                 return True
             draft = self._draft(self.catalogue)
-            if not lay_answer(draft, answer):
+            if not apply_answer(draft, answer):
                 return False
             await self._make_answer(self.catalogue, draft, write, answer)
             return True
@@ -283,11 +283,11 @@ class Keeper:
         async with self._order:
             catalogue = self._held()
             draft = self._draft(catalogue)
-            taken = was_read and lay_reading(
-                draft, answer.product_id, row, seen=seen, doubt=Doubt.CROSSED
+            taken = was_read and apply_refetch(
+                draft, answer.product_id, row, seen=seen, doubt=RefetchReason.CROSSED
             )
-            if not taken and not lay_answer(draft, answer):
-                lay_answer_anyway(draft, answer)
+            if not taken and not apply_answer(draft, answer):
+                apply_answer_figures(draft, answer)
             await self._make_answer(catalogue, draft, write, answer)
 
     async def _read(self, product_id: str) -> tuple[Row | None, bool]:
@@ -299,66 +299,66 @@ class Keeper:
             return None, False
 
     async def _make_answer(
-        self, catalogue: Catalogue, draft: Draft, write: bytes, answer: StockAnswer
+        self, catalogue: Catalogue, draft: ChangeSet, write: bytes, answer: StockAnswer
     ) -> None:
         await self._make(catalogue, draft.change("answer"), write)
-        if self._rebuild is not None:
+        if self._replica is not None:
             self._answers.append(answer)
 
     # -- the copy of a full sync -----------------------------------------------------------
 
-    def begin_copy(self, *, same_generation: bool) -> Rebuild:
+    def begin_replica(self, *, same_generation: bool) -> Replica:
         """Start a copy; answers to writes are remembered from here on (F4)."""
         self._answers = []
-        self._rebuild = Rebuild(
+        self._replica = Replica(
             held=self.catalogue,
             same_generation=same_generation,
             now=self._steady(),
             grace_seconds=self._grace_seconds,
         )
-        return self._rebuild
+        return self._replica
 
-    def drop_copy(self) -> None:
-        self._rebuild = None
+    def drop_replica(self) -> None:
+        self._replica = None
         self._answers = []
 
     async def place(
         self,
-        rebuild: Rebuild,
+        replica: Replica,
         position: Position,
         *,
         least_percent: int,
         accept: bool,
         agreed_products: int | None,
         unfollowed_until: int = 0,
-        flaw: str = "",
+        follow_up_reason: str = "",
     ) -> Verdict:
         """Put the copy in place: judged, on disk, then seen, in this order (F2, F5, D2)."""
-        verdict = rebuild.judge(
+        verdict = replica.judge(
             least_percent=least_percent, accept=accept, agreed_products=agreed_products
         )
         if not verdict.accepted:
             return verdict
         async with self._order:
-            copy = self._finished(rebuild, position)
-            copy.unfollowed_until, copy.flaw = unfollowed_until, flaw
+            copy = self._finished(replica, position)
+            copy.unfollowed_until, copy.follow_up_reason = unfollowed_until, follow_up_reason
             await self._begin_files(copy)
             old, self.catalogue = self.catalogue, copy
-            self.drop_copy()
+            self.drop_replica()
         self._let_go(old)
         self.replaced.set()
-        self.owed_changed.set()
+        self.refetches_changed.set()
         return verdict
 
-    def _finished(self, rebuild: Rebuild, position: Position) -> Catalogue:
+    def _finished(self, replica: Replica, position: Position) -> Catalogue:
         held = self.catalogue or Catalogue()
-        owed = {i: o for i, o in held.owed.items() if o.since >= rebuild.began_at}
-        copy = rebuild.finish(
-            answers=self._answers, touched=owed, marks=held.marks, now=self._steady()
+        owed = {i: o for i, o in held.pending_refetches.items() if o.since >= replica.began_at}
+        copy = replica.finish(
+            answers=self._answers, touched=owed, tombstones=held.tombstones, now=self._steady()
         )
         copy.position = position
         copy.sequence = held.sequence + 1
-        copy.in_step_at = self._now()
+        copy.in_sync_at = self._now()
         return copy
 
     def _let_go(self, old: Catalogue | None) -> None:
@@ -382,23 +382,23 @@ class Keeper:
             raise RuntimeError("there is no catalogue to change yet")
         return self.catalogue
 
-    def _draft(self, catalogue: Catalogue) -> Draft:
+    def _draft(self, catalogue: Catalogue) -> ChangeSet:
         catalogue.forget(before=self._forgotten_before(), at_most=MARKS_AT_MOST)
-        return Draft(catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
+        return ChangeSet(catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
 
     def _forgotten_before(self) -> float:
         """Marks and lives matter until the feed has been followed past them, and ten minutes more:
         a store that is behind will still hear of the life that ended (V2)."""
-        return -inf if self._in_step_at is None else self._in_step_at - MARK_SECONDS
+        return -inf if self._in_sync_at is None else self._in_sync_at - TOMBSTONE_SECONDS
 
     async def _make(self, catalogue: Catalogue, change: Change, write: bytes | None = None) -> None:
         """Durable, then visible. The caller holds the order."""
         numbered = None if change.is_empty else change.numbered(catalogue.sequence + 1)
         await self._append(numbered, write)
         if numbered is not None:
-            catalogue.make(numbered)
-            if numbered.owed:
-                self.owed_changed.set()
+            catalogue.apply(numbered)
+            if numbered.pending_refetches:
+                self.refetches_changed.set()
 
     async def _append(self, change: Change | None, write: bytes | None) -> None:
         if change is None and write is None:
@@ -414,7 +414,7 @@ class Keeper:
 
     def _fold_when_due(self) -> None:
         running = self._fold is not None and not self._fold.done()
-        if self._archive.fold_due and not running and self.catalogue is not None:
+        if self._archive.compaction_due and not running and self.catalogue is not None:
             self._fold = asyncio.create_task(self._fold_now(self.catalogue))
 
     async def _fold_now(self, catalogue: Catalogue) -> None:
@@ -448,7 +448,7 @@ class Keeper:
         if not self._is_loaded:  # what the folder holds counts, now that it is there
             try:
                 await self._load()
-            except (FolderInUse, NewerFormat) as problem:  # no reason to end a shop that runs
+            except (DirectoryInUse, NewerFormat) as problem:  # no reason to end a shop that runs
                 self._name_problem(str(problem))
                 return
         await self._begin_files(self.catalogue)
@@ -476,9 +476,9 @@ def _rename_generation(catalogue: Catalogue) -> None:
 def _bring_back(catalogue: Catalogue, now: float) -> None:
     """The clock may have been set back before this start: what is ahead of the feed since a time
     that is still to come would not grow old before that, nor would what stands behind it."""
-    for product_id, entry in catalogue.ahead.items():
+    for product_id, entry in catalogue.overrides.items():
         if entry.since > now:
-            catalogue.ahead[product_id] = replace(entry, since=now)
+            catalogue.overrides[product_id] = replace(entry, since=now)
 
 
 async def _dismantle(catalogue: Catalogue, *, after: asyncio.Task[None] | None) -> None:
@@ -496,7 +496,7 @@ def _about_keys(bad_records: int) -> list[str]:
     return [said] if bad_records else []
 
 
-def _oldest(ahead: dict[str, Ahead], limit: float) -> list[tuple[str, Ahead]]:
+def _oldest(ahead: dict[str, Override], limit: float) -> list[tuple[str, Override]]:
     found = []
     for product_id, item in ahead.items():
         if item.since > limit:

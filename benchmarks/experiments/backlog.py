@@ -21,8 +21,8 @@ from benchmarks.harness.spent import told
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.position import Position
 from store_cache.model.product import read_product
-from store_cache.storage.directory import LocalFolder
-from store_cache.storage.files import Archive
+from store_cache.storage.directory import LocalDirectory
+from store_cache.storage.files import CacheFiles
 
 STORE, BARE = "store: on disk and visible", "bare httpx client: fetched and parsed"
 SECONDS, RATE = "s", "events a second"
@@ -70,8 +70,8 @@ async def hold(path: Path, products: int) -> None:
     catalogue.fill((each.product_id, each.body) for each in rows)
     catalogue.index()
     catalogue.position = Position(GENERATION, 1)
-    folder = await LocalFolder.open(path)
-    archive = Archive(folder, now=time.time)
+    folder = await LocalDirectory.open(path)
+    archive = CacheFiles(folder, now=time.time)
     await archive.load()
     await archive.begin(catalogue, ())
     await archive.close()

@@ -73,7 +73,7 @@ def in_store(store: Kept) -> Keep:
     async def keep() -> float:
         events, position = store.batch(EVENTS)
         began = time.perf_counter()
-        await store.keeper.keep_events(events, position)
+        await store.writer.apply_events(events, position)
         return time.perf_counter() - began
 
     return keep
@@ -82,7 +82,7 @@ def in_store(store: Kept) -> Keep:
 async def record_of(store: Kept) -> bytes:
     """As many bytes as the store writes for a batch."""
     before = store.archive.journal_bytes
-    await store.keeper.keep_events(*store.batch(EVENTS))
+    await store.writer.apply_events(*store.batch(EVENTS))
     return b"x" * (store.archive.journal_bytes - before)
 
 

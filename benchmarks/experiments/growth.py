@@ -90,7 +90,7 @@ async def keep_batches(store: Kept) -> float:
     for _ in range(BATCHES):
         events, position = store.batch(EVENTS)
         began = time.perf_counter()
-        await store.keeper.keep_events(events, position)
+        await store.writer.apply_events(events, position)
         took.append(time.perf_counter() - began)
     return statistics.median(took) * 1e6
 

@@ -46,14 +46,14 @@ async def catalogue(central: str, folder: str, count: int) -> float:
     """The store reads a catalogue of `count` products, having none."""
 
     def is_done(store: Store) -> bool:
-        return store.keeper.catalogue is not None and len(store.keeper.catalogue) == count
+        return store.writer.catalogue is not None and len(store.writer.catalogue) == count
 
     return await until(is_done, settings(central, folder))
 
 
 def has_followed(events: int) -> Callable[[Store], bool]:
     def is_done(store: Store) -> bool:
-        position = store.keeper.position
+        position = store.writer.position
         return position is not None and position.offset > events
 
     return is_done
@@ -63,7 +63,7 @@ async def until(is_done: Callable[[Store], bool], settings: Settings) -> float:
     async with running(settings) as store:
         began = time.perf_counter()
         while not is_done(store):
-            await store.driver.changed.wait()
+            await store.runner.changed.wait()
         return time.perf_counter() - began
 
 

@@ -26,9 +26,9 @@ from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import CataloguePage
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
-from store_cache.storage.directory import LocalFolder
-from store_cache.storage.files import Archive
-from store_cache.writer import Keeper
+from store_cache.storage.directory import LocalDirectory
+from store_cache.storage.files import CacheFiles
+from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 
 GENERATION = "g-bench"
@@ -56,8 +56,8 @@ async def as_served(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 class Kept:
     """A keeper, its archive, and how far its feed has come."""
 
-    keeper: Keeper
-    archive: Archive
+    writer: CacheWriter
+    archive: CacheFiles
     keys: KeyTable
     products: int
     _offset: int = 1
@@ -65,8 +65,8 @@ class Kept:
 
     @property
     def catalogue(self) -> Catalogue:
-        assert self.keeper.catalogue is not None
-        return self.keeper.catalogue
+        assert self.writer.catalogue is not None
+        return self.writer.catalogue
 
     def batch(self, count: int) -> tuple[list[AnyEvent], Position]:
         """Events for that many products all over the catalogue, and the position after them."""
@@ -89,12 +89,12 @@ class Kept:
 
     async def sync(self) -> None:
         """A full sync of what is held, from pages that were read already."""
-        copy = self.keeper.begin_copy(same_generation=True)
+        copy = self.writer.begin_replica(same_generation=True)
         request = copy.first_request()
         for page in pages(self.catalogue):
             copy.take_page(request, page)
         position = Position(GENERATION, self._offset)
-        verdict = await self.keeper.place(
+        verdict = await self.writer.place(
             copy, position, least_percent=50, accept=False, agreed_products=None
         )
         assert verdict.accepted, verdict.problem
@@ -132,20 +132,20 @@ def catalogue_of(products: int) -> Catalogue:
 @asynccontextmanager
 async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
     """A keeper of that many products, with its files in the folder."""
-    folder = await LocalFolder.open(path)
-    archive = Archive(folder, now=time.time)
+    folder = await LocalDirectory.open(path)
+    archive = CacheFiles(folder, now=time.time)
     await archive.load()
     catalogue = catalogue_of(products)
     await archive.begin(catalogue, ())
     keys = KeyTable(retention_seconds=86_400.0)
-    keeper = Keeper(
+    writer = CacheWriter(
         archive, keys, now=time.time, steady=time.time, grace_seconds=2.0, read_whole=_read_whole
     )
-    keeper.catalogue = catalogue
+    writer.catalogue = catalogue
     try:
-        yield Kept(keeper, archive, keys, products)
+        yield Kept(writer, archive, keys, products)
     finally:
-        await keeper.close()
+        await writer.close()
         await folder.close()
 
 

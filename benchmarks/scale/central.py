@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
-from store_cache.central.failures import Broken, Gone, Unreachable
+from store_cache.central.failures import ExchangeBroken, PositionGone, Unreachable
 from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.product import Rows
@@ -147,7 +147,7 @@ class Central:
     async def _poll(self, offset: int, limit: int, wait_seconds: float) -> EventPage:
         await self._serve("poll" if wait_seconds else "feed", HELD_COST if wait_seconds else 1.0)
         if offset < self.oldest:
-            raise Gone("410")
+            raise PositionGone("410")
         if offset > self.head and wait_seconds:
             await self._hold(wait_seconds)
         last = min(self.head, offset + min(limit, MOST_EVENTS) - 1)
@@ -164,7 +164,7 @@ class Central:
         finally:
             self.held_polls -= 1
         if life != self._life:
-            raise Broken("the line broke")
+            raise ExchangeBroken("the line broke")
         await self._work(HELD_COST, life)
 
     # -- the queue -------------------------------------------------------------------------
@@ -187,14 +187,14 @@ class Central:
         self._busy_until = max(self._busy_until, _now()) + seconds
         await asyncio.sleep(self._busy_until - _now() + ROUND_TRIP_SECONDS)
         if life != self._life:
-            raise Broken("the line broke")
+            raise ExchangeBroken("the line broke")
 
     async def _refuse(self) -> None:
         self.tally.refused[tenth(_now())] += 1
         self._busy_until += REFUSAL_COST / self.capacity.requests_per_second
         await asyncio.sleep(ROUND_TRIP_SECONDS)
         if self.capacity.overload is Overload.UNAVAILABLE:
-            raise Broken("503", status=503)
+            raise ExchangeBroken("503", status=503)
         named = 5.0 if self.capacity.overload is Overload.LIMIT_NAMED else None
         raise TooMany(named)
 

@@ -14,7 +14,7 @@ from random import Random
 
 from benchmarks.scale.central import Capacity, Central, tenth
 from benchmarks.scale.store import Chance, Store, in_the_middle
-from store_cache.sync.states import Pace
+from store_cache.sync.states import SyncSettings
 from tests.harness.virtual_time import run
 
 SETTLE_SECONDS = 25.0
@@ -81,7 +81,9 @@ def play(outage: Outage) -> Return:
 
 async def _played(outage: Outage) -> Return:
     central = Central(outage.capacity, products=outage.products, collapses=outage.collapses)
-    stores = [Store(central, Pace(), random=_chance(outage, n)) for n in range(outage.stores)]
+    stores = [
+        Store(central, SyncSettings(), random=_chance(outage, n)) for n in range(outage.stores)
+    ]
     async with _running(stores, outage):
         await asyncio.sleep(SETTLE_SECONDS)
         central.goes_down()
@@ -116,7 +118,7 @@ async def _running(stores: Sequence[Store], outage: Outage) -> AsyncIterator[Non
 async def _lives(store: Store, chance: Random, sales_per_second: float) -> None:
     await asyncio.sleep(chance.uniform(0.0, SETTLE_SECONDS - 5.0))
     async with asyncio.TaskGroup() as group:
-        group.create_task(store.driver.run())
+        group.create_task(store.runner.run())
         if sales_per_second:
             group.create_task(store.sells(sales_per_second, Random(chance.random())))
 
@@ -124,15 +126,15 @@ async def _lives(store: Store, chance: Random, sales_per_second: float) -> None:
 async def _watch(stores: Sequence[Store], until: float) -> None:
     """Wait until every store has been in step again, or until then."""
     for store in stores:
-        store.in_step_at = None
+        store.in_sync_at = None
     while asyncio.get_running_loop().time() < until:
         await asyncio.sleep(STEP_SECONDS)
-        if all(store.in_step_at is not None for store in stores):
+        if all(store.in_sync_at is not None for store in stores):
             return
 
 
 def _runs_begun(stores: Sequence[Store]) -> int:
-    return sum(store.driver.state.runs_begun for store in stores)
+    return sum(store.runner.state.runs_begun for store in stores)
 
 
 def _seen(
@@ -140,7 +142,7 @@ def _seen(
 ) -> Return:
     tally = central.tally
     tenths = range(tenth(since), tenth(asyncio.get_running_loop().time()) + 1)
-    steps = (store.in_step_at for store in stores)
+    steps = (store.in_sync_at for store in stores)
     return Return(
         outage,
         arrived=tuple(tally.arrived[each] for each in tenths),

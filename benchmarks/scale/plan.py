@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from benchmarks.scale.central import Capacity, Overload
 from benchmarks.scale.outage import Outage
-from store_cache.sync.states import Pace
+from store_cache.sync.states import SyncSettings
 
 CHAIN = 10_000
 EVENTS = (0.0, 0.1, 1.0, 10.0, 100.0)
 MODES = {
-    "continuous": Pace(),
-    "interval 30 s": Pace(continuous=False),
-    "interval 60 s": Pace(continuous=False, interval_seconds=60.0),
+    "continuous": SyncSettings(),
+    "interval 30 s": SyncSettings(continuous=False),
+    "interval 60 s": SyncSettings(continuous=False, interval_seconds=60.0),
 }
 USUAL = 2_000.0
 """Requests a second of Central, unless said otherwise: four times the polls of a quiet chain."""

@@ -19,9 +19,9 @@ from central_stub.central import Central as Stub
 from central_stub.faults import Faults
 from central_stub.ledger import Ledger
 from central_stub.wire import Request
-from store_cache.catalogue.replica import Rebuild
+from store_cache.catalogue.replica import Replica
 from store_cache.central.client import Central
-from store_cache.central.rate_limit import Budget
+from store_cache.central.rate_limit import RateLimit
 from store_cache.model.pages import PageRequest
 
 NOON = 1_700_000_000.0
@@ -82,7 +82,7 @@ class Chain:
         self.client = Central(
             base_url=URL,
             api_key=KEY,
-            budget=Budget(),
+            budget=RateLimit(),
             random=random.Random(1).random,
             now=lambda: NOON,
             transport=self.line,
@@ -110,10 +110,10 @@ class Chain:
 
     async def read_everything(self) -> None:
         """As a full sync does, the feed alongside aside."""
-        rebuild = Rebuild(held=None, same_generation=True, now=NOON, grace_seconds=2.0)
-        request: PageRequest | None = rebuild.first_request()
+        replica = Replica(held=None, same_generation=True, now=NOON, grace_seconds=2.0)
+        request: PageRequest | None = replica.first_request()
         while request is not None:
-            request = rebuild.take_page(request, await self.client.page(request))
+            request = replica.take_page(request, await self.client.page(request))
 
 
 def _product(number: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from random import Random
 from benchmarks.scale.central import Capacity, Central
 from benchmarks.scale.store import Store
 from store_cache.model.pages import EventPage
-from store_cache.sync.states import Pace
+from store_cache.sync.states import SyncSettings
 from tests.harness.virtual_time import run
 
 WARM_UP_SECONDS = 60.0
@@ -31,15 +31,15 @@ class Habit:
     events: float
 
 
-def habit(pace: Pace, events_per_second: float) -> Habit:
+def habit(pace: SyncSettings, events_per_second: float) -> Habit:
     return run(_watched(pace, events_per_second))
 
 
-async def _watched(pace: Pace, events_per_second: float) -> Habit:
+async def _watched(pace: SyncSettings, events_per_second: float) -> Habit:
     central = Counting(Capacity(1e9))
     store = Store(central, pace, random=Random(1).random)
     seconds = min(ENOUGH_SECONDS, MOST_EVENTS / events_per_second if events_per_second else 1e9)
-    tasks = [asyncio.ensure_future(store.driver.run())]
+    tasks = [asyncio.ensure_future(store.runner.run())]
     if events_per_second:
         tasks.append(asyncio.ensure_future(_publish(central, events_per_second)))
     await asyncio.sleep(WARM_UP_SECONDS)

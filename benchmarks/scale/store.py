@@ -18,17 +18,22 @@ from typing import Any, TypeVar, cast
 from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
 from store_cache.catalogue.replica import FIRST_LIMIT, Verdict
 from store_cache.central.client import GRACE_SECONDS, PAGE_SECONDS, WriteReply
-from store_cache.central.failures import Broken, CentralError, Limited, WriteUnknown, WriteUnsent
-from store_cache.central.rate_limit import Budget, Priority
+from store_cache.central.failures import (
+    CentralError,
+    ExchangeBroken,
+    LimitExceeded,
+    WriteUnknown,
+    WriteUnsent,
+)
+from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.central.retries import Tries
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.product import Row
-from store_cache.sync.runner import Driver
-from store_cache.sync.states import Pace
-from store_cache.writer import Keeper
-from store_cache.writes.admission import Gate
+from store_cache.sync.runner import SyncRunner
+from store_cache.sync.states import SyncSettings
+from store_cache.writes.admission import Admission
 from store_cache.writes.write import WriteError
 
 KEEP_SECONDS = 0.002
@@ -56,7 +61,7 @@ class Client:
     def __init__(self, central: Central, random: Chance) -> None:
         self._central = central
         self._random = random
-        self._budget = Budget()
+        self._budget = RateLimit()
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
         seconds = wait_seconds + GRACE_SECONDS
@@ -89,14 +94,14 @@ class Client:
 
     async def _send(self, priority: Priority, ask: Callable[[], Awaitable[T]]) -> T:
         if (ready_in := self._budget.ready_in(priority, _now())) > 0:
-            raise Limited("the budget", retry_after_seconds=ready_in)
+            raise LimitExceeded("the budget", retry_after_seconds=ready_in)
         self._budget.sent(priority, _now())
         try:
             answer = await ask()
         except TooMany as limit:
             self._budget.limited(_now(), limit.retry_after_seconds)
             ready_in = self._budget.ready_in(priority, _now())
-            raise Limited("429", retry_after_seconds=ready_in) from limit
+            raise LimitExceeded("429", retry_after_seconds=ready_in) from limit
         self._budget.passed(_now())
         return answer
 
@@ -114,14 +119,14 @@ class _Deadline:
         try:
             await self._timeout.__aexit__(*problem)
         except TimeoutError as exc:
-            raise Broken("no whole answer in time") from exc
+            raise ExchangeBroken("no whole answer in time") from exc
 
 
 # -- what keeps --------------------------------------------------------------------------------
 
 
 class Copy:
-    """`core.rebuild.Rebuild` for pages whose rows are only counted."""
+    """`catalogue.replica.Replica` for pages whose rows are only counted."""
 
     def __init__(self) -> None:
         self.copy: Sequence[int] = range(0)
@@ -143,23 +148,23 @@ class Copy:
 
 
 class Shelf:
-    """`app.keeper.Keeper`, holding a position. `on_step` is called when the store is in step."""
+    """`writer.CacheWriter`, holding a position. `on_step` is called when the store is in step."""
 
     def __init__(self, position: Position, on_step: Callable[[], None]) -> None:
         self.position = position
         self._on_step = on_step
 
-    async def keep_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
         await asyncio.sleep(KEEP_SECONDS)
         self.position = position
 
-    async def note_in_step(self) -> None:
+    async def note_in_sync(self) -> None:
         self._on_step()
 
-    def begin_copy(self, *, same_generation: bool) -> Copy:
+    def begin_replica(self, *, same_generation: bool) -> Copy:
         return Copy()
 
-    def drop_copy(self) -> None:
+    def drop_replica(self) -> None:
         """Nothing is held for it."""
 
     async def place(self, copy: Copy, position: Position, **_: Any) -> Verdict:
@@ -172,34 +177,34 @@ class Shelf:
 
 
 class Store:
-    """Built inside a running loop. `in_step_at`: when it was in step first, since somebody set it
+    """Built inside a running loop. `in_sync_at`: when it was in step first, since somebody set it
     to None. `sold`: sales that Central applied."""
 
-    def __init__(self, central: Central, pace: Pace, *, random: Chance) -> None:
-        self.in_step_at: float | None = None
+    def __init__(self, central: Central, pace: SyncSettings, *, random: Chance) -> None:
+        self.in_sync_at: float | None = None
         self.sold = 0
         client = Client(central, random)
         position = Position(GENERATION, central.head + 1, fingerprint_of(central.head))
         self.shelf = Shelf(position, self._note_step)
-        self.gate = Gate(central=client, random=random, on_answer=self._nudge)
-        self.driver = Driver(
+        self.admission = Admission(central=client, random=random, on_answer=self._nudge)
+        self.runner = SyncRunner(
             client,
-            cast("Keeper", self.shelf),  # only what is above is asked of it
+            cast("Any", self.shelf),  # only what is above is asked of it
             pace,
             least_percent=50,
             now=_now,
             random=random,
             on_events=lambda _: None,
-            on_line=lambda there: self.gate.seen() if there else self.gate.lost(),
+            on_line=lambda there: self.admission.seen() if there else self.admission.lost(),
             on_advance=lambda: None,
         )
 
     def _nudge(self) -> None:
-        self.driver.nudge()
+        self.runner.wake()
 
     def _note_step(self) -> None:
-        if self.in_step_at is None:
-            self.in_step_at = _now()
+        if self.in_sync_at is None:
+            self.in_sync_at = _now()
 
     async def sells(self, per_second: float, chance: Random) -> None:
         """A till: sales come at random; each is repeated, as the README asks, until it is
@@ -213,8 +218,8 @@ class Store:
     async def _sell(self) -> None:
         while True:
             try:
-                self.gate.check()
-                await self.gate.send({}, deadline_at=_now() + WRITE_TIMEOUT_SECONDS)
+                self.admission.check()
+                await self.admission.send({}, deadline_at=_now() + WRITE_TIMEOUT_SECONDS)
             except (WriteError, WriteUnsent) as problem:
                 await asyncio.sleep(math.ceil(problem.retry_after_seconds or 1.0))
             except WriteUnknown:

@@ -69,7 +69,7 @@ def exchange(
     *, authority: Authority, scopes: Scopes, cors: Cors, request_id: ContextVar[str | None]
 ) -> Middleware:
     """Build the middleware. `request_id` is what log lines read the request's name from."""
-    gate = _Gate(authority, scopes)
+    admission = _Gate(authority, scopes)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -77,7 +77,7 @@ def exchange(
         name = request_ids.choose_request_id(request.headers.getall(request_ids.HEADER, ()))
         request_id.set(name)
         preflight = cors.preflight(request.method, request.headers)
-        response = preflight or await _attempt(request, handler, gate)
+        response = preflight or await _attempt(request, handler, admission)
         finish(response, name=name, origin=request.headers.get("Origin"), cors=cors)
         _log(request, response.status, asyncio.get_running_loop().time() - started)
         return response
@@ -92,11 +92,11 @@ def finish(response: web.StreamResponse, *, name: str, origin: str | None, cors:
     cors.mark(origin, response)
 
 
-async def _attempt(request: web.Request, handler: Handler, gate: _Gate) -> web.StreamResponse:
+async def _attempt(request: web.Request, handler: Handler, admission: _Gate) -> web.StreamResponse:
     accept = ",".join(request.headers.getall("Accept", ()))
     try:
         _check_target(request)
-        gate.admit(request)
+        admission.admit(request)
         return await handler(request)
     except ApiError as error:
         return render(error, accept)

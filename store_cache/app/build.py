@@ -21,19 +21,19 @@ from store_cache.app.service import StoreService
 from store_cache.app.settings import Settings
 from store_cache.app.status import Clock, Status
 from store_cache.central.client import Central
-from store_cache.central.rate_limit import Budget
-from store_cache.storage.directory import Folder
-from store_cache.storage.files import Archive
-from store_cache.storage.lazy_directory import LateFolder
-from store_cache.sync.refetch import Repairs
-from store_cache.sync.runner import Driver
-from store_cache.sync.states import Pace
-from store_cache.writer import Keeper
-from store_cache.writes.admission import Gate
+from store_cache.central.rate_limit import RateLimit
+from store_cache.storage.directory import Directory
+from store_cache.storage.files import CacheFiles
+from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.sync.refetch import Refetcher
+from store_cache.sync.runner import SyncRunner
+from store_cache.sync.states import SyncSettings
+from store_cache.writer import CacheWriter
+from store_cache.writes.admission import Admission
 from store_cache.writes.delivery import Delivery
-from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
-from store_cache.writes.in_doubt_search import Proof
+from store_cache.writes.in_doubt_search import InDoubtSearch
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ AFTER_DEFECT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Environment:
     """What the program reaches outside itself: the wall clock (unix seconds), chance (numbers in
     [0, 1)), its folder, and the way to Central (None: the network)."""
 
-    folder: Folder
+    folder: Directory
     now: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None
@@ -60,12 +60,12 @@ class Store:
     """The running parts that somebody outside may ask."""
 
     service: StoreService
-    keeper: Keeper
-    driver: Driver
+    writer: CacheWriter
+    runner: SyncRunner
 
 
-def pace_of(settings: Settings) -> Pace:
-    return Pace(
+def sync_settings(settings: Settings) -> SyncSettings:
+    return SyncSettings(
         continuous=settings.poll_mode == "continuous",
         interval_seconds=settings.sync_interval_seconds,
         wait_seconds=settings.event_wait_timeout_seconds,
@@ -76,18 +76,18 @@ def pace_of(settings: Settings) -> Pace:
 
 
 @asynccontextmanager
-async def running(settings: Settings, world: World | None = None) -> AsyncIterator[Store]:
+async def running(settings: Settings, world: Environment | None = None) -> AsyncIterator[Store]:
     """Build the store, load its files, follow Central until the block is left.
 
-    Raises FolderInUse and NewerFormat; a disk that fails is no reason not to start (D5).
+    Raises DirectoryInUse and NewerFormat; a disk that fails is no reason not to start (D5).
     """
-    folder = LateFolder(settings.data_dir)  # opens nothing before it is used
-    world = world or World(folder)
-    central = central_of(settings, world)
+    folder = LazyDirectory(settings.data_dir)  # opens nothing before it is used
+    world = world or Environment(folder)
+    central = build_central(settings, world)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
     steady = steady_clock(world.now)
-    keeper = Keeper(
-        Archive(world.folder, now=world.now),
+    writer = CacheWriter(
+        CacheFiles(world.folder, now=world.now),
         keys,
         now=world.now,
         steady=steady,
@@ -95,15 +95,17 @@ async def running(settings: Settings, world: World | None = None) -> AsyncIterat
         read_whole=central.product,
     )
     try:
-        damaged = await keeper.open()
-        async with following(settings, world, steady, central, keeper, keys) as store:
+        damaged = await writer.open()
+        async with following(settings, world, steady, central, writer, keys) as store:
             if damaged:
-                store.driver.want("files were damaged")
-            if keeper.catalogue is not None and keeper.catalogue.flaw:
-                store.driver.want(keeper.catalogue.flaw)  # the process before did not come to it
+                store.runner.want("files were damaged")
+            if writer.catalogue is not None and writer.catalogue.follow_up_reason:
+                store.runner.want(
+                    writer.catalogue.follow_up_reason
+                )  # the process before did not come to it
             yield store
     finally:
-        await keeper.close()
+        await writer.close()
         await central.close()
         await folder.close()
 
@@ -116,12 +118,12 @@ def steady_clock(now: Callable[[], float]) -> Callable[[], float]:
     return lambda: ahead + loop_time()
 
 
-def central_of(settings: Settings, world: World) -> Central:
+def build_central(settings: Settings, world: Environment) -> Central:
     ca_file = settings.central_ca_file
     return Central(
         base_url=settings.central_api_url,
         api_key=settings.central_api_key.get_secret_value(),
-        budget=Budget(),
+        budget=RateLimit(),
         random=world.random,
         now=world.now,
         transport=world.transport,
@@ -132,98 +134,98 @@ def central_of(settings: Settings, world: World) -> Central:
 @asynccontextmanager
 async def following(
     settings: Settings,
-    world: World,
+    world: Environment,
     steady: Callable[[], float],
     central: Central,
-    keeper: Keeper,
+    writer: CacheWriter,
     keys: KeyTable,
 ) -> AsyncIterator[Store]:
     """The parts that work on their own, from when the files are loaded until they are let go."""
     loop = asyncio.get_running_loop()
-    repairs = Repairs(
+    refetcher = Refetcher(
         central,
-        keeper,
+        writer,
         now=steady,
         random=world.random,
-        on_hopeless=lambda reason: driver.want(reason),  # noqa: PLW0108 - built below
+        on_hopeless=lambda reason: runner.want(reason),  # noqa: PLW0108 - built below
     )
-    gate = Gate(
+    admission = Admission(
         central=central,
         random=world.random,
-        on_answer=lambda: driver.nudge(),  # noqa: PLW0108 - built below
+        on_answer=lambda: runner.wake(),  # noqa: PLW0108 - built below
     )
-    forwarding = forwarding_of(
+    forwarder = build_forwarder(
         settings,
         world,
         central=central,
-        gate=gate,
-        keeper=keeper,
-        repairs=repairs,
+        admission=admission,
+        writer=writer,
+        refetcher=refetcher,
         keys=keys,
     )
-    driver = Driver(
+    runner = SyncRunner(
         central,
-        keeper,
-        pace_of(settings),
+        writer,
+        sync_settings(settings),
         least_percent=settings.snapshot_min_percent,
         now=steady,
         random=world.random,
-        on_events=forwarding.events_seen,
-        on_line=lambda there: forwarding.central_seen() if there else forwarding.central_lost(),
+        on_events=forwarder.events_seen,
+        on_line=lambda there: forwarder.central_seen() if there else forwarder.central_lost(),
         on_advance=lambda: status.named(),  # noqa: PLW0108 - built below
     )
     status = Status(
-        driver=driver,
-        keeper=keeper,
-        forwarding=forwarding,
+        runner=runner,
+        writer=writer,
+        forwarder=forwarder,
         clock=Clock(world.now, loop.time),
         stale_after_seconds=settings.stale_after_seconds,
         version=version("store-cache"),
     )
     service = StoreService(
-        keeper=keeper, driver=driver, repairs=repairs, forwarding=forwarding, status=status
+        writer=writer, runner=runner, refetcher=refetcher, forwarder=forwarder, status=status
     )
-    forwarding.start()
+    forwarder.start()
     tasks = [
-        loop.create_task(kept_going("event sync", driver.run)),
-        loop.create_task(kept_going("repairs", repairs.run)),
+        loop.create_task(kept_going("event sync", runner.run)),
+        loop.create_task(kept_going("repairs", refetcher.run)),
     ]
     try:
-        yield Store(service, keeper, driver)
+        yield Store(service, writer, runner)
     finally:
-        await forwarding.stop(within_seconds=WRITES_GRACE_SECONDS)
+        await forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def forwarding_of(
+def build_forwarder(
     settings: Settings,
-    world: World,
+    world: Environment,
     *,
     central: Central,
-    gate: Gate,
-    keeper: Keeper,
-    repairs: Repairs,
+    admission: Admission,
+    writer: CacheWriter,
+    refetcher: Refetcher,
     keys: KeyTable,
-) -> Forwarding:
-    proof = Proof(store_id=settings.store_id, feed=central, standing=keeper)
+) -> Forwarder:
+    proof = InDoubtSearch(store_id=settings.store_id, feed=central, standing=writer)
     delivery = Delivery(
         store_id=settings.store_id,
-        gate=gate,
-        ledger=keeper,
-        rereads=repairs,
+        admission=admission,
+        ledger=writer,
+        rereads=refetcher,
         keys=keys,
         proof=proof,
         now=world.now,
     )
-    return Forwarding(
-        gate=gate,
+    return Forwarder(
+        admission=admission,
         delivery=delivery,
         proof=proof,
         keys=keys,
-        ledger=keeper,
-        rereads=repairs,
+        ledger=writer,
+        rereads=refetcher,
         write_timeout_seconds=settings.write_timeout_seconds,
     )
 

@@ -32,8 +32,8 @@ def allow_many_connections() -> None:
 
 
 async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
-    """Serve until `stopped` is set. Raises CannotServe, FolderInUse, NewerFormat."""
-    async with running(settings) as store, left_to_reference_counts(store.keeper.replaced):
+    """Serve until `stopped` is set. Raises CannotServe, DirectoryInUse, NewerFormat."""
+    async with running(settings) as store, left_to_reference_counts(store.writer.replaced):
         app = build_api(
             store.service,
             store_id=settings.store_id,

@@ -17,12 +17,12 @@ from typing import Any
 
 from store_cache.api.content.freshness import whole_second
 from store_cache.api.service import Freshness
-from store_cache.model.change import Owed
+from store_cache.model.change import PendingRefetch
 from store_cache.model.position import Position
-from store_cache.sync.runner import Driver
-from store_cache.sync.states import Running, RunRecord
-from store_cache.writer import Disk, Keeper
-from store_cache.writes.forwarder import Forwarding
+from store_cache.sync.runner import SyncRunner
+from store_cache.sync.states import FullSyncing, FullSyncRecord
+from store_cache.writer import CacheWriter, Disk
+from store_cache.writes.forwarder import Forwarder
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Told:
 
     freshness: Freshness
     position: Position | None
-    in_step_at: float | None
+    in_sync_at: float | None
     disk: Disk
     after: float
     until: float
@@ -71,16 +71,16 @@ class Status:
     def __init__(
         self,
         *,
-        driver: Driver,
-        keeper: Keeper,
-        forwarding: Forwarding,
+        runner: SyncRunner,
+        writer: CacheWriter,
+        forwarder: Forwarder,
         clock: Clock,
         stale_after_seconds: float,
         version: str,
     ) -> None:
-        self._driver = driver
-        self._keeper = keeper
-        self._forwarding = forwarding
+        self._runner = runner
+        self._writer = writer
+        self._forwarder = forwarder
         self._clock = clock
         self._stale_after_seconds = stale_after_seconds
         self._version = version
@@ -97,15 +97,15 @@ class Status:
         if (
             told is None
             or not told.after < age_seconds <= told.until
-            or told.position is not self._keeper.position
-            or told.disk is not self._keeper.disk
-            or told.in_step_at != self._in_step_at()
+            or told.position is not self._writer.position
+            or told.disk is not self._writer.disk
+            or told.in_sync_at != self._in_sync_at()
         ):
             told = self._told = self._tell(age_seconds)
         return told.freshness
 
     def _tell(self, age_seconds: float) -> _Told:
-        position, disk = self._keeper.position, self._keeper.disk
+        position, disk = self._writer.position, self._writer.disk
         is_stale = age_seconds > self._stale_after_seconds
         freshness = Freshness(
             last_offset=position.last_offset if position is not None else 0,
@@ -120,26 +120,26 @@ class Status:
             after = max(after, self._stale_after_seconds)
         else:
             until = min(until, self._stale_after_seconds)
-        return _Told(freshness, position, self._in_step_at(), disk, after, until)
+        return _Told(freshness, position, self._in_sync_at(), disk, after, until)
 
-    def _in_step_at(self) -> float | None:
+    def _in_sync_at(self) -> float | None:
         """On whichever clock it is known, as `age_seconds` says."""
-        followed = self._driver.state.in_step_at
-        catalogue = self._keeper.catalogue
+        followed = self._runner.state.in_sync_at
+        catalogue = self._writer.catalogue
         if followed is not None or catalogue is None:
             return followed
-        return catalogue.in_step_at
+        return catalogue.in_sync_at
 
     def age_seconds(self) -> float:
         """Since the store was last known to be in step (B5); infinite if it never was. From disk
         it is what was written down, on the clock that can be set."""
-        in_step_at = self._driver.state.in_step_at
-        if in_step_at is not None:
-            return self._clock.loop_time() - in_step_at
-        catalogue = self._keeper.catalogue
-        if catalogue is None or catalogue.in_step_at is None:
+        in_sync_at = self._runner.state.in_sync_at
+        if in_sync_at is not None:
+            return self._clock.loop_time() - in_sync_at
+        catalogue = self._writer.catalogue
+        if catalogue is None or catalogue.in_sync_at is None:
             return math.inf
-        return max(0.0, self._clock.now() - catalogue.in_step_at)
+        return max(0.0, self._clock.now() - catalogue.in_sync_at)
 
     def _last_sync_time(self, age_seconds: float) -> str | None:
         if math.isinf(age_seconds):
@@ -157,16 +157,16 @@ class Status:
         return self._named
 
     def _name(self) -> str:
-        state = self._driver.state
-        if not self._keeper.disk.is_durable:
+        state = self._runner.state
+        if not self._writer.disk.is_durable:
             return "degraded"
-        if state.line.fell_back:
+        if state.health.fell_back:
             return "fallback"
-        if isinstance(state.phase, Running):
+        if isinstance(state.phase, FullSyncing):
             return "syncing"
-        if self._keeper.catalogue is None:
+        if self._writer.catalogue is None:
             return "empty"
-        if state.in_step_at is None:
+        if state.in_sync_at is None:
             return "cached"
         is_stale = bool(state.lost) or self.age_seconds() > self._stale_after_seconds
         return "stale" if is_stale else "live"
@@ -175,41 +175,41 @@ class Status:
 
     def sync_status(self) -> dict[str, Any]:
         """GET /v1/store/sync/status"""
-        state = self._driver.state
+        state = self._runner.state
         runs = state.runs
         last = runs[-1] if runs else None
         named = self.named()
         freshness = self.freshness()
         return {
-            "inProgress": isinstance(state.phase, Running),
+            "inProgress": isinstance(state.phase, FullSyncing),
             "lastSyncTime": freshness.last_sync_time,
             "lastSyncSuccess": last is None or not last.problem,
             "productCount": self._products(),
             "syncDuration": short(last.ended_at - last.began_at) if last else "",
-            "errorMessage": state.line.problem or (last.problem if last else ""),
+            "errorMessage": state.health.problem or (last.problem if last else ""),
             "eventSync": self._event_sync(freshness),
             "state": {"name": named.name, "since": self._clock.at(named.since)},
             "generation": freshness.generation,
             "durable": freshness.is_durable,
-            "centralHeadOffset": self._driver.head_offset,
+            "centralHeadOffset": self._runner.head_offset,
             "lag": self._lag(freshness),
             "breaker": self._breaker(),
             "fullSync": self._full_sync(),
             "fullSyncs": [self._run(record) for record in reversed(runs)],
             "doubtful": self._doubtful(),
-            "aheadOfFeed": len(self._keeper.catalogue.ahead) if self._keeper.catalogue else 0,
+            "aheadOfFeed": len(self._writer.catalogue.overrides) if self._writer.catalogue else 0,
             "eventsSetAside": self._set_aside(),
             "writes": self._writes(),
             "disk": self._disk(),
         }
 
     def _products(self) -> int:
-        return len(self._keeper.catalogue) if self._keeper.catalogue is not None else 0
+        return len(self._writer.catalogue) if self._writer.catalogue is not None else 0
 
     def _event_sync(self, freshness: Freshness) -> dict[str, Any]:
-        until = self._driver.rests_until
+        until = self._runner.rests_until
         next_poll = self._clock.loop_time() if until is None else until
-        line = self._driver.state.line
+        line = self._runner.state.health
         return {
             "lastEventOffset": freshness.last_offset,
             "consecutiveFailures": line.failures,
@@ -218,11 +218,11 @@ class Status:
         }
 
     def _lag(self, freshness: Freshness) -> int | None:
-        head = self._driver.head_offset
+        head = self._runner.head_offset
         return None if head is None else max(0, head - freshness.last_offset)
 
     def _breaker(self) -> dict[str, Any]:
-        line = self._driver.state.line
+        line = self._runner.state.health
         return {
             "state": "open" if line.fell_back else "closed",
             "cause": line.problem,
@@ -231,21 +231,21 @@ class Status:
 
     def _full_sync(self) -> dict[str, Any] | None:
         """The full sync under way, or the one that is wanted."""
-        state = self._driver.state
-        if isinstance(state.phase, Running):
+        state = self._runner.state
+        if isinstance(state.phase, FullSyncing):
             run = state.phase.run
             return {
                 "number": run.number,
                 "reasons": list(run.reasons),
                 "step": str(run.step),
                 "began": self._clock.at(run.began_at),
-                "products": self._driver.copied_products,
+                "products": self._runner.replica_products,
             }
         if state.wanted is None:
             return None
         return {"wanted": list(state.wanted.reasons)}
 
-    def _run(self, record: RunRecord) -> dict[str, Any]:
+    def _run(self, record: FullSyncRecord) -> dict[str, Any]:
         return {
             "number": record.number,
             "reasons": list(record.reasons),
@@ -257,7 +257,9 @@ class Status:
         }
 
     def _doubtful(self) -> dict[str, Any]:
-        owed: Mapping[str, Owed] = self._keeper.catalogue.owed if self._keeper.catalogue else {}
+        owed: Mapping[str, PendingRefetch] = (
+            self._writer.catalogue.pending_refetches if self._writer.catalogue else {}
+        )
         tried = {i: item for i, item in owed.items() if item.attempts}
         shown = list(tried.items())[:DOUBTFUL_SHOWN]
         return {
@@ -270,24 +272,24 @@ class Status:
         }
 
     def _set_aside(self) -> dict[str, Any]:
-        last = self._driver.last_set_aside
+        last = self._runner.last_quarantined
         shown = None if last is None else {"offset": last.offset, "reason": last.reason}
-        return {"count": self._driver.set_aside, "last": shown}
+        return {"count": self._runner.quarantined, "last": shown}
 
     def _writes(self) -> dict[str, Any]:
-        writes = self._forwarding.status()
+        writes = self._forwarder.status()
         return {
-            "breaker": writes.gate.breaker,
-            "breakerSince": self._clock.at(self._clock.loop_time() - writes.gate.seconds),
-            "retryInSeconds": round(writes.gate.retry_seconds, 3),
-            "inFlight": writes.gate.in_flight,
+            "breaker": writes.admission.breaker,
+            "breakerSince": self._clock.at(self._clock.loop_time() - writes.admission.seconds),
+            "retryInSeconds": round(writes.admission.retry_seconds, 3),
+            "inFlight": writes.admission.in_flight,
             "underWay": writes.under_way,
             "unknown": writes.unknown,
             "remembered": writes.remembered,
         }
 
     def _disk(self) -> dict[str, Any]:
-        disk, files = self._keeper.disk, self._keeper.files
+        disk, files = self._writer.disk, self._writer.files
         return {
             "durable": disk.is_durable,
             "problem": disk.problem,
@@ -295,7 +297,7 @@ class Status:
             "promise": ""
             if disk.is_durable
             else "What is shown now is lost if the store restarts (promises 2 and 7)",
-            "findings": list(self._keeper.findings),
+            "findings": list(self._writer.findings),
             "snapshotSize": megabytes(files.snapshot_bytes),
             "journalSize": megabytes(files.journal_bytes),
             "sweepProblem": files.sweep_problem,
@@ -303,7 +305,7 @@ class Status:
 
     def cache_stats(self) -> dict[str, Any]:
         """GET /v1/store/cache/stats"""
-        catalogue = self._keeper.catalogue
+        catalogue = self._writer.catalogue
         held = 0 if catalogue is None else catalogue.bytes_held
         freshness = self.freshness()
         return {
@@ -322,12 +324,12 @@ class Status:
     def health(self) -> dict[str, Any]:
         """GET /health"""
         checks = {
-            "catalogue": self._check(self._keeper.catalogue is not None, "no catalogue yet"),
+            "catalogue": self._check(self._writer.catalogue is not None, "no catalogue yet"),
             "central": self._check(
-                not self._driver.state.line.problem, self._driver.state.line.problem
+                not self._runner.state.health.problem, self._runner.state.health.problem
             ),
             "freshness": self._check(not self.freshness().is_stale, "stale"),
-            "disk": self._check(self._keeper.disk.is_durable, self._keeper.disk.problem),
+            "disk": self._check(self._writer.disk.is_durable, self._writer.disk.problem),
         }
         healthy = all(check["status"] == "ok" for check in checks.values())
         return {

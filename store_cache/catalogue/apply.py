@@ -1,6 +1,6 @@
 """What an event, an answer or a reading does to the catalogue (V1, V2, W6, W7, E5).
 
-Knows: versions, lives, marks, doubts. Plans on a `Draft`; nothing is changed until the draft's
+Knows: versions, lives, marks, doubts. Plans on a `ChangeSet`; nothing is changed until the draft's
 change has been kept on disk and made.
 Refuses to know: where events come from, files, Central.
 
@@ -20,13 +20,13 @@ from operator import lt, sub
 import orjson
 
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.change import Ahead, Change, Doubt, Mark, Owed
-from store_cache.model.event import AnyEvent, Event, Kind, SetAside
+from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason, Tombstone
+from store_cache.model.event import AnyEvent, Event, Kind, QuarantinedEvent
 from store_cache.model.position import Position
 from store_cache.model.product import Row, is_same_state, with_stock
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 
-MARK_SECONDS = 600.0
+TOMBSTONE_SECONDS = 600.0
 """How long a deletion is remembered at the least (V2)."""
 
 NEAR_EVENTS = 100
@@ -40,7 +40,7 @@ may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
 GONE = 0
 """The version of a product that is ahead of the feed by not being there."""
 
-AHEAD_SECONDS = 60.0
+OVERRIDE_SECONDS = 60.0
 """A product still ahead of the feed after this is read again (W7)."""
 
 _VERSION = b',"version":'
@@ -68,16 +68,16 @@ class Seen:
     before it cannot settle it."""
 
     body: bytes | None
-    mark: Mark | None
-    owed: Owed | None
+    tombstone: Tombstone | None
+    owed: PendingRefetch | None
 
     @classmethod
     def of(cls, catalogue: Catalogue, product_id: str) -> Seen:
-        body, mark = catalogue.get(product_id), catalogue.marks.get(product_id)
-        return cls(body, mark, catalogue.owed.get(product_id))
+        body, tombstone = catalogue.get(product_id), catalogue.tombstones.get(product_id)
+        return cls(body, tombstone, catalogue.pending_refetches.get(product_id))
 
 
-class Draft:
+class ChangeSet:
     """A change being planned over a catalogue: reads see the plan first, then the catalogue.
 
     `now` is unix seconds; `grace_seconds` is how far apart events of one product may be published
@@ -102,37 +102,37 @@ class Draft:
         self._existing = existing
         self._base = base
         self._rows: dict[str, bytes | None] = {}
-        self._marks: dict[str, Mark | None] = {}
-        self._ahead: dict[str, Ahead | None] = {}
-        self._owed: dict[str, Owed | None] = {}
-        self._lives: dict[str, float] = {}
+        self._tombstones: dict[str, Tombstone | None] = {}
+        self._overrides: dict[str, Override | None] = {}
+        self._pending_refetches: dict[str, PendingRefetch | None] = {}
+        self._incarnations: dict[str, float] = {}
 
     def held(self, product_id: str) -> bytes | None:
         if product_id in self._rows:
             return self._rows[product_id]
         return self._base.get(product_id)
 
-    def mark(self, product_id: str) -> Mark | None:
-        if product_id in self._marks:
-            return self._marks[product_id]
-        return self._base.marks.get(product_id)
+    def tombstone(self, product_id: str) -> Tombstone | None:
+        if product_id in self._tombstones:
+            return self._tombstones[product_id]
+        return self._base.tombstones.get(product_id)
 
-    def ahead(self, product_id: str) -> Ahead | None:
-        if product_id in self._ahead:
-            return self._ahead[product_id]
-        return self._base.ahead.get(product_id)
+    def override(self, product_id: str) -> Override | None:
+        if product_id in self._overrides:
+            return self._overrides[product_id]
+        return self._base.overrides.get(product_id)
 
-    def owed(self, product_id: str) -> Owed | None:
-        if product_id in self._owed:
-            return self._owed[product_id]
-        return self._base.owed.get(product_id)
+    def pending_refetch(self, product_id: str) -> PendingRefetch | None:
+        if product_id in self._pending_refetches:
+            return self._pending_refetches[product_id]
+        return self._base.pending_refetches.get(product_id)
 
-    def changed_life_within(self, product_id: str, seconds: float) -> bool:
+    def incarnation_changed_within(self, product_id: str, seconds: float) -> bool:
         """Whether the product was created or deleted that lately."""
-        at = self._lives.get(product_id, self._base.lives.get(product_id))
+        at = self._incarnations.get(product_id, self._base.incarnations.get(product_id))
         return at is not None and abs(self.now - at) <= seconds
 
-    def go_on(self, events: Sequence[AnyEvent]) -> bool:
+    def apply_plain_updates(self, events: Sequence[AnyEvent]) -> bool:
         """Take updates of as many products of each of which nothing is known but an older row, as
         nearly all events bring. False, and nothing is planned: more has to be looked at."""
         if set(map(type, events)) != {Event}:
@@ -156,7 +156,14 @@ class Draft:
 
     def _knows_rows_alone(self, product_ids: KeysView[str]) -> bool:
         base = self._base
-        known = (base.lives, base.marks, base.ahead, self._lives, self._marks, self._ahead)
+        known = (
+            base.incarnations,
+            base.tombstones,
+            base.overrides,
+            self._incarnations,
+            self._tombstones,
+            self._overrides,
+        )
         return all(each.keys().isdisjoint(product_ids) for each in known)
 
     def _held_rows(self, product_ids: Iterable[str]) -> list[bytes | None]:
@@ -166,90 +173,92 @@ class Draft:
 
     def put(self, product_id: str, body: bytes) -> None:
         self.begin(product_id, body)
-        if self.mark(product_id) is not None:
-            self._marks[product_id] = None
+        if self.tombstone(product_id) is not None:
+            self._tombstones[product_id] = None
 
     def begin(self, product_id: str, body: bytes) -> None:
         """The same, but the mark of a life before stays: its late events are known by that."""
         if self.held(product_id) is None and product_id not in self._existing:
-            self.began_life(product_id)
+            self.begin_incarnation(product_id)
         self._rows[product_id] = body
 
     def delete(self, product_id: str, *, offset: int, version: int) -> None:
         """End the product's life and leave a mark. Version 0: not known."""
         if self.held(product_id) is not None:
             self._rows[product_id] = None
-        self._marks[product_id] = Mark(offset, version, self.now)
-        self._lives[product_id] = self.now
-        self.in_line(product_id)
+        self._tombstones[product_id] = Tombstone(offset, version, self.now)
+        self._incarnations[product_id] = self.now
+        self.drop_override(product_id)
 
-    def began_life(self, product_id: str) -> None:
-        self._lives[product_id] = self.now
+    def begin_incarnation(self, product_id: str) -> None:
+        self._incarnations[product_id] = self.now
 
-    def put_ahead(self, product_id: str, version: int) -> None:
-        self._ahead[product_id] = Ahead(version, self.now)
+    def add_override(self, product_id: str, version: int) -> None:
+        self._overrides[product_id] = Override(version, self.now)
 
-    def in_line(self, product_id: str) -> None:
-        if self.ahead(product_id) is not None:
-            self._ahead[product_id] = None
+    def drop_override(self, product_id: str) -> None:
+        if self.override(product_id) is not None:
+            self._overrides[product_id] = None
 
-    def owe(self, product_id: str, doubt: Doubt, *, after_seconds: float = 0.0) -> None:
+    def owe(self, product_id: str, doubt: RefetchReason, *, after_seconds: float = 0.0) -> None:
         """Have the product read again. A doubt that wins is never weakened to a refresh."""
-        owed = self.owed(product_id)
+        owed = self.pending_refetch(product_id)
         if owed is not None and owed.doubt.wins and not doubt.wins:
             return
-        self._owed[product_id] = Owed(doubt, self.now + after_seconds, self.now)
+        self._pending_refetches[product_id] = PendingRefetch(
+            doubt, self.now + after_seconds, self.now
+        )
 
-    def postpone(self, product_id: str, owed: Owed) -> None:
-        self._owed[product_id] = owed
+    def postpone(self, product_id: str, owed: PendingRefetch) -> None:
+        self._pending_refetches[product_id] = owed
 
     def settled(self, product_id: str) -> None:
         """The product was read. A doubt whose time is still to come stays: the late event that it
         waits for may come after this reading."""
-        owed = self.owed(product_id)
+        owed = self.pending_refetch(product_id)
         if owed is None:
             return
         waits = not owed.attempts and 0 < owed.due - self.now <= self.grace_seconds
         if not waits:
-            self._owed[product_id] = None
+            self._pending_refetches[product_id] = None
 
     def change(
-        self, cause: str, *, position: Position | None = None, in_step_at: float | None = None
+        self, cause: str, *, position: Position | None = None, in_sync_at: float | None = None
     ) -> Change:
         return Change(
             cause=cause,
             position=position,
             rows=self._rows,
-            marks=self._marks,
-            ahead=self._ahead,
-            owed=self._owed,
-            lives=self._lives,
-            in_step_at=in_step_at,
+            tombstones=self._tombstones,
+            overrides=self._overrides,
+            pending_refetches=self._pending_refetches,
+            incarnations=self._incarnations,
+            in_sync_at=in_sync_at,
         )
 
 
 # -- events ------------------------------------------------------------------------------------
 
 
-def lay_events(draft: Draft, events: Sequence[AnyEvent]) -> None:
+def apply_events(draft: ChangeSet, events: Sequence[AnyEvent]) -> None:
     """Apply events in the order of their offsets: all at once where they are as nearly all events
     are, else by halves, so that the one that is not keeps the others up as little as can be."""
-    if not events or draft.go_on(events):
+    if not events or draft.apply_plain_updates(events):
         return
     if len(events) == 1:
-        _lay_event(draft, events[0])
+        _apply_event(draft, events[0])
         return
     half = len(events) // 2
-    lay_events(draft, events[:half])
-    lay_events(draft, events[half:])
+    apply_events(draft, events[:half])
+    apply_events(draft, events[half:])
 
 
-def _lay_event(draft: Draft, event: AnyEvent) -> None:
+def _apply_event(draft: ChangeSet, event: AnyEvent) -> None:
     if event.offset < draft.unfollowed_until:
         _doubt(draft, event)
-    elif isinstance(event, SetAside):
+    elif isinstance(event, QuarantinedEvent):
         if event.product_id is not None:
-            draft.owe(event.product_id, Doubt.UNREADABLE)
+            draft.owe(event.product_id, RefetchReason.UNREADABLE)
     elif event.body is not None and event.kind is Kind.CREATED:
         _create(draft, event, event.body)
     elif event.body is not None:
@@ -258,7 +267,7 @@ def _lay_event(draft: Draft, event: AnyEvent) -> None:
         _delete(draft, event)
 
 
-def _doubt(draft: Draft, event: AnyEvent) -> None:
+def _doubt(draft: ChangeSet, event: AnyEvent) -> None:
     """Rows may be newer than this event, nobody knows by how much: it may be of a life that had
     ended before its row was read. What it changes is read from Central; what is held stays until
     then, since a till has seen it (V1)."""
@@ -266,7 +275,7 @@ def _doubt(draft: Draft, event: AnyEvent) -> None:
         _doubt_order(draft, event.product_id)
 
 
-def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
+def _is_reflected(draft: ChangeSet, event: AnyEvent) -> bool:
     """Whether an event says nothing that the row held does not know. An update of a life after
     the held one comes behind a deletion and a creation, and these are doubted."""
     if not isinstance(event, Event) or event.kind is not Kind.UPDATED:
@@ -275,45 +284,49 @@ def _is_reflected(draft: Draft, event: AnyEvent) -> bool:
     return held is not None and event.version <= version_of(held)
 
 
-def _update(draft: Draft, event: Event, body: bytes) -> None:
+def _update(draft: ChangeSet, event: Event, body: bytes) -> None:
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:
         _update_unheld(draft, event, body)
         return
     held_version = version_of(held)
-    if _is_of_life_before(draft, event, body, held):
+    if _is_of_earlier_incarnation(draft, event, body, held):
         _doubt_order(draft, product_id)
         return
     jumps = event.version > held_version + 1  # of another life?
-    mark = draft.mark(product_id)
-    near_life = _is_near_life(draft, event, mark, jumps=jumps)
-    if near_life or (jumps and draft.changed_life_within(product_id, MARK_SECONDS)):
+    tombstone = draft.tombstone(product_id)
+    near_life = _is_near_incarnation(draft, event, tombstone, jumps=jumps)
+    if near_life or (jumps and draft.incarnation_changed_within(product_id, TOMBSTONE_SECONDS)):
         _doubt_order(draft, product_id)
-    may_be_of_before = jumps or (mark is not None and event.version < mark.version)
+    may_be_of_before = jumps or (tombstone is not None and event.version < tombstone.version)
     if event.version >= held_version and not (near_life and may_be_of_before):
         draft.begin(product_id, body)
     _back_in_line(draft, event)
 
 
-def _is_near_life(draft: Draft, event: Event, mark: Mark | None, *, jumps: bool) -> bool:
+def _is_near_incarnation(
+    draft: ChangeSet, event: Event, tombstone: Tombstone | None, *, jumps: bool
+) -> bool:
     """Whether a creation or deletion is so near that an update may be of another life: by the
     clock, or by the feed, since a backlog may be fetched much more slowly than it came about. A
     copy's rows are of lives that began, and followed on others, before it followed the feed: what
     jumps there may come late from one that had ended."""
     unseen = draft.is_partial and jumps
     is_behind_its_end = (
-        mark is not None and not mark.is_of_reading and event.offset - mark.offset <= NEAR_EVENTS
+        tombstone is not None
+        and not tombstone.is_of_refetch
+        and event.offset - tombstone.offset <= NEAR_EVENTS
     )
-    near = draft.changed_life_within(event.product_id, draft.grace_seconds)
+    near = draft.incarnation_changed_within(event.product_id, draft.grace_seconds)
     return unseen or is_behind_its_end or near
 
 
-def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:
+def _is_of_earlier_incarnation(draft: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
     """Whether an update may be of a life that ended before the state that is held ahead of the
     feed: of that one's life, only the versions before it and then its own can come. The version
     after it looks like the next of the same life, and is not, as long as its own is to come."""
-    ahead = draft.ahead(event.product_id)
+    ahead = draft.override(event.product_id)
     if ahead is None:
         return False
     if event.version == ahead.version:
@@ -321,27 +334,27 @@ def _is_of_life_before(draft: Draft, event: Event, body: bytes, held: bytes) -> 
     return event.version > ahead.version
 
 
-def _update_unheld(draft: Draft, event: Event, body: bytes) -> None:
-    mark = draft.mark(event.product_id)
-    if mark is None and draft.is_partial:
+def _update_unheld(draft: ChangeSet, event: Event, body: bytes) -> None:
+    tombstone = draft.tombstone(event.product_id)
+    if tombstone is None and draft.is_partial:
         draft.put(event.product_id, body)
         return
     _doubt_order(draft, event.product_id)
-    if mark is not None and event.version > mark.version > 0:
+    if tombstone is not None and event.version > tombstone.version > 0:
         draft.put(event.product_id, body)
     # Else it is of a life that ended, perhaps before the catalogue was read, or of one whose
     # beginning was not seen.
 
 
-def _create(draft: Draft, event: Event, body: bytes) -> None:
+def _create(draft: ChangeSet, event: Event, body: bytes) -> None:
     product_id = event.product_id
     held = draft.held(product_id)
     if held is None:
-        near_life = draft.changed_life_within(product_id, draft.grace_seconds)
-        mark = draft.mark(product_id)
-        if near_life or mark is not None:
+        near_life = draft.incarnation_changed_within(product_id, draft.grace_seconds)
+        tombstone = draft.tombstone(product_id)
+        if near_life or tombstone is not None:
             _doubt_order(draft, product_id)
-        if mark is not None and mark.is_of_reading:
+        if tombstone is not None and tombstone.is_of_refetch:
             return  # the reading may have been behind this life's end
         draft.begin(product_id, body)
     elif held != body:
@@ -349,61 +362,63 @@ def _create(draft: Draft, event: Event, body: bytes) -> None:
         # event behind a fresher state. Only a reading can tell; a till that has seen the fresher
         # one must not see it undone until then.
         _doubt_order(draft, product_id)
-        draft.began_life(product_id)
+        draft.begin_incarnation(product_id)
         return
-    draft.began_life(product_id)
+    draft.begin_incarnation(product_id)
     _back_in_line(draft, event)
 
 
-def _delete(draft: Draft, event: Event) -> None:
+def _delete(draft: ChangeSet, event: Event) -> None:
     product_id, version = event.product_id, event.version
     held = draft.held(product_id)
     if held is None:
-        mark = draft.mark(product_id)
-        if mark is not None and mark.is_of_reading:
+        tombstone = draft.tombstone(product_id)
+        if tombstone is not None and tombstone.is_of_refetch:
             return  # it stands for every life that is still to end on the feed
-        known = max(version, mark.version if mark else 0)
+        known = max(version, tombstone.version if tombstone else 0)
         draft.delete(product_id, offset=event.offset, version=known)
         return
     held_version = version_of(held)
-    if draft.ahead(product_id) is not None:
+    if draft.override(product_id) is not None:
         _doubt_order(draft, product_id)
-        draft.began_life(product_id)  # what is held is of the life after: its creation is to come
+        draft.begin_incarnation(
+            product_id
+        )  # what is held is of the life after: its creation is to come
         return
     if version == held_version + 1:
-        if draft.changed_life_within(product_id, draft.grace_seconds):
+        if draft.incarnation_changed_within(product_id, draft.grace_seconds):
             _doubt_order(draft, product_id)
         draft.delete(product_id, offset=event.offset, version=version)
         return
     _doubt_order(draft, product_id)
-    if version or draft.changed_life_within(product_id, draft.grace_seconds):
+    if version or draft.incarnation_changed_within(product_id, draft.grace_seconds):
         # What is held may be of the life after, whose creation is still to come and would show its
         # first version again: it stays until the product was read.
-        draft.began_life(product_id)
+        draft.begin_incarnation(product_id)
     else:
         draft.delete(product_id, offset=event.offset, version=version)
 
 
-def _back_in_line(draft: Draft, event: Event) -> None:
-    ahead = draft.ahead(event.product_id)
+def _back_in_line(draft: ChangeSet, event: Event) -> None:
+    ahead = draft.override(event.product_id)
     if ahead is not None and event.version >= ahead.version:
-        draft.in_line(event.product_id)
+        draft.drop_override(event.product_id)
 
 
-def _doubt_order(draft: Draft, product_id: str) -> None:
-    draft.owe(product_id, Doubt.ORDER, after_seconds=draft.grace_seconds)
+def _doubt_order(draft: ChangeSet, product_id: str) -> None:
+    draft.owe(product_id, RefetchReason.ORDER, after_seconds=draft.grace_seconds)
 
 
 # -- answers of writes -------------------------------------------------------------------------
 
 
-def lay_answer(draft: Draft, answer: StockAnswer) -> bool:
+def apply_answer(draft: ChangeSet, answer: StockAnswer) -> bool:
     """Show an applied write (W6). False: not without reading the product whole first."""
     held = draft.held(answer.product_id)
     if held is None:
         return False
     held_version = version_of(held)
-    if draft.changed_life_within(answer.product_id, CROSSING_SECONDS):
+    if draft.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
         return False
     if held_version >= answer.new_version:
         return True
@@ -413,16 +428,16 @@ def lay_answer(draft: Draft, answer: StockAnswer) -> bool:
     return True
 
 
-def lay_answer_anyway(draft: Draft, answer: StockAnswer) -> None:
+def apply_answer_figures(draft: ChangeSet, answer: StockAnswer) -> None:
     """Show an applied write whose product could not be read whole: quantity and version are set
     if it is held; its own event completes it (W6)."""
     held = draft.held(answer.product_id)
     if held is not None and version_of(held) < answer.new_version:
         _set_stock(draft, held, answer)
-    draft.owe(answer.product_id, Doubt.CROSSED)
+    draft.owe(answer.product_id, RefetchReason.CROSSED)
 
 
-def _set_stock(draft: Draft, held: bytes, answer: StockAnswer) -> None:
+def _set_stock(draft: ChangeSet, held: bytes, answer: StockAnswer) -> None:
     row = with_stock(
         held,
         available=answer.new_quantity,
@@ -430,14 +445,14 @@ def _set_stock(draft: Draft, held: bytes, answer: StockAnswer) -> None:
         last_updated=answer.last_updated,
     )
     draft.put(answer.product_id, row.body)
-    draft.put_ahead(answer.product_id, answer.new_version)
+    draft.add_override(answer.product_id, answer.new_version)
 
 
 # -- readings of one product -------------------------------------------------------------------
 
 
-def lay_reading(
-    draft: Draft, product_id: str, row: Row | None, *, seen: Seen, doubt: Doubt
+def apply_refetch(
+    draft: ChangeSet, product_id: str, row: Row | None, *, seen: Seen, doubt: RefetchReason
 ) -> bool:
     """Take what Central says of one product; `row` None: it does not exist there.
 
@@ -445,29 +460,31 @@ def lay_reading(
     sure and has to be done again.
     """
     held = draft.held(product_id)
-    if Seen(held, draft.mark(product_id), draft.owed(product_id)) != seen:
+    if Seen(held, draft.tombstone(product_id), draft.pending_refetch(product_id)) != seen:
         return False
     draft.settled(product_id)
     if row is None:
-        _lay_absence(draft, product_id, doubt)
+        _apply_absence(draft, product_id, doubt)
         return True
     if not doubt.wins and held is not None and row.version < version_of(held):
-        draft.owe(product_id, Doubt.CONFLICT)  # an old answer, or a Central that was restored
+        draft.owe(
+            product_id, RefetchReason.CONFLICT
+        )  # an old answer, or a Central that was restored
         return True
     if row.body == held:
-        if doubt is Doubt.AHEAD:  # else the events before it may still be to come
-            draft.in_line(product_id)
+        if doubt is RefetchReason.AHEAD:  # else the events before it may still be to come
+            draft.drop_override(product_id)
         return True
     draft.put(product_id, row.body)
-    draft.put_ahead(product_id, row.version)
+    draft.add_override(product_id, row.version)
     return True
 
 
-def _lay_absence(draft: Draft, product_id: str, doubt: Doubt) -> None:
+def _apply_absence(draft: ChangeSet, product_id: str, doubt: RefetchReason) -> None:
     """Like a row that was read, an absence is ahead of the feed, and asked for once more: a Central
     that was restored before its feed told of the deletion never will."""
     if draft.held(product_id) is not None:
         draft.delete(product_id, offset=0, version=0)
-        draft.put_ahead(product_id, GONE)
-    elif doubt is Doubt.AHEAD:
-        draft.in_line(product_id)
+        draft.add_override(product_id, GONE)
+    elif doubt is RefetchReason.AHEAD:
+        draft.drop_override(product_id)

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from store_cache.catalogue.sorted_rows import BLOCK_ROWS, OrderedRows
-from store_cache.model.change import Ahead, Change, Mark, Owed
+from store_cache.catalogue.sorted_rows import BLOCK_ROWS, SortedRows
+from store_cache.model.change import Change, Override, PendingRefetch, Tombstone
 from store_cache.model.position import Position
 
 PART_ROWS = 5_000
 """As many rows are let go at once: about a millisecond."""
 
 
-class Cut:
+class PointInTimeView:
     """The catalogue as it was at one moment, read in parts while changes go on (D3).
 
     Holds the old row of every product that changed since, and that was not yet read.
@@ -28,13 +28,13 @@ class Cut:
         self.position = catalogue.position
         self.sequence = catalogue.sequence
         self.count = len(catalogue)
-        self.marks = dict(catalogue.marks)
-        self.ahead = dict(catalogue.ahead)
-        self.owed = dict(catalogue.owed)
-        self.lives = dict(catalogue.lives)
-        self.in_step_at = catalogue.in_step_at
+        self.tombstones = dict(catalogue.tombstones)
+        self.overrides = dict(catalogue.overrides)
+        self.pending_refetches = dict(catalogue.pending_refetches)
+        self.incarnations = dict(catalogue.incarnations)
+        self.in_sync_at = catalogue.in_sync_at
         self.unfollowed_until = catalogue.unfollowed_until
-        self.flaw = catalogue.flaw
+        self.follow_up_reason = catalogue.follow_up_reason
         self._catalogue = catalogue
         self._before: dict[str, bytes | None] = {}
         self._last = ""
@@ -73,27 +73,27 @@ class Cut:
 class Catalogue:
     """All products that the store holds, at one position of the feed.
 
-    `position` is None until a catalogue was placed. `sequence` counts changes (P3). `lives` says
-    when products were created or deleted lately, `in_step_at` when the store was last in step
-    with Central (both unix seconds). `unfollowed_until`: it was placed without the feed having
-    been followed to its end (F2), so that rows may be newer than events below this offset, until
-    the store was in step once; else 0. `flaw`: why another full sync has to
-    follow; or empty. `rows` is for reading: each row is in order besides.
+    `position` is None until a catalogue was installed. `sequence` counts changes (P3).
+    `incarnations` says when products were created or deleted lately, `in_sync_at` when the store
+    was last in sync with Central (both unix seconds). `unfollowed_until`: it was installed without
+    the feed having been followed to its end (F2), so that rows may be newer than events below this
+    offset, until the store was in step once; else 0. `follow_up_reason`: why another full sync has
+    to follow; or empty. `rows` is for reading: each row is in order besides.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, bytes] = {}
-        self.marks: dict[str, Mark] = {}
-        self.ahead: dict[str, Ahead] = {}
-        self.owed: dict[str, Owed] = {}
-        self.lives: dict[str, float] = {}
+        self.tombstones: dict[str, Tombstone] = {}
+        self.overrides: dict[str, Override] = {}
+        self.pending_refetches: dict[str, PendingRefetch] = {}
+        self.incarnations: dict[str, float] = {}
         self.position: Position | None = None
-        self.in_step_at: float | None = None
+        self.in_sync_at: float | None = None
         self.unfollowed_until = 0
-        self.flaw = ""
+        self.follow_up_reason = ""
         self.sequence = 0
-        self._order = OrderedRows(self.rows)
-        self._cut: Cut | None = None
+        self._order = SortedRows(self.rows)
+        self._cut: PointInTimeView | None = None
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -126,17 +126,17 @@ class Catalogue:
 
     # -- changes ---------------------------------------------------------------------------
 
-    def make(self, change: Change) -> None:
+    def apply(self, change: Change) -> None:
         """Make a planned change. It holds absolute states: making it twice changes nothing."""
         self._set(change.rows)
-        _merge(self.marks, change.marks)
-        _merge(self.ahead, change.ahead)
-        _merge(self.owed, change.owed)
-        _merge(self.lives, change.lives)
+        _merge(self.tombstones, change.tombstones)
+        _merge(self.overrides, change.overrides)
+        _merge(self.pending_refetches, change.pending_refetches)
+        _merge(self.incarnations, change.incarnations)
         if change.position is not None:
             self.position = change.position
-        if change.in_step_at is not None:
-            self.in_step_at = change.in_step_at
+        if change.in_sync_at is not None:
+            self.in_sync_at = change.in_sync_at
             self.unfollowed_until = 0
         self.sequence = max(self.sequence, change.sequence)
 
@@ -223,19 +223,19 @@ class Catalogue:
     def forget(self, *, before: float, at_most: int) -> None:
         """Drop marks and lives that are older than `before` (unix seconds) or too many; they
         matter no more, so their going needs no record."""
-        _forget(self.marks, lambda mark: mark.at < before, at_most)
-        _forget(self.lives, lambda at: at < before, at_most)
+        _forget(self.tombstones, lambda mark: mark.at < before, at_most)
+        _forget(self.incarnations, lambda at: at < before, at_most)
 
     # -- cuts ------------------------------------------------------------------------------
 
-    def begin_cut(self) -> Cut:
+    def begin_view(self) -> PointInTimeView:
         """Start reading the catalogue as it is now; one cut at a time."""
         if self._cut is not None:
             raise RuntimeError("a cut is being read already")
-        self._cut = Cut(self)
+        self._cut = PointInTimeView(self)
         return self._cut
 
-    def end_cut(self) -> None:
+    def end_view(self) -> None:
         self._cut = None
 
 

@@ -13,21 +13,21 @@ from dataclasses import dataclass
 
 from store_cache.catalogue.apply import (
     NEAR_EVENTS,
-    Draft,
+    ChangeSet,
     Seen,
-    lay_answer,
-    lay_answer_anyway,
-    lay_events,
-    lay_reading,
+    apply_answer,
+    apply_answer_figures,
+    apply_events,
+    apply_refetch,
     version_of,
 )
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.change import Change, Doubt, Mark, Owed
+from store_cache.model.change import Change, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, is_same_state
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 
 FIRST_LIMIT = 1000
 """Products asked for in a page. A Central that gives fewer is believed."""
@@ -55,7 +55,7 @@ class Verdict:
         return not self.problem
 
 
-class Rebuild:
+class Replica:
     """One full sync's copy under construction.
 
     `held` is the catalogue that readers see meanwhile (None at the first start); rows that did
@@ -142,7 +142,7 @@ class Rebuild:
                 self._untold.remove(product_id)
             elif product_id in self.copy.rows:
                 self._gone.add(product_id)
-        self.copy.make(change)
+        self.copy.apply(change)
 
     def _count_fruitless(self, is_new: bool) -> None:
         self._fruitless = 0 if is_new else self._fruitless + 1
@@ -210,7 +210,7 @@ class Rebuild:
         or the catalogue in place has something else to say of is looked at one by one."""
         ids = rows.ids if self._held is None else self._held.own(rows.ids)
         kept = dict(zip(ids, rows.bodies, strict=True))
-        looked_at = self._share(kept) | (known & kept.keys()) | (self.copy.marks.keys() & kept)
+        looked_at = self._share(kept) | (known & kept.keys()) | (self.copy.tombstones.keys() & kept)
         for product_id in sorted(looked_at):
             if not self._is_news(product_id, kept[product_id]):
                 del kept[product_id]
@@ -230,8 +230,8 @@ class Rebuild:
         """Whether the copy takes the row of a product that may have been read, or changed by an
         event, before: the newer one counts (V3); what looks older is read again by itself."""
         earlier = self.copy.rows.get(product_id)
-        mark = self.copy.marks.get(product_id)
-        if mark is not None and version_of(body) <= mark.version:
+        tombstone = self.copy.tombstones.get(product_id)
+        if tombstone is not None and version_of(body) <= tombstone.version:
             self._doubts[product_id] = "the page shows a product that the feed says is deleted"
             return False
         if earlier is not None and version_of(earlier) > version_of(body):
@@ -252,7 +252,7 @@ class Rebuild:
         self._note(events)
         self._note_come(events)
         draft = self._draft(now)
-        lay_events(draft, events)
+        apply_events(draft, events)
         self._make(draft.change("events", position=position))
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
@@ -274,21 +274,21 @@ class Rebuild:
 
     def _note_come(self, events: Sequence[AnyEvent]) -> None:
         held = self._held
-        if held is None or not held.ahead:
+        if held is None or not held.overrides:
             return
         for event in events:
-            if isinstance(event, Event) and event.body and event.product_id in held.ahead:
+            if isinstance(event, Event) and event.body and event.product_id in held.overrides:
                 shown = held.rows.get(event.product_id)
                 if shown is not None and is_same_state(event.body, shown):
                     self._come[event.product_id] = shown
 
-    def _draft(self, now: float) -> Draft:
+    def _draft(self, now: float) -> ChangeSet:
         """A product that is held, and that no page has shown yet, begins no life with an event of
         the feed alongside, however unknown it is to the copy."""
         existing: Container[str] = frozenset()
         if self._held is not None and self._same_generation:
             existing = self._held.rows
-        return Draft(
+        return ChangeSet(
             self.copy,
             now=now,
             grace_seconds=self._grace_seconds,
@@ -319,16 +319,16 @@ class Rebuild:
     def seen(self, product_id: str) -> Seen:
         return Seen.of(self.copy, product_id)
 
-    def take_reading(self, product_id: str, row: Row | None, *, seen: Seen, now: float) -> None:
+    def apply_refetch(self, product_id: str, row: Row | None, *, seen: Seen, now: float) -> None:
         """What Central says of one doubted product holds, unless an event overtook it."""
         draft = self._draft(now)
-        if not lay_reading(draft, product_id, row, seen=seen, doubt=Doubt.ORDER):
+        if not apply_refetch(draft, product_id, row, seen=seen, doubt=RefetchReason.ORDER):
             return
         self._doubts.pop(product_id, None)
         self._lowered.discard(product_id)
         self._unpaged.discard(product_id)
         if row is not None and self._would_lower(product_id, row.body):
-            draft.began_life(product_id)  # events of the one before may still come late
+            draft.begin_incarnation(product_id)  # events of the one before may still come late
         self._make(draft.change("reading"))
 
     def give_up(self, product_id: str, problem: str, *, now: float) -> None:
@@ -339,8 +339,8 @@ class Rebuild:
         mine = self.copy.rows.get(product_id)
         if held is not None and (mine is None or self._is_lower(product_id)):
             self._make(Change("given up", rows={product_id: held}))
-        doubt = Doubt.ORDER if self._is_in_doubt(product_id) else Doubt.UNREADABLE
-        self.copy.owed[product_id] = Owed(doubt, now, now, 1, problem)
+        doubt = RefetchReason.ORDER if self._is_in_doubt(product_id) else RefetchReason.UNREADABLE
+        self.copy.pending_refetches[product_id] = PendingRefetch(doubt, now, now, 1, problem)
 
     @property
     def doubtful(self) -> Mapping[str, str]:
@@ -352,60 +352,62 @@ class Rebuild:
         self,
         *,
         answers: Iterable[StockAnswer],
-        touched: Mapping[str, Owed],
-        marks: Mapping[str, Mark],
+        touched: Mapping[str, PendingRefetch],
+        tombstones: Mapping[str, Tombstone],
         now: float,
     ) -> Catalogue:
         """Lay over the copy what the catalogue in place has learned since the run
         began: answers to writes (F4), readings done and owed, and what deletions left."""
         draft = self._draft(now)
         self._lay_what_is_ahead(draft)
-        self._leave_out_what_is_gone(draft, marks)
+        self._leave_out_what_is_gone(draft, tombstones)
         self._keep_fresher(draft)
         for answer in answers:
-            if not lay_answer(draft, answer):
-                lay_answer_anyway(draft, answer)
-        self.copy.make(draft.change("answers"))
+            if not apply_answer(draft, answer):
+                apply_answer_figures(draft, answer)
+        self.copy.apply(draft.change("answers"))
         for product_id, owed in touched.items():
-            self.copy.owed.setdefault(product_id, owed)
+            self.copy.pending_refetches.setdefault(product_id, owed)
         if self._same_generation:
-            for product_id, mark in marks.items():
+            for product_id, tombstone in tombstones.items():
                 if product_id not in self.copy.rows:
-                    self.copy.marks.setdefault(product_id, mark)
+                    self.copy.tombstones.setdefault(product_id, tombstone)
             if self._held is not None:
-                self.copy.lives = self._held.lives | self.copy.lives
+                self.copy.incarnations = self._held.incarnations | self.copy.incarnations
         return self.copy
 
-    def _lay_what_is_ahead(self, draft: Draft) -> None:
+    def _lay_what_is_ahead(self, draft: ChangeSet) -> None:
         """A reader may have been shown what an answer or a reading said after the copy last
         followed the feed, or of what the feed had lost: it is shown on until Central was asked."""
         held = self._held
         if held is None or not self._same_generation:
             return
-        for product_id, entry in held.ahead.items():
+        for product_id, entry in held.overrides.items():
             shown = held.rows.get(product_id)
             is_new = entry.since >= self.began_at
             if shown is not None and is_new and not self._is_passed(product_id, shown):
                 draft.put(product_id, shown)
-                draft.put_ahead(product_id, entry.version)
-                draft.owe(product_id, Doubt.CROSSED)
+                draft.add_override(product_id, entry.version)
+                draft.owe(product_id, RefetchReason.CROSSED)
 
-    def _leave_out_what_is_gone(self, draft: Draft, marks: Mapping[str, Mark]) -> None:
+    def _leave_out_what_is_gone(
+        self, draft: ChangeSet, tombstones: Mapping[str, Tombstone]
+    ) -> None:
         """The copy may hold a product in an older version than the last that readers saw before
         a reading said that it is gone, or before it went at all, where the copy is in doubt: it
         stays so until Central was asked once more."""
-        for product_id, mark in marks.items() if self._same_generation else ():
+        for product_id, tombstone in tombstones.items() if self._same_generation else ():
             if product_id not in self.copy.rows:
                 continue
-            is_news = mark.is_of_reading and mark.at >= self.began_at
+            is_news = tombstone.is_of_refetch and tombstone.at >= self.began_at
             if is_news or (self._is_in_doubt(product_id) and self._lacks(product_id)):
-                draft.delete(product_id, offset=mark.offset, version=mark.version)
-                draft.owe(product_id, Doubt.CROSSED)
+                draft.delete(product_id, offset=tombstone.offset, version=tombstone.version)
+                draft.owe(product_id, RefetchReason.CROSSED)
 
     def _is_in_doubt(self, product_id: str) -> bool:
         """Whether it is open of which life the copy's state is."""
-        owed = self.copy.owed.get(product_id)
-        return owed is not None and owed.doubt is Doubt.ORDER
+        owed = self.copy.pending_refetches.get(product_id)
+        return owed is not None and owed.doubt is RefetchReason.ORDER
 
     def _lacks(self, product_id: str) -> bool:
         """Whether readers see no such product."""
@@ -419,21 +421,21 @@ class Rebuild:
             return False
         return self._come.get(product_id) == shown or is_same_state(mine, shown)
 
-    def _keep_fresher(self, draft: Draft) -> None:
+    def _keep_fresher(self, draft: ChangeSet) -> None:
         """The catalogue in place may have followed the feed past a state that is in doubt in the
         copy, and into another life, which versions do not tell: what readers were shown stays
         until the product was read (V3)."""
         held = self._held
         if held is None or not self._same_generation:
             return
-        for product_id in self.copy.owed:
+        for product_id in self.copy.pending_refetches:
             shown = held.rows.get(product_id)
             if shown is None or shown == self.copy.rows.get(product_id):
                 continue
             if self._is_in_doubt(product_id) or self._is_lower(product_id):
                 draft.put(product_id, shown)
-                draft.put_ahead(product_id, version_of(shown))
-                draft.owe(product_id, Doubt.CROSSED)
+                draft.add_override(product_id, version_of(shown))
+                draft.owe(product_id, RefetchReason.CROSSED)
 
     def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:
         """Whether the copy may replace what is held (F5). `agreed_products`: how many an earlier

@@ -50,7 +50,7 @@ class _Block:
         return self.rows
 
 
-class OrderedRows:
+class SortedRows:
     """The rows of `by_id` in code point order of their ids; whoever changes one tells the other.
     There is always a block; only a single one is empty."""
 

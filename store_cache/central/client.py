@@ -3,7 +3,7 @@
 Knows: Central's addresses, which status means what, the deadline of each exchange, and the one
 budget of requests.
 Refuses to know: what follows from an answer or a failure, and longer waits: `core.sync` and
-`app.forwarding` decide. Nothing is logged here: who asked knows what it means.
+`app.forwarder` decide. Nothing is logged here: who asked knows what it means.
 
     answer              raised              answer                  raised
     ------------------  ------------------  ----------------------  ------------------
@@ -26,21 +26,21 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from store_cache.central.connection import Exchange, Reply, Request
+from store_cache.central.connection import Connection, Reply, Request
 from store_cache.central.failures import (
-    Broken,
+    AccessDenied,
     CentralError,
-    Denied,
-    Gone,
-    Limited,
+    ExchangeBroken,
+    LimitExceeded,
     OtherFeed,
-    Refused,
+    PositionGone,
+    RequestRefused,
     Unreadable,
     UnsendableId,
     WriteUnknown,
 )
 from store_cache.central.parsing import (
-    Misshapen,
+    InvalidShape,
     PageRows,
     is_own_error,
     read_event_page,
@@ -48,7 +48,7 @@ from store_cache.central.parsing import (
     read_page_outline,
     read_single,
 )
-from store_cache.central.rate_limit import Budget, Priority
+from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.central.retries import Tries
 from store_cache.central.retry_after import read_retry_after
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
@@ -100,13 +100,13 @@ class Central:
         *,
         base_url: str,
         api_key: str,
-        budget: Budget,
+        budget: RateLimit,
         random: Callable[[], float],
         now: Callable[[], float],
         transport: httpx.AsyncBaseTransport | None = None,
         ca_file: str | None = None,
     ) -> None:
-        self._exchange = Exchange(
+        self._exchange = Connection(
             base_url=base_url, api_key=api_key, transport=transport, ca_file=ca_file
         )
         self._budget = budget
@@ -197,7 +197,7 @@ class Central:
     def _judged(self, request: Request, reply: Reply, *, certain: bool) -> WriteReply:
         try:
             value = _value(reply)
-        except Misshapen as exc:
+        except InvalidShape as exc:
             problem = self._unreadable(request, reply, exc)
             raise WriteUnknown(f"{problem}; the write may have been applied") from exc
         if reply.status not in (401, 403):
@@ -228,7 +228,7 @@ class Central:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError as exc:
-            raise Broken(
+            raise ExchangeBroken(
                 f"{self._exchange.central} gave no whole answer about {request.what} within "
                 f"{seconds:g} s; it may be overloaded, or the network is poor"
             ) from exc
@@ -237,7 +237,7 @@ class Central:
     def _parsing(self, request: Request, reply: Reply) -> Iterator[None]:
         try:
             yield
-        except Misshapen as exc:
+        except InvalidShape as exc:
             raise self._unreadable(request, reply, exc) from exc
 
     # -- what an answer means --------------------------------------------------------------
@@ -251,7 +251,9 @@ class Central:
         if reply.status in (401, 403):
             raise self._denied(reply)
         if reply.status == 410:
-            raise Gone(f"{self._exchange.central} no longer holds what was asked of {request.what}")
+            raise PositionGone(
+                f"{self._exchange.central} no longer holds what was asked of {request.what}"
+            )
         raise self._refused(request, reply)
 
     def _check_generation(self, reply: Reply, expected: str | None) -> None:
@@ -264,31 +266,31 @@ class Central:
             generation=str(named),
         )
 
-    def _broken(self, request: Request, reply: Reply) -> Broken:
+    def _broken(self, request: Request, reply: Reply) -> ExchangeBroken:
         named = read_retry_after(reply.headers, self._now())
         message = f"{self._said(request, reply)}; its own log says why"
-        return Broken(message, status=reply.status, retry_after_seconds=named)
+        return ExchangeBroken(message, status=reply.status, retry_after_seconds=named)
 
-    def _denied(self, reply: Reply) -> Denied:
-        return Denied(
+    def _denied(self, reply: Reply) -> AccessDenied:
+        return AccessDenied(
             f"{self._exchange.central} does not accept the store's key ({reply.status}): "
             "set CENTRAL_API_KEY to one that it knows"
         )
 
-    def _refused(self, request: Request, reply: Reply) -> Refused:
+    def _refused(self, request: Request, reply: Reply) -> RequestRefused:
         advice = "check CENTRAL_API_URL, and that this Central has such a call"
         if reply.status < 400:
             advice = "set CENTRAL_API_URL to where it redirects to: redirects are not followed"
-        return Refused(f"{self._said(request, reply)}; {advice}", status=reply.status)
+        return RequestRefused(f"{self._said(request, reply)}; {advice}", status=reply.status)
 
-    def _unreadable(self, request: Request, reply: Reply, problem: Misshapen) -> Unreadable:
+    def _unreadable(self, request: Request, reply: Reply, problem: InvalidShape) -> Unreadable:
         said = self._said(request, reply)
         advice = "check that CENTRAL_API_URL is Central's, with no page of a proxy before it"
         return Unreadable(f"{said}, which cannot be read: {problem}; {advice}")
 
-    def _limited(self, reason: str, ready_in: float) -> Limited:
+    def _limited(self, reason: str, ready_in: float) -> LimitExceeded:
         message = f"{reason}; ask again in {ready_in:.1f} s"
-        return Limited(message, retry_after_seconds=ready_in)
+        return LimitExceeded(message, retry_after_seconds=ready_in)
 
     def _said(self, request: Request, reply: Reply) -> str:
         shown = self._exchange.shown(reply.body)
@@ -313,14 +315,14 @@ def _value(reply: Reply) -> Any:
     """Raises Misshapen."""
     encoding = reply.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
-        raise Misshapen("it is compressed, though the store asks for identity")
+        raise InvalidShape("it is compressed, though the store asks for identity")
     return read_json(reply.body)
 
 
 def _is_absence(reply: Reply) -> bool:
     try:
         return is_own_error(_value(reply))
-    except Misshapen:
+    except InvalidShape:
         return False
 
 

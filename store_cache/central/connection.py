@@ -21,8 +21,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from store_cache.central.failures import Broken, Unreachable, UnsendableId
-from store_cache.central.transport import Network
+from store_cache.central.failures import ExchangeBroken, Unreachable, UnsendableId
+from store_cache.central.transport import AiohttpTransport
 
 CONNECT_SECONDS = 3.0
 POOL_SECONDS = 3.0
@@ -84,7 +84,7 @@ class _Base(NamedTuple):
     path: bytes
 
 
-class Exchange:
+class Connection:
     """The connections to one Central, and the only place that knows its key.
 
     Raises ValueError where `base_url` or `api_key` cannot be used.
@@ -149,7 +149,7 @@ class Exchange:
             raise Unreachable(self._unreachable(exc)) from exc
         except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
             reason = _REASONS.get(type(exc), f"the line failed ({type(exc).__name__})")
-            raise Broken(
+            raise ExchangeBroken(
                 f"{self.central} gave no whole answer about {request.what}: {reason}; "
                 "it may be restarting, or the network is poor"
             ) from exc
@@ -182,16 +182,16 @@ class Exchange:
         named = response.headers.get("Content-Length", "")
         length = int(named) if _LENGTH.fullmatch(named) else None
         if length is not None and length > request.most_bytes:
-            raise Broken(self._endless(request))
+            raise ExchangeBroken(self._endless(request))
         body = bytearray()  # one object however small the chunks: a drip must not cost memory
         # Not `aiter_raw`: it refuses the whole bodies that other transports than the network give.
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for chunk in response.stream:
             body += chunk
             if len(body) > request.most_bytes:
-                raise Broken(self._endless(request))
+                raise ExchangeBroken(self._endless(request))
         if length is not None and len(body) < length:
-            raise Broken(
+            raise ExchangeBroken(
                 f"{self.central} sent {len(body)} of {length} bytes about {request.what}; "
                 "it may be restarting, or the network is poor"
             )
@@ -211,9 +211,9 @@ class Exchange:
         return f"{self.central} cannot be reached: {reason}; {advice}"
 
 
-def _network(ca_file: str | None) -> Network:
+def _network(ca_file: str | None) -> AiohttpTransport:
     tls = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
-    return Network(connections=CONNECTIONS, idle_seconds=IDLE_SECONDS, tls=tls)
+    return AiohttpTransport(connections=CONNECTIONS, idle_seconds=IDLE_SECONDS, tls=tls)
 
 
 @lru_cache(maxsize=ADDRESSES)

@@ -27,7 +27,7 @@ class Unreachable(CentralError):
     """No connection came about, so that Central cannot have seen the request."""
 
 
-class Broken(CentralError):
+class ExchangeBroken(CentralError):
     """Central may have seen the request, and may have done what it asks.
 
     `status` is that of a 5xx, else None. `retry_after_seconds` is what Central named, if anything.
@@ -41,7 +41,7 @@ class Broken(CentralError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Limited(CentralError):
+class LimitExceeded(CentralError):
     """Not now: ask again in `retry_after_seconds`, an estimate where Central names no time."""
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
@@ -49,11 +49,11 @@ class Limited(CentralError):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Denied(CentralError):
+class AccessDenied(CentralError):
     """Central does not accept the store's key."""
 
 
-class Refused(CentralError):
+class RequestRefused(CentralError):
     """Central, or something in front of it, refuses such a request with `status`."""
 
     def __init__(self, message: str, *, status: int) -> None:
@@ -61,7 +61,7 @@ class Refused(CentralError):
         self.status = status
 
 
-class Gone(CentralError):
+class PositionGone(CentralError):
     """Central no longer holds the events asked for."""
 
 

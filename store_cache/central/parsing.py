@@ -16,7 +16,7 @@ import orjson
 
 from store_cache.model.event import (
     AnyEvent,
-    SetAside,
+    QuarantinedEvent,
     UnreadableEvent,
     fingerprint,
     read_event,
@@ -42,7 +42,7 @@ _ERROR_NAMES = frozenset(
 )
 
 
-class Misshapen(ValueError):
+class InvalidShape(ValueError):
     """An answer that Central's contract does not know; the message says in what."""
 
 
@@ -51,7 +51,7 @@ def read_json(body: bytes | bytearray) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        raise Misshapen("it is not JSON") from exc
+        raise InvalidShape("it is not JSON") from exc
 
 
 # -- the feed ----------------------------------------------------------------------------------
@@ -60,11 +60,11 @@ def read_json(body: bytes | bytearray) -> Any:
 def read_event_page(value: Any, generation: str | None) -> EventPage:
     """A page of the feed; `generation` is what the header says. Raises Misshapen."""
     if not isinstance(value, dict):
-        raise Misshapen("a page of events must be an object")
+        raise InvalidShape("a page of events must be an object")
     next_offset = _whole(value, "nextOffset", "next_offset")
     events = value.get("events")
     if events is None and "events" not in value and next_offset is None:
-        raise Misshapen("it holds neither events nor nextOffset")
+        raise InvalidShape("it holds neither events nor nextOffset")
     return EventPage(
         _events(_listed(events, "events")),
         next_offset,
@@ -80,7 +80,7 @@ def _events(values: list[Any]) -> tuple[AnyEvent, ...]:
         except _TOO_DEEP_TO_ENCODE:
             return tuple(map(_read_or_set_aside, values))
     except UnreadableEvent as exc:
-        raise Misshapen(str(exc)[:_REASON_CHARACTERS]) from exc
+        raise InvalidShape(str(exc)[:_REASON_CHARACTERS]) from exc
 
 
 def _read_or_set_aside(value: Any) -> AnyEvent:
@@ -90,7 +90,7 @@ def _read_or_set_aside(value: Any) -> AnyEvent:
     except _TOO_DEEP_TO_ENCODE:
         flat = {name: item for name, item in value.items() if isinstance(item, str | int)}
         offset = read_event(flat).offset
-        return SetAside(offset, _id_of(value), _TOO_DEEP, fingerprint(flat))
+        return QuarantinedEvent(offset, _id_of(value), _TOO_DEEP, fingerprint(flat))
 
 
 def read_generation(header: str | None, value: Any) -> str | None:
@@ -104,7 +104,7 @@ def read_generation(header: str | None, value: Any) -> str | None:
     if isinstance(named, int) and not isinstance(named, bool):
         return str(named)
     if not isinstance(named, str) or not _GENERATION.fullmatch(named):
-        raise Misshapen("its generation is not a text of 1 to 200 visible ASCII characters")
+        raise InvalidShape("its generation is not a text of 1 to 200 visible ASCII characters")
     return named
 
 
@@ -133,12 +133,12 @@ def read_page_outline(value: Any, generation: str | None) -> PageOutline:
     if isinstance(value, list):
         return PageOutline(value, generation=read_generation(generation, None), is_whole=True)
     if not isinstance(value, dict) or not ("products" in value or "items" in value):
-        raise Misshapen("a page of products must be a list, or hold products or items")
+        raise InvalidShape("a page of products must be a list, or hold products or items")
     hints = value.get("pagination")
     if hints is None:
         hints = value
     elif not isinstance(hints, dict):
-        raise Misshapen("pagination must be an object")
+        raise InvalidShape("pagination must be an object")
     cursor = _cursor(value)
     total = _whole(hints, "total_count", "total", "totalCount")
     has_more = _flag(hints, "has_more", "hasMore")
@@ -160,7 +160,7 @@ def _cursor(value: dict[str, Any]) -> str | None:
     if cursor is None or cursor == "":
         return None
     if not isinstance(cursor, str) or len(cursor) > LONGEST_CURSOR:
-        raise Misshapen(f"nextCursor must be a text of at most {LONGEST_CURSOR} characters")
+        raise InvalidShape(f"nextCursor must be a text of at most {LONGEST_CURSOR} characters")
     return cursor
 
 
@@ -223,7 +223,7 @@ class PageRows:
 
     def _note(self, product_id: str) -> None:
         if product_id in self._ids:
-            raise Misshapen(f"product {product_id[:80]!a} is on the page twice")
+            raise InvalidShape(f"product {product_id[:80]!a} is on the page twice")
         self._ids.add(product_id)
 
 
@@ -235,9 +235,9 @@ def read_single(value: Any, product_id: str) -> Row:
     try:
         return read_product(value, product_id=product_id)
     except UnreadableProduct as problem:
-        raise Misshapen(str(problem)[:_REASON_CHARACTERS]) from problem
+        raise InvalidShape(str(problem)[:_REASON_CHARACTERS]) from problem
     except _TOO_DEEP_TO_ENCODE as exc:
-        raise Misshapen(_TOO_DEEP) from exc
+        raise InvalidShape(_TOO_DEEP) from exc
 
 
 def is_own_error(value: Any) -> bool:
@@ -260,7 +260,7 @@ def _listed(value: Any, name: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Misshapen(f"{name} must be a list")
+        raise InvalidShape(f"{name} must be a list")
     return value
 
 
@@ -269,14 +269,14 @@ def _whole(value: dict[str, Any], *names: str) -> int | None:
     if number is None:
         return None
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_WHOLE:
-        raise Misshapen(f"{names[0]} must be a whole number from 0 to {MAX_WHOLE}")
+        raise InvalidShape(f"{names[0]} must be a whole number from 0 to {MAX_WHOLE}")
     return number
 
 
 def _flag(value: dict[str, Any], *names: str) -> bool | None:
     flag = _first(value, *names)
     if flag is not None and not isinstance(flag, bool):
-        raise Misshapen(f"{names[0]} must be true or false")
+        raise InvalidShape(f"{names[0]} must be true or false")
     return flag
 
 

@@ -93,7 +93,7 @@ class _Window:
         return 0.0 if excess < 0 else self._times[excess] + WINDOW_SECONDS - now
 
 
-class Budget:
+class RateLimit:
     """One for all requests to a Central: it counts them by address, not by kind."""
 
     def __init__(self) -> None:

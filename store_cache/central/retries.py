@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from store_cache.central.failures import (
-    Broken,
     CentralError,
-    Limited,
+    ExchangeBroken,
+    LimitExceeded,
     Unreachable,
     WriteUnknown,
     WriteUnsent,
@@ -47,7 +47,7 @@ class Tries:
         self._under_way = True
         try:
             yield
-        except (Unreachable, Limited):
+        except (Unreachable, LimitExceeded):
             self._under_way = False
             raise
         except CentralError:
@@ -76,20 +76,20 @@ class Tries:
         """What is known of the write when its tries have ended with `last`."""
         if self.reached or self._under_way:
             return WriteUnknown(f"{last}; the write may have been applied: repeat it as it is")
-        named = last.retry_after_seconds if isinstance(last, Limited) else None
+        named = last.retry_after_seconds if isinstance(last, LimitExceeded) else None
         return WriteUnsent(f"{last}; the write was not sent", retry_after_seconds=named)
 
 
 def may_pass(problem: BaseException) -> bool:
     """Whether the same try may do better in a moment."""
-    if isinstance(problem, Broken):
+    if isinstance(problem, ExchangeBroken):
         return problem.status is None or problem.status in PASSING_STATUS
-    return isinstance(problem, Unreachable | Limited)
+    return isinstance(problem, Unreachable | LimitExceeded)
 
 
 def _named_seconds(state: RetryCallState) -> float:
     """The wait that Central named: a floor, to which the jitter is added."""
     problem = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(problem, Limited | Broken):
+    if isinstance(problem, LimitExceeded | ExchangeBroken):
         return problem.retry_after_seconds or 0.0
     return 0.0

@@ -57,7 +57,7 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()
 
 
-class Network(httpx.AsyncBaseTransport):
+class AiohttpTransport(httpx.AsyncBaseTransport):
     """At most `connections` at once, each closed after `idle_seconds` without use.
 
     `tls`: who is trusted, for https addresses; None: whom httpx trusts.

@@ -22,7 +22,7 @@ from store_cache.app.settings import HASHED, Settings, SettingsError, load_setti
 from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.report import force_with_progress, print_status
-from store_cache.storage.directory import FolderInUse
+from store_cache.storage.directory import DirectoryInUse
 from store_cache.storage.framing import NewerFormat
 
 BAD_USE = 2
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as problem:
         print(problem, file=sys.stderr)
         return BAD_USE
-    except (CallFailed, CannotServe, FolderInUse, NewerFormat, DemoFailed) as problem:
+    except (CallFailed, CannotServe, DirectoryInUse, NewerFormat, DemoFailed) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

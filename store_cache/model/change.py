@@ -16,7 +16,7 @@ import orjson
 from store_cache.model.position import Position
 
 
-class Doubt(StrEnum):
+class RefetchReason(StrEnum):
     """Why a product has to be read again by itself. All but a refresh win over what is held, if
     nothing about the product changed since the reading was sent (V2, E4, E5, W7): what it says
     is the truth, absence included."""
@@ -30,14 +30,14 @@ class Doubt(StrEnum):
 
     @property
     def wins(self) -> bool:
-        return self is not Doubt.REFRESH
+        return self is not RefetchReason.REFRESH
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class PendingRefetch:
     """A reading of one product that is still to be done. `due` and `since` are unix seconds."""
 
-    doubt: Doubt
+    doubt: RefetchReason
     due: float
     since: float
     attempts: int = 0
@@ -53,9 +53,9 @@ class Owed:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Owed:
+    def from_json(cls, value: dict[str, Any]) -> PendingRefetch:
         return cls(
-            Doubt(value["doubt"]),
+            RefetchReason(value["doubt"]),
             value["due"],
             value["since"],
             value["attempts"],
@@ -64,7 +64,7 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Tombstone:
     """What a deletion leaves for at least ten minutes (V2). `version` 0: not known."""
 
     offset: int
@@ -72,7 +72,7 @@ class Mark:
     at: float
 
     @property
-    def is_of_reading(self) -> bool:
+    def is_of_refetch(self) -> bool:
         """Whether a reading, not the feed, said that the product is gone: the feed may be behind
         it, and tell of lives that had ended by then."""
         return self.offset == 0
@@ -81,12 +81,12 @@ class Mark:
         return [self.offset, self.version, self.at]
 
     @classmethod
-    def from_json(cls, value: list[Any]) -> Mark:
+    def from_json(cls, value: list[Any]) -> Tombstone:
         return cls(int(value[0]), int(value[1]), float(value[2]))
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class Override:
     """A product that an answer or a reading has put ahead of the feed (W7). `version` 0: a reading
     said that it is gone."""
 
@@ -97,7 +97,7 @@ class Ahead:
         return [self.version, self.since]
 
     @classmethod
-    def from_json(cls, value: list[Any]) -> Ahead:
+    def from_json(cls, value: list[Any]) -> Override:
         return cls(int(value[0]), float(value[1]))
 
 
@@ -109,21 +109,22 @@ def _nothing() -> dict[str, Any]:
 class Change:
     """Absolute states by product id, so that making it twice changes nothing.
 
-    `rows`: the row's bytes, or None where the product is gone. `marks`, `ahead` and `owed`: the
-    new entry, or None where it ends. `lives`: when a product was created or deleted (unix
-    seconds). `position`: the new one, or None where it does not move. `in_step_at`: when the
-    store was in step with Central (B5, unix seconds), or None where that says nothing new.
+    `rows`: the row's bytes, or None where the product is gone. `tombstones`, `overrides` and
+    `pending_refetches`: the new entry, or None where it ends. `incarnations`: when a product was
+    created or deleted (unix seconds). `position`: the new one, or None where it does not move.
+    `in_sync_at`: when the store was in step with Central (B5, unix seconds), or None where that
+    says nothing new.
     """
 
     cause: str
     sequence: int = 0
     position: Position | None = None
     rows: Mapping[str, bytes | None] = field(default_factory=_nothing)
-    marks: Mapping[str, Mark | None] = field(default_factory=_nothing)
-    ahead: Mapping[str, Ahead | None] = field(default_factory=_nothing)
-    owed: Mapping[str, Owed | None] = field(default_factory=_nothing)
-    lives: Mapping[str, float] = field(default_factory=_nothing)
-    in_step_at: float | None = None
+    tombstones: Mapping[str, Tombstone | None] = field(default_factory=_nothing)
+    overrides: Mapping[str, Override | None] = field(default_factory=_nothing)
+    pending_refetches: Mapping[str, PendingRefetch | None] = field(default_factory=_nothing)
+    incarnations: Mapping[str, float] = field(default_factory=_nothing)
+    in_sync_at: float | None = None
 
     def numbered(self, sequence: int) -> Change:
         return replace(self, sequence=sequence)
@@ -132,12 +133,12 @@ class Change:
     def is_empty(self) -> bool:
         return not (
             self.position
-            or self.in_step_at
+            or self.in_sync_at
             or self.rows
-            or self.marks
-            or self.ahead
-            or self.owed
-            or self.lives
+            or self.tombstones
+            or self.overrides
+            or self.pending_refetches
+            or self.incarnations
         )
 
 
@@ -146,12 +147,16 @@ def encode_change(change: Change) -> bytes:
     value: dict[str, Any] = {"cause": change.cause, "sequence": change.sequence}
     if change.position is not None:
         value["position"] = change.position.to_json()
-    if change.in_step_at is not None:
-        value["inStepAt"] = change.in_step_at
-    if change.lives:
-        value["lives"] = dict(change.lives)
-    for name in ("marks", "ahead", "owed"):
-        entries = getattr(change, name)
+    if change.in_sync_at is not None:
+        value["inStepAt"] = change.in_sync_at
+    if change.incarnations:
+        value["lives"] = dict(change.incarnations)
+    by_product: dict[str, Mapping[str, Any]] = {
+        "marks": change.tombstones,
+        "ahead": change.overrides,
+        "owed": change.pending_refetches,
+    }
+    for name, entries in by_product.items():
         if entries:
             value[name] = {key: item and item.to_json() for key, item in entries.items()}
     value["rows"] = {key: body and orjson.Fragment(body) for key, body in change.rows.items()}
@@ -167,11 +172,11 @@ def decode_change(value: dict[str, Any]) -> Change:
         sequence=value["sequence"],
         position=None if position is None else Position.from_json(position),
         rows={key: _body(item) for key, item in _mapping(value["rows"]).items()},
-        marks=_entries(value.get("marks"), Mark),
-        ahead=_entries(value.get("ahead"), Ahead),
-        owed=_entries(value.get("owed"), Owed),
-        lives={key: float(at) for key, at in _mapping(value.get("lives")).items()},
-        in_step_at=value.get("inStepAt"),
+        tombstones=_entries(value.get("marks"), Tombstone),
+        overrides=_entries(value.get("ahead"), Override),
+        pending_refetches=_entries(value.get("owed"), PendingRefetch),
+        incarnations={key: float(at) for key, at in _mapping(value.get("lives")).items()},
+        in_sync_at=value.get("inStepAt"),
     )
 
 

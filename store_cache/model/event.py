@@ -73,7 +73,7 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class QuarantinedEvent:
     """An event that cannot be applied as it came (E5): unknown type, or unreadable data.
 
     Its product is read from Central instead; without a `product_id` that is not possible, and
@@ -86,7 +86,7 @@ class SetAside:
     fingerprint: str
 
 
-AnyEvent = Event | SetAside
+AnyEvent = Event | QuarantinedEvent
 
 
 def read_event(value: object) -> AnyEvent:
@@ -104,7 +104,7 @@ def read_event(value: object) -> AnyEvent:
     except UnreadableProduct as problem:
         product_id = value.get("productId")
         named = product_id if isinstance(product_id, str) and product_id else None
-        return SetAside(offset, named, str(problem), fingerprint(value))
+        return QuarantinedEvent(offset, named, str(problem), fingerprint(value))
 
 
 def read_events(values: Sequence[Any]) -> list[AnyEvent]:

@@ -32,7 +32,7 @@ READ_BYTES = 512 * 1024
 """One thread hop reads this much: some 3,500 rows, a few milliseconds of the loop's time."""
 
 
-class FolderInUse(Exception):
+class DirectoryInUse(Exception):
     """Another process holds the folder's lock (D6); the message says which."""
 
 
@@ -51,7 +51,7 @@ class File(Protocol):
         """Let go of the file, synced or not. Closing twice is allowed."""
 
 
-class Folder(Protocol):
+class Directory(Protocol):
     """A flat folder. Changes of its entries (created, renamed, removed) survive a power cut only
     after `sync`. Every operation raises OSError."""
 
@@ -155,7 +155,7 @@ def _tell(done: asyncio.Future[None], problem: BaseException | None) -> None:
         done.set_exception(problem)
 
 
-class LocalFolder(Folder):
+class LocalDirectory(Directory):
     """A folder on a local disk, locked for this process. Made by `open`."""
 
     def __init__(self, path: Path, descriptor: int, lock: int) -> None:
@@ -167,7 +167,7 @@ class LocalFolder(Folder):
     async def open(cls, path: Path) -> Self:
         """Open the folder, create it (0700) where it is missing, and lock it.
 
-        Raises FolderInUse where another process has it, and OSError.
+        Raises DirectoryInUse where another process has it, and OSError.
         """
         return await asyncio.to_thread(cls._open, path)
 
@@ -270,7 +270,7 @@ def _lock(path: Path, folder: int) -> int:
     except BlockingIOError as problem:
         owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
-        raise FolderInUse(
+        raise DirectoryInUse(
             f"DATA_DIR {path} is in use by another store-cache, process {owner or 'unknown'}: "
             "stop that one, or give this one a DATA_DIR of its own"
         ) from problem

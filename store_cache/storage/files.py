@@ -24,16 +24,16 @@ from datetime import UTC, datetime
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
-from store_cache.storage.directory import File, Folder
+from store_cache.storage.directory import Directory, File
 from store_cache.storage.framing import NewerFormat
 from store_cache.storage.journal import Journal, encode_entry, encode_link
 from store_cache.storage.recovery import Loaded, recover
 from store_cache.storage.retention import Retention
 from store_cache.storage.snapshot import encode_snapshot, snapshot_name
 
-__all__ = ["Archive", "JournalBroken", "Loaded", "NewerFormat"]
+__all__ = ["CacheFiles", "JournalBroken", "Loaded", "NewerFormat"]
 
-FOLD_BYTES = 4 * 1024 * 1024
+COMPACTION_BYTES = 4 * 1024 * 1024
 """A journal is not folded below this, however small the snapshot is."""
 
 
@@ -54,14 +54,14 @@ class _Superseded(Exception):
     """A fold has been overtaken by `begin` or `close`."""
 
 
-class Archive:
+class CacheFiles:
     """Snapshot and journal in one folder. First `load`, then `begin`; then the others.
 
     Await `append` directly and make the change at once when it returns, without another await
     between: a fold cuts the catalogue only after those that were told have done so.
     """
 
-    def __init__(self, folder: Folder, *, now: Callable[[], float]) -> None:
+    def __init__(self, folder: Directory, *, now: Callable[[], float]) -> None:
         """`now`: unix seconds, for the times that people find in the files."""
         self._folder = folder
         self._now = now
@@ -93,11 +93,11 @@ class Archive:
         return self._older_bytes + (0 if self._journal is None else self._journal.size)
 
     @property
-    def fold_due(self) -> bool:
+    def compaction_due(self) -> bool:
         """Whether the journal outgrew the snapshot; after a failed fold, once more by as much."""
         if self._journal is None or self._folding.locked():
             return False
-        return self.journal_bytes - self._retry_bytes > max(FOLD_BYTES, self._snapshot_bytes)
+        return self.journal_bytes - self._retry_bytes > max(COMPACTION_BYTES, self._snapshot_bytes)
 
     @property
     def sweep_problem(self) -> str | None:
@@ -305,13 +305,13 @@ class Archive:
         Returns the length in bytes."""
         name = f"{snapshot_name(number)}.new"
         placed = None if catalogue is None or catalogue.position is None else catalogue
-        cut = None if placed is None else placed.begin_cut()
+        cut = None if placed is None else placed.begin_view()
         try:
             pieces = encode_snapshot(number, written=self._time(), cut=cut, writes=writes)
             return await _write_file(await self._folder.create(name), pieces, check)
         finally:
             if placed is not None:
-                placed.end_cut()
+                placed.end_view()
 
     def _check_current(self, begins: int) -> None:
         if self._begins != begins:

@@ -20,7 +20,7 @@ from zlib import crc32
 
 import orjson
 
-from store_cache.storage.directory import Folder
+from store_cache.storage.directory import Directory
 
 FORMAT = 1
 """The newest format of the files that this program reads, and the one it writes."""
@@ -67,7 +67,7 @@ def read_header(line: bytes, *, file: str, number: int) -> dict[str, Any] | None
             return None
 
 
-async def check_format(folder: Folder, name: str) -> None:
+async def check_format(folder: Directory, name: str) -> None:
     """Raises NewerFormat, and OSError. Any other trouble is found when the file is read."""
     head = b""
     async with aclosing(folder.read(name, HEAD_BYTES)) as chunks:
@@ -83,7 +83,7 @@ async def check_format(folder: Folder, name: str) -> None:
             )
 
 
-async def read_lines(folder: Folder, name: str) -> AsyncIterator[list[bytes]]:
+async def read_lines(folder: Directory, name: str) -> AsyncIterator[list[bytes]]:
     """The file's lines in batches, without newlines; what follows the last newline is a line too.
 
     Each line is a copy of its exact size, so that rows can be kept as they are.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store_cache.model.change import Change, encode_change
-from store_cache.storage.directory import File, Folder
+from store_cache.storage.directory import Directory, File
 from store_cache.storage.framing import frame, frame_header, read_header, read_lines, unframe
 
 
@@ -56,7 +56,7 @@ class Journal:
         self._file = file
 
     @classmethod
-    async def create(cls, folder: Folder, number: int, *, written: str) -> Journal:
+    async def create(cls, folder: Directory, number: int, *, written: str) -> Journal:
         """A new journal whose bytes are durable; its entry in the folder is not yet."""
         header = frame_header("journal", number, {"written": written})
         file = await folder.create(journal_name(number))
@@ -101,7 +101,7 @@ class JournalReader:
     the fault is not just an end that was cut off.
     """
 
-    def __init__(self, folder: Folder, number: int) -> None:
+    def __init__(self, folder: Directory, number: int) -> None:
         self.number = number
         self.records = 0
         self.strays = 0

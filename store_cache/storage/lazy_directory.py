@@ -9,22 +9,22 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
-from store_cache.storage.directory import READ_BYTES, File, Folder, LocalFolder
+from store_cache.storage.directory import READ_BYTES, Directory, File, LocalDirectory
 
 
-class LateFolder(Folder):
-    """`LocalFolder` at `path`; every call opens it first where that has not succeeded yet.
+class LazyDirectory(Directory):
+    """`LocalDirectory` at `path`; every call opens it first where that has not succeeded yet.
 
-    Any call may raise OSError, or FolderInUse where another process holds the folder.
+    Any call may raise OSError, or DirectoryInUse where another process holds the folder.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._opened: LocalFolder | None = None
+        self._opened: LocalDirectory | None = None
 
-    async def _folder(self) -> LocalFolder:
+    async def _folder(self) -> LocalDirectory:
         if self._opened is None:
-            self._opened = await LocalFolder.open(self._path)
+            self._opened = await LocalDirectory.open(self._path)
         return self._opened
 
     async def close(self) -> None:

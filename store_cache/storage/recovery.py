@@ -22,7 +22,7 @@ from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import decode_change
-from store_cache.storage.directory import Folder
+from store_cache.storage.directory import Directory
 from store_cache.storage.framing import check_format
 from store_cache.storage.journal import JournalReader, Record, journal_name
 from store_cache.storage.retention import LIVE, kept_aside
@@ -53,7 +53,7 @@ class Recovered:
     aside: dict[str, str]
 
 
-async def recover(folder: Folder) -> Recovered:
+async def recover(folder: Directory) -> Recovered:
     """Read the folder. Raises NewerFormat, and OSError where the folder cannot be listed;
     damaged and unreadable files are findings."""
     names = await folder.names()
@@ -67,7 +67,7 @@ async def recover(folder: Folder) -> Recovered:
     return Recovered(recovery.loaded(), highest, recovery.aside)
 
 
-async def _check_format(folder: Folder, name: str) -> None:
+async def _check_format(folder: Directory, name: str) -> None:
     try:
         await check_format(folder, name)
     except OSError:
@@ -95,7 +95,7 @@ class _Chain:
 
 
 class _Recovery:
-    def __init__(self, folder: Folder, names: list[str]) -> None:
+    def __init__(self, folder: Directory, names: list[str]) -> None:
         self.aside: dict[str, str] = {}
         self._folder = folder
         self._kept = max(kept_aside(names), default=0)
@@ -253,5 +253,5 @@ class _JournalOnBase:
             self.problem = f"record {value['number']} holds no change: {problem!r}"
             return False
         if change.sequence > catalogue.sequence:
-            catalogue.make(change)
+            catalogue.apply(change)
         return True

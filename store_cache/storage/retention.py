@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from store_cache.storage.directory import Folder
+from store_cache.storage.directory import Directory
 
 LIVE = re.compile(r"(snapshot|journal)-(\d+)\.jsonl")
 KEPT = re.compile(r".+\.damaged-(\d+)")
@@ -23,7 +23,7 @@ class Retention:
     """Removes and puts aside. What it cannot remove does no harm but takes room: that fails
     nothing, is said in `problem`, and is tried again with the next sweep."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Directory) -> None:
         self.problem: str | None = None
         self.aside: dict[str, str] = {}
         """Damaged files and the names to keep them under."""

@@ -8,7 +8,7 @@
     {"crc":"…","end":{"snapshot":7,"chunks":4,"writes":120}}
 
 Chunks name their snapshot and are numbered, so that one that is missing, repeated or left over
-from another file shows. Kinds: `rows`, `marks`, `ahead`, `owed`, `lives`, `writes`.
+from another file shows. Kinds: `rows`, `marks`, `ahead`, `owed`, `incarnations`, `writes`.
 
 Knows: this form, and how much of a damaged snapshot can still be trusted: the catalogue whole or
 not at all, of the key table every chunk that checks out.
@@ -25,10 +25,10 @@ from typing import Any
 
 import orjson
 
-from store_cache.catalogue.catalogue import Catalogue, Cut
-from store_cache.model.change import Ahead, Mark, Owed
+from store_cache.catalogue.catalogue import Catalogue, PointInTimeView
+from store_cache.model.change import Override, PendingRefetch, Tombstone
 from store_cache.model.position import Position
-from store_cache.storage.directory import Folder
+from store_cache.storage.directory import Directory
 from store_cache.storage.framing import (
     OPENING,
     frame,
@@ -42,13 +42,14 @@ CHUNK_LINES = 2000
 """Some 280 kB: a chunk holds the loop for less than a millisecond."""
 
 _ROW_START = b'{"productId":"'
-_ENTRIES: Mapping[str, Callable[[Any], Any]] = {
-    "marks": Mark.from_json,
-    "ahead": Ahead.from_json,
-    "owed": Owed.from_json,
-    "lives": float,
+_ENTRIES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "marks": ("tombstones", Tombstone.from_json),
+    "ahead": ("overrides", Override.from_json),
+    "owed": ("pending_refetches", PendingRefetch.from_json),
+    "lives": ("incarnations", float),
 }
-"""What the catalogue holds by product id beside its rows, and how an entry is read back."""
+"""What the catalogue holds by product id beside its rows: the name in the file, the attribute of
+the catalogue, and how an entry is read back."""
 
 
 def snapshot_name(number: int) -> str:
@@ -59,7 +60,7 @@ def snapshot_name(number: int) -> str:
 
 
 def encode_snapshot(
-    number: int, *, written: str, cut: Cut | None, writes: Iterable[bytes]
+    number: int, *, written: str, cut: PointInTimeView | None, writes: Iterable[bytes]
 ) -> Iterator[bytes]:
     """The file's bytes in pieces of one chunk. `cut` and `writes` are read on as pieces are taken;
     `written` is the time, for people; each of `writes` is one JSON object."""
@@ -74,25 +75,27 @@ def encode_snapshot(
     yield frame("end", orjson.dumps(end))
 
 
-def _summary(cut: Cut | None) -> dict[str, Any] | None:
+def _summary(cut: PointInTimeView | None) -> dict[str, Any] | None:
     if cut is None or cut.position is None:
         return None
     return {
         "position": cut.position.to_json(),
-        "inStepAt": cut.in_step_at,
+        "inStepAt": cut.in_sync_at,
         "unfollowedUntil": cut.unfollowed_until,
-        "flaw": cut.flaw,
+        "flaw": cut.follow_up_reason,
         "sequence": cut.sequence,
         "rows": cut.count,
-    } | {kind: len(getattr(cut, kind)) for kind in _ENTRIES}
+    } | {kind: len(getattr(cut, name)) for kind, (name, _) in _ENTRIES.items()}
 
 
-def _sections(cut: Cut | None, writes: Iterable[bytes]) -> Iterator[tuple[str, list[bytes]]]:
+def _sections(
+    cut: PointInTimeView | None, writes: Iterable[bytes]
+) -> Iterator[tuple[str, list[bytes]]]:
     if cut is not None and cut.position is not None:
         while rows := cut.next_rows(CHUNK_LINES):
             yield "rows", rows
-        for kind in _ENTRIES:
-            for lines in _batches(_entry_lines(getattr(cut, kind))):
+        for kind, (name, _) in _ENTRIES.items():
+            for lines in _batches(_entry_lines(getattr(cut, name))):
                 yield kind, lines
     for lines in _batches(b'{"write":' + write + b"}" for write in writes):
         yield "writes", lines
@@ -136,7 +139,7 @@ class SnapshotContents:
         return snapshot_name(self.number)
 
 
-async def read_snapshot(folder: Folder, number: int) -> SnapshotContents:
+async def read_snapshot(folder: Directory, number: int) -> SnapshotContents:
     """Read a snapshot, however damaged; trouble is in the result, nothing is raised."""
     reader = _Reader(number)
     try:
@@ -225,8 +228,8 @@ class _Reader:
             self.note(f"the checksum is right, but what is there is not readable: {problem!r}")
 
     def _take_entries(self, kind: str) -> None:
-        read = _ENTRIES[kind]
-        entries = getattr(self._catalogue, kind)
+        name, read = _ENTRIES[kind]
+        entries = getattr(self._catalogue, name)
         for line in self._open:
             value = orjson.loads(line)
             entries[value["productId"]] = read(value["entry"])
@@ -242,8 +245,12 @@ class _Reader:
         summary = self._header["catalogue"]
         if summary is None:
             return True
-        kinds = ("rows", *_ENTRIES)
-        return all(len(getattr(self._catalogue, kind)) == summary[kind] for kind in kinds)
+        if len(self._catalogue) != summary["rows"]:
+            return False
+        return all(
+            len(getattr(self._catalogue, name)) == summary[kind]
+            for kind, (name, _) in _ENTRIES.items()
+        )
 
     def _placed(self) -> Catalogue | None:
         assert self._header is not None
@@ -251,9 +258,9 @@ class _Reader:
         if summary is None:
             return None
         self._catalogue.position = Position.from_json(summary["position"])
-        self._catalogue.in_step_at = summary["inStepAt"]
+        self._catalogue.in_sync_at = summary["inStepAt"]
         self._catalogue.unfollowed_until = summary.get("unfollowedUntil", 0)
-        self._catalogue.flaw = summary.get("flaw", "")
+        self._catalogue.follow_up_reason = summary.get("flaw", "")
         self._catalogue.sequence = summary["sequence"]
         self._catalogue.index()
         return self._catalogue

@@ -11,12 +11,12 @@ from dataclasses import replace
 from store_cache.sync.states import (
     COUNTED,
     FAILURES_TO_FALL_BACK,
+    ConnectionHealth,
     ExchangeFailed,
     Failure,
-    Line,
+    FullSyncSpacing,
     Next,
-    Rest,
-    Spacing,
+    Sleep,
     State,
     rest,
 )
@@ -44,23 +44,25 @@ HELD_SECONDS = 1.0
 
 def reached(state: State) -> State:
     """An exchange of the feed succeeded: this closes the breaker."""
-    if state.line == Line():
+    if state.health == ConnectionHealth():
         return state
-    return replace(state, line=Line(), returned=state.returned or state.line.fell_back)
+    return replace(
+        state, health=ConnectionHealth(), returned=state.returned or state.health.fell_back
+    )
 
 
 def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
     """Note a failure or refusal on the line; after five failures the breaker is open."""
-    line = state.line
+    line = state.health
     failures = line.failures + (outcome.failure in COUNTED)
     refusals = line.refusals + (outcome.failure in (Failure.DENIED, Failure.REFUSED))
     due = line.fallback_due
     if due is None and max(failures, refusals) >= FAILURES_TO_FALL_BACK:
-        due = now + state.pace.fallback_seconds
+        due = now + state.settings.fallback_seconds
     since = now if line.since is None else line.since
-    line = Line(failures, refusals, outcome.failure, outcome.problem, since, due)
+    line = ConnectionHealth(failures, refusals, outcome.failure, outcome.problem, since, due)
     feed = replace(state.feed.doubted(), gap=None)
-    return replace(state, line=line, feed=feed, is_proven=False, poll_began_at=None)
+    return replace(state, health=line, feed=feed, is_proven=False, poll_began_at=None)
 
 
 def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:
@@ -69,34 +71,34 @@ def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:
         seconds = outcome.retry_after_seconds or 1.0
         if seconds >= LONG_PAUSE_SECONDS:
             state = replace(state, feed=state.feed.doubted())
-        return rest(state, Rest(seconds))
+        return rest(state, Sleep(seconds))
     state = count_failure(state, outcome, now)
-    return rest(state, pause_after(state.line, outcome, now))
+    return rest(state, pause_after(state.health, outcome, now))
 
 
-def pause_after(line: Line, outcome: ExchangeFailed, now: float) -> Rest:
+def pause_after(line: ConnectionHealth, outcome: ExchangeFailed, now: float) -> Sleep:
     """How long to leave Central alone (B1): full jitter, `Retry-After` as the floor."""
     floor = outcome.retry_after_seconds or 0.0
     if outcome.failure in (Failure.DENIED, Failure.REFUSED):
-        return Rest(max(floor, REFUSED_FLOOR_SECONDS), REFUSED_SPREAD_SECONDS)
+        return Sleep(max(floor, REFUSED_FLOOR_SECONDS), REFUSED_SPREAD_SECONDS)
     if line.fell_back:
         share = 0.0 if line.since is None else (now - line.since) / OUTAGE_SHARE
         spread = min(max(share, PROBE_SPREAD_SECONDS), PROBE_LONGEST_SECONDS - PROBE_FLOOR_SECONDS)
-        return Rest(max(floor, PROBE_FLOOR_SECONDS), spread)
+        return Sleep(max(floor, PROBE_FLOOR_SECONDS), spread)
     ceiling = FIRST_BACKOFF_SECONDS * 2 ** max(0, line.failures - 1)
-    return Rest(floor, ceiling)
+    return Sleep(floor, ceiling)
 
 
 def settle_spacing(state: State, now: float) -> State:
     """A full sync that has held gives the next one its first attempt at once back (F6). A loss
     takes the grace to be seen: what was missing when the copy was placed did not hold."""
-    placed_at, least_seconds = state.spacing.placed_at, state.pace.grace_seconds + HELD_SECONDS
+    placed_at, least_seconds = state.spacing.placed_at, state.settings.grace_seconds + HELD_SECONDS
     if placed_at is None or now - placed_at < least_seconds or state.wanted is not None:
         return state
-    return replace(state, spacing=Spacing(placed_at=None))
+    return replace(state, spacing=FullSyncSpacing(placed_at=None))
 
 
-def spaced(spacing: Spacing, now: float, placed_at: float | None) -> Spacing:
+def spaced(spacing: FullSyncSpacing, now: float, placed_at: float | None) -> FullSyncSpacing:
     """The first run at once, the second after 30 s, doubling to ten minutes (F6)."""
     delay = min(max(FIRST_SPACING_SECONDS, spacing.delay_seconds * 2), LONGEST_SPACING_SECONDS)
-    return Spacing(now + delay, delay, placed_at)
+    return FullSyncSpacing(now + delay, delay, placed_at)

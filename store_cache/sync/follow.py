@@ -12,22 +12,22 @@ from dataclasses import replace
 from enum import StrEnum
 from math import ceil
 
-from store_cache.model.event import AnyEvent, SetAside
+from store_cache.model.event import AnyEvent, QuarantinedEvent
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 from store_cache.sync.backoff import settle_spacing
 from store_cache.sync.states import (
     REPLACED,
+    ApplyEvents,
+    Applying,
     Checking,
     EventsArrived,
     Feed,
     FetchEvents,
     Gap,
-    KeepEvents,
-    Keeping,
     Next,
     Polling,
-    Rest,
+    Sleep,
     State,
     decide,
     rest,
@@ -66,7 +66,7 @@ def can_check(position: Position) -> bool:
 def poll(state: State, now: float) -> Next:
     assert state.position is not None
     wait_seconds = _wait(state, now)
-    fetch = FetchEvents(state.position.offset, state.pace.batch_limit, wait_seconds)
+    fetch = FetchEvents(state.position.offset, state.settings.batch_limit, wait_seconds)
     began_at = now if state.poll_began_at is None else state.poll_began_at
     phase = Polling(began_at, wait_seconds)
     return replace(state, phase=phase, poll_began_at=began_at), fetch
@@ -77,12 +77,12 @@ def _wait(state: State, now: float) -> int:
     known again that nothing is; and not a second beyond when a full sync is due."""
     if state.feed.gap is not None or not state.is_proven:
         return 0
-    if not state.pace.continuous and state.poll_began_at is not None:
+    if not state.settings.continuous and state.poll_began_at is not None:
         return 0
     due = run_due_at(state)
     if due is None:
-        return state.pace.wait_seconds
-    return max(1, min(state.pace.wait_seconds, ceil(due - now)))
+        return state.settings.wait_seconds
+    return max(1, min(state.settings.wait_seconds, ceil(due - now)))
 
 
 # -- the fingerprint (E4) ----------------------------------------------------------------------
@@ -157,10 +157,10 @@ def arrange(
     return tuple(ready), rest_
 
 
-def nameless(events: Sequence[AnyEvent]) -> SetAside | None:
+def nameless(events: Sequence[AnyEvent]) -> QuarantinedEvent | None:
     """An event that does not even name its product: only a full sync can tell what changed."""
     for event in events:
-        if isinstance(event, SetAside) and event.product_id is None:
+        if isinstance(event, QuarantinedEvent) and event.product_id is None:
             return event
     return None
 
@@ -184,12 +184,12 @@ def arrived(state: State, polling: Polling, outcome: EventsArrived, now: float) 
         return lose(state, "an event that names no product cannot be applied", now)
     if ready:
         new = after(position, ready, page.generation)
-        more = leaves_more(new.offset, page, state.pace.batch_limit) or bool(early)
+        more = leaves_more(new.offset, page, state.settings.batch_limit) or bool(early)
         unheld = min(state.feed.unheld, 1)
         gap = Gap(now) if early or hint(page, new) > new.offset else None
         feed = Feed(gap=gap, early=early, unheld=unheld)
-        keeping = Keeping(new, feed, more)
-        return replace(state, phase=keeping), KeepEvents(ready, new)
+        keeping = Applying(new, feed, more)
+        return replace(state, phase=keeping), ApplyEvents(ready, new)
     state = replace(state, feed=replace(state.feed, early=early))
     if hint(page, position) < position.offset:
         return _gap(state, BACKWARDS, asked_at, now)
@@ -213,34 +213,34 @@ def leaves_more(offset: int, page: EventPage, limit: int) -> bool:
     return len(page.events) >= limit
 
 
-def kept(state: State, keeping: Keeping, now: float) -> Next:
+def kept(state: State, keeping: Applying, now: float) -> Next:
     state = replace(state, position=keeping.position, feed=keeping.feed)
     if keeping.more:
         return decide(state)
-    state = _mark_in_step(state, now)
-    if state.pace.continuous:
+    state = _mark_in_sync(state, now)
+    if state.settings.continuous:
         return decide(replace(state, poll_began_at=None))
     return decide(state)  # an interval poll drains until an empty answer
 
 
-def _mark_in_step(state: State, now: float) -> State:
-    return replace(state, in_step_at=now, is_proven=True, returned=False)
+def _mark_in_sync(state: State, now: float) -> State:
+    return replace(state, in_sync_at=now, is_proven=True, returned=False)
 
 
 def _in_step(state: State, polling: Polling, held_seconds: float, now: float) -> Next:
-    state = replace(_mark_in_step(state, now), poll_began_at=None)
+    state = replace(_mark_in_sync(state, now), poll_began_at=None)
     feed = replace(state.feed, gap=None)
-    pace = state.pace
-    if not pace.continuous:
+    settings = state.settings
+    if not settings.continuous:
         state = replace(state, feed=feed.doubted())
-        seconds = max(0.0, polling.began_at + pace.interval_seconds - now)
+        seconds = max(0.0, polling.began_at + settings.interval_seconds - now)
         return rest(state, _before_run(state, seconds, now))
     unheld = _unheld(feed.unheld, polling.wait_seconds, held_seconds)
     state = replace(state, feed=replace(feed, unheld=unheld))
     if unheld < 2:
         return decide(state)
     state = replace(state, feed=state.feed.doubted())
-    return rest(state, _before_run(state, pace.interval_seconds, now))
+    return rest(state, _before_run(state, settings.interval_seconds, now))
 
 
 def _unheld(unheld: int, asked_seconds: int, held_seconds: float) -> int:
@@ -250,16 +250,16 @@ def _unheld(unheld: int, asked_seconds: int, held_seconds: float) -> int:
     return 0 if held_seconds >= min(QUICK_ANSWER_SECONDS, asked_seconds / 2) else unheld + 1
 
 
-def _before_run(state: State, seconds: float, now: float) -> Rest:
+def _before_run(state: State, seconds: float, now: float) -> Sleep:
     due = run_due_at(state)
-    return Rest(seconds if due is None else max(0.0, min(seconds, due - now)))
+    return Sleep(seconds if due is None else max(0.0, min(seconds, due - now)))
 
 
 # -- gaps (E3) ---------------------------------------------------------------------------------
 
 
-def gap_rest(gap: Gap) -> Rest:
-    return Rest(min(GAP_BACKOFF_SECONDS * 2**gap.tries, GAP_LONGEST_BACKOFF_SECONDS))
+def gap_rest(gap: Gap) -> Sleep:
+    return Sleep(min(GAP_BACKOFF_SECONDS * 2**gap.tries, GAP_LONGEST_BACKOFF_SECONDS))
 
 
 def _gap(
@@ -268,7 +268,7 @@ def _gap(
     """Ask again after a short back-off; still so when asked after the grace, it is loss (E3).
     A feed that seems to have gone backwards may grow past the position meanwhile (E4)."""
     gap = state.feed.gap or Gap(now)
-    if asked_at - gap.since < state.pace.grace_seconds:
+    if asked_at - gap.since < state.settings.grace_seconds:
         feed = state.feed.doubted() if problem == BACKWARDS else state.feed
         state = replace(state, feed=replace(feed, gap=Gap(gap.since, gap.tries + 1)))
         return rest(state, gap_rest(gap))
@@ -276,8 +276,8 @@ def _gap(
     assert position is not None
     if page is not None and begins_at_one(position, state.feed.early, page):
         new = Position(position.generation, 1)
-        keeping = Keeping(new, Feed(early=state.feed.early), True)
-        return replace(state, phase=keeping), KeepEvents((), new)
+        keeping = Applying(new, Feed(early=state.feed.early), True)
+        return replace(state, phase=keeping), ApplyEvents((), new)
     return lose(state, problem, now, replaced=problem == BACKWARDS)
 
 

@@ -50,36 +50,36 @@ from store_cache.sync.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
     REPLACED,
+    ApplyEvents,
     Command,
-    CopyPlaced,
-    CopyRefused,
+    ConnectionHealth,
     Doing,
-    DoubtsSettled,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     Feed,
     FetchEvents,
     FetchPage,
+    FullSyncFailed,
+    FullSyncing,
+    FullSyncRecord,
+    FullSyncSpacing,
     Gap,
+    InstallReplica,
     Interrupted,
-    KeepEvents,
-    Line,
     Next,
     Outcome,
     OutOfTurn,
-    PageTaken,
-    PlaceCopy,
-    Rest,
-    Rested,
+    PageApplied,
+    ProductsRefetched,
+    RefetchProducts,
+    RefusedReplica,
+    ReplicaInstalled,
+    ReplicaRefused,
     Run,
-    RunBroken,
-    Running,
-    RunRecord,
-    SettleDoubts,
-    Shrunk,
-    Spacing,
+    Sleep,
+    Slept,
     State,
     Step,
     decide,
@@ -138,36 +138,40 @@ def begin_run(state: State, now: float) -> Next:
 def advance_run(state: State, run: Run, outcome: Outcome, now: float) -> Next:
     """What follows from `outcome` while a full sync runs. Raises OutOfTurn."""
     match run.doing, outcome:
-        case Doing.PAGE, PageTaken():
+        case Doing.PAGE, PageApplied():
             return _page_taken(_page_works(state), replace(run, failures=0), outcome, now)
         case Doing.EVENTS, EventsArrived(page, held_seconds):
             run = replace(run, feed_failures=0, polled_at=now - held_seconds)
             return _events_arrived(reached(state), run, page, now)
-        case Doing.KEEPING, EventsKept():
+        case Doing.KEEPING, EventsApplied():
             return _events_kept(state, run, now)
-        case Doing.RESTING, (Rested() | Interrupted()):
+        case Doing.RESTING, (Slept() | Interrupted()):
             return _proceed(state, run, now)
-        case Doing.SETTLING, DoubtsSettled():
+        case Doing.SETTLING, ProductsRefetched():
             return _settled(state, replace(run, failures=0), outcome, now)
-        case Doing.PLACING, CopyPlaced(products):
+        case Doing.PLACING, ReplicaInstalled(products):
             return _placed(state, run, products, now)
-        case Doing.PLACING, CopyRefused(problem, products):
+        case Doing.PLACING, ReplicaRefused(problem, products):
             return _refused(state, run, problem, products, now)
         case ((Doing.PAGE | Doing.EVENTS | Doing.SETTLING), ExchangeFailed()):
             return _exchange_failed(state, run, outcome, now)
-        case ((Doing.PAGE | Doing.SETTLING), RunBroken(problem)):
+        case ((Doing.PAGE | Doing.SETTLING), FullSyncFailed(problem)):
             return _broken(state, run, problem, now)
     raise OutOfTurn(f"{type(outcome).__name__} cannot end a run {run.doing} in step {run.step}")
 
 
 def _do(state: State, run: Run, doing: Doing, command: Command) -> Next:
-    return replace(state, phase=Running(replace(run, doing=doing))), command
+    return replace(state, phase=FullSyncing(replace(run, doing=doing))), command
 
 
 def _page_works(state: State) -> State:
     """A page arrived. It resets the count of failures, but an open breaker is closed only by the
     feed itself or by a run that ends well (B1)."""
-    return state if state.line.fallback_due is not None else replace(state, line=Line())
+    return (
+        state
+        if state.health.fallback_due is not None
+        else replace(state, health=ConnectionHealth())
+    )
 
 
 # -- what to ask for next ----------------------------------------------------------------------
@@ -185,14 +189,14 @@ def _proceed(state: State, run: Run, now: float) -> Next:
         case Step.FIRST_PAGE:
             return _afresh(state, run, head=None)
         case Step.HEAD:
-            fetch = FetchEvents(_head_guess(run), state.pace.batch_limit, 0)
+            fetch = FetchEvents(_head_guess(run), state.settings.batch_limit, 0)
             return _do(state, run, Doing.EVENTS, fetch)
         case Step.PAGES:
             return _page_or_events(state, run, now)
         case Step.CATCHING_UP if not run.feedless:
             return _follow(state, run, now)
         case Step.CATCHING_UP | Step.SETTLING:
-            settle = SettleDoubts(_known_generation(state, run))
+            settle = RefetchProducts(_known_generation(state, run))
             return _do(state, replace(run, step=Step.SETTLING), Doing.SETTLING, settle)
         case Step.VERIFYING if not run.feedless and can_check(_follows(run)):
             return _do(state, run, Doing.EVENTS, FetchEvents(_follows(run).offset - 1, 1, 0))
@@ -220,15 +224,15 @@ def _page_or_events(state: State, run: Run, now: float) -> Next:
     if now < run.pages_not_before:
         pages_wait = run.pages_not_before - now
         alongside = pages_wait if run.feedless else max(feed_waits, FOLLOW_SECONDS)
-        return _do(state, run, Doing.RESTING, Rest(min(pages_wait, alongside)))
+        return _do(state, run, Doing.RESTING, Sleep(min(pages_wait, alongside)))
     return _do(state, run, Doing.PAGE, FetchPage(run.request, begins, run.same_generation))
 
 
 def _follow(state: State, run: Run, now: float) -> Next:
     if now < run.feed_not_before:
-        return _do(state, run, Doing.RESTING, Rest(run.feed_not_before - now))
+        return _do(state, run, Doing.RESTING, Sleep(run.feed_not_before - now))
     offset = _follows(run).offset - _is_unproved(run)
-    fetch = FetchEvents(offset, state.pace.batch_limit, 0)
+    fetch = FetchEvents(offset, state.settings.batch_limit, 0)
     return _do(state, run, Doing.EVENTS, fetch)
 
 
@@ -244,7 +248,7 @@ def _is_unproved(run: Run) -> bool:
     return run.feed.unchecked and can_check(_follows(run))
 
 
-def _settled(state: State, run: Run, settled: DoubtsSettled, now: float) -> Next:
+def _settled(state: State, run: Run, settled: ProductsRefetched, now: float) -> Next:
     """Readings took time: catch up once more after them; with none, the copy is complete."""
     if settled.generation is not None:
         return _restart(state, run, _renewed(settled.generation), now, True)
@@ -258,8 +262,8 @@ def _place(state: State, run: Run, now: float) -> Next:
     if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
         agreed = shrunk.products
     run = replace(run, step=Step.PLACING)
-    place = PlaceCopy(
-        _follows(run), run.accept, agreed, run.horizon if run.feedless else 0, run.flaw
+    place = InstallReplica(
+        _follows(run), run.accept, agreed, run.horizon if run.feedless else 0, run.follow_up_reason
     )
     return _do(state, run, Doing.PLACING, place)
 
@@ -267,7 +271,7 @@ def _place(state: State, run: Run, now: float) -> Next:
 # -- pages -------------------------------------------------------------------------------------
 
 
-def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
+def _page_taken(state: State, run: Run, taken: PageApplied, now: float) -> Next:
     if taken.generation not in (None, _known_generation(state, run) or taken.generation):
         return _restart(state, run, _renewed(taken.generation or ""), now, True)
     run = replace(
@@ -282,7 +286,7 @@ def _page_taken(state: State, run: Run, taken: PageTaken, now: float) -> Next:
     return _pages_on(state, run, now)
 
 
-def _newest_on(taken: PageTaken) -> int:
+def _newest_on(taken: PageApplied) -> int:
     """The offset up to which the page's rows may reflect the feed."""
     return FAR_OFFSET if taken.event_offset is None else taken.event_offset + HEAD_SLACK + 1
 
@@ -299,7 +303,7 @@ def _pages_on(state: State, run: Run, now: float) -> Next:
     return _proceed(state, replace(run, step=step), now)
 
 
-def _head_known(state: State, run: Run, taken: PageTaken, now: float) -> Next:
+def _head_known(state: State, run: Run, taken: PageApplied, now: float) -> Next:
     """The first page was taken: decide where the copy is followed from (F2)."""
     live = _live_position(state, run, taken.event_offset)
     if live is not None:
@@ -388,14 +392,14 @@ def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next
     follow = _follows(run)
     ready, early = arrange(follow.offset, run.feed.early, page.events)
     if nameless(ready):
-        flaw = "an event that names no product cannot be applied"
-        run = replace(run, flaw=flaw, in_catalogue=False)
+        follow_up_reason = "an event that names no product cannot be applied"
+        run = replace(run, follow_up_reason=follow_up_reason, in_catalogue=False)
     if ready:
         new = after(follow, ready, page.generation)
-        more = leaves_more(new.offset, page, state.pace.batch_limit) or bool(early)
+        more = leaves_more(new.offset, page, state.settings.batch_limit) or bool(early)
         feed = Feed(gap=Gap(now) if early else None, early=early)
         run = replace(run, kept=new, kept_more=more, feed=feed, is_open=False, has_events=True)
-        keep = KeepEvents(ready, new, run.in_catalogue, True)
+        keep = ApplyEvents(ready, new, run.in_catalogue, True)
         return _do(state, run, Doing.KEEPING, keep)
     return _nothing_ready(state, replace(run, feed=replace(run.feed, early=early)), page, now)
 
@@ -419,8 +423,8 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     if not ahead and not behind and not _ends_short(run):
         return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
     gap, asked_at = run.feed.gap or Gap(now), now if run.polled_at is None else run.polled_at
-    grace_seconds = state.pace.grace_seconds
-    if run.flaw:
+    grace_seconds = state.settings.grace_seconds
+    if run.follow_up_reason:
         grace_seconds = min(grace_seconds, FLAWED_GRACE_SECONDS)
     if asked_at - gap.since < grace_seconds:
         feed = run.feed.doubted() if behind else run.feed
@@ -448,8 +452,8 @@ def _too_short(state: State, run: Run, now: float) -> Next:
     if not run.is_second_reading:
         again = replace(_begun_again(run), is_second_reading=True)
         return _afresh(state, again, head=None)
-    flaw = run.flaw or ("" if TOO_SHORT in run.reasons else TOO_SHORT)
-    run = replace(run, kept_more=False, named=0, flaw=flaw)
+    follow_up_reason = run.follow_up_reason or ("" if TOO_SHORT in run.reasons else TOO_SHORT)
+    run = replace(run, kept_more=False, named=0, follow_up_reason=follow_up_reason)
     return _caught_up(state, run, now)
 
 
@@ -458,13 +462,22 @@ def _step_over(state: State, run: Run, page: EventPage) -> Next:
     run follows (F2). Only the copy steps over it."""
     follow = _follows(run)
     first = run.feed.early[0].offset if run.feed.early else hint(page, follow)
-    flaw = run.flaw or "events were missing from Central's feed during the full sync"
+    follow_up_reason = (
+        run.follow_up_reason or "events were missing from Central's feed during the full sync"
+    )
     if begins_at_one(follow, run.feed.early, page):
-        flaw = run.flaw
+        follow_up_reason = run.follow_up_reason
     new = Position(follow.generation, first)
     feed = Feed(early=run.feed.early)
-    run = replace(run, kept=new, kept_more=True, feed=feed, flaw=flaw, in_catalogue=False)
-    return _do(state, run, Doing.KEEPING, KeepEvents((), new, False, True))
+    run = replace(
+        run,
+        kept=new,
+        kept_more=True,
+        feed=feed,
+        follow_up_reason=follow_up_reason,
+        in_catalogue=False,
+    )
+    return _do(state, run, Doing.KEEPING, ApplyEvents((), new, False, True))
 
 
 def _events_kept(state: State, run: Run, now: float) -> Next:
@@ -480,7 +493,7 @@ def _caught_up(state: State, run: Run, now: float) -> Next:
     """The copy stands at the feed's end, for now."""
     run = replace(run, feed=Feed())
     if run.in_catalogue:
-        state = replace(state, in_step_at=now)
+        state = replace(state, in_sync_at=now)
     if run.step is not Step.CATCHING_UP:
         return _proceed(state, run, now)
     if _ends_before(state.position, run):
@@ -537,7 +550,7 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         feed=replace(run.feed.doubted(), gap=None),
         are_pages_doubted=run.are_pages_doubted or run.rests_on_pages_alone,
     )
-    already_fell_back = state.line.fallback_due is not None
+    already_fell_back = state.health.fallback_due is not None
     state = count_failure(state, outcome, now)
     if of_feed and (
         (already_fell_back and not _goes_on(state, run))
@@ -546,7 +559,7 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
         return _without_feed(state, run, now)
     if _gives_up(state, run, outcome, already_fell_back):
         return _failed(state, run, outcome, now)
-    pause = pause_after(state.line, outcome, now)
+    pause = pause_after(state.health, outcome, now)
     if of_feed and run.step is Step.PAGES and _goes_on(state, run):
         longest = pause.at_least_seconds + pause.spread_seconds
         run = replace(run, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
@@ -560,13 +573,13 @@ def _limited(state: State, run: Run, seconds: float, now: float) -> Next:
         return _proceed_later(state, run, now, seconds)
     if run.step is Step.PAGES:
         return _proceed(state, replace(run, pages_not_before=now + seconds), now)
-    return _do(state, run, Doing.RESTING, Rest(seconds))
+    return _do(state, run, Doing.RESTING, Sleep(seconds))
 
 
 def _proceed_later(state: State, run: Run, now: float, seconds: float) -> Next:
     if run.step is Step.PAGES:
         return _proceed(state, run, now)
-    return _do(state, run, Doing.RESTING, Rest(seconds))
+    return _do(state, run, Doing.RESTING, Sleep(seconds))
 
 
 def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
@@ -587,7 +600,11 @@ def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
             nearer = Position(follow.generation, run.head)
             return _follow(state, replace(run, follow=nearer), now)
         nearer = Position(follow.generation, run.head + 1)
-        return _follow(state, replace(run, follow=nearer, flaw=run.flaw or HEAD_GONE), now)
+        return _follow(
+            state,
+            replace(run, follow=nearer, follow_up_reason=run.follow_up_reason or HEAD_GONE),
+            now,
+        )
     return _restart(state, run, OUTRUN, now, False)
 
 
@@ -622,7 +639,7 @@ def _gives_up(state: State, run: Run, outcome: ExchangeFailed, already_fell_back
     if already_fell_back:
         return True
     most = FORCED_FAILURES if run.forced else FAILURES_TO_FALL_BACK
-    return max(run.failures, run.feed_failures) >= most or state.line.fell_back
+    return max(run.failures, run.feed_failures) >= most or state.health.fell_back
 
 
 def _goes_on(state: State, run: Run) -> bool:
@@ -640,7 +657,7 @@ def _failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next
     state = _want_again(state, run)
     if state.wanted is not None and state.wanted.forced:
         return decide(state)  # somebody waits for it
-    return rest(state, pause_after(state.line, outcome, now))
+    return rest(state, pause_after(state.health, outcome, now))
 
 
 def _want_again(state: State, run: Run) -> State:
@@ -653,7 +670,7 @@ def _want_again(state: State, run: Run) -> State:
 
 def give_up(state: State, now: float) -> State:
     """End a full sync that a defect of the store has stopped."""
-    if not isinstance(state.phase, Running):
+    if not isinstance(state.phase, FullSyncing):
         return state
     run = state.phase.run
     state = _recorded(state, run, now, problem="stopped by a defect of the store; see its log")
@@ -676,19 +693,19 @@ def _placed(state: State, run: Run, products: int, now: float) -> Next:
         state,
         position=run.follow,
         lost="",
-        line=Line(),
+        health=ConnectionHealth(),
         feed=Feed(),
         spacing=_spacing_after(state, run, now),
         shrunk=None,
-        in_step_at=run.began_at if run.feedless else now,
+        in_sync_at=run.began_at if run.feedless else now,
         is_proven=not run.feedless,
     )
-    if run.flaw:
-        state = want(state, run.flaw)
+    if run.follow_up_reason:
+        state = want(state, run.follow_up_reason)
     return decide(state)
 
 
-def _spacing_after(state: State, run: Run, now: float) -> Spacing:
+def _spacing_after(state: State, run: Run, now: float) -> FullSyncSpacing:
     """Only runs that the store starts by itself are spaced (F6)."""
     if run.forced or run.reasons == (FALLBACK_TIMER,):
         return replace(state.spacing, placed_at=now)
@@ -700,8 +717,10 @@ def _refused(state: State, run: Run, problem: str, products: int, now: float) ->
     state = _recorded(state, run, now, problem=problem, products=products)
     shrunk = state.shrunk
     if shrunk is None or now - shrunk.at >= SECOND_READING_SECONDS:
-        shrunk = Shrunk(products, now)
-    state = replace(state, shrunk=shrunk, spacing=spaced(state.spacing, now, None), line=Line())
+        shrunk = RefusedReplica(products, now)
+    state = replace(
+        state, shrunk=shrunk, spacing=spaced(state.spacing, now, None), health=ConnectionHealth()
+    )
     again = shrunk.at + SECOND_READING_SECONDS
     for reason in run.reasons:
         state = want(state, reason, not_before=again)
@@ -717,5 +736,5 @@ def _recorded(
     problem: str = "",
     failure: Failure | None = None,
 ) -> State:
-    record = RunRecord(run.number, run.reasons, run.began_at, now, products, problem, failure)
+    record = FullSyncRecord(run.number, run.reasons, run.began_at, now, products, problem, failure)
     return replace(state, runs=(*state.runs, record)[-RUNS_REMEMBERED:])

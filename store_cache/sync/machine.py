@@ -3,7 +3,7 @@
 Knows: when to ask for events, what a gap, a refusal, a failure or a replaced Central means, when
 a full sync is due (rules P, E, F1, F6, B1, B2). The steps within a full sync are in `resync`.
 Refuses to know: how a command is performed, and what time or chance is: `now` comes as an
-argument (seconds of a clock that never goes back), and a `Rest` names its spread, not its length.
+argument (seconds of a clock that never goes back), and a `Sleep` names its spread, not its length.
 
     State.phase    what is being done                    ends with
     -------------  ------------------------------------  ----------------------------------------
@@ -12,11 +12,11 @@ argument (seconds of a clock that never goes back), and a `Rest` names its sprea
     Checking       asking for the event before the       EventsArrived, ExchangeFailed
                    position (E4)
     Polling        asking for events from the position   EventsArrived, ExchangeFailed, Interrupted
-    Keeping        putting events on disk and in place   EventsKept
+    Keeping        putting events on disk and in place   EventsApplied
     Running        a full sync, see `resync`             what its step ends with
 
 Anything else is out of turn: an error that changes nothing. State moves on facts: the position on
-`EventsKept` and `CopyPlaced`, never on an answer alone.
+`EventsApplied` and `ReplicaInstalled`, never on an answer alone.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from store_cache.sync.follow import arrived, ask, checked, kept, lose, poll, ski
 from store_cache.sync.full_sync import advance_run, begin_run, give_up
 from store_cache.sync.states import (
     FALLBACK_TIMER,
-    Beginning,
+    Applying,
     Checking,
     Command,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     Feed,
+    FullSyncing,
     Interrupted,
-    Keeping,
     Next,
     Outcome,
     OutOfTurn,
-    Pace,
     Polling,
-    Rest,
-    Rested,
-    Resting,
-    Running,
+    Sleep,
+    Sleeping,
+    Slept,
+    Starting,
     State,
+    SyncSettings,
     decide,
     rest,
     run_due_at,
@@ -59,9 +59,9 @@ RETURN_SPREAD_SECONDS = 2.0
 """Jitter before a full sync after an outage (F6)."""
 
 
-def begin(pace: Pace, position: Position | None) -> State:
+def begin(settings: SyncSettings, position: Position | None) -> State:
     """The state at start; `position` as it was found on disk. End it with `Interrupted`."""
-    state = State(pace, position=position, feed=Feed(unchecked=True))
+    state = State(settings, position=position, feed=Feed(unchecked=True))
     return state if position is not None else want(state, "first start")
 
 
@@ -73,7 +73,7 @@ def begin_again(state: State, position: Position | None, now: float) -> State:
         state = want(state, "first start")
     return replace(
         state,
-        phase=Beginning(),
+        phase=Starting(),
         position=position,
         feed=Feed(unchecked=True),
         is_proven=False,
@@ -94,11 +94,11 @@ def advance(state: State, outcome: Outcome, now: float) -> tuple[State, Command]
 
 def _step(state: State, outcome: Outcome, now: float) -> Next:
     match state.phase, outcome:
-        case Running(run), _:
+        case FullSyncing(run), _:
             return advance_run(state, run, outcome, now)
-        case ((Beginning() | Resting() | Polling()), Interrupted()):
+        case ((Starting() | Sleeping() | Polling()), Interrupted()):
             return decide(state)
-        case Resting(), Rested():
+        case Sleeping(), Slept():
             return decide(state)
         case Checking(), EventsArrived(page):
             return checked(reached(state), page, now - outcome.held_seconds, now)
@@ -110,7 +110,7 @@ def _step(state: State, outcome: Outcome, now: float) -> Next:
             return lose(reached(state), f"the position is gone (410): {problem}", now)
         case ((Checking() | Polling()), ExchangeFailed()):
             return _fall_back_on_time(*failed(state, outcome, now), now)
-        case Keeping() as keeping, EventsKept():
+        case Applying() as keeping, EventsApplied():
             return kept(state, keeping, now)
     raise OutOfTurn(f"{type(outcome).__name__} cannot end {state.phase!r}")
 
@@ -120,18 +120,18 @@ def _decided(state: State, now: float) -> Next:
     due = run_due_at(state)
     if due is not None and due <= now:
         if state.returned and not (state.wanted and state.wanted.forced):
-            return rest(replace(state, returned=False), Rest(0.0, RETURN_SPREAD_SECONDS))
+            return rest(replace(state, returned=False), Sleep(0.0, RETURN_SPREAD_SECONDS))
         return begin_run(replace(state, returned=False), now)
     if state.position is None or state.lost:
-        return rest(state, Rest(max(0.0, (due or now) - now)))
+        return rest(state, Sleep(max(0.0, (due or now) - now)))
     return ask(state, now)
 
 
 def _fall_back_on_time(state: State, command: Command | None, now: float) -> Next:
     """The timer's full sync follows on a probe that has failed, in place of the wait: a Central
     that is back, with the position, is asked for no catalogue (B1)."""
-    due = state.line.fallback_due
+    due = state.health.fallback_due
     if due is None or now < due:
         return state, command
-    line = replace(state.line, fallback_due=now + state.pace.fallback_seconds)
-    return decide(want(replace(state, line=line), FALLBACK_TIMER))
+    line = replace(state.health, fallback_due=now + state.settings.fallback_seconds)
+    return decide(want(replace(state, health=line), FALLBACK_TIMER))

@@ -12,11 +12,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from store_cache.central.failures import CentralError, Limited, OtherFeed, Refused, UnsendableId
-from store_cache.model.change import Doubt, Owed
+from store_cache.central.failures import (
+    CentralError,
+    LimitExceeded,
+    OtherFeed,
+    RequestRefused,
+    UnsendableId,
+)
+from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.product import Row
 from store_cache.sync.runner import Source
-from store_cache.writer import Keeper
+from store_cache.writer import CacheWriter
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +46,21 @@ NO_CACHE_SECONDS = 2.0
 """How long a read with `Cache-Control: no-cache` waits for Central."""
 
 
-class Repairs:
+class Refetcher:
     """Does the readings that are owed, one after the other. `now` gives unix seconds, `random`
     numbers in [0, 1). `on_hopeless` is told why only a full sync can settle a doubt."""
 
     def __init__(
         self,
         central: Source,
-        keeper: Keeper,
+        writer: CacheWriter,
         *,
         now: Callable[[], float],
         random: Callable[[], float],
         on_hopeless: Callable[[str], None],
     ) -> None:
         self._central = central
-        self._keeper = keeper
+        self._writer = writer
         self._now = now
         self._random = random
         self._on_hopeless = on_hopeless
@@ -62,17 +68,19 @@ class Repairs:
     async def run(self) -> None:
         """Do what is due, for ever."""
         while True:
-            self._keeper.owed_changed.clear()
-            for product_id in self._keeper.left_behind():
-                await self._keeper.owe(product_id, Doubt.AHEAD)
+            self._writer.refetches_changed.clear()
+            for product_id in self._writer.stale_overrides():
+                await self._writer.owe(product_id, RefetchReason.AHEAD)
             while (due := self._next_due()) is not None:
                 await self._settle(*due)
             await self._sleep()
 
-    def _owed(self) -> dict[str, Owed]:
-        return self._keeper.catalogue.owed if self._keeper.catalogue is not None else {}
+    def _owed(self) -> dict[str, PendingRefetch]:
+        return (
+            self._writer.catalogue.pending_refetches if self._writer.catalogue is not None else {}
+        )
 
-    def _next_due(self) -> tuple[str, Owed] | None:
+    def _next_due(self) -> tuple[str, PendingRefetch] | None:
         now = self._now()
         for product_id, owed in self._owed().items():
             if owed.due <= now or owed.due > now + CLOCK_JUMP_SECONDS:
@@ -84,23 +92,23 @@ class Repairs:
         soonest = min((owed.due - now for owed in self._owed().values()), default=LOOK_SECONDS)
         with suppress(TimeoutError):
             async with asyncio.timeout(min(max(soonest, 0.0), LOOK_SECONDS)):
-                await self._keeper.owed_changed.wait()
+                await self._writer.refetches_changed.wait()
 
-    async def _settle(self, product_id: str, owed: Owed) -> None:
+    async def _settle(self, product_id: str, owed: PendingRefetch) -> None:
         try:
             if not await self._read(product_id, owed.doubt):
                 log.debug("event sync: %r changed while it was read, again", product_id)
-        except Limited as problem:
+        except LimitExceeded as problem:
             # No other reading would be let through either: they wait in the order that they have.
             jitter = FIRST_BACKOFF_SECONDS / 2 * self._random()
             await asyncio.sleep(problem.retry_after_seconds + jitter)
         except CentralError as problem:
             postponed = self._postponed(owed, problem)
-            await self._keeper.postpone(product_id, postponed)
+            await self._writer.postpone(product_id, postponed)
             if postponed.attempts == HOPELESS_ATTEMPTS and _is_hopeless(owed, problem):
                 self._on_hopeless("a product in doubt cannot be read by itself")
 
-    def _postponed(self, owed: Owed, problem: CentralError) -> Owed:
+    def _postponed(self, owed: PendingRefetch, problem: CentralError) -> PendingRefetch:
         ceiling = min(FIRST_BACKOFF_SECONDS * 2.0**owed.attempts, LONGEST_BACKOFF_SECONDS)
         named: float | None = getattr(problem, "retry_after_seconds", None)
         floor = ceiling / 2 if named is None else named
@@ -108,18 +116,18 @@ class Repairs:
         attempts = min(owed.attempts + 1, 30)
         return replace(owed, due=due, attempts=attempts, problem=str(problem))
 
-    async def _read(self, product_id: str, doubt: Doubt) -> bool:
+    async def _read(self, product_id: str, doubt: RefetchReason) -> bool:
         """Read one product from Central and take what it says; False: it changed meanwhile.
 
         Raises CentralError.
         """
-        seen = self._keeper.seen(product_id)
+        seen = self._writer.seen(product_id)
         row = await self._ask(product_id)
-        return await self._keeper.take_reading(product_id, row, seen=seen, doubt=doubt)
+        return await self._writer.apply_refetch(product_id, row, seen=seen, doubt=doubt)
 
     async def _ask(self, product_id: str) -> Row | None:
         """Raises CentralError; a Central that was replaced has only a full sync to offer."""
-        position = self._keeper.position
+        position = self._writer.position
         named = None if position is None else position.named
         try:
             return await self._central.product(product_id, generation=named)
@@ -131,38 +139,38 @@ class Repairs:
 
     async def refresh(self, product_id: str) -> None:
         """The one read that may wait for Central (`Cache-Control: no-cache`)."""
-        await self._read_within(NO_CACHE_SECONDS, product_id, Doubt.REFRESH)
+        await self._read_within(NO_CACHE_SECONDS, product_id, RefetchReason.REFRESH)
 
     async def refresh_missing(self, product_id: str) -> None:
         """A till means a product that is not held: perhaps Central has it by now."""
-        await self._read_within(AT_ONCE_SECONDS, product_id, Doubt.REFRESH)
+        await self._read_within(AT_ONCE_SECONDS, product_id, RefetchReason.REFRESH)
 
     async def refresh_after_conflict(
         self, product_id: str, *, version: int | None, lower_than_held: bool
     ) -> None:
         """A write was refused for its version: have the till's next read show Central's (W6)."""
-        held = self._keeper.held_version(product_id)
+        held = self._writer.held_version(product_id)
         if not lower_than_held and held is not None and version is not None and held >= version:
             return
-        doubt = Doubt.CONFLICT if lower_than_held else Doubt.REFRESH
+        doubt = RefetchReason.CONFLICT if lower_than_held else RefetchReason.REFRESH
         if not await self._read_within(AT_ONCE_SECONDS, product_id, doubt):
-            await self._keeper.owe(product_id, doubt)
+            await self._writer.owe(product_id, doubt)
 
-    async def _read_within(self, seconds: float, product_id: str, doubt: Doubt) -> bool:
+    async def _read_within(self, seconds: float, product_id: str, doubt: RefetchReason) -> bool:
         """The deadline is Central's alone: a change on its way to the disk is never cut short,
         since the journal would hold what memory does not."""
-        seen = self._keeper.seen(product_id)
+        seen = self._writer.seen(product_id)
         try:
             async with asyncio.timeout(seconds):
                 row = await self._ask(product_id)
         except (CentralError, TimeoutError) as problem:
             log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
             return False
-        return await self._keeper.take_reading(product_id, row, seen=seen, doubt=doubt)
+        return await self._writer.apply_refetch(product_id, row, seen=seen, doubt=doubt)
 
 
-def _is_hopeless(owed: Owed, problem: CentralError) -> bool:
+def _is_hopeless(owed: PendingRefetch, problem: CentralError) -> bool:
     """Whether asking again brings nothing, but the catalogue's pages may. What cannot be read in
     them either is not asked for again and again: it is listed as doubtful (F5)."""
-    refused = isinstance(problem, Refused | UnsendableId)
-    return refused and owed.doubt is not Doubt.UNREADABLE
+    refused = isinstance(problem, RequestRefused | UnsendableId)
+    return refused and owed.doubt is not RefetchReason.UNREADABLE

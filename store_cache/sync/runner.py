@@ -12,53 +12,53 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from store_cache.catalogue.replica import PagingBroken, Rebuild
+from store_cache.catalogue.replica import PagingBroken, Replica
 from store_cache.central.failures import (
-    Broken,
+    AccessDenied,
     CentralError,
-    Denied,
-    Gone,
-    Limited,
+    ExchangeBroken,
+    LimitExceeded,
     OtherFeed,
+    PositionGone,
     Unreachable,
     Unreadable,
 )
-from store_cache.model.event import AnyEvent, SetAside
+from store_cache.model.event import AnyEvent, QuarantinedEvent
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.product import Row
 from store_cache.sync.backoff import settle_spacing
 from store_cache.sync.machine import advance, begin, begin_again
 from store_cache.sync.states import (
     ON_DEMAND,
+    ApplyEvents,
     Command,
-    CopyPlaced,
-    CopyRefused,
     Doing,
-    DoubtsSettled,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     FetchEvents,
     FetchPage,
+    FullSyncFailed,
+    FullSyncing,
+    FullSyncRecord,
+    InstallReplica,
     Interrupted,
-    KeepEvents,
     Outcome,
-    Pace,
-    PageTaken,
-    PlaceCopy,
+    PageApplied,
     Polling,
-    Rest,
-    Rested,
-    Resting,
-    RunBroken,
-    Running,
-    RunRecord,
-    SettleDoubts,
+    ProductsRefetched,
+    RefetchProducts,
+    ReplicaInstalled,
+    ReplicaRefused,
+    Sleep,
+    Sleeping,
+    Slept,
     State,
+    SyncSettings,
     want,
 )
-from store_cache.writer import Keeper
+from store_cache.writer import CacheWriter
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +75,11 @@ class Source(Protocol):
 
 FAILURES: tuple[tuple[type[CentralError], Failure], ...] = (
     (Unreachable, Failure.UNREACHABLE),
-    (Broken, Failure.BROKEN),
+    (ExchangeBroken, Failure.BROKEN),
     (Unreadable, Failure.UNREADABLE),
-    (Limited, Failure.LIMITED),
-    (Denied, Failure.DENIED),
-    (Gone, Failure.GONE),
+    (LimitExceeded, Failure.LIMITED),
+    (AccessDenied, Failure.DENIED),
+    (PositionGone, Failure.GONE),
 )
 
 
@@ -95,7 +95,7 @@ SPEAKING = (Failure.UNREACHABLE, Failure.DENIED, Failure.REFUSED, Failure.GONE)
 that cuts long polls) says nothing about writes, and a limit nothing at all."""
 
 
-class Driver:
+class SyncRunner:
     """Runs the sync until it is stopped.
 
     `now` gives unix seconds, `random` numbers in [0, 1). `on_events` is told of every event
@@ -106,8 +106,8 @@ class Driver:
     def __init__(
         self,
         central: Source,
-        keeper: Keeper,
-        pace: Pace,
+        writer: CacheWriter,
+        settings: SyncSettings,
         *,
         least_percent: int,
         now: Callable[[], float],
@@ -116,21 +116,21 @@ class Driver:
         on_line: Callable[[bool], None],
         on_advance: Callable[[], object],
     ) -> None:
-        self.state = begin(pace, keeper.position)
-        self.set_aside = 0
-        self.last_set_aside: SetAside | None = None
+        self.state = begin(settings, writer.position)
+        self.quarantined = 0
+        self.last_quarantined: QuarantinedEvent | None = None
         self.rests_until: float | None = None
         self.head_offset: int | None = None
         self.changed = asyncio.Event()
         self._central = central
-        self._keeper = keeper
+        self._writer = writer
         self._least_percent = least_percent
         self._now = now
         self._random = random
         self._on_events = on_events
         self._on_line = on_line
         self._on_advance = on_advance
-        self._rebuild: Rebuild | None = None
+        self._replica: Replica | None = None
         self._bell = asyncio.Event()
         self._held: asyncio.Timeout | None = None
 
@@ -142,7 +142,7 @@ class Driver:
         self.state = want(settle_spacing(self.state, now), reason)
         self._ring()
 
-    async def force(self, *, accept: bool) -> RunRecord:
+    async def force(self, *, accept: bool) -> FullSyncRecord:
         """Run a full sync that begins after this call, and say how it ended (F1)."""
         target = self.state.runs_begun + 1
         self.state = want(self.state, ON_DEMAND, forced=True, accept=accept)
@@ -152,16 +152,16 @@ class Driver:
         return record
 
     @property
-    def copied_products(self) -> int:
+    def replica_products(self) -> int:
         """How many products the copy of the full sync under way has."""
-        return len(self._rebuild.copy) if self._rebuild is not None else 0
+        return len(self._replica.copy) if self._replica is not None else 0
 
-    def _ended(self, number: int) -> RunRecord | None:
+    def _ended(self, number: int) -> FullSyncRecord | None:
         return next((r for r in self.state.runs if r.number >= number), None)
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Central seems to be back: end a wait that a failure began."""
-        if self.state.line.failures and self._may_be_interrupted():
+        if self.state.health.failures and self._may_be_interrupted():
             self._ring()
 
     def _ring(self) -> None:
@@ -176,13 +176,13 @@ class Driver:
     async def run(self) -> None:
         """Advance for ever. Called again after a defect, it begins afresh from the position."""
         now = asyncio.get_running_loop().time()
-        self.state = begin_again(self.state, self._keeper.position, now)
+        self.state = begin_again(self.state, self._writer.position, now)
         outcome: Outcome = Interrupted()
         while True:
-            in_step_at = self.state.in_step_at
+            in_sync_at = self.state.in_sync_at
             command = self._advance(outcome)
-            if self.state.in_step_at != in_step_at and self.state.is_proven:
-                await self._keeper.note_in_step()
+            if self.state.in_sync_at != in_sync_at and self.state.is_proven:
+                await self._writer.note_in_sync()
             outcome = await self._perform(command)
 
     def _advance(self, outcome: Outcome) -> Command:
@@ -196,15 +196,15 @@ class Driver:
         return command
 
     def _tell(self, before: State, outcome: Outcome) -> None:
-        if isinstance(outcome, EventsArrived | PageTaken):
+        if isinstance(outcome, EventsArrived | PageApplied):
             self._note_head(outcome)
             self._on_line(True)
         elif isinstance(outcome, ExchangeFailed) and outcome.failure in SPEAKING:
             self._on_line(outcome.failure is not Failure.UNREACHABLE)
         report(before, self.state, outcome)
 
-    def _note_head(self, outcome: EventsArrived | PageTaken) -> None:
-        if isinstance(outcome, PageTaken):
+    def _note_head(self, outcome: EventsArrived | PageApplied) -> None:
+        if isinstance(outcome, PageApplied):
             self.head_offset = outcome.event_offset or self.head_offset
         elif outcome.page.events:
             last = max(event.offset for event in outcome.page.events)
@@ -214,38 +214,38 @@ class Driver:
 
     def _may_be_interrupted(self) -> bool:
         match self.state.phase:
-            case Resting() | Polling():
+            case Sleeping() | Polling():
                 return True
-            case Running(run):
+            case FullSyncing(run):
                 return run.doing is Doing.RESTING
         return False
 
     async def _perform(self, command: Command) -> Outcome:
         try:
             match command:
-                case Rest():
+                case Sleep():
                     return await self._rest(command)
                 case FetchEvents():
                     return await self._fetch_events(command)
-                case KeepEvents():
+                case ApplyEvents():
                     return await self._keep_events(command)
                 case FetchPage():
                     return await self._fetch_page(command)
-                case SettleDoubts():
+                case RefetchProducts():
                     return await self._settle_doubts(command)
-                case PlaceCopy():
+                case InstallReplica():
                     return await self._place(command)
         except CentralError as problem:
             return as_outcome(problem)
         except PagingBroken as problem:
-            return RunBroken(str(problem))
+            return FullSyncFailed(str(problem))
 
-    async def _rest(self, command: Rest) -> Outcome:
+    async def _rest(self, command: Sleep) -> Outcome:
         seconds = command.at_least_seconds + command.spread_seconds * self._random()
         self.rests_until = asyncio.get_running_loop().time() + seconds
         rang = await self._rings_within(seconds)
         self.rests_until = None
-        return Interrupted() if rang else Rested()
+        return Interrupted() if rang else Slept()
 
     async def _rings_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
@@ -284,20 +284,20 @@ class Driver:
         finally:
             self._held = None
 
-    async def _keep_events(self, command: KeepEvents) -> Outcome:
+    async def _keep_events(self, command: ApplyEvents) -> Outcome:
         if command.in_catalogue:
-            await self._keeper.keep_events(command.events, command.position)
-        if command.in_copy and self._rebuild is not None:
-            self._rebuild.take_events(command.events, position=command.position, now=self._now())
+            await self._writer.apply_events(command.events, command.position)
+        if command.in_copy and self._replica is not None:
+            self._replica.take_events(command.events, position=command.position, now=self._now())
         self._note(command.events)
         self._on_events(command.events)
-        return EventsKept()
+        return EventsApplied()
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
         for event in events:
-            if isinstance(event, SetAside):
-                self.set_aside += 1
-                self.last_set_aside = event
+            if isinstance(event, QuarantinedEvent):
+                self.quarantined += 1
+                self.last_quarantined = event
                 log.warning(
                     "event sync: the event at offset %d was set aside, its product is read again "
                     "from Central: %s",
@@ -308,75 +308,75 @@ class Driver:
     # -- the copy --------------------------------------------------------------------------
 
     async def _fetch_page(self, command: FetchPage) -> Outcome:
-        if command.begins or self._rebuild is None:
-            self._rebuild = self._keeper.begin_copy(same_generation=command.same_generation)
-        request = command.request or self._rebuild.first_request()
+        if command.begins or self._replica is None:
+            self._replica = self._writer.begin_replica(same_generation=command.same_generation)
+        request = command.request or self._replica.first_request()
         page = await self._central.page(request)
-        following = self._rebuild.take_page(request, page)
-        return PageTaken(following, page.event_offset, page.generation)
+        following = self._replica.take_page(request, page)
+        return PageApplied(following, page.event_offset, page.generation)
 
-    async def _settle_doubts(self, command: SettleDoubts) -> Outcome:
+    async def _settle_doubts(self, command: RefetchProducts) -> Outcome:
         read = 0
-        if self._rebuild is None:
-            return DoubtsSettled(0)
+        if self._replica is None:
+            return ProductsRefetched(0)
         try:
-            for product_id in self._rebuild.unsettled():
-                await self._settle(self._rebuild, product_id, command.generation)
+            for product_id in self._replica.unsettled():
+                await self._settle(self._replica, product_id, command.generation)
                 read += 1
         except OtherFeed as problem:
-            return DoubtsSettled(read, problem.generation)
-        return DoubtsSettled(read)
+            return ProductsRefetched(read, problem.generation)
+        return ProductsRefetched(read)
 
-    async def _settle(self, rebuild: Rebuild, product_id: str, generation: str | None) -> None:
-        seen = rebuild.seen(product_id)
+    async def _settle(self, replica: Replica, product_id: str, generation: str | None) -> None:
+        seen = replica.seen(product_id)
         try:
             row = await self._central.product(product_id, generation=generation)
-        except (Unreachable, Broken, Limited, Denied, OtherFeed):
+        except (Unreachable, ExchangeBroken, LimitExceeded, AccessDenied, OtherFeed):
             raise
         except CentralError as problem:
-            rebuild.give_up(product_id, str(problem), now=self._now())
+            replica.give_up(product_id, str(problem), now=self._now())
         else:
-            rebuild.take_reading(product_id, row, seen=seen, now=self._now())
+            replica.apply_refetch(product_id, row, seen=seen, now=self._now())
 
-    async def _place(self, command: PlaceCopy) -> Outcome:
-        rebuild, self._rebuild = self._rebuild, None
-        if rebuild is None:
-            return RunBroken("the copy was lost; this is a defect, please report it")
-        verdict = await self._keeper.place(
-            rebuild,
+    async def _place(self, command: InstallReplica) -> Outcome:
+        replica, self._replica = self._replica, None
+        if replica is None:
+            return FullSyncFailed("the copy was lost; this is a defect, please report it")
+        verdict = await self._writer.place(
+            replica,
             command.position,
             least_percent=self._least_percent,
             accept=command.accept,
             agreed_products=command.agreed_products,
             unfollowed_until=command.unfollowed_until,
-            flaw=command.flaw,
+            follow_up_reason=command.follow_up_reason,
         )
         if not verdict.accepted:
-            self._keeper.drop_copy()
-            return CopyRefused(verdict.problem, len(rebuild.copy))
-        return CopyPlaced(len(rebuild.copy))
+            self._writer.drop_replica()
+            return ReplicaRefused(verdict.problem, len(replica.copy))
+        return ReplicaInstalled(len(replica.copy))
 
 
 def report(before: State, after: State, outcome: Outcome) -> None:
     """Log what an operator wants to read: failures, full syncs, returns (B6)."""
     if isinstance(outcome, ExchangeFailed):
-        level = logging.WARNING if after.line.failures <= 1 else logging.INFO
+        level = logging.WARNING if after.health.failures <= 1 else logging.INFO
         if outcome.failure in (Failure.DENIED, Failure.REFUSED):
             level = logging.ERROR
-        what = "full sync" if isinstance(before.phase, Running) else "event sync"
+        what = "full sync" if isinstance(before.phase, FullSyncing) else "event sync"
         log.log(level, "%s: Central %s: %s", what, outcome.failure, outcome.problem)
-    if after.line.fell_back and not before.line.fell_back:
-        log.error("event sync: %d failures in a row, falling back", after.line.failures)
-    if before.line.fell_back and not after.line.fell_back:
+    if after.health.fell_back and not before.health.fell_back:
+        log.error("event sync: %d failures in a row, falling back", after.health.failures)
+    if before.health.fell_back and not after.health.fell_back:
         log.info("event sync: Central is back")
-    if after.runs_begun > before.runs_begun and isinstance(after.phase, Running):
+    if after.runs_begun > before.runs_begun and isinstance(after.phase, FullSyncing):
         log.info("full sync: begins: %s", "; ".join(after.phase.run.reasons))
     for record in after.runs:
         if record not in before.runs:
             _report_run(record)
 
 
-def _report_run(record: RunRecord) -> None:
+def _report_run(record: FullSyncRecord) -> None:
     seconds = record.ended_at - record.began_at
     if record.problem:
         log.error("full sync: failed after %.1f s: %s", seconds, record.problem)

@@ -51,12 +51,12 @@ class EventsArrived:
 
 
 @dataclass(frozen=True, slots=True)
-class EventsKept:
+class EventsApplied:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class PageTaken:
+class PageApplied:
     """A page was laid over the copy; `following` is the request for the next, None at the end."""
 
     following: PageRequest | None
@@ -65,7 +65,7 @@ class PageTaken:
 
 
 @dataclass(frozen=True, slots=True)
-class DoubtsSettled:
+class ProductsRefetched:
     """All doubted products were read, or given up. `read`: how many it were. `generation`: the
     name of the new feed that one of them turned out to be of; the others were not read then."""
 
@@ -74,25 +74,25 @@ class DoubtsSettled:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyPlaced:
+class ReplicaInstalled:
     products: int
 
 
 @dataclass(frozen=True, slots=True)
-class CopyRefused:
+class ReplicaRefused:
     problem: str
     products: int
 
 
 @dataclass(frozen=True, slots=True)
-class RunBroken:
+class FullSyncFailed:
     """Central's pages make no sense; another attempt is spaced."""
 
     problem: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rested:
+class Slept:
     pass
 
 
@@ -110,13 +110,13 @@ class ExchangeFailed:
 
 Outcome = (
     EventsArrived
-    | EventsKept
-    | PageTaken
-    | DoubtsSettled
-    | CopyPlaced
-    | CopyRefused
-    | RunBroken
-    | Rested
+    | EventsApplied
+    | PageApplied
+    | ProductsRefetched
+    | ReplicaInstalled
+    | ReplicaRefused
+    | FullSyncFailed
+    | Slept
     | Interrupted
     | ExchangeFailed
 )
@@ -126,7 +126,7 @@ Outcome = (
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Sleep:
     """Wait `at_least_seconds` and a random part of `spread_seconds` more. May be interrupted."""
 
     at_least_seconds: float
@@ -143,7 +143,7 @@ class FetchEvents:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepEvents:
+class ApplyEvents:
     """Plan, journal and make the change; in the catalogue, in the copy, or in both."""
 
     events: tuple[AnyEvent, ...]
@@ -162,34 +162,35 @@ class FetchPage:
 
 
 @dataclass(frozen=True, slots=True)
-class SettleDoubts:
+class RefetchProducts:
     """Read the copy's doubted products by themselves, from the feed of this name; None: of any."""
 
     generation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceCopy:
+class InstallReplica:
     """Judge the copy, write it as the new snapshot, swap it in. `agreed_products`: how many a
     refused reading found that was long enough ago to be confirmed by this one (F5).
     `unfollowed_until`: where the feed was not followed to its end, the offset up to which rows may
-    be newer than the position; else 0. `flaw`: why another full sync has to follow; or empty."""
+    be newer than the position; else 0. `follow_up_reason`: why another full sync has to follow, or
+    empty."""
 
     position: Position
     accept: bool
     agreed_products: int | None
     unfollowed_until: int = 0
-    flaw: str = ""
+    follow_up_reason: str = ""
 
 
-Command = Rest | FetchEvents | KeepEvents | FetchPage | SettleDoubts | PlaceCopy
+Command = Sleep | FetchEvents | ApplyEvents | FetchPage | RefetchProducts | InstallReplica
 
 
 # -- state -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class SyncSettings:
     """The settings that the decisions need, as plain numbers (seconds, events)."""
 
     continuous: bool = True
@@ -224,7 +225,7 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ConnectionHealth:
     """How the line to Central is: failures in a row, and refusals with their cause."""
 
     failures: int = 0
@@ -240,7 +241,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Spacing:
+class FullSyncSpacing:
     """When the store may start another full sync by itself (F6)."""
 
     next_at: float = 0.0
@@ -249,7 +250,7 @@ class Spacing:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FullSyncRequest:
     """A full sync that was asked for and has not begun (F1)."""
 
     reasons: tuple[str, ...]
@@ -259,7 +260,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
+class FullSyncRecord:
     """One full sync that ended: why it ran and what came of it (`problem` empty: it was placed).
     Times are those of `now`. `failure`: what ended it, where that was the line."""
 
@@ -273,7 +274,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Shrunk:
+class RefusedReplica:
     """A reading that was refused because it was too small (F5)."""
 
     products: int
@@ -281,12 +282,12 @@ class Shrunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class Starting:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class Resting:
+class Sleeping:
     pass
 
 
@@ -304,7 +305,7 @@ class Polling:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class Applying:
     position: Position
     feed: Feed
     more: bool
@@ -345,7 +346,7 @@ class Run:
     `is_second_reading`: a copy was begun again since the feed had ended before that. `polled_at`:
     when the feed answered last. `are_pages_doubted`: the line failed before anything of the feed
     was seen, so a Central that was restored meanwhile, under its own name, could be told by
-    nothing. `flaw`: why another run has to follow this one.
+    nothing. `follow_up_reason`: why another run has to follow this one.
     """
 
     number: int
@@ -378,7 +379,7 @@ class Run:
     kept: Position | None = None
     kept_more: bool = False
     are_pages_doubted: bool = False
-    flaw: str = ""
+    follow_up_reason: str = ""
 
     @property
     def rests_on_pages_alone(self) -> bool:
@@ -389,34 +390,34 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class FullSyncing:
     run: Run
 
 
-Phase = Beginning | Resting | Checking | Polling | Keeping | Running
+Phase = Starting | Sleeping | Checking | Polling | Applying | FullSyncing
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """All that the decisions rest on. `position` is what the catalogue in place holds; `lost` says
-    why it is worth nothing, or is empty. `in_step_at`: B5, in the time of `now`. `is_proven`: it
+    why it is worth nothing, or is empty. `in_sync_at`: B5, in the time of `now`. `is_proven`: it
     was in step since the start or the last failure, so that the next poll may be held. `returned`:
     Central has just come back from an outage that many stores may have seen (F6)."""
 
-    pace: Pace
-    phase: Phase = field(default_factory=Beginning)
+    settings: SyncSettings
+    phase: Phase = field(default_factory=Starting)
     position: Position | None = None
     lost: str = ""
     feed: Feed = field(default_factory=Feed)
-    line: Line = field(default_factory=Line)
-    spacing: Spacing = field(default_factory=Spacing)
-    wanted: Wanted | None = None
-    shrunk: Shrunk | None = None
-    in_step_at: float | None = None
+    health: ConnectionHealth = field(default_factory=ConnectionHealth)
+    spacing: FullSyncSpacing = field(default_factory=FullSyncSpacing)
+    wanted: FullSyncRequest | None = None
+    shrunk: RefusedReplica | None = None
+    in_sync_at: float | None = None
     is_proven: bool = False
     poll_began_at: float | None = None
     returned: bool = False
-    runs: tuple[RunRecord, ...] = ()
+    runs: tuple[FullSyncRecord, ...] = ()
     runs_begun: int = 0
 
 
@@ -429,8 +430,8 @@ def decide(state: State) -> Next:
     return state, None
 
 
-def rest(state: State, command: Rest) -> Next:
-    return replace(state, phase=Resting()), command
+def rest(state: State, command: Sleep) -> Next:
+    return replace(state, phase=Sleeping()), command
 
 
 def want(
@@ -442,10 +443,10 @@ def want(
     not_before: float = 0.0,
 ) -> State:
     """Ask for a full sync that begins after now (F1); several calls share one."""
-    held = state.wanted or Wanted(())
+    held = state.wanted or FullSyncRequest(())
     reasons = held.reasons if reason in held.reasons else (*held.reasons, reason)
     earliest = min(held.not_before, not_before) if held.reasons else not_before
-    wanted = Wanted(reasons, held.forced or forced, held.accept or accept, earliest)
+    wanted = FullSyncRequest(reasons, held.forced or forced, held.accept or accept, earliest)
     return replace(state, wanted=wanted)
 
 

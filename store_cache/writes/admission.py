@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from store_cache.central.client import WriteReply
-from store_cache.central.failures import Denied, WriteUnsent
+from store_cache.central.failures import AccessDenied, WriteUnsent
 from store_cache.writes import circuit_breaker as breaker
 from store_cache.writes.write import unavailable
 
@@ -36,7 +36,7 @@ class CentralWrites(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GateStatus:
+class AdmissionStatus:
     """`breaker` is closed, open or probing for `seconds` now; `retry_seconds` until a write may
     go, 0.0 where it may."""
 
@@ -46,7 +46,7 @@ class GateStatus:
     in_flight: int
 
 
-class Gate:
+class Admission:
     """Built inside a running loop. `on_answer` is called whenever a write gets an answer from
     Central, so that the sync learns that it is back."""
 
@@ -91,10 +91,12 @@ class Gate:
         """The sync found Central away."""
         self._move(breaker.lost(self._state, _now(), jitter=self._random()))
 
-    def status(self) -> GateStatus:
+    def status(self) -> AdmissionStatus:
         now = _now()
         wait_seconds = breaker.wait_seconds(self._state, now)
-        return GateStatus(self._state.name, now - self._state.since, wait_seconds, self._in_flight)
+        return AdmissionStatus(
+            self._state.name, now - self._state.since, wait_seconds, self._in_flight
+        )
 
     async def _enter(self, deadline_at: float) -> None:
         try:
@@ -120,7 +122,7 @@ class Gate:
         """A limit (429) and a wrong key are answers too: Central is there."""
         unsent = isinstance(problem, WriteUnsent)
         limited = isinstance(problem, WriteUnsent) and problem.retry_after_seconds is not None
-        if limited or isinstance(problem, Denied):
+        if limited or isinstance(problem, AccessDenied):
             self._answered()
             return
         now, jitter = _now(), self._random()

@@ -1,7 +1,7 @@
 """One write's way to Central and back: on disk, sent, judged, settled on disk, shown (W1, W3, W6).
 
 Knows: the order of these steps, and what the table holds of a key after each of them.
-Refuses to know: which till waits for it (`forwarding`), what an answer proves (`core.writing`),
+Refuses to know: which till waits for it (`forwarder`), what an answer proves (`core.writing`),
 how one exchange is tried again (Central's client), how a change becomes visible (the keeper).
 """
 
@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from store_cache.central.failures import CentralError, Denied, WriteUnsent
+from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
 from store_cache.model.position import Position
-from store_cache.writes.admission import SHORTEST_EXCHANGE_SECONDS, Gate
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.admission import SHORTEST_EXCHANGE_SECONDS, Admission
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
@@ -24,7 +25,7 @@ from store_cache.writes.idempotency import (
     encode_final,
     fingerprint,
 )
-from store_cache.writes.in_doubt_search import Proof
+from store_cache.writes.in_doubt_search import InDoubtSearch
 from store_cache.writes.write import (
     Adjustment,
     Answer,
@@ -33,7 +34,6 @@ from store_cache.writes.write import (
     Refused,
     Rejected,
     Sent,
-    StockAnswer,
     Unknown,
     Write,
     WriteError,
@@ -96,15 +96,15 @@ class Delivery:
         self,
         *,
         store_id: str,
-        gate: Gate,
+        admission: Admission,
         ledger: Ledger,
         rereads: Rereads,
         keys: KeyTable,
-        proof: Proof,
+        proof: InDoubtSearch,
         now: Callable[[], float],
     ) -> None:
         self._store_id = store_id
-        self._gate = gate
+        self._admission = admission
         self._ledger = ledger
         self._rereads = rereads
         self._keys = keys
@@ -209,7 +209,7 @@ class Delivery:
         self, entries: Sequence[Entry], deadline_at: float
     ) -> Sequence[Outcome | WriteError]:
         try:
-            reply = await self._gate.send(self._payload(entries), deadline_at=deadline_at)
+            reply = await self._admission.send(self._payload(entries), deadline_at=deadline_at)
         except (CentralError, WriteError) as problem:
             return [_failure(problem)] * len(entries)
         sent = [_sent(entry.attempt, reply.certain) for entry in entries]
@@ -292,7 +292,7 @@ def _failure(problem: CentralError | WriteError) -> Outcome | WriteError:
         return problem
     if isinstance(problem, WriteUnsent):
         return unavailable(str(problem), problem.retry_after_seconds or 1.0)
-    return Rejected(str(problem)) if isinstance(problem, Denied) else Unknown(str(problem))
+    return Rejected(str(problem)) if isinstance(problem, AccessDenied) else Unknown(str(problem))
 
 
 def _central_version(outcome: Outcome | WriteError) -> int | None:

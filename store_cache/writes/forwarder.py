@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from store_cache.model.event import AnyEvent, Event
-from store_cache.writes.admission import Gate, GateStatus
+from store_cache.writes.admission import Admission, AdmissionStatus
 from store_cache.writes.delivery import Asked, Delivery, Entry, Ledger, Rereads, Result
 from store_cache.writes.idempotency import Attempt, Final, KeyTable, fingerprint
-from store_cache.writes.in_doubt_search import Proof
+from store_cache.writes.in_doubt_search import InDoubtSearch
 from store_cache.writes.write import (
     Adjustment,
     Answer,
@@ -40,25 +40,25 @@ _log = logging.getLogger(__name__)
 class WritesStatus:
     """How many keys are under way, unknown and remembered with a final answer; and the gate."""
 
-    gate: GateStatus
+    admission: AdmissionStatus
     under_way: int
     unknown: int
     remembered: int
 
 
-class Forwarding:
+class Forwarder:
     def __init__(
         self,
         *,
-        gate: Gate,
+        admission: Admission,
         delivery: Delivery,
-        proof: Proof,
+        proof: InDoubtSearch,
         keys: KeyTable,
         ledger: Ledger,
         rereads: Rereads,
         write_timeout_seconds: float,
     ) -> None:
-        self._gate = gate
+        self._admission = admission
         self._delivery = delivery
         self._proof = proof
         self._keys = keys
@@ -87,7 +87,7 @@ class Forwarding:
         attempts = self._keys.open_attempts()
         unknown = sum(attempt.key not in self._under_way for attempt in attempts)
         remembered = len(self._keys) - len(attempts)
-        return WritesStatus(self._gate.status(), len(self._under_way), unknown, remembered)
+        return WritesStatus(self._admission.status(), len(self._under_way), unknown, remembered)
 
     # -- calls of tills --------------------------------------------------------------------
 
@@ -128,11 +128,11 @@ class Forwarding:
 
     def central_seen(self) -> None:
         """The sync had an answer from Central (B4)."""
-        self._gate.seen()
+        self._admission.seen()
 
     def central_lost(self) -> None:
         """The sync found Central away (B4)."""
-        self._gate.lost()
+        self._admission.lost()
 
     # -- the key table ---------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Forwarding:
         """Fail at once while Central is away; what may have been applied is not answered as
         something that was never sent."""
         try:
-            self._gate.check()
+            self._admission.check()
         except WriteError as away:
             if not unknown:
                 raise

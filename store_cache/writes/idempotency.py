@@ -21,7 +21,8 @@ from typing import Any
 import orjson
 
 from store_cache.model.product import encode_exactly
-from store_cache.writes.write import Adjustment, Applied, Refused, StockAnswer, Write, WriteError
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError
 
 MAX_KEYS = 500_000
 

@@ -18,12 +18,13 @@ from typing import Any
 import orjson
 
 from store_cache.model.event import Event, Kind, WriteName
-from store_cache.writes.write import Applied, Refused, StockAnswer
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.write import Applied, Refused
 
 _VERSIONS_KEPT = 1_000
 
 
-class Watch:
+class InDoubtWrite:
     """The events of one attempt's product, as far as they prove something about it."""
 
     __slots__ = (
@@ -101,16 +102,16 @@ class Watch:
         return version is not None and self._first <= version <= self._covered
 
 
-class Watches:
+class InDoubtWrites:
     """The watches of all attempts under way or unknown, by the caller's key."""
 
     def __init__(self) -> None:
-        self._by_product: dict[str, dict[str, Watch]] = {}
+        self._by_product: dict[str, dict[str, InDoubtWrite]] = {}
 
-    def put(self, key: str, watch: Watch) -> None:
+    def put(self, key: str, watch: InDoubtWrite) -> None:
         self._by_product.setdefault(watch.product_id, {})[key] = watch
 
-    def get(self, key: str, product_id: str) -> Watch | None:
+    def get(self, key: str, product_id: str) -> InDoubtWrite | None:
         return self._by_product.get(product_id, {}).get(key)
 
     def drop(self, key: str, product_id: str) -> None:

@@ -17,7 +17,7 @@ from store_cache.model.event import Event, WriteName
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 from store_cache.writes.idempotency import Attempt
-from store_cache.writes.in_doubt import Watch, Watches
+from store_cache.writes.in_doubt import InDoubtWrite, InDoubtWrites
 from store_cache.writes.write import Applied, Refused, Unknown
 
 READ_AGAIN_EVENTS = 500
@@ -41,16 +41,16 @@ class Standing(Protocol):
     def position(self) -> Position | None: ...
 
 
-class Proof:
+class InDoubtSearch:
     def __init__(self, *, store_id: str, feed: Feed, standing: Standing) -> None:
         self._store_id = store_id
         self._feed = feed
         self._standing = standing
-        self._watches = Watches()
+        self._watches = InDoubtWrites()
 
     def watch(self, attempt: Attempt) -> None:
         """Look for this attempt from now on, in the place of any other under its key."""
-        watch = Watch(
+        watch = InDoubtWrite(
             name=WriteName(self._store_id, attempt.central_key(self._store_id)),
             product_id=attempt.product_id,
             sent_version=attempt.version,
@@ -82,7 +82,7 @@ class Proof:
             await self._look_back(attempt, watch, deadline_at)
         return watch.verdict or outcome
 
-    async def _look_back(self, attempt: Attempt, watch: Watch, deadline_at: float) -> None:
+    async def _look_back(self, attempt: Attempt, watch: InDoubtWrite, deadline_at: float) -> None:
         """Show the watch the feed since before the attempt was first sent: the store may have
         passed it in an earlier life, when nobody looked for the attempt."""
         position = self._standing.position
@@ -94,7 +94,7 @@ class Proof:
         except (CentralError, TimeoutError) as problem:
             _log.info("the feed could not be read again to settle a write: %s", problem)
 
-    async def _read_again(self, offset: int, position: Position, watch: Watch) -> None:
+    async def _read_again(self, offset: int, position: Position, watch: InDoubtWrite) -> None:
         for _ in range(READ_AGAIN_PAGES):
             page = await self._feed.events(offset=offset, limit=READ_AGAIN_EVENTS, wait_seconds=0)
             last = max((event.offset for event in page.events), default=-1)

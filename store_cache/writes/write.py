@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store_cache.model.product import MAX_WHOLE
+from store_cache.model.stock import StockAnswer
 
 ERROR_STATUS = {
     "product_not_found": 404,
@@ -81,20 +82,6 @@ class Adjustment:
     key: str
     reason: str | None = None
     updated_by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StockAnswer:
-    """What Central says that an applied write made of the product; laid over the catalogue (W6).
-
-    `last_updated` is RFC 3339 as Central sent it, or None where it sent none.
-    """
-
-    product_id: str
-    sent_version: int
-    new_version: int
-    new_quantity: int
-    last_updated: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,20 +25,20 @@ from pydantic import SecretStr
 from store_cache.app import build
 from store_cache.app.settings import Settings
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.replica import Rebuild, Verdict
+from store_cache.catalogue.replica import Replica, Verdict
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position
 from store_cache.storage import directory as files
-from store_cache.storage.files import Archive
-from store_cache.storage.lazy_directory import LateFolder
-from store_cache.writer import Keeper
+from store_cache.storage.files import CacheFiles
+from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from store_cache.writes.write import Adjustment, Write, WriteError
 from tests.crash.records import Activity, Reporter
 
 STORE_ID = "store-crash"
 TILLS = 3
-EARLY_FOLD_BYTES = 2_500
+EARLY_COMPACTION_BYTES = 2_500
 SYNC_PAUSE_SECONDS = 0.06
 AGAIN_SECONDS = 0.02
 REPEATS = 3
@@ -85,17 +85,19 @@ class OneThread(files.FileThread):
 # -- the parts, which tell what they are at ----------------------------------------------------
 
 
-class WatchedArchive(Archive):
+class WatchedArchive(CacheFiles):
     """Folds far more often than a shop's journal would ask for."""
 
-    def __init__(self, folder: LateFolder, *, now: Callable[[], float], reporter: Reporter) -> None:
+    def __init__(
+        self, folder: LazyDirectory, *, now: Callable[[], float], reporter: Reporter
+    ) -> None:
         super().__init__(folder, now=now)
         self._reporter = reporter
         self._is_folding = False
 
     @property
-    def fold_due(self) -> bool:
-        return not self._is_folding and self.journal_bytes > EARLY_FOLD_BYTES
+    def compaction_due(self) -> bool:
+        return not self._is_folding and self.journal_bytes > EARLY_COMPACTION_BYTES
 
     async def fold(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
         self._is_folding = True
@@ -106,48 +108,48 @@ class WatchedArchive(Archive):
             self._is_folding = False
 
 
-class WatchedKeeper(Keeper):
+class WatchedKeeper(CacheWriter):
     def watch(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    async def keep_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
         with self._reporter.doing(Activity.EVENTS):
-            await super().keep_events(events, position)
+            await super().apply_events(events, position)
 
     async def place(
         self,
-        rebuild: Rebuild,
+        replica: Replica,
         position: Position,
         *,
         least_percent: int,
         accept: bool,
         agreed_products: int | None,
         unfollowed_until: int = 0,
-        flaw: str = "",
+        follow_up_reason: str = "",
     ) -> Verdict:
         with self._reporter.doing(Activity.PLACE):
             return await super().place(
-                rebuild,
+                replica,
                 position,
                 least_percent=least_percent,
                 accept=accept,
                 agreed_products=agreed_products,
                 unfollowed_until=unfollowed_until,
-                flaw=flaw,
+                follow_up_reason=follow_up_reason,
             )
 
 
 class Visible:
     """Tells what readers see, whenever it has changed."""
 
-    def __init__(self, keeper: Keeper, reporter: Reporter) -> None:
-        self._keeper = keeper
+    def __init__(self, writer: CacheWriter, reporter: Reporter) -> None:
+        self._writer = writer
         self._reporter = reporter
         self._rows: dict[str, bytes] = {}
         self._sequence = -1
 
     def look(self) -> None:
-        catalogue = self._keeper.catalogue
+        catalogue = self._writer.catalogue
         if catalogue is None or catalogue.sequence == self._sequence:
             return
         rows = dict(catalogue.rows)
@@ -218,13 +220,13 @@ class Life:
     async def _started(self) -> AsyncIterator[build.Store]:
         plan, reporter = self.plan, self.reporter
         settings = _settings(plan)
-        world = build.World(
-            folder=(folder := LateFolder(plan.data_dir)),
+        world = build.Environment(
+            folder=(folder := LazyDirectory(plan.data_dir)),
             transport=httpx.AsyncHTTPTransport(trust_env=False, verify=False),
         )
-        central = build.central_of(settings, world)
+        central = build.build_central(settings, world)
         keys = KeyTable(retention_seconds=86_400.0)
-        keeper = WatchedKeeper(
+        writer = WatchedKeeper(
             WatchedArchive(folder, now=time.time, reporter=reporter),
             keys,
             now=time.time,
@@ -232,17 +234,17 @@ class Life:
             grace_seconds=settings.hole_grace_seconds,
             read_whole=central.product,
         )
-        keeper.watch(reporter)
-        damaged = await keeper.open()
-        self._tell_start(keeper, keys, damaged=damaged)
+        writer.watch(reporter)
+        damaged = await writer.open()
+        self._tell_start(writer, keys, damaged=damaged)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, WatchedLoop)
-        loop.look = Visible(keeper, reporter).look
-        async with build.following(settings, world, time.time, central, keeper, keys) as store:
+        loop.look = Visible(writer, reporter).look
+        async with build.following(settings, world, time.time, central, writer, keys) as store:
             yield store
 
-    def _tell_start(self, keeper: Keeper, keys: KeyTable, *, damaged: bool) -> None:
-        catalogue = keeper.catalogue
+    def _tell_start(self, writer: CacheWriter, keys: KeyTable, *, damaged: bool) -> None:
+        catalogue = writer.catalogue
         rows = {} if catalogue is None else catalogue.rows
         records = [orjson.loads(record) for record in keys.encoded()]
         self.known = {record["key"] for record in records}
@@ -251,9 +253,9 @@ class Life:
             **({"sequence": 0} if catalogue is None else _place(catalogue)),
             rows={product_id: orjson.loads(body) for product_id, body in rows.items()},
             keys={record["key"]: record for record in records},
-            findings=keeper.findings,
+            findings=writer.findings,
             damaged=damaged,
-            problem=keeper.disk.problem,
+            problem=writer.disk.problem,
         )
 
     # -- tills -----------------------------------------------------------------------------
@@ -264,14 +266,14 @@ class Life:
                 if await self._ask(store, asked):
                     break
                 await asyncio.sleep(AGAIN_SECONDS)
-        while store.keeper.catalogue is None:
-            await store.driver.changed.wait()
+        while store.writer.catalogue is None:
+            await store.runner.changed.wait()
         for _ in range(self.plan.writes):
-            await self._ask(store, self._thought_of(store.keeper))
+            await self._ask(store, self._thought_of(store.writer))
 
-    def _thought_of(self, keeper: Keeper) -> Asked:
+    def _thought_of(self, writer: CacheWriter) -> Asked:
         product_id = f"P-{self.chance.randrange(40):03}"
-        version = keeper.held_version(product_id) if self.chance.random() < 0.5 else None
+        version = writer.held_version(product_id) if self.chance.random() < 0.5 else None
         self.asked += 1
         return {
             "key": f"{self.plan.name}-{self.asked}",
@@ -289,7 +291,7 @@ class Life:
             except WriteError as problem:
                 self.reporter.tell("failed", key=asked["key"], code=problem.code)
                 return False
-        shown = store.keeper.held_version(asked["product"])
+        shown = store.writer.held_version(asked["product"])
         self.reporter.tell("answered", key=asked["key"], body=answer, shown=shown)
         return True
 

@@ -30,9 +30,9 @@ from pydantic import SecretStr
 from store_cache.app import build
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
-from store_cache.storage.files import Archive
-from store_cache.storage.lazy_directory import LateFolder
-from store_cache.writer import Keeper
+from store_cache.storage.files import CacheFiles
+from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from tests.crash.busy_central import BusyCentral
 from tests.crash.processes import warm_up
@@ -77,7 +77,7 @@ class Stalls:
 @dataclass
 class Parts:
     store: build.Store
-    archive: Archive
+    archive: CacheFiles
     keys: KeyTable
 
 
@@ -92,10 +92,10 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         central_api_key=SecretStr("demo"),
         data_dir=data_dir,
     )
-    world = build.World(folder=(folder := LateFolder(data_dir)))
-    central = build.central_of(settings, world)
-    archive, keys = Archive(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
-    keeper = Keeper(
+    world = build.Environment(folder=(folder := LazyDirectory(data_dir)))
+    central = build.build_central(settings, world)
+    archive, keys = CacheFiles(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
+    writer = CacheWriter(
         archive,
         keys,
         now=time.time,
@@ -104,14 +104,14 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         read_whole=central.product,
     )
     try:
-        await keeper.open()
+        await writer.open()
         async with (
-            build.following(settings, world, time.time, central, keeper, keys) as store,
-            left_to_reference_counts(keeper.replaced),
+            build.following(settings, world, time.time, central, writer, keys) as store,
+            left_to_reference_counts(writer.replaced),
         ):
             yield Parts(store, archive, keys)
     finally:
-        await keeper.close()
+        await writer.close()
         await central.close()
         await folder.close()
 
@@ -139,7 +139,7 @@ async def _nothing(_stalls: Stalls, _parts: Parts) -> None:
 
 async def _large_work(stalls: Stalls, parts: Parts) -> None:
     with stalls.during("fold"):
-        catalogue = parts.store.keeper.catalogue
+        catalogue = parts.store.writer.catalogue
         assert catalogue is not None
         await parts.archive.fold(catalogue, parts.keys.encoded)
         del catalogue
@@ -151,8 +151,8 @@ async def _large_work(stalls: Stalls, parts: Parts) -> None:
 
 async def _until_whole(store: build.Store, products: int) -> None:
     async with asyncio.timeout(WITHIN_SECONDS):
-        while store.keeper.catalogue is None or len(store.keeper.catalogue) < products:
-            await store.driver.changed.wait()
+        while store.writer.catalogue is None or len(store.writer.catalogue) < products:
+            await store.runner.changed.wait()
 
 
 def main() -> int:

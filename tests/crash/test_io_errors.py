@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from store_cache.model.change import Doubt
+from store_cache.model.change import RefetchReason
 from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import CataloguePage
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
+from store_cache.model.stock import StockAnswer
 from store_cache.storage import files as archive
-from store_cache.storage.files import Archive
-from store_cache.writer import HEAL_SECONDS, Disk, Keeper
+from store_cache.storage.files import CacheFiles
+from store_cache.writer import HEAL_SECONDS, CacheWriter, Disk
 from store_cache.writes.idempotency import Attempt, Final, KeyTable, encode_attempt, encode_final
-from store_cache.writes.write import Applied, StockAnswer
+from store_cache.writes.write import Applied
 from tests.harness.faulty_directory import FaultyFolder
 from tests.harness.virtual_time import run
 from tests.unit.storage.small_store import state
@@ -33,7 +34,7 @@ Step = Callable[["Shop"], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def _early_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "FOLD_BYTES", 1)
+    monkeypatch.setattr(archive, "COMPACTION_BYTES", 1)
 
 
 def product(product_id: str, version: int, available: int = 5) -> dict[str, Any]:
@@ -52,8 +53,8 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.keys = KeyTable(retention_seconds=86_400.0)
-        self.keeper = Keeper(
-            Archive(self.folder, now=self.now),
+        self.writer = CacheWriter(
+            CacheFiles(self.folder, now=self.now),
             self.keys,
             now=self.now,
             steady=self.now,
@@ -69,17 +70,17 @@ class Shop:
         return read_product(product(product_id, self.versions[product_id]))
 
     async def open(self) -> None:
-        self.damaged = await self.keeper.open()
+        self.damaged = await self.writer.open()
 
     async def place(self, version: int) -> None:
         """A full sync comes to its end."""
-        rebuild = self.keeper.begin_copy(same_generation=True)
+        replica = self.writer.begin_replica(same_generation=True)
         self.versions = dict.fromkeys(IDS, version)
         rows = Rows.of(read_product(product(i, version)) for i in IDS)
-        rebuild.take_page(rebuild.first_request(), CataloguePage(rows, is_whole=True))
+        replica.take_page(replica.first_request(), CataloguePage(rows, is_whole=True))
         self.offset += 10
-        verdict = await self.keeper.place(
-            rebuild,
+        verdict = await self.writer.place(
+            replica,
             Position("g", self.offset),
             least_percent=50,
             accept=False,
@@ -91,7 +92,7 @@ class Shop:
     async def follow(self, count: int = 1) -> None:
         """A batch of the feed."""
         events = [self._event(IDS[(self.offset + number) % len(IDS)]) for number in range(count)]
-        await self.keeper.keep_events(events, Position("g", self.offset, events[-1].fingerprint))
+        await self.writer.apply_events(events, Position("g", self.offset, events[-1].fingerprint))
 
     def _event(self, product_id: str) -> AnyEvent:
         self.versions[product_id] += 1
@@ -111,27 +112,29 @@ class Shop:
         version = self.versions[product_id]
         attempt = Attempt(key, bytes(12), product_id, version, self.now())
         self.keys.put(attempt)
-        await self.keeper.note(encode_attempt(attempt))
+        await self.writer.note(encode_attempt(attempt))
         answer = StockAnswer(product_id, version, version + 1, 3)
         final = Final(bytes(12), 1, version, self.now(), Applied(answer))
         self.keys.finish(key, final)
-        await self.keeper.settle(encode_final(key, final), answer)
+        await self.writer.settle(encode_final(key, final), answer)
         self.versions[product_id] += 1
 
     async def read(self, product_id: str) -> None:
         """A reading by itself, as repairs do."""
         self.versions[product_id] += 1
         row = await self.read_whole(product_id)
-        seen = self.keeper.seen(product_id)
+        seen = self.writer.seen(product_id)
 
-        assert await self.keeper.take_reading(product_id, row, seen=seen, doubt=Doubt.REFRESH)
+        assert await self.writer.apply_refetch(
+            product_id, row, seen=seen, doubt=RefetchReason.REFRESH
+        )
 
     async def rest(self) -> None:
         """Let a fold under way come to its end: virtual time passes when nothing else can run."""
         await asyncio.sleep(1.0)
 
     def holds(self) -> tuple[Any, ...]:
-        return state(self.keeper.catalogue), sorted(self.keys.encoded())
+        return state(self.writer.catalogue), sorted(self.keys.encoded())
 
 
 SCRIPT: tuple[Step, ...] = (
@@ -167,15 +170,15 @@ async def left(folder: FaultyFolder) -> tuple[Any, ...]:
     shop = Shop(folder)
     await shop.open()
     held = shop.holds()
-    await shop.keeper.close()
+    await shop.writer.close()
 
-    assert not shop.damaged, shop.keeper.findings
+    assert not shop.damaged, shop.writer.findings
     return held
 
 
 async def promises_what_is_there(shop: Shop) -> None:
     """Unless the store says that it is not durable, a power cut takes nothing."""
-    if shop.keeper.disk.is_durable:
+    if shop.writer.disk.is_durable:
         held = shop.holds()
 
         assert held == await left(shop.folder.after_power_cut(Random(len(shop.folder.trace))))
@@ -186,7 +189,7 @@ async def heal(shop: Shop) -> None:
     shop.folder.room = None
     await asyncio.sleep(2 * HEAL_SECONDS)
 
-    assert Disk() == shop.keeper.disk
+    assert Disk() == shop.writer.disk
 
 
 async def goes_on_durably(shop: Shop) -> None:
@@ -212,10 +215,10 @@ async def fails_once(operation: int, fault: int, expected: tuple[Any, ...]) -> b
     await play(shop, after_each=promises_what_is_there)
 
     assert expected == shop.holds()
-    said = not shop.keeper.disk.is_durable
+    said = not shop.writer.disk.is_durable
     await heal(shop)
     await goes_on_durably(shop)
-    await shop.keeper.close()
+    await shop.writer.close()
     return said
 
 
@@ -239,13 +242,13 @@ async def fails_until_mended(operation: int, fault: int, expected: tuple[Any, ..
     assert expected == shop.holds()
     await shop.follow()
 
-    assert not shop.keeper.disk.is_durable
+    assert not shop.writer.disk.is_durable
     await asyncio.sleep(2 * HEAL_SECONDS)
 
-    assert not shop.keeper.disk.is_durable
+    assert not shop.writer.disk.is_durable
     await heal(shop)
     await goes_on_durably(shop)
-    await shop.keeper.close()
+    await shop.writer.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -270,10 +273,10 @@ async def breaks_the_journal_by_a_fold() -> None:
     await shop.rest()
 
     assert "sync journal-3.jsonl" == shop.folder.trace[-1]
-    assert not shop.keeper.disk.is_durable
+    assert not shop.writer.disk.is_durable
     await heal(shop)
     await goes_on_durably(shop)
-    await shop.keeper.close()
+    await shop.writer.close()
 
 
 def test_a_fold_that_breaks_the_journal_is_said_at_once() -> None:
@@ -289,7 +292,7 @@ async def fills_up(room: int, expected: tuple[Any, ...]) -> None:
     assert expected == shop.holds()
     await heal(shop)
     await goes_on_durably(shop)
-    await shop.keeper.close()
+    await shop.writer.close()
 
 
 def test_the_disk_fills_up_at_any_byte() -> None:
@@ -309,7 +312,7 @@ async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bo
     await second.open()
     if len(second.folder.trace) < operation:
         return False
-    known = second.damaged or not second.keeper.disk.is_durable
+    known = second.damaged or not second.writer.disk.is_durable
 
     assert known or expected == second.holds()
     await promises_what_is_there(second)
@@ -320,7 +323,7 @@ async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bo
     else:
         assert expected == second.holds()
         await goes_on_durably(second)
-    await second.keeper.close()
+    await second.writer.close()
     return True
 
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from store_cache.storage.directory import READ_BYTES, File, Folder
+from store_cache.storage.directory import READ_BYTES, Directory, File
 
 
 class Crashed(Exception):
@@ -94,7 +94,7 @@ class Held:
     release: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class FaultyFolder(Folder):
+class FaultyFolder(Directory):
     """Operations are counted from 1 and named in `trace`. `crash_before`: the operation at which
     the process dies. `failures`: errors by operation, each happens once. `room`: bytes that still
     fit, or None for any number. `idle_syncs`: syncs whose names begin so only say that they were

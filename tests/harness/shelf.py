@@ -13,20 +13,22 @@ from typing import Any
 
 import orjson
 
-from central_stub.ledger import Ledger, PositionGone, Update
+from central_stub import ledger
+from central_stub.ledger import Ledger, Update
 from central_stub.wire import events_body
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.central.failures import CentralError, Gone, OtherFeed
+from store_cache.central.failures import CentralError, OtherFeed, PositionGone
 from store_cache.central.parsing import read_event_page
 from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
-from store_cache.storage.directory import Folder
-from store_cache.storage.files import Archive
-from store_cache.writer import Keeper
+from store_cache.model.stock import StockAnswer
+from store_cache.storage.directory import Directory
+from store_cache.storage.files import CacheFiles
+from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import Attempt, Final, KeyTable, encode_attempt, encode_final
-from store_cache.writes.write import Applied, StockAnswer
+from store_cache.writes.write import Applied
 from tests.harness.faulty_directory import FaultyFolder, Held
 
 NOON = 1_700_000_000.0
@@ -162,8 +164,8 @@ class Central:
             return self.says.pop(0)
         try:
             page = self.ledger.events(offset, limit, self._clock.now())
-        except PositionGone as problem:
-            raise Gone(str(problem)) from problem
+        except ledger.PositionGone as problem:
+            raise PositionGone(str(problem)) from problem
         body = orjson.loads(orjson.dumps(events_body(page, self.ledger.switches)))
         return read_event_page(body, self.ledger.generation)
 
@@ -172,14 +174,14 @@ class Shelf:
     """One process's keeper and its folder."""
 
     def __init__(
-        self, folder: Folder | None = None, *, clock: Clock | None = None, central: Any = None
+        self, folder: Directory | None = None, *, clock: Clock | None = None, central: Any = None
     ) -> None:
         self.clock = clock or Clock()
         self.central: Central = central or Central(self.clock, "P-1", "P-2", "P-3")
         self.folder = folder or FaultyFolder()
         self.keys = KeyTable(retention_seconds=RETENTION_SECONDS)
-        self.keeper = Keeper(
-            Archive(self.folder, now=self.clock.now),
+        self.writer = CacheWriter(
+            CacheFiles(self.folder, now=self.clock.now),
             self.keys,
             now=self.clock.now,
             steady=self.clock.steady,
@@ -194,34 +196,34 @@ class Shelf:
 
     @property
     def catalogue(self) -> Catalogue:
-        assert self.keeper.catalogue is not None
-        return self.keeper.catalogue
+        assert self.writer.catalogue is not None
+        return self.writer.catalogue
 
     async def filled(self) -> Shelf:
         """Started, with what Central holds in place, at its head."""
-        await self.keeper.open()
+        await self.writer.open()
         await self.place()
         return self
 
     async def place(self, **judging: Any) -> None:
         """A full sync in one page."""
-        rebuild = self.keeper.begin_copy(same_generation=True)
-        request = rebuild.first_request()
-        rebuild.take_page(request, await self.central.page(request))
+        replica = self.writer.begin_replica(same_generation=True)
+        request = replica.first_request()
+        replica.take_page(request, await self.central.page(request))
         usual = {"least_percent": 50, "accept": False, "agreed_products": None}
         head = Position("g-1", self.central.ledger.head + 1, "f")
-        verdict = await self.keeper.place(rebuild, head, **(usual | judging))
+        verdict = await self.writer.place(replica, head, **(usual | judging))
         assert verdict.accepted, verdict.problem
 
     async def sold(self, product_id: str, delta: int = -1) -> None:
         """Somebody sells at Central, and the event arrives."""
-        position = self.keeper.position
+        position = self.writer.position
         assert position is not None
         self.central.sell(product_id, delta)
         page = await self.central.events(offset=position.offset, limit=100, wait_seconds=0)
         last = page.events[-1]
         after = Position(position.generation, last.offset + 1, last.fingerprint)
-        await self.keeper.keep_events(page.events, after)
+        await self.writer.apply_events(page.events, after)
 
     def enter(self, key: str) -> bytes:
         """An attempt in the key table; its record."""
@@ -242,7 +244,7 @@ class Shelf:
     async def restarted(self) -> Shelf:
         """The next process, after this one was killed with `kill -9`."""
         left = Shelf(self.disk.after_kill(), clock=self.clock, central=self.central)
-        await left.keeper.open()
+        await left.writer.open()
         return left
 
 

@@ -33,7 +33,7 @@ class Shop:
     """Answers writes from its own shelf, as the store would with Central behind it.
 
     `elsewhere` is what Central holds and this store does not yet; a refresh brings it in.
-    `failure`: what every write or sync fails with while it is set. `gate`: writes wait for it.
+    `failure`: what every write or sync fails with while it is set. `admission`: writes wait for it.
     `arrived` and `applied` are set by the first write that is.
     """
 
@@ -43,8 +43,8 @@ class Shop:
         self.elsewhere: dict[str, Row | None] = {}
         self.failure: Exception | None = None
         self.sync_failure: tuple[str, int] | None = None
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.admission = asyncio.Event()
+        self.admission.set()
         self.arrived = asyncio.Event()
         self.applied = asyncio.Event()
         self.refreshed: list[str] = []
@@ -66,7 +66,7 @@ class Shop:
         self._set(read_product(dict(value)))
 
     def remove(self, product_id: str) -> None:
-        self.held.make(Change("a test", rows={product_id: None}))
+        self.held.apply(Change("a test", rows={product_id: None}))
 
     def freshness(self) -> Freshness:
         return self.fresh
@@ -80,7 +80,7 @@ class Shop:
     async def update(self, write: Write) -> Answer:
         self.writes.append(write)
         self.arrived.set()
-        await self.gate.wait()
+        await self.admission.wait()
         if self.failure is not None:
             raise self.failure
         body = self.held.get(write.product_id)
@@ -136,7 +136,7 @@ class Shop:
         }
 
     def _set(self, row: Row) -> None:
-        self.held.make(Change("a test", rows={row.product_id: row.body}))
+        self.held.apply(Change("a test", rows={row.product_id: row.body}))
 
 
 def _refused(product_id: str, error_type: str, row: Row | None = None) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from central_stub.wire import Reply, Request
 from store_cache.api.app import build_api
 from store_cache.api.server import serve
 from store_cache.app import build
-from store_cache.app.build import World, running
+from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
-from store_cache.storage.directory import Folder
+from store_cache.storage.directory import Directory
 from tests.harness.faulty_directory import FaultyFolder
 from tests.harness.shelf import NOON, Clock
 
@@ -92,7 +92,7 @@ class Line(httpx.AsyncBaseTransport):
 class Whole:
     """A store that runs, its line and its disk."""
 
-    def __init__(self, parts: build.Store, line: Line, folder: Folder, clock: Clock) -> None:
+    def __init__(self, parts: build.Store, line: Line, folder: Directory, clock: Clock) -> None:
         self.parts = parts
         self.line = line
         self.folder = folder
@@ -120,14 +120,14 @@ class Whole:
         began_at = asyncio.get_running_loop().time()
         async with asyncio.timeout(10_000.0):
             while self.state != name:
-                await self.parts.driver.changed.wait()
+                await self.parts.runner.changed.wait()
         await asyncio.sleep(0.001)
         return asyncio.get_running_loop().time() - began_at
 
 
 @asynccontextmanager
 async def whole_store(
-    folder: Folder | None = None,
+    folder: Directory | None = None,
     *,
     clock: Clock | None = None,
     line: Line | None = None,
@@ -138,7 +138,7 @@ async def whole_store(
     line = line or Line(clock)
     folder = folder or FaultyFolder()
     usual: dict[str, Any] = {"central_api_key": KEY, "api_keys": TILL_KEY}
-    world = World(folder, now=clock.now, random=lambda: 0.5, transport=line)
+    world = Environment(folder, now=clock.now, random=lambda: 0.5, transport=line)
     async with running(Settings(_env_file=None, **(usual | settings)), world) as parts:
         yield Whole(parts, line, folder, clock)
 

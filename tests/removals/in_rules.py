@@ -10,17 +10,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from store_cache import writer as keeper
+from store_cache import writer
 from store_cache.catalogue import apply as rules
-from store_cache.catalogue import replica as rebuild
-from store_cache.catalogue.apply import CROSSING_SECONDS, Draft, Seen, version_of
+from store_cache.catalogue import replica
+from store_cache.catalogue.apply import CROSSING_SECONDS, ChangeSet, Seen, version_of
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model import change as changes
-from store_cache.model.change import Change, Doubt, Mark
-from store_cache.model.event import AnyEvent, Event, SetAside
+from store_cache.model.change import Change, RefetchReason, Tombstone
+from store_cache.model.event import AnyEvent, Event, QuarantinedEvent
+from store_cache.model.stock import StockAnswer
 from store_cache.storage import journal
-from store_cache.writer import Keeper
-from store_cache.writes.write import StockAnswer
+from store_cache.writer import CacheWriter
 from tests.removals.removal import Cut, Removals
 
 in_rules = Removals()
@@ -34,7 +34,7 @@ def version_guard(cut: Cut) -> None:
     """An event sets the row, however old it is."""
     update = rules._update
 
-    def any_update(draft: Draft, event: Event, body: bytes) -> None:
+    def any_update(draft: ChangeSet, event: Event, body: bytes) -> None:
         held = draft.held(event.product_id)
         if held is None or event.version >= version_of(held):
             update(draft, event, body)
@@ -53,14 +53,14 @@ def version_guard(cut: Cut) -> None:
 )
 def marks_of_deletion(cut: Cut) -> None:
     """A deleted product is forgotten; an event of its life brings it back."""
-    delete = Draft.delete
+    delete = ChangeSet.delete
 
-    def unmarked(self: Draft, product_id: str, *, offset: int, version: int) -> None:
+    def unmarked(self: ChangeSet, product_id: str, *, offset: int, version: int) -> None:
         cut.act()
         delete(self, product_id, offset=offset, version=version)
-        self._marks[product_id] = None
+        self._tombstones[product_id] = None
 
-    cut.replace(Draft, "delete", unmarked)
+    cut.replace(ChangeSet, "delete", unmarked)
 
 
 @in_rules(
@@ -75,12 +75,12 @@ def marks_of_deletion(cut: Cut) -> None:
 def marks_of_readings(cut: Cut) -> None:
     """A mark that a reading left counts as one of the feed's."""
 
-    def of_reading(self: Mark) -> bool:
+    def of_reading(self: Tombstone) -> bool:
         if self.offset == 0:
             cut.act()
         return False
 
-    cut.replace(Mark, "is_of_reading", property(of_reading))
+    cut.replace(Tombstone, "is_of_refetch", property(of_reading))
 
 
 @in_rules("V2", "where order is in doubt the product is read again", needs="disorder")
@@ -96,14 +96,14 @@ def doubts_of_order(cut: Cut) -> None:
 @in_rules("V1 W7", "an event of the life before does not undo what is ahead of the feed")
 def lives_before_what_is_ahead(cut: Cut) -> None:
     """Any event with a higher version is of the life that is held."""
-    of_life_before = rules._is_of_life_before
+    of_life_before = rules._is_of_earlier_incarnation
 
-    def never(draft: Draft, event: Event, body: bytes, held: bytes) -> bool:
+    def never(draft: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
         if of_life_before(draft, event, body, held):
             cut.act()
         return False
 
-    cut.replace(rules, "_is_of_life_before", never)
+    cut.replace(rules, "_is_of_earlier_incarnation", never)
 
 
 @in_rules(
@@ -114,15 +114,15 @@ def lives_before_what_is_ahead(cut: Cut) -> None:
 )
 def doubts_of_unfollowed_copies(cut: Cut) -> None:
     """A catalogue of pages alone is taken to stand at its position."""
-    init = Draft.__init__
+    init = ChangeSet.__init__
 
-    def followed(self: Draft, base: Catalogue, **told: Any) -> None:
+    def followed(self: ChangeSet, base: Catalogue, **told: Any) -> None:
         init(self, base, **told)
         if self.unfollowed_until:
             cut.act()
             self.unfollowed_until = 0
 
-    cut.replace(Draft, "__init__", followed)
+    cut.replace(ChangeSet, "__init__", followed)
 
 
 @in_rules(
@@ -133,15 +133,15 @@ def doubts_of_unfollowed_copies(cut: Cut) -> None:
 )
 def readings_of_what_is_set_aside(cut: Cut) -> None:
     """An event that cannot be read is passed over."""
-    lay = rules.lay_events
+    lay = rules.apply_events
 
-    def readable(draft: Draft, events: Iterable[AnyEvent]) -> None:
-        kept = [event for event in events if not isinstance(event, SetAside)]
+    def readable(draft: ChangeSet, events: Iterable[AnyEvent]) -> None:
+        kept = [event for event in events if not isinstance(event, QuarantinedEvent)]
         if kept != list(events):
             cut.act()
         lay(draft, kept)
 
-    cut.replace((rules, keeper, rebuild), "lay_events", readable)
+    cut.replace((rules, writer, replica), "apply_events", readable)
 
 
 # -- readings ----------------------------------------------------------------------------------
@@ -176,9 +176,9 @@ def owed_readings_kept(cut: Cut) -> None:
     encode = changes.encode_change
 
     def without_owed(change: Change) -> bytes:
-        if change.owed:
+        if change.pending_refetches:
             cut.act()
-        return encode(replace(change, owed={}))
+        return encode(replace(change, pending_refetches={}))
 
     cut.replace(journal, "encode_change", without_owed)
 
@@ -186,14 +186,14 @@ def owed_readings_kept(cut: Cut) -> None:
 @in_rules("W7", "what is ahead of the feed for a minute is read again", needs="lost_events")
 def readings_of_what_is_ahead(cut: Cut) -> None:
     """A product whose event never comes stays ahead for ever."""
-    left_behind = Keeper.left_behind
+    stale_overrides = CacheWriter.stale_overrides
 
-    def nobody(self: Keeper) -> list[str]:
-        if left_behind(self):
+    def nobody(self: CacheWriter) -> list[str]:
+        if stale_overrides(self):
             cut.act()
         return []
 
-    cut.replace(Keeper, "left_behind", nobody)
+    cut.replace(CacheWriter, "stale_overrides", nobody)
 
 
 @in_rules(
@@ -204,15 +204,15 @@ def readings_of_what_is_ahead(cut: Cut) -> None:
 )
 def doubts_outlast_readings(cut: Cut) -> None:
     """Any reading settles every doubt about its product."""
-    settled = Draft.settled
+    settled = ChangeSet.settled
 
-    def at_once(self: Draft, product_id: str) -> None:
+    def at_once(self: ChangeSet, product_id: str) -> None:
         settled(self, product_id)
-        if self.owed(product_id) is not None:
+        if self.pending_refetch(product_id) is not None:
             cut.act()
-            self._owed[product_id] = None
+            self._pending_refetches[product_id] = None
 
-    cut.replace(Draft, "settled", at_once)
+    cut.replace(ChangeSet, "settled", at_once)
 
 
 @in_rules(
@@ -224,12 +224,12 @@ def doubts_outlast_readings(cut: Cut) -> None:
 def refreshes_do_not_win(cut: Cut) -> None:
     """Whatever a reading says wins over what is held."""
 
-    def always(self: Doubt) -> bool:
-        if self is Doubt.REFRESH:
+    def always(self: RefetchReason) -> bool:
+        if self is RefetchReason.REFRESH:
             cut.act()
         return True
 
-    cut.replace(Doubt, "wins", property(always))
+    cut.replace(RefetchReason, "wins", property(always))
 
 
 # -- answers -----------------------------------------------------------------------------------
@@ -238,9 +238,9 @@ def refreshes_do_not_win(cut: Cut) -> None:
 @in_rules("W6", "an answer older than what is held changes nothing")
 def answers_overtaken(cut: Cut) -> None:
     """An answer sets quantity and version, though the feed is past them."""
-    lay = rules.lay_answer
+    lay = rules.apply_answer
 
-    def laid(draft: Draft, answer: StockAnswer) -> bool:
+    def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
         held = draft.held(answer.product_id)
         if held is None or version_of(held) <= answer.new_version:
             return lay(draft, answer)
@@ -248,7 +248,7 @@ def answers_overtaken(cut: Cut) -> None:
         rules._set_stock(draft, held, answer)
         return True
 
-    cut.replace((rules, keeper, rebuild), "lay_answer", laid)
+    cut.replace((rules, writer, replica), "apply_answer", laid)
 
 
 @in_rules(
@@ -259,19 +259,19 @@ def answers_overtaken(cut: Cut) -> None:
 )
 def answers_beyond_a_jump(cut: Cut) -> None:
     """An answer is laid over a row that is not the one it was sent for."""
-    lay = rules.lay_answer
+    lay = rules.apply_answer
 
-    def laid(draft: Draft, answer: StockAnswer) -> bool:
+    def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
         held = draft.held(answer.product_id)
         if lay(draft, answer) or held is None:
             return held is not None
-        if draft.changed_life_within(answer.product_id, CROSSING_SECONDS):
+        if draft.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
             return False
         cut.act()
         rules._set_stock(draft, held, answer)
         return True
 
-    cut.replace((rules, keeper, rebuild), "lay_answer", laid)
+    cut.replace((rules, writer, replica), "apply_answer", laid)
 
 
 @in_rules(
@@ -282,34 +282,34 @@ def answers_beyond_a_jump(cut: Cut) -> None:
 )
 def answers_crossed(cut: Cut) -> None:
     """An answer is laid over the row of whatever life is held."""
-    changed = Draft.changed_life_within
+    changed = ChangeSet.incarnation_changed_within
 
-    def never_crossed(self: Draft, product_id: str, seconds: float) -> bool:
+    def never_crossed(self: ChangeSet, product_id: str, seconds: float) -> bool:
         found = changed(self, product_id, seconds)
         if found and seconds == CROSSING_SECONDS:
             cut.act()
             return False
         return found
 
-    cut.replace(Draft, "changed_life_within", never_crossed)
+    cut.replace(ChangeSet, "incarnation_changed_within", never_crossed)
 
 
 @in_rules("W6", "an answer never creates a product by itself")
 def answers_create_nothing(cut: Cut) -> None:
     """An answer about a product that is not held makes a row of what it says."""
-    lay = rules.lay_answer
+    lay = rules.apply_answer
 
-    def laid(draft: Draft, answer: StockAnswer) -> bool:
+    def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
         if draft.held(answer.product_id) is not None:
             return lay(draft, answer)
         cut.act()
         told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
         named = answer.product_id.encode()
         draft.put(answer.product_id, told % (named, answer.new_quantity, answer.new_version))
-        draft.put_ahead(answer.product_id, answer.new_version)
+        draft.add_override(answer.product_id, answer.new_version)
         return True
 
-    cut.replace((rules, keeper, rebuild), "lay_answer", laid)
+    cut.replace((rules, writer, replica), "apply_answer", laid)
 
 
 # -- clocks ------------------------------------------------------------------------------------
@@ -323,10 +323,10 @@ def answers_create_nothing(cut: Cut) -> None:
 )
 def steady_clock(cut: Cut) -> None:
     """They grow old by the wall clock."""
-    init = Keeper.__init__
+    init = CacheWriter.__init__
 
-    def by_the_wall(self: Keeper, *parts: Any, **told: Any) -> None:
+    def by_the_wall(self: CacheWriter, *parts: Any, **told: Any) -> None:
         cut.act()
         init(self, *parts, **told | {"steady": told["now"]})
 
-    cut.replace(Keeper, "__init__", by_the_wall)
+    cut.replace(CacheWriter, "__init__", by_the_wall)

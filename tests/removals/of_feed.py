@@ -10,34 +10,34 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from store_cache.catalogue.apply import Draft
-from store_cache.catalogue.replica import Rebuild, Verdict
+from store_cache.catalogue.apply import ChangeSet
+from store_cache.catalogue.replica import Replica, Verdict
 from store_cache.central import client as centrals
 from store_cache.central.client import Central
-from store_cache.central.connection import Exchange
+from store_cache.central.connection import Connection
 from store_cache.central.failures import CentralError
-from store_cache.central.rate_limit import Budget
-from store_cache.model.change import Mark, Owed
+from store_cache.central.rate_limit import RateLimit
+from store_cache.model.change import PendingRefetch, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
+from store_cache.model.stock import StockAnswer
 from store_cache.sync import backoff as lines
 from store_cache.sync import follow as following
 from store_cache.sync import full_sync as resync
 from store_cache.sync import machine as sync
 from store_cache.sync.follow import Match
 from store_cache.sync.states import (
+    ApplyEvents,
+    Applying,
     ExchangeFailed,
     Failure,
     Feed,
-    KeepEvents,
-    Keeping,
     Next,
-    Rest,
     Run,
+    Sleep,
     State,
 )
-from store_cache.writes.write import StockAnswer
 from tests.removals.removal import Cut, Removals
 
 of_feed = Removals()
@@ -76,7 +76,7 @@ def next_offset_is_a_hint(cut: Cut) -> None:
             return gap(state, problem, asked_at, now, page)
         cut.act()
         new = Position(position.generation, page.next_offset or 0)
-        return replace(state, phase=Keeping(new, Feed(), True)), KeepEvents((), new)
+        return replace(state, phase=Applying(new, Feed(), True)), ApplyEvents((), new)
 
     cut.replace(following, "_gap", believed)
 
@@ -95,7 +95,7 @@ def grace_for_holes(cut: Cut) -> None:
         state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
     ) -> Next:
         cut.act()
-        return gap(state, problem, asked_at + state.pace.grace_seconds, now, page)
+        return gap(state, problem, asked_at + state.settings.grace_seconds, now, page)
 
     cut.replace(following, "_gap", impatient)
 
@@ -223,62 +223,62 @@ def position_gone(cut: Cut) -> None:
 )
 def page_overlap(cut: Cut) -> None:
     """Each page is taken for the one that follows the one before."""
-    joins = Rebuild._joins
+    joins = Replica._joins
 
-    def always(self: Rebuild, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
+    def always(self: Replica, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
         if not joins(self, request, ids, fresh):
             cut.act()
         return True
 
-    cut.replace(Rebuild, "_joins", always)
+    cut.replace(Replica, "_joins", always)
 
 
 @of_feed("F2", "the feed is followed alongside a full sync", needs="slow")
 def feed_alongside(cut: Cut) -> None:
     """The copy is what the pages said, at the position where the feed is."""
-    take = Rebuild.take_events
+    take = Replica.take_events
 
     def pages_alone(
-        self: Rebuild, events: Sequence[AnyEvent], *, position: Position, now: float
+        self: Replica, events: Sequence[AnyEvent], *, position: Position, now: float
     ) -> None:
         if events:
             cut.act()
         take(self, (), position=position, now=now)
 
-    cut.replace(Rebuild, "take_events", pages_alone)
+    cut.replace(Replica, "take_events", pages_alone)
 
 
 def _finish_without(cut: Cut, *left_out: str) -> None:
-    finish = Rebuild.finish
-    nothing: dict[str, Any] = {"answers": (), "touched": {}, "marks": {}}
+    finish = Replica.finish
+    nothing: dict[str, Any] = {"answers": (), "touched": {}, "tombstones": {}}
 
     def finished(
-        self: Rebuild,
+        self: Replica,
         *,
         answers: Iterable[StockAnswer],
-        touched: Mapping[str, Owed],
-        marks: Mapping[str, Mark],
+        touched: Mapping[str, PendingRefetch],
+        tombstones: Mapping[str, Tombstone],
         now: float,
     ) -> Any:
-        given: dict[str, Any] = {"answers": answers, "touched": touched, "marks": marks}
+        given: dict[str, Any] = {"answers": answers, "touched": touched, "tombstones": tombstones}
         if any(given[name] for name in left_out):
             cut.act()
         return finish(self, **given | {name: nothing[name] for name in left_out}, now=now)
 
-    cut.replace(Rebuild, "finish", finished)
+    cut.replace(Replica, "finish", finished)
 
 
 def _lay_nothing_ahead(cut: Cut) -> None:
-    lay = Rebuild._lay_what_is_ahead
+    lay = Replica._lay_what_is_ahead
 
-    def laid(self: Rebuild, draft: Draft) -> None:
+    def laid(self: Replica, draft: ChangeSet) -> None:
         before = dict(draft._rows)
         lay(self, draft)
         if draft._rows != before:
             cut.act()
-            draft._rows, draft._ahead, draft._owed = before, {}, {}
+            draft._rows, draft._overrides, draft._pending_refetches = before, {}, {}
 
-    cut.replace(Rebuild, "_lay_what_is_ahead", laid)
+    cut.replace(Replica, "_lay_what_is_ahead", laid)
 
 
 @of_feed(
@@ -315,11 +315,11 @@ def what_is_ahead_over_the_copy(cut: Cut) -> None:
 def what_is_gone_out_of_the_copy(cut: Cut) -> None:
     """The copy's row goes in place, though readers saw the product end."""
 
-    def nothing(self: Rebuild, _: Draft, marks: Mapping[str, Mark]) -> None:
-        if any(m.is_of_reading and m.at >= self.began_at for m in marks.values()):
+    def nothing(self: Replica, _: ChangeSet, marks: Mapping[str, Tombstone]) -> None:
+        if any(m.is_of_refetch and m.at >= self.began_at for m in marks.values()):
             cut.act()
 
-    cut.replace(Rebuild, "_leave_out_what_is_gone", nothing)
+    cut.replace(Replica, "_leave_out_what_is_gone", nothing)
 
 
 @of_feed(
@@ -334,11 +334,11 @@ def what_is_gone_out_of_the_copy(cut: Cut) -> None:
 def fresher_rows_over_the_copy(cut: Cut) -> None:
     """The copy's row goes in place, though readers saw a newer one."""
 
-    def nothing(self: Rebuild, _: Draft) -> None:
-        if any(self._held is not None and self._is_lower(i) for i in self.copy.owed):
+    def nothing(self: Replica, _: ChangeSet) -> None:
+        if any(self._held is not None and self._is_lower(i) for i in self.copy.pending_refetches):
             cut.act()
 
-    cut.replace(Rebuild, "_keep_fresher", nothing)
+    cut.replace(Replica, "_keep_fresher", nothing)
 
 
 @of_feed(
@@ -360,7 +360,7 @@ def doubts_outlive_a_copy(cut: Cut) -> None:
 )
 def marks_outlive_a_copy(cut: Cut) -> None:
     """A full sync forgets what was deleted before it."""
-    _finish_without(cut, "marks")
+    _finish_without(cut, "tombstones")
 
 
 @of_feed(
@@ -371,16 +371,16 @@ def marks_outlive_a_copy(cut: Cut) -> None:
 )
 def lowered_by_a_page(cut: Cut) -> None:
     """One page's word lowers a version."""
-    is_news = Rebuild._is_news
+    is_news = Replica._is_news
 
-    def lowered(self: Rebuild, product_id: str, body: bytes) -> bool:
+    def lowered(self: Replica, product_id: str, body: bytes) -> bool:
         taken = is_news(self, product_id, body)
         if product_id in self._lowered:
             cut.act()
             self._lowered.discard(product_id)
         return taken
 
-    cut.replace(Rebuild, "_is_news", lowered)
+    cut.replace(Replica, "_is_news", lowered)
 
 
 @of_feed(
@@ -391,15 +391,15 @@ def lowered_by_a_page(cut: Cut) -> None:
 )
 def older_pages(cut: Cut) -> None:
     """The later reading counts, also over an event that came before it."""
-    is_news = Rebuild._is_news
+    is_news = Replica._is_news
 
-    def as_it_comes(self: Rebuild, product_id: str, body: bytes) -> bool:
+    def as_it_comes(self: Replica, product_id: str, body: bytes) -> bool:
         if not is_news(self, product_id, body) and product_id in self._doubts:
             cut.act()
             self._doubts.pop(product_id)
         return True
 
-    cut.replace(Rebuild, "_is_news", as_it_comes)
+    cut.replace(Replica, "_is_news", as_it_comes)
 
 
 @of_feed(
@@ -455,16 +455,16 @@ def pages_before_the_feed(cut: Cut) -> None:
 )
 def creations_behind_the_pages(cut: Cut) -> None:
     """What an event creates is believed, though no page showed it."""
-    note = Rebuild._note
+    note = Replica._note
 
-    def believed(self: Rebuild, events: Sequence[AnyEvent]) -> None:
+    def believed(self: Replica, events: Sequence[AnyEvent]) -> None:
         note(self, events)
         created = {e.product_id for e in events if isinstance(e, Event) and e.kind is Kind.CREATED}
         if created & self._unpaged:
             cut.act()
         self._unpaged -= created
 
-    cut.replace(Rebuild, "_note", believed)
+    cut.replace(Replica, "_note", believed)
 
 
 @of_feed(
@@ -475,14 +475,14 @@ def creations_behind_the_pages(cut: Cut) -> None:
 )
 def judgement_of_a_copy(cut: Cut) -> None:
     """Whatever was read goes in place."""
-    judge = Rebuild.judge
+    judge = Replica.judge
 
-    def accepted(self: Rebuild, **told: Any) -> Verdict:
+    def accepted(self: Replica, **told: Any) -> Verdict:
         if not judge(self, **told).accepted:
             cut.act()
         return Verdict()
 
-    cut.replace(Rebuild, "judge", accepted)
+    cut.replace(Replica, "judge", accepted)
 
 
 @of_feed(
@@ -493,14 +493,14 @@ def judgement_of_a_copy(cut: Cut) -> None:
 )
 def doubts_of_pages(cut: Cut) -> None:
     """The copy goes in place with its doubts."""
-    unsettled = Rebuild.unsettled
+    unsettled = Replica.unsettled
 
-    def nothing(self: Rebuild) -> list[str]:
+    def nothing(self: Replica) -> list[str]:
         if unsettled(self):
             cut.act()
         return []
 
-    cut.replace(Rebuild, "unsettled", nothing)
+    cut.replace(Replica, "unsettled", nothing)
 
 
 # -- the line ----------------------------------------------------------------------------------
@@ -546,9 +546,9 @@ def absence(cut: Cut) -> None:
 def waits(cut: Cut) -> None:
     """What failed is asked for again at once."""
 
-    def at_once(*_: object) -> Rest:
+    def at_once(*_: object) -> Sleep:
         cut.act()
-        return Rest(0.0)
+        return Sleep(0.0)
 
     cut.replace((lines, resync), "pause_after", at_once)
 
@@ -565,9 +565,9 @@ def fallback(cut: Cut) -> None:
 
     def counted(state: State, outcome: Any, now: float) -> State:
         state = count(state, outcome, now)
-        if state.line.fallback_due is not None:
+        if state.health.fallback_due is not None:
             cut.act()
-        return replace(state, line=replace(state.line, fallback_due=None))
+        return replace(state, health=replace(state.health, fallback_due=None))
 
     cut.replace((lines, resync), "count_failure", counted)
 
@@ -597,14 +597,14 @@ def spacing(cut: Cut) -> None:
 )
 def budget(cut: Cut) -> None:
     """Requests are sent whatever Central said."""
-    ready_in = Budget.ready_in
+    ready_in = RateLimit.ready_in
 
-    def now_(self: Budget, priority: Any, now: float) -> float:
+    def now_(self: RateLimit, priority: Any, now: float) -> float:
         if ready_in(self, priority, now):
             cut.act()
         return 0.0
 
-    cut.replace(Budget, "ready_in", now_)
+    cut.replace(RateLimit, "ready_in", now_)
 
 
 @of_feed(
@@ -615,13 +615,13 @@ def budget(cut: Cut) -> None:
 )
 def caps_on_bytes(cut: Cut) -> None:
     """Whatever comes is read."""
-    body = Exchange._body
+    body = Connection._body
 
-    async def endless(self: Exchange, response: Any, request: Any) -> bytearray:
+    async def endless(self: Connection, response: Any, request: Any) -> bytearray:
         cut.act()
         return await body(self, response, replace(request, most_bytes=2**62))
 
-    cut.replace(Exchange, "_body", endless)
+    cut.replace(Connection, "_body", endless)
 
 
 @of_feed(

@@ -19,17 +19,18 @@ from store_cache.central.retries import Tries
 from store_cache.model.change import Change
 from store_cache.model.event import Event, Kind
 from store_cache.model.product import read_product
-from store_cache.storage.files import Archive
-from store_cache.writer import Keeper
+from store_cache.model.stock import StockAnswer
+from store_cache.storage.files import CacheFiles
+from store_cache.writer import CacheWriter
 from store_cache.writes import circuit_breaker as breaker
 from store_cache.writes import idempotency as keys
 from store_cache.writes import write as writing
 from store_cache.writes.delivery import Asked, Delivery, Entry
-from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import Attempt, Final, KeyTable
-from store_cache.writes.in_doubt import Watch
-from store_cache.writes.in_doubt_search import Proof
-from store_cache.writes.write import Applied, Outcome, Sent, StockAnswer, Unknown, Write
+from store_cache.writes.in_doubt import InDoubtWrite
+from store_cache.writes.in_doubt_search import InDoubtSearch
+from store_cache.writes.write import Applied, Outcome, Sent, Unknown, Write
 from tests.removals.removal import Cut, Removals
 
 of_writes = Removals()
@@ -61,10 +62,10 @@ def attempts_on_disk(cut: Cut) -> None:
 )
 def answers_on_disk(cut: Cut) -> None:
     """Final answers are in memory alone."""
-    append = Archive.append
+    append = CacheFiles.append
 
     async def without_finals(
-        self: Archive, *, change: Change | None = None, write: bytes | None = None
+        self: CacheFiles, *, change: Change | None = None, write: bytes | None = None
     ) -> None:
         if write is not None and (b'"applied":' in write or b'"refused":' in write):
             cut.act()
@@ -72,34 +73,34 @@ def answers_on_disk(cut: Cut) -> None:
         if change is not None or write is not None:
             await append(self, change=change, write=write)
 
-    cut.replace(Archive, "append", without_finals)
+    cut.replace(CacheFiles, "append", without_finals)
 
 
 @of_writes("W1 D2", "an answer is given only once it is on disk")
 def answers_kept_first(cut: Cut) -> None:
     """A till is answered while the record is on its way to the disk."""
-    settle = Keeper.settle
+    settle = CacheWriter.settle
     under_way: set[asyncio.Task[None]] = set()
 
-    async def later(self: Keeper, write: bytes, answer: StockAnswer | None) -> None:
+    async def later(self: CacheWriter, write: bytes, answer: StockAnswer | None) -> None:
         cut.act()
         task = asyncio.ensure_future(settle(self, write, answer))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
-    cut.replace(Keeper, "settle", later)
+    cut.replace(CacheWriter, "settle", later)
 
 
 @of_writes("W6", "an applied answer is shown at once")
 def answers_shown(cut: Cut) -> None:
     """Readers wait for the event."""
-    settle = Keeper.settle
+    settle = CacheWriter.settle
 
-    async def kept_alone(self: Keeper, write: bytes, _: StockAnswer | None) -> None:
+    async def kept_alone(self: CacheWriter, write: bytes, _: StockAnswer | None) -> None:
         cut.act()
         await settle(self, write, None)
 
-    cut.replace(Keeper, "settle", kept_alone)
+    cut.replace(CacheWriter, "settle", kept_alone)
 
 
 # -- repeats -----------------------------------------------------------------------------------
@@ -108,9 +109,9 @@ def answers_shown(cut: Cut) -> None:
 @of_writes("W1", "a repeat sends the same key")
 def same_key_on_a_repeat(cut: Cut) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""
-    entry = Forwarding._entry
+    entry = Forwarder._entry
 
-    def under_another(self: Forwarding, asked: Asked, known: Attempt | None) -> Entry:
+    def under_another(self: Forwarder, asked: Asked, known: Attempt | None) -> Entry:
         found = entry(self, asked, known)
         if known is not None:
             cut.act()
@@ -118,7 +119,7 @@ def same_key_on_a_repeat(cut: Cut) -> None:
             self._delivery.enter(found.attempt)
         return found
 
-    cut.replace(Forwarding, "_entry", under_another)
+    cut.replace(Forwarder, "_entry", under_another)
 
 
 @of_writes(
@@ -131,9 +132,9 @@ def same_key_on_a_repeat(cut: Cut) -> None:
 )
 def same_version_on_a_repeat(cut: Cut) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
-    entry = Forwarding._entry
+    entry = Forwarder._entry
 
-    def with_another(self: Forwarding, asked: Asked, known: Attempt | None) -> Entry:
+    def with_another(self: Forwarder, asked: Asked, known: Attempt | None) -> Entry:
         found = entry(self, asked, known)
         held = self._held(asked)
         if known is None or held is None or isinstance(asked, Write) or held == known.version:
@@ -142,7 +143,7 @@ def same_version_on_a_repeat(cut: Cut) -> None:
         found.attempt = replace(known, version=held)
         return found
 
-    cut.replace(Forwarding, "_entry", with_another)
+    cut.replace(Forwarder, "_entry", with_another)
 
 
 @of_writes(
@@ -243,14 +244,14 @@ def version_of_an_answer(cut: Cut) -> None:
 )
 def events_cover_a_refusal(cut: Cut) -> None:
     """Any refusal of a repeat proves that the first sending was not applied."""
-    covers = Watch._covers
+    covers = InDoubtWrite._covers
 
-    def always(self: Watch, version: int | None) -> bool:
+    def always(self: InDoubtWrite, version: int | None) -> bool:
         if not covers(self, version):
             cut.act()
         return True
 
-    cut.replace(Watch, "_covers", always)
+    cut.replace(InDoubtWrite, "_covers", always)
 
 
 @of_writes(
@@ -264,16 +265,16 @@ def events_cover_a_refusal(cut: Cut) -> None:
 )
 def lives_end_proof(cut: Cut) -> None:
     """Versions of two lives prove something of each other."""
-    see = Watch.see
+    see = InDoubtWrite.see
 
-    def seen(self: Watch, event: Event) -> None:
+    def seen(self: InDoubtWrite, event: Event) -> None:
         is_other = event.product_id != self.product_id or event.write == self.name
         if is_other or event.kind is Kind.UPDATED:
             see(self, event)
         else:
             cut.act()
 
-    cut.replace(Watch, "see", seen)
+    cut.replace(InDoubtWrite, "see", seen)
 
 
 @of_writes(
@@ -284,16 +285,18 @@ def lives_end_proof(cut: Cut) -> None:
 )
 def generation_of_proof(cut: Cut) -> None:
     """The feed is read again from where the attempt began, whatever feed that was."""
-    look_back = Proof._look_back
+    look_back = InDoubtSearch._look_back
 
-    async def anywhere(self: Proof, attempt: Attempt, watch: Watch, deadline_at: float) -> None:
+    async def anywhere(
+        self: InDoubtSearch, attempt: Attempt, watch: InDoubtWrite, deadline_at: float
+    ) -> None:
         position = self._standing.position
         if position is not None and position.generation != attempt.generation:
             cut.act()
             attempt = replace(attempt, generation=position.generation)
         await look_back(self, attempt, watch, deadline_at)
 
-    cut.replace(Proof, "_look_back", anywhere)
+    cut.replace(InDoubtSearch, "_look_back", anywhere)
 
 
 # -- the table of keys -------------------------------------------------------------------------
@@ -340,9 +343,9 @@ def bound_of_the_key_table(cut: Cut) -> None:
 )
 def hang_ups_cancel_nothing(cut: Cut) -> None:
     """Whoever waits for a write takes it along when it goes."""
-    joined = Forwarding._joined
+    joined = Forwarder._joined
 
-    async def together(self: Forwarding, future: asyncio.Future[Any]) -> Any:
+    async def together(self: Forwarder, future: asyncio.Future[Any]) -> Any:
         try:
             return await joined(self, future)
         except asyncio.CancelledError:
@@ -351,7 +354,7 @@ def hang_ups_cancel_nothing(cut: Cut) -> None:
                 task.cancel()
             raise
 
-    cut.replace(Forwarding, "_joined", together)
+    cut.replace(Forwarder, "_joined", together)
 
 
 # -- the breaker of writes ---------------------------------------------------------------------

@@ -15,11 +15,11 @@ from store_cache.storage import directory as folder
 from store_cache.storage import files as archive
 from store_cache.storage import framing, recovery
 from store_cache.storage.directory import File
-from store_cache.storage.files import Archive
+from store_cache.storage.files import CacheFiles
 from store_cache.storage.journal import Journal, JournalReader, journal_name
 from store_cache.storage.recovery import Loaded
 from store_cache.storage.snapshot import snapshot_name
-from store_cache.writer import Disk, Keeper
+from store_cache.writer import CacheWriter, Disk
 from tests.harness.faulty_directory import FaultyFile
 from tests.removals.removal import Cut, Removals
 
@@ -81,12 +81,12 @@ def sync_of_a_snapshot(cut: Cut) -> None:
 def sync_after_a_rename(cut: Cut) -> None:
     """Older files are removed while the new one's name may be in memory alone."""
 
-    async def publish(self: Archive, number: int) -> None:
+    async def publish(self: CacheFiles, number: int) -> None:
         cut.act()
         name = snapshot_name(number)
         await self._folder.rename(f"{name}.new", name)
 
-    cut.replace(Archive, "_publish", publish)
+    cut.replace(CacheFiles, "_publish", publish)
 
 
 @on_disk(
@@ -101,32 +101,32 @@ def sync_after_a_rename(cut: Cut) -> None:
 def sync_after_a_creation(cut: Cut) -> None:
     """Records are acknowledged in a journal whose name may be in memory alone."""
 
-    async def create(self: Archive, number: int) -> Journal:
+    async def create(self: CacheFiles, number: int) -> Journal:
         cut.act()
         return await Journal.create(self._folder, number, written=self._time())
 
-    cut.replace(Archive, "_create_journal", create)
+    cut.replace(CacheFiles, "_create_journal", create)
 
 
 # -- durable before visible --------------------------------------------------------------------
 
 
 def _show_first(cut: Cut, cause: str) -> None:
-    make = Keeper._make
+    make = CacheWriter._make
 
     async def made(
-        self: Keeper, catalogue: Catalogue, change: Change, write: bytes | None = None
+        self: CacheWriter, catalogue: Catalogue, change: Change, write: bytes | None = None
     ) -> None:
         if change.cause != cause or change.is_empty:
             await make(self, catalogue, change, write)
             return
         cut.act()
         numbered = change.numbered(catalogue.sequence + 1)
-        catalogue.make(numbered)
+        catalogue.apply(numbered)
         await self._append(numbered, write)
-        self.owed_changed.set()
+        self.refetches_changed.set()
 
-    cut.replace(Keeper, "_make", made)
+    cut.replace(CacheWriter, "_make", made)
 
 
 @on_disk(
@@ -170,15 +170,15 @@ def readings_shown_first(cut: Cut) -> None:
 )
 def copies_shown_first(cut: Cut) -> None:
     """A reader sees the copy while its snapshot is being written."""
-    begin_files = Keeper._begin_files
+    begin_files = CacheWriter._begin_files
 
-    async def shown_first(self: Keeper, catalogue: Catalogue | None) -> None:
+    async def shown_first(self: CacheWriter, catalogue: Catalogue | None) -> None:
         if catalogue is not None and catalogue is not self.catalogue:
             cut.act()
             self.catalogue = catalogue
         await begin_files(self, catalogue)
 
-    cut.replace(Keeper, "_begin_files", shown_first)
+    cut.replace(CacheWriter, "_begin_files", shown_first)
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -192,14 +192,14 @@ def copies_shown_first(cut: Cut) -> None:
 )
 def new_files_at_each_start(cut: Cut) -> None:
     """A start that finds its files whole goes on in the journal of the process before."""
-    load, begin = Archive.load, Archive.begin
+    load, begin = CacheFiles.load, CacheFiles.begin
 
-    async def loaded(self: Archive) -> Loaded:
+    async def loaded(self: CacheFiles) -> Loaded:
         found = await load(self)
         self._is_whole = not found.findings and found.catalogue is not None  # type: ignore[attr-defined]
         return found
 
-    async def begun(self: Archive, catalogue: Catalogue | None, writes: Iterable[bytes]) -> None:
+    async def begun(self: CacheFiles, catalogue: Catalogue | None, writes: Iterable[bytes]) -> None:
         journal = await _inherited(self) if getattr(self, "_is_whole", False) else None
         if journal is None or catalogue is None:
             await begin(self, catalogue, writes)
@@ -208,11 +208,11 @@ def new_files_at_each_start(cut: Cut) -> None:
         self._is_whole = False  # type: ignore[attr-defined]
         self._journal, self._sequence = journal, catalogue.sequence
 
-    cut.replace(Archive, "load", loaded)
-    cut.replace(Archive, "begin", begun)
+    cut.replace(CacheFiles, "load", loaded)
+    cut.replace(CacheFiles, "begin", begun)
 
 
-async def _inherited(archive_: Archive) -> Journal | None:
+async def _inherited(archive_: CacheFiles) -> Journal | None:
     """The journal that the process before wrote to, where it has the highest number in use."""
     files: Any = archive_._folder
     number = archive_._number or 0
@@ -230,16 +230,16 @@ async def _inherited(archive_: Archive) -> Journal | None:
 @on_disk("D3", "older files go only once the new ones cannot be lost")
 def older_files_kept(cut: Cut) -> None:
     """Older files go before the new ones are there."""
-    write_pair = Archive._write_pair
+    write_pair = CacheFiles._write_pair
 
     async def sweep_and_write(
-        self: Archive, number: int, catalogue: Catalogue | None, writes: Iterable[bytes]
+        self: CacheFiles, number: int, catalogue: Catalogue | None, writes: Iterable[bytes]
     ) -> tuple[Journal, int]:
         cut.act()
         await self._retention.sweep(number)
         return await write_pair(self, number, catalogue, writes)
 
-    cut.replace(Archive, "_write_pair", sweep_and_write)
+    cut.replace(CacheFiles, "_write_pair", sweep_and_write)
 
 
 @on_disk(
@@ -253,22 +253,22 @@ def older_files_kept(cut: Cut) -> None:
 def cuts_wait(cut: Cut) -> None:
     """A snapshot is cut at once, also between the journal's word and the change in memory."""
 
-    async def at_once(_: Archive, is_so: Callable[[], bool]) -> None:
+    async def at_once(_: CacheFiles, is_so: Callable[[], bool]) -> None:
         if not is_so():
             cut.act()
 
-    cut.replace(Archive, "_until", at_once)
+    cut.replace(CacheFiles, "_until", at_once)
 
 
 @on_disk("D5", "a failed disk is said, and new files are tried")
 def disk_trouble_told(cut: Cut) -> None:
     """A failing disk is kept secret: the store goes on as if all were on disk."""
 
-    def degrade(self: Keeper, _: OSError) -> None:
+    def degrade(self: CacheWriter, _: OSError) -> None:
         cut.act()
         self.disk = Disk()
 
-    cut.replace(Keeper, "_degrade", degrade)
+    cut.replace(CacheWriter, "_degrade", degrade)
 
 
 @on_disk("D4", "a torn end is cut off at the last good record", needs="power")
@@ -368,4 +368,4 @@ def numbers_used_once(cut: Cut) -> None:
     def repeated(*_: object) -> None:
         cut.act()
 
-    cut.replace(Archive, "_repeated", repeated)
+    cut.replace(CacheFiles, "_repeated", repeated)

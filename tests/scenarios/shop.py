@@ -28,10 +28,10 @@ from central_stub.switches import Switches
 from store_cache.api.app import build_api
 from store_cache.api.server import Running, serve
 from store_cache.app import build
-from store_cache.app.build import World, running
+from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.central.connection import CONNECTIONS, IDLE_SECONDS
-from store_cache.storage.lazy_directory import LateFolder
+from store_cache.storage.lazy_directory import LazyDirectory
 from tests.scenarios.chain import Central, Row, product
 from tests.scenarios.clock import Clock
 
@@ -102,7 +102,7 @@ class Store:
 
     def __init__(self, clock: Clock, central_url: str, data_dir: Path, **settings: Any) -> None:
         self.data_dir = data_dir
-        self.disk: Callable[[Path], LateFolder] = LateFolder
+        self.disk: Callable[[Path], LazyDirectory] = LazyDirectory
         self._clock = clock
         self._settings: dict[str, Any] = {"central_api_url": central_url} | settings
         self._http = aiohttp.ClientSession(headers=KEYS, timeout=PATIENCE)
@@ -121,7 +121,7 @@ class Store:
             folder = self.disk(self.data_dir)
             life.push_async_callback(folder.close)
             self._line = Line()
-            world = World(folder=folder, now=self._clock.now, transport=self._line)
+            world = Environment(folder=folder, now=self._clock.now, transport=self._line)
             self._parts = await life.enter_async_context(running(quick, world))
             self._server = await _served(self._parts, quick)
             self._life = life.pop_all()

@@ -9,9 +9,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from store_cache.storage.directory import File, FolderInUse
+from store_cache.storage.directory import DirectoryInUse, File
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
-from store_cache.storage.lazy_directory import LateFolder
+from store_cache.storage.lazy_directory import LazyDirectory
 from tests.scenarios.people import reading
 from tests.scenarios.shop import Shop, Store, a_shop, checked, until
 
@@ -19,7 +19,7 @@ HEAL_SECONDS = 31.0
 """A failing disk is tried again every half minute."""
 
 
-class FailingFolder(LateFolder):
+class FailingFolder(LazyDirectory):
     """A folder on a disk that fails every operation while `fails` is set."""
 
     fails = False
@@ -217,7 +217,7 @@ async def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
     """[D6] The second one ends with a message; the first one goes on as if nothing had been."""
     async with a_shop(tmp_path) as shop:
         second = Store(shop.clock, shop.central.url, shop.store.data_dir)
-        with pytest.raises(FolderInUse, match="in use by another"):
+        with pytest.raises(DirectoryInUse, match="in use by another"):
             await second.start()
         await second.close()
         await shop.central.set("P-001", available=1)

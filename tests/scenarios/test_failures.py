@@ -207,8 +207,8 @@ def test_a_sale_that_gets_through_ends_the_wait() -> None:
         async with a_store() as store:
             store.line.cut()
             await asyncio.sleep(HOUR)
-            while store.parts.driver.rests_until is None:
-                await store.parts.driver.changed.wait()
+            while store.parts.runner.rests_until is None:
+                await store.parts.runner.changed.wait()
             store.line.is_cut = False
             await sell(store, "sale-1")
             seconds = await store.until("live")
@@ -491,8 +491,8 @@ def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.place(flaw="events were missing")
+        await shelf.place(follow_up_reason="events were missing")
         async with a_store(shelf.disk.after_kill()) as store:
-            assert "events were missing" in store.parts.driver.state.runs[0].reasons
+            assert "events were missing" in store.parts.runner.state.runs[0].reasons
 
     run(story())

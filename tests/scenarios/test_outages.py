@@ -188,7 +188,7 @@ async def test_a_feed_seen_behind_is_not_believed_once_it_has_passed(tmp_path: P
         await shop.passes(10)  # what happened so near to the products' creation is read again
         await shop.until_held()
         await shop.central.restore(backup, keep_generation=True)
-        await until(lambda: shop.store.parts.driver.state.feed.gap is not None)
+        await until(lambda: shop.store.parts.runner.state.feed.gap is not None)
         await many_changes(shop.central, None)
         await until(lambda: is_well(shop))
         _, *later = await shop.store.reasons()

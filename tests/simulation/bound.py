@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from math import ceil
 
-from store_cache import writer as keeper
+from store_cache import writer
 from store_cache.app.build import Store
 from store_cache.catalogue import apply as rules
 from store_cache.central import client as central
 from store_cache.central.rate_limit import WINDOW_SECONDS
 from store_cache.sync import backoff as line
-from store_cache.sync import refetch as repairs
+from store_cache.sync import refetch as refetcher
 from store_cache.sync.states import run_due_at
 from tests.simulation.chain import Chain
 from tests.simulation.plan import Plan
@@ -56,24 +56,30 @@ def bound_seconds(
 
 def _requests(store: Store | None, chain: Chain, plan: Plan) -> int:
     """(backlog / page), of events, of the catalogue's pages and of single readings."""
-    catalogue = None if store is None else store.keeper.catalogue
+    catalogue = None if store is None else store.writer.catalogue
     position = None if catalogue is None else catalogue.position
     backlog = chain.backlog(0 if position is None else position.offset)
-    readings = 0 if catalogue is None else len(catalogue.owed) + len(catalogue.ahead)
+    readings = (
+        0 if catalogue is None else len(catalogue.pending_refetches) + len(catalogue.overrides)
+    )
     pages = ceil(len(chain.product_ids()) / (chain.ledger.switches.page_limit or 100))
     return ceil(backlog / plan.batch_limit) + pages + readings + 1
 
 
 def _longest_wait(store: Store, monotonic: float, wall: float) -> float:
     """The longest that the driver, the budget, a full sync or a reading still waits."""
-    state = store.driver.state
+    state = store.runner.state
     run_due = run_due_at(state)
-    owed = store.keeper.catalogue.owed.values() if store.keeper.catalogue is not None else ()
+    owed = (
+        store.writer.catalogue.pending_refetches.values()
+        if store.writer.catalogue is not None
+        else ()
+    )
     ends = (
-        store.driver.rests_until or 0.0,
+        store.runner.rests_until or 0.0,
         state.spacing.next_at if run_due is None else run_due,
-        store.driver._central._budget._paused_until,  # type: ignore[attr-defined]
-        *(min(each.due - wall, repairs.CLOCK_JUMP_SECONDS) + monotonic for each in owed),
+        store.runner._central._budget._paused_until,  # type: ignore[attr-defined]
+        *(min(each.due - wall, refetcher.CLOCK_JUMP_SECONDS) + monotonic for each in owed),
     )
     return max(0.0, float(max(ends)) - monotonic)
 
@@ -89,24 +95,24 @@ def _after_failure(plan: Plan) -> float:
 
 
 def _second_run(store: Store | None) -> float:
-    delay = 0.0 if store is None else store.driver.state.spacing.delay_seconds
+    delay = 0.0 if store is None else store.runner.state.spacing.delay_seconds
     longer = max(line.FIRST_SPACING_SECONDS, 2 * delay)
     return min(longer, line.LONGEST_SPACING_SECONDS)
 
 
 def _unsettled(store: Store) -> float:
-    seconds = 0.0 if store.keeper.disk.is_durable else keeper.HEAL_SECONDS
-    catalogue = store.keeper.catalogue
-    if catalogue is not None and catalogue.owed:
-        seconds += repairs.LONGEST_BACKOFF_SECONDS
-    if catalogue is not None and catalogue.ahead:
-        seconds += rules.AHEAD_SECONDS + repairs.LOOK_SECONDS
+    seconds = 0.0 if store.writer.disk.is_durable else writer.HEAL_SECONDS
+    catalogue = store.writer.catalogue
+    if catalogue is not None and catalogue.pending_refetches:
+        seconds += refetcher.LONGEST_BACKOFF_SECONDS
+    if catalogue is not None and catalogue.overrides:
+        seconds += rules.OVERRIDE_SECONDS + refetcher.LOOK_SECONDS
     return seconds
 
 
 def _limit(store: Store | None, chain: Chain, requests: int) -> float:
     """What Central's own limit, and what the store believes of it, hold requests back."""
-    budget = None if store is None else store.driver._central._budget  # type: ignore[attr-defined]
+    budget = None if store is None else store.runner._central._budget  # type: ignore[attr-defined]
     limits = [chain.ledger.switches.rate_limit, None if budget is None else budget.limit]
     known = [limit for limit in limits if limit]  # 0 and None: there is none
     if not known:

@@ -192,7 +192,7 @@ class Chain:
     def product_ids(self) -> list[str]:
         return self.ledger.ids()
 
-    async def lives(self) -> None:
+    async def incarnations(self) -> None:
         """Sales and changes elsewhere, for ever."""
         while True:
             seconds = self._chance.expovariate(self._plan.events_a_second / MEAN_BURST)

@@ -13,7 +13,7 @@ import orjson
 
 from store_cache.app.build import Store
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.sync.states import Running
+from store_cache.sync.states import FullSyncing
 from tests.simulation.chain import Chain
 from tests.simulation.history import State, state_of
 from tests.simulation.loop import SimulatedLoop
@@ -45,10 +45,10 @@ def parsed(body: bytes) -> State:
 def _had_files(store: Store) -> bool:
     """Whether the process found whole files on a disk that worked; else it says that it is not
     ready (D4, D5)."""
-    return store.keeper.disk.is_durable and not store.keeper.findings
+    return store.writer.disk.is_durable and not store.writer.findings
 
 
-def left_behind(names: Iterable[str], sweep_problem: str, failures: int) -> bool:
+def stale_overrides(names: Iterable[str], sweep_problem: str, failures: int) -> bool:
     """Whether files stay that newer ones replace, and the status does not say why: what a failing
     disk did not let the store remove goes with the next sweep. `failures`: how often the disk
     failed; each may have ended a fold, whose files stay until the next one is whole."""
@@ -81,7 +81,9 @@ class Checks:
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
-            self.findings.append(f"{self._loop.time():.4f} s, life {self._shop.lives}: {what}")
+            self.findings.append(
+                f"{self._loop.time():.4f} s, life {self._shop.incarnations}: {what}"
+            )
 
     @property
     def replacements(self) -> int:
@@ -102,7 +104,7 @@ class Checks:
         if store is None:
             return
         self._forget_what_is_undone()
-        catalogue = store.keeper.catalogue
+        catalogue = store.writer.catalogue
         if catalogue is None:
             self._check_that_none_is_left(store)
             return
@@ -158,8 +160,8 @@ class Checks:
         """How often Central had been restored under its own name when the reading of the catalogue
         began that is now in place; one that comes from disk is as old as before."""
         store = self._shop.store
-        if store is not None and isinstance(store.driver.state.phase, Running):
-            began_at = store.driver.state.phase.run.began_at
+        if store is not None and isinstance(store.runner.state.phase, FullSyncing):
+            began_at = store.runner.state.phase.run.began_at
             times = self._chain.history.unnamed_replacements
             self._unnamed_then = sum(at <= began_at for at in times)
 
@@ -167,7 +169,7 @@ class Checks:
         state = parsed(body)
         self._states[product_id] = state
         if state not in self._chain.history.states.get(product_id, ()) and not (
-            product_id in catalogue.ahead or product_id in catalogue.owed
+            product_id in catalogue.overrides or product_id in catalogue.pending_refetches
         ):
             self.find(f"{product_id} is shown as {state}, which it never was")
         assert catalogue.position is not None
@@ -200,11 +202,11 @@ class Checks:
         store = self._shop.store
         if store is None:
             return False
-        state = store.driver.state
-        return state.wanted is not None or isinstance(state.phase, Running)
+        state = store.runner.state
+        return state.wanted is not None or isinstance(state.phase, FullSyncing)
 
     def _behind(self, catalogue: Catalogue, feed: Any, offset: int) -> list[str]:
-        ahead, owed, states = catalogue.ahead, catalogue.owed, self._states
+        ahead, owed, states = catalogue.overrides, catalogue.pending_refetches, self._states
         return [
             product_id
             for product_id in feed.products
@@ -219,7 +221,7 @@ class Checks:
         """The process is dead. What it showed binds the next one, unless it said that it would
         not (D5)."""
         store = self._shop.store
-        if store is not None and not store.keeper.disk.is_durable:
+        if store is not None and not store.writer.disk.is_durable:
             self._marks.clear()
         self._catalogue = None
         self._shadow = {}
@@ -240,16 +242,16 @@ class Checks:
         store = self._shop.store
         if store is None or self.replacements != sale.replacements:
             return
-        catalogue = store.keeper.catalogue
+        catalogue = store.writer.catalogue
         if catalogue is None:
             return  # reads say that they are not ready; whether they may is looked at in each step
         said = (result["newVersion"], result["newQuantity"])
         states = self._chain.history.states.get(sale.product_id, ())
-        lives = [life for life, version, stock in states if (version, stock) == said]
+        incarnations = [life for life, version, stock in states if (version, stock) == said]
         held = catalogue.get(sale.product_id)
-        if not lives:
+        if not incarnations:
             self.find(f"{sale.product_id} was told to be {said}, which it never was")
-        elif held is None or sale.product_id in catalogue.owed:
+        elif held is None or sale.product_id in catalogue.pending_refetches:
             return  # an answer creates no product (W6): it is read whole, and its events come
-        elif max(lives) == parsed(held)[0] and parsed(held)[1] < said[0]:
+        elif max(incarnations) == parsed(held)[0] and parsed(held)[1] < said[0]:
             self.find(f"{sale.key}: told {said}, and {held!r} is shown")

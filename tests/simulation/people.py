@@ -110,7 +110,7 @@ class Till:
     def _version(self, product_id: str) -> int:
         """As on the till's screen, which mostly was just refreshed."""
         store = self.shop.store
-        catalogue = None if store is None else store.keeper.catalogue
+        catalogue = None if store is None else store.writer.catalogue
         body = None if catalogue is None else catalogue.get(product_id)
         if body is not None and self.chance.random() < FRESH:
             self._known[product_id] = version_of(body)

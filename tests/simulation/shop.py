@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from store_cache.api.app import build_api
 from store_cache.api.server import serve
-from store_cache.app.build import Store, World, running
+from store_cache.app.build import Environment, Store, running
 from store_cache.app.settings import Settings
 from tests.simulation.chain import KEY
 from tests.simulation.disk import SimulatedFolder
@@ -95,7 +95,7 @@ class Shop:
     ) -> None:
         self.store: Store | None = None
         self.on_death: Callable[[], None] = lambda: None
-        self.lives = 0
+        self.incarnations = 0
         self.operations = 0
         self.is_serving = asyncio.Event()
         self._plan = plan
@@ -116,8 +116,8 @@ class Shop:
 
     async def _live(self) -> None:
         settings = self._settings
-        chance = self._plan.chance(f"store-{self.lives}")
-        world = World(self.folder, self._now, chance.random, self._network)
+        chance = self._plan.chance(f"store-{self.incarnations}")
+        world = Environment(self.folder, self._now, chance.random, self._network)
         async with running(settings, world) as store:
             api = build_api(
                 store.service,
@@ -135,7 +135,7 @@ class Shop:
             await server.stop(STOP_SECONDS)
 
     def _new_folder(self) -> SimulatedFolder:
-        life = self.lives
+        life = self.incarnations
         return SimulatedFolder(
             self._plan, self._disk_chance, lambda: self._dies_of_itself(life), self._note
         )
@@ -145,10 +145,10 @@ class Shop:
     async def runs(self) -> None:
         """Start a process; when it died, start the next one."""
         while not self._stop.is_set():
-            self.lives += 1
+            self.incarnations += 1
             self._died.clear()
             self._begin_folder()
-            self._process = self._loop.spawn(self.lives, self._live())
+            self._process = self._loop.spawn(self.incarnations, self._live())
             died = asyncio.ensure_future(self._died.wait())
             await asyncio.wait((self._process, died), return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
@@ -166,7 +166,7 @@ class Shop:
             self.folder.dies_before = self._chance.randint(10, 300)
 
     def _dies_of_itself(self, life: int) -> None:
-        if life == self.lives:
+        if life == self.incarnations:
             self._note("crash_operation" if self.is_serving.is_set() else "crash_recovery")
             self.dies(power=self._disk_chance.random() < 0.5)
 
@@ -177,7 +177,7 @@ class Shop:
             return False
         self.on_death()
         self.operations += self.folder.operations
-        self._loop.kill(self.lives)
+        self._loop.kill(self.incarnations)
         left = self.folder.after_power_cut(self._disk_chance) if power else self.folder.after_kill()
         left.room = self.folder.room
         self.folder = self._new_folder()

@@ -26,10 +26,10 @@ from store_cache.app import build
 from store_cache.app.build import Store
 from store_cache.storage import files as archive
 from store_cache.sync.follow import can_check
-from store_cache.sync.states import Doing, Resting, Running
+from store_cache.sync.states import Doing, FullSyncing, Sleeping
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
-from tests.simulation.checks import Checks, left_behind
+from tests.simulation.checks import Checks, stale_overrides
 from tests.simulation.loop import SimulatedLoop, Stuck, rest
 from tests.simulation.network import Network
 from tests.simulation.people import Till
@@ -37,7 +37,7 @@ from tests.simulation.plan import LEAST, STRIKES, Plan
 from tests.simulation.shop import Shop, settings_of
 
 START = 1_700_000_000.0
-SMALL_FOLD_BYTES = 3_000
+SMALL_COMPACTION_BYTES = 3_000
 LONGEST_MORE_SECONDS = 300.0
 LONGEST_LULL_SECONDS = 700.0
 MOST_TASKS = 300
@@ -95,13 +95,13 @@ class Simulation:
             return not self.was_behind_pages
         if _is_behind_pages(store):
             return False
-        state = store.driver.state
-        if isinstance(state.phase, Running):
+        state = store.runner.state
+        if isinstance(state.phase, FullSyncing):
             run = state.phase.run
             if run.rests_on_pages_alone:
                 return run.doing is not Doing.RESTING or run.are_pages_doubted
             return run.polled_at is None or run.polled_at >= self.chain.paged_at
-        if not isinstance(state.phase, Resting):
+        if not isinstance(state.phase, Sleeping):
             return True
         return state.feed.unchecked or state.position is None or bool(state.lost)
 
@@ -132,7 +132,7 @@ class Simulation:
         self.tills = [self._till(number) for number in range(self.plan.tills)]
         works = (
             *(till.works() for till in self.tills),
-            self.chain.lives(),
+            self.chain.incarnations(),
             self.chain.suffers(),
             shop.suffers(),
             shop.outages(),
@@ -165,7 +165,7 @@ class Simulation:
 
     def _is_showing(self) -> bool:
         store = self.shop.store
-        return store is not None and store.keeper.catalogue is not None
+        return store is not None and store.writer.catalogue is not None
 
     async def _until_enough(self) -> None:
         """Chaos goes on until the schedule has what each must have, but not for ever."""
@@ -197,7 +197,7 @@ class Simulation:
 
     def _died(self) -> None:
         self.note("restarts")
-        if self.shop.store is not None and not self.shop.store.keeper.disk.is_durable:
+        if self.shop.store is not None and not self.shop.store.writer.disk.is_durable:
             self.note("died_degraded")
             for till in self.tills:
                 for sale in till.sales:
@@ -222,16 +222,16 @@ class Simulation:
             if (store := self.shop.store) is None:
                 continue
             self._watch(store)
-            if self.loop.has_more_tasks(self.shop.lives, MOST_TASKS):
+            if self.loop.has_more_tasks(self.shop.incarnations, MOST_TASKS):
                 self.checks.find("more tasks than any shop needs")
 
     def _watch(self, store: Store) -> None:
-        state, writes = store.driver.state, store.service._forwarding.status()
-        if state.line.fell_back:
+        state, writes = store.runner.state, store.service._forwarder.status()
+        if state.health.fell_back:
             self.note("fallback")
-        if isinstance(state.phase, Running) and state.phase.run.has_events:
+        if isinstance(state.phase, FullSyncing) and state.phase.run.has_events:
             self.note("resync racing the feed")
-        breaker = writes.gate.breaker
+        breaker = writes.admission.breaker
         if breaker != "closed":
             self.note(f"breaker {breaker}")
             self.has_queue = self.has_queue or writes.under_way > 0
@@ -272,20 +272,20 @@ class Simulation:
         store = self.shop.store
         if store is None:
             return lambda: "the store does not run"
-        catalogue, head = store.keeper.catalogue, self.chain.ledger.head
+        catalogue, head = store.writer.catalogue, self.chain.ledger.head
         if catalogue is None or catalogue.position is None:
-            return lambda: f"no catalogue: {store.driver.state}"
+            return lambda: f"no catalogue: {store.runner.state}"
         if catalogue.position.offset != head + 1:
-            return lambda: f"at {catalogue.position}, Central at {head}; {store.driver.state}"
-        if catalogue.owed or catalogue.ahead:
-            return lambda: f"owed {catalogue.owed}, ahead {catalogue.ahead}"
+            return lambda: f"at {catalogue.position}, Central at {head}; {store.runner.state}"
+        if catalogue.pending_refetches or catalogue.overrides:
+            return lambda: f"owed {catalogue.pending_refetches}, ahead {catalogue.overrides}"
         truth = {row["productId"]: _essence(row) for row in self.chain.ledger.everything()}
         held = {i: _essence(_json(body)) for i, body in catalogue.rows.items()}
         different = [i for i in truth | held if truth.get(i) != held.get(i)]
         if different:
             shown = {i: (truth.get(i), held.get(i)) for i in different[:3]}
-            return lambda: f"{shown} at {catalogue.position}; {store.driver.state}"
-        return None if store.keeper.disk.is_durable else lambda: "the disk is not trusted yet"
+            return lambda: f"{shown} at {catalogue.position}; {store.runner.state}"
+        return None if store.writer.disk.is_durable else lambda: "the disk is not trusted yet"
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -293,18 +293,18 @@ class Simulation:
         self._observe()
         store, shop = self.shop.store, self.shop
         self.checks.died()
-        life = shop.lives
+        life = shop.incarnations
         await shop.stops()
         await running
         shop.store = None
         # Only now: a write that was under way may have been answered while the store stopped.
-        held = dict(store.keeper.catalogue.rows) if store and store.keeper.catalogue else {}
+        held = dict(store.writer.catalogue.rows) if store and store.writer.catalogue else {}
         await rest(0.001)  # what was cancelled has its turn to end
         if left := self.loop.alive_tasks(life):
             self.checks.find(f"left behind: {left}")
-        said = "" if store is None else store.keeper.files.sweep_problem
+        said = "" if store is None else store.writer.files.sweep_problem
         failures = sum(self.counters[name] for name in ("disk_error", "disk_full", "sync_fails"))
-        if left_behind(names := sorted(shop.folder.entries), said, failures):
+        if stale_overrides(names := sorted(shop.folder.entries), said, failures):
             self.checks.find(f"files left behind: {names}")
         self._check_sales()
         if not self.checks.findings:
@@ -321,12 +321,12 @@ class Simulation:
         self.network.is_down = True
         old, shop = self.shop, self._shop()
         shop.folder.take_over(old.folder.after_power_cut(self.plan.chance("end")))
-        shop.lives = old.lives
+        shop.incarnations = old.incarnations
         running = asyncio.ensure_future(shop.runs())
         async with asyncio.timeout(60):
             await shop.is_serving.wait()
         assert shop.store is not None
-        catalogue = shop.store.keeper.catalogue
+        catalogue = shop.store.writer.catalogue
         if catalogue is None or catalogue.rows != held:
             found = None if catalogue is None else catalogue.rows
             self.checks.find(f"a start from disk shows {found}, not {held}")
@@ -340,15 +340,15 @@ class Simulation:
         store = self.shop.store
         if store is None:
             return
-        for run in store.driver.state.runs:
+        for run in store.runner.state.runs:
             for reason in run.reasons:
                 self.note(f"full sync: {reason.split(' ')[0]} {reason.split(' ')[-1]}")
             self.note("full_sync_failed" if run.problem else "full_sync")
-        if not store.keeper.disk.is_durable:
+        if not store.writer.disk.is_durable:
             self.note("degraded")
-        for finding in store.keeper.findings:
+        for finding in store.writer.findings:
             self.note("torn" if "cut off" in finding else "file_finding")
-        if store.keeper._fold is not None:
+        if store.writer._fold is not None:
             self.note("fold")
 
     def _count(self) -> None:
@@ -365,7 +365,7 @@ class Simulation:
 def _is_behind_pages(store: Store) -> bool:
     """Whether rows may be newer than the position, having been placed without the feed (F2), or no
     event before it is known to compare."""
-    catalogue = store.keeper.catalogue
+    catalogue = store.writer.catalogue
     if catalogue is None or catalogue.position is None:
         return False
     return catalogue.unfollowed_until > 0 or not can_check(catalogue.position)
@@ -419,14 +419,14 @@ _version = cache(metadata.version)
 def _hastened(plan: Plan) -> Iterator[None]:
     """Nothing is looked up twice. With the class on, journals are folded all the time, though the
     catalogue is small."""
-    before = archive.FOLD_BYTES
+    before = archive.COMPACTION_BYTES
     vars(build)["version"] = _version  # else looked for in the folders of packages at every start
     if plan.has("fold"):
-        archive.FOLD_BYTES = SMALL_FOLD_BYTES
+        archive.COMPACTION_BYTES = SMALL_COMPACTION_BYTES
     try:
         yield
     finally:
-        archive.FOLD_BYTES = before
+        archive.COMPACTION_BYTES = before
         vars(build)["version"] = metadata.version
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.catalogue.apply import GONE, Draft, Seen, lay_events, lay_reading
+from store_cache.catalogue.apply import GONE, ChangeSet, Seen, apply_events, apply_refetch
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.replica import Rebuild
-from store_cache.model.change import Ahead, Doubt, Mark, Owed
+from store_cache.catalogue.replica import Replica
+from store_cache.model.change import Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
 from store_cache.model.product import Row, read_row
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 
 NOW = 1_700_000_000.0
 GRACE_SECONDS = 2.0
@@ -32,34 +32,36 @@ def held(version: int, available: int, *, is_ahead: bool) -> Catalogue:
     catalogue.index()
     catalogue.position = Position("g-1", 10, "f9")
     if is_ahead:
-        draft = Draft(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
-        draft.put_ahead("P", version)
-        catalogue.make(draft.change("reading"))
+        draft = ChangeSet(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
+        draft.add_override("P", version)
+        catalogue.apply(draft.change("reading"))
     return catalogue
 
 
 def laid(catalogue: Catalogue, *events: Event) -> Catalogue:
-    draft = Draft(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
-    lay_events(draft, events)
-    catalogue.make(draft.change("events"))
+    draft = ChangeSet(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
+    apply_events(draft, events)
+    catalogue.apply(draft.change("events"))
     return catalogue
 
 
-def read(catalogue: Catalogue, row: Row | None, doubt: Doubt = Doubt.CONFLICT) -> None:
+def read(
+    catalogue: Catalogue, row: Row | None, doubt: RefetchReason = RefetchReason.CONFLICT
+) -> None:
     """What Central says of the product by itself."""
-    draft = Draft(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
-    assert lay_reading(draft, "P", row, seen=Seen.of(catalogue, "P"), doubt=doubt)
-    catalogue.make(draft.change("reading"))
+    draft = ChangeSet(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
+    assert apply_refetch(draft, "P", row, seen=Seen.of(catalogue, "P"), doubt=doubt)
+    catalogue.apply(draft.change("reading"))
 
 
-def copying(in_place: Catalogue, copied: Row) -> Rebuild:
-    rebuild = Rebuild(held=in_place, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
-    rebuild.copy.fill([("P", copied.body)])
-    return rebuild
+def copying(in_place: Catalogue, copied: Row) -> Replica:
+    replica = Replica(held=in_place, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
+    replica.copy.fill([("P", copied.body)])
+    return replica
 
 
-def placed(rebuild: Rebuild, in_place: Catalogue) -> Catalogue:
-    return rebuild.finish(answers=[], touched={}, marks=in_place.marks, now=NOW)
+def placed(replica: Replica, in_place: Catalogue) -> Catalogue:
+    return replica.finish(answers=[], touched={}, tombstones=in_place.tombstones, now=NOW)
 
 
 def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
@@ -68,7 +70,7 @@ def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
     made = laid(held(2, 50, is_ahead=True), event(Kind.UPDATED, 10, 3, 99))
 
     assert row(2, 50).body == made.get("P")
-    assert Doubt.ORDER is made.owed["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
 
 
 def test_a_creation_of_another_life_does_not_bring_a_product_back_in_line() -> None:
@@ -77,7 +79,7 @@ def test_a_creation_of_another_life_does_not_bring_a_product_back_in_line() -> N
     made = laid(held(1, 50, is_ahead=True), *events)
 
     assert row(1, 50).body == made.get("P")
-    assert "P" in made.ahead
+    assert "P" in made.overrides
 
 
 def test_a_late_creation_does_not_undo_the_version_that_a_page_showed() -> None:
@@ -85,29 +87,29 @@ def test_a_late_creation_does_not_undo_the_version_that_a_page_showed() -> None:
     made = laid(held(2, 50, is_ahead=False), event(Kind.CREATED, 10, 1, 99))
 
     assert row(2, 50).body == made.get("P")
-    assert Doubt.ORDER is made.owed["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
 
 
 def test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile() -> None:
     """[V3] The catalogue in place followed the feed to version 9, the copy has put its events
     aside as doubtful and is at 7: version 9 stays until the product was read."""
     in_place = held(9, 50, is_ahead=False)
-    rebuild = copying(in_place, row(7, 60))
-    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    replica = copying(in_place, row(7, 60))
+    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
 
-    copy = placed(rebuild, in_place)
+    copy = placed(replica, in_place)
 
     assert row(9, 50).body == copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
 
 
 def test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life() -> None:
     """[V2] The store is behind: it has read that the product is gone, and the feed goes on with
     the lives that had ended by then."""
     catalogue = held(5, 50, is_ahead=False)
-    draft = Draft(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
+    draft = ChangeSet(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
     draft.delete("P", offset=0, version=0)
-    catalogue.make(draft.change("reading"))
+    catalogue.apply(draft.change("reading"))
     events = (
         event(Kind.DELETED, 10, 8, 0),
         event(Kind.CREATED, 11, 1, 99),
@@ -116,7 +118,7 @@ def test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life() ->
     made = laid(catalogue, *events)
 
     assert None is made.get("P")
-    assert Doubt.ORDER is made.owed["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
 
 
 @pytest.mark.parametrize("version", [3, 4], ids=["the same version", "a higher version"])
@@ -125,12 +127,12 @@ def test_a_copy_of_the_life_before_does_not_hide_what_a_reading_showed(version: 
     reading shows the product's next life at version 3 meanwhile. The events of that life are still
     to come: with the copy's row they would show versions 1 and 2 of it once more."""
     in_place = held(version, 24, is_ahead=False)
-    rebuild = copying(in_place, row(version, 24))
+    replica = copying(in_place, row(version, 24))
     read(in_place, row(3, 486))
-    copy = placed(rebuild, in_place)
+    copy = placed(replica, in_place)
 
     assert row(3, 486).body == copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
 
     events = (
         event(Kind.DELETED, 10, version + 1, 0),
@@ -145,14 +147,14 @@ def test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone() -> None:
     """[F4] [V2] Readings during the run showed version 6, and then that the product is gone; the
     copy, which waits for a line that hangs, is at version 4 of the life that readers saw end."""
     in_place = held(4, 24, is_ahead=False)
-    rebuild = copying(in_place, row(4, 24))
+    replica = copying(in_place, row(4, 24))
     read(in_place, row(6, 20))
     read(in_place, None)
-    copy = placed(rebuild, in_place)
+    copy = placed(replica, in_place)
 
     assert None is copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
-    assert copy.marks["P"].is_of_reading
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert copy.tombstones["P"].is_of_refetch
 
 
 @pytest.mark.parametrize("found", [row(10, 117), None], ids=["there again", "gone"])
@@ -162,12 +164,12 @@ def test_what_a_reading_said_to_be_gone_is_asked_for_once_more(found: Row | None
     in_place = held(10, 117, is_ahead=False)
     read(in_place, None)
 
-    assert Ahead(GONE, NOW) == in_place.ahead["P"]
+    assert Override(GONE, NOW) == in_place.overrides["P"]
 
-    read(in_place, found, Doubt.AHEAD)
+    read(in_place, found, RefetchReason.AHEAD)
 
     assert (found and found.body) == in_place.get("P")
-    assert (found is not None) == ("P" in in_place.ahead)
+    assert (found is not None) == ("P" in in_place.overrides)
 
 
 def test_a_late_event_of_a_life_that_no_page_showed_leaves_a_doubt() -> None:
@@ -175,26 +177,26 @@ def test_a_late_event_of_a_life_that_no_page_showed_leaves_a_doubt() -> None:
     event of the life before was numbered late, and goes on where the catalogue in place stands:
     nothing but the jump from what the page showed tells that they are two."""
     in_place = held(8, 262, is_ahead=False)
-    rebuild = copying(in_place, row(1, 86))
+    replica = copying(in_place, row(1, 86))
     late = event(Kind.UPDATED, 10, 9, 265)
-    rebuild.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
+    replica.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
 
-    copy = placed(rebuild, in_place)
+    copy = placed(replica, in_place)
 
     assert row(8, 262).body == copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
 
 
 def test_a_late_event_of_a_life_that_no_page_showed_does_not_bring_it_back() -> None:
     """[V2] Readers have seen that life at version 13, and the one that the page showed since."""
     in_place = held(6, 10, is_ahead=False)
-    rebuild = copying(in_place, row(6, 10))
+    replica = copying(in_place, row(6, 10))
     late = event(Kind.UPDATED, 10, 12, 82)
-    rebuild.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
-    copy = placed(rebuild, in_place)
+    replica.take_events((late,), position=Position("g-1", 11, "f10"), now=NOW)
+    copy = placed(replica, in_place)
 
     assert row(6, 10).body == copy.get("P")
-    assert Doubt.ORDER is copy.owed["P"].doubt
+    assert RefetchReason.ORDER is copy.pending_refetches["P"].doubt
 
 
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["by the feed", "by a reading"])
@@ -202,25 +204,25 @@ def test_a_copy_in_doubt_does_not_hide_the_next_life(is_ahead: bool) -> None:
     """[F4] [V3] The catalogue in place is at a lower version, of the next life: what it has seen of
     the feed, or before the run, the copy has put aside as doubtful."""
     in_place = held(1, 141, is_ahead=is_ahead)
-    rebuild = copying(in_place, row(12, 383))
-    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
-    copy = placed(rebuild, in_place)
+    replica = copying(in_place, row(12, 383))
+    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    copy = placed(replica, in_place)
 
     assert row(1, 141).body == copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
 
 
 def test_a_late_event_of_a_life_that_a_reading_found_to_have_ended_leaves_a_doubt() -> None:
     """[V2] [V3] The same, and the event is numbered first when the copy is in place: the lower
     version of the page was read by itself by then, and that is a life that has begun."""
     in_place = held(8, 262, is_ahead=False)
-    rebuild = copying(in_place, row(1, 86))
-    rebuild.take_reading("P", row(1, 86), seen=rebuild.seen("P"), now=NOW)
-    copy = placed(rebuild, in_place)
+    replica = copying(in_place, row(1, 86))
+    replica.apply_refetch("P", row(1, 86), seen=replica.seen("P"), now=NOW)
+    copy = placed(replica, in_place)
     made = laid(copy, event(Kind.UPDATED, 10, 9, 265))
 
     assert row(1, 86).body == made.get("P")
-    assert Doubt.ORDER is made.owed["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
 
 
 def test_a_late_end_of_the_life_before_does_not_take_a_reading_away() -> None:
@@ -235,7 +237,7 @@ def test_a_late_end_of_the_life_before_does_not_take_a_reading_away() -> None:
     made = laid(held(2, 453, is_ahead=True), *events)
 
     assert row(2, 453).body == made.get("P")
-    assert Doubt.ORDER is made.owed["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
 
 
 def test_a_late_event_of_the_life_before_does_not_go_on_with_the_next_one() -> None:
@@ -249,7 +251,7 @@ def test_a_late_event_of_the_life_before_does_not_go_on_with_the_next_one() -> N
     made = laid(laid(held(3, 376, is_ahead=False), *events[:2]), *events[2:])
 
     assert row(1, 277).body == made.get("P")
-    assert Doubt.ORDER is made.owed["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
 
 
 def test_a_copy_in_doubt_does_not_bring_back_what_the_feed_said_to_be_gone() -> None:
@@ -257,42 +259,45 @@ def test_a_copy_in_doubt_does_not_bring_back_what_the_feed_said_to_be_gone() -> 
     end; the copy, which had seen that life begin right after another one, has put the versions
     after the first aside as doubtful, and so the deletion."""
     in_place = laid(held(6, 490, is_ahead=False), event(Kind.DELETED, 10, 7, 0))
-    rebuild = copying(in_place, row(1, 364))
-    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
-    copy = placed(rebuild, in_place)
+    replica = copying(in_place, row(1, 364))
+    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    copy = placed(replica, in_place)
 
     assert None is copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
-    assert in_place.marks["P"] == copy.marks["P"]
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert in_place.tombstones["P"] == copy.tombstones["P"]
 
 
 def test_a_copy_in_doubt_does_not_bring_back_what_was_gone_before_it_began() -> None:
     """[F4] [V2] A reading before the run said that the product is gone, at version 25. The copy is
     in doubt about events of its life; an answer that was long under way would be laid over it."""
     in_place = held(25, 212, is_ahead=False)
-    draft = Draft(in_place, now=NOW - 3, grace_seconds=GRACE_SECONDS)
+    draft = ChangeSet(in_place, now=NOW - 3, grace_seconds=GRACE_SECONDS)
     draft.delete("P", offset=0, version=0)
-    in_place.make(draft.change("reading"))
-    rebuild = copying(in_place, row(13, 498))
-    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    in_place.apply(draft.change("reading"))
+    replica = copying(in_place, row(13, 498))
+    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     late = StockAnswer("P", sent_version=23, new_version=24, new_quantity=323)
-    copy = rebuild.finish(answers=[late], touched={}, marks=in_place.marks, now=NOW)
+    copy = replica.finish(answers=[late], touched={}, tombstones=in_place.tombstones, now=NOW)
 
     assert None is copy.get("P")
-    assert Doubt.CROSSED is copy.owed["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
 
 
 def test_a_copy_in_doubt_stays_so_though_the_product_could_not_be_read() -> None:
     """[F5] [V2] The catalogue in place has followed the feed to the product's end; the copy has put
     its last versions aside as doubtful, and Central's answer about it was garbage."""
     in_place = held(25, 391, is_ahead=False)
-    rebuild = copying(in_place, row(13, 130))
-    rebuild.copy.owed["P"] = Owed(Doubt.ORDER, NOW + 2, NOW)
+    replica = copying(in_place, row(13, 130))
+    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     laid(in_place, event(Kind.DELETED, 10, 26, 0))
-    rebuild.give_up("P", "garbage", now=NOW)
+    replica.give_up("P", "garbage", now=NOW)
 
-    assert Owed(Doubt.ORDER, NOW, NOW, 1, "garbage") == rebuild.copy.owed["P"]
-    assert None is placed(rebuild, in_place).get("P")
+    assert (
+        PendingRefetch(RefetchReason.ORDER, NOW, NOW, 1, "garbage")
+        == replica.copy.pending_refetches["P"]
+    )
+    assert None is placed(replica, in_place).get("P")
 
 
 @pytest.mark.parametrize(
@@ -302,9 +307,9 @@ def test_a_late_event_is_told_by_its_offset_in_a_backlog_too(offset: int, shown:
     """[V2] A limit lets the store fetch a few events every second or two: those of a tenth of a
     second at Central are further apart here than the grace."""
     catalogue = held(2, 258, is_ahead=False)
-    catalogue.marks["P"] = Mark(offset=9, version=6, at=NOW - 30)
-    catalogue.lives["P"] = NOW - 30
+    catalogue.tombstones["P"] = Tombstone(offset=9, version=6, at=NOW - 30)
+    catalogue.incarnations["P"] = NOW - 30
     laid(catalogue, event(Kind.UPDATED, offset, 4, 274))
 
     assert shown.body == catalogue.get("P")
-    assert Doubt.ORDER is catalogue.owed["P"].doubt
+    assert RefetchReason.ORDER is catalogue.pending_refetches["P"].doubt

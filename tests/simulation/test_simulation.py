@@ -15,7 +15,7 @@ from tests.simulation.campaign import (
     seeds_named,
 )
 from tests.simulation.chain import Chain
-from tests.simulation.checks import left_behind
+from tests.simulation.checks import stale_overrides
 from tests.simulation.history import History
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
@@ -87,11 +87,11 @@ def test_files_stay_only_where_the_status_says_why() -> None:
     """The last sweep met a disk that failed: what it left goes with the next one."""
     pairs = [f"{kind}-{number}.jsonl" for kind in ("journal", "snapshot") for number in (7, 8, 9)]
 
-    assert not left_behind([*pairs[1:3], *pairs[4:], "journal-2.jsonl.damaged-1"], "", 0)
-    assert left_behind(pairs, "", 0)
-    assert not left_behind(pairs, "", 1)
-    assert left_behind(["snapshot-9.jsonl.new"], "", 1)
-    assert not left_behind(pairs, "old files could not be removed from DATA_DIR", 0)
+    assert not stale_overrides([*pairs[1:3], *pairs[4:], "journal-2.jsonl.damaged-1"], "", 0)
+    assert stale_overrides(pairs, "", 0)
+    assert not stale_overrides(pairs, "", 1)
+    assert stale_overrides(["snapshot-9.jsonl.new"], "", 1)
+    assert not stale_overrides(pairs, "old files could not be removed from DATA_DIR", 0)
 
 
 def test_a_seed_is_the_same_run_whatever_the_hash_seed() -> None:

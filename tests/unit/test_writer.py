@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import orjson
 import pytest
 
-from store_cache.catalogue.apply import AHEAD_SECONDS, MARK_SECONDS
+from store_cache.catalogue.apply import OVERRIDE_SECONDS, TOMBSTONE_SECONDS
 from store_cache.catalogue.catalogue import PART_ROWS
-from store_cache.central.failures import Broken
-from store_cache.model.change import Doubt, Owed
+from store_cache.central.failures import ExchangeBroken
+from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.position import Position
 from store_cache.storage import files as archive
 from store_cache.storage.framing import frame
@@ -26,7 +26,7 @@ from tests.harness.faulty_directory import Crashed, FaultyFolder
 from tests.harness.shelf import NOON, Shelf, applied, note_of, row
 from tests.harness.virtual_time import run
 
-AWAY = Broken("nobody answers")
+AWAY = ExchangeBroken("nobody answers")
 
 
 async def a_moment() -> None:
@@ -52,13 +52,13 @@ class Way:
 
 async def _answered(shelf: Shelf) -> None:
     stock = applied("P-1", sent=1, left=9)
-    await shelf.keeper.settle(shelf.finish("sale", stock), stock)
+    await shelf.writer.settle(shelf.finish("sale", stock), stock)
 
 
 async def _read(shelf: Shelf) -> None:
-    seen = shelf.keeper.seen("P-1")
+    seen = shelf.writer.seen("P-1")
     sold = row("P-1", 9, 2)
-    await shelf.keeper.take_reading("P-1", sold, seen=seen, doubt=Doubt.REFRESH)
+    await shelf.writer.apply_refetch("P-1", sold, seen=seen, doubt=RefetchReason.REFRESH)
 
 
 WAYS = [
@@ -105,7 +105,7 @@ class Watched(FaultyFolder):
 
 
 def seen_by_readers(shelf: Shelf) -> object:
-    return shelf.catalogue.page(0, 9), shelf.keeper.position
+    return shelf.catalogue.page(0, 9), shelf.writer.position
 
 
 def test_a_copy_is_on_disk_before_it_is_seen() -> None:
@@ -129,7 +129,7 @@ def test_a_copy_is_on_disk_before_it_is_seen() -> None:
         assert [before] * len(names) == [seen for _, seen in folder.seen]
         assert ["P-1", "P-2", "P-3", "P-4"] == list(shelf.catalogue.ids())
         assert (9, 2) == shelf.row("P-1")
-        assert Position("g-1", 6, "f") == shelf.keeper.position
+        assert Position("g-1", 6, "f") == shelf.writer.position
 
     run(story())
 
@@ -139,7 +139,7 @@ async def _day(shelf: Shelf) -> None:
     await shelf.filled()
     await shelf.sold("P-1")
     await _answered_at(shelf, "P-2", sent=1, left=7)
-    await shelf.keeper.owe("P-3", Doubt.ORDER)
+    await shelf.writer.owe("P-3", RefetchReason.ORDER)
     for _ in range(6):
         await shelf.sold("P-1")
     await shelf.place()
@@ -150,12 +150,12 @@ async def _answered_at(shelf: Shelf, product_id: str, *, sent: int, left: int) -
     stock = applied(product_id, sent=sent, left=left)
     key = f"{product_id}-{sent}"
     shelf.central.sell(product_id, left - 10)
-    await shelf.keeper.settle(shelf.finish(key, stock), stock)
+    await shelf.writer.settle(shelf.finish(key, stock), stock)
 
 
 def _shown(shelf: Shelf) -> dict[str, tuple[int, int]]:
     """Version and stock of everything that a reader was shown."""
-    held = shelf.keeper.catalogue
+    held = shelf.writer.catalogue
     if held is None:
         return {}
     return {i: (version, stock) for i in held.ids() for stock, version in [shelf.row(i) or (0, 0)]}
@@ -182,12 +182,12 @@ def test_a_power_cut_at_any_operation_shows_no_older_world(
 ) -> None:
     """[D2] [D3] Before each single disk operation of a day the power goes: whatever had been shown
     by then is there after the start, as it was or newer."""
-    monkeypatch.setattr(archive, "FOLD_BYTES", 700)
+    monkeypatch.setattr(archive, "COMPACTION_BYTES", 700)
 
     async def operations() -> int:
         shelf = Shelf()
         await _day(shelf)
-        await shelf.keeper.close()
+        await shelf.writer.close()
         return len(shelf.disk.trace)
 
     async def cut_before(operation: int) -> bool:
@@ -195,12 +195,12 @@ def test_a_power_cut_at_any_operation_shows_no_older_world(
         shelf = folder.shelf = Shelf(folder)
         with suppress(Crashed):  # where it struck a fold, the rest of the day is a ghost's
             await _day(shelf)
-        await shelf.keeper.close()
+        await shelf.writer.close()
         left = folder.after_power_cut(random.Random(seed * 1000 + operation))
         after = Shelf(left, clock=shelf.clock, central=shelf.central)
-        await after.keeper.open()
+        await after.writer.open()
         found = _shown(after)
-        await after.keeper.close()
+        await after.writer.close()
 
         older = {i for i, state in folder.shown.items() if found.get(i, (0, 0)) < state}
         assert set() == older, operation
@@ -244,7 +244,7 @@ def test_an_answer_older_than_what_is_held_changes_nothing_but_the_key() -> None
         await _answered(shelf)
 
         assert (8, 3) == shelf.row("P-1")
-        assert {} == shelf.catalogue.ahead
+        assert {} == shelf.catalogue.overrides
         assert ["sale"] == keys_of(await shelf.restarted())
 
     run(story())
@@ -259,7 +259,7 @@ def test_an_answer_beyond_a_jump_has_the_product_read_whole() -> None:
         shelf.central.ledger.set({"productId": "P-1", "name": "Lamp"}, NOON)
         shelf.central.sell("P-1", -2)
         stock = applied("P-1", sent=2, left=8)
-        await shelf.keeper.settle(note_of("sale"), stock)
+        await shelf.writer.settle(note_of("sale"), stock)
         body = shelf.catalogue.get("P-1")
 
         assert "product P-1" == shelf.central.asked[-1]
@@ -277,11 +277,11 @@ def test_where_the_whole_cannot_be_read_the_answers_figures_do() -> None:
     async def story() -> None:
         shelf = await Shelf().filled()
         shelf.central.away = AWAY
-        await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=4, left=3))
+        await shelf.writer.settle(note_of("sale"), applied("P-1", sent=4, left=3))
 
         assert (3, 5) == shelf.row("P-1")
-        assert Doubt.CROSSED == shelf.catalogue.owed["P-1"].doubt
-        assert 5 == shelf.catalogue.ahead["P-1"].version
+        assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-1"].doubt
+        assert 5 == shelf.catalogue.overrides["P-1"].version
 
     run(story())
 
@@ -294,13 +294,13 @@ def test_an_answer_never_creates_a_product_by_itself(central_is_there: bool) -> 
         shelf = await Shelf().filled()
         shelf.central.create("P-9")
         shelf.central.away = None if central_is_there else AWAY
-        await shelf.keeper.settle(note_of("sale"), applied("P-9", sent=1, left=9))
+        await shelf.writer.settle(note_of("sale"), applied("P-9", sent=1, left=9))
 
         if central_is_there:
             assert (10, 1) == shelf.row("P-9")
         else:
             assert shelf.row("P-9") is None
-            assert Doubt.CROSSED == shelf.catalogue.owed["P-9"].doubt
+            assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-9"].doubt
 
     run(story())
 
@@ -314,7 +314,7 @@ def test_others_go_on_while_a_product_is_read_whole() -> None:
         shelf.central.sell("P-1")
         held = shelf.central.hold("product P-1")
         stock = applied("P-1", sent=2, left=8)
-        settling = asyncio.ensure_future(shelf.keeper.settle(note_of("sale"), stock))
+        settling = asyncio.ensure_future(shelf.writer.settle(note_of("sale"), stock))
         await held.reached.wait()
         await shelf.sold("P-2")
         await shelf.sold("P-1")
@@ -333,11 +333,11 @@ def test_an_answer_before_the_first_catalogue_is_remembered() -> None:
 
     async def story() -> None:
         shelf = Shelf()
-        await shelf.keeper.open()
+        await shelf.writer.open()
         await _answered(shelf)
         again = await shelf.restarted()
 
-        assert again.keeper.catalogue is None
+        assert again.writer.catalogue is None
         assert ["sale"] == keys_of(again)
 
     run(story())
@@ -352,19 +352,19 @@ def test_answers_during_a_copy_are_laid_over_it() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        rebuild = shelf.keeper.begin_copy(same_generation=True)
-        request = rebuild.first_request()
-        rebuild.take_page(request, await shelf.central.page(request))
+        replica = shelf.writer.begin_replica(same_generation=True)
+        request = replica.first_request()
+        replica.take_page(request, await shelf.central.page(request))
         await _answered(shelf)
-        await shelf.keeper.settle(note_of("read"), None)
+        await shelf.writer.settle(note_of("read"), None)
         head = Position("g-1", 4, "f")
-        verdict = await shelf.keeper.place(
-            rebuild, head, least_percent=50, accept=False, agreed_products=None
+        verdict = await shelf.writer.place(
+            replica, head, least_percent=50, accept=False, agreed_products=None
         )
 
         assert verdict.accepted
         assert (9, 2) == shelf.row("P-1")
-        assert {"P-1"} == set(shelf.catalogue.ahead)
+        assert {"P-1"} == set(shelf.catalogue.overrides)
 
     run(story())
 
@@ -377,7 +377,7 @@ def test_a_catalogue_that_was_replaced_goes_in_parts() -> None:
         shelf = await Shelf().filled()
         shelf.catalogue.fill((f"X-{number}", b"{}") for number in range(2 * PART_ROWS))
         shelf.catalogue.index()
-        shelf.keeper.replaced.clear()
+        shelf.writer.replaced.clear()
         old, rows = weakref.ref(shelf.catalogue), shelf.catalogue.rows
         await shelf.place(accept=True)
         lengths = []
@@ -385,7 +385,7 @@ def test_a_catalogue_that_was_replaced_goes_in_parts() -> None:
             lengths.append(len(rows))
             await asyncio.sleep(0)
 
-        assert shelf.keeper.replaced.is_set()
+        assert shelf.writer.replaced.is_set()
         assert 3 == len(shelf.catalogue)
         assert [2 * PART_ROWS + 3, PART_ROWS + 3, 3] == sorted(set(lengths), reverse=True)[:3]
 
@@ -397,16 +397,16 @@ def test_a_dropped_copy_leaves_everything_as_it_was() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        held = shelf.keeper.catalogue
-        rebuild = shelf.keeper.begin_copy(same_generation=True)
-        verdict = await shelf.keeper.place(
-            rebuild, Position("g-1", 9), least_percent=50, accept=False, agreed_products=None
+        held = shelf.writer.catalogue
+        replica = shelf.writer.begin_replica(same_generation=True)
+        verdict = await shelf.writer.place(
+            replica, Position("g-1", 9), least_percent=50, accept=False, agreed_products=None
         )
-        shelf.keeper.drop_copy()
+        shelf.writer.drop_replica()
         await shelf.sold("P-1")
 
         assert "0 products where 3 are held" in verdict.problem
-        assert held is shelf.keeper.catalogue
+        assert held is shelf.writer.catalogue
         assert (9, 2) == shelf.row("P-1")
 
     run(story())
@@ -418,18 +418,18 @@ def test_doubts_that_arose_during_a_copy_outlive_it() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+        await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
         await asyncio.sleep(1.0)
-        rebuild = shelf.keeper.begin_copy(same_generation=True)
-        request = rebuild.first_request()
-        rebuild.take_page(request, await shelf.central.page(request))
-        await shelf.keeper.owe("P-2", Doubt.UNREADABLE)
-        await shelf.keeper.place(
-            rebuild, Position("g-1", 4), least_percent=50, accept=False, agreed_products=None
+        replica = shelf.writer.begin_replica(same_generation=True)
+        request = replica.first_request()
+        replica.take_page(request, await shelf.central.page(request))
+        await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
+        await shelf.writer.place(
+            replica, Position("g-1", 4), least_percent=50, accept=False, agreed_products=None
         )
 
-        assert {"P-2"} == set(shelf.catalogue.owed)
-        assert {"P-2"} == set((await shelf.restarted()).catalogue.owed)
+        assert {"P-2"} == set(shelf.catalogue.pending_refetches)
+        assert {"P-2"} == set((await shelf.restarted()).catalogue.pending_refetches)
 
     run(story())
 
@@ -442,13 +442,13 @@ def test_a_reading_that_was_overtaken_is_owed_again() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        seen = shelf.keeper.seen("P-1")
+        seen = shelf.writer.seen("P-1")
         await shelf.sold("P-1")
-        taken = await shelf.keeper.take_reading("P-1", None, seen=seen, doubt=Doubt.ORDER)
+        taken = await shelf.writer.apply_refetch("P-1", None, seen=seen, doubt=RefetchReason.ORDER)
 
         assert not taken
         assert (9, 2) == shelf.row("P-1")
-        assert Doubt.ORDER == shelf.catalogue.owed["P-1"].doubt
+        assert RefetchReason.ORDER == shelf.catalogue.pending_refetches["P-1"].doubt
 
     run(story())
 
@@ -457,19 +457,21 @@ def test_without_a_catalogue_nothing_is_read_or_owed() -> None:
     """[F1] Before the first full sync there is nothing that a reading could repair."""
 
     async def story() -> None:
-        keeper = Shelf().keeper
-        await keeper.open()
-        await keeper.owe("P-1", Doubt.ORDER)
-        await keeper.postpone("P-1", Owed(Doubt.ORDER, NOON, NOON))
-        await keeper.note_in_step()
-        seen = keeper.seen("P-1")
+        writer = Shelf().writer
+        await writer.open()
+        await writer.owe("P-1", RefetchReason.ORDER)
+        await writer.postpone("P-1", PendingRefetch(RefetchReason.ORDER, NOON, NOON))
+        await writer.note_in_sync()
+        seen = writer.seen("P-1")
 
-        assert not await keeper.take_reading("P-1", row("P-1"), seen=seen, doubt=Doubt.ORDER)
-        assert (keeper.held_version("P-1"), keeper.position) == (None, None)
-        assert [] == keeper.left_behind()
-        assert keeper.catalogue is None
+        assert not await writer.apply_refetch(
+            "P-1", row("P-1"), seen=seen, doubt=RefetchReason.ORDER
+        )
+        assert (writer.held_version("P-1"), writer.position) == (None, None)
+        assert [] == writer.stale_overrides()
+        assert writer.catalogue is None
         with pytest.raises(RuntimeError, match="no catalogue to change"):
-            await keeper.keep_events((), Position("g-1", 1))
+            await writer.apply_events((), Position("g-1", 1))
 
     run(story())
 
@@ -482,17 +484,17 @@ def test_what_stays_ahead_of_the_feed_for_a_minute_is_named() -> None:
         shelf = await Shelf().filled()
         await _answered(shelf)
         await _answered_at(shelf, "P-2", sent=1, left=5)
-        await asyncio.sleep(AHEAD_SECONDS / 2)
+        await asyncio.sleep(OVERRIDE_SECONDS / 2)
         await _answered_at(shelf, "P-3", sent=1, left=5)
-        await shelf.keeper.owe("P-2", Doubt.AHEAD)
-        before = shelf.keeper.left_behind()
-        await asyncio.sleep(AHEAD_SECONDS / 2)
-        behind = shelf.keeper.left_behind()
-        await shelf.keeper.note_in_step()
+        await shelf.writer.owe("P-2", RefetchReason.AHEAD)
+        before = shelf.writer.stale_overrides()
+        await asyncio.sleep(OVERRIDE_SECONDS / 2)
+        behind = shelf.writer.stale_overrides()
+        await shelf.writer.note_in_sync()
 
         assert [] == before
         assert [] == behind
-        assert ["P-1"] == shelf.keeper.left_behind()
+        assert ["P-1"] == shelf.writer.stale_overrides()
 
     run(story())
 
@@ -509,13 +511,13 @@ def test_being_in_step_is_noted_once_a_minute() -> None:
         records = len(shelf.disk.contents()["journal-2.jsonl"].splitlines())
         for _ in range(3 * int(IN_STEP_NOTE_SECONDS)):
             await asyncio.sleep(1.0)
-            await shelf.keeper.note_in_step()
+            await shelf.writer.note_in_sync()
         noted = len(shelf.disk.contents()["journal-2.jsonl"].splitlines()) - records
         shelf.clock.set_by_seconds = -7200.0
-        await shelf.keeper.note_in_step()
+        await shelf.writer.note_in_sync()
 
         assert 3 == noted
-        assert shelf.clock.now() == (await shelf.restarted()).catalogue.in_step_at
+        assert shelf.clock.now() == (await shelf.restarted()).catalogue.in_sync_at
 
     run(story())
 
@@ -529,7 +531,7 @@ def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_step() -> None:
         again = await shelf.restarted()
         until = again.catalogue.unfollowed_until
         await again.sold("P-1")
-        await again.keeper.note_in_step()
+        await again.writer.note_in_sync()
         await again.sold("P-2")
         later = await again.restarted()
 
@@ -547,18 +549,18 @@ def test_a_mark_is_kept_until_the_feed_was_followed_past_it() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        seen = shelf.keeper.seen("P-1")
-        await shelf.keeper.take_reading("P-1", None, seen=seen, doubt=Doubt.ORDER)
+        seen = shelf.writer.seen("P-1")
+        await shelf.writer.apply_refetch("P-1", None, seen=seen, doubt=RefetchReason.ORDER)
         await asyncio.sleep(7200.0)
         again = await shelf.restarted()
         await again.sold("P-1")
         assert None is again.row("P-1")
         for _ in range(2):
-            await again.keeper.note_in_step()
-            await again.keeper.owe("P-2", Doubt.REFRESH)
-            await asyncio.sleep(MARK_SECONDS + 1)
+            await again.writer.note_in_sync()
+            await again.writer.owe("P-2", RefetchReason.REFRESH)
+            await asyncio.sleep(TOMBSTONE_SECONDS + 1)
 
-        assert "P-1" not in again.catalogue.marks
+        assert "P-1" not in again.catalogue.tombstones
 
     run(story())
 
@@ -569,7 +571,7 @@ def test_a_mark_is_kept_until_the_feed_was_followed_past_it() -> None:
 def test_changes_go_on_while_the_journal_is_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     """[D3] [D1] The snapshot is held up half-way; sales are shown and durable meanwhile, and after
     a kill at its end everything is there, from the new files."""
-    monkeypatch.setattr(archive, "FOLD_BYTES", 1500)
+    monkeypatch.setattr(archive, "COMPACTION_BYTES", 1500)
 
     async def story() -> None:
         shelf = await Shelf().filled()
@@ -600,7 +602,7 @@ def test_a_fold_that_fails_leaves_the_journal_as_it_was(
 ) -> None:
     """[D3] [D5] No room for a second snapshot: the log says so, the store stays durable, and a
     later fold succeeds."""
-    monkeypatch.setattr(archive, "FOLD_BYTES", 1500)
+    monkeypatch.setattr(archive, "COMPACTION_BYTES", 1500)
 
     async def story() -> None:
         shelf = await Shelf().filled()
@@ -611,7 +613,7 @@ def test_a_fold_that_fails_leaves_the_journal_as_it_was(
         shelf.disk.failures = {len(shelf.disk.trace) + 1: errno.ENOSPC}
         held.release.set()
         await a_moment()
-        is_durable = shelf.keeper.disk.is_durable
+        is_durable = shelf.writer.disk.is_durable
         await _sell(shelf, "P-2", 9)
         while "snapshot-2.jsonl" in shelf.disk.entries:
             await a_moment()
@@ -635,9 +637,9 @@ def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> None:
         shelf.disk.room = 0
         await shelf.sold("P-1")
         await _answered_at(shelf, "P-2", sent=1, left=7)
-        degraded = shelf.keeper.disk
+        degraded = shelf.writer.disk
         await asyncio.sleep(3 * HEAL_SECONDS)
-        still = shelf.keeper.disk
+        still = shelf.writer.disk
         shelf.disk.room = 10_000
         await asyncio.sleep(HEAL_SECONDS)
 
@@ -645,7 +647,7 @@ def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> None:
         assert "No space left on device" in degraded.problem
         assert NOON == degraded.since
         assert degraded == still
-        assert shelf.keeper.disk.is_durable
+        assert shelf.writer.disk.is_durable
         after = await shelf.restarted()
         assert ((9, 2), (7, 2)) == (after.row("P-1"), after.row("P-2"))
         assert ["P-2-1"] == keys_of(after)
@@ -665,10 +667,10 @@ def test_notes_made_while_the_disk_heals_are_not_lost() -> None:
     async def story() -> None:
         shelf = await Shelf().filled()
         shelf.disk.failures = {len(shelf.disk.trace) + 1: errno.EIO}
-        await shelf.keeper.note(shelf.enter("before"))
+        await shelf.writer.note(shelf.enter("before"))
         held = shelf.disk.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
         await held.reached.wait()
-        noting = asyncio.ensure_future(shelf.keeper.note(shelf.enter("meanwhile")))
+        noting = asyncio.ensure_future(shelf.writer.note(shelf.enter("meanwhile")))
         await a_moment()
         was_noted = noting.done()
         held.release.set()
@@ -676,7 +678,7 @@ def test_notes_made_while_the_disk_heals_are_not_lost() -> None:
         await a_moment()
 
         assert not was_noted
-        assert shelf.keeper.disk.is_durable
+        assert shelf.writer.disk.is_durable
         assert {"before", "meanwhile"} == set(keys_of(await shelf.restarted()))
 
     run(story())
@@ -691,13 +693,13 @@ def test_a_copy_placed_while_the_disk_fails_is_seen_and_one_that_is_kept_heals()
         shelf.disk.room = 0
         shelf.central.sell("P-1")
         await shelf.place()
-        shown, was_durable = shelf.row("P-1"), shelf.keeper.disk.is_durable
+        shown, was_durable = shelf.row("P-1"), shelf.writer.disk.is_durable
         shelf.disk.room = 10_000
         await shelf.place()
 
         assert (9, 2) == shown
         assert not was_durable
-        assert shelf.keeper.disk.is_durable
+        assert shelf.writer.disk.is_durable
         assert (9, 2) == (await shelf.restarted()).row("P-1")
 
     run(story())
@@ -707,8 +709,8 @@ async def _left_behind() -> FaultyFolder:
     """The files of a store that sold one P-1 and had an answer."""
     shelf = await Shelf().filled()
     await shelf.sold("P-1")
-    await shelf.keeper.note(note_of("old"))
-    await shelf.keeper.close()
+    await shelf.writer.note(note_of("old"))
+    await shelf.writer.close()
     return shelf.disk.after_kill()
 
 
@@ -718,13 +720,13 @@ def test_a_flaw_outlives_the_process() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.place(flaw="events were missing")
+        await shelf.place(follow_up_reason="events were missing")
         again = await shelf.restarted()
-        flaw = again.catalogue.flaw
+        follow_up_reason = again.catalogue.follow_up_reason
         await again.place()
 
-        assert "events were missing" == flaw
-        assert "" == (await again.restarted()).catalogue.flaw
+        assert "events were missing" == follow_up_reason
+        assert "" == (await again.restarted()).catalogue.follow_up_reason
 
     run(story())
 
@@ -740,13 +742,13 @@ def test_what_damage_took_is_seen_in_the_generation() -> None:
         files = shelf.disk.contents()
         journal = files["journal-2.jsonl"].replace(b'"version":2', b'"version":7')
         left = Shelf(FaultyFolder(files | {"journal-2.jsonl": journal}), central=shelf.central)
-        is_damaged = await left.keeper.open()
+        is_damaged = await left.writer.open()
 
         assert is_damaged
         assert (10, 1) == left.row("P-1")
-        assert left.keeper.position is not None
-        assert ("g-1", "g-1~2") == (left.keeper.position.named, left.keeper.position.label)
-        assert left.keeper.position == (await left.restarted()).keeper.position
+        assert left.writer.position is not None
+        assert ("g-1", "g-1~2") == (left.writer.position.named, left.writer.position.label)
+        assert left.writer.position == (await left.restarted()).writer.position
 
     run(story())
 
@@ -758,15 +760,15 @@ def test_a_folder_that_appears_later_gives_its_catalogue() -> None:
     async def story() -> None:
         shelf = Shelf(await _left_behind())
         shelf.disk.failures = {1: errno.ENOENT}
-        await shelf.keeper.open()
-        at_start = (shelf.keeper.catalogue, shelf.keeper.disk.is_durable)
+        await shelf.writer.open()
+        at_start = (shelf.writer.catalogue, shelf.writer.disk.is_durable)
         written = [each for each in shelf.disk.trace if each != "names"]
         await asyncio.sleep(HEAL_SECONDS + 1)
 
         assert (None, False) == at_start
         assert [] == written
         assert (9, 2) == shelf.row("P-1")
-        assert shelf.keeper.disk.is_durable
+        assert shelf.writer.disk.is_durable
         assert ["old"] == keys_of(shelf)
 
     run(story())
@@ -779,10 +781,10 @@ def test_what_was_placed_meanwhile_wins_over_a_folder_that_appears_later() -> No
     async def story() -> None:
         shelf = Shelf(await _left_behind())
         shelf.disk.failures = {1: errno.ENOENT}
-        await shelf.keeper.open()
+        await shelf.writer.open()
         shelf.central.sell("P-2", -4)
         await shelf.place()
-        await shelf.keeper.note(shelf.enter("new"))
+        await shelf.writer.note(shelf.enter("new"))
         await asyncio.sleep(HEAL_SECONDS + 1)
         after = await shelf.restarted()
 
@@ -805,15 +807,15 @@ def test_a_newer_format_that_appears_later_is_left_alone(
         foreign = frame("header", orjson.dumps(format_99))
         shelf = Shelf(FaultyFolder(folder.contents() | {name: foreign}))
         shelf.disk.failures = {1: errno.ENOENT}
-        await shelf.keeper.open()
+        await shelf.writer.open()
         await asyncio.sleep(3 * HEAL_SECONDS + 1)
-        disk, files = shelf.keeper.disk, shelf.disk.contents()
+        disk, files = shelf.writer.disk, shelf.disk.contents()
         await shelf.disk.remove(name)
         await asyncio.sleep(HEAL_SECONDS)
 
         assert "snapshot-2.jsonl has format 99" in disk.problem
         assert foreign == files[name]
-        assert shelf.keeper.disk.is_durable
+        assert shelf.writer.disk.is_durable
 
     run(story())
     assert 1 == caplog.text.count("snapshot-2.jsonl has format 99")
@@ -826,7 +828,7 @@ def test_closing_ends_what_goes_on_in_the_background() -> None:
         shelf = await Shelf().filled()
         shelf.disk.room = 0
         await shelf.sold("P-1")
-        await shelf.keeper.close()
+        await shelf.writer.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
 
         assert set() == others

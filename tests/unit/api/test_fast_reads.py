@@ -326,14 +326,14 @@ def test_no_answer_overtakes_another() -> None:
             wire = server.connect()
             wire.feed(PRODUCT)
             await asyncio.sleep(SETTLED_SECONDS)
-            shop.gate.clear()
+            shop.admission.clear()
             written = len(wire.sent)
             for chunk in (WRITE + SOLD, PRODUCT, PAGE):
                 wire.feed(chunk)
                 await asyncio.sleep(SETTLED_SECONDS)
 
             assert written == len(wire.sent)
-            shop.gate.set()
+            shop.admission.set()
             await asyncio.sleep(SETTLED_SECONDS)
             answers = bytes(wire.sent[written:]).split(b"HTTP/1.1 200 OK")[1:]
             assert [b"newQuantity", b"idempotency", b"pagination"][::2] == [

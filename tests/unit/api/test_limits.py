@@ -101,13 +101,13 @@ async def test_a_long_answer_is_not_cut_while_it_is_read(open_store: Opened) -> 
 async def test_a_request_may_take_longer_than_the_deadlines(open_store: Opened) -> None:
     """They do not count while a request is being answered: Central may take its time."""
     store = await open_store(limits=HASTY)
-    store.shop.gate.clear()
+    store.shop.admission.clear()
     line = await store.line()
     body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
     line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
     silent = await store.line()
     await silent.ended()
-    store.shop.gate.set()
+    store.shop.admission.set()
 
     assert 200 == (await line.reply()).status
 
@@ -161,7 +161,7 @@ async def test_what_is_no_http_is_told_nothing_of_itself(
 async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
     """A write under way is answered; a connection without one is closed, new ones are refused."""
     store = await open_store()
-    store.shop.gate.clear()
+    store.shop.admission.clear()
     busy, idle = await store.line(), await store.line()
     await idle.send("GET", "/health")
     body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
@@ -173,7 +173,7 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
     assert b"" == await idle.ended()
     with pytest.raises(ConnectionRefusedError):
         await Line.open(store.running.port)
-    store.shop.gate.set()
+    store.shop.admission.set()
     assert 200 == (await busy.reply()).status
     await stopping
 
@@ -181,7 +181,7 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
 async def test_a_stop_does_not_wait_for_ever(open_store: Opened) -> None:
     """What does not end within the grace is cut, so that the process ends."""
     store = await open_store()
-    store.shop.gate.clear()
+    store.shop.admission.clear()
     line = await store.line()
     body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
     line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
@@ -196,7 +196,7 @@ async def test_a_stop_ends_what_nobody_waits_for_any_more(open_store: Opened) ->
     """The till has gone away, its request waits on: no connection stands for it, and it must not
     outlive the server."""
     store = await open_store()
-    store.shop.gate.clear()
+    store.shop.admission.clear()
     line = await store.line()
     body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
     line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)

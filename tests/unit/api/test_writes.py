@@ -148,7 +148,7 @@ async def test_a_write_without_an_answer_is_one_of_the_errors(
 
 async def test_a_till_that_hangs_up_does_not_cancel_its_write(store: Store) -> None:
     """A write that was begun ends, whoever still listens (W5)."""
-    store.shop.gate.clear()
+    store.shop.admission.clear()
     line = await store.line()
     waiting = asyncio.create_task(
         line.send(
@@ -162,7 +162,7 @@ async def test_a_till_that_hangs_up_does_not_cancel_its_write(store: Store) -> N
         await store.shop.arrived.wait()
     line.close()
     await asyncio.wait([waiting])
-    store.shop.gate.set()
+    store.shop.admission.set()
     async with asyncio.timeout(DEADLINE_SECONDS):
         await store.shop.applied.wait()
     read = await store.get("/v1/store/inventory/PROD-001")

@@ -209,12 +209,12 @@ async def _start_after(damage: Damage, lines: Lines) -> Start:
 async def _started(folder: FaultyFolder, clock: Clock, line: Line, lines: Lines) -> Start:
     line.open.clear()
     async with whole_store(folder, clock=clock, line=line) as store:
-        held = store.parts.keeper.catalogue
+        held = store.parts.writer.catalogue
         shown = [] if held is None else held.page(0, 9)
         line.open.set()
         await store.until("degraded" if store.state == "degraded" else "live")
         runs = tuple("; ".join(run["reasons"]) for run in store.status["fullSyncs"])
-        now = store.parts.keeper.catalogue
+        now = store.parts.writer.catalogue
         assert now is not None
         is_right = line.ledger.everything() == [orjson.loads(row) for row in now.page(0, 9)]
         return Start(tuple(lines.said), _shown(shown, now.page(0, 9)), runs, is_right)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from store_cache.catalogue.apply import AHEAD_SECONDS
-from store_cache.model.change import Doubt
+from store_cache.catalogue.apply import OVERRIDE_SECONDS
+from store_cache.model.change import RefetchReason
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
 from store_cache.model.product import read_row
@@ -21,14 +21,14 @@ def test_a_clock_that_is_set_brings_no_ended_life_back(set_by_seconds: float) ->
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.keeper.note_in_step()
-        seen = shelf.keeper.seen("P-1")
-        await shelf.keeper.take_reading("P-1", None, seen=seen, doubt=Doubt.ORDER)
+        await shelf.writer.note_in_sync()
+        seen = shelf.writer.seen("P-1")
+        await shelf.writer.apply_refetch("P-1", None, seen=seen, doubt=RefetchReason.ORDER)
         shelf.clock.set_by_seconds = set_by_seconds
-        await shelf.keeper.note_in_step()
+        await shelf.writer.note_in_sync()
         offset = shelf.catalogue.position.offset if shelf.catalogue.position else 0
         began = Event(offset, Kind.CREATED, "P-1", 1, row.body, "f")
-        await shelf.keeper.keep_events([began], Position("g-1", offset + 1, "f"))
+        await shelf.writer.apply_events([began], Position("g-1", offset + 1, "f"))
 
         assert None is shelf.row("P-1")
 
@@ -48,13 +48,13 @@ def test_what_is_ahead_grows_old_though_the_clock_was_set_back_before_a_start() 
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        seen = shelf.keeper.seen("P-1")
-        await shelf.keeper.take_reading("P-1", ahead, seen=seen, doubt=Doubt.ORDER)
+        seen = shelf.writer.seen("P-1")
+        await shelf.writer.apply_refetch("P-1", ahead, seen=seen, doubt=RefetchReason.ORDER)
         left = Shelf(shelf.disk.after_kill(), clock=SetBack(), central=shelf.central)
-        await left.keeper.open()
-        await asyncio.sleep(AHEAD_SECONDS)
-        await left.keeper.note_in_step()
+        await left.writer.open()
+        await asyncio.sleep(OVERRIDE_SECONDS)
+        await left.writer.note_in_sync()
 
-        assert ["P-1"] == left.keeper.left_behind()
+        assert ["P-1"] == left.writer.stale_overrides()
 
     run(story())

@@ -23,8 +23,8 @@ from store_cache.app import serve as serve_module
 from store_cache.app.build import WRITES_GRACE_SECONDS
 from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_told
 from store_cache.app.settings import Settings
-from store_cache.storage.files import Archive
-from store_cache.storage.lazy_directory import LateFolder
+from store_cache.storage.files import CacheFiles
+from store_cache.storage.lazy_directory import LazyDirectory
 from store_cache.storage.recovery import Loaded
 from tests.scenarios.shop import until
 
@@ -80,8 +80,8 @@ class Served:
 
     async def left(self) -> Loaded:
         """What the next process finds."""
-        folder = LateFolder(self.data_dir)
-        loaded = await Archive(folder, now=lambda: 0.0).load()
+        folder = LazyDirectory(self.data_dir)
+        loaded = await CacheFiles(folder, now=lambda: 0.0).load()
         await folder.close()
         return loaded
 

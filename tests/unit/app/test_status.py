@@ -12,8 +12,8 @@ import pytest
 
 from store_cache.api.content.freshness import freshness_headers
 from store_cache.app.status import DOUBTFUL_SHOWN, megabytes, resident_bytes, short
-from store_cache.model.change import Doubt, Owed
-from store_cache.model.event import SetAside
+from store_cache.model.change import PendingRefetch, RefetchReason
+from store_cache.model.event import QuarantinedEvent
 from store_cache.writes.write import Write
 from tests.harness.faulty_directory import FaultyFolder
 from tests.harness.shelf import NOON, Clock
@@ -408,12 +408,14 @@ def test_products_that_cannot_be_read_are_listed_and_few() -> None:
             await store.until("live")
             due = store.clock.now() + 100.0
             owed = {
-                f"X-{n:03}": Owed(Doubt.UNREADABLE, due, due, n % 2, "answered 500")
+                f"X-{n:03}": PendingRefetch(
+                    RefetchReason.UNREADABLE, due, due, n % 2, "answered 500"
+                )
                 for n in range(100)
             }
-            catalogue = store.parts.keeper.catalogue
+            catalogue = store.parts.writer.catalogue
             assert catalogue is not None
-            catalogue.owed.update(owed)
+            catalogue.pending_refetches.update(owed)
             doubtful = store.status["doubtful"]
 
             assert (100, 50) == (doubtful["toBeRead"], doubtful["failing"])
@@ -495,8 +497,10 @@ def test_events_set_aside_are_counted() -> None:
     async def story() -> None:
         async with whole_store() as store:
             await store.until("live")
-            store.parts.driver.set_aside = 2
-            store.parts.driver.last_set_aside = SetAside(7, "P-1", "unknown eventType", "f")
+            store.parts.runner.quarantined = 2
+            store.parts.runner.last_quarantined = QuarantinedEvent(
+                7, "P-1", "unknown eventType", "f"
+            )
 
             shown = {"count": 2, "last": {"offset": 7, "reason": "unknown eventType"}}
             assert shown == store.status["eventsSetAside"]

@@ -15,10 +15,10 @@ from benchmarks.scale.page import Habits
 from benchmarks.scale.plan import CASES
 from benchmarks.scale.steady import Habit, habit
 from benchmarks.scale.store import Copy
-from store_cache.catalogue.replica import Rebuild
-from store_cache.central.failures import Broken, Gone, Unreachable
+from store_cache.catalogue.replica import Replica
+from store_cache.central.failures import ExchangeBroken, PositionGone, Unreachable
 from store_cache.model.pages import PageRequest
-from store_cache.sync.states import Pace
+from store_cache.sync.states import SyncSettings
 from tests.conftest import ROOT
 from tests.harness.virtual_time import run
 
@@ -49,7 +49,7 @@ def test_requests_wait_for_those_before_them() -> None:
 @pytest.mark.parametrize(
     ("overload", "problem"),
     [
-        (Overload.UNAVAILABLE, Broken),
+        (Overload.UNAVAILABLE, ExchangeBroken),
         (Overload.LIMIT, TooMany),
         (Overload.LIMIT_NAMED, TooMany),
         (Overload.QUEUE, None),
@@ -85,7 +85,7 @@ def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
         broken = asyncio.ensure_future(central.events(1002, 1, 20))
         await asyncio.sleep(1.0)
         central.goes_down()
-        with pytest.raises(Broken):
+        with pytest.raises(ExchangeBroken):
             await broken
         with pytest.raises(Unreachable):
             await central.events(1002, 1, 20)
@@ -99,7 +99,7 @@ def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
 def test_a_lost_log_is_gone() -> None:
     async def story(central: Central) -> None:
         central.lose_log()
-        with pytest.raises(Gone):
+        with pytest.raises(PositionGone):
             await central.events(1001, 1, 20)
 
     with_central(story, Capacity(1000.0))
@@ -134,16 +134,16 @@ def test_the_counted_copy_asks_for_the_pages_that_the_real_one_asks_for() -> Non
             central = Central(Capacity(1e6), products=products)
             chain = sizes.Chain(products)
             copy = Copy()
-            rebuild = Rebuild(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
+            replica = Replica(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
             counted: PageRequest | None = copy.first_request()
-            real: PageRequest | None = rebuild.first_request()
+            real: PageRequest | None = replica.first_request()
             while counted is not None and real is not None:
                 assert counted == real
                 counted = copy.take_page(counted, await central.page(counted))
-                real = rebuild.take_page(real, await chain.client.page(real))
+                real = replica.take_page(real, await chain.client.page(real))
 
             assert counted is real is None
-            assert products == len(copy.copy) == len(rebuild.copy)
+            assert products == len(copy.copy) == len(replica.copy)
             await chain.client.close()
 
     run(story())
@@ -184,9 +184,13 @@ def test_tills_sell_what_they_had_to_keep() -> None:
 
 @pytest.mark.parametrize(
     ("pace", "events", "requests"),
-    [(Pace(), 0.0, 0.05), (Pace(), 1.0, 1.0), (Pace(continuous=False), 1.0, 0.1)],
+    [
+        (SyncSettings(), 0.0, 0.05),
+        (SyncSettings(), 1.0, 1.0),
+        (SyncSettings(continuous=False), 1.0, 0.1),
+    ],
 )
-def test_how_often_a_store_asks(pace: Pace, events: float, requests: float) -> None:
+def test_how_often_a_store_asks(pace: SyncSettings, events: float, requests: float) -> None:
     """A quiet feed: once in `wait` seconds. One event a second: as often. By interval: three
     requests in half a minute, whatever happens."""
     assert requests == pytest.approx(habit(pace, events).requests, rel=0.05)

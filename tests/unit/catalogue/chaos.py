@@ -11,25 +11,25 @@ from random import Random
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.sync.states import (
+    ApplyEvents,
     Command,
-    CopyPlaced,
-    CopyRefused,
-    DoubtsSettled,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     FetchEvents,
     FetchPage,
+    FullSyncFailed,
+    InstallReplica,
     Interrupted,
-    KeepEvents,
     Outcome,
-    PageTaken,
-    PlaceCopy,
-    Rest,
-    Rested,
-    RunBroken,
-    SettleDoubts,
+    PageApplied,
+    ProductsRefetched,
+    RefetchProducts,
+    ReplicaInstalled,
+    ReplicaRefused,
+    Sleep,
+    Slept,
 )
 from tests.unit.sync.small_central import SmallStore
 from tests.unit.sync.told_sync import Told, at, event, may_be_interrupted, nameless
@@ -50,7 +50,7 @@ class Chaos:
     def passes_time(self, told: Told) -> None:
         """The wait in flight, or an exchange; now and then someone asks for a full sync."""
         seconds = 0.01
-        if isinstance(told.command, Rest):
+        if isinstance(told.command, Sleep):
             spread_seconds = self.random.random() * told.command.spread_seconds
             seconds = told.command.at_least_seconds + spread_seconds
         told.waits(seconds)
@@ -64,7 +64,7 @@ class Chaos:
             self.named = self.random.choice(NAMES)
         if may_be_interrupted(told.state) and self.random.random() < 0.05:
             return Interrupted()
-        exchanged = isinstance(told.command, FetchEvents | FetchPage | SettleDoubts)
+        exchanged = isinstance(told.command, FetchEvents | FetchPage | RefetchProducts)
         if exchanged and self.random.random() < 0.15:
             return self._failure()
         return self._success(told.command)
@@ -75,27 +75,27 @@ class Chaos:
 
     def _success(self, command: Command) -> Outcome:
         match command:
-            case Rest():
-                return Rested()
+            case Sleep():
+                return Slept()
             case FetchEvents():
                 return EventsArrived(self._events(command), self.random.choice([0.0, 0.7, 20.0]))
-            case KeepEvents():
-                return EventsKept()
+            case ApplyEvents():
+                return EventsApplied()
             case FetchPage():
                 return self._page()
-            case SettleDoubts():
-                return DoubtsSettled(self.random.choice([0, 0, 2]))
-            case PlaceCopy():
+            case RefetchProducts():
+                return ProductsRefetched(self.random.choice([0, 0, 2]))
+            case InstallReplica():
                 if self.random.random() < 0.3:
-                    return CopyRefused("small", 1)
-                return CopyPlaced(9)
+                    return ReplicaRefused("small", 1)
+                return ReplicaInstalled(9)
 
     def _page(self) -> Outcome:
         head = self.random.choice([None, 0, 7, 40, 60])
         following = self.random.choice([None, PageRequest(200, 200)])
         if self.random.random() < 0.05:
-            return RunBroken("chaos")
-        return PageTaken(following, head, self.named)
+            return FullSyncFailed("chaos")
+        return PageApplied(following, head, self.named)
 
     def _events(self, command: FetchEvents) -> EventPage:
         offset = min(command.offset, 60)

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 
 from store_cache.catalogue.apply import (
     CROSSING_SECONDS,
-    MARK_SECONDS,
-    Draft,
+    TOMBSTONE_SECONDS,
+    ChangeSet,
     Seen,
-    lay_answer,
-    lay_answer_anyway,
-    lay_events,
-    lay_reading,
+    apply_answer,
+    apply_answer_figures,
+    apply_events,
+    apply_refetch,
     version_of,
 )
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.change import Ahead, Change, Doubt, Mark
-from store_cache.model.event import AnyEvent, SetAside, read_event
+from store_cache.model.change import Change, Override, RefetchReason, Tombstone
+from store_cache.model.event import AnyEvent, QuarantinedEvent, read_event
 from store_cache.model.product import Row, read_product
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 
 NOW = 10_000.0
 GRACE_SECONDS = 2.0
@@ -61,35 +61,37 @@ class Held:
 
     version: int | None = None
     life: float = NEVER
-    mark: int | None = None
+    tombstone: int | None = None
     is_ahead: bool = False
 
 
 def catalogue(held: Held) -> Catalogue:
     made = Catalogue()
     version = held.version
-    made.make(
+    made.apply(
         Change(
             "events",
             rows={} if version is None else {"P": row(version).body},
-            lives={} if held.life == NEVER else {"P": NOW - held.life},
-            marks={} if held.mark is None else {"P": Mark(10, held.mark, NOW - 60)},
-            ahead={"P": Ahead(version or 0, NOW - 5)} if held.is_ahead else {},
+            incarnations={} if held.life == NEVER else {"P": NOW - held.life},
+            tombstones={}
+            if held.tombstone is None
+            else {"P": Tombstone(10, held.tombstone, NOW - 60)},
+            overrides={"P": Override(version or 0, NOW - 5)} if held.is_ahead else {},
         )
     )
     return made
 
 
-def draft_over(held: Held | Catalogue) -> Draft:
+def draft_over(held: Held | Catalogue) -> ChangeSet:
     base = catalogue(held) if isinstance(held, Held) else held
-    return Draft(base, now=NOW, grace_seconds=GRACE_SECONDS)
+    return ChangeSet(base, now=NOW, grace_seconds=GRACE_SECONDS)
 
 
 def lay(held: Held, *events: AnyEvent) -> Catalogue:
     made = catalogue(held)
     draft = draft_over(made)
-    lay_events(draft, events)
-    made.make(draft.change("events"))
+    apply_events(draft, events)
+    made.apply(draft.change("events"))
     return made
 
 
@@ -98,13 +100,13 @@ def shown(made: Catalogue) -> int | None:
     return None if body is None else version_of(body)
 
 
-def owed(made: Catalogue) -> Doubt | None:
-    entry = made.owed.get("P")
+def owed(made: Catalogue) -> RefetchReason | None:
+    entry = made.pending_refetches.get("P")
     return None if entry is None else entry.doubt
 
 
-ORDER = Doubt.ORDER
-NEAR, PAST, LONG_AGO = 1.0, 30.0, MARK_SECONDS + 1
+ORDER = RefetchReason.ORDER
+NEAR, PAST, LONG_AGO = 1.0, 30.0, TOMBSTONE_SECONDS + 1
 
 
 # -- events ------------------------------------------------------------------------------------
@@ -134,29 +136,29 @@ UPDATES = [
     (Held(5, NEAR, is_ahead=True), 6, 5, ORDER, True),
     # not held
     (Held(), 4, None, ORDER, False),
-    (Held(mark=5), 4, GONE, ORDER, False),
-    (Held(mark=5), 5, GONE, ORDER, False),
-    (Held(mark=5), 6, 6, ORDER, False),
-    (Held(mark=0), 6, GONE, ORDER, False),
+    (Held(tombstone=5), 4, GONE, ORDER, False),
+    (Held(tombstone=5), 5, GONE, ORDER, False),
+    (Held(tombstone=5), 6, 6, ORDER, False),
+    (Held(tombstone=0), 6, GONE, ORDER, False),
 ]
 
 
 @pytest.mark.parametrize(("held", "version", "expected", "doubt", "is_ahead"), UPDATES, ids=str)
 def test_an_update(
-    held: Held, version: int, expected: int | None, doubt: Doubt | None, is_ahead: bool
+    held: Held, version: int, expected: int | None, doubt: RefetchReason | None, is_ahead: bool
 ) -> None:
     """[V1] An update applies at a higher version, or at the same one; what looks like one of
     another life is in doubt, and never undoes a fresher state."""
     made = lay(held, event("updated", version))
 
-    assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.ahead)
+    assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.overrides)
 
 
 CREATIONS = [
     (Held(), 1, None, False),
     (Held(life=NEAR), 1, ORDER, False),
     (Held(life=PAST), 1, None, False),
-    (Held(life=PAST, mark=6), 1, ORDER, False),
+    (Held(life=PAST, tombstone=6), 1, ORDER, False),
     (Held(life=LONG_AGO), 1, None, False),
     # held already: a new life whose deletion is to come, or an old event behind a fresher state
     (Held(5), 5, ORDER, False),
@@ -169,15 +171,15 @@ CREATIONS = [
 
 
 @pytest.mark.parametrize(("held", "expected", "doubt", "is_ahead"), CREATIONS, ids=str)
-def test_a_creation(held: Held, expected: int, doubt: Doubt | None, is_ahead: bool) -> None:
+def test_a_creation(held: Held, expected: int, doubt: RefetchReason | None, is_ahead: bool) -> None:
     """[V2] A creation starts a new life, whatever its version, and leaves the mark of the one
     before for its late events; of a product held it is in doubt, and what is held stays until the
     product was read."""
     made = lay(held, event("created", 1))
 
-    assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.ahead)
-    assert (held.mark is not None) == ("P" in made.marks)
-    assert {"P": NOW} == made.lives
+    assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.overrides)
+    assert (held.tombstone is not None) == ("P" in made.tombstones)
+    assert {"P": NOW} == made.incarnations
 
 
 DELETIONS = [
@@ -201,26 +203,28 @@ DELETIONS = [
 
 
 @pytest.mark.parametrize(("held", "version", "expected", "doubt"), DELETIONS, ids=str)
-def test_a_deletion(held: Held, version: int, expected: int | None, doubt: Doubt | None) -> None:
+def test_a_deletion(
+    held: Held, version: int, expected: int | None, doubt: RefetchReason | None
+) -> None:
     """[V2] A deletion ends a life and leaves a mark of its offset and version; where its version
     is not the next one it is in doubt, and what may be a later life stays."""
     made = lay(held, event("deleted", version))
-    marks = {"P": Mark(50, version, NOW)} if expected is GONE else {}
+    marks = {"P": Tombstone(50, version, NOW)} if expected is GONE else {}
 
-    assert (expected, doubt, marks) == (shown(made), owed(made), made.marks)
-    assert {"P": NOW} == made.lives
-    assert held.is_ahead is ("P" in made.ahead)
+    assert (expected, doubt, marks) == (shown(made), owed(made), made.tombstones)
+    assert {"P": NOW} == made.incarnations
+    assert held.is_ahead is ("P" in made.overrides)
 
 
 @pytest.mark.parametrize(
-    ("mark", "version", "kept"), [(None, 6, 6), (8, 6, 8), (4, 6, 6), (4, 0, 4)]
+    ("tombstone", "version", "kept"), [(None, 6, 6), (8, 6, 8), (4, 6, 6), (4, 0, 4)]
 )
-def test_a_deletion_of_what_is_not_held(mark: int | None, version: int, kept: int) -> None:
+def test_a_deletion_of_what_is_not_held(tombstone: int | None, version: int, kept: int) -> None:
     """[V2] It is remembered all the same, with the highest version known."""
-    made = lay(Held(mark=mark), event("deleted", version))
+    made = lay(Held(tombstone=tombstone), event("deleted", version))
 
-    assert {"P": Mark(50, kept, NOW)} == made.marks
-    assert {} == made.owed
+    assert {"P": Tombstone(50, kept, NOW)} == made.tombstones
+    assert {} == made.pending_refetches
 
 
 @pytest.mark.parametrize(
@@ -258,7 +262,7 @@ def test_a_product_comes_and_goes_within_one_batch() -> None:
     ]
     made = lay(Held(5), *happened)
 
-    assert (1, ORDER, {"P": Mark(50, 6, NOW)}) == (shown(made), owed(made), made.marks)
+    assert (1, ORDER, {"P": Tombstone(50, 6, NOW)}) == (shown(made), owed(made), made.tombstones)
 
     made = lay(Held(1), event("deleted", 2), *happened[1:])
 
@@ -267,7 +271,7 @@ def test_a_product_comes_and_goes_within_one_batch() -> None:
 
 def test_a_doubt_of_order_is_read_after_the_grace() -> None:
     """[V2] Afterwards: what is late has come by then."""
-    entry = lay(Held(5), event("created", 1)).owed["P"]
+    entry = lay(Held(5), event("created", 1)).pending_refetches["P"]
 
     assert (NOW + GRACE_SECONDS, NOW) == (entry.due, entry.since)
 
@@ -276,17 +280,17 @@ def test_an_answers_own_event_completes_it() -> None:
     """[W7] The row becomes the event's, and the product is back in line."""
     made = catalogue(Held(5))
     draft = draft_over(made)
-    lay_answer(draft, StockAnswer("P", 5, 6, 6))
-    made.make(draft.change("answer"))
+    apply_answer(draft, StockAnswer("P", 5, 6, 6))
+    made.apply(draft.change("answer"))
 
-    assert {"P": Ahead(6, NOW)} == made.ahead
+    assert {"P": Override(6, NOW)} == made.overrides
 
     draft = draft_over(made)
-    lay_events(draft, [event("updated", 6, lastUpdated="2024-01-15T10:30:00Z")])
-    made.make(draft.change("events"))
+    apply_events(draft, [event("updated", 6, lastUpdated="2024-01-15T10:30:00Z")])
+    made.apply(draft.change("events"))
 
     assert row(6, lastUpdated="2024-01-15T10:30:00Z").body == made.get("P")
-    assert ({}, None) == (made.ahead, owed(made))
+    assert ({}, None) == (made.overrides, owed(made))
 
 
 @pytest.mark.parametrize("other", [{"available": 4}, {"name": "Mug"}])
@@ -298,25 +302,28 @@ def test_another_state_at_the_answers_version_is_another_life(other: dict[str, A
     assert (row(5).body, ORDER) == (made.get("P"), owed(made))
 
 
-@pytest.mark.parametrize("held", [Held(), Held(5), Held(mark=5)], ids=str)
+@pytest.mark.parametrize("held", [Held(), Held(5), Held(tombstone=5)], ids=str)
 def test_an_event_that_was_set_aside_has_its_product_read(held: Held) -> None:
     """[E5] At once; nothing is shown differently until then."""
-    made = lay(held, SetAside(50, "P", "unknown eventType 'x'", "f"))
+    made = lay(held, QuarantinedEvent(50, "P", "unknown eventType 'x'", "f"))
 
     assert held.version == shown(made)
-    assert (Doubt.UNREADABLE, NOW) == (made.owed["P"].doubt, made.owed["P"].due)
+    assert (RefetchReason.UNREADABLE, NOW) == (
+        made.pending_refetches["P"].doubt,
+        made.pending_refetches["P"].due,
+    )
 
 
 def test_the_rest_of_a_batch_goes_on() -> None:
     """[E5] One event that cannot be read holds up nothing, whether it names its product or not."""
     made = lay(
         Held(5),
-        SetAside(48, None, "productId is missing", "f"),
-        SetAside(49, "P", "available is -1", "g"),
+        QuarantinedEvent(48, None, "productId is missing", "f"),
+        QuarantinedEvent(49, "P", "available is -1", "g"),
         event("updated", 7),
     )
 
-    assert (7, Doubt.UNREADABLE) == (shown(made), owed(made))
+    assert (7, RefetchReason.UNREADABLE) == (shown(made), owed(made))
 
 
 @pytest.mark.parametrize(
@@ -338,8 +345,8 @@ def test_events_behind_unfollowed_rows_change_nothing_unread(
     made = catalogue(Held(version=5))
     made.unfollowed_until = 51
     draft = draft_over(made)
-    lay_events(draft, [event_of])
-    made.make(draft.change("events"))
+    apply_events(draft, [event_of])
+    made.apply(draft.change("events"))
 
     assert 5 == shown(made)
     assert (ORDER if doubted else None) is owed(made)
@@ -350,8 +357,8 @@ def test_an_event_of_what_unfollowed_pages_did_not_show_is_doubted() -> None:
     made = catalogue(Held())
     made.unfollowed_until = 51
     draft = draft_over(made)
-    lay_events(draft, [event("updated", 6)])
-    made.make(draft.change("events"))
+    apply_events(draft, [event("updated", 6)])
+    made.apply(draft.change("events"))
 
     assert None is shown(made)
     assert ORDER is owed(made)
@@ -363,8 +370,8 @@ def test_events_behind_what_unfollowed_pages_may_reflect_count_as_ever() -> None
     made = catalogue(Held(version=5))
     made.unfollowed_until = 50
     draft = draft_over(made)
-    lay_events(draft, [event("updated", 6, offset=50)])
-    made.make(draft.change("events"))
+    apply_events(draft, [event("updated", 6, offset=50)])
+    made.apply(draft.change("events"))
 
     assert (6, None) == (shown(made), owed(made))
 
@@ -379,7 +386,7 @@ ANSWERS = [
     (Held(6), True, (6, 6), (6, 6)),
     (Held(9), True, (9, 9), (9, 9)),
     (Held(), False, GONE, GONE),
-    (Held(mark=5), False, GONE, GONE),
+    (Held(tombstone=5), False, GONE, GONE),
     (Held(4), False, (4, 4), (6, 2)),
     (Held(5, CROSSING_SECONDS), False, (5, 5), (6, 2)),
     (Held(9, NEAR), False, (9, 9), (9, 9)),
@@ -402,12 +409,12 @@ def test_an_applied_answer(
     a jump, or a creation or deletion that may have crossed it: not without reading it whole."""
     made = catalogue(held)
     draft = draft_over(made)
-    laid = lay_answer(draft, ANSWER)
-    made.make(draft.change("answer"))
+    laid = apply_answer(draft, ANSWER)
+    made.apply(draft.change("answer"))
 
     assert (is_laid, expected) == (laid, stock(made))
-    assert {} == made.owed
-    assert (laid and held.version == 5) is ("P" in made.ahead)
+    assert {} == made.pending_refetches
+    assert (laid and held.version == 5) is ("P" in made.overrides)
 
 
 @pytest.mark.parametrize(("held", "_is_laid", "_expected", "anyway"), ANSWERS, ids=str)
@@ -418,92 +425,96 @@ def test_an_answer_whose_product_cannot_be_read(
     the reading stays owed."""
     made = catalogue(held)
     draft = draft_over(made)
-    lay_answer_anyway(draft, ANSWER)
-    made.make(draft.change("answer"))
+    apply_answer_figures(draft, ANSWER)
+    made.apply(draft.change("answer"))
 
     assert anyway == stock(made)
-    assert Doubt.CROSSED is owed(made)
+    assert RefetchReason.CROSSED is owed(made)
 
 
 def test_an_answer_moves_no_position() -> None:
     """[W7] The cache is Central's state at its position, but for the product that is ahead."""
     draft = draft_over(Held(5))
-    lay_answer(draft, ANSWER)
+    apply_answer(draft, ANSWER)
     change = draft.change("answer")
 
     assert change.position is None
-    assert {"P": Ahead(6, NOW)} == change.ahead
+    assert {"P": Override(6, NOW)} == change.overrides
 
 
 # -- readings ----------------------------------------------------------------------------------
 
 
-def read(made: Catalogue, reading: Row | None, doubt: Doubt, *, seen: Seen | None = None) -> bool:
+def read(
+    made: Catalogue, reading: Row | None, doubt: RefetchReason, *, seen: Seen | None = None
+) -> bool:
     draft = draft_over(made)
     seen = seen or Seen.of(made, "P")
-    taken = lay_reading(draft, "P", reading, seen=seen, doubt=doubt)
-    made.make(draft.change("reading"))
+    taken = apply_refetch(draft, "P", reading, seen=seen, doubt=doubt)
+    made.apply(draft.change("reading"))
     return taken
 
 
-@pytest.mark.parametrize("doubt", [doubt for doubt in Doubt if doubt.wins])
+@pytest.mark.parametrize("doubt", [doubt for doubt in RefetchReason if doubt.wins])
 @pytest.mark.parametrize("version", [1, 4, 6])
-def test_a_reading_for_a_doubt_wins(doubt: Doubt, version: int) -> None:
+def test_a_reading_for_a_doubt_wins(doubt: RefetchReason, version: int) -> None:
     """[V2] Also with a lower version; the product is ahead of the feed then."""
     made = catalogue(Held(5))
 
     assert read(made, row(version), doubt)
     assert row(version).body == made.get("P")
-    assert {"P": Ahead(version, NOW)} == made.ahead
+    assert {"P": Override(version, NOW)} == made.overrides
 
 
-@pytest.mark.parametrize("doubt", Doubt)
-def test_absence_is_what_a_reading_may_say(doubt: Doubt) -> None:
+@pytest.mark.parametrize("doubt", RefetchReason)
+def test_absence_is_what_a_reading_may_say(doubt: RefetchReason) -> None:
     """[V2] [W7] The product goes, leaves a mark, and is ahead of the feed by being gone."""
     made = catalogue(Held(5, is_ahead=True))
 
     assert read(made, None, doubt)
-    assert (GONE, {"P": Mark(0, 0, NOW)}) == (shown(made), made.marks)
-    assert {"P": Ahead(0, NOW)} == made.ahead
+    assert (GONE, {"P": Tombstone(0, 0, NOW)}) == (shown(made), made.tombstones)
+    assert {"P": Override(0, NOW)} == made.overrides
 
 
-@pytest.mark.parametrize("doubt", Doubt)
-def test_what_is_not_held_may_be_read(doubt: Doubt) -> None:
+@pytest.mark.parametrize("doubt", RefetchReason)
+def test_what_is_not_held_may_be_read(doubt: RefetchReason) -> None:
     """[V2] The reading starts a life here; absence of what is not held says nothing new."""
-    made = catalogue(Held(mark=5))
+    made = catalogue(Held(tombstone=5))
 
     assert read(made, None, doubt)
-    assert {"P": Mark(10, 5, NOW - 60)} == made.marks
+    assert {"P": Tombstone(10, 5, NOW - 60)} == made.tombstones
     assert read(made, row(3), doubt)
-    assert (3, {}, {"P": NOW}) == (shown(made), made.marks, made.lives)
+    assert (3, {}, {"P": NOW}) == (shown(made), made.tombstones, made.incarnations)
 
 
-@pytest.mark.parametrize(("version", "expected", "doubt"), [(6, 6, None), (4, 5, Doubt.CONFLICT)])
-def test_a_refresh_does_not_win(version: int, expected: int, doubt: Doubt | None) -> None:
+@pytest.mark.parametrize(
+    ("version", "expected", "doubt"), [(6, 6, None), (4, 5, RefetchReason.CONFLICT)]
+)
+def test_a_refresh_does_not_win(version: int, expected: int, doubt: RefetchReason | None) -> None:
     """[E4] A lower version than the one held, without a doubt before: an old answer, or a Central
     that was restored. It is read again, and that row wins."""
     made = catalogue(Held(5))
 
-    assert read(made, row(version), Doubt.REFRESH)
+    assert read(made, row(version), RefetchReason.REFRESH)
     assert (expected, doubt) == (shown(made), owed(made))
 
 
-@pytest.mark.parametrize("doubt", Doubt)
-def test_a_reading_that_says_what_is_held(doubt: Doubt) -> None:
+@pytest.mark.parametrize("doubt", RefetchReason)
+def test_a_reading_that_says_what_is_held(doubt: RefetchReason) -> None:
     """[W7] It changes nothing, and the product stays ahead: the events before it may be to come.
     Only the reading after 60 s of being ahead brings it back in line."""
     made = catalogue(Held(5, is_ahead=True))
 
     assert read(made, row(5), doubt)
     assert 5 == shown(made)
-    assert (doubt is not Doubt.AHEAD) is ("P" in made.ahead)
+    assert (doubt is not RefetchReason.AHEAD) is ("P" in made.overrides)
 
 
 CHANGES_MEANWHILE = {
     "an event": event("updated", 6),
     "a deletion": event("deleted", 6),
     "a doubt": event("updated", 4),
-    "what cannot be read": SetAside(50, "P", "available is -1", "f"),
+    "what cannot be read": QuarantinedEvent(50, "P", "available is -1", "f"),
 }
 
 
@@ -513,12 +524,12 @@ def test_a_reading_counts_only_if_nothing_changed_since_it_was_sent(happened: An
     made = catalogue(Held(5, NEAR))
     seen = Seen.of(made, "P")
     draft = draft_over(made)
-    lay_events(draft, [happened])
-    made.make(draft.change("events"))
-    before = (dict(made.rows), dict(made.owed), dict(made.marks))
+    apply_events(draft, [happened])
+    made.apply(draft.change("events"))
+    before = (dict(made.rows), dict(made.pending_refetches), dict(made.tombstones))
 
-    assert not read(made, row(3), Doubt.CONFLICT, seen=seen)
-    assert before == (made.rows, made.owed, made.marks)
+    assert not read(made, row(3), RefetchReason.CONFLICT, seen=seen)
+    assert before == (made.rows, made.pending_refetches, made.tombstones)
 
 
 @pytest.mark.parametrize(
@@ -531,9 +542,9 @@ def test_a_doubt_is_settled_when_its_time_has_come(after_seconds: float, is_sett
     made = catalogue(Held(5))
     draft = draft_over(made)
     draft.owe("P", ORDER, after_seconds=after_seconds)
-    made.make(draft.change("doubt"))
+    made.apply(draft.change("doubt"))
 
-    assert read(made, row(6), Doubt.REFRESH)
+    assert read(made, row(6), RefetchReason.REFRESH)
     assert (6, None if is_settled else ORDER) == (shown(made), owed(made))
 
 
@@ -541,8 +552,8 @@ def test_a_refresh_does_not_weaken_a_doubt() -> None:
     """[V2] What is owed for a doubt still wins after a till's conflict asked for the product."""
     made = lay(Held(5), event("created", 1))
     draft = draft_over(made)
-    draft.owe("P", Doubt.REFRESH)
-    made.make(draft.change("doubt"))
+    draft.owe("P", RefetchReason.REFRESH)
+    made.apply(draft.change("doubt"))
 
     assert ORDER is owed(made)
 

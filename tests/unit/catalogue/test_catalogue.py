@@ -18,15 +18,15 @@ from hypothesis.stateful import (
 )
 
 from store_cache.catalogue import sorted_rows as ordered
-from store_cache.catalogue.catalogue import PART_ROWS, Catalogue, Cut
+from store_cache.catalogue.catalogue import PART_ROWS, Catalogue, PointInTimeView
 from store_cache.catalogue.sorted_rows import BLOCK_ROWS
-from store_cache.model.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.position import Position
 
 IDS = [f"P-{number}" for number in range(40)] + ["a", "Z", "é", "\U0001f600", "\uffff"]
-MARK = Mark(7, 3, 1000.0)
-AHEAD = Ahead(3, 1000.0)
-OWED = Owed(Doubt.ORDER, 1002.0, 1000.0)
+MARK = Tombstone(7, 3, 1000.0)
+AHEAD = Override(3, 1000.0)
+OWED = PendingRefetch(RefetchReason.ORDER, 1002.0, 1000.0)
 
 
 def body(product_id: str, available: int = 1) -> bytes:
@@ -40,9 +40,17 @@ def filled(*product_ids: str) -> Catalogue:
     return catalogue
 
 
-def everything(of: Catalogue | Cut) -> dict[str, Any]:
+def everything(of: Catalogue | PointInTimeView) -> dict[str, Any]:
     """All that goes into a snapshot beside the rows."""
-    names = ("position", "sequence", "marks", "ahead", "owed", "lives", "in_step_at")
+    names = (
+        "position",
+        "sequence",
+        "tombstones",
+        "overrides",
+        "pending_refetches",
+        "incarnations",
+        "in_sync_at",
+    )
     return {name: copy.copy(getattr(of, name)) for name in names}
 
 
@@ -59,21 +67,25 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.catalogue = Catalogue()
         self.model: dict[str, bytes] = {}
         self.changes = 0
-        self.cut: Cut | None = None
+        self.cut: PointInTimeView | None = None
         self.at_cut: dict[str, bytes] = {}
         self.beside_cut: dict[str, Any] = {}
         self.taken: list[bytes] = []
 
     # -- changes ---------------------------------------------------------------------------
 
-    @rule(rows=st.dictionaries(ids, st.none() | st.integers(0, 9), max_size=6), marks=one_of_each)
-    def make(self, rows: dict[str, int | None], marks: dict[str, Mark | None]) -> None:
+    @rule(
+        rows=st.dictionaries(ids, st.none() | st.integers(0, 9), max_size=6), tombstones=one_of_each
+    )
+    def make(self, rows: dict[str, int | None], tombstones: dict[str, Tombstone | None]) -> None:
         self.changes += 1
         bodies = {i: None if n is None else body(i, 10**n) for i, n in rows.items()}
         position = Position("g", self.changes)
-        change = Change("test", self.changes, position, bodies, marks, lives={"P-1": 1.0})
-        self.catalogue.make(change)
-        self.catalogue.make(change)  # made twice, it changes nothing more
+        change = Change(
+            "test", self.changes, position, bodies, tombstones, incarnations={"P-1": 1.0}
+        )
+        self.catalogue.apply(change)
+        self.catalogue.apply(change)  # made twice, it changes nothing more
         for product_id, item in bodies.items():
             self.model.pop(product_id, None)
             if item is not None:
@@ -102,8 +114,8 @@ class CatalogueMachine(RuleBasedStateMachine):
         """Whole blocks go, and others are joined."""
         self.changes += 1
         gone = [i for i in sorted(self.model) if i >= first][:count]
-        self.catalogue.make(
-            Change("test", self.changes, rows=dict.fromkeys(gone), lives={"P": 1.0})
+        self.catalogue.apply(
+            Change("test", self.changes, rows=dict.fromkeys(gone), incarnations={"P": 1.0})
         )
         for product_id in gone:
             del self.model[product_id]
@@ -152,11 +164,11 @@ class CatalogueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.cut is None)
     @rule()
-    def begin_cut(self) -> None:
+    def begin_view(self) -> None:
         self.at_cut = dict(self.model)
         self.beside_cut = everything(self.catalogue)
         self.taken = []
-        self.cut = self.catalogue.begin_cut()
+        self.cut = self.catalogue.begin_view()
 
     @precondition(lambda self: self.cut is not None)
     @rule(limit=limits)
@@ -167,8 +179,8 @@ class CatalogueMachine(RuleBasedStateMachine):
         if not rows:
             self._end_cut(self.cut)
 
-    def _end_cut(self, cut: Cut) -> None:
-        self.catalogue.end_cut()
+    def _end_cut(self, cut: PointInTimeView) -> None:
+        self.catalogue.end_view()
         self.cut = None
 
         assert [self.at_cut[i] for i in sorted(self.at_cut)] == self.taken
@@ -209,10 +221,10 @@ def test_one_change_at_every_place_of_a_cut(
     to: the cut shows it as it was."""
     catalogue = filled("P-1", "P-2", "P-3", "P-4")
     expected = list(catalogue.rows.values())
-    cut = catalogue.begin_cut()
+    cut = catalogue.begin_view()
     rows = [row for _ in range(read_before) for row in cut.next_rows(limit)]
     new = None if available is None else body(product_id, available)
-    catalogue.make(Change("events", rows={product_id: new}))
+    catalogue.apply(Change("events", rows={product_id: new}))
     while found := cut.next_rows(limit):
         rows += found
 
@@ -222,8 +234,8 @@ def test_one_change_at_every_place_of_a_cut(
 def test_a_catalogue_that_empties_behind_a_cut_is_still_read() -> None:
     """[D3] All rows of the cut are remembered where all were deleted."""
     catalogue = filled("P-1", "P-2", "P-3")
-    cut = catalogue.begin_cut()
-    catalogue.make(Change("events", rows=dict.fromkeys(("P-1", "P-2", "P-3"))))
+    cut = catalogue.begin_view()
+    catalogue.apply(Change("events", rows=dict.fromkeys(("P-1", "P-2", "P-3"))))
 
     assert [body("P-1"), body("P-2"), body("P-3")] == cut.next_rows(2)
     assert [] == cut.next_rows(2)
@@ -232,9 +244,9 @@ def test_a_catalogue_that_empties_behind_a_cut_is_still_read() -> None:
 def test_a_cut_that_was_read_remembers_nothing_more() -> None:
     """[D3] What changes behind the place read up to costs no memory."""
     catalogue = filled("P-1", "P-2")
-    cut = catalogue.begin_cut()
+    cut = catalogue.begin_view()
     cut.next_rows(10)
-    catalogue.make(Change("events", rows={"P-1": None, "P-3": body("P-3")}))
+    catalogue.apply(Change("events", rows={"P-1": None, "P-3": body("P-3")}))
 
     assert [] == cut.next_rows(10)
 
@@ -243,12 +255,12 @@ def test_one_cut_at_a_time() -> None:
     """[D3] A second one would miss what the first one remembers; after the end another may
     begin."""
     catalogue = filled("P-1")
-    catalogue.begin_cut()
+    catalogue.begin_view()
     with pytest.raises(RuntimeError, match="a cut is being read already"):
-        catalogue.begin_cut()
-    catalogue.end_cut()
+        catalogue.begin_view()
+    catalogue.end_view()
 
-    assert [body("P-1")] == catalogue.begin_cut().next_rows(1)
+    assert [body("P-1")] == catalogue.begin_view().next_rows(1)
 
 
 def test_everything_beside_the_rows_is_of_the_same_moment() -> None:
@@ -258,48 +270,48 @@ def test_everything_beside_the_rows_is_of_the_same_moment() -> None:
         "events",
         1,
         Position("g", 1),
-        marks={"P-9": MARK},
-        ahead={"P-1": AHEAD},
-        owed={"P-1": OWED},
-        lives={"P-1": 1.0},
-        in_step_at=5.0,
+        tombstones={"P-9": MARK},
+        overrides={"P-1": AHEAD},
+        pending_refetches={"P-1": OWED},
+        incarnations={"P-1": 1.0},
+        in_sync_at=5.0,
     )
-    catalogue.make(first)
+    catalogue.apply(first)
     before = everything(catalogue)
-    cut = catalogue.begin_cut()
+    cut = catalogue.begin_view()
     ends = Change(
         "events",
         2,
         Position("g", 2),
-        marks={"P-9": None},
-        ahead={"P-1": None},
-        owed={"P-1": None},
-        lives={"P-1": 2.0},
-        in_step_at=6.0,
+        tombstones={"P-9": None},
+        overrides={"P-1": None},
+        pending_refetches={"P-1": None},
+        incarnations={"P-1": 2.0},
+        in_sync_at=6.0,
     )
-    catalogue.make(ends)
+    catalogue.apply(ends)
 
     assert before == everything(cut)
     assert everything(catalogue) == {
         "position": Position("g", 2),
         "sequence": 2,
-        "marks": {},
-        "ahead": {},
-        "owed": {},
-        "lives": {"P-1": 2.0},
-        "in_step_at": 6.0,
+        "tombstones": {},
+        "overrides": {},
+        "pending_refetches": {},
+        "incarnations": {"P-1": 2.0},
+        "in_sync_at": 6.0,
     }
 
 
 def test_a_change_without_a_position_moves_none() -> None:
     """[W7] An answer that is laid over moves no position, and no time in step."""
     catalogue = Catalogue()
-    catalogue.make(Change("events", 1, Position("g", 4), in_step_at=5.0))
-    catalogue.make(Change("answer", 2, rows={"P-1": body("P-1")}))
+    catalogue.apply(Change("events", 1, Position("g", 4), in_sync_at=5.0))
+    catalogue.apply(Change("answer", 2, rows={"P-1": body("P-1")}))
 
     assert (Position("g", 4), 5.0, 2) == (
         catalogue.position,
-        catalogue.in_step_at,
+        catalogue.in_sync_at,
         catalogue.sequence,
     )
 
@@ -308,8 +320,8 @@ def test_a_journal_read_twice_takes_no_number_back() -> None:
     """[P3] Where snapshot and journal overlap, changes are made again: the number stays the
     highest."""
     catalogue = Catalogue()
-    catalogue.make(Change("events", 9, lives={"P": 1.0}))
-    catalogue.make(Change("events", 8, lives={"P": 1.0}))
+    catalogue.apply(Change("events", 9, incarnations={"P": 1.0}))
+    catalogue.apply(Change("events", 8, incarnations={"P": 1.0}))
 
     assert 9 == catalogue.sequence
 
@@ -361,7 +373,7 @@ def test_a_catalogue_is_in_order_while_it_is_filled() -> None:
     order."""
     catalogue = Catalogue()
     catalogue.fill([("P-2", body("P-2")), ("P-4", body("P-4"))])
-    catalogue.make(Change("events", rows={"P-1": body("P-1"), "P-2": None}))
+    catalogue.apply(Change("events", rows={"P-1": body("P-1"), "P-2": None}))
     catalogue.fill([("P-3", body("P-3")), ("P-4", body("P-4", 2)), ("P-0", body("P-0"))])
 
     assert ["P-0", "P-1", "P-3", "P-4"] == list(catalogue.ids())
@@ -377,7 +389,7 @@ def test_a_large_catalogue_is_read_across_its_blocks() -> None:
     between = [f"P-{BLOCK_ROWS:05d}-{number}" for number in range(2 * BLOCK_ROWS)]
     new = {i: body(i) for i in between}
     gone = sorted(held)[: BLOCK_ROWS - 10]
-    catalogue.make(Change("events", rows=new | dict.fromkeys(gone)))
+    catalogue.apply(Change("events", rows=new | dict.fromkeys(gone)))
     expected = [row for i, row in sorted((held | new).items()) if i not in gone]
 
     for offset in range(0, len(expected), 70):
@@ -394,19 +406,21 @@ def test_marks_are_forgotten_when_old_or_too_many(
     """[V2] The oldest first; the same for what began or ended lately."""
     catalogue = Catalogue()
     times = {"A": 1.0, "B": 2.0, "C": 3.0}
-    marks = {i: Mark(1, 1, at) for i, at in times.items()}
-    catalogue.make(Change("events", marks=marks, lives=times))
+    marks = {i: Tombstone(1, 1, at) for i, at in times.items()}
+    catalogue.apply(Change("events", tombstones=marks, incarnations=times))
     catalogue.forget(before=before, at_most=at_most)
 
-    assert left == list(catalogue.marks)
-    assert left == list(catalogue.lives)
+    assert left == list(catalogue.tombstones)
+    assert left == list(catalogue.incarnations)
 
 
 def test_a_mark_that_is_renewed_is_young_again() -> None:
     """[V2] A product deleted once more is remembered for ten minutes from then."""
     catalogue = Catalogue()
-    catalogue.make(Change("events", marks={"A": Mark(1, 1, 1.0), "B": Mark(2, 1, 2.0)}))
-    catalogue.make(Change("events", marks={"A": Mark(9, 1, 3.0)}))
+    catalogue.apply(
+        Change("events", tombstones={"A": Tombstone(1, 1, 1.0), "B": Tombstone(2, 1, 2.0)})
+    )
+    catalogue.apply(Change("events", tombstones={"A": Tombstone(9, 1, 3.0)}))
     catalogue.forget(before=2.5, at_most=9)
 
-    assert {"A": Mark(9, 1, 3.0)} == catalogue.marks
+    assert {"A": Tombstone(9, 1, 3.0)} == catalogue.tombstones

@@ -12,18 +12,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from store_cache.catalogue.apply import (
-    AHEAD_SECONDS,
-    MARK_SECONDS,
-    Draft,
+    OVERRIDE_SECONDS,
+    TOMBSTONE_SECONDS,
+    ChangeSet,
     Seen,
-    lay_answer,
-    lay_events,
-    lay_reading,
+    apply_answer,
+    apply_events,
+    apply_refetch,
 )
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.change import Doubt, decode_change, encode_change
+from store_cache.model.change import RefetchReason, decode_change, encode_change
 from store_cache.model.product import Row
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 from tests.unit.sync.pretend_central import PretendCentral
 
 GRACE_SECONDS = 2.0
@@ -35,7 +35,7 @@ class Reading:
     """One reading under way: asked for, then answered by Central, then heard by the store."""
 
     product_id: str
-    doubt: Doubt
+    doubt: RefetchReason
     seen: Seen
     was_answered: bool = False
     row: Row | None = None
@@ -79,22 +79,22 @@ class Shop:
         events = self.central.feed[self.followed : self.followed + most]
         self.followed += len(events)
         draft = self._draft()
-        lay_events(draft, events)
+        apply_events(draft, events)
         self._make(draft)
 
     def wait(self, seconds: float) -> None:
         """An answer to a write does not take longer than a write may (60 s)."""
-        while self.answers and seconds > AHEAD_SECONDS:
+        while self.answers and seconds > OVERRIDE_SECONDS:
             self.hear_answer()
         self.now += seconds
 
-    def ask(self, product_id: str, doubt: Doubt) -> None:
+    def ask(self, product_id: str, doubt: RefetchReason) -> None:
         seen = Seen.of(self.catalogue, product_id)
         self.readings.append(Reading(product_id, doubt, seen))
 
     def ask_what_is_due(self) -> None:
         under_way = {reading.product_id for reading in self.readings}
-        for product_id, owed in list(self.catalogue.owed.items()):
+        for product_id, owed in list(self.catalogue.pending_refetches.items()):
             if owed.due <= self.now and product_id not in under_way:
                 self.ask(product_id, owed.doubt)
 
@@ -110,7 +110,7 @@ class Shop:
         reading = self.readings.popleft()
         draft = self._draft()
         product_id, doubt = reading.product_id, reading.doubt
-        if not lay_reading(draft, product_id, reading.row, seen=reading.seen, doubt=doubt):
+        if not apply_refetch(draft, product_id, reading.row, seen=reading.seen, doubt=doubt):
             draft.owe(product_id, doubt)
         self._make(draft)
 
@@ -131,15 +131,15 @@ class Shop:
             return
         answer = self.answers.popleft()
         draft = self._draft()
-        if not lay_answer(draft, answer):
+        if not apply_answer(draft, answer):
             self._lay_whole(draft, answer)
         self._make(draft)
 
-    def _lay_whole(self, draft: Draft, answer: StockAnswer) -> None:
+    def _lay_whole(self, draft: ChangeSet, answer: StockAnswer) -> None:
         product_id = answer.product_id
         seen = Seen.of(self.catalogue, product_id)
         row = self.central.read(product_id)
-        lay_reading(draft, product_id, row, seen=seen, doubt=Doubt.CROSSED)
+        apply_refetch(draft, product_id, row, seen=seen, doubt=RefetchReason.CROSSED)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Shop:
             self.hear_answer()
         for _ in range(5):
             self._read_what_is_due()
-            self.wait(AHEAD_SECONDS + 1)
+            self.wait(OVERRIDE_SECONDS + 1)
             self._owe_what_was_left_behind()
 
     def _read_what_is_due(self) -> None:
@@ -162,21 +162,21 @@ class Shop:
 
     def _owe_what_was_left_behind(self) -> None:
         draft = self._draft()
-        for product_id, ahead in self.catalogue.ahead.items():
-            if ahead.since <= self.now - AHEAD_SECONDS:
-                draft.owe(product_id, Doubt.AHEAD)
+        for product_id, ahead in self.catalogue.overrides.items():
+            if ahead.since <= self.now - OVERRIDE_SECONDS:
+                draft.owe(product_id, RefetchReason.AHEAD)
         self._make(draft)
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _draft(self) -> Draft:
-        self.catalogue.forget(before=self.now - MARK_SECONDS, at_most=1000)
-        return Draft(self.catalogue, now=self.now, grace_seconds=GRACE_SECONDS)
+    def _draft(self) -> ChangeSet:
+        self.catalogue.forget(before=self.now - TOMBSTONE_SECONDS, at_most=1000)
+        return ChangeSet(self.catalogue, now=self.now, grace_seconds=GRACE_SECONDS)
 
-    def _make(self, draft: Draft) -> None:
+    def _make(self, draft: ChangeSet) -> None:
         change = draft.change("test")
         self.journal.append(encode_change(change))
-        self.catalogue.make(change)
+        self.catalogue.apply(change)
         for product_id, body in self.catalogue.rows.items():
             product = orjson.loads(body)
             life, version = product["life"], product["version"]
@@ -197,7 +197,7 @@ steps = st.lists(
         st.tuples(st.just("central_garbles"), ids, lateness),
         st.tuples(st.just("follow"), st.sampled_from([1, 2, 100])),
         st.tuples(st.just("wait"), st.sampled_from([0.03, 0.1, 1.0, 3.0, 70.0])),
-        st.tuples(st.just("ask"), ids, st.just(Doubt.REFRESH)),
+        st.tuples(st.just("ask"), ids, st.just(RefetchReason.REFRESH)),
         st.tuples(st.just("ask_what_is_due")),
         st.tuples(st.just("central_answers")),
         st.tuples(st.just("hear")),
@@ -220,7 +220,7 @@ def does(deed: str, lateness: int = 0) -> Step:
     return ("central_does", deed, "P-1", lateness)
 
 
-REFRESH: tuple[Step, ...] = (("ask", "P-1", Doubt.REFRESH), ("central_answers",), ("hear",))
+REFRESH: tuple[Step, ...] = (("ask", "P-1", RefetchReason.REFRESH), ("central_answers",), ("hear",))
 FOLLOW: Step = ("follow", 1)
 
 
@@ -273,8 +273,8 @@ def test_every_answer_of_a_write_is_in_line_at_the_end(history: list[Step]) -> N
     shop = Shop(PretendCentral(), late_by=(0.0, 0.05, 0.11))
     walk(shop, history)
 
-    assert {} == shop.catalogue.ahead
-    assert {} == shop.catalogue.owed
+    assert {} == shop.catalogue.overrides
+    assert {} == shop.catalogue.pending_refetches
 
 
 @many
@@ -286,11 +286,11 @@ def test_the_journal_alone_leads_to_the_same_catalogue(history: list[Step]) -> N
     walk(shop, history)
     again = Catalogue()
     for record in shop.journal:
-        again.make(decode_change(orjson.loads(record)))
+        again.apply(decode_change(orjson.loads(record)))
 
     assert shop.catalogue.rows == again.rows
     assert list(shop.catalogue.ids()) == list(again.ids())
-    assert shop.catalogue.owed == again.owed
-    assert shop.catalogue.ahead == again.ahead
-    assert shop.catalogue.marks.items() <= again.marks.items()
+    assert shop.catalogue.pending_refetches == again.pending_refetches
+    assert shop.catalogue.overrides == again.overrides
+    assert shop.catalogue.tombstones.items() <= again.tombstones.items()
     assert shop.catalogue.bytes_held == again.bytes_held

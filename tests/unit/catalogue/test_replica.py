@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store_cache.catalogue.apply import Draft, Seen, lay_reading
+from store_cache.catalogue.apply import ChangeSet, Seen, apply_refetch
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.replica import PagingBroken, Rebuild
-from store_cache.model.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.catalogue.replica import PagingBroken, Replica
+from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind, read_event
 from store_cache.model.pages import BadRow, CataloguePage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 from tests.unit.sync.pretend_central import PretendCentral
 
 NOW = 1000.0
@@ -38,18 +38,18 @@ def holding(*rows: Row) -> Catalogue:
     return catalogue
 
 
-def begin(held: Catalogue | None = None, *, same_generation: bool = True) -> Rebuild:
-    return Rebuild(held=held, same_generation=same_generation, now=NOW, grace_seconds=GRACE_SECONDS)
+def begin(held: Catalogue | None = None, *, same_generation: bool = True) -> Replica:
+    return Replica(held=held, same_generation=same_generation, now=NOW, grace_seconds=GRACE_SECONDS)
 
 
-def finish(rebuild: Rebuild, *answers: StockAnswer, now: float = NOW) -> Catalogue:
-    return rebuild.finish(answers=answers, touched={}, marks={}, now=now)
+def finish(replica: Replica, *answers: StockAnswer, now: float = NOW) -> Catalogue:
+    return replica.finish(answers=answers, touched={}, tombstones={}, now=now)
 
 
-def take_whole(rebuild: Rebuild, *rows: Row) -> None:
+def take_whole(replica: Replica, *rows: Row) -> None:
     page = CataloguePage(Rows.of(rows), is_whole=True)
 
-    assert rebuild.take_page(rebuild.first_request(), page) is None
+    assert replica.take_page(replica.first_request(), page) is None
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Reading:
         central.publish(NOW)
         self.central = central
         self.shape = shape
-        self.rebuild = begin()
+        self.replica = begin()
         self.followed = len(central.feed)
         self.pages = 0
         self.asked: list[int] = []
@@ -105,38 +105,38 @@ class Reading:
         )
 
     def run(self) -> Catalogue:
-        request: PageRequest | None = self.rebuild.first_request()
+        request: PageRequest | None = self.replica.first_request()
         while request is not None:
             self.pages += 1
             assert self.pages < 500
-            request = self.rebuild.take_page(request, self.page(request))
+            request = self.replica.take_page(request, self.page(request))
             self.between(self.pages)
             self.follow()
-        for product_id in self.rebuild.unsettled():
+        for product_id in self.replica.unsettled():
             self.settle(product_id)
         self.follow()
-        return finish(self.rebuild)
+        return finish(self.replica)
 
     def run_and_read(self) -> Catalogue:
-        """The copy, and what it owes as `repairs` reads it."""
+        """The copy, and what it owes as `refetcher` reads it."""
         copy = self.run()
-        for product_id, owed in list(copy.owed.items()):
-            draft = Draft(copy, now=owed.due, grace_seconds=GRACE_SECONDS)
+        for product_id, owed in list(copy.pending_refetches.items()):
+            draft = ChangeSet(copy, now=owed.due, grace_seconds=GRACE_SECONDS)
             seen, read = Seen.of(copy, product_id), self.central.read(product_id)
-            assert lay_reading(draft, product_id, read, seen=seen, doubt=owed.doubt)
-            copy.make(draft.change("reading"))
+            assert apply_refetch(draft, product_id, read, seen=seen, doubt=owed.doubt)
+            copy.apply(draft.change("reading"))
         return copy
 
     def follow(self) -> None:
         self.central.publish(NOW)
         events = self.central.feed[self.followed :]
         self.followed += len(events)
-        self.rebuild.take_events(events, position=Position("g", self.followed), now=NOW)
+        self.replica.take_events(events, position=Position("g", self.followed), now=NOW)
 
     def settle(self, product_id: str) -> None:
-        seen = self.rebuild.seen(product_id)
+        seen = self.replica.seen(product_id)
         read = self.central.read(product_id)
-        self.rebuild.take_reading(product_id, read, seen=seen, now=NOW)
+        self.replica.apply_refetch(product_id, read, seen=seen, now=NOW)
 
 
 def stocked(count: int) -> PretendCentral:
@@ -258,15 +258,15 @@ def test_rows_that_cannot_be_read_do_not_break_the_paging(
 
 def test_a_paging_that_does_not_end_is_given_up() -> None:
     """[F3] A Central that answers every offset with the same page is named, not asked for ever."""
-    rebuild = begin()
+    replica = begin()
     page = CataloguePage(Rows.of([row("P-1"), row("P-2")]), has_more=True)
-    request: PageRequest | None = rebuild.first_request()
+    request: PageRequest | None = replica.first_request()
 
     def ask_on() -> None:
         nonlocal request
         for _ in range(200):
             assert request is not None
-            request = rebuild.take_page(request, page)
+            request = replica.take_page(request, page)
 
     with pytest.raises(PagingBroken, match="bring nothing new after 62 pages"):
         ask_on()
@@ -274,40 +274,40 @@ def test_a_paging_that_does_not_end_is_given_up() -> None:
 
 def test_a_bare_list_is_everything_at_once() -> None:
     """[F2] No second page is asked for."""
-    rebuild = begin()
-    take_whole(rebuild, row("P-2"), row("P-1"))
+    replica = begin()
+    take_whole(replica, row("P-2"), row("P-1"))
 
-    assert ["P-1", "P-2"] == list(finish(rebuild).ids())
+    assert ["P-1", "P-2"] == list(finish(replica).ids())
 
 
 def test_a_cursor_is_followed_where_central_gives_one() -> None:
     """[F3] With a cursor nothing overlaps and nothing is asked by offset."""
-    rebuild = begin()
+    replica = begin()
     first = CataloguePage(Rows.of([row("P-1")]), next_cursor="eyJv", total=3)
 
-    following = rebuild.take_page(rebuild.first_request(), first)
+    following = replica.take_page(replica.first_request(), first)
 
     assert following is not None
     assert "eyJv" == following.cursor
     second = CataloguePage(Rows.of([row("P-2")]), total=3)
-    assert rebuild.take_page(following, second) is None
+    assert replica.take_page(following, second) is None
 
 
 def test_a_central_that_caps_silently_is_asked_modestly() -> None:
     """[F3] A limit that gave few rows may have been replaced by a small default: 200 are asked
     for next; what came back is believed, and pages overlap by one."""
-    rebuild = begin()
+    replica = begin()
     page = CataloguePage(Rows.of(row(f"P-{n:03}") for n in range(20)), has_more=True)
 
-    assert PageRequest(19, 200) == rebuild.take_page(PageRequest(0, 1000), page)
+    assert PageRequest(19, 200) == replica.take_page(PageRequest(0, 1000), page)
 
 
 # -- what counts of a product that is met twice ------------------------------------------------
 
 
-def two_pages(rebuild: Rebuild, first: Row, second: Row) -> None:
-    rebuild.take_page(rebuild.first_request(), CataloguePage(Rows.of([first]), next_cursor="c"))
-    rebuild.take_page(PageRequest(1, 200, "c"), CataloguePage(Rows.of([second])))
+def two_pages(replica: Replica, first: Row, second: Row) -> None:
+    replica.take_page(replica.first_request(), CataloguePage(Rows.of([first]), next_cursor="c"))
+    replica.take_page(PageRequest(1, 200, "c"), CataloguePage(Rows.of([second])))
 
 
 @pytest.mark.parametrize(
@@ -323,11 +323,11 @@ def test_of_a_product_on_two_pages_the_later_reading_counts(
     later: Row, shown: Row, doubted: list[str]
 ) -> None:
     """[V3] Unless it is older: then the product is read by itself."""
-    rebuild = begin()
-    two_pages(rebuild, row("P-1", 5, 1), later)
+    replica = begin()
+    two_pages(replica, row("P-1", 5, 1), later)
 
-    assert doubted == rebuild.unsettled()
-    assert shown.body == rebuild.copy.get("P-1")
+    assert doubted == replica.unsettled()
+    assert shown.body == replica.copy.get("P-1")
 
 
 def events(*deeds: tuple[str, str]) -> Sequence[AnyEvent]:
@@ -338,131 +338,134 @@ def events(*deeds: tuple[str, str]) -> Sequence[AnyEvent]:
     return central.feed
 
 
-def take_events(rebuild: Rebuild, happened: Sequence[AnyEvent]) -> None:
-    rebuild.take_events(happened, position=Position("g", len(happened)), now=NOW)
+def take_events(replica: Replica, happened: Sequence[AnyEvent]) -> None:
+    replica.take_events(happened, position=Position("g", len(happened)), now=NOW)
 
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_late_page_does_not_bring_a_deleted_product_back(version: int) -> None:
     """[V3] A page from before a deletion that the copy knows: the product is read by itself, and
     is not in the copy meanwhile."""
-    rebuild = begin()
-    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"), ("delete", "P-1")))
-    take_whole(rebuild, row("P-1", version))
+    replica = begin()
+    take_events(replica, events(("create", "P-1"), ("update", "P-1"), ("delete", "P-1")))
+    take_whole(replica, row("P-1", version))
 
-    assert ["P-1"] == rebuild.unsettled()
-    assert rebuild.copy.get("P-1") is None
+    assert ["P-1"] == replica.unsettled()
+    assert replica.copy.get("P-1") is None
 
 
 def test_a_late_page_does_not_undo_an_event() -> None:
     """[V3] An older version on a page than an event brought: the event's row stays."""
-    rebuild = begin()
+    replica = begin()
     happened = events(("create", "P-1"), ("update", "P-1"))
-    take_events(rebuild, happened)
-    take_whole(rebuild, row("P-1", 1))
+    take_events(replica, happened)
+    take_whole(replica, row("P-1", 1))
 
-    assert ["P-1"] == rebuild.unsettled()
-    assert 2 == orjson.loads(rebuild.copy.rows["P-1"])["version"]
+    assert ["P-1"] == replica.unsettled()
+    assert 2 == orjson.loads(replica.copy.rows["P-1"])["version"]
 
 
 def test_no_version_is_lowered_on_the_word_of_one_page() -> None:
     """[V3] A page that shows an older version than the catalogue in place: read by itself, and
     what that says holds."""
-    rebuild = begin(holding(row("P-1", 7)))
-    take_whole(rebuild, row("P-1", 6))
+    replica = begin(holding(row("P-1", 7)))
+    take_whole(replica, row("P-1", 6))
 
-    assert ["P-1"] == rebuild.unsettled()
+    assert ["P-1"] == replica.unsettled()
 
     truth = row("P-1", 6, 3)
-    rebuild.take_reading("P-1", truth, seen=rebuild.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", truth, seen=replica.seen("P-1"), now=NOW)
 
-    assert [] == rebuild.unsettled()
-    assert truth.body == finish(rebuild).get("P-1")
+    assert [] == replica.unsettled()
+    assert truth.body == finish(replica).get("P-1")
 
 
 def test_an_event_settles_what_a_page_lowered() -> None:
     """[V3] The page was only late: once an event brings the version held there is no doubt."""
-    rebuild = begin(holding(row("P-1", 2)))
-    take_whole(rebuild, row("P-1", 1))
-    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
+    replica = begin(holding(row("P-1", 2)))
+    take_whole(replica, row("P-1", 1))
+    take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
 
-    assert [] == rebuild.unsettled()
+    assert [] == replica.unsettled()
 
 
 def test_versions_of_another_generation_count_for_nothing() -> None:
     """[V3] After Central was replaced, lower versions are the truth at once."""
-    rebuild = begin(holding(row("P-1", 7)), same_generation=False)
-    take_whole(rebuild, row("P-1", 2))
+    replica = begin(holding(row("P-1", 7)), same_generation=False)
+    take_whole(replica, row("P-1", 2))
 
-    assert [] == rebuild.unsettled()
-    assert row("P-1", 2).body == finish(rebuild).get("P-1")
+    assert [] == replica.unsettled()
+    assert row("P-1", 2).body == finish(replica).get("P-1")
 
 
 def test_a_reading_that_an_event_overtook_says_nothing() -> None:
     """[V3] The product stays in doubt and is read again."""
-    rebuild = begin()
-    take_events(rebuild, events(("create", "P-1"), ("update", "P-1")))
-    take_whole(rebuild, row("P-1", 1))
-    seen = rebuild.seen("P-1")
-    take_events(rebuild, events(("create", "P-1"), *(("update", "P-1"),) * 2)[2:])
-    rebuild.take_reading("P-1", row("P-1", 2), seen=seen, now=NOW)
+    replica = begin()
+    take_events(replica, events(("create", "P-1"), ("update", "P-1")))
+    take_whole(replica, row("P-1", 1))
+    seen = replica.seen("P-1")
+    take_events(replica, events(("create", "P-1"), *(("update", "P-1"),) * 2)[2:])
+    replica.apply_refetch("P-1", row("P-1", 2), seen=seen, now=NOW)
 
-    assert ["P-1"] == rebuild.unsettled()
-    assert 3 == orjson.loads(rebuild.copy.rows["P-1"])["version"]
+    assert ["P-1"] == replica.unsettled()
+    assert 3 == orjson.loads(replica.copy.rows["P-1"])["version"]
 
 
 def test_absence_is_an_answer() -> None:
     """[F5] A doubted product that Central does not know is not in the copy."""
-    rebuild = begin(holding(row("P-1", 7)))
-    take_whole(rebuild, row("P-1", 6))
-    rebuild.take_reading("P-1", None, seen=rebuild.seen("P-1"), now=NOW)
+    replica = begin(holding(row("P-1", 7)))
+    take_whole(replica, row("P-1", 6))
+    replica.apply_refetch("P-1", None, seen=replica.seen("P-1"), now=NOW)
 
-    assert {} == finish(rebuild).rows
+    assert {} == finish(replica).rows
 
 
 def test_rows_that_did_not_change_are_shared() -> None:
     """[F2] The copy holds the same bytes object as the catalogue in place: a full sync does not
     cost the catalogue's memory twice."""
     held = holding(row("P-1", 7))
-    rebuild = begin(held)
-    take_whole(rebuild, row("P-1", 7))
+    replica = begin(held)
+    take_whole(replica, row("P-1", 7))
 
-    assert held.get("P-1") is rebuild.copy.get("P-1")
+    assert held.get("P-1") is replica.copy.get("P-1")
 
 
 # -- rows that cannot be read ------------------------------------------------------------------
 
 
-def with_bad_row(rebuild: Rebuild, product_id: str | None, *rows: Row) -> None:
+def with_bad_row(replica: Replica, product_id: str | None, *rows: Row) -> None:
     bad = BadRow(product_id, "version is -1")
     page = CataloguePage(Rows.of(rows), (bad,), is_whole=True)
-    rebuild.take_page(rebuild.first_request(), page)
+    replica.take_page(replica.first_request(), page)
 
 
 def test_a_row_that_cannot_be_read_is_read_singly() -> None:
     """[F5] What the single reading says goes into the copy."""
-    rebuild = begin()
-    with_bad_row(rebuild, "P-1")
+    replica = begin()
+    with_bad_row(replica, "P-1")
 
-    assert ["P-1"] == rebuild.unsettled()
+    assert ["P-1"] == replica.unsettled()
 
-    rebuild.take_reading("P-1", row("P-1", 3), seen=rebuild.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", row("P-1", 3), seen=replica.seen("P-1"), now=NOW)
 
-    assert row("P-1", 3).body == finish(rebuild).get("P-1")
-    assert {} == rebuild.doubtful
+    assert row("P-1", 3).body == finish(replica).get("P-1")
+    assert {} == replica.doubtful
 
 
 def test_what_cannot_be_read_singly_either_is_doubtful() -> None:
     """[F5] The row held is kept, the product is listed, and its reading stays owed."""
-    rebuild = begin(holding(row("P-1", 7)))
-    with_bad_row(rebuild, "P-1")
-    rebuild.give_up("P-1", "Central answered 500", now=NOW)
-    copy = finish(rebuild)
+    replica = begin(holding(row("P-1", 7)))
+    with_bad_row(replica, "P-1")
+    replica.give_up("P-1", "Central answered 500", now=NOW)
+    copy = finish(replica)
 
-    assert [] == rebuild.unsettled()
-    assert {"P-1": "Central answered 500"} == rebuild.doubtful
+    assert [] == replica.unsettled()
+    assert {"P-1": "Central answered 500"} == replica.doubtful
     assert row("P-1", 7).body == copy.get("P-1")
-    assert Owed(Doubt.UNREADABLE, NOW, NOW, 1, "Central answered 500") == copy.owed["P-1"]
+    assert (
+        PendingRefetch(RefetchReason.UNREADABLE, NOW, NOW, 1, "Central answered 500")
+        == copy.pending_refetches["P-1"]
+    )
 
 
 @pytest.mark.parametrize(("same_generation", "version"), [(True, 7), (False, 2)])
@@ -471,20 +474,20 @@ def test_given_up_the_fresher_row_is_kept_within_a_generation(
 ) -> None:
     """[V3] Of what is held and what pages showed, the higher version; but no row of a Central that
     was replaced."""
-    rebuild = begin(holding(row("P-1", 7)), same_generation=same_generation)
-    two_pages(rebuild, row("P-1", 2), row("P-1", 1))
-    rebuild.give_up("P-1", "Central answered 500", now=NOW)
+    replica = begin(holding(row("P-1", 7)), same_generation=same_generation)
+    two_pages(replica, row("P-1", 2), row("P-1", 1))
+    replica.give_up("P-1", "Central answered 500", now=NOW)
 
-    assert version == orjson.loads(finish(rebuild).rows["P-1"])["version"]
+    assert version == orjson.loads(finish(replica).rows["P-1"])["version"]
 
 
 def test_a_row_without_an_id_is_listed() -> None:
     """[F5] It cannot be read singly; it is named by its page."""
-    rebuild = begin()
-    with_bad_row(rebuild, None, row("P-1"))
+    replica = begin()
+    with_bad_row(replica, None, row("P-1"))
 
-    assert [] == rebuild.unsettled()
-    assert {"(a row without an id, page 1)": "version is -1"} == rebuild.doubtful
+    assert [] == replica.unsettled()
+    assert {"(a row without an id, page 1)": "version is -1"} == replica.doubtful
 
 
 # -- what was learned during the run -----------------------------------------------------------
@@ -498,19 +501,19 @@ SOLD = StockAnswer("P-1", 6, 7, 3, "2024-01-15T10:30:00Z")
         (row("P-1", 6), 7, 3, None),
         (row("P-1", 7, 4), 7, 4, None),
         (row("P-1", 9, 1), 9, 1, None),
-        (row("P-1", 4), 7, 3, Doubt.CROSSED),
+        (row("P-1", 4), 7, 3, RefetchReason.CROSSED),
     ],
     ids=["at the version sent", "at the answer's", "beyond it", "before it"],
 )
 def test_answers_are_laid_over_the_copy(
-    copied: Row, version: int, available: int, owed: Doubt | None
+    copied: Row, version: int, available: int, owed: RefetchReason | None
 ) -> None:
     """[F4] A till that was told of its sale sees it after the full sync too."""
-    rebuild = begin()
-    take_whole(rebuild, copied)
-    copy = finish(rebuild, SOLD)
+    replica = begin()
+    take_whole(replica, copied)
+    copy = finish(replica, SOLD)
     shown = orjson.loads(copy.rows["P-1"])
-    entry = copy.owed.get("P-1")
+    entry = copy.pending_refetches.get("P-1")
 
     assert (version, available) == (shown["version"], shown["available"])
     assert owed == (entry and entry.doubt)
@@ -521,22 +524,22 @@ def test_an_answer_does_not_create_a_product() -> None:
     copy = finish(begin(), SOLD)
 
     assert {} == copy.rows
-    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
 
 
 def test_what_only_a_late_update_tells_of_is_read_first() -> None:
     """[V2] The product was deleted before its page was read; an update that was published late
     tells of it once more. Central is asked before the copy goes in place."""
-    rebuild = begin()
-    take_whole(rebuild, row("P-2"))
-    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
+    replica = begin()
+    take_whole(replica, row("P-2"))
+    take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
 
-    assert ["P-1"] == rebuild.unsettled()
+    assert ["P-1"] == replica.unsettled()
 
-    rebuild.take_reading("P-1", None, seen=rebuild.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", None, seen=replica.seen("P-1"), now=NOW)
 
-    assert [] == rebuild.unsettled()
-    assert ["P-2"] == list(finish(rebuild).rows)
+    assert [] == replica.unsettled()
+    assert ["P-2"] == list(finish(replica).rows)
 
 
 @pytest.mark.parametrize(
@@ -549,66 +552,66 @@ def test_a_creation_that_the_pages_should_have_shown_is_read_first(
 ) -> None:
     """[V2] The product was deleted before the pages were read, and Central had numbered that event
     before the creation. Creations while pages are read cost no readings."""
-    rebuild = begin()
+    replica = begin()
     page = CataloguePage(Rows.of([row("P-2")]), is_whole=True, event_offset=head)
-    rebuild.take_page(rebuild.first_request(), page)
-    take_events(rebuild, [Event(offset, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
+    replica.take_page(replica.first_request(), page)
+    take_events(replica, [Event(offset, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
 
-    assert doubted == rebuild.unsettled()
+    assert doubted == replica.unsettled()
 
 
 def test_an_update_before_its_page_needs_no_reading() -> None:
     """[F2] The feed alongside tells of products all the time whose pages are still to come."""
-    rebuild = begin()
-    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
-    take_whole(rebuild, row("P-1", 2))
+    replica = begin()
+    take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
+    take_whole(replica, row("P-1", 2))
 
-    assert [] == rebuild.unsettled()
+    assert [] == replica.unsettled()
 
 
 def ahead_since(since: float) -> Catalogue:
     held = holding(row("P-1", 7, 3))
-    held.make(Change("reading", ahead={"P-1": Ahead(7, since)}))
+    held.apply(Change("reading", overrides={"P-1": Override(7, since)}))
     return held
 
 
 def test_what_a_reading_showed_is_shown_on() -> None:
     """[F2] A product read by itself after the copy last followed the feed goes no step back when
     the copy is put in place; it is read once more."""
-    rebuild = begin(ahead_since(NOW))
-    take_whole(rebuild, row("P-1", 6))
-    rebuild.take_reading("P-1", row("P-1", 6), seen=rebuild.seen("P-1"), now=NOW)
-    copy = finish(rebuild)
+    replica = begin(ahead_since(NOW))
+    take_whole(replica, row("P-1", 6))
+    replica.apply_refetch("P-1", row("P-1", 6), seen=replica.seen("P-1"), now=NOW)
+    copy = finish(replica)
 
     assert row("P-1", 7, 3).body == copy.get("P-1")
-    assert {"P-1": Ahead(7, NOW)} == copy.ahead
-    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+    assert {"P-1": Override(7, NOW)} == copy.overrides
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
 
 
 def test_an_event_before_the_page_begins_no_life() -> None:
     """[V3] [F2] The feed alongside may be ahead of the pages: an event of a product that is held
     tells of no new life, so what a reading showed of it meanwhile is shown on, and nothing is owed
     for it but that."""
-    rebuild = begin(ahead_since(NOW))
-    take_events(rebuild, events(("create", "P-1"), ("update", "P-1"))[1:])
-    take_whole(rebuild, row("P-1", 2))
-    copy = finish(rebuild)
+    replica = begin(ahead_since(NOW))
+    take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
+    take_whole(replica, row("P-1", 2))
+    copy = finish(replica)
 
     assert row("P-1", 7, 3).body == copy.get("P-1")
-    assert {} == copy.lives
-    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+    assert {} == copy.incarnations
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
 
 
 def test_what_a_reading_showed_of_a_product_that_the_copy_lacks_is_shown_on() -> None:
     """[F2] The feed's end, as Central told it, was an old one: the copy ends before the product's
     creation, and a till has seen it at version 7 since. Central is asked once more, at once."""
-    rebuild = begin(ahead_since(NOW))
-    take_whole(rebuild, row("P-2"))
-    copy = finish(rebuild)
+    replica = begin(ahead_since(NOW))
+    take_whole(replica, row("P-2"))
+    copy = finish(replica)
 
     assert row("P-1", 7, 3).body == copy.get("P-1")
-    assert {"P-1": Ahead(7, NOW)} == copy.ahead
-    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+    assert {"P-1": Override(7, NOW)} == copy.overrides
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
 
 
 def test_what_the_feed_has_passed_since_is_not_asked_for_again() -> None:
@@ -616,77 +619,77 @@ def test_what_the_feed_has_passed_since_is_not_asked_for_again() -> None:
     any full sync of a shop that sells. The copy's state counts."""
     sold, sold_again = row("P-1", 2, 4), row("P-1", 3, 1)
     held = holding(sold)
-    held.make(Change("answer", ahead={"P-1": Ahead(2, NOW)}))
-    rebuild = begin(held)
-    take_whole(rebuild, sold_again)
+    held.apply(Change("answer", overrides={"P-1": Override(2, NOW)}))
+    replica = begin(held)
+    take_whole(replica, sold_again)
     take_events(
-        rebuild, [Event(r.version, Kind.UPDATED, *r[:2], r.body, r) for r in (sold, sold_again)]
+        replica, [Event(r.version, Kind.UPDATED, *r[:2], r.body, r) for r in (sold, sold_again)]
     )
-    copy = finish(rebuild)
+    copy = finish(replica)
 
     assert sold_again.body == copy.get("P-1")
-    assert {} == copy.ahead
-    assert {} == copy.owed
+    assert {} == copy.overrides
+    assert {} == copy.pending_refetches
 
 
 def test_what_a_reading_said_to_be_gone_is_asked_for_again() -> None:
     """[V2] During the run Central said that it has no such product; the copy has it all the same,
     since the feed had lost the event. Central is asked once more, at once."""
-    rebuild = begin(holding(row("P-1")))
-    take_whole(rebuild, row("P-1"))
-    marks = {"P-1": Mark(0, 0, NOW)}
-    copy = rebuild.finish(answers=[], touched={}, marks=marks, now=NOW)
+    replica = begin(holding(row("P-1")))
+    take_whole(replica, row("P-1"))
+    marks = {"P-1": Tombstone(0, 0, NOW)}
+    copy = replica.finish(answers=[], touched={}, tombstones=marks, now=NOW)
 
-    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
 
 
 def test_what_was_ahead_before_the_run_has_been_read_since() -> None:
     """[V3] There the reading by itself holds, though it is lower."""
-    rebuild = begin(ahead_since(NOW - 1))
-    take_whole(rebuild, row("P-1", 6))
-    rebuild.take_reading("P-1", row("P-1", 6), seen=rebuild.seen("P-1"), now=NOW)
+    replica = begin(ahead_since(NOW - 1))
+    take_whole(replica, row("P-1", 6))
+    replica.apply_refetch("P-1", row("P-1", 6), seen=replica.seen("P-1"), now=NOW)
 
-    assert row("P-1", 6).body == finish(rebuild).get("P-1")
+    assert row("P-1", 6).body == finish(replica).get("P-1")
 
 
 def test_a_new_life_in_the_copy_leaves_open_which_life_was_ahead() -> None:
     """[V2] [V3] The feed created the product during the run, and lost what came then; a reading
     had shown version 7, of this life or of the one before. What readers saw stays until Central
     was asked, at once."""
-    rebuild = begin(ahead_since(NOW))
-    take_whole(rebuild)
-    take_events(rebuild, events(("create", "P-1")))
-    copy = finish(rebuild)
+    replica = begin(ahead_since(NOW))
+    take_whole(replica)
+    take_events(replica, events(("create", "P-1")))
+    copy = finish(replica)
 
     assert 7 == orjson.loads(copy.rows["P-1"])["version"]
-    assert Doubt.CROSSED is copy.owed["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
 
 
 def test_marks_lives_and_owed_readings_outlive_the_run() -> None:
     """[V2] A deletion or creation just before the run still tells late events of it, and a
     reading that became owed during the run is still owed."""
     held = holding(row("P-2"))
-    held.make(Change("events", lives={"P-1": NOW - 1, "P-2": NOW - 2}))
-    rebuild = begin(held)
-    take_whole(rebuild, row("P-2"))
-    mark, owed = Mark(4, 7, NOW - 1), Owed(Doubt.ORDER, NOW + 1, NOW)
-    copy = rebuild.finish(
-        answers=[], touched={"P-2": owed}, marks={"P-1": mark, "P-2": mark}, now=NOW
+    held.apply(Change("events", incarnations={"P-1": NOW - 1, "P-2": NOW - 2}))
+    replica = begin(held)
+    take_whole(replica, row("P-2"))
+    tombstone, owed = Tombstone(4, 7, NOW - 1), PendingRefetch(RefetchReason.ORDER, NOW + 1, NOW)
+    copy = replica.finish(
+        answers=[], touched={"P-2": owed}, tombstones={"P-1": tombstone, "P-2": tombstone}, now=NOW
     )
 
-    assert {"P-1": mark} == copy.marks
-    assert {"P-1": NOW - 1, "P-2": NOW - 2} == copy.lives
-    assert {"P-2": owed} == copy.owed
+    assert {"P-1": tombstone} == copy.tombstones
+    assert {"P-1": NOW - 1, "P-2": NOW - 2} == copy.incarnations
+    assert {"P-2": owed} == copy.pending_refetches
 
 
 # -- judging -----------------------------------------------------------------------------------
 
 
 def judged(
-    rebuild: Rebuild, *, accept: bool = False, agreed: int | None = None, percent: int = 50
+    replica: Replica, *, accept: bool = False, agreed: int | None = None, percent: int = 50
 ) -> bool:
-    finish(rebuild)
-    return rebuild.judge(least_percent=percent, accept=accept, agreed_products=agreed).accepted
+    finish(replica)
+    return replica.judge(least_percent=percent, accept=accept, agreed_products=agreed).accepted
 
 
 def rows(count: int) -> Iterable[Row]:
@@ -699,10 +702,10 @@ def rows(count: int) -> Iterable[Row]:
 )
 def test_a_catalogue_that_lost_half_is_refused(held: int, found: int, accepted: bool) -> None:
     """[F5] Fewer than half of what is held is not believed; empty is, where nothing was held."""
-    rebuild = begin(holding(*rows(held)))
-    take_whole(rebuild, *rows(found))
+    replica = begin(holding(*rows(held)))
+    take_whole(replica, *rows(found))
 
-    assert accepted is judged(rebuild)
+    assert accepted is judged(replica)
 
 
 def test_the_first_catalogue_is_believed() -> None:
@@ -715,20 +718,20 @@ def test_the_first_catalogue_is_believed() -> None:
 )
 def test_a_second_reading_that_agrees_is_believed(agreed: int | None, accepted: bool) -> None:
     """[F5] The same number of products as the reading that was refused, within a hundredth."""
-    rebuild = begin(holding(*rows(100)))
-    take_whole(rebuild, *rows(40))
+    replica = begin(holding(*rows(100)))
+    take_whole(replica, *rows(40))
 
-    assert accepted is judged(rebuild, agreed=agreed)
+    assert accepted is judged(replica, agreed=agreed)
 
 
 def test_an_admin_may_accept_it() -> None:
     """[F5] `?accept=true`; and a refusal says so."""
-    rebuild = begin(holding(*rows(100)))
-    take_whole(rebuild, *rows(1))
+    replica = begin(holding(*rows(100)))
+    take_whole(replica, *rows(1))
 
-    assert judged(rebuild, accept=True)
+    assert judged(replica, accept=True)
 
-    verdict = rebuild.judge(least_percent=50, accept=False, agreed_products=None)
+    verdict = replica.judge(least_percent=50, accept=False, agreed_products=None)
 
     assert "1 products where 100 are held" in verdict.problem
     assert "?accept=true" in verdict.problem
@@ -741,40 +744,40 @@ def deletions(count: int) -> Sequence[AnyEvent]:
 
 def test_deletions_on_the_feed_explain_what_is_missing() -> None:
     """[F5] Of 100 products held the feed deleted 60: 40 are all that there should be."""
-    rebuild = begin(holding(*rows(100)))
-    take_events(rebuild, deletions(60))
-    take_whole(rebuild, *list(rows(100))[60:])
+    replica = begin(holding(*rows(100)))
+    take_events(replica, deletions(60))
+    take_whole(replica, *list(rows(100))[60:])
 
-    assert judged(rebuild)
+    assert judged(replica)
 
 
 def test_deletions_explain_only_once() -> None:
     """[F5] Where the catalogue in place followed the feed too, it has lost them already: 40 held,
     and 15 found, are too few, whatever was deleted."""
-    rebuild = begin(holding(*list(rows(100))[60:]))
-    take_events(rebuild, deletions(60))
-    take_whole(rebuild, *list(rows(100))[60:75])
+    replica = begin(holding(*list(rows(100))[60:]))
+    take_events(replica, deletions(60))
+    take_whole(replica, *list(rows(100))[60:75])
 
-    assert not judged(rebuild)
+    assert not judged(replica)
 
 
 def test_deletions_of_other_products_explain_nothing() -> None:
     """[F5] A product that comes and goes a thousand times leaves the others to be missed."""
     flapping = events(*((deed, "Q") for _ in range(100) for deed in ("create", "delete")))
-    rebuild = begin(holding(*rows(100)))
-    take_events(rebuild, flapping)
-    take_whole(rebuild, *rows(30))
+    replica = begin(holding(*rows(100)))
+    take_events(replica, flapping)
+    take_whole(replica, *rows(30))
 
-    assert not judged(rebuild)
+    assert not judged(replica)
 
 
 @pytest.mark.parametrize(("percent", "accepted"), [(0, True), (10, True), (11, False)])
 def test_the_share_is_a_setting(percent: int, accepted: bool) -> None:
     """[F5] `SNAPSHOT_MIN_PERCENT`."""
-    rebuild = begin(holding(*rows(100)))
-    take_whole(rebuild, *rows(10))
+    replica = begin(holding(*rows(100)))
+    take_whole(replica, *rows(10))
 
-    assert accepted is judged(rebuild, percent=percent)
+    assert accepted is judged(replica, percent=percent)
 
 
 PRODUCTS = ["P-1", "P-2", "P-3", "P-4"]
@@ -793,7 +796,7 @@ class Noting:
     """Takes steps of a full sync, and keeps a list of what pages showed."""
 
     def __init__(self) -> None:
-        self.rebuild = begin(holding(*(row(i) for i in PRODUCTS[:2])))
+        self.replica = begin(holding(*(row(i) for i in PRODUCTS[:2])))
         self.paged: set[str] = set()
         self.number = 1
 
@@ -806,22 +809,22 @@ class Noting:
                 self._take_events(kinds, ids)
             case "reading", ids, is_there:
                 for i in ids:
-                    found, seen = row(i, self.number) if is_there else None, self.rebuild.seen(i)
-                    self.rebuild.take_reading(i, found, seen=seen, now=NOW)
+                    found, seen = row(i, self.number) if is_there else None, self.replica.seen(i)
+                    self.replica.apply_refetch(i, found, seen=seen, now=NOW)
             case _, ids, _:
                 for i in ids:
-                    self.rebuild.give_up(i, "it cannot be read", now=NOW)
+                    self.replica.give_up(i, "it cannot be read", now=NOW)
 
     def _take_page(self, shown: frozenset[str], bad: frozenset[str]) -> None:
         rows = Rows.of(row(i, self.number) for i in sorted(shown - bad))
         page = CataloguePage(rows, tuple(BadRow(i, "bad") for i in sorted(bad)))
-        self.rebuild.take_page(PageRequest(0, 9), page)
+        self.replica.take_page(PageRequest(0, 9), page)
         self.paged |= shown | bad
 
     def _take_events(self, kinds: list[str], ids: frozenset[str]) -> None:
         events = [self._event(kind, i) for i in sorted(ids) for kind in kinds]
         position = Position("g", self.number)
-        self.rebuild.take_events(events, position=position, now=NOW + 10 * self.number)
+        self.replica.take_events(events, position=position, now=NOW + 10 * self.number)
 
     def _event(self, kind: str, product_id: str) -> AnyEvent:
         self.number += 1
@@ -838,7 +841,7 @@ def test_what_pages_showed_is_known_without_a_list_of_it(steps: list[tuple[str, 
     for step in steps:
         noting.take(step)
 
-        known = noting.rebuild.copy.rows.keys() & PRODUCTS
-        fresh = noting.rebuild._fresh(set(PRODUCTS), known)
+        known = noting.replica.copy.rows.keys() & PRODUCTS
+        fresh = noting.replica._fresh(set(PRODUCTS), known)
 
         assert set(PRODUCTS) - noting.paged == fresh

@@ -13,22 +13,22 @@ import pytest
 import respx
 
 from store_cache.central.client import WRITES_AT_ONCE, Central, WriteReply
-from store_cache.central.connection import CONNECTIONS, Exchange
+from store_cache.central.connection import CONNECTIONS, Connection
 from store_cache.central.failures import (
-    Broken,
+    AccessDenied,
     CentralError,
-    Denied,
-    Gone,
-    Limited,
+    ExchangeBroken,
+    LimitExceeded,
     OtherFeed,
-    Refused,
+    PositionGone,
+    RequestRefused,
     Unreachable,
     Unreadable,
     UnsendableId,
     WriteUnknown,
     WriteUnsent,
 )
-from store_cache.central.rate_limit import Budget, Priority
+from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.model.pages import PageRequest
 from tests.harness.virtual_time import run
 
@@ -93,13 +93,13 @@ def connect(
     transport: httpx.AsyncBaseTransport | None = None,
     *,
     base_url: str = BASE,
-    budget: Budget | None = None,
+    budget: RateLimit | None = None,
     random: float = 1.0,
 ) -> Central:
     return Central(
         base_url=base_url,
         api_key=KEY,
-        budget=budget or Budget(),
+        budget=budget or RateLimit(),
         random=lambda: random,
         now=lambda: NOW,
         transport=transport,
@@ -220,7 +220,7 @@ async def test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent(produ
 @pytest.mark.parametrize("path", ["/v1/inventory/..", "/v1/./admin", "@evil.test/v1", ".test/v1"])
 def test_address_that_would_become_another_is_refused(path: str) -> None:
     """T5: host and path of every address are compared with what was meant, whoever built it."""
-    exchange = Exchange(base_url="http://central", api_key=KEY, transport=None, ca_file=None)
+    exchange = Connection(base_url="http://central", api_key=KEY, transport=None, ca_file=None)
 
     with pytest.raises(UnsendableId, match="leads to another address"):
         exchange.url(path)
@@ -229,7 +229,7 @@ def test_address_that_would_become_another_is_refused(path: str) -> None:
 @pytest.mark.parametrize("key", ["", "a b", "a\nb", "é"])
 def test_key_that_no_header_can_hold_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(ValueError, match=r"CENTRAL_API_KEY must be visible ASCII characters$"):
-        Central(base_url=BASE, api_key=key, budget=Budget(), random=lambda: 0.5, now=lambda: NOW)
+        Central(base_url=BASE, api_key=key, budget=RateLimit(), random=lambda: 0.5, now=lambda: NOW)
 
 
 @pytest.mark.parametrize("base_url", ["ftp://central.test", "central.test:8081", "http://"])
@@ -250,18 +250,18 @@ def test_address_that_is_none_is_refused(base_url: str) -> None:
         (httpx.Response(204), Unreadable),
         (json({"error": "down for maintenance"}), Unreadable),
         (json("ok"), Unreadable),
-        (json({"code": "unauthorized", "message": "…"}, 401), Denied),
-        (html(403), Denied),
-        (html(404), Refused),
-        (json({"detail": "Not Found"}, 404), Refused),
-        (json({"code": "bad_request", "message": "…"}, 400), Refused),
-        (httpx.Response(307, headers={"Location": "http://elsewhere.test/"}), Refused),
-        (httpx.Response(304), Refused),
-        (json({"code": "gone", "message": "…"}, 410), Gone),
-        (html(500), Broken),
-        (html(502), Broken),
-        (json({"code": "busy", "message": "…"}, 503), Broken),
-        (html(429), Limited),
+        (json({"code": "unauthorized", "message": "…"}, 401), AccessDenied),
+        (html(403), AccessDenied),
+        (html(404), RequestRefused),
+        (json({"detail": "Not Found"}, 404), RequestRefused),
+        (json({"code": "bad_request", "message": "…"}, 400), RequestRefused),
+        (httpx.Response(307, headers={"Location": "http://elsewhere.test/"}), RequestRefused),
+        (httpx.Response(304), RequestRefused),
+        (json({"code": "gone", "message": "…"}, 410), PositionGone),
+        (html(500), ExchangeBroken),
+        (html(502), ExchangeBroken),
+        (json({"code": "busy", "message": "…"}, 503), ExchangeBroken),
+        (html(429), LimitExceeded),
     ],
 )
 async def test_each_answer_is_one_kind_of_error(
@@ -281,14 +281,14 @@ async def test_each_answer_is_one_kind_of_error(
         (httpx.ConnectError("[Errno 111] Connection refused"), Unreachable),
         (httpx.ConnectTimeout(""), Unreachable),
         (httpx.PoolTimeout(""), Unreachable),
-        (httpx.ReadTimeout(""), Broken),
-        (httpx.WriteTimeout(""), Broken),
-        (httpx.ReadError(""), Broken),
-        (httpx.WriteError(""), Broken),
-        (httpx.RemoteProtocolError("Server disconnected"), Broken),
-        (httpx.LocalProtocolError(f"Illegal header value b'{KEY}'"), Broken),
-        (ConnectionResetError(104, "reset"), Broken),
-        (TimeoutError(110, "timed out"), Broken),
+        (httpx.ReadTimeout(""), ExchangeBroken),
+        (httpx.WriteTimeout(""), ExchangeBroken),
+        (httpx.ReadError(""), ExchangeBroken),
+        (httpx.WriteError(""), ExchangeBroken),
+        (httpx.RemoteProtocolError("Server disconnected"), ExchangeBroken),
+        (httpx.LocalProtocolError(f"Illegal header value b'{KEY}'"), ExchangeBroken),
+        (ConnectionResetError(104, "reset"), ExchangeBroken),
+        (TimeoutError(110, "timed out"), ExchangeBroken),
     ],
 )
 async def test_each_failure_says_whether_central_can_have_seen_the_request(
@@ -308,7 +308,7 @@ async def test_absence_is_only_what_central_says_in_its_own_words() -> None:
 
     assert await connect(Scripted(lambda _: absent)).product("A") is None
 
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         await connect(Scripted(lambda _: html(404))).product("A")
 
 
@@ -317,7 +317,9 @@ async def test_redirect_is_not_followed() -> None:
     moved = httpx.Response(301, headers={"Location": "http://elsewhere.test/v1"})
     transport = Scripted(lambda _: moved)
 
-    with pytest.raises(Refused, match="set CENTRAL_API_URL to where it redirects to") as caught:
+    with pytest.raises(
+        RequestRefused, match="set CENTRAL_API_URL to where it redirects to"
+    ) as caught:
         await poll(connect(transport))
 
     assert ["central.test"] == [request.url.host for request in transport.requests]
@@ -366,7 +368,7 @@ async def test_key_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_denied_names_the_setting() -> None:
     """B2."""
-    with pytest.raises(Denied, match="set CENTRAL_API_KEY"):
+    with pytest.raises(AccessDenied, match="set CENTRAL_API_KEY"):
         await poll(connect(Scripted(lambda _: html(401))))
 
 
@@ -451,7 +453,7 @@ def ends_after(handler: Handler, read: Callable[[Central], Awaitable[object]]) -
     """Virtual seconds until the reading is given up as broken."""
 
     async def give_up() -> float:
-        with pytest.raises(Broken, match=r"within [0-9]+ s"):
+        with pytest.raises(ExchangeBroken, match=r"within [0-9]+ s"):
             await read(connect(Scripted(handler)))
         return asyncio.get_running_loop().time()
 
@@ -497,14 +499,14 @@ async def test_endless_answer_is_cut_off(
     """T14: a cap on bytes, also where no length is named."""
     endless = Slow(b" " * 2**19, chunks=1000)
 
-    with pytest.raises(Broken, match=f"sent more than {mebibytes * 2**20} bytes"):
+    with pytest.raises(ExchangeBroken, match=f"sent more than {mebibytes * 2**20} bytes"):
         await read(connect(Scripted(lambda _: httpx.Response(200, stream=endless))))
 
 
 async def test_answer_that_names_too_great_a_length_is_not_read() -> None:
     huge = httpx.Response(200, stream=Torn(), headers={"Content-Length": str(10**12)})
 
-    with pytest.raises(Broken, match="sent more than"):
+    with pytest.raises(ExchangeBroken, match="sent more than"):
         await poll(connect(Scripted(lambda _: huge)))
 
 
@@ -517,7 +519,7 @@ async def test_answer_that_names_too_great_a_length_is_not_read() -> None:
 )
 async def test_cut_answer_is_a_broken_line(answer: httpx.Response) -> None:
     """Half an answer is none, even where it happens to be JSON."""
-    with pytest.raises(Broken):
+    with pytest.raises(ExchangeBroken):
         await read_page(connect(Scripted(lambda _: answer)))
 
 
@@ -558,7 +560,7 @@ def test_limit_names_its_end_in_many_ways(headers: dict[str, str], seconds: floa
     """B1: seconds, a date, a delta, a moment, or nothing; against Central's own clock."""
 
     async def ask() -> float:
-        with pytest.raises(Limited) as caught:
+        with pytest.raises(LimitExceeded) as caught:
             await poll(connect(Scripted(lambda _: httpx.Response(429, headers=headers))))
         return caught.value.retry_after_seconds
 
@@ -573,7 +575,7 @@ def test_after_a_limit_nothing_is_sent_until_it_ends() -> None:
         central = connect(transport)
         told = []
         for read in READINGS:
-            with pytest.raises(Limited) as caught:
+            with pytest.raises(LimitExceeded) as caught:
                 await read(central)
             told.append(caught.value.retry_after_seconds)
             await asyncio.sleep(1)
@@ -592,7 +594,7 @@ async def test_overloaded_central_names_its_return(
     named: dict[str, str], seconds: float | None
 ) -> None:
     """B1: `Retry-After` of a 503 is the floor of the driver's wait."""
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(ExchangeBroken) as caught:
         await poll(connect(Scripted(lambda _: httpx.Response(503, headers=named))))
 
     assert (503, seconds) == (caught.value.status, caught.value.retry_after_seconds)
@@ -686,7 +688,7 @@ def test_denied_write_names_the_key() -> None:
     """B2: Central's own 401 says that nothing was done."""
     result, _ = write(json({"code": "unauthorized", "message": "…"}, 401))
 
-    assert Denied is type(result)
+    assert AccessDenied is type(result)
 
 
 def test_denied_after_a_lost_try_is_unknown() -> None:
@@ -739,7 +741,7 @@ def test_write_waits_for_its_turn_within_its_deadline() -> None:
 
     async def send() -> list[float]:
         transport = Scripted(lambda _: json(APPLIED))
-        budget = Budget()
+        budget = RateLimit()
         budget.limited(0.0, 4.0)
         reply = await connect(transport, budget=budget).write(PAYLOAD, deadline_seconds=8)
         assert reply.certain
@@ -907,7 +909,7 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("priority", [Priority.PAGES, Priority.FEED])
 async def test_readings_beyond_the_budget_are_not_sent(priority: Priority) -> None:
     """F6: the budget is asked with the kind of the request."""
-    budget = Budget()
+    budget = RateLimit()
     now = asyncio.get_running_loop().time()
     for _ in range(101):
         budget.sent(Priority.WRITES, now - 59)
@@ -915,7 +917,7 @@ async def test_readings_beyond_the_budget_are_not_sent(priority: Priority) -> No
     transport = Scripted(lambda _: json([]))
     reading = read_page if priority is Priority.PAGES else poll
 
-    with pytest.raises(Limited, match="the store keeps to the limit"):
+    with pytest.raises(LimitExceeded, match="the store keeps to the limit"):
         await reading(connect(transport, budget=budget))
 
     assert [] == transport.requests

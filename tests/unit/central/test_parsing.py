@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from store_cache.central.parsing import (
-    Misshapen,
+    InvalidShape,
     PageRows,
     is_own_error,
     read_event_page,
@@ -15,7 +15,7 @@ from store_cache.central.parsing import (
     read_page_outline,
     read_single,
 )
-from store_cache.model.event import Event, Kind, SetAside
+from store_cache.model.event import Event, Kind, QuarantinedEvent
 from store_cache.model.pages import BadRow, CataloguePage
 
 TOO_DEEP = orjson.loads(b"[" * 500 + b"]" * 500)
@@ -59,7 +59,7 @@ def ids(page: CataloguePage) -> list[str]:
     ],
 )
 def test_what_is_not_json_is_refused(body: bytes) -> None:
-    with pytest.raises(Misshapen, match="not JSON"):
+    with pytest.raises(InvalidShape, match="not JSON"):
         read_json(body)
 
 
@@ -121,7 +121,7 @@ def test_empty_pages_of_events(value: Any, next_offset: int | None, has_more: bo
 )
 def test_pages_of_events_that_are_none(value: Any) -> None:
     """T14: a page with an event that names no offset says nothing that could be relied on."""
-    with pytest.raises(Misshapen):
+    with pytest.raises(InvalidShape):
         read_event_page(value, None)
 
 
@@ -130,7 +130,7 @@ def test_unreadable_event_does_not_spoil_the_page() -> None:
     page = read_event_page({"events": [event(7, eventType="moved"), event(8)]}, None)
     aside, good = page.events
 
-    assert isinstance(aside, SetAside)
+    assert isinstance(aside, QuarantinedEvent)
     assert (7, "A") == (aside.offset, aside.product_id)
     assert isinstance(good, Event)
 
@@ -143,7 +143,7 @@ def test_event_that_is_nested_too_deep_is_set_aside(odd: dict[str, Any]) -> None
     page = read_event_page({"events": [event(7, **odd), event(8)]}, None)
     aside, good = page.events
 
-    assert isinstance(aside, SetAside)
+    assert isinstance(aside, QuarantinedEvent)
     assert (7, "A") == (aside.offset, aside.product_id)
     assert aside.fingerprint
     assert isinstance(good, Event)
@@ -183,7 +183,7 @@ def test_generation_is_of_the_header_else_of_the_body(
 @pytest.mark.parametrize("odd", ["x" * 201, "a b", "a\r\nSet-Cookie: b", "é", True, 1.5, ["g"]])
 def test_generation_that_could_harm_a_header_is_refused(odd: Any) -> None:
     """T8: it goes into a header of the store's answers."""
-    with pytest.raises(Misshapen, match="generation"):
+    with pytest.raises(InvalidShape, match="generation"):
         read_generation(None, {"generation": odd})
 
 
@@ -278,7 +278,7 @@ def test_empty_pages(value: Any) -> None:
 )
 def test_pages_of_the_catalogue_that_are_none(value: Any) -> None:
     """T14: strict shapes; an error page with status 200 is no empty catalogue."""
-    with pytest.raises(Misshapen):
+    with pytest.raises(InvalidShape):
         read_page(value)
 
 
@@ -327,7 +327,7 @@ def test_rows_left_without_zeros_are_read() -> None:
 )
 def test_product_twice_on_one_page_is_a_fault(rows: list[Any]) -> None:
     """F3: repeats across pages merge, but one page is one reading."""
-    with pytest.raises(Misshapen, match="'A' is on the page twice"):
+    with pytest.raises(InvalidShape, match="'A' is on the page twice"):
         read_page(rows)
 
 
@@ -340,7 +340,7 @@ def test_rows_are_read_in_parts() -> None:
     rows = PageRows()
     rows.take([product("A")])
 
-    with pytest.raises(Misshapen, match="twice"):
+    with pytest.raises(InvalidShape, match="twice"):
         rows.take([product("A")])
 
 
@@ -374,7 +374,7 @@ def test_single_product_is_read() -> None:
 )
 def test_anything_but_the_product_asked_for_is_refused(value: Any) -> None:
     """Another product's answer, or a whole page, never becomes this product."""
-    with pytest.raises(Misshapen) as caught:
+    with pytest.raises(InvalidShape) as caught:
         read_single(value, "A")
 
     assert len(str(caught.value)) <= 200

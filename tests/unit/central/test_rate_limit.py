@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from store_cache.central.rate_limit import Budget, Priority
+from store_cache.central.rate_limit import Priority, RateLimit
 
 
-def spend(budget: Budget, priority: Priority, *, begin: float, end: float) -> list[float]:
+def spend(budget: RateLimit, priority: Priority, *, begin: float, end: float) -> list[float]:
     """Send as fast as the budget allows from `begin` to `end`; the times of sending."""
     times, now = [], begin
     while (ready_in := budget.ready_in(priority, now)) + now < end:
@@ -20,9 +20,9 @@ def spend(budget: Budget, priority: Priority, *, begin: float, end: float) -> li
     return times
 
 
-def limited_at_100(now: float = 100.0) -> Budget:
+def limited_at_100(now: float = 100.0) -> RateLimit:
     """A budget that learned a limit of 100 a minute, a minute ago, so that its window is empty."""
-    budget = Budget()
+    budget = RateLimit()
     for _ in range(101):
         budget.sent(Priority.PAGES, now - 70)
     budget.limited(now - 70, 1.0)
@@ -31,7 +31,7 @@ def limited_at_100(now: float = 100.0) -> Budget:
 
 def test_nothing_is_held_back_before_the_first_refusal() -> None:
     """F6: Central names no limit, so there is none until it refuses."""
-    budget = Budget()
+    budget = RateLimit()
     for _ in range(5000):
         budget.sent(Priority.PAGES, 0.0)
 
@@ -41,7 +41,7 @@ def test_nothing_is_held_back_before_the_first_refusal() -> None:
 
 def test_first_refusal_sets_limit_to_what_passed_in_the_last_minute() -> None:
     """Requests older than a minute do not count, nor does the refused one."""
-    budget = Budget()
+    budget = RateLimit()
     for _ in range(50):
         budget.sent(Priority.FEED, 0.0)
     for _ in range(101):
@@ -53,7 +53,7 @@ def test_first_refusal_sets_limit_to_what_passed_in_the_last_minute() -> None:
 
 def test_first_refusal_soon_after_a_restart_sets_no_tiny_limit() -> None:
     """Central still counts the requests of the process before: its first 429 says little."""
-    budget = Budget()
+    budget = RateLimit()
     budget.sent(Priority.FEED, 0.0)
     budget.limited(0.0, 30.0)
 
@@ -63,7 +63,7 @@ def test_first_refusal_soon_after_a_restart_sets_no_tiny_limit() -> None:
 @pytest.mark.parametrize("priority", Priority)
 def test_refusal_pauses_everything(priority: Priority) -> None:
     """B1: a 429 pauses the one budget."""
-    budget = Budget()
+    budget = RateLimit()
     budget.limited(10.0, 30.0)
 
     assert 30.0 == budget.ready_in(priority, 10.0)
@@ -74,7 +74,7 @@ def test_refusal_pauses_everything(priority: Priority) -> None:
 @pytest.mark.parametrize(("named", "paused"), [(1e9, 300.0), (0.01, 1.0), (12.5, 12.5)])
 def test_named_pause_is_kept_within_bounds(named: float, paused: float) -> None:
     """A clock that is wrong by hours must not stop the store, nor a tiny pause let it race."""
-    budget = Budget()
+    budget = RateLimit()
     budget.limited(0.0, named)
 
     assert paused == budget.ready_in(Priority.WRITES, 0.0)
@@ -82,7 +82,7 @@ def test_named_pause_is_kept_within_bounds(named: float, paused: float) -> None:
 
 def test_pauses_that_central_does_not_name_double_up_to_a_minute() -> None:
     """429 with neither header: 1, 2, 4 ... 60 s, and from 1 again once something passed."""
-    budget, now, pauses = Budget(), 0.0, []
+    budget, now, pauses = RateLimit(), 0.0, []
     for _ in range(8):
         budget.limited(now, None)
         pauses.append(budget.ready_in(Priority.WRITES, now))
@@ -96,7 +96,7 @@ def test_pauses_that_central_does_not_name_double_up_to_a_minute() -> None:
 
 def test_answer_to_an_older_request_does_not_end_the_doubling() -> None:
     """A poll that was held before the pause and is answered during it says nothing."""
-    budget = Budget()
+    budget = RateLimit()
     budget.limited(0.0, None)
     budget.passed(0.5)
     budget.limited(1.0, None)

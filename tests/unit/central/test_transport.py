@@ -11,7 +11,7 @@ from types import TracebackType
 import httpx
 import pytest
 
-from store_cache.central.transport import Network
+from store_cache.central.transport import AiohttpTransport
 
 LONG = 20.0
 SHORT = 0.05
@@ -70,8 +70,8 @@ class Server:
 
 
 @asynccontextmanager
-async def network(connections: int = 4) -> AsyncIterator[Network]:
-    transport = Network(connections=connections, idle_seconds=LONG, tls=None)
+async def network(connections: int = 4) -> AsyncIterator[AiohttpTransport]:
+    transport = AiohttpTransport(connections=connections, idle_seconds=LONG, tls=None)
     try:
         yield transport
     finally:
@@ -86,7 +86,7 @@ def request(url: str, method: str = "GET", *, seconds: float = LONG) -> httpx.Re
     return httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
 
 
-async def ask(transport: Network, asked: httpx.Request) -> tuple[int, bytes]:
+async def ask(transport: AiohttpTransport, asked: httpx.Request) -> tuple[int, bytes]:
     response = await transport.handle_async_request(asked)
     try:
         assert isinstance(response.stream, httpx.AsyncByteStream)

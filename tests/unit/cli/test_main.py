@@ -17,7 +17,7 @@ from aiohttp import web
 
 from store_cache.cli import main as cli
 from store_cache.cli.main import main
-from store_cache.storage.directory import LocalFolder
+from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.framing import frame
 from tests.harness.whole_store import ADMIN_KEY, TILL_KEY, served, whole_store
 
@@ -124,7 +124,7 @@ async def test_a_store_that_is_not_in_step_ends_with_1(capsys: Captured) -> None
     async with whole_store(central_api_key="wrong") as store, served(store) as url:
         async with asyncio.timeout(10):
             while not store.status["fullSyncs"]:
-                await store.parts.driver.changed.wait()
+                await store.parts.runner.changed.wait()
         status = await ran("status", "--url", url, "--key", TILL_KEY)
     said = capsys.readouterr().out
 
@@ -369,7 +369,7 @@ def test_a_port_in_use_ends_with_1(
 
 
 async def _opened_and_closed(path: Path) -> None:
-    await (await LocalFolder.open(path)).close()
+    await (await LocalDirectory.open(path)).close()
 
 
 def test_a_folder_in_use_ends_with_1(
@@ -377,7 +377,7 @@ def test_a_folder_in_use_ends_with_1(
 ) -> None:
     """[D6] Two stores never share a folder; the message names the process that has it."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    folder = asyncio.run(LocalFolder.open(tmp_path))
+    folder = asyncio.run(LocalDirectory.open(tmp_path))
     status = main(["serve"])
     asyncio.run(folder.close())
 

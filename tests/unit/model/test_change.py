@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store_cache.model.change import (
-    Ahead,
     Change,
-    Doubt,
-    Mark,
-    Owed,
+    Override,
+    PendingRefetch,
+    RefetchReason,
+    Tombstone,
     decode_change,
     encode_change,
 )
@@ -25,9 +25,11 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 offsets = st.integers(0, 2**53 - 1)
 times = st.floats(0, 4e9)
 positions = st.builds(Position, ids, offsets, st.none() | ids)
-marks = st.builds(Mark, offsets, offsets, times)
-ahead = st.builds(Ahead, offsets, times)
-owed = st.builds(Owed, st.sampled_from(Doubt), times, times, st.integers(0, 30), ids)
+marks = st.builds(Tombstone, offsets, offsets, times)
+ahead = st.builds(Override, offsets, times)
+owed = st.builds(
+    PendingRefetch, st.sampled_from(RefetchReason), times, times, st.integers(0, 30), ids
+)
 rows = st.builds(
     lambda name, price: (
         read_product({"productId": "P", "version": 1, "name": name, "price": price}).body
@@ -47,11 +49,11 @@ changes = st.builds(
     sequence=offsets,
     position=st.none() | positions,
     rows=entries(rows),
-    marks=entries(marks),
-    ahead=entries(ahead),
-    owed=entries(owed),
-    lives=st.dictionaries(ids, times, max_size=3),
-    in_step_at=st.none() | times,
+    tombstones=entries(marks),
+    overrides=entries(ahead),
+    pending_refetches=entries(owed),
+    incarnations=st.dictionaries(ids, times, max_size=3),
+    in_sync_at=st.none() | times,
 )
 
 
@@ -69,8 +71,8 @@ def test_a_change_is_readable_json() -> None:
         4,
         Position("g1", 8, "f"),
         rows={"P-1": b'{"productId":"P-1"}', "P-2": None},
-        marks={"P-2": Mark(7, 3, 5.0)},
-        owed={"P-1": None},
+        tombstones={"P-2": Tombstone(7, 3, 5.0)},
+        pending_refetches={"P-1": None},
     )
     expected = (
         b'{"cause":"events","sequence":4,'
@@ -108,12 +110,12 @@ def test_a_record_that_is_no_change_is_refused(value: dict[str, Any]) -> None:
     "change",
     [
         Change("x", position=Position("g", 0)),
-        Change("x", in_step_at=1.0),
+        Change("x", in_sync_at=1.0),
         Change("x", rows={"P": None}),
-        Change("x", marks={"P": None}),
-        Change("x", ahead={"P": None}),
-        Change("x", owed={"P": None}),
-        Change("x", lives={"P": 1.0}),
+        Change("x", tombstones={"P": None}),
+        Change("x", overrides={"P": None}),
+        Change("x", pending_refetches={"P": None}),
+        Change("x", incarnations={"P": 1.0}),
     ],
 )
 def test_whatever_says_something_is_written(change: Change) -> None:
@@ -128,9 +130,13 @@ def test_a_change_that_says_nothing_is_not_written() -> None:
 
 def test_only_a_refresh_does_not_win() -> None:
     """[V2] Every doubt about what is held is settled by what Central says; a refresh is none."""
-    assert set(Doubt) - {Doubt.REFRESH} == {doubt for doubt in Doubt if doubt.wins}
+    assert set(RefetchReason) - {RefetchReason.REFRESH} == {
+        doubt for doubt in RefetchReason if doubt.wins
+    }
 
 
 def test_a_change_gets_its_number_last() -> None:
     """[P3] The writer numbers; who plans a change does not know its place in the order."""
-    assert Change("events", 9, lives={"P": 1.0}) == Change("events", lives={"P": 1.0}).numbered(9)
+    assert Change("events", 9, incarnations={"P": 1.0}) == Change(
+        "events", incarnations={"P": 1.0}
+    ).numbered(9)

@@ -13,7 +13,7 @@ from store_cache.model.event import (
     AnyEvent,
     Event,
     Kind,
-    SetAside,
+    QuarantinedEvent,
     UnreadableEvent,
     WriteName,
     fingerprint,
@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_set_aside(
     """[E5] With its offset, its reason and, where it names one, the product to be read instead."""
     event = read_event(value)
 
-    assert isinstance(event, SetAside)
+    assert isinstance(event, QuarantinedEvent)
     assert (1046, product_id) == (event.offset, event.product_id)
     assert reason in event.reason
     assert fingerprint(value) == event.fingerprint
@@ -124,7 +124,7 @@ def test_a_reason_is_never_longer_than_an_operator_reads() -> None:
     """[E5] An event's type of a megabyte does not fill the log."""
     event = read_event(UPDATED | {"eventType": "x" * 1_000_000})
 
-    assert isinstance(event, SetAside)
+    assert isinstance(event, QuarantinedEvent)
     assert len(event.reason) < 200
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.change import Ahead, Change, Doubt, Mark, Owed
+from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.position import Position
-from store_cache.storage.directory import Folder
-from store_cache.storage.files import Archive, Loaded
+from store_cache.storage.directory import Directory
+from store_cache.storage.files import CacheFiles, Loaded
 
 State = tuple[Any, ...]
 NOW = 1_700_000_000.0
@@ -44,20 +44,20 @@ def state(catalogue: Catalogue | None) -> State | None:
     return (
         catalogue.sequence,
         catalogue.position,
-        catalogue.in_step_at,
+        catalogue.in_sync_at,
         dict(catalogue.rows),
         list(catalogue.ids()),
-        dict(catalogue.marks),
-        dict(catalogue.ahead),
-        dict(catalogue.owed),
-        dict(catalogue.lives),
+        dict(catalogue.tombstones),
+        dict(catalogue.overrides),
+        dict(catalogue.pending_refetches),
+        dict(catalogue.incarnations),
         catalogue.bytes_held,
     )
 
 
 class SmallStore:
-    def __init__(self, folder: Folder) -> None:
-        self.archive = Archive(folder, now=lambda: NOW)
+    def __init__(self, folder: Directory) -> None:
+        self.archive = CacheFiles(folder, now=lambda: NOW)
         self.catalogue: Catalogue | None = None
         self.keys: dict[str, bytes] = {}
         self.acknowledged: State | None = None
@@ -103,7 +103,7 @@ class SmallStore:
                 self.keys[key] = write
             await self.archive.append(change=change, write=write)
             assert self.catalogue is not None
-            self.catalogue.make(change)
+            self.catalogue.apply(change)
             self.acknowledged = state(self.catalogue)
             self.acknowledged_keys |= {key} - {""}
 
@@ -134,11 +134,13 @@ class SmallStore:
             sequence=sequence,
             position=Position("g1", offset, f"f{offset}"),
             rows={product_id: None if available is None else row(product_id, available, sequence)},
-            marks={product_id: Mark(offset, sequence, NOW) if gone else None},
-            ahead={product_id: None if gone else Ahead(sequence, NOW)},
-            owed={product_id: Owed(Doubt.ORDER, NOW, NOW) if gone else None},
-            lives={product_id: NOW} if gone else {},
-            in_step_at=NOW + sequence,
+            tombstones={product_id: Tombstone(offset, sequence, NOW) if gone else None},
+            overrides={product_id: None if gone else Override(sequence, NOW)},
+            pending_refetches={
+                product_id: PendingRefetch(RefetchReason.ORDER, NOW, NOW) if gone else None
+            },
+            incarnations={product_id: NOW} if gone else {},
+            in_sync_at=NOW + sequence,
         )
         self._foresee(change)
         return change
@@ -148,12 +150,12 @@ class SmallStore:
         future = Catalogue()
         future.fill(self.catalogue.rows.items())
         future.index()
-        for part in ("marks", "ahead", "owed", "lives"):
+        for part in ("tombstones", "overrides", "pending_refetches", "incarnations"):
             getattr(future, part).update(getattr(self.catalogue, part))
         future.position = self.catalogue.position
-        future.in_step_at = self.catalogue.in_step_at
+        future.in_sync_at = self.catalogue.in_sync_at
         future.sequence = self.catalogue.sequence
-        future.make(change)
+        future.apply(change)
         self.states.append(state(future))
 
 

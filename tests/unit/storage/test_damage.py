@@ -178,7 +178,7 @@ async def test_a_snapshot_whose_journals_are_all_missing_is_damage() -> None:
 async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
     """A disk that gives an old block for a new one: it checks out, with yesterday's stock."""
     old = placed({"A": 99, "a": 99, "B/1": 99, 'q"\\': 99}, offset=7)
-    pieces = encode_snapshot(1, written="", cut=old.begin_cut(), writes=[])
+    pieces = encode_snapshot(1, written="", cut=old.begin_view(), writes=[])
     rows = list(pieces)[1]
     whole = run().files[SNAPSHOT]
     end = whole.index(b"\n", whole.index(b'"of":"rows"')) + 1

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from store_cache.storage.directory import FolderInUse, LocalFolder
-from store_cache.storage.files import Archive
+from store_cache.storage.directory import DirectoryInUse, LocalDirectory
+from store_cache.storage.files import CacheFiles
 from tests.unit.storage.small_store import NOW, SmallStore, run_script, state
 
 
@@ -26,7 +26,7 @@ async def test_a_missing_folder_is_created_for_its_owner_alone(tmp_path: Path) -
     path = tmp_path / "deep" / "data"
     before = os.umask(0)
     try:
-        folder = await LocalFolder.open(path)
+        folder = await LocalDirectory.open(path)
         file = await folder.create("journal-1.jsonl")
     finally:
         os.umask(before)
@@ -39,7 +39,7 @@ async def test_a_missing_folder_is_created_for_its_owner_alone(tmp_path: Path) -
 
 async def test_bytes_come_back_in_chunks(tmp_path: Path) -> None:
     """Appended, synced, read, renamed, measured, removed."""
-    folder = await LocalFolder.open(tmp_path)
+    folder = await LocalDirectory.open(tmp_path)
     file = await folder.create("journal-1.jsonl")
     await file.append(b"one,")
     await file.sync()
@@ -59,7 +59,7 @@ async def test_bytes_come_back_in_chunks(tmp_path: Path) -> None:
 
 async def test_a_closed_file_takes_no_more_and_may_be_closed_again(tmp_path: Path) -> None:
     """Its number may belong to another file by now."""
-    folder = await LocalFolder.open(tmp_path)
+    folder = await LocalDirectory.open(tmp_path)
     file = await folder.create("journal-1.jsonl")
     await file.close()
     await file.close()
@@ -72,7 +72,7 @@ async def test_a_write_whose_caller_was_cancelled_is_over_before_the_file_is_clo
     tmp_path: Path,
 ) -> None:
     """Its thread goes on: what was given to it comes into this file, whole, or into none (D2)."""
-    folder = await LocalFolder.open(tmp_path)
+    folder = await LocalDirectory.open(tmp_path)
     file = await folder.create("journal-1.jsonl")
     writes = [asyncio.ensure_future(file.write_durably(b"%d\n" % number)) for number in range(9)]
     await asyncio.sleep(0)
@@ -88,7 +88,7 @@ def test_a_loop_may_end_before_its_last_write(tmp_path: Path) -> None:
     """Nobody waits for that one any more; its thread ends without a word, and the process, too."""
 
     async def begin() -> None:
-        folder = await LocalFolder.open(tmp_path)
+        folder = await LocalDirectory.open(tmp_path)
         file = await folder.create("journal-1.jsonl")
         appending = asyncio.ensure_future(file.append(b"x" * 1_000_000))
         await asyncio.sleep(0)
@@ -102,7 +102,7 @@ def test_a_loop_may_end_before_its_last_write(tmp_path: Path) -> None:
 
 async def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:
     """Files are created, not opened for appending (D3)."""
-    folder = await LocalFolder.open(tmp_path)
+    folder = await LocalDirectory.open(tmp_path)
     (tmp_path / "journal-1.jsonl").write_bytes(b"old")
     with pytest.raises(FileExistsError):
         await folder.create("journal-1.jsonl")
@@ -116,7 +116,7 @@ async def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:
 )
 async def test_only_the_stores_own_names_are_used(tmp_path: Path, name: str) -> None:
     """Anything else in the folder is invisible and untouched (T21)."""
-    folder = await LocalFolder.open(tmp_path)
+    folder = await LocalDirectory.open(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="none of the names"):
         await folder.create(name)
@@ -132,13 +132,13 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"secret")
     path = tmp_path / "data"
-    folder = await LocalFolder.open(path)
+    folder = await LocalDirectory.open(path)
     (path / "snapshot-1.jsonl").symlink_to(outside)
     with pytest.raises(OSError, match="symbolic link") as refused:
         [chunk async for chunk in folder.read("snapshot-1.jsonl")]
     with pytest.raises(FileExistsError):
         await folder.create("snapshot-1.jsonl")
-    loaded = await Archive(folder, now=lambda: NOW).load()
+    loaded = await CacheFiles(folder, now=lambda: NOW).load()
     await folder.close()
 
     assert refused.value.errno == errno.ELOOP
@@ -154,25 +154,25 @@ async def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "lock").symlink_to(outside)
     with pytest.raises(OSError, match="symbolic link"):
-        await LocalFolder.open(tmp_path / "data")
+        await LocalDirectory.open(tmp_path / "data")
 
     assert outside.read_bytes() == b"precious"
 
 
 async def test_a_second_opening_is_refused_and_says_who_has_the_folder(tmp_path: Path) -> None:
     """Two processes never share a folder (D6); once the first lets go, the next may have it."""
-    first = await LocalFolder.open(tmp_path)
-    with pytest.raises(FolderInUse, match=f"process {os.getpid()}: stop that one"):
-        await LocalFolder.open(tmp_path)
+    first = await LocalDirectory.open(tmp_path)
+    with pytest.raises(DirectoryInUse, match=f"process {os.getpid()}: stop that one"):
+        await LocalDirectory.open(tmp_path)
     await first.close()
 
-    await (await LocalFolder.open(tmp_path)).close()
+    await (await LocalDirectory.open(tmp_path)).close()
 
 
 HOLD = """
 import asyncio, pathlib, sys
-from store_cache.storage.directory import LocalFolder
-asyncio.run(LocalFolder.open(pathlib.Path(sys.argv[1])))
+from store_cache.storage.directory import LocalDirectory
+asyncio.run(LocalDirectory.open(pathlib.Path(sys.argv[1])))
 print("open", flush=True)
 sys.stdin.read()
 """
@@ -186,24 +186,24 @@ async def test_the_lock_ends_with_its_process(tmp_path: Path, project_root: Path
     )
     assert holder.stdout is not None
     assert await holder.stdout.readline() == b"open\n"
-    with pytest.raises(FolderInUse, match=f"process {holder.pid}"):
-        await LocalFolder.open(tmp_path)
+    with pytest.raises(DirectoryInUse, match=f"process {holder.pid}"):
+        await LocalDirectory.open(tmp_path)
     holder.kill()
     await holder.communicate()
 
-    await (await LocalFolder.open(tmp_path)).close()
+    await (await LocalDirectory.open(tmp_path)).close()
 
 
 async def test_a_path_that_is_no_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     """The start says so, and does not replace it."""
     (tmp_path / "data").write_bytes(b"x")
     with pytest.raises(NotADirectoryError, match="data"):
-        await LocalFolder.open(tmp_path / "data")
+        await LocalDirectory.open(tmp_path / "data")
 
 
 async def test_the_archive_works_on_a_real_disk(tmp_path: Path) -> None:
     """The script of the crash tests, then a start from what it left."""
-    folder = await LocalFolder.open(tmp_path)
+    folder = await LocalDirectory.open(tmp_path)
     store = SmallStore(folder)
     await run_script(store)
     await store.archive.close()

@@ -11,7 +11,7 @@ import pytest
 
 from store_cache.model.change import Change
 from store_cache.storage import retention
-from store_cache.storage.files import FOLD_BYTES, Archive, JournalBroken, NewerFormat
+from store_cache.storage.files import COMPACTION_BYTES, CacheFiles, JournalBroken, NewerFormat
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyFolder, Inode, Page
@@ -47,7 +47,7 @@ async def on_disk(folder: FaultyFolder) -> State | None:
 
 async def test_an_empty_folder_holds_no_catalogue_and_nothing_to_report() -> None:
     """The first start: no catalogue, no findings, no full sync asked for because of damage."""
-    loaded = await Archive(FaultyFolder(), now=lambda: NOW).load()
+    loaded = await CacheFiles(FaultyFolder(), now=lambda: NOW).load()
 
     assert (loaded.catalogue, loaded.writes, loaded.findings) == (None, [], ())
     assert not loaded.damaged
@@ -251,7 +251,7 @@ async def test_a_catalogue_that_changes_unseen_while_it_is_begun_is_an_error() -
     begun = asyncio.create_task(store.archive.begin(store.catalogue, []))
     await held.reached.wait()
     held.release.set()
-    store.catalogue.make(Change("unseen", store.catalogue.sequence + 1))
+    store.catalogue.apply(Change("unseen", store.catalogue.sequence + 1))
     with pytest.raises(JournalBroken, match="changed while it was written"):
         await begun
     with pytest.raises(JournalBroken):
@@ -364,7 +364,7 @@ async def test_a_fold_waits_for_a_change_that_is_durable_but_not_made_yet() -> N
     for _ in range(50):
         await asyncio.sleep(0)
     assert not fold.done()
-    store.catalogue.make(change)
+    store.catalogue.apply(change)
     await store.note("k1")
     await fold
 
@@ -385,7 +385,7 @@ async def test_changes_that_the_cut_holds_already_are_not_made_again() -> None:
     await store.archive.append(change=steps[1])
     await store.archive.append(change=steps[2])
     for step in steps:
-        store.catalogue.make(step)
+        store.catalogue.apply(step)
     await store.archive.append(write=b'{"key":"k"}')
     await fold
     left = folder.after_kill()
@@ -477,20 +477,20 @@ async def test_a_fold_that_fails_leaves_the_journal_at_work() -> None:
 async def test_a_fold_is_due_when_the_journal_has_outgrown_the_snapshot() -> None:
     """Not below 4 MiB; after a failed fold not before as much again has come."""
     store, folder = await started()
-    big = b'{"key":"k","text":"' + b"x" * (FOLD_BYTES // 4) + b'"}'
+    big = b'{"key":"k","text":"' + b"x" * (COMPACTION_BYTES // 4) + b'"}'
     for _ in range(3):
         await store.archive.append(write=big)
-    due = [store.archive.fold_due]
+    due = [store.archive.compaction_due]
     await store.archive.append(write=big)
-    due.append(store.archive.fold_due)
+    due.append(store.archive.compaction_due)
     folder.trace.clear()
     folder.failures = {2: errno.ENOSPC}
     with pytest.raises(OSError, match="No space left"):
         await store.fold()
-    due.append(store.archive.fold_due)
+    due.append(store.archive.compaction_due)
     await store.fold()
 
-    assert [*due, store.archive.fold_due] == [False, True, False, False]
+    assert [*due, store.archive.compaction_due] == [False, True, False, False]
     assert store.archive.journal_bytes < 1000
 
 

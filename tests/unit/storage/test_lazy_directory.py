@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from store_cache.storage.directory import FolderInUse, LocalFolder
-from store_cache.storage.lazy_directory import LateFolder
+from store_cache.storage.directory import DirectoryInUse, LocalDirectory
+from store_cache.storage.lazy_directory import LazyDirectory
 
 
 async def test_it_is_opened_when_it_is_first_needed(tmp_path: Path) -> None:
     """[D5] Making it touches nothing; the first call creates the folder."""
     path = tmp_path / "data"
-    folder = LateFolder(path)
+    folder = LazyDirectory(path)
     before = path.exists()
     names = await folder.names()
     await folder.close()
@@ -25,7 +25,7 @@ async def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     """[D5] A disk that is mounted later is found by the next call."""
     path = tmp_path / "data"
     path.write_text("no folder")
-    folder = LateFolder(path)
+    folder = LazyDirectory(path)
     with pytest.raises(OSError, match="data"):
         await folder.names()
     path.unlink()
@@ -46,13 +46,13 @@ async def test_what_failed_is_tried_again(tmp_path: Path) -> None:
 async def test_another_process_keeps_it_out_until_it_ends(tmp_path: Path) -> None:
     """[D6] The lock of another holder is an error of its own kind; once let go, the folder opens.
     Closing lets others in, twice as well as once."""
-    other = await LocalFolder.open(tmp_path)
-    folder = LateFolder(tmp_path)
-    with pytest.raises(FolderInUse, match="in use by another store-cache"):
+    other = await LocalDirectory.open(tmp_path)
+    folder = LazyDirectory(tmp_path)
+    with pytest.raises(DirectoryInUse, match="in use by another store-cache"):
         await folder.names()
     await other.close()
     await folder.names()
     await folder.close()
     await folder.close()
-    again = await LocalFolder.open(tmp_path)
+    again = await LocalDirectory.open(tmp_path)
     await again.close()

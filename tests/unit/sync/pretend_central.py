@@ -13,7 +13,7 @@ from typing import Any
 
 from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.product import Row, read_product
-from store_cache.writes.write import StockAnswer
+from store_cache.model.stock import StockAnswer
 
 NAMES = {
     "create": "product_created",

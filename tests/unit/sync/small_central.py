@@ -14,24 +14,24 @@ from store_cache.model.event import AnyEvent, Event
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.sync.states import (
-    CopyPlaced,
-    CopyRefused,
-    DoubtsSettled,
+    ApplyEvents,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     FetchEvents,
     FetchPage,
+    InstallReplica,
     Interrupted,
-    KeepEvents,
     Outcome,
-    Pace,
-    PageTaken,
-    PlaceCopy,
-    Rest,
-    Rested,
-    SettleDoubts,
+    PageApplied,
+    ProductsRefetched,
+    RefetchProducts,
+    ReplicaInstalled,
+    ReplicaRefused,
+    Sleep,
+    Slept,
+    SyncSettings,
 )
 from tests.unit.sync.told_sync import Told, at, event, may_be_interrupted
 
@@ -65,11 +65,11 @@ class SmallCentral:
         self.feed, self.head, self.first, self.generation = feed, head, 0, generation
         self.missing = set()
 
-    def page(self, request: PageRequest) -> PageTaken:
+    def page(self, request: PageRequest) -> PageApplied:
         number = request.offset // PAGE_SIZE + 1
         following = PageRequest(number * PAGE_SIZE, PAGE_SIZE) if number < self.pages else None
         head = max(0, self.head - 1) if self.head_is_last else self.head
-        return PageTaken(following, head if self.says_head else None, self.generation)
+        return PageApplied(following, head if self.says_head else None, self.generation)
 
     def events(self, asked: FetchEvents) -> EventPage | ExchangeFailed:
         if self.feed_fails:
@@ -115,7 +115,7 @@ class SmallStore(Told):
         self,
         central: SmallCentral,
         position: Position | None = None,
-        pace: Pace | None = None,
+        settings: SyncSettings | None = None,
         *,
         seed: int = 0,
     ) -> None:
@@ -128,7 +128,7 @@ class SmallStore(Told):
         self.happenings: list[tuple[float, Callable[[], None]]] = []
         self.rang = False
         self._copy = Copy()
-        super().__init__(position, pace)
+        super().__init__(position, settings)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -153,18 +153,18 @@ class SmallStore(Told):
         state, central = self.state, self.central
         at_head = state.position is not None and state.position.offset == central.head
         followed = self.of_feed == central.feed and not state.lost and state.wanted is None
-        return at_head and followed and not state.line.failures
+        return at_head and followed and not state.health.failures
 
     # -- performing ------------------------------------------------------------------------
 
     def _perform(self) -> Outcome:
         command = self.command
         match command:
-            case Rest():
+            case Sleep():
                 return self._rest(command)
-            case KeepEvents():
+            case ApplyEvents():
                 return self._keep(command)
-            case PlaceCopy():
+            case InstallReplica():
                 return self._place(command)
         self._passes(EXCHANGE_SECONDS)
         failed = self.central.fault()
@@ -175,9 +175,9 @@ class SmallStore(Told):
                 return self._fetch(command)
             case FetchPage():
                 return self._page(command)
-            case SettleDoubts():
+            case RefetchProducts():
                 read, self.doubts = self.doubts, 0
-                return DoubtsSettled(read)
+                return ProductsRefetched(read)
         raise AssertionError(command)
 
     def _passes(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> float:
@@ -191,11 +191,11 @@ class SmallStore(Told):
             self.now = max(self.now, end)
         return self.now - began_at
 
-    def _rest(self, command: Rest) -> Outcome:
+    def _rest(self, command: Sleep) -> Outcome:
         share = self.random.random()
         self.rang = False
         self._passes(command.at_least_seconds + share * command.spread_seconds, lambda: self.rang)
-        return Interrupted() if self.rang and may_be_interrupted(self.state) else Rested()
+        return Interrupted() if self.rang and may_be_interrupted(self.state) else Slept()
 
     def ring(self) -> None:
         self.rang = True
@@ -224,7 +224,7 @@ class SmallStore(Told):
         self._copy.read.append((self.central.feed, self.central.head))
         return taken
 
-    def _keep(self, command: KeepEvents) -> Outcome:
+    def _keep(self, command: ApplyEvents) -> Outcome:
         feeds = {feed_of(each) for each in command.events}
         if command.in_catalogue and feeds:
             assert {self.of_feed} == feeds, "events of another feed in the catalogue (E4)"
@@ -233,17 +233,17 @@ class SmallStore(Told):
         if command.in_copy and self._copy.kept_from is None:
             assert self.run.follow is not None
             self._copy.kept_from = self.run.follow.offset
-        return EventsKept()
+        return EventsApplied()
 
-    def _place(self, command: PlaceCopy) -> Outcome:
+    def _place(self, command: InstallReplica) -> Outcome:
         products = self.central.pages * PAGE_SIZE
         agrees = command.agreed_products is not None and command.agreed_products == products
         if products * 2 < self.products and not (command.accept or agrees):
-            return CopyRefused(f"{products} where {self.products} were held", products)
+            return ReplicaRefused(f"{products} where {self.products} were held", products)
         self._check_copy(command.position)
         self.products = products
         self.of_feed = self._copy.read[0][0]
-        return CopyPlaced(products)
+        return ReplicaInstalled(products)
 
     def _check_copy(self, position: Position) -> None:
         """F2: each page reflects the position at least, or the feed was followed from before it."""

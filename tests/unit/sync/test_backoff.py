@@ -10,12 +10,12 @@ from store_cache.sync.states import (
     Checking,
     Failure,
     FetchPage,
+    FullSyncFailed,
+    FullSyncing,
     Interrupted,
     Polling,
-    Rest,
-    Resting,
-    RunBroken,
-    Running,
+    Sleep,
+    Sleeping,
 )
 from tests.unit.sync.told_sync import START, Told, at
 
@@ -30,9 +30,9 @@ def followed() -> Told:
     return told
 
 
-def fails_and_rests(told: Told, failure: Failure = Failure.UNREACHABLE) -> Rest:
+def fails_and_rests(told: Told, failure: Failure = Failure.UNREACHABLE) -> Sleep:
     told.fails(failure)
-    assert isinstance(told.command, Rest)
+    assert isinstance(told.command, Sleep)
     rest = told.command
     told.rests()
     return rest
@@ -44,7 +44,7 @@ def test_each_failure_doubles_the_wait(failure: Failure) -> None:
     told = followed()
     waits = [fails_and_rests(told, failure) for _ in range(4)]
 
-    assert [Rest(0.0, 0.5), Rest(0.0, 1.0), Rest(0.0, 2.0), Rest(0.0, 4.0)] == waits
+    assert [Sleep(0.0, 0.5), Sleep(0.0, 1.0), Sleep(0.0, 2.0), Sleep(0.0, 4.0)] == waits
 
 
 def test_five_failures_in_a_row_open_the_breaker() -> None:
@@ -53,7 +53,7 @@ def test_five_failures_in_a_row_open_the_breaker() -> None:
     opened = []
     for _ in range(5):
         told.fails()
-        opened.append(told.state.line.fell_back)
+        opened.append(told.state.health.fell_back)
         told.rests()
 
     assert [False, False, False, False, True] == opened
@@ -66,7 +66,7 @@ def test_an_answer_starts_the_count_again() -> None:
         fails_and_rests(told)
     told.answers(99)
 
-    assert Rest(0.0, 0.5) == fails_and_rests(told)
+    assert Sleep(0.0, 0.5) == fails_and_rests(told)
 
 
 def test_probes_go_on_at_least_every_half_minute_however_long_it_lasts() -> None:
@@ -77,12 +77,12 @@ def test_probes_go_on_at_least_every_half_minute_however_long_it_lasts() -> None
     waits = []
     while told.now < START + 86_400:
         told.fails()
-        if isinstance(told.command, Rest):
+        if isinstance(told.command, Sleep):
             waits.append(told.command)
             told.rests()
 
-    assert Rest(2.0, 3.0) == waits[0]
-    assert Rest(2.0, 28.0) == waits[-1]
+    assert Sleep(2.0, 3.0) == waits[0]
+    assert Sleep(2.0, 28.0) == waits[-1]
     assert 30.0 == max(rest.at_least_seconds + rest.spread_seconds for rest in waits)
 
 
@@ -111,7 +111,7 @@ def test_retry_after_is_the_floor_of_a_wait(failures: int) -> None:
         fails_and_rests(told)
     told.fails(Failure.BROKEN, retry_after=45.0)
 
-    assert isinstance(told.command, Rest)
+    assert isinstance(told.command, Sleep)
     assert 45.0 == told.command.at_least_seconds
     assert told.command.spread_seconds > 0
 
@@ -123,10 +123,10 @@ def test_refusals_are_no_failures(failure: Failure) -> None:
     for _ in range(4):
         fails_and_rests(told, failure)
 
-    assert 0 == told.state.line.failures
-    assert 4 == told.state.line.refusals
-    assert f"it was {failure}" == told.state.line.problem
-    assert not told.state.line.fell_back
+    assert 0 == told.state.health.failures
+    assert 4 == told.state.health.refusals
+    assert f"it was {failure}" == told.state.health.problem
+    assert not told.state.health.fell_back
 
 
 @pytest.mark.parametrize("failure", REFUSALS)
@@ -135,10 +135,10 @@ def test_a_refusing_central_is_asked_slowly_for_ever(failure: Failure) -> None:
     told = followed()
     waits = {fails_and_rests(told, failure) for _ in range(4)}
 
-    assert {Rest(30.0, 30.0)} == waits
+    assert {Sleep(30.0, 30.0)} == waits
     told.answers(99)
     assert isinstance(told.state.phase, Polling)
-    assert "" == told.state.line.problem
+    assert "" == told.state.health.problem
 
 
 def test_a_full_sync_is_tried_where_the_feed_alone_is_refused() -> None:
@@ -157,7 +157,7 @@ def test_a_central_that_is_back_when_the_timer_rings_is_asked_for_no_catalogue()
     """[B1] The store resumes from its position: the timer's full sync follows on a probe that has
     failed, or a chain that comes back after five minutes would be asked for all of it at once."""
     told = followed()
-    while told.state.line.fallback_due is None or told.now < told.state.line.fallback_due:
+    while told.state.health.fallback_due is None or told.now < told.state.health.fallback_due:
         told.fails()
         told.rests()
     told.answers(99, next_offset=100)
@@ -165,7 +165,7 @@ def test_a_central_that_is_back_when_the_timer_rings_is_asked_for_no_catalogue()
     assert told.now > START + 300
     assert not told.is_running()
     assert told.state.wanted is None
-    assert not told.state.line.fell_back
+    assert not told.state.health.fell_back
 
 
 def test_a_limit_is_no_failure() -> None:
@@ -173,13 +173,13 @@ def test_a_limit_is_no_failure() -> None:
     told = followed()
     for _ in range(20):
         told.fails(Failure.LIMITED, retry_after=7.0)
-        assert Rest(7.0) == told.command
+        assert Sleep(7.0) == told.command
         told.rests()
 
     assert (0, 0, "") == (
-        told.state.line.failures,
-        told.state.line.refusals,
-        told.state.line.problem,
+        told.state.health.failures,
+        told.state.health.refusals,
+        told.state.health.problem,
     )
 
 
@@ -198,7 +198,7 @@ def test_a_limit_without_a_time_is_a_second() -> None:
     told = followed()
     told.fails(Failure.LIMITED)
 
-    assert Rest(1.0) == told.command
+    assert Sleep(1.0) == told.command
 
 
 def test_a_success_closes_the_breaker_and_the_position_is_kept() -> None:
@@ -209,7 +209,7 @@ def test_a_success_closes_the_breaker_and_the_position_is_kept() -> None:
     told.answers(99)
     told.receives(100, 101)
 
-    assert not told.state.line.fell_back
+    assert not told.state.health.fell_back
     assert at(102) == told.state.position
     assert () == told.state.runs
 
@@ -233,7 +233,7 @@ def test_a_full_sync_after_an_outage_is_jittered() -> None:
     told.fails(Failure.GONE)  # the log does not reach back to the event before
     told.fails(Failure.GONE)
 
-    assert Rest(0.0, 2.0) == told.command
+    assert Sleep(0.0, 2.0) == told.command
     told.rests()
     assert told.is_running()
 
@@ -248,7 +248,7 @@ def test_the_jitter_of_a_return_survives_another_failure() -> None:
     told.answers(99)
     told.fails(Failure.GONE)
 
-    assert Rest(0.0, 2.0) == told.command
+    assert Sleep(0.0, 2.0) == told.command
 
 
 def test_without_an_outage_a_full_sync_is_not_delayed() -> None:
@@ -272,14 +272,14 @@ def test_a_store_that_starts_without_central_keeps_trying() -> None:
     assert [0.5, 1.0, 2.0, 4.0] == [rest.spread_seconds for rest in waits[:4]]
     assert all(5.0 == rest.at_least_seconds + rest.spread_seconds for rest in waits[4:])
     told.page(last=True, head=100)
-    assert isinstance(told.state.phase, Running)
+    assert isinstance(told.state.phase, FullSyncing)
 
 
 def test_waiting_for_a_spaced_full_sync_is_one_wait() -> None:
     """[F6] No position and no run due: the store rests until it is, and does not spin."""
     told = followed()
     told.fails(Failure.GONE)
-    told.tell(RunBroken("pages without end"))
+    told.tell(FullSyncFailed("pages without end"))
 
-    assert isinstance(told.state.phase, Resting)
-    assert Rest(30.0) == told.command
+    assert isinstance(told.state.phase, Sleeping)
+    assert Sleep(30.0) == told.command

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 from store_cache.model.position import Position
 from store_cache.sync.machine import advance, begin, begin_again
-from store_cache.sync.states import Beginning, Interrupted, Pace, Running, want
+from store_cache.sync.states import FullSyncing, Interrupted, Starting, SyncSettings, want
 
 HELD = Position("g-1", 42, "f")
 
 
 def test_a_full_sync_that_a_defect_stopped_is_told_to_who_waits_for_it() -> None:
     """[F1] Its record says so, and what the store needs is wanted again, later."""
-    state, _ = advance(begin(Pace(), None), Interrupted(), 10.0)
-    assert isinstance(state.phase, Running)
+    state, _ = advance(begin(SyncSettings(), None), Interrupted(), 10.0)
+    assert isinstance(state.phase, FullSyncing)
 
     left = begin_again(state, None, 12.0)
 
@@ -24,11 +24,11 @@ def test_a_full_sync_that_a_defect_stopped_is_told_to_who_waits_for_it() -> None
 
 def test_what_was_lost_stays_lost() -> None:
     """[P1] A position that is worth nothing is not followed because the sync began again."""
-    lost = replace(begin(Pace(), HELD), lost="the position is gone (410)")
+    lost = replace(begin(SyncSettings(), HELD), lost="the position is gone (410)")
     state = want(lost, "the position is gone (410)", not_before=100.0)
     state = begin_again(state, HELD, 5.0)
 
-    assert isinstance(state.phase, Beginning)
+    assert isinstance(state.phase, Starting)
     assert (HELD, True) == (state.position, state.feed.unchecked)
     assert state.wanted is not None
     assert state.lost

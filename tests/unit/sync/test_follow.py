@@ -11,19 +11,19 @@ from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.backoff import LONG_PAUSE_SECONDS
 from store_cache.sync.states import (
     REPLACED,
+    ApplyEvents,
+    Applying,
     Checking,
     Failure,
     FetchEvents,
     FetchPage,
+    FullSyncFailed,
+    FullSyncing,
     Interrupted,
-    KeepEvents,
-    Keeping,
-    Pace,
     Polling,
-    Rest,
-    Resting,
-    RunBroken,
-    Running,
+    Sleep,
+    Sleeping,
+    SyncSettings,
 )
 from tests.unit.sync.small_central import SmallCentral, SmallStore
 from tests.unit.sync.told_sync import LOCAL, START, Told, at, event, events, nameless
@@ -32,9 +32,11 @@ BACKOFFS = [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4]
 """What a hole is asked for again after: until 2 s, the default grace, have passed."""
 
 
-def followed(offset: int = 100, generation: str = LOCAL, pace: Pace | None = None) -> Told:
+def followed(
+    offset: int = 100, generation: str = LOCAL, settings: SyncSettings | None = None
+) -> Told:
     """A store that has compared its feed, is in step, and polls it from `offset`."""
-    told = Told(at(offset, generation), pace)
+    told = Told(at(offset, generation), settings)
     if isinstance(told.state.phase, Checking):
         told.answers(offset - 1)
     told.state = replace(told.state, is_proven=True)
@@ -42,11 +44,11 @@ def followed(offset: int = 100, generation: str = LOCAL, pace: Pace | None = Non
     return told
 
 
-def following(central: SmallCentral, pace: Pace | None = None) -> SmallStore:
+def following(central: SmallCentral, settings: SyncSettings | None = None) -> SmallStore:
     """A store that stands at Central's head."""
     position = at(central.head, central.generation or LOCAL, central.feed)
-    store = SmallStore(central, position, pace)
-    store.runs(lambda: store.state.in_step_at is not None)
+    store = SmallStore(central, position, settings)
+    store.runs(lambda: store.state.in_sync_at is not None)
     return store
 
 
@@ -68,7 +70,7 @@ def test_a_page_is_taken_as_far_as_it_is_contiguous() -> None:
     told = followed()
     told.answers(100, 101, 103, next_offset=104, has_more=False)
 
-    assert KeepEvents(events(100, 101), at(102)) == told.command
+    assert ApplyEvents(events(100, 101), at(102)) == told.command
 
 
 @pytest.mark.parametrize("next_offset", [None, 0, 100, 101, 150])
@@ -78,7 +80,7 @@ def test_hints_never_move_the_position(next_offset: int | None, has_more: bool |
     told = followed()
     told.answers(100, next_offset=next_offset, has_more=has_more)
 
-    assert KeepEvents(events(100), at(101)) == told.command
+    assert ApplyEvents(events(100), at(101)) == told.command
     told.keeps()
     assert 101 == told.fetch.offset
 
@@ -97,10 +99,10 @@ def test_the_event_before_the_position_may_come_again() -> None:
     """[P2] A position may be polled from the last event or from the next one: both are right."""
     told = followed()
     told.answers(99, 100, next_offset=101, has_more=False)
-    assert KeepEvents(events(100), at(101)) == told.command
+    assert ApplyEvents(events(100), at(101)) == told.command
 
     told.keeps()
-    assert told.now == told.state.in_step_at
+    assert told.now == told.state.in_sync_at
 
 
 def test_a_feed_may_begin_at_0() -> None:
@@ -219,12 +221,12 @@ def test_more_is_asked_for_at_once() -> None:
 @pytest.mark.parametrize("has_more", [True, None])
 def test_a_full_page_leaves_more(has_more: bool | None) -> None:
     """[E1] Where Central does not say whether there is more, a full page says it."""
-    told = followed(pace=Pace(batch_limit=2))
+    told = followed(settings=SyncSettings(batch_limit=2))
     told.answers(100, 101, has_more=has_more)
     told.keeps()
 
     assert isinstance(told.command, FetchEvents)
-    assert told.state.in_step_at is None
+    assert told.state.in_sync_at is None
 
 
 def test_in_step_is_an_answer_that_left_nothing_behind() -> None:
@@ -236,11 +238,11 @@ def test_in_step_is_an_answer_that_left_nothing_behind() -> None:
     told.keeps()
     told.answers(104, next_offset=105, has_more=False)
     told.rests()
-    assert told.state.in_step_at is None
+    assert told.state.in_sync_at is None
 
     told.answers(102, 103, 104, next_offset=105, has_more=False)
     told.keeps()
-    assert told.now == told.state.in_step_at
+    assert told.now == told.state.in_sync_at
 
 
 def test_a_central_that_does_not_hold_is_asked_at_the_interval() -> None:
@@ -250,7 +252,7 @@ def test_a_central_that_does_not_hold_is_asked_at_the_interval() -> None:
     assert isinstance(told.state.phase, Polling)
     told.answers(next_offset=100)
 
-    assert Rest(30.0) == told.command
+    assert Sleep(30.0) == told.command
     told.rests()
     assert isinstance(told.state.phase, Checking)
 
@@ -266,7 +268,7 @@ def test_a_central_that_does_not_hold_is_drained_too() -> None:
 
     assert store.now - rested < 31
     store.runs(store.is_resting)
-    assert Rest(30.0) == store.command
+    assert Sleep(30.0) == store.command
 
 
 def test_a_poll_that_was_not_to_be_held_says_nothing_about_holding() -> None:
@@ -293,14 +295,14 @@ def test_a_probe_does_not_make_a_central_hold() -> None:
     told.answers(99)
     told.answers(next_offset=100)
 
-    assert Rest(30.0) == told.command
+    assert Sleep(30.0) == told.command
 
 
 def test_a_poll_is_held_no_longer_than_until_a_full_sync_is_due() -> None:
     """[F6] Then the run begins; and the last second is not spent asking again and again."""
     store = SmallStore(central := SmallCentral(), at(50))
     store.of_feed = central.feed
-    store.runs(lambda: store.state.in_step_at is not None)
+    store.runs(lambda: store.state.in_sync_at is not None)
     store.central.first = 60
     store.central.head = 60
     store.runs(lambda: len(store.state.runs) == 1 and not store.is_running())
@@ -315,7 +317,7 @@ def test_a_poll_is_held_no_longer_than_until_a_full_sync_is_due() -> None:
 def test_an_interval_poll_starts_at_every_interval() -> None:
     """[E1] With `POLL_MODE=interval` it drains what there is and then leaves the line alone."""
     central = SmallCentral(holds=False)
-    store = following(central, Pace(continuous=False, interval_seconds=60))
+    store = following(central, SyncSettings(continuous=False, interval_seconds=60))
     began: list[float] = []
     for _ in range(4):
         store.runs(store.is_resting)
@@ -329,7 +331,7 @@ def test_an_interval_poll_starts_at_every_interval() -> None:
 
 def test_an_interval_poll_compares_the_feed_first() -> None:
     """[E4] Nobody was connected meanwhile: Central may be another one."""
-    told = followed(pace=Pace(continuous=False))
+    told = followed(settings=SyncSettings(continuous=False))
     told.answers(next_offset=100)
     told.rests()
 
@@ -338,7 +340,7 @@ def test_an_interval_poll_compares_the_feed_first() -> None:
 
 def test_an_interval_ends_early_for_a_full_sync_that_is_due() -> None:
     """[F6] A long interval does not delay it."""
-    told = followed(pace=Pace(continuous=False, interval_seconds=300.0))
+    told = followed(settings=SyncSettings(continuous=False, interval_seconds=300.0))
     told.fails(Failure.GONE)
     told.page(last=True, head=100)
     told.answers(99, 100, next_offset=101, has_more=False)
@@ -347,10 +349,10 @@ def test_an_interval_ends_early_for_a_full_sync_that_is_due() -> None:
     told.answers(100)
     told.places()
     told.wants("a repair failed")
-    while not isinstance(told.state.phase, Resting):
+    while not isinstance(told.state.phase, Sleeping):
         told.answers(100, next_offset=101, has_more=False)
 
-    assert isinstance(told.command, Rest)
+    assert isinstance(told.command, Sleep)
     assert told.command.at_least_seconds <= 30
 
 
@@ -370,7 +372,7 @@ def test_a_batch_is_sorted() -> None:
     told = followed()
     told.answers(102, 100, 101, next_offset=101, has_more=False)
 
-    assert KeepEvents(events(100, 101, 102), at(103)) == told.command
+    assert ApplyEvents(events(100, 101, 102), at(103)) == told.command
 
 
 def test_what_came_early_is_not_fetched_again() -> None:
@@ -380,7 +382,7 @@ def test_what_came_early_is_not_fetched_again() -> None:
     told.rests()
     told.answers(100, next_offset=101)
 
-    assert KeepEvents(events(100, 101, 102), at(103)) == told.command
+    assert ApplyEvents(events(100, 101, 102), at(103)) == told.command
 
 
 def fails_once(told: Told) -> None:
@@ -395,7 +397,7 @@ def is_limited_for_long(told: Told) -> None:
 
 def tries_a_full_sync(told: Told) -> None:
     told.wants("a repair failed")
-    told.tell(RunBroken("pages without end"))
+    told.tell(FullSyncFailed("pages without end"))
 
 
 def seems_to_go_backwards(told: Told) -> None:
@@ -416,12 +418,12 @@ def test_what_came_early_is_fetched_again_after_doubt(doubtful: Callable[[Told],
     told.answers(99)
     told.answers(100, 101, next_offset=102)
 
-    assert KeepEvents(events(100, 101), at(102)) == told.command
+    assert ApplyEvents(events(100, 101), at(102)) == told.command
 
 
 def test_what_came_early_is_bounded() -> None:
     """[E2] A feed that runs on beyond a hole does not fill the memory."""
-    told = followed(pace=Pace(grace_seconds=60.0))
+    told = followed(settings=SyncSettings(grace_seconds=60.0))
     for start in range(101, 9000, 500):
         told.answers(*range(start, start + 500))
         told.rests()
@@ -435,7 +437,7 @@ def test_repeated_events_are_taken_once() -> None:
     told = followed()
     told.answers(100, 100, 101, 101)
 
-    assert KeepEvents(events(100, 101), at(102)) == told.command
+    assert ApplyEvents(events(100, 101), at(102)) == told.command
 
 
 def test_an_event_without_a_product_needs_a_full_sync() -> None:
@@ -443,7 +445,7 @@ def test_an_event_without_a_product_needs_a_full_sync() -> None:
     told = followed()
     told.answers(100, nameless(101))
 
-    assert isinstance(told.state.phase, Running)
+    assert isinstance(told.state.phase, FullSyncing)
     assert at(100) == told.state.position
 
 
@@ -471,12 +473,12 @@ def test_a_hole_is_asked_for_again_after_a_short_back_off(where: str) -> None:
     """[E3] At the start, in the middle, at a page's end or in an empty answer; without `wait`."""
     told = followed()
     tells_of_a_hole(told, where)
-    if isinstance(told.state.phase, Keeping):
+    if isinstance(told.state.phase, Applying):
         told.keeps()
         assert FetchEvents(102, 100, 0) == told.command
         told.answers(next_offset=103)
 
-    assert Rest(0.05) == told.command
+    assert Sleep(0.05) == told.command
     told.rests()
     assert 0 == told.fetch.wait_seconds
 
@@ -486,7 +488,7 @@ def test_a_hole_that_is_filled_within_the_grace_is_no_loss(where: str) -> None:
     """[E3] An event that appears a moment later is taken, and no full sync runs."""
     told = followed()
     tells_of_a_hole(told, where)
-    if isinstance(told.state.phase, Keeping):
+    if isinstance(told.state.phase, Applying):
         told.keeps()
         told.answers(next_offset=103)
     for _ in range(4):
@@ -497,7 +499,7 @@ def test_a_hole_that_is_filled_within_the_grace_is_no_loss(where: str) -> None:
     told.keeps()
 
     assert at(105) == told.state.position
-    assert told.now == told.state.in_step_at
+    assert told.now == told.state.in_sync_at
     assert 0 == told.state.runs_begun
 
 
@@ -507,7 +509,7 @@ def test_a_hole_that_stays_is_loss(where: str) -> None:
     sync at once, which is no failure."""
     told = followed()
     tells_of_a_hole(told, where)
-    if isinstance(told.state.phase, Keeping):
+    if isinstance(told.state.phase, Applying):
         told.keeps()
         told.answers(next_offset=103)
     backoffs = []
@@ -519,12 +521,12 @@ def test_a_hole_that_stays_is_loss(where: str) -> None:
     assert isinstance(told.command, FetchPage)
     assert told.command.same_generation
     assert ("events are missing from Central's feed",) == told.run.reasons
-    assert 0 == told.state.line.failures
+    assert 0 == told.state.health.failures
 
 
 def test_the_grace_is_a_setting() -> None:
     """[E3] `HOLE_GRACE_SECONDS`."""
-    told = followed(pace=Pace(grace_seconds=0.1))
+    told = followed(settings=SyncSettings(grace_seconds=0.1))
     told.answers(101)
     told.rests()
     told.answers(101)
@@ -544,7 +546,7 @@ def test_an_answer_that_took_longer_than_the_grace_proves_no_loss() -> None:
 
     told.rests()
     told.answers(100, 101)
-    assert KeepEvents(events(100, 101), at(102)) == told.command
+    assert ApplyEvents(events(100, 101), at(102)) == told.command
 
 
 def test_each_hole_has_its_own_grace() -> None:
@@ -575,7 +577,7 @@ def test_a_failure_stops_the_clock_of_a_hole() -> None:
     told.answers(99)
     told.answers(101)
 
-    assert Rest(0.05) == told.command
+    assert Sleep(0.05) == told.command
 
 
 def test_an_older_central_that_starts_later_is_loss() -> None:
@@ -612,7 +614,7 @@ def test_a_feed_that_is_lower_for_a_moment_is_the_same() -> None:
     told.answers(99, next_offset=100)
     told.answers(next_offset=100)
 
-    assert told.now == told.state.in_step_at
+    assert told.now == told.state.in_sync_at
     assert 0 == told.state.runs_begun
 
 
@@ -738,4 +740,4 @@ def test_a_position_that_is_gone_is_a_full_sync_and_no_failure() -> None:
 
     assert isinstance(told.command, FetchPage)
     assert told.command.same_generation
-    assert 0 == told.state.line.failures
+    assert 0 == told.state.health.failures

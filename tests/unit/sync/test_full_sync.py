@@ -12,15 +12,15 @@ from store_cache.sync.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
     REPLACED,
-    DoubtsSettled,
+    ApplyEvents,
     Failure,
     FetchEvents,
     FetchPage,
-    KeepEvents,
-    PlaceCopy,
-    Rest,
-    RunBroken,
-    SettleDoubts,
+    FullSyncFailed,
+    InstallReplica,
+    ProductsRefetched,
+    RefetchProducts,
+    Sleep,
     Step,
 )
 from tests.unit.sync.small_central import SmallCentral, SmallStore
@@ -45,17 +45,17 @@ def asked(**wanted: bool) -> Told:
 
 def goes_well(told: Told, *, head: int = 100, feed: str = "feed") -> None:
     """Central answers well, until the copy is to be put in place."""
-    while not isinstance(told.command, PlaceCopy):
+    while not isinstance(told.command, InstallReplica):
         match told.command:
             case FetchPage():
                 told.page(last=True, head=head)
             case FetchEvents(offset):
                 told.answers(*events(*range(offset, head), feed=feed), next_offset=head)
-            case KeepEvents():
+            case ApplyEvents():
                 told.keeps()
-            case SettleDoubts():
+            case RefetchProducts():
                 told.settles()
-            case Rest():
+            case Sleep():
                 told.rests()
 
 
@@ -92,7 +92,7 @@ def test_each_run_records_its_reasons_and_its_end() -> None:
     loses(told)
     placed(told)
     told.wants(ON_DEMAND, forced=True)
-    told.tell(RunBroken("pages without end"))
+    told.tell(FullSyncFailed("pages without end"))
 
     first, second = told.state.runs
     assert ("the position is gone (410): it was gone",) == first.reasons
@@ -148,12 +148,12 @@ def test_a_forced_run_that_accepts_is_not_absorbed_by_a_plain_one() -> None:
     told = asked()
     told.wants(ON_DEMAND, forced=True, accept=True)
     goes_well(told)
-    assert isinstance(told.command, PlaceCopy)
+    assert isinstance(told.command, InstallReplica)
     assert not told.command.accept
     told.places()
 
     goes_well(told)
-    assert isinstance(told.command, PlaceCopy)
+    assert isinstance(told.command, InstallReplica)
     assert told.command.accept
 
 
@@ -233,9 +233,9 @@ def test_an_operator_is_not_made_to_wait() -> None:
 def test_pages_that_make_no_sense_end_the_run_and_space_the_next() -> None:
     """[F6] A store without a catalogue tries again after 30 s, not at once."""
     told = Told()
-    told.tell(RunBroken("pages without end"))
+    told.tell(FullSyncFailed("pages without end"))
 
-    assert Rest(30.0) == told.command
+    assert Sleep(30.0) == told.command
     told.rests()
     assert ("first start",) == told.run.reasons
 
@@ -245,7 +245,7 @@ def test_a_store_that_follows_goes_on_while_the_next_run_is_spaced() -> None:
     the feed while the run went on."""
     told = followed()
     told.wants("a repair failed")
-    told.tell(RunBroken("pages without end"))
+    told.tell(FullSyncFailed("pages without end"))
 
     assert FetchEvents(99, 1, 0) == told.command
     assert ("a repair failed",) == (told.state.wanted.reasons if told.state.wanted else ())
@@ -350,7 +350,7 @@ def test_a_head_that_nothing_names_is_no_reason_for_no_catalogue() -> None:
     told.page(last=True)
     told.settles()
 
-    assert isinstance(told.command, PlaceCopy)
+    assert isinstance(told.command, InstallReplica)
     assert 0 == told.command.position.offset
 
 
@@ -395,12 +395,12 @@ def test_the_copy_goes_in_place_when_it_has_caught_up() -> None:
     told.keeps()
     told.settles()
     told.answers(201)
-    assert PlaceCopy(at(202), accept=False, agreed_products=None) == told.command
+    assert InstallReplica(at(202), accept=False, agreed_products=None) == told.command
     assert at(100) == told.state.position
 
     told.places()
     assert at(202) == told.state.position
-    assert told.now == told.state.in_step_at
+    assert told.now == told.state.in_sync_at
 
 
 def test_a_good_position_is_followed_in_the_catalogue_too() -> None:
@@ -410,7 +410,7 @@ def test_a_good_position_is_followed_in_the_catalogue_too() -> None:
     assert 99 == told.fetch.offset  # with the event before it, to be compared (E4)
     told.answers(99, 100, next_offset=101)
 
-    assert KeepEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
+    assert ApplyEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
     told.keeps()
     assert at(101) == told.state.position == told.run.follow
 
@@ -440,7 +440,7 @@ def test_doubted_products_are_settled_and_caught_up_with() -> None:
     told = Told()
     told.page(last=True, head=0)
     told.answers(next_offset=0)
-    assert isinstance(told.command, SettleDoubts)
+    assert isinstance(told.command, RefetchProducts)
     told.settles(read=3)
     assert 0 == told.fetch.offset
     told.answers(0, next_offset=1, has_more=False)
@@ -458,8 +458,8 @@ def test_a_doubted_product_of_another_generation_begins_the_copy_afresh() -> Non
     told.page(last=True, head=100, generation="g-1")
     told.answers(next_offset=100)
     settle: object = told.command
-    assert SettleDoubts("g-1") == settle
-    told.tell(DoubtsSettled(0, "g-2"))
+    assert RefetchProducts("g-1") == settle
+    told.tell(ProductsRefetched(0, "g-2"))
 
     assert FetchPage(None, begins=True, same_generation=False) == told.command
     assert "Central has a new generation g-2" in told.run.reasons
@@ -475,7 +475,7 @@ def test_a_log_that_begins_within_the_slack_is_enough() -> None:
     told = Told()
     told.page(head=300)
     told.answers(290, 291, next_offset=292, has_more=False)
-    assert isinstance(told.command, KeepEvents)
+    assert isinstance(told.command, ApplyEvents)
     assert events(290, 291) == told.command.events
 
 
@@ -558,7 +558,7 @@ def test_a_copy_is_not_restarted_for_ever() -> None:
             told.fails(Failure.GONE)
 
     assert 4 == pages
-    assert Rest(30.0) == told.command
+    assert Sleep(30.0) == told.command
     assert told.state.runs[-1].problem == f"{OUTRUN}, 4 times in one full sync"
 
 
@@ -567,7 +567,7 @@ def test_a_hole_that_is_filled_during_a_run_is_no_loss() -> None:
     told = asked()
     told.page(last=True, head=102)
     told.answers(101, next_offset=102)
-    assert Rest(0.05) == told.command
+    assert Sleep(0.05) == told.command
     told.rests()
     told.answers(100, next_offset=101)
     told.keeps()
@@ -588,7 +588,7 @@ def test_a_failure_stops_the_clock_of_a_hole_in_a_run_too() -> None:
     told.rests()
     told.answers(99, 101)
 
-    assert Rest(0.05) == told.command
+    assert Sleep(0.05) == told.command
 
 
 @pytest.mark.parametrize("arrived", [(101,), ()])
@@ -601,7 +601,7 @@ def test_a_hole_that_stays_does_not_restart_the_run(arrived: tuple[int, ...]) ->
     while told.is_resting():
         told.rests()
         told.answers(*arrived, next_offset=102 - len(arrived))
-    assert isinstance(told.command, KeepEvents)
+    assert isinstance(told.command, ApplyEvents)
     assert not told.command.in_catalogue
     told.keeps()
     assert at(100) == told.state.position
@@ -616,7 +616,7 @@ def ends_short(told: Told, *, head: int) -> None:
     """Pages name that head, and the feed has nothing from 101 on, until the grace is over."""
     told.page(last=True, head=head)
     told.answers(100, next_offset=101, has_more=False)
-    if isinstance(told.command, KeepEvents):
+    if isinstance(told.command, ApplyEvents):
         told.keeps()
         told.answers(next_offset=101)
     while told.is_resting():
@@ -687,7 +687,7 @@ def test_an_event_without_a_product_during_a_run_has_another_follow() -> None:
     told = asked()
     told.page(last=True, head=100)
     told.answers(nameless(100), next_offset=101)
-    assert isinstance(told.command, KeepEvents)
+    assert isinstance(told.command, ApplyEvents)
     assert not told.command.in_catalogue
     told.keeps()
     placed(told, head=101)
@@ -794,7 +794,7 @@ def test_a_feed_that_is_the_same_after_a_failure_is_followed_on() -> None:
     told.page(head=101)
     told.answers(99, 100, next_offset=101)
 
-    assert KeepEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
+    assert ApplyEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
 
 
 def test_a_feed_that_seems_to_go_backwards_in_a_run_is_compared() -> None:
@@ -830,7 +830,7 @@ def test_what_came_early_is_fetched_again_after_doubt_in_a_run() -> None:
     told.rests()
     told.answers(99, 100, 101, next_offset=102)
 
-    assert KeepEvents(events(100, 101), at(102), True, True) == told.command
+    assert ApplyEvents(events(100, 101), at(102), True, True) == told.command
 
 
 @pytest.mark.parametrize("failed", ["a page", "the feed"])
@@ -873,7 +873,7 @@ def test_a_log_that_forgot_it_lets_the_copy_go_in_place() -> None:
     told.settles()
     told.fails(Failure.GONE)
 
-    assert isinstance(told.command, PlaceCopy)
+    assert isinstance(told.command, InstallReplica)
 
 
 def test_a_comparison_that_finds_nothing_comes_to_an_end() -> None:
@@ -882,7 +882,7 @@ def test_a_comparison_that_finds_nothing_comes_to_an_end() -> None:
     central = SmallCentral(head=100, echoes=True)
     store = SmallStore(central, at(100))
     store.of_feed = central.feed
-    store.runs(lambda: store.state.in_step_at is not None)
+    store.runs(lambda: store.state.in_sync_at is not None)
     central.first, central.says_gone = 100, False
     store.wants(ON_DEMAND, forced=True)
     store.runs(lambda: len(store.state.runs) == 1, commands=200)
@@ -895,7 +895,7 @@ def test_a_copy_that_ends_before_the_position_held_is_of_another_feed() -> None:
     central = SmallCentral(head=100)
     store = SmallStore(central, at(100))
     store.of_feed = central.feed
-    store.runs(lambda: store.state.in_step_at is not None)
+    store.runs(lambda: store.state.in_sync_at is not None)
     central.replace("wiped", head=40)
     store.wants(ON_DEMAND, forced=True)
     store.runs(store.is_in_step)
@@ -929,7 +929,7 @@ def test_five_failures_in_a_row_end_a_run() -> None:
         told.rests()
 
     assert [Failure.UNREACHABLE] == [record.failure for record in told.state.runs]
-    assert told.state.line.fell_back
+    assert told.state.health.fell_back
     assert ("files were damaged",) == told.run.reasons
     told.fails()
     assert 2 == len(told.state.runs)
@@ -972,7 +972,7 @@ def test_pages_of_an_outage_are_not_placed_without_the_feed() -> None:
 
 
 def feed_fails_and_pages_pass(told: Told) -> None:
-    if isinstance(told.command, Rest):
+    if isinstance(told.command, Sleep):
         told.rests()
     elif isinstance(told.command, FetchEvents):
         told.fails(Failure.BROKEN)
@@ -989,7 +989,7 @@ def test_a_line_that_fails_for_pages_too_says_nothing_of_the_feed() -> None:
     told.fails(Failure.GONE)
     told.page(head=100)
     for number in range(200):
-        while isinstance(told.command, Rest):
+        while isinstance(told.command, Sleep):
             told.rests()
         if number % 10:
             told.fails(Failure.BROKEN)
@@ -1033,7 +1033,7 @@ def test_a_refusal_ends_a_run_at_once(failure: Failure) -> None:
     told.fails(failure)
 
     assert f"it was {failure}" == told.state.runs[-1].problem
-    assert Rest(30.0, 30.0) == told.command
+    assert Sleep(30.0, 30.0) == told.command
 
 
 def test_a_limit_on_pages_does_not_stop_the_feed() -> None:
@@ -1072,12 +1072,12 @@ def test_a_limit_on_the_feed_does_not_stop_the_pages() -> None:
 def test_a_limit_ends_no_run(retry_after: float | None) -> None:
     """[F6] Whatever the step, as long as it takes: a paced reading gets through."""
     told = Told()
-    while not isinstance(told.command, PlaceCopy):
+    while not isinstance(told.command, InstallReplica):
         match told.command:
-            case Rest():
+            case Sleep():
                 told.rests()
                 continue
-            case KeepEvents():
+            case ApplyEvents():
                 told.keeps()
                 continue
         for _ in range(3):
@@ -1089,11 +1089,11 @@ def test_a_limit_ends_no_run(retry_after: float | None) -> None:
                 told.page(last=True, head=100)
             case FetchEvents(offset):
                 told.answers(*range(offset, 100), next_offset=100)
-            case SettleDoubts():
+            case RefetchProducts():
                 told.settles()
 
     assert () == told.state.runs
-    assert 0 == told.state.line.failures
+    assert 0 == told.state.health.failures
 
 
 def test_with_nothing_to_serve_and_no_feed_the_pages_go_in_place() -> None:
@@ -1103,13 +1103,13 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_go_in_place() -> None:
     told.waits(3.0)
     told.fails(Failure.REFUSED)
     told.settles()
-    place = PlaceCopy(
+    place = InstallReplica(
         Position(LOCAL, 100), accept=False, agreed_products=None, unfollowed_until=121
     )
     assert place == told.command
     told.places()
 
-    assert START == told.state.in_step_at
+    assert START == told.state.in_sync_at
     assert 100 == told.fetch.offset
 
 
@@ -1126,7 +1126,7 @@ def test_pages_alone_may_reflect_the_feed_up_to_their_last_head(
     told.page(last=True, head=heads[1])
     told.settles()
 
-    assert isinstance(told.command, PlaceCopy)
+    assert isinstance(told.command, InstallReplica)
     assert (100, until) == (told.command.position.offset, told.command.unfollowed_until)
 
 
@@ -1135,9 +1135,9 @@ def test_in_the_fallback_the_pages_go_in_place_without_the_feed() -> None:
     central = SmallCentral(head=100)
     store = SmallStore(central, at(100))
     store.of_feed = central.feed
-    store.runs(lambda: store.state.in_step_at is not None)
+    store.runs(lambda: store.state.in_sync_at is not None)
     central.feed_fails = True
-    store.runs(lambda: store.state.line.fell_back)
+    store.runs(lambda: store.state.health.fell_back)
     central.publish(50)
     store.runs(lambda: len(store.state.runs) > 0)
 
@@ -1155,7 +1155,7 @@ def test_the_store_is_not_in_step_by_pages_that_are_old() -> None:
     told.settles()
     told.places()
 
-    assert START == told.state.in_step_at
+    assert START == told.state.in_sync_at
 
 
 # -- a catalogue that is not believed ----------------------------------------------------------
@@ -1183,7 +1183,7 @@ def test_a_second_reading_that_agrees_can_be_believed() -> None:
     told.waits(600.0)
     told.answers(next_offset=100)
     goes_well(told)
-    assert PlaceCopy(at(100), accept=False, agreed_products=3) == told.command
+    assert InstallReplica(at(100), accept=False, agreed_products=3) == told.command
     told.places(3)
 
     assert told.state.shrunk is None
@@ -1198,7 +1198,7 @@ def test_a_reading_within_ten_minutes_agrees_with_nothing() -> None:
     told.waits(60.0)
     told.wants(ON_DEMAND, forced=True)
     goes_well(told)
-    assert PlaceCopy(at(100), accept=False, agreed_products=None) == told.command
+    assert InstallReplica(at(100), accept=False, agreed_products=None) == told.command
     told.refuses(3)
 
     assert told.state.wanted is not None
@@ -1215,7 +1215,7 @@ def test_a_second_reading_that_disagrees_begins_anew() -> None:
         told.answers(next_offset=100)
     goes_well(told)
 
-    assert isinstance(told.command, PlaceCopy)
+    assert isinstance(told.command, InstallReplica)
     assert 7 == told.command.agreed_products
 
 
@@ -1224,7 +1224,7 @@ def test_an_admin_can_accept_it() -> None:
     told = asked(accept=True)
     goes_well(told)
 
-    assert PlaceCopy(at(100), accept=True, agreed_products=None) == told.command
+    assert InstallReplica(at(100), accept=True, agreed_products=None) == told.command
 
 
 def test_a_store_without_a_position_serves_the_old_one_and_waits() -> None:
@@ -1234,7 +1234,7 @@ def test_a_store_without_a_position_serves_the_old_one_and_waits() -> None:
     goes_well(told)
     told.refuses(3)
 
-    assert Rest(600.0) == told.command
+    assert Sleep(600.0) == told.command
     assert at(100) == told.state.position
 
 
@@ -1246,12 +1246,12 @@ def test_a_copy_that_followed_the_feed_in_part_stands_where_it_was_followed_to()
     told.answers(*range(100, 105), next_offset=121, has_more=True)
     told.keeps()
     while not told.state.runs:
-        if isinstance(told.command, Rest):
+        if isinstance(told.command, Sleep):
             told.rests()
         elif isinstance(told.command, FetchEvents):
             told.fails()
-        elif isinstance(told.command, SettleDoubts):
-            told.tell(DoubtsSettled(0))
+        elif isinstance(told.command, RefetchProducts):
+            told.tell(ProductsRefetched(0))
         else:
             told.places()
 

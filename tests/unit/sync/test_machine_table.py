@@ -17,45 +17,45 @@ import pytest
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.sync.machine import advance
 from store_cache.sync.states import (
-    Beginning,
+    Applying,
     Checking,
-    CopyPlaced,
-    CopyRefused,
     Doing,
-    DoubtsSettled,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     Feed,
+    FullSyncFailed,
+    FullSyncing,
     Interrupted,
-    Keeping,
     Outcome,
     OutOfTurn,
-    Pace,
-    PageTaken,
+    PageApplied,
     Phase,
     Polling,
-    Rested,
-    Resting,
+    ProductsRefetched,
+    ReplicaInstalled,
+    ReplicaRefused,
     Run,
-    RunBroken,
-    Running,
+    Sleeping,
+    Slept,
+    Starting,
     State,
     Step,
+    SyncSettings,
 )
 from tests.unit.catalogue.chaos import walk
 from tests.unit.sync.told_sync import START, at, events, fits
 
 OUTCOMES: dict[str, Outcome] = {
     "arr": EventsArrived(EventPage(events(100), 101, has_more=False)),
-    "kep": EventsKept(),
-    "pag": PageTaken(PageRequest(400, 200), 100),
-    "set": DoubtsSettled(0),
-    "pla": CopyPlaced(400),
-    "ref": CopyRefused("too small", 3),
-    "bro": RunBroken("pages without end"),
-    "res": Rested(),
+    "kep": EventsApplied(),
+    "pag": PageApplied(PageRequest(400, 200), 100),
+    "set": ProductsRefetched(0),
+    "pla": ReplicaInstalled(400),
+    "ref": ReplicaRefused("too small", 3),
+    "bro": FullSyncFailed("pages without end"),
+    "res": Slept(),
     "int": Interrupted(),
     "UNR": ExchangeFailed(Failure.UNREACHABLE, "no answer"),
     "BRO": ExchangeFailed(Failure.BROKEN, "cut short"),
@@ -66,11 +66,11 @@ OUTCOMES: dict[str, Outcome] = {
     "GON": ExchangeFailed(Failure.GONE, "410"),
 }
 PHASES: dict[str, Phase] = {
-    "BE": Beginning(),
-    "RE": Resting(),
+    "ST": Starting(),
+    "SL": Sleeping(),
     "CH": Checking(),
     "PO": Polling(START, 20),
-    "KE": Keeping(at(101), Feed(), more=False),
+    "AP": Applying(at(101), Feed(), more=False),
 }
 STEPS = {
     "f": Step.FIRST_PAGE,
@@ -92,26 +92,26 @@ DOINGS = {
 
 TABLE = """
       arr kep pag set pla ref bro res int  UNR BRO UNA LIM DEN REF GON
-BE     -   -   -   -   -   -   -   -  PO    -   -   -   -   -   -   -
-RE     -   -   -   -   -   -   -  PO  PO    -   -   -   -   -   -   -
-CH    PO   -   -   -   -   -   -   -   -   RE  RE  RE  RE  RE  RE  PO
-PO    KE   -   -   -   -   -   -   -  PO   RE  RE  RE  RE  RE  RE  fp
-KE     -  PO   -   -   -   -   -   -   -    -   -   -   -   -   -   -
+ST     -   -   -   -   -   -   -   -  PO    -   -   -   -   -   -   -
+SL     -   -   -   -   -   -   -  PO  PO    -   -   -   -   -   -   -
+CH    PO   -   -   -   -   -   -   -   -   SL  SL  SL  SL  SL  SL  PO
+PO    AP   -   -   -   -   -   -   -  PO   SL  SL  SL  SL  SL  SL  fp
+AP     -  PO   -   -   -   -   -   -   -    -   -   -   -   -   -   -
 
-fp     -   -  pe   -   -   -  PO   -   -   fr  fr  fr  fr  RE  RE  PO
+fp     -   -  pe   -   -   -  PO   -   -   fr  fr  fr  fr  SL  SL  PO
 fr     -   -   -   -   -   -   -  fp  fp    -   -   -   -   -   -   -
-he    he   -   -   -   -   -   -   -   -   hr  hr  hr  hr  RE  he  ss
+he    he   -   -   -   -   -   -   -   -   hr  hr  hr  hr  SL  he  ss
 hr     -   -   -   -   -   -   -  he  he    -   -   -   -   -   -   -
-pp     -   -  pp   -   -   -  PO   -   -   pr  pr  pr  pr  RE  RE  PO
-pe    pk   -   -   -   -   -   -   -   -   pr  pr  pr  pp  RE  RE  fp
+pp     -   -  pp   -   -   -  PO   -   -   pr  pr  pr  pr  SL  SL  PO
+pe    pk   -   -   -   -   -   -   -   -   pr  pr  pr  pp  SL  SL  fp
 pk     -  pp   -   -   -   -   -   -   -    -   -   -   -   -   -   -
 pr     -   -   -   -   -   -   -  pp  pp    -   -   -   -   -   -   -
-ce    ck   -   -   -   -   -   -   -   -   cr  cr  cr  cr  RE  RE  fp
+ce    ck   -   -   -   -   -   -   -   -   cr  cr  cr  cr  SL  SL  fp
 ck     -  ss   -   -   -   -   -   -   -    -   -   -   -   -   -   -
 cr     -   -   -   -   -   -   -  ce  ce    -   -   -   -   -   -   -
-ss     -   -   -  ve   -   -  PO   -   -   sr  sr  sr  sr  RE  RE  PO
+ss     -   -   -  ve   -   -  PO   -   -   sr  sr  sr  sr  SL  SL  PO
 sr     -   -   -   -   -   -   -  ss  ss    -   -   -   -   -   -   -
-ve    ll   -   -   -   -   -   -   -   -   vr  vr  vr  vr  RE  RE  ll
+ve    ll   -   -   -   -   -   -   -   -   vr  vr  vr  vr  SL  SL  ll
 vr     -   -   -   -   -   -   -  ve  ve    -   -   -   -   -   -   -
 ll     -   -   -   -  PO  PO   -   -   -    -   -   -   -   -   -   -
 """
@@ -133,18 +133,18 @@ def phase_of(row: str) -> Phase:
     step, doing = STEPS[row[0]], DOINGS[row[1]]
     run = Run(1, ("on demand",), START, step=step, doing=doing)
     if step in (Step.FIRST_PAGE, Step.HEAD):
-        return Running(run)
+        return FullSyncing(run)
     request = PageRequest(200, 200) if step is Step.PAGES else None
     run = replace(run, follow=at(100), head=100, in_catalogue=True, is_open=False)
-    return Running(replace(run, request=request, polled_at=START, kept=at(101)))
+    return FullSyncing(replace(run, request=request, polled_at=START, kept=at(101)))
 
 
 def state_of(row: str) -> State:
-    return State(Pace(), phase_of(row), position=at(100), runs_begun=1)
+    return State(SyncSettings(), phase_of(row), position=at(100), runs_begun=1)
 
 
 def row_of(phase: Phase) -> str:
-    if not isinstance(phase, Running):
+    if not isinstance(phase, FullSyncing):
         return type(phase).__name__[:2].upper()
     step = next(row for row, step in STEPS.items() if step is phase.run.step)
     return step + next(row for row, doing in DOINGS.items() if doing is phase.run.doing)
@@ -162,7 +162,7 @@ def test_every_outcome_has_a_column() -> None:
 
 def test_every_phase_has_a_row() -> None:
     """[P4] Each step of a full sync, and each thing that one may be doing."""
-    assert set(get_args(Phase)) == {type(phase) for phase in PHASES.values()} | {Running}
+    assert set(get_args(Phase)) == {type(phase) for phase in PHASES.values()} | {FullSyncing}
     assert set(Step) == set(STEPS.values()) == {STEPS[row[0]] for row in ROWS if row.islower()}
     assert set(Doing) == set(DOINGS.values()) == {DOINGS[row[1]] for row in ROWS if row.islower()}
     assert set(PHASES) == {row for row in ROWS if row.isupper()}
@@ -190,4 +190,4 @@ def test_phases_without_a_row_cannot_be_reached() -> None:
     reached = {row_of(told.state.phase) for seed in range(8) for told in walk(seed, 1500)}
 
     assert set() == reached & unreachable
-    assert {"BE"} == set(ROWS) - reached
+    assert {"ST"} == set(ROWS) - reached

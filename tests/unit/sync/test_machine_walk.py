@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store_cache.sync.states import Pace
+from store_cache.sync.states import SyncSettings
 from tests.unit.catalogue.chaos import Trouble, walk
 from tests.unit.sync.small_central import SmallCentral, SmallStore
 from tests.unit.sync.told_sync import START
@@ -38,8 +38,8 @@ def test_the_store_gets_in_step_once_central_answers_well(seed: int) -> None:
         generation=random.choice([None, "g-0"]),
         first=random.choice([0, 1]),
     )
-    pace = Pace(continuous=random.random() < 0.8)
-    store = SmallStore(central, pace=pace, seed=seed)
+    settings = SyncSettings(continuous=random.random() < 0.8)
+    store = SmallStore(central, settings=settings, seed=seed)
     trouble = Trouble(store)
     for _ in range(random.randint(1, 25)):
         trouble.strikes()

@@ -8,24 +8,30 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from store_cache.catalogue.apply import AHEAD_SECONDS
-from store_cache.central.failures import Broken, CentralError, Limited, Refused, UnsendableId
+from store_cache.catalogue.apply import OVERRIDE_SECONDS
+from store_cache.central.failures import (
+    CentralError,
+    ExchangeBroken,
+    LimitExceeded,
+    RequestRefused,
+    UnsendableId,
+)
 from store_cache.central.rate_limit import LONGEST_PAUSE_SECONDS
-from store_cache.model.change import Doubt
+from store_cache.model.change import RefetchReason
 from store_cache.model.position import Position
-from store_cache.sync.refetch import AT_ONCE_SECONDS, LOOK_SECONDS, NO_CACHE_SECONDS, Repairs
+from store_cache.sync.refetch import AT_ONCE_SECONDS, LOOK_SECONDS, NO_CACHE_SECONDS, Refetcher
 from tests.harness.shelf import GRACE_SECONDS, NOON, Shelf, applied, event, note_of
 from tests.harness.virtual_time import run
 
-BROKEN = Broken("500")
+BROKEN = ExchangeBroken("500")
 
 
-def repairs_of(shelf: Shelf, hopeless: list[str] | None = None) -> Repairs:
+def repairs_of(shelf: Shelf, hopeless: list[str] | None = None) -> Refetcher:
     """`hopeless` collects what only a full sync can settle."""
     told = [] if hopeless is None else hopeless
-    return Repairs(
+    return Refetcher(
         shelf.central,
-        shelf.keeper,
+        shelf.writer,
         now=shelf.clock.now,
         random=lambda: 1.0,
         on_hopeless=told.append,
@@ -59,7 +65,7 @@ async def followed_for(shelf: Shelf, seconds: float) -> None:
     """The feed is quiet, and followed."""
     for _ in range(int(seconds)):
         await asyncio.sleep(1.0)
-        await shelf.keeper.note_in_step()
+        await shelf.writer.note_in_sync()
 
 
 def readings(shelf: Shelf, product_id: str = "P-1") -> list[float]:
@@ -79,11 +85,11 @@ def test_an_unreadable_event_has_its_product_read() -> None:
         async with repairing() as shelf:
             shelf.central.sell("P-1")
             unreadable = event(4, None, eventType="shelf_moved", productId="P-1")
-            await shelf.keeper.keep_events([unreadable], Position("g-1", 5, "f"))
+            await shelf.writer.apply_events([unreadable], Position("g-1", 5, "f"))
             await asyncio.sleep(0.1)
 
             assert (9, 2) == shelf.row("P-1")
-            assert {} == shelf.catalogue.owed
+            assert {} == shelf.catalogue.pending_refetches
 
     run(story())
 
@@ -95,8 +101,8 @@ def test_absence_is_taken_from_central_alone() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.delete("P-1", NOON)
-            shelf.central.troubles["product"].append(Refused("404", status=404))
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            shelf.central.troubles["product"].append(RequestRefused("404", status=404))
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.5)
             stayed = shelf.row("P-1")
             await asyncio.sleep(1.0)
@@ -115,11 +121,11 @@ def test_a_doubt_about_order_waits_for_what_is_late() -> None:
             shelf.central.ledger.delete("P-1", NOON)
             shelf.central.create("P-1")
             page = await shelf.central.events(offset=4, limit=9, wait_seconds=0)
-            await shelf.keeper.keep_events(page.events, Position("g-1", 6, "f"))
+            await shelf.writer.apply_events(page.events, Position("g-1", 6, "f"))
             await asyncio.sleep(2 * GRACE_SECONDS)
 
             assert [GRACE_SECONDS] == readings(shelf)
-            assert {} == shelf.catalogue.owed
+            assert {} == shelf.catalogue.pending_refetches
 
     run(story())
 
@@ -131,15 +137,15 @@ def test_a_reading_that_fails_is_tried_with_a_back_off() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].extend([BROKEN] * 8)
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(100.0)
-            owed = shelf.catalogue.owed["P-1"]
+            owed = shelf.catalogue.pending_refetches["P-1"]
             await asyncio.sleep(100.0)
 
             waits = [b - a for a, b in zip(readings(shelf), readings(shelf)[1:], strict=False)]
             assert [1, 2, 4, 8, 16, 32, 60, 60] == [round(wait, 3) for wait in waits]
             assert (7, "500") == (owed.attempts, owed.problem)
-            assert {} == shelf.catalogue.owed
+            assert {} == shelf.catalogue.pending_refetches
 
     run(story())
 
@@ -147,8 +153,8 @@ def test_a_reading_that_fails_is_tried_with_a_back_off() -> None:
 @pytest.mark.parametrize(
     ("problem", "attempts"),
     [
-        (Limited("429", retry_after_seconds=40.0), 0),
-        (Broken("503", status=503, retry_after_seconds=40.0), 1),
+        (LimitExceeded("429", retry_after_seconds=40.0), 0),
+        (ExchangeBroken("503", status=503, retry_after_seconds=40.0), 1),
     ],
     ids=["limited", "broken"],
 )
@@ -158,9 +164,9 @@ def test_what_central_says_of_when_is_the_floor(problem: CentralError, attempts:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].append(problem)
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(20.0)
-            owed = shelf.catalogue.owed["P-1"]
+            owed = shelf.catalogue.pending_refetches["P-1"]
             await asyncio.sleep(30.0)
             first, second = readings(shelf)
 
@@ -176,9 +182,9 @@ def test_the_longest_limit_is_waited_for_quietly() -> None:
 
     async def story() -> None:
         async with repairing() as shelf:
-            limit = Limited("429", retry_after_seconds=LONGEST_PAUSE_SECONDS)
+            limit = LimitExceeded("429", retry_after_seconds=LONGEST_PAUSE_SECONDS)
             shelf.central.troubles["product"].append(limit)
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(LONGEST_PAUSE_SECONDS + 1)
 
             assert 2 == len(readings(shelf))
@@ -192,10 +198,10 @@ def test_under_a_limit_readings_keep_their_order_and_write_nothing() -> None:
 
     async def story() -> None:
         async with repairing() as shelf:
-            limits = [Limited("the store's own share", retry_after_seconds=5.0)] * 3
+            limits = [LimitExceeded("the store's own share", retry_after_seconds=5.0)] * 3
             shelf.central.troubles["product"].extend(limits)
-            await shelf.keeper.owe("P-2", Doubt.UNREADABLE)
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             size = len(shelf.disk.contents()["journal-2.jsonl"])
             await asyncio.sleep(14.0)
             grown = len(shelf.disk.contents()["journal-2.jsonl"]) - size
@@ -213,11 +219,11 @@ def test_one_failing_product_holds_no_other_up() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].append(UnsendableId("no address can hold it"))
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
-            await shelf.keeper.owe("P-2", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.1)
 
-            assert {"P-1"} == set(shelf.catalogue.owed)
+            assert {"P-1"} == set(shelf.catalogue.pending_refetches)
             assert 1 == len(readings(shelf, "P-2"))
 
     run(story())
@@ -229,12 +235,12 @@ def test_a_clock_that_was_set_back_holds_no_reading_up() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].append(BROKEN)
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.1)
             shelf.clock.set_by_seconds = -7200.0
             await asyncio.sleep(LOOK_SECONDS)
 
-            assert {} == shelf.catalogue.owed
+            assert {} == shelf.catalogue.pending_refetches
 
     run(story())
 
@@ -245,7 +251,7 @@ def test_a_reading_that_was_overtaken_is_done_again() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             held = shelf.central.hold("product P-1")
-            await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
             await held.reached.wait()
             await shelf.sold("P-1")
             held.release.set()
@@ -253,7 +259,7 @@ def test_a_reading_that_was_overtaken_is_done_again() -> None:
 
             assert 2 == len(readings(shelf))
             assert (9, 2) == shelf.row("P-1")
-            assert {} == shelf.catalogue.owed
+            assert {} == shelf.catalogue.pending_refetches
 
     run(story())
 
@@ -265,15 +271,15 @@ def test_what_is_ahead_of_the_feed_too_long_is_read() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
-            await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=1, left=9))
-            await followed_for(shelf, AHEAD_SECONDS - 1)
+            await shelf.writer.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await followed_for(shelf, OVERRIDE_SECONDS - 1)
             before = readings(shelf)
             await followed_for(shelf, LOOK_SECONDS + 2)
-            await followed_for(shelf, AHEAD_SECONDS + LOOK_SECONDS)
+            await followed_for(shelf, OVERRIDE_SECONDS + LOOK_SECONDS)
 
             assert [] == before
-            assert readings(shelf)[0] <= AHEAD_SECONDS + LOOK_SECONDS
-            assert {} == shelf.catalogue.ahead
+            assert readings(shelf)[0] <= OVERRIDE_SECONDS + LOOK_SECONDS
+            assert {} == shelf.catalogue.overrides
             assert (9, 2) == shelf.row("P-1")
 
     run(story())
@@ -285,10 +291,10 @@ def test_what_is_ahead_of_a_feed_that_is_behind_stays_so() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
-            await shelf.keeper.settle(note_of("sale"), applied("P-1", sent=1, left=9))
-            await asyncio.sleep(10 * AHEAD_SECONDS)
+            await shelf.writer.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await asyncio.sleep(10 * OVERRIDE_SECONDS)
 
-            assert ["P-1"] == list(shelf.catalogue.ahead)
+            assert ["P-1"] == list(shelf.catalogue.overrides)
 
     run(story())
 
@@ -298,7 +304,7 @@ def test_what_was_owed_is_done_by_the_next_process() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.keeper.owe("P-1", Doubt.UNREADABLE)
+        await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
         shelf.central.sell("P-1")
         async with repairing(await shelf.restarted()) as after:
             await asyncio.sleep(0.1)
@@ -382,16 +388,16 @@ def test_a_till_that_asks_past_the_cache_waits_for_two_seconds_at_the_most() -> 
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        repairs = repairs_of(shelf)
+        refetcher = repairs_of(shelf)
         held = shelf.central.hold("product P-1")
-        slow = await seconds_of(repairs.refresh("P-1"))
+        slow = await seconds_of(refetcher.refresh("P-1"))
         held.release.set()
         shelf.central.away = BROKEN
-        away = await seconds_of(repairs.refresh("P-1"))
+        away = await seconds_of(refetcher.refresh("P-1"))
 
         assert (NO_CACHE_SECONDS, 0.0) == (slow, away)
         assert (10, 1) == shelf.row("P-1")
-        assert {} == shelf.catalogue.owed
+        assert {} == shelf.catalogue.pending_refetches
 
     run(story())
 
@@ -421,10 +427,10 @@ def test_a_deadline_never_parts_disk_and_memory() -> None:
         await asyncio.sleep(NO_CACHE_SECONDS + 1)
         disk.release.set()
         await asking
-        await shelf.keeper.owe("P-2", Doubt.REFRESH)
+        await shelf.writer.owe("P-2", RefetchReason.REFRESH)
 
         assert (9, 2) == shelf.row("P-1")
-        assert shelf.keeper.disk.is_durable
+        assert shelf.writer.disk.is_durable
         assert (9, 2) == (await shelf.restarted()).row("P-1")
 
     run(story())
@@ -439,7 +445,7 @@ def test_a_replaced_central_has_no_product_of_this_generation() -> None:
         async with repairing(hopeless=hopeless) as shelf:
             shelf.central.sell("P-1")
             shelf.central.ledger.begin_generation("g-2")
-            await shelf.keeper.owe("P-1", Doubt.ORDER)
+            await shelf.writer.owe("P-1", RefetchReason.ORDER)
             await asyncio.sleep(0.01)
             await repairs_of(shelf, hopeless).refresh("P-1")
 
@@ -452,14 +458,14 @@ def test_a_replaced_central_has_no_product_of_this_generation() -> None:
 @pytest.mark.parametrize(
     ("doubt", "problem", "told"),
     [
-        (Doubt.ORDER, Refused("a bare 404", status=404), 1),
-        (Doubt.AHEAD, UnsendableId("no address can hold it"), 1),
-        (Doubt.ORDER, BROKEN, 0),
-        (Doubt.UNREADABLE, Refused("a bare 404", status=404), 0),
+        (RefetchReason.ORDER, RequestRefused("a bare 404", status=404), 1),
+        (RefetchReason.AHEAD, UnsendableId("no address can hold it"), 1),
+        (RefetchReason.ORDER, BROKEN, 0),
+        (RefetchReason.UNREADABLE, RequestRefused("a bare 404", status=404), 0),
     ],
 )
 def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
-    doubt: Doubt, problem: CentralError, told: int
+    doubt: RefetchReason, problem: CentralError, told: int
 ) -> None:
     """[F1] [V2] Some Centrals can only list a product: after three refusals a full sync is asked
     for, once. A broken line will mend, and a row that no page can give either is only listed."""
@@ -468,7 +474,7 @@ def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
         hopeless: list[str] = []
         async with repairing(hopeless=hopeless) as shelf:
             shelf.central.troubles["product"].extend([problem] * 6)
-            await shelf.keeper.owe("P-1", doubt)
+            await shelf.writer.owe("P-1", doubt)
             await asyncio.sleep(120.0)
 
         assert told == len(hopeless)

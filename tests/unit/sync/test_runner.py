@@ -13,37 +13,43 @@ import pytest
 
 from store_cache.app.build import AFTER_DEFECT_SECONDS, kept_going
 from store_cache.central import failures as errors
-from store_cache.central.failures import Broken, CentralError, Limited, Unreachable, Unreadable
-from store_cache.model.change import Doubt
+from store_cache.central.failures import (
+    CentralError,
+    ExchangeBroken,
+    LimitExceeded,
+    Unreachable,
+    Unreadable,
+)
+from store_cache.model.change import RefetchReason
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import BadRow, CataloguePage, EventPage, PageRequest
 from store_cache.model.product import Rows, read_row
-from store_cache.sync.runner import Driver, as_outcome
-from store_cache.sync.states import Failure, Pace, Polling, RunRecord
+from store_cache.sync.runner import SyncRunner, as_outcome
+from store_cache.sync.states import Failure, FullSyncRecord, Polling, SyncSettings
 from tests.harness.shelf import GRACE_SECONDS, Central, Clock, Shelf, event
 from tests.harness.virtual_time import run
 
 AWAY = Unreachable("nobody listens there")
-BROKEN = Broken("500")
+BROKEN = ExchangeBroken("500")
 
 
 class Sync:
     """A driver on a shelf, and what it told others."""
 
-    def __init__(self, shelf: Shelf, pace: Pace) -> None:
+    def __init__(self, shelf: Shelf, settings: SyncSettings) -> None:
         self.shelf = shelf
         self.central = shelf.central
         self.events: list[int] = []
-        self.line: list[bool] = []
-        self.driver = Driver(
+        self.health: list[bool] = []
+        self.runner = SyncRunner(
             shelf.central,
-            shelf.keeper,
-            pace,
+            shelf.writer,
+            settings,
             least_percent=50,
             now=shelf.clock.now,
             random=lambda: 0.5,
             on_events=self._take,
-            on_line=self.line.append,
+            on_line=self.health.append,
             on_advance=lambda: None,
         )
 
@@ -54,37 +60,37 @@ class Sync:
         """Wait for it, however long that takes in virtual time."""
         async with asyncio.timeout(10_000.0):
             while not condition():
-                await self.driver.changed.wait()
+                await self.runner.changed.wait()
 
     async def until_polling(self) -> None:
-        await self.until(lambda: isinstance(self.driver.state.phase, Polling))
+        await self.until(lambda: isinstance(self.runner.state.phase, Polling))
         await asyncio.sleep(0.001)  # the poll is on its way, too
 
     @property
     def reasons(self) -> list[tuple[str, ...]]:
-        return [record.reasons for record in self.driver.state.runs]
+        return [record.reasons for record in self.runner.state.runs]
 
     @property
     def problems(self) -> list[str]:
-        return [record.problem for record in self.driver.state.runs]
+        return [record.problem for record in self.runner.state.runs]
 
 
 @asynccontextmanager
 async def syncing(
-    central: type[Central] = Central, *products: str, **pace: Any
+    central: type[Central] = Central, *products: str, **settings: Any
 ) -> AsyncIterator[Sync]:
     """A store that starts from nothing, against a Central in process."""
     clock = Clock()
     shelf = Shelf(clock=clock, central=central(clock, *(products or ("P-1", "P-2", "P-3"))))
-    await shelf.keeper.open()
-    sync = Sync(shelf, Pace(grace_seconds=GRACE_SECONDS, **pace))
-    task = asyncio.create_task(kept_going("event sync", sync.driver.run))
+    await shelf.writer.open()
+    sync = Sync(shelf, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
+    task = asyncio.create_task(kept_going("event sync", sync.runner.run))
     try:
         yield sync
     finally:
         task.cancel()
         await asyncio.wait([task])
-        await shelf.keeper.close()
+        await shelf.writer.close()
 
 
 def now() -> float:
@@ -95,21 +101,21 @@ def now() -> float:
 
 OUTCOMES = {
     errors.Unreachable: Failure.UNREACHABLE,
-    errors.Broken: Failure.BROKEN,
+    errors.ExchangeBroken: Failure.BROKEN,
     errors.Unreadable: Failure.UNREADABLE,
-    errors.Limited: Failure.LIMITED,
-    errors.Denied: Failure.DENIED,
-    errors.Gone: Failure.GONE,
-    errors.Refused: Failure.REFUSED,
+    errors.LimitExceeded: Failure.LIMITED,
+    errors.AccessDenied: Failure.DENIED,
+    errors.PositionGone: Failure.GONE,
+    errors.RequestRefused: Failure.REFUSED,
     errors.UnsendableId: Failure.REFUSED,
     errors.OtherFeed: Failure.REFUSED,
     errors.WriteUnsent: Failure.REFUSED,
     errors.WriteUnknown: Failure.REFUSED,
 }
 NEEDED: dict[type[CentralError], dict[str, Any]] = {
-    errors.Limited: {"retry_after_seconds": 7.0},
-    errors.Broken: {"retry_after_seconds": 7.0, "status": 503},
-    errors.Refused: {"status": 400},
+    errors.LimitExceeded: {"retry_after_seconds": 7.0},
+    errors.ExchangeBroken: {"retry_after_seconds": 7.0, "status": 503},
+    errors.RequestRefused: {"status": 400},
     errors.OtherFeed: {"generation": "g-2"},
 }
 
@@ -140,8 +146,8 @@ def test_a_first_start_reads_pages_follows_alongside_and_then_holds_polls() -> N
             assert ["page 0", "events 0 0", "events 3 0", "events 4 20"] == sync.central.asked
             assert ["P-1", "P-2", "P-3"] == list(sync.shelf.catalogue.ids())
             assert [("first start",)] == sync.reasons
-            assert 3 == sync.driver.head_offset
-            assert sync.driver.rests_until is None
+            assert 3 == sync.runner.head_offset
+            assert sync.runner.rests_until is None
 
     run(story())
 
@@ -161,7 +167,7 @@ def test_a_change_is_visible_with_its_event() -> None:
             assert began_at == now()
             assert (9, 2) == sync.shelf.row("P-1")
             assert [4, 5] == sync.events[-2:]
-            assert 5 == sync.driver.head_offset
+            assert 5 == sync.runner.head_offset
 
     run(story())
 
@@ -178,10 +184,10 @@ def test_an_event_set_aside_is_counted_and_said(caplog: pytest.LogCaptureFixture
             answers = [page.__class__((odd,), 5, False, "g-1")]
             sync.central.says = answers
             sync.central.tell()
-            await sync.until(lambda: sync.driver.set_aside == 1)
+            await sync.until(lambda: sync.runner.quarantined == 1)
 
-            assert odd is sync.driver.last_set_aside
-            assert Doubt.UNREADABLE == sync.shelf.catalogue.owed["P-1"].doubt
+            assert odd is sync.runner.last_quarantined
+            assert RefetchReason.UNREADABLE == sync.shelf.catalogue.pending_refetches["P-1"].doubt
 
     run(story())
     assert "event sync: the event at offset 4 was set aside" in caplog.text
@@ -227,7 +233,7 @@ def test_a_product_that_cannot_be_read_at_all_is_listed_and_a_bad_line_is_not_it
 
             assert 2 == sync.central.asked.count("product P-1")
             assert (10, 1) == sync.shelf.row("P-1")
-            assert "not a product" == sync.shelf.catalogue.owed["P-1"].problem
+            assert "not a product" == sync.shelf.catalogue.pending_refetches["P-1"].problem
 
     run(story())
 
@@ -245,12 +251,12 @@ def test_pages_that_make_no_sense_end_the_run(caplog: pytest.LogCaptureFixture) 
 
     async def story() -> None:
         async with syncing(Endless) as sync:
-            await sync.until(lambda: len(sync.driver.state.runs) == 2)
-            first, second = sync.driver.state.runs
+            await sync.until(lambda: len(sync.runner.state.runs) == 2)
+            first, second = sync.runner.state.runs
 
             assert "bring nothing new" in first.problem
             assert second.began_at - first.ended_at >= 30.0
-            assert sync.shelf.keeper.catalogue is None
+            assert sync.shelf.writer.catalogue is None
 
     run(story())
     assert "full sync: failed after" in caplog.text
@@ -265,9 +271,9 @@ def test_a_copy_that_is_far_too_small_is_not_placed() -> None:
             await sync.until_polling()
             sync.central.ledger.lie("P-2", None)
             sync.central.ledger.lie("P-3", None)
-            refused = await sync.driver.force(accept=False)
+            refused = await sync.runner.force(accept=False)
             held = len(sync.shelf.catalogue)
-            accepted = await sync.driver.force(accept=True)
+            accepted = await sync.runner.force(accept=True)
 
             assert "1 products where 3 are held" in refused.problem
             assert 3 == held
@@ -290,9 +296,9 @@ def test_a_wait_is_its_least_and_a_random_part_of_its_spread() -> None:
             started = len(sync.central.asked)
             sync.central.sell("P-1")
             for failures in range(1, 5):
-                await sync.until(lambda n=failures: sync.driver.state.line.failures == n)  # type: ignore[misc]
+                await sync.until(lambda n=failures: sync.runner.state.health.failures == n)  # type: ignore[misc]
                 await asyncio.sleep(0.001)
-                until = sync.driver.rests_until
+                until = sync.runner.rests_until
                 assert until is not None
                 assert 0.125 * 2**failures == round(until - now() + 0.001, 6)
             times = sync.central.times[started:]
@@ -308,17 +314,17 @@ def test_a_limit_pauses_and_is_no_failure() -> None:
     async def story() -> None:
         async with syncing() as sync:
             await sync.until_polling()
-            told = len(sync.line)
-            sync.central.troubles["events"].append(Limited("429", retry_after_seconds=9.0))
+            told = len(sync.health)
+            sync.central.troubles["events"].append(LimitExceeded("429", retry_after_seconds=9.0))
             sync.central.sell("P-1")
             await sync.until(lambda: len(sync.central.troubles["events"]) == 0)
             limited_at = sync.central.times[-1]
-            heard = sync.line[told:]
+            heard = sync.health[told:]
             await sync.until(lambda: sync.central.times[-1] > limited_at)
 
             assert 9.0 == sync.central.times[-1] - limited_at
             assert False not in heard
-            assert 0 == sync.driver.state.line.failures
+            assert 0 == sync.runner.state.health.failures
 
     run(story())
 
@@ -331,11 +337,11 @@ def test_others_are_told_whether_central_answers() -> None:
             await sync.until_polling()
             sync.central.away = AWAY
             sync.central.tell()
-            await sync.until(lambda: not sync.line[-1])
+            await sync.until(lambda: not sync.health[-1])
             sync.central.away = None
-            await sync.until(lambda: sync.line[-1])
+            await sync.until(lambda: sync.health[-1])
 
-            assert [True, False, True] == _without_repeats(sync.line)
+            assert [True, False, True] == _without_repeats(sync.health)
 
     run(story())
 
@@ -353,12 +359,12 @@ def test_a_nudge_ends_a_wait_that_a_failure_began() -> None:
             await sync.until_polling()
             sync.central.away = AWAY
             sync.central.tell()
-            await sync.until(lambda: sync.driver.state.line.failures == 6)
-            await sync.until(lambda: sync.driver.rests_until is not None)
+            await sync.until(lambda: sync.runner.state.health.failures == 6)
+            await sync.until(lambda: sync.runner.rests_until is not None)
             sync.central.away = None
             began_at = now()
-            sync.driver.nudge()
-            await sync.until(lambda: sync.driver.state.line.failures == 0)
+            sync.runner.wake()
+            await sync.until(lambda: sync.runner.state.health.failures == 0)
 
             assert began_at == now()
 
@@ -373,7 +379,7 @@ def test_a_nudge_leaves_a_held_poll_alone() -> None:
             await sync.until_polling()
             asked = len(sync.central.asked)
             for _ in range(10):
-                sync.driver.nudge()
+                sync.runner.wake()
                 await asyncio.sleep(0.1)
 
             assert asked == len(sync.central.asked)
@@ -393,7 +399,7 @@ def test_a_forced_run_does_not_wait_for_a_held_poll() -> None:
             await sync.until_polling()
             await asyncio.sleep(1.0)
             began_at = now()
-            record = await sync.driver.force(accept=False)
+            record = await sync.runner.force(accept=False)
 
             assert (2, "", 3) == (record.number, record.problem, record.products)
             assert ("on demand",) == record.reasons
@@ -409,16 +415,16 @@ def test_calls_made_during_a_run_share_the_next_one() -> None:
         async with syncing() as sync:
             held = sync.central.hold("page 0")
             await held.reached.wait()
-            calls = [asyncio.ensure_future(sync.driver.force(accept=False)) for _ in range(5)]
+            calls = [asyncio.ensure_future(sync.runner.force(accept=False)) for _ in range(5)]
             await asyncio.sleep(0.1)
-            copied = sync.driver.copied_products
+            copied = sync.runner.replica_products
             held.release.set()
             records = await asyncio.gather(*calls)
             await sync.until_polling()
 
             assert {2} == {record.number for record in records}
             assert [("first start",), ("on demand",)] == sync.reasons
-            assert (0, 0) == (copied, sync.driver.copied_products)
+            assert (0, 0) == (copied, sync.runner.replica_products)
 
     run(story())
 
@@ -438,16 +444,16 @@ def test_a_reason_that_comes_while_a_poll_is_being_given_up_is_heard(
                 try:
                     return await events(**asked)
                 except asyncio.CancelledError:
-                    sync.driver.want("another")
+                    sync.runner.want("another")
                     raise
 
             held = sync.central.hold("page 0")
-            sync.driver.want("one")
+            sync.runner.want("one")
             await held.reached.wait()
-            sync.driver.want("two")
+            sync.runner.want("two")
             sync.central.events = ends_with_a_reason  # type: ignore[method-assign]
             held.release.set()
-            await sync.until(lambda: len(sync.driver.state.runs) == 3)
+            await sync.until(lambda: len(sync.runner.state.runs) == 3)
 
             assert [("first start",), ("one",), ("two", "another")] == sync.reasons
 
@@ -463,12 +469,12 @@ def test_a_caller_that_goes_away_stops_no_run() -> None:
         async with syncing() as sync:
             await sync.until_polling()
             held = sync.central.hold("page 0")
-            call = asyncio.ensure_future(sync.driver.force(accept=False))
+            call = asyncio.ensure_future(sync.runner.force(accept=False))
             await held.reached.wait()
             call.cancel()
             await asyncio.wait([call])
             held.release.set()
-            await sync.until(lambda: len(sync.driver.state.runs) == 2)
+            await sync.until(lambda: len(sync.runner.state.runs) == 2)
 
             assert ["", ""] == sync.problems
 
@@ -483,7 +489,7 @@ def test_a_forced_run_says_that_central_is_away() -> None:
             await sync.until_polling()
             sync.central.away = AWAY
             began_at = now()
-            record = await sync.driver.force(accept=False)
+            record = await sync.runner.force(accept=False)
 
             assert Failure.UNREACHABLE == record.failure
             assert "nobody listens there" in record.problem
@@ -501,9 +507,9 @@ def test_a_reason_from_elsewhere_has_a_run_begin(seconds: float) -> None:
         async with syncing() as sync:
             await sync.until_polling()
             await asyncio.sleep(seconds)
-            sync.driver.want("files were damaged")
+            sync.runner.want("files were damaged")
             began_at = now()
-            await sync.until(lambda: len(sync.driver.state.runs) == 2)
+            await sync.until(lambda: len(sync.runner.state.runs) == 2)
 
             assert ("files were damaged",) == sync.reasons[-1]
             assert began_at == now()
@@ -560,8 +566,8 @@ def test_a_defect_within_a_run_is_told_to_those_who_wait() -> None:
             await sync.until_polling()
             assert isinstance(sync.central, Faulty)
             sync.central.defect_at = "page"
-            failed = await sync.driver.force(accept=False)
-            succeeded: RunRecord = await sync.driver.force(accept=False)
+            failed = await sync.runner.force(accept=False)
+            succeeded: FullSyncRecord = await sync.runner.force(accept=False)
 
             assert "stopped by a defect" in failed.problem
             assert "" == succeeded.problem
@@ -583,9 +589,9 @@ def test_the_log_tells_an_outage_in_the_words_that_operators_search_for(
             await sync.until_polling()
             sync.central.away = AWAY
             sync.central.tell()
-            await sync.until(lambda: sync.driver.state.line.fell_back)
+            await sync.until(lambda: sync.runner.state.health.fell_back)
             sync.central.away = None
-            await sync.until(lambda: sync.driver.state.line.failures == 0)
+            await sync.until(lambda: sync.runner.state.health.failures == 0)
 
     run(story())
     said = [(each.levelname, each.message) for each in caplog.records if "sync:" in each.message]

@@ -8,39 +8,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from store_cache.model.event import AnyEvent, Event, Kind, SetAside, fingerprint
+from store_cache.model.event import AnyEvent, Event, Kind, QuarantinedEvent, fingerprint
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.machine import advance, begin
 from store_cache.sync.states import (
-    Beginning,
+    ApplyEvents,
+    Applying,
     Checking,
     Command,
-    CopyPlaced,
-    CopyRefused,
     Doing,
-    DoubtsSettled,
+    EventsApplied,
     EventsArrived,
-    EventsKept,
     ExchangeFailed,
     Failure,
     FetchEvents,
     FetchPage,
+    FullSyncing,
+    InstallReplica,
     Interrupted,
-    KeepEvents,
-    Keeping,
     Outcome,
-    Pace,
-    PageTaken,
-    PlaceCopy,
+    PageApplied,
     Polling,
-    Rest,
-    Rested,
-    Resting,
+    ProductsRefetched,
+    RefetchProducts,
+    ReplicaInstalled,
+    ReplicaRefused,
     Run,
-    Running,
-    SettleDoubts,
+    Sleep,
+    Sleeping,
+    Slept,
+    Starting,
     State,
+    SyncSettings,
     want,
 )
 
@@ -52,18 +52,18 @@ IDLE_AT_MOST = 4
 """Commands in a row that neither take time nor ask anything of anyone."""
 
 COMMANDS: dict[type, type] = {
-    Resting: Rest,
+    Sleeping: Sleep,
     Checking: FetchEvents,
     Polling: FetchEvents,
-    Keeping: KeepEvents,
+    Applying: ApplyEvents,
 }
 COMMANDS_OF_RUN: dict[Doing, type] = {
     Doing.PAGE: FetchPage,
     Doing.EVENTS: FetchEvents,
-    Doing.KEEPING: KeepEvents,
-    Doing.RESTING: Rest,
-    Doing.SETTLING: SettleDoubts,
-    Doing.PLACING: PlaceCopy,
+    Doing.KEEPING: ApplyEvents,
+    Doing.RESTING: Sleep,
+    Doing.SETTLING: RefetchProducts,
+    Doing.PLACING: InstallReplica,
 }
 
 
@@ -81,17 +81,19 @@ def at(offset: int, generation: str = LOCAL, feed: str = "feed") -> Position:
     return Position(generation, offset, fingerprint(f"{feed}-{offset - 1}") if offset else None)
 
 
-def nameless(offset: int) -> SetAside:
-    return SetAside(offset, None, "productId is missing", fingerprint(f"feed-{offset}"))
+def nameless(offset: int) -> QuarantinedEvent:
+    return QuarantinedEvent(offset, None, "productId is missing", fingerprint(f"feed-{offset}"))
 
 
 class Told:
     """A store's sync: `state`, the `command` in flight, and the time."""
 
-    def __init__(self, position: Position | None = None, pace: Pace | None = None) -> None:
+    def __init__(
+        self, position: Position | None = None, settings: SyncSettings | None = None
+    ) -> None:
         self.now = START
-        self.state = begin(pace or Pace(), position)
-        self.command: Command = Rest(0.0)
+        self.state = begin(settings or SyncSettings(), position)
+        self.command: Command = Sleep(0.0)
         self.told: list[tuple[Outcome, Command]] = []
         self._idle = 0
         self.tell(Interrupted())
@@ -119,7 +121,7 @@ class Told:
         self.tell(EventsArrived(EventPage(page, next_offset, has_more, generation), held))
 
     def keeps(self) -> None:
-        self.tell(EventsKept())
+        self.tell(EventsApplied())
 
     def receives(self, *offsets: int) -> None:
         """Events arrive, nothing is left behind, and they are kept."""
@@ -128,10 +130,10 @@ class Told:
 
     def rests(self, share: float = 1.0) -> float:
         """The wait passes, with `share` of its random part; how long it was."""
-        assert isinstance(self.command, Rest), self.command
+        assert isinstance(self.command, Sleep), self.command
         seconds = self.command.at_least_seconds + share * self.command.spread_seconds
         self.now += seconds
-        self.tell(Rested())
+        self.tell(Slept())
         return seconds
 
     def fails(
@@ -144,16 +146,16 @@ class Told:
     ) -> None:
         """A page is taken; `last`: none follows it; `head`: its `eventOffset`."""
         following = None if last else PageRequest(200, 200)
-        self.tell(PageTaken(following, head, generation))
+        self.tell(PageApplied(following, head, generation))
 
     def settles(self, read: int = 0) -> None:
-        self.tell(DoubtsSettled(read))
+        self.tell(ProductsRefetched(read))
 
     def places(self, products: int = 400) -> None:
-        self.tell(CopyPlaced(products))
+        self.tell(ReplicaInstalled(products))
 
     def refuses(self, products: int = 3) -> None:
-        self.tell(CopyRefused("too small", products))
+        self.tell(ReplicaRefused("too small", products))
 
     def waits(self, seconds: float) -> None:
         """Time passes while the command in flight goes on."""
@@ -169,14 +171,14 @@ class Told:
 
     @property
     def run(self) -> Run:
-        assert isinstance(self.state.phase, Running), self.state.phase
+        assert isinstance(self.state.phase, FullSyncing), self.state.phase
         return self.state.phase.run
 
     def is_resting(self) -> bool:
-        return isinstance(self.command, Rest)
+        return isinstance(self.command, Sleep)
 
     def is_running(self) -> bool:
-        return isinstance(self.state.phase, Running)
+        return isinstance(self.state.phase, FullSyncing)
 
     @property
     def fetch(self) -> FetchEvents:
@@ -185,15 +187,15 @@ class Told:
         return self.command
 
     def _count_idle(self) -> None:
-        self._idle = self._idle + 1 if self.command == Rest(0.0) else 0
+        self._idle = self._idle + 1 if self.command == Sleep(0.0) else 0
         assert self._idle <= IDLE_AT_MOST, "it rests for no time, again and again"
 
 
 def may_be_interrupted(state: State) -> bool:
     match state.phase:
-        case Resting() | Polling():
+        case Sleeping() | Polling():
             return True
-        case Running(run):
+        case FullSyncing(run):
             return run.doing is Doing.RESTING
     return False
 
@@ -203,9 +205,9 @@ def may_be_interrupted(state: State) -> bool:
 
 def fits(state: State, command: Command) -> bool:
     """Whether the command is one that the phase waits for."""
-    if isinstance(state.phase, Beginning):
+    if isinstance(state.phase, Starting):
         return False
-    if isinstance(state.phase, Running):
+    if isinstance(state.phase, FullSyncing):
         return type(command) is COMMANDS_OF_RUN[state.phase.run.doing]
     return type(command) is COMMANDS[type(state.phase)]
 
@@ -216,9 +218,9 @@ def check_step(
     """P4 and the driver's side of the contract: what no step may break."""
     assert fits(after, command), f"{command} in {after.phase}"
     check_position(before, ended, outcome, after)
-    if isinstance(command, KeepEvents):
+    if isinstance(command, ApplyEvents):
         check_kept(after, command)
-    if isinstance(command, Rest):
+    if isinstance(command, Sleep):
         assert command.at_least_seconds >= 0
         assert command.spread_seconds >= 0
     if isinstance(command, FetchEvents):
@@ -241,18 +243,18 @@ def check_position(before: State, ended: Command, outcome: Outcome, after: State
 def moved_by(outcome: Outcome, ended: Command) -> Position | None:
     """Where the command that ended well puts the catalogue; None where it does not move it."""
     match outcome, ended:
-        case EventsKept(), KeepEvents(position=position, in_catalogue=True):
+        case EventsApplied(), ApplyEvents(position=position, in_catalogue=True):
             return position
-        case CopyPlaced(), PlaceCopy(position=position):
+        case ReplicaInstalled(), InstallReplica(position=position):
             return position
     return None
 
 
-def check_kept(state: State, command: KeepEvents) -> None:
+def check_kept(state: State, command: ApplyEvents) -> None:
     """What is kept follows on the offset held, without a hole (P4); the copy of a run may step
     over one that stays, and a feed may begin at 1."""
     start = state.position
-    if isinstance(state.phase, Running):
+    if isinstance(state.phase, FullSyncing):
         start = state.phase.run.follow
     assert start is not None
     offsets = [each.offset for each in command.events]

@@ -14,17 +14,18 @@ from central_stub.ledger import Ledger, Update
 from central_stub.switches import Switches
 from central_stub.wire import answer_body, answer_status, events_body
 from store_cache.central.client import WriteReply
-from store_cache.central.failures import Denied, Gone, WriteUnknown, WriteUnsent
+from store_cache.central.failures import AccessDenied, PositionGone, WriteUnknown, WriteUnsent
 from store_cache.central.parsing import read_event_page
 from store_cache.model.event import Event, Kind
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
-from store_cache.writes.admission import Gate
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.admission import Admission
 from store_cache.writes.delivery import Delivery
-from store_cache.writes.forwarder import Forwarding
+from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
-from store_cache.writes.in_doubt_search import Proof
-from store_cache.writes.write import StockAnswer, Write
+from store_cache.writes.in_doubt_search import InDoubtSearch
+from store_cache.writes.write import Write
 
 NOON = 1_700_000_000.0
 WRITE_TIMEOUT_SECONDS = 8.0
@@ -99,7 +100,7 @@ class Central:
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
         assert wait_seconds == 0, "nobody waits for the feed to settle a write"
         if self.log_is_lost:
-            raise Gone("older than Central's log holds")
+            raise PositionGone("older than Central's log holds")
         page = self.ledger.events(offset, limit, NOON)
         return read_event_page(_wire(events_body(page, self.ledger.switches)), self.generation)
 
@@ -110,7 +111,7 @@ class Central:
             case Trouble.LIMITED:
                 raise WriteUnsent("Central limits requests", retry_after_seconds=7.0)
             case Trouble.WRONG_KEY:
-                raise Denied("Central refuses the key: see CENTRAL_API_KEY")
+                raise AccessDenied("Central refuses the key: see CENTRAL_API_KEY")
             case Trouble.REQUEST_LOST:
                 raise WriteUnknown("the line broke")
             case Trouble.SILENCE:
@@ -183,9 +184,9 @@ class Keeper:
 class Rereads:
     """Single products read again from Central."""
 
-    def __init__(self, central: Central, keeper: Keeper) -> None:
+    def __init__(self, central: Central, writer: Keeper) -> None:
         self._central = central
-        self._keeper = keeper
+        self._writer = writer
         self.conflicts: list[tuple[str, int | None, bool]] = []
 
     async def refresh_after_conflict(
@@ -197,8 +198,8 @@ class Rereads:
     async def refresh_missing(self, product_id: str) -> None:
         row = self._central.ledger.read(product_id)
         if row is not None:
-            self._keeper.versions[product_id] = row["version"]
-            self._keeper.quantities[product_id] = row["available"]
+            self._writer.versions[product_id] = row["version"]
+            self._writer.quantities[product_id] = row["available"]
 
 
 class Store:
@@ -207,33 +208,33 @@ class Store:
     def __init__(
         self,
         central: Central,
-        keeper: Keeper | None = None,
+        writer: Keeper | None = None,
         *,
         capacity: int = 1000,
         now: float = NOON,
     ) -> None:
         self.central = central
-        self.keeper = keeper or Keeper()
-        self.rereads = Rereads(central, self.keeper)
+        self.writer = writer or Keeper()
+        self.rereads = Rereads(central, self.writer)
         self.answers = 0
         self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
-        self.keys.take(self.keeper.records)
+        self.keys.take(self.writer.records)
         self.keys.settle(now)
-        self.forwarding = self._built(now)
-        self.forwarding.start()
+        self.forwarder = self._built(now)
+        self.forwarder.start()
 
     def restarted(self) -> Store:
-        return Store(self.central, self.keeper)
+        return Store(self.central, self.writer)
 
     def follow(self) -> None:
         """Take everything that is on the feed, from the position on."""
-        assert self.keeper.position is not None
-        page = self.central.ledger.events(self.keeper.position.offset, 1000, NOON)
+        assert self.writer.position is not None
+        page = self.central.ledger.events(self.writer.position.offset, 1000, NOON)
         read = read_event_page(_wire(events_body(page, self.central.ledger.switches)), "g-1")
         for event in read.events:
             assert isinstance(event, Event)
-            self.keeper.show(event)
-        self.forwarding.events_seen(read.events)
+            self.writer.show(event)
+        self.forwarder.events_seen(read.events)
 
     def switch(self, **switches: Any) -> None:
         self.central.ledger.switch(Switches(**switches))
@@ -241,24 +242,24 @@ class Store:
     def _answered(self) -> None:
         self.answers += 1
 
-    def _built(self, now: float) -> Forwarding:
-        gate = Gate(central=self.central, random=lambda: 1.0, on_answer=self._answered)
-        proof = Proof(store_id="store-s1", feed=self.central, standing=self.keeper)
+    def _built(self, now: float) -> Forwarder:
+        admission = Admission(central=self.central, random=lambda: 1.0, on_answer=self._answered)
+        proof = InDoubtSearch(store_id="store-s1", feed=self.central, standing=self.writer)
         delivery = Delivery(
             store_id="store-s1",
-            gate=gate,
-            ledger=self.keeper,
+            admission=admission,
+            ledger=self.writer,
             rereads=self.rereads,
             keys=self.keys,
             proof=proof,
             now=lambda: now,
         )
-        return Forwarding(
-            gate=gate,
+        return Forwarder(
+            admission=admission,
             delivery=delivery,
             proof=proof,
             keys=self.keys,
-            ledger=self.keeper,
+            ledger=self.writer,
             rereads=self.rereads,
             write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
         )

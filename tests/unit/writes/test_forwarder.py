@@ -29,7 +29,7 @@ async def failure(call: Awaitable[object]) -> WriteError:
 
 async def settled(store: Store) -> None:
     """Wait for what the feed started."""
-    await store.forwarding.stop(within_seconds=5)
+    await store.forwarder.stop(within_seconds=5)
 
 
 # -- one write -----------------------------------------------------------------------------
@@ -39,7 +39,7 @@ async def test_a_write_is_forwarded_with_the_stores_prefix(store: Store) -> None
     """The key goes to Central as `<STORE_ID>-<key>`, always prefixed."""
     write = Write("P-1", -2, 1, "order-12345", reason="Sale", updated_by="cashier123")
 
-    answer = await store.forwarding.update(write)
+    answer = await store.forwarder.update(write)
 
     expected = {
         "storeId": "store-s1",
@@ -62,9 +62,9 @@ async def test_a_write_is_forwarded_with_the_stores_prefix(store: Store) -> None
 async def test_an_attempt_is_on_disk_before_it_is_sent(store: Store) -> None:
     """W1: its key, payload, version and number."""
     on_disk: list[object] = []
-    store.central.on_sent = lambda: on_disk.extend(store.keeper.records)
+    store.central.on_sent = lambda: on_disk.extend(store.writer.records)
 
-    await store.forwarding.update(sale())
+    await store.forwarder.update(sale())
 
     assert [("sale", 1, 1)] == [
         (each["key"], each["version"], each["attempt"])
@@ -75,10 +75,10 @@ async def test_an_attempt_is_on_disk_before_it_is_sent(store: Store) -> None:
 
 async def test_a_final_answer_is_on_disk_and_in_the_cache_before_it_is_given(store: Store) -> None:
     """Promise 3, W1 and W6."""
-    await store.forwarding.update(sale())
+    await store.forwarder.update(sale())
 
-    assert "applied" in store.keeper.records[-1]
-    assert (8, 2) == (store.keeper.quantities["P-1"], store.keeper.versions["P-1"])
+    assert "applied" in store.writer.records[-1]
+    assert (8, 2) == (store.writer.quantities["P-1"], store.writer.versions["P-1"])
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ async def test_a_refusal_has_its_status_and_is_remembered(
     store: Store, write: Write, status: int, error_type: str
 ) -> None:
     """409, or 404 for a product that Central does not know; the same again to a repeat."""
-    answer = await store.forwarding.update(write)
+    answer = await store.forwarder.update(write)
 
     assert (status, error_type) == (answer.status, answer.body["errorType"])
-    assert answer == await store.forwarding.update(write)
+    assert answer == await store.forwarder.update(write)
     assert 1 == len(store.central.sent)
 
 
@@ -104,7 +104,7 @@ async def test_some_centrals_take_no_returns(store: Store) -> None:
     """Their `invalid_request` is passed on as 400."""
     store.switch(refuse_positive=True)
 
-    answer = await store.forwarding.update(sale(delta=2))
+    answer = await store.forwarder.update(sale(delta=2))
 
     assert (400, "invalid_request") == (answer.status, answer.body["errorType"])
 
@@ -112,12 +112,12 @@ async def test_some_centrals_take_no_returns(store: Store) -> None:
 async def test_a_conflict_has_the_product_read_again_before_it_is_answered(store: Store) -> None:
     """W6; and E4 where Central names a lower version than the one held."""
     store.central.sell("P-1", key="x")
-    await store.forwarding.update(sale())
-    store.keeper.versions["P-1"] = 9
-    await store.forwarding.update(sale("other"))
+    await store.forwarder.update(sale())
+    store.writer.versions["P-1"] = 9
+    await store.forwarder.update(sale("other"))
 
     assert [("P-1", 2, False), ("P-1", 2, True)] == store.rereads.conflicts
-    assert 2 == store.keeper.versions["P-1"]
+    assert 2 == store.writer.versions["P-1"]
 
 
 # -- repeats -------------------------------------------------------------------------------
@@ -125,28 +125,28 @@ async def test_a_conflict_has_the_product_read_again_before_it_is_answered(store
 
 async def test_a_repeat_gets_the_first_answer_again_also_after_a_restart(store: Store) -> None:
     """And Central is not asked again, even if it has forgotten the key (promise 4)."""
-    first = await store.forwarding.update(sale())
+    first = await store.forwarder.update(sale())
     store.central.ledger.forget_keys()
 
-    assert first == await store.forwarding.update(sale())
-    assert first == await store.restarted().forwarding.update(sale())
+    assert first == await store.forwarder.update(sale())
+    assert first == await store.restarted().forwarder.update(sale())
     assert ["store-s1-sale"] == store.central.keys
 
 
 async def test_a_repeated_answer_is_in_the_cache_when_it_is_given_again(store: Store) -> None:
     """Promise 3, where the cache fell behind the answer meanwhile."""
-    await store.forwarding.update(sale())
-    store.keeper.versions["P-1"], store.keeper.quantities["P-1"] = 1, 10
+    await store.forwarder.update(sale())
+    store.writer.versions["P-1"], store.writer.quantities["P-1"] = 1, 10
 
-    await store.restarted().forwarding.update(sale())
+    await store.restarted().forwarder.update(sale())
 
-    assert (8, 2) == (store.keeper.quantities["P-1"], store.keeper.versions["P-1"])
+    assert (8, 2) == (store.writer.quantities["P-1"], store.writer.versions["P-1"])
 
 
 async def test_two_tills_with_the_same_write_share_one_attempt(store: Store) -> None:
     """The second joins what is under way."""
     store.central.line.clear()
-    calls = [asyncio.create_task(store.forwarding.update(sale())) for _ in range(3)]
+    calls = [asyncio.create_task(store.forwarder.update(sale())) for _ in range(3)]
     await store.central.arrived.wait()
     store.central.line.set()
 
@@ -160,16 +160,16 @@ async def test_two_tills_with_the_same_write_share_one_attempt(store: Store) -> 
 async def test_a_key_used_for_another_write_is_refused(store: Store, is_final: bool) -> None:
     """T16: whoever asks, by whichever call, and nothing of the first is shown or sent."""
     store.central.line.clear()
-    first = asyncio.create_task(store.forwarding.update(sale()))
+    first = asyncio.create_task(store.forwarder.update(sale()))
     await store.central.arrived.wait()
     if is_final:
         store.central.line.set()
         await first
 
     errors = [
-        await failure(store.forwarding.update(sale(delta=-3))),
-        await failure(store.forwarding.update_batch([sale("new"), sale(version=2)])),
-        await failure(store.forwarding.adjust(ADJUST)),
+        await failure(store.forwarder.update(sale(delta=-3))),
+        await failure(store.forwarder.update_batch([sale("new"), sale(version=2)])),
+        await failure(store.forwarder.adjust(ADJUST)),
     ]
 
     assert ["idempotency_key_reused"] * 3 == [error.code for error in errors]
@@ -182,13 +182,13 @@ async def test_a_key_used_for_another_write_is_refused(store: Store, is_final: b
 async def test_a_till_that_hangs_up_cancels_nothing(store: Store) -> None:
     """W5: the write goes on, and its answer is there for the repeat."""
     store.central.line.clear()
-    till = asyncio.create_task(store.forwarding.update(sale()))
+    till = asyncio.create_task(store.forwarder.update(sale()))
     await store.central.arrived.wait()
     till.cancel()
     await asyncio.gather(till, return_exceptions=True)
     store.central.line.set()
 
-    answer = await store.forwarding.update(sale())
+    answer = await store.forwarder.update(sale())
 
     assert 200 == answer.status
     assert 1 == len(store.central.sent)
@@ -204,8 +204,8 @@ async def test_an_unknown_outcome_is_settled_by_the_very_same_attempt(
     """504, and a repeat sends the same key and version: applied once (promise 4)."""
     store.central.troubles.append(trouble)
 
-    error = await failure(store.forwarding.update(sale()))
-    answer = await store.forwarding.update(sale())
+    error = await failure(store.forwarder.update(sale()))
+    answer = await store.forwarder.update(sale())
 
     assert ("central_timeout", 504) == (error.code, error.status)
     assert "sale" == error.details["idempotencyKey"]
@@ -216,11 +216,11 @@ async def test_an_unknown_outcome_is_settled_by_the_very_same_attempt(
 async def test_an_attempt_of_an_earlier_process_is_unknown(store: Store) -> None:
     """W1: it is sent again as it was, with the version that it had."""
     store.central.troubles.append(Trouble.ANSWER_LOST)
-    await failure(store.forwarding.adjust(ADJUST))
+    await failure(store.forwarder.adjust(ADJUST))
     again = store.restarted()
-    again.keeper.versions["P-1"] = 7
+    again.writer.versions["P-1"] = 7
 
-    answer = await again.forwarding.adjust(ADJUST)
+    answer = await again.forwarder.adjust(ADJUST)
 
     assert store.central.sent[0] == store.central.sent[1]
     assert (200, 2) == (answer.status, answer.body["newVersion"])
@@ -235,10 +235,10 @@ async def test_a_refusal_after_an_unknown_attempt_proves_nothing(
     store.central.sell("P-1", key="x")
     store.central.troubles.append(trouble)
 
-    errors = [await failure(store.forwarding.update(sale())) for _ in range(3)]
+    errors = [await failure(store.forwarder.update(sale())) for _ in range(3)]
 
     assert ["central_timeout"] * 3 == [error.code for error in errors]
-    assert 1 == store.forwarding.status().unknown
+    assert 1 == store.forwarder.status().unknown
 
 
 @pytest.mark.parametrize("is_seen", [False, True])
@@ -247,12 +247,12 @@ async def test_a_refusal_is_proof_where_the_feed_names_every_write_since(
 ) -> None:
     """W3; also when the store passed those events before, in an earlier life."""
     store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarding.update(sale()))
+    await failure(store.forwarder.update(sale()))
     store.central.sell("P-1", key="x")
     if is_seen:
-        store.keeper.position = replace(store.keeper.position or NotImplemented, offset=4)
+        store.writer.position = replace(store.writer.position or NotImplemented, offset=4)
 
-    answer = await store.restarted().forwarding.update(sale())
+    answer = await store.restarted().forwarder.update(sale())
 
     assert (409, 2) == (answer.status, answer.body["newVersion"])
 
@@ -265,7 +265,7 @@ async def test_an_attempt_that_met_a_defect_of_the_store_is_unknown(
     store.central.sell("P-1", key="x")
     store.central.troubles.append(Trouble.DEFECT)
 
-    errors = [await failure(store.forwarding.update(sale())) for _ in range(2)]
+    errors = [await failure(store.forwarder.update(sale())) for _ in range(2)]
 
     assert ["central_timeout"] * 2 == [error.code for error in errors]
     assert "a defect" in caplog.text
@@ -274,32 +274,32 @@ async def test_an_attempt_that_met_a_defect_of_the_store_is_unknown(
 async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> None:
     """The till gets its 504 and may ask again."""
     store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarding.update(sale()))
+    await failure(store.forwarder.update(sale()))
     store.central.sell("P-1", key="x")
     store.central.log_is_lost = True
 
-    assert "central_timeout" == (await failure(store.forwarding.update(sale()))).code
+    assert "central_timeout" == (await failure(store.forwarder.update(sale()))).code
 
 
 async def test_positions_of_another_feed_prove_nothing(store: Store) -> None:
     """Offsets of a generation that is gone are worth nothing (P1), named or not."""
     store.central.generation = None
     store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarding.update(sale()))
+    await failure(store.forwarder.update(sale()))
     store.central.sell("P-1", key="x")
-    store.keeper.position = replace(store.keeper.position or NotImplemented, generation="g-2")
+    store.writer.position = replace(store.writer.position or NotImplemented, generation="g-2")
 
-    assert "central_timeout" == (await failure(store.forwarding.update(sale()))).code
+    assert "central_timeout" == (await failure(store.forwarder.update(sale()))).code
 
 
 async def test_an_applied_write_that_central_forgot_is_found_on_the_feed(store: Store) -> None:
     """A version conflict does not prove that the first attempt was not applied."""
     store.central.troubles.append(Trouble.ANSWER_LOST)
-    await failure(store.forwarding.update(sale()))
+    await failure(store.forwarder.update(sale()))
     store.central.ledger.forget_keys()
     store.central.sell("P-1", key="x")
 
-    answer = await store.restarted().forwarding.update(sale())
+    answer = await store.restarted().forwarder.update(sale())
 
     assert (200, 2, 8) == (answer.status, answer.body["newVersion"], answer.body["newQuantity"])
     assert (7, 3) == store.central.stock("P-1")
@@ -308,13 +308,13 @@ async def test_an_applied_write_that_central_forgot_is_found_on_the_feed(store: 
 async def test_the_feed_settles_an_unknown_attempt_by_itself(store: Store) -> None:
     """An event that names it: the repeat is answered without asking Central."""
     store.central.troubles.append(Trouble.ANSWER_LOST)
-    await failure(store.forwarding.update(sale()))
+    await failure(store.forwarder.update(sale()))
 
     store.follow()
     await settled(store)
 
-    assert "applied" in store.keeper.records[-1]
-    assert 200 == (await store.forwarding.update(sale())).status
+    assert "applied" in store.writer.records[-1]
+    assert 200 == (await store.forwarder.update(sale())).status
     assert 1 == len(store.central.sent)
 
 
@@ -322,7 +322,7 @@ async def test_an_event_may_come_before_the_answer(store: Store) -> None:
     """And stands in for it when the answer is lost."""
     store.central.line.clear()
     store.central.troubles.append(Trouble.ANSWER_LOST)
-    till = asyncio.create_task(store.forwarding.update(sale()))
+    till = asyncio.create_task(store.forwarder.update(sale()))
     await store.central.arrived.wait()
     store.central.apply(sale())
     store.follow()
@@ -341,9 +341,9 @@ async def test_a_write_that_was_never_sent_is_answered_503_and_frees_its_key(
     """W3: no attempt can have reached Central, so the till may send something else."""
     store.central.troubles.append(Trouble.NOBODY_THERE)
 
-    error = await failure(store.forwarding.update(sale()))
-    store.forwarding.central_seen()
-    answer = await store.forwarding.update(sale(delta=-3))
+    error = await failure(store.forwarder.update(sale()))
+    store.forwarder.central_seen()
+    answer = await store.forwarder.update(sale(delta=-3))
 
     assert ("central_unavailable", 503) == (error.code, error.status)
     assert error.retry_after_seconds is not None
@@ -354,21 +354,21 @@ async def test_a_limit_passes_on_when_to_come_back(store: Store) -> None:
     """503 with Central's `Retry-After` after a 429; that is no outage."""
     store.central.troubles.append(Trouble.LIMITED)
 
-    error = await failure(store.forwarding.update(sale()))
+    error = await failure(store.forwarder.update(sale()))
 
     assert ("central_unavailable", 7.0) == (error.code, error.retry_after_seconds)
-    assert 200 == (await store.forwarding.update(sale())).status
+    assert 200 == (await store.forwarder.update(sale())).status
 
 
 async def test_a_wrong_key_for_central_is_named(store: Store) -> None:
     """502: nothing was applied, and someone has to see to the settings."""
     store.central.troubles.append(Trouble.WRONG_KEY)
 
-    error = await failure(store.forwarding.update(sale()))
+    error = await failure(store.forwarder.update(sale()))
 
     assert ("central_error", 502) == (error.code, error.status)
     assert "CENTRAL_API_KEY" in error.message
-    assert 200 == (await store.forwarding.update(sale())).status
+    assert 200 == (await store.forwarder.update(sale())).status
 
 
 async def test_what_may_have_been_applied_is_never_answered_as_never_sent(store: Store) -> None:
@@ -377,7 +377,7 @@ async def test_what_may_have_been_applied_is_never_answered_as_never_sent(store:
         [Trouble.ANSWER_LOST, Trouble.WRONG_KEY, Trouble.LIMITED, Trouble.NOBODY_THERE]
     )
 
-    codes = [(await failure(store.forwarding.update(sale()))).code for _ in range(5)]
+    codes = [(await failure(store.forwarder.update(sale()))).code for _ in range(5)]
 
     assert ["central_timeout"] * 5 == codes
     assert 4 == len(store.central.sent), "the last one met an open breaker"
@@ -385,24 +385,24 @@ async def test_what_may_have_been_applied_is_never_answered_as_never_sent(store:
 
 async def test_without_a_record_on_disk_nothing_is_sent(store: Store) -> None:
     """W1: 503, and the key is free."""
-    store.keeper.notes_fail = True
+    store.writer.notes_fail = True
 
-    error = await failure(store.forwarding.update(sale()))
+    error = await failure(store.forwarder.update(sale()))
 
     assert ("storage_unavailable", 503) == (error.code, error.status)
     assert [] == store.central.sent
-    store.keeper.notes_fail = False
-    assert 200 == (await store.forwarding.update(sale())).status
+    store.writer.notes_fail = False
+    assert 200 == (await store.forwarder.update(sale())).status
 
 
 async def test_an_answer_that_cannot_be_kept_is_not_given(store: Store) -> None:
     """It is applied at Central all the same: 504, and the repeat tells."""
-    store.keeper.settling_fails = True
-    error = await failure(store.forwarding.update(sale()))
-    store.keeper.settling_fails = False
+    store.writer.settling_fails = True
+    error = await failure(store.forwarder.update(sale()))
+    store.writer.settling_fails = False
 
     assert "central_timeout" == error.code
-    assert 200 == (await store.forwarding.update(sale())).status
+    assert 200 == (await store.forwarder.update(sale())).status
     assert store.central.sent[0] == store.central.sent[1]
     assert (8, 2) == store.central.stock("P-1")
 
@@ -410,12 +410,12 @@ async def test_an_answer_that_cannot_be_kept_is_not_given(store: Store) -> None:
 async def test_a_full_table_refuses_new_keys_and_answers_old_ones() -> None:
     """W1: rather than forget an old key."""
     store = Store(Central(), capacity=1)
-    first = await store.forwarding.update(sale())
+    first = await store.forwarder.update(sale())
 
-    error = await failure(store.forwarding.update(sale("other")))
+    error = await failure(store.forwarder.update(sale("other")))
 
     assert "storage_unavailable" == error.code
-    assert first == await store.forwarding.update(sale())
+    assert first == await store.forwarder.update(sale())
     assert 1 == len(store.central.sent)
 
 
@@ -424,10 +424,10 @@ async def test_a_full_table_refuses_new_keys_and_answers_old_ones() -> None:
 
 async def test_an_adjustment_is_sent_with_the_version_held(store: Store) -> None:
     """For callers that track no versions; answered and remembered like an update."""
-    answer = await store.forwarding.adjust(ADJUST)
+    answer = await store.forwarder.adjust(ADJUST)
 
     assert (200, 2) == (answer.status, answer.body["newVersion"])
-    assert answer == await store.restarted().forwarding.adjust(ADJUST)
+    assert answer == await store.restarted().forwarder.adjust(ADJUST)
     assert 1 == len(store.central.sent)
 
 
@@ -437,17 +437,17 @@ async def test_an_adjustment_that_meets_a_conflict_is_sent_with_centrals_version
     """Each attempt under a key of its own, and on disk before it is sent."""
     on_disk: list[list[int]] = []
     store.central.on_sent = lambda: on_disk.append(
-        [each["attempt"] for each in store.keeper.records]
+        [each["attempt"] for each in store.writer.records]
     )
     store.central.sell("P-1", key="x")
 
-    answer = await store.forwarding.adjust(ADJUST)
+    answer = await store.forwarder.adjust(ADJUST)
 
     assert ["store-s1-sale", "store-s1-sale~2"] == store.central.keys
     assert [1, 2] == [payload["version"] for payload in store.central.sent]
     assert [[1], [1, 2]] == on_disk
     assert (200, 7) == (answer.status, answer.body["newQuantity"])
-    assert answer == await store.restarted().forwarding.adjust(ADJUST)
+    assert answer == await store.restarted().forwarder.adjust(ADJUST)
 
 
 async def test_a_conflict_is_the_answer_after_five_attempts(store: Store) -> None:
@@ -455,7 +455,7 @@ async def test_a_conflict_is_the_answer_after_five_attempts(store: Store) -> Non
     sold = iter(range(99))
     store.central.on_sent = lambda: store.central.sell("P-1", key=str(next(sold)))
 
-    answer = await store.forwarding.adjust(ADJUST)
+    answer = await store.forwarder.adjust(ADJUST)
 
     assert (409, "version_conflict") == (answer.status, answer.body["errorType"])
     assert ["", "~2", "~3", "~4", "~5"] == [
@@ -468,10 +468,10 @@ async def test_no_attempt_follows_one_whose_outcome_is_unknown(store: Store) -> 
     """Not even when the repeat meets a conflict: that proves nothing."""
     store.switch(unnamed_writes=True)
     store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarding.adjust(ADJUST))
+    await failure(store.forwarder.adjust(ADJUST))
     store.central.sell("P-1", key="x")
 
-    error = await failure(store.forwarding.adjust(ADJUST))
+    error = await failure(store.forwarder.adjust(ADJUST))
 
     assert "central_timeout" == error.code
     assert ["store-s1-sale"] * 2 == store.central.keys
@@ -480,13 +480,13 @@ async def test_no_attempt_follows_one_whose_outcome_is_unknown(store: Store) -> 
 async def test_no_attempt_follows_one_that_only_the_feed_proved_refused(store: Store) -> None:
     """It was unknown: the conflict is the answer, and a person may try again."""
     store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarding.adjust(ADJUST))
+    await failure(store.forwarder.adjust(ADJUST))
     store.central.sell("P-1", key="x")
     store.central.log_is_lost = True
-    await failure(store.forwarding.adjust(ADJUST))
+    await failure(store.forwarder.adjust(ADJUST))
     store.central.line.clear()
     store.central.arrived.clear()
-    till = asyncio.create_task(store.forwarding.adjust(ADJUST))
+    till = asyncio.create_task(store.forwarder.adjust(ADJUST))
     await store.central.arrived.wait()
     store.follow()
     store.central.line.set()
@@ -499,9 +499,9 @@ async def test_a_later_attempt_left_unknown_is_the_one_repeated(store: Store) ->
     """Exactly the same attempt again: `~2`, with its version, after a restart too."""
     store.central.sell("P-1", key="x")
     store.central.troubles.extend([Trouble.NONE, Trouble.ANSWER_LOST])
-    await failure(store.forwarding.adjust(ADJUST))
+    await failure(store.forwarder.adjust(ADJUST))
 
-    answer = await store.restarted().forwarding.adjust(ADJUST)
+    answer = await store.restarted().forwarder.adjust(ADJUST)
 
     assert ["", "~2", "~2"] == [key.removeprefix("store-s1-sale") for key in store.central.keys]
     assert store.central.sent[1] == store.central.sent[2]
@@ -512,9 +512,9 @@ async def test_a_later_attempt_that_was_never_sent_is_sent_by_the_repeat(store: 
     """It goes on where it stopped."""
     store.central.sell("P-1", key="x")
     store.central.troubles.extend([Trouble.NONE, Trouble.LIMITED])
-    error = await failure(store.forwarding.adjust(ADJUST))
+    error = await failure(store.forwarder.adjust(ADJUST))
 
-    answer = await store.forwarding.adjust(ADJUST)
+    answer = await store.forwarder.adjust(ADJUST)
 
     assert "central_unavailable" == error.code
     assert ["", "~2", "~2"] == [key.removeprefix("store-s1-sale") for key in store.central.keys]
@@ -523,20 +523,20 @@ async def test_a_later_attempt_that_was_never_sent_is_sent_by_the_repeat(store: 
 
 async def test_an_adjustment_of_a_product_not_held_reads_it_first(store: Store) -> None:
     """It may be new."""
-    del store.keeper.versions["P-1"]
+    del store.writer.versions["P-1"]
 
-    assert 200 == (await store.forwarding.adjust(ADJUST)).status
+    assert 200 == (await store.forwarder.adjust(ADJUST)).status
 
 
 async def test_an_adjustment_of_a_product_that_is_nowhere_is_404(store: Store) -> None:
     """There is no version to send; its key stays free."""
     adjustment = Adjustment("P-9", -1, "sale")
 
-    error = await failure(store.forwarding.adjust(adjustment))
+    error = await failure(store.forwarder.adjust(adjustment))
 
     assert ("product_not_found", 404) == (error.code, error.status)
     assert {"productId": "P-9"} == error.details
-    assert 200 == (await store.forwarding.adjust(ADJUST)).status
+    assert 200 == (await store.forwarder.adjust(ADJUST)).status
 
 
 # -- batches -------------------------------------------------------------------------------
@@ -546,7 +546,7 @@ async def test_a_batch_is_one_request_with_answers_in_order(store: Store) -> Non
     """Each update stands alone."""
     writes = [sale("a", version=9), sale("b", product_id="P-2"), sale("c")]
 
-    answer = await store.forwarding.update_batch(writes)
+    answer = await store.forwarder.update_batch(writes)
 
     assert [["store-s1-a", "store-s1-b", "store-s1-c"]] == [
         [update["idempotencyKey"] for update in payload["updates"]]
@@ -559,14 +559,14 @@ async def test_a_batch_is_one_request_with_answers_in_order(store: Store) -> Non
 
 async def test_a_batch_sends_only_what_is_neither_final_nor_under_way(store: Store) -> None:
     """The first is remembered, the second joined, the third sent."""
-    await store.forwarding.update(sale("a"))
+    await store.forwarder.update(sale("a"))
     store.central.line.clear()
     store.central.arrived.clear()
-    till = asyncio.create_task(store.forwarding.update(sale("b", product_id="P-2")))
+    till = asyncio.create_task(store.forwarder.update(sale("b", product_id="P-2")))
     await store.central.arrived.wait()
     store.central.arrived.clear()
     writes = [sale("a"), sale("b", product_id="P-2"), sale("c", version=2)]
-    batch = asyncio.create_task(store.forwarding.update_batch(writes))
+    batch = asyncio.create_task(store.forwarder.update_batch(writes))
     await store.central.arrived.wait()
     store.central.line.set()
 
@@ -584,8 +584,8 @@ async def test_a_batch_with_an_unknown_outcome_is_504_and_its_repeat_settles_it(
     writes = [sale("a"), sale("b", product_id="P-2")]
     store.central.troubles.append(Trouble.ANSWER_LOST)
 
-    error = await failure(store.forwarding.update_batch(writes))
-    answer = await store.forwarding.update_batch(writes)
+    error = await failure(store.forwarder.update_batch(writes))
+    answer = await store.forwarder.update_batch(writes)
 
     assert "central_timeout" == error.code
     assert ["a", "b"] == error.details["idempotencyKeys"]
@@ -598,7 +598,7 @@ async def test_a_batch_that_never_reached_central_is_503(store: Store) -> None:
     """And its keys are free."""
     store.central.troubles.append(Trouble.NOBODY_THERE)
 
-    error = await failure(store.forwarding.update_batch([sale("a"), sale("b", product_id="P-2")]))
+    error = await failure(store.forwarder.update_batch([sale("a"), sale("b", product_id="P-2")]))
 
     assert "central_unavailable" == error.code
     assert 0 == len(store.keys)
@@ -610,26 +610,26 @@ async def test_a_batch_that_never_reached_central_is_503(store: Store) -> None:
 async def test_once_central_is_known_to_be_away_the_next_till_fails_at_once(store: Store) -> None:
     """W4: nothing is sent, nothing is written, and the till learns when to come back."""
     store.central.troubles.append(Trouble.NOBODY_THERE)
-    await failure(store.forwarding.update(sale("a")))
-    records = len(store.keeper.records)
+    await failure(store.forwarder.update(sale("a")))
+    records = len(store.writer.records)
 
-    error = await failure(store.forwarding.update(sale("b")))
+    error = await failure(store.forwarder.update(sale("b")))
 
     assert ("central_unavailable", 503) == (error.code, error.status)
     assert error.retry_after_seconds is not None
     assert 0 < error.retry_after_seconds <= 0.5
-    assert (1, records) == (len(store.central.sent), len(store.keeper.records))
-    assert "open" == store.forwarding.status().gate.breaker
+    assert (1, records) == (len(store.central.sent), len(store.writer.records))
+    assert "open" == store.forwarder.status().admission.breaker
 
 
 async def test_the_sync_opens_and_closes_the_breaker(store: Store) -> None:
     """Each may know first (B4)."""
-    store.forwarding.central_lost()
-    assert "central_unavailable" == (await failure(store.forwarding.update(sale()))).code
+    store.forwarder.central_lost()
+    assert "central_unavailable" == (await failure(store.forwarder.update(sale()))).code
 
-    store.forwarding.central_seen()
+    store.forwarder.central_seen()
 
-    assert 200 == (await store.forwarding.update(sale())).status
+    assert 200 == (await store.forwarder.update(sale())).status
 
 
 def test_a_write_tells_the_sync_only_what_is_news() -> None:
@@ -638,11 +638,11 @@ def test_a_write_tells_the_sync_only_what_is_news() -> None:
 
     async def sales() -> list[int]:
         store = Store(Central())
-        store.forwarding.central_lost()
+        store.forwarder.central_lost()
         await asyncio.sleep(0.5)
         told = []
         for key in ("a", "b", "c"):
-            await store.forwarding.update(sale(key))
+            await store.forwarder.update(sale(key))
             told.append(store.answers)
         return told
 
@@ -655,18 +655,18 @@ def test_one_probe_at_a_time_finds_central_again() -> None:
     async def outage() -> tuple[list[float], list[str], str]:
         store = Store(Central())
         loop = asyncio.get_running_loop()
-        store.forwarding.central_lost()
+        store.forwarder.central_lost()
         await asyncio.sleep(0.5)
         store.central.troubles.append(Trouble.SILENCE)
-        probe = asyncio.create_task(failure(store.forwarding.update(sale("a"))))
+        probe = asyncio.create_task(failure(store.forwarder.update(sale("a"))))
         await store.central.arrived.wait()
-        other = await failure(store.forwarding.update(sale("b")))
+        other = await failure(store.forwarder.update(sale("b")))
         began = loop.time()
         codes = [other.code, (await probe).code]
         waited = loop.time() - began
         await asyncio.sleep(1.0)
-        await store.forwarding.update(sale("b"))
-        return [waited, *store.central.deadlines], codes, store.forwarding.status().gate.breaker
+        await store.forwarder.update(sale("b"))
+        return [waited, *store.central.deadlines], codes, store.forwarder.status().admission.breaker
 
     expected = [2.0, 2.0, 2.0], ["central_unavailable", "central_timeout"], "closed"
 
@@ -680,7 +680,7 @@ def test_writes_in_flight_are_capped_and_the_rest_wait_within_their_deadline() -
         store = Store(Central())
         store.central.line.clear()
         writes = [sale(str(number), version=1) for number in range(WRITES_IN_FLIGHT + 5)]
-        calls = [asyncio.create_task(store.forwarding.update(write)) for write in writes]
+        calls = [asyncio.create_task(store.forwarder.update(write)) for write in writes]
         rest = await asyncio.gather(*(failure(call) for call in calls[WRITES_IN_FLIGHT:]))
         waited = asyncio.get_running_loop().time()
         unavailable = [error.code for error in rest].count("central_unavailable")
@@ -698,7 +698,7 @@ async def test_a_write_that_waits_its_turn_is_not_sent_to_a_central_that_went_aw
     store.central.line.clear()
     store.central.troubles.extend([Trouble.NOBODY_THERE] * WRITES_IN_FLIGHT)
     writes = [sale(str(number)) for number in range(WRITES_IN_FLIGHT + 5)]
-    calls = [asyncio.create_task(failure(store.forwarding.update(write))) for write in writes]
+    calls = [asyncio.create_task(failure(store.forwarder.update(write))) for write in writes]
     await store.central.arrived.wait()
     store.central.line.set()
 
@@ -714,13 +714,13 @@ async def test_a_write_that_waits_its_turn_is_not_sent_to_a_central_that_went_aw
 async def test_a_stop_waits_for_writes_under_way(store: Store) -> None:
     """What was sent is settled before the files are closed."""
     store.central.line.clear()
-    till = asyncio.create_task(store.forwarding.update(sale()))
+    till = asyncio.create_task(store.forwarder.update(sale()))
     await store.central.arrived.wait()
-    stop = asyncio.create_task(store.forwarding.stop(within_seconds=5))
+    stop = asyncio.create_task(store.forwarder.stop(within_seconds=5))
     store.central.line.set()
     await stop
 
-    assert "applied" in store.keeper.records[-1]
+    assert "applied" in store.writer.records[-1]
     assert 200 == (await till).status
 
 
@@ -730,32 +730,32 @@ def test_a_stop_leaves_unknown_what_takes_too_long() -> None:
     async def stop() -> tuple[str, float, int]:
         store = Store(Central())
         store.central.line.clear()
-        till = asyncio.create_task(failure(store.forwarding.update(sale())))
+        till = asyncio.create_task(failure(store.forwarder.update(sale())))
         await store.central.arrived.wait()
-        await store.forwarding.stop(within_seconds=5)
+        await store.forwarder.stop(within_seconds=5)
         waited = asyncio.get_running_loop().time()
-        return (await till).code, waited, store.restarted().forwarding.status().unknown
+        return (await till).code, waited, store.restarted().forwarder.status().unknown
 
     assert ("central_timeout", 5.0, 1) == run(stop())
 
 
 async def test_the_status_counts_keys_by_state(store: Store) -> None:
     """Under way, unknown, remembered."""
-    await store.forwarding.update(sale("a"))
+    await store.forwarder.update(sale("a"))
     store.central.troubles.append(Trouble.ANSWER_LOST)
-    await failure(store.forwarding.update(sale("b", product_id="P-2")))
+    await failure(store.forwarder.update(sale("b", product_id="P-2")))
     store.central.line.clear()
     store.central.arrived.clear()
-    till = asyncio.create_task(store.forwarding.update(sale("c", version=2)))
+    till = asyncio.create_task(store.forwarder.update(sale("c", version=2)))
     await store.central.arrived.wait()
 
-    status = store.forwarding.status()
+    status = store.forwarder.status()
 
     assert (1, 1, 1) == (status.under_way, status.unknown, status.remembered)
     assert ("closed", 0.0, 1) == (
-        status.gate.breaker,
-        status.gate.retry_seconds,
-        status.gate.in_flight,
+        status.admission.breaker,
+        status.admission.retry_seconds,
+        status.admission.in_flight,
     )
     store.central.line.set()
     await till
@@ -763,10 +763,10 @@ async def test_the_status_counts_keys_by_state(store: Store) -> None:
 
 async def test_keys_are_forgotten_after_their_retention(store: Store) -> None:
     """KEY_RETENTION_HOURS; then the same key is a new write."""
-    await store.forwarding.update(sale())
+    await store.forwarder.update(sale())
     store.central.ledger.forget_keys()
-    later = Store(store.central, store.keeper, now=NOON + 86_401.0)
+    later = Store(store.central, store.writer, now=NOON + 86_401.0)
 
-    answer = await later.forwarding.update(sale(version=2))
+    answer = await later.forwarder.update(sale(version=2))
 
     assert (200, 3) == (answer.status, answer.body["newVersion"])

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
@@ -15,7 +16,7 @@ from store_cache.writes.idempotency import (
     encode_final,
     fingerprint,
 )
-from store_cache.writes.write import Adjustment, Applied, Refused, StockAnswer, Write, WriteError
+from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError
 
 DAY = 86_400.0
 WRITE = Write("P-1", -2, 6, "sale")

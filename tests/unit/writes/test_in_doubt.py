@@ -4,15 +4,16 @@ import orjson
 import pytest
 
 from store_cache.model.event import Event, Kind, WriteName
-from store_cache.writes.in_doubt import Watch, Watches
-from store_cache.writes.write import Applied, Refused, StockAnswer
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.in_doubt import InDoubtWrite, InDoubtWrites
+from store_cache.writes.write import Applied, Refused
 
 OURS = WriteName("store-s1", "store-s1-sale")
 THEIRS = WriteName("store-s2", "store-s2-sale")
 
 
-def watch(*, sent: int = 6, held: int | None = 6) -> Watch:
-    return Watch(name=OURS, product_id="P-1", sent_version=sent, held_version=held)
+def watch(*, sent: int = 6, held: int | None = 6) -> InDoubtWrite:
+    return InDoubtWrite(name=OURS, product_id="P-1", sent_version=sent, held_version=held)
 
 
 def event(
@@ -140,7 +141,7 @@ def test_what_a_watch_remembers_is_bounded() -> None:
 
 def test_watches_name_the_keys_that_an_event_settles() -> None:
     """Only products that are watched cost anything."""
-    watches = Watches()
+    watches = InDoubtWrites()
     watches.put("sale", watch())
 
     assert [] == list(watches.see([event(7), event(7, OURS, product_id="P-2")]))

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
+from store_cache.model.stock import StockAnswer
 from store_cache.writes.write import (
     ERROR_STATUS,
     Applied,
     Refused,
     Rejected,
     Sent,
-    StockAnswer,
     Unknown,
     WriteError,
     answer_to,
