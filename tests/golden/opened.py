@@ -1,0 +1,128 @@
+"""What a store shows that starts from the recorded DATA_DIR, two hours after it was written.
+
+Everything is asked by HTTP. Files that the store reads come from the folder on disk; what it
+writes stays in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.golden.central import Central, Json
+from tests.golden.make_data_dir import FOLDER, ODD_IDS, ROLES, TORN_FOLDER, Lived, lived
+from tests.golden.store import (
+    INVENTORY,
+    NOON,
+    STATS,
+    STATUS,
+    Call,
+    Store,
+    a_store,
+    get,
+    path_of,
+    run,
+    sale,
+)
+
+LATER = NOON + 7200.0
+PAGE = 13
+IDS = (
+    *ODD_IDS,
+    *(f"{role}-{part}" for part in ("snapshot", "journal") for role in (*ROLES, "created")),
+    "BIG-1",
+    "NEVER-1",
+)
+DOCUMENTS = {
+    "sync/status": get(STATUS),
+    "cache/stats": get(STATS),
+    "health": get("/health"),
+    "ready": get("/ready"),
+}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def shown_without_central() -> Json:
+    """Central cannot be reached: all that is shown comes from the files."""
+    return run(_shown_without_central(lived().calls))
+
+
+async def _shown_without_central(calls: dict[str, Call]) -> Json:
+    central = Central()
+    central.is_away = True
+    async with a_store(central, files_in(FOLDER), began=LATER) as store:
+        await asyncio.sleep(1.0)
+        return {
+            "documents": await store.said(DOCUMENTS),
+            "products": await store.said({each: get(path_of(each)) for each in IDS}),
+            "page": await store.said({"whole": get(f"{INVENTORY}?limit=200")}),
+            "walk": await _walk(store),
+            "repeats": await store.said(calls),
+            "reused keys": await store.said(_reused()),
+            "documents afterwards": await store.said(DOCUMENTS),
+        }
+
+
+async def _walk(store: Store) -> list[list[str]]:
+    """The ids of each page, walked by `after`."""
+    pages: list[list[str]] = []
+    call = get(f"{INVENTORY}?limit={PAGE}&after=")
+    while True:
+        page = (await store.call(call)).json
+        pages.append([row["productId"] for row in page["products"]])
+        if not page["pagination"]["hasMore"]:
+            return pages
+        after = path_of(pages[-1][-1]).removeprefix(f"{INVENTORY}/")
+        call = get(f"{INVENTORY}?limit={PAGE}&after={after}")
+
+
+def _reused() -> dict[str, Call]:
+    """The same keys for other writes."""
+    keys = ("sold-snapshot", "stock-journal", "unknown-snapshot", "under-way-journal")
+    return {key: sale(ODD_IDS[0], -7, 1, key) for key in keys}
+
+
+def asked_of_central() -> Json:
+    """Central can be reached: from where it is asked to go on, and what a repeat of each key that
+    is not settled sends and is told."""
+    return run(_asked_of_central(lived()))
+
+
+async def _asked_of_central(life: Lived) -> Json:
+    central = life.central.again()
+    async with a_store(central, files_in(FOLDER), began=LATER) as store:
+        await asyncio.sleep(1.0)
+        answers = await store.said(life.calls)
+    kinds = {"feed": "GET /v1/inventory/events?", "writes": "POST ", "products": "GET "}
+    asked: Json = {kind: [] for kind in kinds}
+    for each in central.asked:
+        kind = next(kind for kind, start in kinds.items() if each.startswith(start))
+        asked[kind].append(each)
+    return {"asked": asked, "answers": answers}
+
+
+def shown_of_torn() -> Json:
+    """The files end in the middle of a record."""
+    return run(_shown_of_torn())
+
+
+async def _shown_of_torn() -> Json:
+    central = Central()
+    central.is_away = True
+    async with a_store(central, files_in(TORN_FOLDER), began=LATER) as store:
+        await asyncio.sleep(1.0)
+        return {
+            "documents": await store.said(DOCUMENTS),
+            "product": await store.said({ODD_IDS[0]: get(path_of(ODD_IDS[0]))}),
+            "files": sorted(store.folder.contents()),
+        }
+
+
+RECORDINGS = {
+    "data_dir.json": shown_without_central,
+    "data_dir_asked.json": asked_of_central,
+    "data_dir_torn.json": shown_of_torn,
+}

@@ -1,0 +1,93 @@
+"""A DATA_DIR that an earlier version wrote is read as it was, and the same is written today."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from store_cache.api.server import serve
+from store_cache.app.build import Environment, running
+from store_cache.storage.lazy_directory import LazyDirectory
+from tests.golden import compare
+from tests.golden.central import Central
+from tests.golden.make_data_dir import FOLDER, folders
+from tests.golden.opened import LATER, RECORDINGS, files_in
+from tests.golden.store import TILL_KEY, api_of, path_of, settings_of
+from tests.harness.wire import Line
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
+def test_the_same_life_writes_the_same_bytes(folder: Path) -> None:
+    """[D1] Names and content of every file; the first line that is another is named."""
+    written, found = folders()[folder], files_in(folder)
+
+    assert sorted(found) == sorted(written)
+    for name in found:
+        lines = zip(found[name].split(b"\n"), written[name].split(b"\n"), strict=False)
+        for number, (old, new) in enumerate(lines, start=1):
+            assert old == new, f"{folder.name}/{name}, line {number}"
+        assert found[name] == written[name]
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_files_mean_what_they_meant(name: str) -> None:
+    """[D4] [D7] [W1] Products, pages, status and the answers to repeated keys, with Central away
+    and with Central there; and what is left of files with a torn end."""
+    compare.check(name, RECORDINGS[name]())
+
+
+def test_what_is_known_of_the_files_covers_every_state() -> None:
+    """Whoever records anew still has all of it: each doubt and each kind of key, in the snapshot
+    and behind it."""
+    snapshot, journal = (files_in(FOLDER)[f"{kind}-3.jsonl"] for kind in ("snapshot", "journal"))
+    doubts = ("order", "unreadable", "conflict", "crossed", "refresh", "ahead")
+    refusals = (
+        "version_conflict",
+        "insufficient_inventory",
+        "product_not_found",
+        "invalid_request",
+        "missing_product_id",
+    )
+
+    for content in (snapshot, journal):
+        missing = [
+            text
+            for text in (
+                *(f'"doubt":"{doubt}"' for doubt in doubts),
+                *(f'"refused":{{"errorType":"{refusal}"' for refusal in refusals),
+                '"applied":{"newQuantity":',
+                '"attempt":2,"productId":',
+                '"fingerprint":"',
+            )
+            if text.encode() not in content
+        ]
+        assert [] == missing
+    assert b'"after":{"journal":2' in journal
+
+
+async def test_the_folder_on_disk_is_opened_as_it_is(tmp_path: Path) -> None:
+    """[D7] The same files by the real folder and a real port: every product, byte by byte, as in
+    the recording."""
+    recorded: dict[str, Any] = compare.recorded("data_dir.json")["products"]
+    folder = tmp_path / "data"
+    shutil.copytree(FOLDER, folder)
+    central = Central()
+    central.is_away = True
+    disk = LazyDirectory(folder)
+    world = Environment(disk, now=lambda: LATER, random=lambda: 0.5, transport=central)
+    async with running(settings_of(data_dir=folder), world) as parts:
+        server = await serve(api_of(parts), host="127.0.0.1", port=0)
+        line = await Line.open(server.port)
+        for product_id, expected in recorded.items():
+            reply = await line.send("GET", path_of(product_id), headers={"X-API-Key": TILL_KEY})
+            found = {"status": reply.status, "body": orjson.loads(reply.body)}
+            assert found == {name: expected[name] for name in found}
+        line.close()
+        await server.stop(1.0)
+    await disk.close()
+
+    assert {"lock", "snapshot-4.jsonl", "journal-4.jsonl"} == {p.name for p in folder.iterdir()}
