@@ -253,15 +253,15 @@ class CacheWriter:
 
     # -- writes ----------------------------------------------------------------------------
 
-    async def note(self, write: bytes) -> None:
+    async def record_write(self, write: bytes) -> None:
         """Put an entry of the key table on disk; without a disk it is in memory alone (D5)."""
         await self._append(None, write)
 
-    async def settle(self, write: bytes, answer: StockAnswer | None) -> None:
+    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
         """Put a write's final answer on disk and, if it was applied, show it (W6): both in one
         record, so that neither is ever there without the other."""
         if answer is None:
-            await self.note(write)
+            await self.record_write(write)
         elif not await self._lay(write, answer):
             await self._lay_whole(write, answer)
 

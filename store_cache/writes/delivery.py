@@ -55,12 +55,12 @@ Result = Answer | WriteError
 
 
 class Ledger(Protocol):
-    """The keeper, as writes see it. `note` and `settle` may raise OSError."""
+    """The keeper, as writes see it. `record_write` and `settle_write` may raise OSError."""
 
-    async def note(self, write: bytes) -> None:
+    async def record_write(self, write: bytes) -> None:
         """Make a record of the key table durable."""
 
-    async def settle(self, write: bytes, answer: StockAnswer | None) -> None:
+    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
         """Make the record durable and lay an applied answer over the catalogue, in one step."""
 
     def held_version(self, product_id: str) -> int | None: ...
@@ -178,7 +178,7 @@ class Delivery:
         self._keys.finish(attempt.key, final)
         stock = outcome.stock if isinstance(outcome, Applied) else None
         try:
-            await self._ledger.settle(encode_final(attempt.key, final), stock)
+            await self._ledger.settle_write(encode_final(attempt.key, final), stock)
         except OSError as problem:
             return self._left_unknown(attempt, f"the answer could not be kept on disk: {problem}")
         self._proof.forget(attempt)
@@ -191,7 +191,7 @@ class Delivery:
         outcome, held = final.outcome, self._ledger.held_version(asked.product_id)
         if isinstance(outcome, Applied) and held is not None and held <= final.version:
             try:
-                await self._ledger.settle(encode_final(asked.key, final), outcome.stock)
+                await self._ledger.settle_write(encode_final(asked.key, final), outcome.stock)
             except OSError as problem:
                 return not_kept(problem)
         return answer_to(outcome, asked.product_id)
@@ -200,7 +200,9 @@ class Delivery:
 
     async def _note(self, attempts: Sequence[Attempt]) -> WriteError | None:
         try:
-            await asyncio.gather(*(self._ledger.note(encode_attempt(each)) for each in attempts))
+            await asyncio.gather(
+                *(self._ledger.record_write(encode_attempt(each)) for each in attempts)
+            )
         except OSError as problem:
             return not_kept(problem)
         return None

@@ -112,11 +112,11 @@ class Shop:
         version = self.versions[product_id]
         attempt = Attempt(key, bytes(12), product_id, version, self.now())
         self.keys.put(attempt)
-        await self.writer.note(encode_attempt(attempt))
+        await self.writer.record_write(encode_attempt(attempt))
         answer = StockAnswer(product_id, version, version + 1, 3)
         final = Final(bytes(12), 1, version, self.now(), Applied(answer))
         self.keys.finish(key, final)
-        await self.writer.settle(encode_final(key, final), answer)
+        await self.writer.settle_write(encode_final(key, final), answer)
         self.versions[product_id] += 1
 
     async def read(self, product_id: str) -> None:

@@ -79,28 +79,28 @@ def answers_on_disk(cut: Cut) -> None:
 @of_writes("W1 D2", "an answer is given only once it is on disk")
 def answers_kept_first(cut: Cut) -> None:
     """A till is answered while the record is on its way to the disk."""
-    settle = CacheWriter.settle
+    settle_write = CacheWriter.settle_write
     under_way: set[asyncio.Task[None]] = set()
 
     async def later(self: CacheWriter, write: bytes, answer: StockAnswer | None) -> None:
         cut.act()
-        task = asyncio.ensure_future(settle(self, write, answer))
+        task = asyncio.ensure_future(settle_write(self, write, answer))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
-    cut.replace(CacheWriter, "settle", later)
+    cut.replace(CacheWriter, "settle_write", later)
 
 
 @of_writes("W6", "an applied answer is shown at once")
 def answers_shown(cut: Cut) -> None:
     """Readers wait for the event."""
-    settle = CacheWriter.settle
+    settle_write = CacheWriter.settle_write
 
     async def kept_alone(self: CacheWriter, write: bytes, _: StockAnswer | None) -> None:
         cut.act()
-        await settle(self, write, None)
+        await settle_write(self, write, None)
 
-    cut.replace(CacheWriter, "settle", kept_alone)
+    cut.replace(CacheWriter, "settle_write", kept_alone)
 
 
 # -- repeats -----------------------------------------------------------------------------------

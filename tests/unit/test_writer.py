@@ -52,7 +52,7 @@ class Way:
 
 async def _answered(shelf: Shelf) -> None:
     stock = applied("P-1", sent=1, left=9)
-    await shelf.writer.settle(shelf.finish("sale", stock), stock)
+    await shelf.writer.settle_write(shelf.finish("sale", stock), stock)
 
 
 async def _read(shelf: Shelf) -> None:
@@ -150,7 +150,7 @@ async def _answered_at(shelf: Shelf, product_id: str, *, sent: int, left: int) -
     stock = applied(product_id, sent=sent, left=left)
     key = f"{product_id}-{sent}"
     shelf.central.sell(product_id, left - 10)
-    await shelf.writer.settle(shelf.finish(key, stock), stock)
+    await shelf.writer.settle_write(shelf.finish(key, stock), stock)
 
 
 def _shown(shelf: Shelf) -> dict[str, tuple[int, int]]:
@@ -259,7 +259,7 @@ def test_an_answer_beyond_a_jump_has_the_product_read_whole() -> None:
         shelf.central.ledger.set({"productId": "P-1", "name": "Lamp"}, NOON)
         shelf.central.sell("P-1", -2)
         stock = applied("P-1", sent=2, left=8)
-        await shelf.writer.settle(note_of("sale"), stock)
+        await shelf.writer.settle_write(note_of("sale"), stock)
         body = shelf.catalogue.get("P-1")
 
         assert "product P-1" == shelf.central.asked[-1]
@@ -277,7 +277,7 @@ def test_where_the_whole_cannot_be_read_the_answers_figures_do() -> None:
     async def story() -> None:
         shelf = await Shelf().filled()
         shelf.central.away = AWAY
-        await shelf.writer.settle(note_of("sale"), applied("P-1", sent=4, left=3))
+        await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=4, left=3))
 
         assert (3, 5) == shelf.row("P-1")
         assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-1"].doubt
@@ -294,7 +294,7 @@ def test_an_answer_never_creates_a_product_by_itself(central_is_there: bool) -> 
         shelf = await Shelf().filled()
         shelf.central.create("P-9")
         shelf.central.away = None if central_is_there else AWAY
-        await shelf.writer.settle(note_of("sale"), applied("P-9", sent=1, left=9))
+        await shelf.writer.settle_write(note_of("sale"), applied("P-9", sent=1, left=9))
 
         if central_is_there:
             assert (10, 1) == shelf.row("P-9")
@@ -314,7 +314,7 @@ def test_others_go_on_while_a_product_is_read_whole() -> None:
         shelf.central.sell("P-1")
         held = shelf.central.hold("product P-1")
         stock = applied("P-1", sent=2, left=8)
-        settling = asyncio.ensure_future(shelf.writer.settle(note_of("sale"), stock))
+        settling = asyncio.ensure_future(shelf.writer.settle_write(note_of("sale"), stock))
         await held.reached.wait()
         await shelf.sold("P-2")
         await shelf.sold("P-1")
@@ -356,7 +356,7 @@ def test_answers_during_a_copy_are_laid_over_it() -> None:
         request = replica.first_request()
         replica.take_page(request, await shelf.central.page(request))
         await _answered(shelf)
-        await shelf.writer.settle(note_of("read"), None)
+        await shelf.writer.settle_write(note_of("read"), None)
         head = Position("g-1", 4, "f")
         verdict = await shelf.writer.place(
             replica, head, least_percent=50, accept=False, agreed_products=None
@@ -667,10 +667,10 @@ def test_notes_made_while_the_disk_heals_are_not_lost() -> None:
     async def story() -> None:
         shelf = await Shelf().filled()
         shelf.disk.failures = {len(shelf.disk.trace) + 1: errno.EIO}
-        await shelf.writer.note(shelf.enter("before"))
+        await shelf.writer.record_write(shelf.enter("before"))
         held = shelf.disk.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
         await held.reached.wait()
-        noting = asyncio.ensure_future(shelf.writer.note(shelf.enter("meanwhile")))
+        noting = asyncio.ensure_future(shelf.writer.record_write(shelf.enter("meanwhile")))
         await a_moment()
         was_noted = noting.done()
         held.release.set()
@@ -709,7 +709,7 @@ async def _left_behind() -> FaultyFolder:
     """The files of a store that sold one P-1 and had an answer."""
     shelf = await Shelf().filled()
     await shelf.sold("P-1")
-    await shelf.writer.note(note_of("old"))
+    await shelf.writer.record_write(note_of("old"))
     await shelf.writer.close()
     return shelf.disk.after_kill()
 
@@ -784,7 +784,7 @@ def test_what_was_placed_meanwhile_wins_over_a_folder_that_appears_later() -> No
         await shelf.writer.open()
         shelf.central.sell("P-2", -4)
         await shelf.place()
-        await shelf.writer.note(shelf.enter("new"))
+        await shelf.writer.record_write(shelf.enter("new"))
         await asyncio.sleep(HEAL_SECONDS + 1)
         after = await shelf.restarted()
 

@@ -271,7 +271,7 @@ def test_what_is_ahead_of_the_feed_too_long_is_read() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
-            await shelf.writer.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=1, left=9))
             await followed_for(shelf, OVERRIDE_SECONDS - 1)
             before = readings(shelf)
             await followed_for(shelf, LOOK_SECONDS + 2)
@@ -291,7 +291,7 @@ def test_what_is_ahead_of_a_feed_that_is_behind_stays_so() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
-            await shelf.writer.settle(note_of("sale"), applied("P-1", sent=1, left=9))
+            await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=1, left=9))
             await asyncio.sleep(10 * OVERRIDE_SECONDS)
 
             assert ["P-1"] == list(shelf.catalogue.overrides)

@@ -156,13 +156,13 @@ class Keeper:
     def held_version(self, product_id: str) -> int | None:
         return self.versions.get(product_id)
 
-    async def note(self, write: bytes) -> None:
+    async def record_write(self, write: bytes) -> None:
         await asyncio.sleep(0)
         if self.notes_fail:
             raise OSError(28, "No space left on device")
         self.records.append(orjson.loads(write))
 
-    async def settle(self, write: bytes, answer: StockAnswer | None) -> None:
+    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
         await asyncio.sleep(0)
         if self.settling_fails:
             raise OSError(28, "No space left on device")
