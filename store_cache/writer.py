@@ -26,7 +26,7 @@ from store_cache.catalogue.apply import (
     version_of,
 )
 from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
-from store_cache.catalogue.replica import Replica, Verdict
+from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.central.failures import CentralError
 from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason
 from store_cache.model.event import AnyEvent
@@ -322,26 +322,20 @@ class CacheWriter:
         self._replica = None
         self._answers = []
 
-    async def place(
-        self,
-        replica: Replica,
-        position: Position,
-        *,
-        least_percent: int,
-        accept: bool,
-        agreed_products: int | None,
-        unfollowed_until: int = 0,
-        follow_up_reason: str = "",
+    async def install(
+        self, replica: Replica, installation: Installation, *, least_percent: int
     ) -> Verdict:
-        """Put the copy in place: judged, on disk, then seen, in this order (F2, F5, D2)."""
+        """Judge the replica, write it to disk, then show it to readers, in this order (F2, F5, D2).
+        If it is refused, nothing changes."""
         verdict = replica.judge(
-            least_percent=least_percent, accept=accept, agreed_products=agreed_products
+            least_percent=least_percent,
+            accept=installation.accept,
+            agreed_products=installation.agreed_products,
         )
         if not verdict.accepted:
             return verdict
         async with self._order:
-            copy = self._finished(replica, position)
-            copy.unfollowed_until, copy.follow_up_reason = unfollowed_until, follow_up_reason
+            copy = self._finished(replica, installation)
             await self._begin_files(copy)
             old, self.catalogue = self.catalogue, copy
             self.drop_replica()
@@ -350,13 +344,15 @@ class CacheWriter:
         self.refetches_changed.set()
         return verdict
 
-    def _finished(self, replica: Replica, position: Position) -> Catalogue:
+    def _finished(self, replica: Replica, installation: Installation) -> Catalogue:
         held = self.catalogue or Catalogue()
         owed = {i: o for i, o in held.pending_refetches.items() if o.since >= replica.began_at}
         copy = replica.finish(
             answers=self._answers, touched=owed, tombstones=held.tombstones, now=self._steady()
         )
-        copy.position = position
+        copy.position = installation.position
+        copy.unfollowed_until = installation.unfollowed_until
+        copy.follow_up_reason = installation.follow_up_reason
         copy.sequence = held.sequence + 1
         copy.in_sync_at = self._now()
         return copy

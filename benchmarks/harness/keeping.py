@@ -22,6 +22,7 @@ import uvloop
 from benchmarks.harness.machine import SERVER_CORE, pin_to
 from benchmarks.harness.rows import product_id, row
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.replica import Installation
 from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import CataloguePage
 from store_cache.model.position import Position
@@ -93,10 +94,8 @@ class Kept:
         request = copy.first_request()
         for page in pages(self.catalogue):
             copy.take_page(request, page)
-        position = Position(GENERATION, self._offset)
-        verdict = await self.writer.place(
-            copy, position, least_percent=50, accept=False, agreed_products=None
-        )
+        installation = Installation(Position(GENERATION, self._offset))
+        verdict = await self.writer.install(copy, installation, least_percent=50)
         assert verdict.accepted, verdict.problem
 
 

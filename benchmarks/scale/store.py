@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, TypeVar, cast
 
 from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
-from store_cache.catalogue.replica import FIRST_LIMIT, Verdict
+from store_cache.catalogue.replica import FIRST_LIMIT, Installation, Verdict
 from store_cache.central.client import GRACE_SECONDS, PAGE_SECONDS, WriteReply
 from store_cache.central.failures import (
     CentralError,
@@ -167,9 +167,9 @@ class Shelf:
     def drop_replica(self) -> None:
         """Nothing is held for it."""
 
-    async def place(self, copy: Copy, position: Position, **_: Any) -> Verdict:
+    async def install(self, copy: Copy, installation: Installation, **_: Any) -> Verdict:
         await asyncio.sleep(PLACE_SECONDS)
-        self.position = position
+        self.position = installation.position
         return Verdict()
 
 

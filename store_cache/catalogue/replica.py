@@ -45,6 +45,24 @@ class PagingBroken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Installation:
+    """How a finished replica takes the place of the catalogue that readers see.
+
+    `position`: where the replica stands in the feed. `accept`: an operator takes it, however small
+    it is. `agreed_products`: how many products a refused full sync found long enough ago to be
+    confirmed by this one (F5). `unfollowed_until`: where the feed was not followed to its end, the
+    offset up to which rows may be newer than the position; else 0. `follow_up_reason`: why another
+    full sync has to follow, or empty.
+    """
+
+    position: Position
+    accept: bool = False
+    agreed_products: int | None = None
+    unfollowed_until: int = 0
+    follow_up_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What F5 says of a finished copy. `problem` is empty where it may go in place."""
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position, succeeding_generation
 from store_cache.sync.backoff import (
@@ -262,10 +263,14 @@ def _place(state: State, run: Run, now: float) -> Next:
     if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
         agreed = shrunk.products
     run = replace(run, step=Step.PLACING)
-    place = InstallReplica(
-        _follows(run), run.accept, agreed, run.horizon if run.feedless else 0, run.follow_up_reason
+    installation = Installation(
+        position=_follows(run),
+        accept=run.accept,
+        agreed_products=agreed,
+        unfollowed_until=run.horizon if run.feedless else 0,
+        follow_up_reason=run.follow_up_reason,
     )
-    return _do(state, run, Doing.PLACING, place)
+    return _do(state, run, Doing.PLACING, InstallReplica(installation))
 
 
 # -- pages -------------------------------------------------------------------------------------

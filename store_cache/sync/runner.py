@@ -342,14 +342,8 @@ class SyncRunner:
         replica, self._replica = self._replica, None
         if replica is None:
             return FullSyncFailed("the copy was lost; this is a defect, please report it")
-        verdict = await self._writer.place(
-            replica,
-            command.position,
-            least_percent=self._least_percent,
-            accept=command.accept,
-            agreed_products=command.agreed_products,
-            unfollowed_until=command.unfollowed_until,
-            follow_up_reason=command.follow_up_reason,
+        verdict = await self._writer.install(
+            replica, command.installation, least_percent=self._least_percent
         )
         if not verdict.accepted:
             self._writer.drop_replica()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from store_cache.catalogue.replica import Installation
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
@@ -170,17 +171,9 @@ class RefetchProducts:
 
 @dataclass(frozen=True, slots=True)
 class InstallReplica:
-    """Judge the copy, write it as the new snapshot, swap it in. `agreed_products`: how many a
-    refused reading found that was long enough ago to be confirmed by this one (F5).
-    `unfollowed_until`: where the feed was not followed to its end, the offset up to which rows may
-    be newer than the position; else 0. `follow_up_reason`: why another full sync has to follow, or
-    empty."""
+    """Judge the replica, write it as the new snapshot, show it to readers."""
 
-    position: Position
-    accept: bool
-    agreed_products: int | None
-    unfollowed_until: int = 0
-    follow_up_reason: str = ""
+    installation: Installation
 
 
 Command = Sleep | FetchEvents | ApplyEvents | FetchPage | RefetchProducts | InstallReplica

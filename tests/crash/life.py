@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from store_cache.app import build
 from store_cache.app.settings import Settings
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.replica import Replica, Verdict
+from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position
 from store_cache.storage import directory as files
@@ -116,27 +116,11 @@ class WatchedKeeper(CacheWriter):
         with self._reporter.doing(Activity.EVENTS):
             await super().apply_events(events, position)
 
-    async def place(
-        self,
-        replica: Replica,
-        position: Position,
-        *,
-        least_percent: int,
-        accept: bool,
-        agreed_products: int | None,
-        unfollowed_until: int = 0,
-        follow_up_reason: str = "",
+    async def install(
+        self, replica: Replica, installation: Installation, *, least_percent: int
     ) -> Verdict:
         with self._reporter.doing(Activity.PLACE):
-            return await super().place(
-                replica,
-                position,
-                least_percent=least_percent,
-                accept=accept,
-                agreed_products=agreed_products,
-                unfollowed_until=unfollowed_until,
-                follow_up_reason=follow_up_reason,
-            )
+            return await super().install(replica, installation, least_percent=least_percent)
 
 
 class Visible:

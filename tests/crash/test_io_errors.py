@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from store_cache.catalogue.replica import Installation
 from store_cache.model.change import RefetchReason
 from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import CataloguePage
@@ -79,13 +80,8 @@ class Shop:
         rows = Rows.of(read_product(product(i, version)) for i in IDS)
         replica.take_page(replica.first_request(), CataloguePage(rows, is_whole=True))
         self.offset += 10
-        verdict = await self.writer.place(
-            replica,
-            Position("g", self.offset),
-            least_percent=50,
-            accept=False,
-            agreed_products=None,
-        )
+        installation = Installation(Position("g", self.offset))
+        verdict = await self.writer.install(replica, installation, least_percent=50)
 
         assert verdict.accepted
 

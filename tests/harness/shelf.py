@@ -17,6 +17,7 @@ from central_stub import ledger
 from central_stub.ledger import Ledger, Update
 from central_stub.wire import events_body
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.replica import Installation
 from store_cache.central.failures import CentralError, OtherFeed, PositionGone
 from store_cache.central.parsing import read_event_page
 from store_cache.model.event import AnyEvent, read_event
@@ -205,14 +206,14 @@ class Shelf:
         await self.place()
         return self
 
-    async def place(self, **judging: Any) -> None:
-        """A full sync in one page."""
+    async def place(self, **installing: Any) -> None:
+        """A full sync in one page. `installing`: fields of its `Installation`."""
         replica = self.writer.begin_replica(same_generation=True)
         request = replica.first_request()
         replica.take_page(request, await self.central.page(request))
-        usual = {"least_percent": 50, "accept": False, "agreed_products": None}
         head = Position("g-1", self.central.ledger.head + 1, "f")
-        verdict = await self.writer.place(replica, head, **(usual | judging))
+        installation = Installation(head, **installing)
+        verdict = await self.writer.install(replica, installation, least_percent=50)
         assert verdict.accepted, verdict.problem
 
     async def sold(self, product_id: str, delta: int = -1) -> None:

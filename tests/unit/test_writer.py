@@ -16,6 +16,7 @@ import pytest
 
 from store_cache.catalogue.apply import OVERRIDE_SECONDS, TOMBSTONE_SECONDS
 from store_cache.catalogue.catalogue import PART_ROWS
+from store_cache.catalogue.replica import Installation
 from store_cache.central.failures import ExchangeBroken
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.position import Position
@@ -357,10 +358,8 @@ def test_answers_during_a_copy_are_laid_over_it() -> None:
         replica.take_page(request, await shelf.central.page(request))
         await _answered(shelf)
         await shelf.writer.settle_write(note_of("read"), None)
-        head = Position("g-1", 4, "f")
-        verdict = await shelf.writer.place(
-            replica, head, least_percent=50, accept=False, agreed_products=None
-        )
+        installation = Installation(Position("g-1", 4, "f"))
+        verdict = await shelf.writer.install(replica, installation, least_percent=50)
 
         assert verdict.accepted
         assert (9, 2) == shelf.row("P-1")
@@ -399,9 +398,8 @@ def test_a_dropped_copy_leaves_everything_as_it_was() -> None:
         shelf = await Shelf().filled()
         held = shelf.writer.catalogue
         replica = shelf.writer.begin_replica(same_generation=True)
-        verdict = await shelf.writer.place(
-            replica, Position("g-1", 9), least_percent=50, accept=False, agreed_products=None
-        )
+        installation = Installation(Position("g-1", 9))
+        verdict = await shelf.writer.install(replica, installation, least_percent=50)
         shelf.writer.drop_replica()
         await shelf.sold("P-1")
 
@@ -424,9 +422,8 @@ def test_doubts_that_arose_during_a_copy_outlive_it() -> None:
         request = replica.first_request()
         replica.take_page(request, await shelf.central.page(request))
         await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
-        await shelf.writer.place(
-            replica, Position("g-1", 4), least_percent=50, accept=False, agreed_products=None
-        )
+        installation = Installation(Position("g-1", 4))
+        await shelf.writer.install(replica, installation, least_percent=50)
 
         assert {"P-2"} == set(shelf.catalogue.pending_refetches)
         assert {"P-2"} == set((await shelf.restarted()).catalogue.pending_refetches)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from store_cache.catalogue.replica import Installation
 from store_cache.model.event import AnyEvent, Event
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
@@ -164,8 +165,8 @@ class SmallStore(Told):
                 return self._rest(command)
             case ApplyEvents():
                 return self._keep(command)
-            case InstallReplica():
-                return self._place(command)
+            case InstallReplica(installation):
+                return self._place(installation)
         self._passes(EXCHANGE_SECONDS)
         failed = self.central.fault()
         if failed is not None:
@@ -235,12 +236,12 @@ class SmallStore(Told):
             self._copy.kept_from = self.run.follow.offset
         return EventsApplied()
 
-    def _place(self, command: InstallReplica) -> Outcome:
+    def _place(self, installation: Installation) -> Outcome:
         products = self.central.pages * PAGE_SIZE
-        agrees = command.agreed_products is not None and command.agreed_products == products
-        if products * 2 < self.products and not (command.accept or agrees):
+        agrees = installation.agreed_products == products
+        if products * 2 < self.products and not (installation.accept or agrees):
             return ReplicaRefused(f"{products} where {self.products} were held", products)
-        self._check_copy(command.position)
+        self._check_copy(installation.position)
         self.products = products
         self.of_feed = self._copy.read[0][0]
         return ReplicaInstalled(products)

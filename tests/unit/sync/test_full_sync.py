@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import PageRequest
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.follow import ANOTHER_EVENT
@@ -148,13 +149,11 @@ def test_a_forced_run_that_accepts_is_not_absorbed_by_a_plain_one() -> None:
     told = asked()
     told.wants(ON_DEMAND, forced=True, accept=True)
     goes_well(told)
-    assert isinstance(told.command, InstallReplica)
-    assert not told.command.accept
+    assert not told.installation.accept
     told.places()
 
     goes_well(told)
-    assert isinstance(told.command, InstallReplica)
-    assert told.command.accept
+    assert told.installation.accept
 
 
 def test_runs_that_do_not_hold_are_spaced() -> None:
@@ -350,8 +349,7 @@ def test_a_head_that_nothing_names_is_no_reason_for_no_catalogue() -> None:
     told.page(last=True)
     told.settles()
 
-    assert isinstance(told.command, InstallReplica)
-    assert 0 == told.command.position.offset
+    assert 0 == told.installation.position.offset
 
 
 # -- the feed alongside ------------------------------------------------------------------------
@@ -395,7 +393,7 @@ def test_the_copy_goes_in_place_when_it_has_caught_up() -> None:
     told.keeps()
     told.settles()
     told.answers(201)
-    assert InstallReplica(at(202), accept=False, agreed_products=None) == told.command
+    assert Installation(at(202)) == told.installation
     assert at(100) == told.state.position
 
     told.places()
@@ -1103,10 +1101,7 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_go_in_place() -> None:
     told.waits(3.0)
     told.fails(Failure.REFUSED)
     told.settles()
-    place = InstallReplica(
-        Position(LOCAL, 100), accept=False, agreed_products=None, unfollowed_until=121
-    )
-    assert place == told.command
+    assert Installation(Position(LOCAL, 100), unfollowed_until=121) == told.installation
     told.places()
 
     assert START == told.state.in_sync_at
@@ -1126,8 +1121,8 @@ def test_pages_alone_may_reflect_the_feed_up_to_their_last_head(
     told.page(last=True, head=heads[1])
     told.settles()
 
-    assert isinstance(told.command, InstallReplica)
-    assert (100, until) == (told.command.position.offset, told.command.unfollowed_until)
+    installation = told.installation
+    assert (100, until) == (installation.position.offset, installation.unfollowed_until)
 
 
 def test_in_the_fallback_the_pages_go_in_place_without_the_feed() -> None:
@@ -1183,7 +1178,7 @@ def test_a_second_reading_that_agrees_can_be_believed() -> None:
     told.waits(600.0)
     told.answers(next_offset=100)
     goes_well(told)
-    assert InstallReplica(at(100), accept=False, agreed_products=3) == told.command
+    assert Installation(at(100), agreed_products=3) == told.installation
     told.places(3)
 
     assert told.state.shrunk is None
@@ -1198,7 +1193,7 @@ def test_a_reading_within_ten_minutes_agrees_with_nothing() -> None:
     told.waits(60.0)
     told.wants(ON_DEMAND, forced=True)
     goes_well(told)
-    assert InstallReplica(at(100), accept=False, agreed_products=None) == told.command
+    assert Installation(at(100)) == told.installation
     told.refuses(3)
 
     assert told.state.wanted is not None
@@ -1215,8 +1210,7 @@ def test_a_second_reading_that_disagrees_begins_anew() -> None:
         told.answers(next_offset=100)
     goes_well(told)
 
-    assert isinstance(told.command, InstallReplica)
-    assert 7 == told.command.agreed_products
+    assert 7 == told.installation.agreed_products
 
 
 def test_an_admin_can_accept_it() -> None:
@@ -1224,7 +1218,7 @@ def test_an_admin_can_accept_it() -> None:
     told = asked(accept=True)
     goes_well(told)
 
-    assert InstallReplica(at(100), accept=True, agreed_products=None) == told.command
+    assert Installation(at(100), accept=True) == told.installation
 
 
 def test_a_store_without_a_position_serves_the_old_one_and_waits() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from store_cache.catalogue.replica import Installation
 from store_cache.model.event import AnyEvent, Event, Kind, QuarantinedEvent, fingerprint
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, next_local_generation
@@ -186,6 +187,12 @@ class Told:
         assert isinstance(self.command, FetchEvents), self.command
         return self.command
 
+    @property
+    def installation(self) -> Installation:
+        """How the replica is to be installed."""
+        assert isinstance(self.command, InstallReplica), self.command
+        return self.command.installation
+
     def _count_idle(self) -> None:
         self._idle = self._idle + 1 if self.command == Sleep(0.0) else 0
         assert self._idle <= IDLE_AT_MOST, "it rests for no time, again and again"
@@ -245,8 +252,8 @@ def moved_by(outcome: Outcome, ended: Command) -> Position | None:
     match outcome, ended:
         case EventsApplied(), ApplyEvents(position=position, in_catalogue=True):
             return position
-        case ReplicaInstalled(), InstallReplica(position=position):
-            return position
+        case ReplicaInstalled(), InstallReplica(installation):
+            return installation.position
     return None
 
 
