@@ -25,7 +25,7 @@ from tests.crash.campaigns import kill_at_calls, kill_by_workers, strace_is_ther
 from tests.crash.judge import Lost
 from tests.crash.processes import warm_up
 from tests.crash.tally import Tally
-from tests.removals.removal import Cut
+from tests.removals.removal import Patch
 from tests.removals.table import TABLE
 
 
@@ -71,7 +71,7 @@ def main() -> int:
     folder = options.folder or Path(tempfile.mkdtemp(prefix="crash-"))
     folder.mkdir(parents=True, exist_ok=True)
     if options.without:
-        TABLE[options.without].take_out(Cut())
+        TABLE[options.without].take_out(Patch())
     warm_up()
     try:
         run(folder, options)

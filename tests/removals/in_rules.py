@@ -21,7 +21,7 @@ from store_cache.model.event import AnyEvent, Event, QuarantinedEvent
 from store_cache.model.stock import StockAnswer
 from store_cache.storage import journal
 from store_cache.writer import CacheWriter
-from tests.removals.removal import Cut, Removals
+from tests.removals.removal import Patch, Removals
 
 in_rules = Removals()
 
@@ -30,7 +30,7 @@ in_rules = Removals()
 
 
 @in_rules("V1", "a late event never undoes a fresher state")
-def version_guard(cut: Cut) -> None:
+def version_guard(patch: Patch) -> None:
     """An event sets the row, however old it is."""
     update = rules._update
 
@@ -39,10 +39,10 @@ def version_guard(cut: Cut) -> None:
         if held is None or event.version >= version_of(held):
             update(draft, event, body)
             return
-        cut.act()
+        patch.act()
         draft.put(event.product_id, body)
 
-    cut.replace(rules, "_update", any_update)
+    patch.replace(rules, "_update", any_update)
 
 
 @in_rules(
@@ -51,16 +51,16 @@ def version_guard(cut: Cut) -> None:
     needs="disorder",
     test=("tests/unit/catalogue/test_apply.py::test_a_deletion"),
 )
-def marks_of_deletion(cut: Cut) -> None:
+def marks_of_deletion(patch: Patch) -> None:
     """A deleted product is forgotten; an event of its life brings it back."""
     delete = ChangeSet.delete
 
     def unmarked(self: ChangeSet, product_id: str, *, offset: int, version: int) -> None:
-        cut.act()
+        patch.act()
         delete(self, product_id, offset=offset, version=version)
         self._tombstones[product_id] = None
 
-    cut.replace(ChangeSet, "delete", unmarked)
+    patch.replace(ChangeSet, "delete", unmarked)
 
 
 @in_rules(
@@ -72,38 +72,38 @@ def marks_of_deletion(cut: Cut) -> None:
         "test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life"
     ),
 )
-def marks_of_readings(cut: Cut) -> None:
+def marks_of_readings(patch: Patch) -> None:
     """A mark that a reading left counts as one of the feed's."""
 
     def of_reading(self: Tombstone) -> bool:
         if self.offset == 0:
-            cut.act()
+            patch.act()
         return False
 
-    cut.replace(Tombstone, "is_of_refetch", property(of_reading))
+    patch.replace(Tombstone, "is_of_refetch", property(of_reading))
 
 
 @in_rules("V2", "where order is in doubt the product is read again", needs="disorder")
-def doubts_of_order(cut: Cut) -> None:
+def doubts_of_order(patch: Patch) -> None:
     """A creation or deletion too close to other events leaves no doubt."""
 
     def no_doubt(*_: object) -> None:
-        cut.act()
+        patch.act()
 
-    cut.replace(rules, "_doubt_order", no_doubt)
+    patch.replace(rules, "_doubt_order", no_doubt)
 
 
 @in_rules("V1 W7", "an event of the life before does not undo what is ahead of the feed")
-def lives_before_what_is_ahead(cut: Cut) -> None:
+def lives_before_what_is_ahead(patch: Patch) -> None:
     """Any event with a higher version is of the life that is held."""
     of_life_before = rules._is_of_earlier_incarnation
 
     def never(draft: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
         if of_life_before(draft, event, body, held):
-            cut.act()
+            patch.act()
         return False
 
-    cut.replace(rules, "_is_of_earlier_incarnation", never)
+    patch.replace(rules, "_is_of_earlier_incarnation", never)
 
 
 @in_rules(
@@ -112,17 +112,17 @@ def lives_before_what_is_ahead(cut: Cut) -> None:
     needs="outage",
     test="tests/unit/catalogue/test_apply.py::test_events_behind_unfollowed_rows_change_nothing_unread",
 )
-def doubts_of_unfollowed_copies(cut: Cut) -> None:
+def doubts_of_unfollowed_copies(patch: Patch) -> None:
     """A catalogue of pages alone is taken to stand at its position."""
     init = ChangeSet.__init__
 
     def followed(self: ChangeSet, base: Catalogue, **told: Any) -> None:
         init(self, base, **told)
         if self.unfollowed_until:
-            cut.act()
+            patch.act()
             self.unfollowed_until = 0
 
-    cut.replace(ChangeSet, "__init__", followed)
+    patch.replace(ChangeSet, "__init__", followed)
 
 
 @in_rules(
@@ -131,17 +131,17 @@ def doubts_of_unfollowed_copies(cut: Cut) -> None:
     test="tests/unit/sync/test_refetch.py::test_an_unreadable_event_has_its_product_read",
     why="every event of the simulation can be read",
 )
-def readings_of_what_is_set_aside(cut: Cut) -> None:
+def readings_of_what_is_set_aside(patch: Patch) -> None:
     """An event that cannot be read is passed over."""
     lay = rules.apply_events
 
     def readable(draft: ChangeSet, events: Iterable[AnyEvent]) -> None:
         kept = [event for event in events if not isinstance(event, QuarantinedEvent)]
         if kept != list(events):
-            cut.act()
+            patch.act()
         lay(draft, kept)
 
-    cut.replace((rules, writer, replica), "apply_events", readable)
+    patch.replace((rules, writer, replica), "apply_events", readable)
 
 
 # -- readings ----------------------------------------------------------------------------------
@@ -153,16 +153,16 @@ def readings_of_what_is_set_aside(cut: Cut) -> None:
     needs="disorder",
     test="tests/unit/sync/test_refetch.py::test_a_reading_that_was_overtaken_is_done_again",
 )
-def readings_overtaken(cut: Cut) -> None:
+def readings_overtaken(patch: Patch) -> None:
     """A reading's answer counts whatever came in between."""
     same = Seen.__eq__
 
     def always(self: Seen, other: object) -> bool:
         if not same(self, other):
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(Seen, "__eq__", always)
+    patch.replace(Seen, "__eq__", always)
 
 
 @in_rules(
@@ -171,29 +171,29 @@ def readings_overtaken(cut: Cut) -> None:
     needs="kill disorder",
     test="tests/unit/sync/test_refetch.py::test_what_was_owed_is_done_by_the_next_process",
 )
-def owed_readings_kept(cut: Cut) -> None:
+def owed_readings_kept(patch: Patch) -> None:
     """What is owed is in memory alone."""
     encode = changes.encode_change
 
     def without_owed(change: Change) -> bytes:
         if change.pending_refetches:
-            cut.act()
+            patch.act()
         return encode(replace(change, pending_refetches={}))
 
-    cut.replace(journal, "encode_change", without_owed)
+    patch.replace(journal, "encode_change", without_owed)
 
 
 @in_rules("W7", "what is ahead of the feed for a minute is read again", needs="lost_events")
-def readings_of_what_is_ahead(cut: Cut) -> None:
+def readings_of_what_is_ahead(patch: Patch) -> None:
     """A product whose event never comes stays ahead for ever."""
     stale_overrides = CacheWriter.stale_overrides
 
     def nobody(self: CacheWriter) -> list[str]:
         if stale_overrides(self):
-            cut.act()
+            patch.act()
         return []
 
-    cut.replace(CacheWriter, "stale_overrides", nobody)
+    patch.replace(CacheWriter, "stale_overrides", nobody)
 
 
 @in_rules(
@@ -202,17 +202,17 @@ def readings_of_what_is_ahead(cut: Cut) -> None:
     needs="disorder",
     test="tests/unit/catalogue/test_apply.py::test_a_doubt_is_settled_when_its_time_has_come",
 )
-def doubts_outlast_readings(cut: Cut) -> None:
+def doubts_outlast_readings(patch: Patch) -> None:
     """Any reading settles every doubt about its product."""
     settled = ChangeSet.settled
 
     def at_once(self: ChangeSet, product_id: str) -> None:
         settled(self, product_id)
         if self.pending_refetch(product_id) is not None:
-            cut.act()
+            patch.act()
             self._pending_refetches[product_id] = None
 
-    cut.replace(ChangeSet, "settled", at_once)
+    patch.replace(ChangeSet, "settled", at_once)
 
 
 @in_rules(
@@ -221,22 +221,22 @@ def doubts_outlast_readings(cut: Cut) -> None:
     needs="slow",
     test="tests/unit/catalogue/test_apply.py::test_a_refresh_does_not_win",
 )
-def refreshes_do_not_win(cut: Cut) -> None:
+def refreshes_do_not_win(patch: Patch) -> None:
     """Whatever a reading says wins over what is held."""
 
     def always(self: RefetchReason) -> bool:
         if self is RefetchReason.REFRESH:
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(RefetchReason, "wins", property(always))
+    patch.replace(RefetchReason, "wins", property(always))
 
 
 # -- answers -----------------------------------------------------------------------------------
 
 
 @in_rules("W6", "an answer older than what is held changes nothing")
-def answers_overtaken(cut: Cut) -> None:
+def answers_overtaken(patch: Patch) -> None:
     """An answer sets quantity and version, though the feed is past them."""
     lay = rules.apply_answer
 
@@ -244,11 +244,11 @@ def answers_overtaken(cut: Cut) -> None:
         held = draft.held(answer.product_id)
         if held is None or version_of(held) <= answer.new_version:
             return lay(draft, answer)
-        cut.act()
+        patch.act()
         rules._set_stock(draft, held, answer)
         return True
 
-    cut.replace((rules, writer, replica), "apply_answer", laid)
+    patch.replace((rules, writer, replica), "apply_answer", laid)
 
 
 @in_rules(
@@ -257,7 +257,7 @@ def answers_overtaken(cut: Cut) -> None:
     needs="slow",
     test="tests/unit/test_writer.py::test_an_answer_beyond_a_jump_has_the_product_read_whole",
 )
-def answers_beyond_a_jump(cut: Cut) -> None:
+def answers_beyond_a_jump(patch: Patch) -> None:
     """An answer is laid over a row that is not the one it was sent for."""
     lay = rules.apply_answer
 
@@ -267,11 +267,11 @@ def answers_beyond_a_jump(cut: Cut) -> None:
             return held is not None
         if draft.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
             return False
-        cut.act()
+        patch.act()
         rules._set_stock(draft, held, answer)
         return True
 
-    cut.replace((rules, writer, replica), "apply_answer", laid)
+    patch.replace((rules, writer, replica), "apply_answer", laid)
 
 
 @in_rules(
@@ -280,36 +280,36 @@ def answers_beyond_a_jump(cut: Cut) -> None:
     needs="slow",
     test="tests/unit/catalogue/test_apply.py::test_an_applied_answer",
 )
-def answers_crossed(cut: Cut) -> None:
+def answers_crossed(patch: Patch) -> None:
     """An answer is laid over the row of whatever life is held."""
     changed = ChangeSet.incarnation_changed_within
 
     def never_crossed(self: ChangeSet, product_id: str, seconds: float) -> bool:
         found = changed(self, product_id, seconds)
         if found and seconds == CROSSING_SECONDS:
-            cut.act()
+            patch.act()
             return False
         return found
 
-    cut.replace(ChangeSet, "incarnation_changed_within", never_crossed)
+    patch.replace(ChangeSet, "incarnation_changed_within", never_crossed)
 
 
 @in_rules("W6", "an answer never creates a product by itself")
-def answers_create_nothing(cut: Cut) -> None:
+def answers_create_nothing(patch: Patch) -> None:
     """An answer about a product that is not held makes a row of what it says."""
     lay = rules.apply_answer
 
     def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
         if draft.held(answer.product_id) is not None:
             return lay(draft, answer)
-        cut.act()
+        patch.act()
         told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
         named = answer.product_id.encode()
         draft.put(answer.product_id, told % (named, answer.new_quantity, answer.new_version))
         draft.add_override(answer.product_id, answer.new_version)
         return True
 
-    cut.replace((rules, writer, replica), "apply_answer", laid)
+    patch.replace((rules, writer, replica), "apply_answer", laid)
 
 
 # -- clocks ------------------------------------------------------------------------------------
@@ -321,12 +321,12 @@ def answers_create_nothing(cut: Cut) -> None:
     needs="clock",
     test="tests/unit/app/test_clocks.py::test_a_clock_that_is_set_brings_no_ended_life_back",
 )
-def steady_clock(cut: Cut) -> None:
+def steady_clock(patch: Patch) -> None:
     """They grow old by the wall clock."""
     init = CacheWriter.__init__
 
     def by_the_wall(self: CacheWriter, *parts: Any, **told: Any) -> None:
-        cut.act()
+        patch.act()
         init(self, *parts, **told | {"steady": told["now"]})
 
-    cut.replace(CacheWriter, "__init__", by_the_wall)
+    patch.replace(CacheWriter, "__init__", by_the_wall)

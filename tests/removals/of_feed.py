@@ -38,7 +38,7 @@ from store_cache.sync.states import (
     Sleep,
     State,
 )
-from tests.removals.removal import Cut, Removals
+from tests.removals.removal import Patch, Removals
 
 of_feed = Removals()
 Events = tuple[AnyEvent, ...]
@@ -48,7 +48,7 @@ Events = tuple[AnyEvent, ...]
 
 
 @of_feed("P4 E3", "only what is contiguous is applied", needs="disorder")
-def contiguity(cut: Cut) -> None:
+def contiguity(patch: Patch) -> None:
     """The position moves over holes, whatever is missing."""
     arrange = following.arrange
 
@@ -57,14 +57,14 @@ def contiguity(cut: Cut) -> None:
     ) -> tuple[Events, Events]:
         ready, rest = arrange(offset, early, arrived)
         if rest:
-            cut.act()
+            patch.act()
         return (*ready, *rest), ()
 
-    cut.replace((following, resync), "arrange", all_of_it)
+    patch.replace((following, resync), "arrange", all_of_it)
 
 
 @of_feed("P4", "`nextOffset` never moves the position", needs="lost_events")
-def next_offset_is_a_hint(cut: Cut) -> None:
+def next_offset_is_a_hint(patch: Patch) -> None:
     """A page that leads further than its events do is followed there."""
     gap = following._gap
 
@@ -74,11 +74,11 @@ def next_offset_is_a_hint(cut: Cut) -> None:
         position = state.position
         if page is None or position is None or (page.next_offset or 0) <= position.offset:
             return gap(state, problem, asked_at, now, page)
-        cut.act()
+        patch.act()
         new = Position(position.generation, page.next_offset or 0)
         return replace(state, phase=Applying(new, Feed(), True)), ApplyEvents((), new)
 
-    cut.replace(following, "_gap", believed)
+    patch.replace(following, "_gap", believed)
 
 
 @of_feed(
@@ -87,42 +87,42 @@ def next_offset_is_a_hint(cut: Cut) -> None:
     test="tests/unit/sync/test_follow.py::test_a_hole_that_is_filled_within_the_grace_is_no_loss",
     why="without it the store is right all the same, after a full sync for every late event",
 )
-def grace_for_holes(cut: Cut) -> None:
+def grace_for_holes(patch: Patch) -> None:
     """What is missing is lost at once, and a full sync follows."""
     gap = following._gap
 
     def impatient(
         state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
     ) -> Next:
-        cut.act()
+        patch.act()
         return gap(state, problem, asked_at + state.settings.grace_seconds, now, page)
 
-    cut.replace(following, "_gap", impatient)
+    patch.replace(following, "_gap", impatient)
 
 
 # -- another feed ------------------------------------------------------------------------------
 
 
-def _same_event(cut: Cut) -> None:
+def _same_event(patch: Patch) -> None:
     compare = following.compare
 
     def same(position: Position, page: EventPage) -> Match:
         if compare(position, page) is not Match.SAME:
-            cut.act()
+            patch.act()
         return Match.SAME
 
-    cut.replace((following, resync), "compare", same)
+    patch.replace((following, resync), "compare", same)
 
 
-def _same_generation(cut: Cut) -> None:
+def _same_generation(patch: Patch) -> None:
     changed = following.generation_changed
 
     def never(position: Position, named: str | None) -> bool:
         if changed(position, named):
-            cut.act()
+            patch.act()
         return False
 
-    cut.replace((following, resync), "generation_changed", never)
+    patch.replace((following, resync), "generation_changed", never)
 
 
 @of_feed(
@@ -131,9 +131,9 @@ def _same_generation(cut: Cut) -> None:
     needs="restore outage",
     test="tests/unit/sync/test_follow.py::test_another_event_before_the_position_is_another_feed",
 )
-def fingerprint_of_the_position(cut: Cut) -> None:
+def fingerprint_of_the_position(patch: Patch) -> None:
     """Whatever stands before the position, the feed is the same."""
-    _same_event(cut)
+    _same_event(patch)
 
 
 @of_feed(
@@ -142,20 +142,20 @@ def fingerprint_of_the_position(cut: Cut) -> None:
     needs="generation",
     test="tests/unit/sync/test_follow.py::test_offsets_of_another_generation_are_worth_nothing",
 )
-def generation_compared(cut: Cut) -> None:
+def generation_compared(patch: Patch) -> None:
     """The feed is the same, whatever Central calls it."""
-    _same_generation(cut)
+    _same_generation(patch)
 
 
-def _never_backwards(cut: Cut) -> None:
+def _never_backwards(patch: Patch) -> None:
     hint = following.hint
 
     def never_lower(page: EventPage, position: Position) -> int:
         if hint(page, position) < position.offset:
-            cut.act()
+            patch.act()
         return max(hint(page, position), position.offset)
 
-    cut.replace((following, resync), "hint", never_lower)
+    patch.replace((following, resync), "hint", never_lower)
 
 
 @of_feed(
@@ -164,17 +164,17 @@ def _never_backwards(cut: Cut) -> None:
     needs="restore",
     test="tests/unit/sync/test_follow.py::test_a_feed_that_went_backwards_is_a_new_one",
 )
-def backwards_feeds(cut: Cut) -> None:
+def backwards_feeds(patch: Patch) -> None:
     """A feed that ends before the position has nothing new."""
-    _never_backwards(cut)
+    _never_backwards(patch)
 
 
 @of_feed("P1 E3 E4", "another feed is noticed, by whatever sign", needs="generation")
-def other_feeds_noticed_at_all(cut: Cut) -> None:
+def other_feeds_noticed_at_all(patch: Patch) -> None:
     """Neither its name, nor the event before the position, nor its end is compared."""
-    _same_event(cut)
-    _same_generation(cut)
-    _never_backwards(cut)
+    _same_event(patch)
+    _same_generation(patch)
+    _never_backwards(patch)
 
 
 @of_feed(
@@ -183,7 +183,7 @@ def other_feeds_noticed_at_all(cut: Cut) -> None:
     needs="generation",
     test="tests/unit/central/test_client.py::test_product_of_another_generation_is_not_given",
 )
-def generation_of_single_readings(cut: Cut) -> None:
+def generation_of_single_readings(patch: Patch) -> None:
     """A product that another Central shows is taken for one of this one's."""
     check = Central._check_generation
 
@@ -191,9 +191,9 @@ def generation_of_single_readings(cut: Cut) -> None:
         try:
             check(self, reply, expected)
         except CentralError:
-            cut.act()
+            patch.act()
 
-    cut.replace(Central, "_check_generation", unchecked)
+    patch.replace(Central, "_check_generation", unchecked)
 
 
 @of_feed(
@@ -202,14 +202,14 @@ def generation_of_single_readings(cut: Cut) -> None:
     test="tests/unit/sync/test_follow.py::test_a_position_that_is_gone_is_a_full_sync_and_no_failure",
     why="the timer of the fallback brings a full sync too, within the simulation's bound",
 )
-def position_gone(cut: Cut) -> None:
+def position_gone(patch: Patch) -> None:
     """A 410 of the feed is a failure like any other: wait, and ask again."""
 
     def a_failure(state: State, reason: str, now: float) -> Next:
-        cut.act()
+        patch.act()
         return lines.failed(state, ExchangeFailed(Failure.BROKEN, reason), now)
 
-    cut.replace(sync, "lose", a_failure)
+    patch.replace(sync, "lose", a_failure)
 
 
 # -- the copy of a full sync -------------------------------------------------------------------
@@ -221,20 +221,20 @@ def position_gone(cut: Cut) -> None:
     needs="small_pages slow",
     test="tests/unit/catalogue/test_replica.py::test_what_is_created_or_deleted_between_pages_skips_nothing",
 )
-def page_overlap(cut: Cut) -> None:
+def page_overlap(patch: Patch) -> None:
     """Each page is taken for the one that follows the one before."""
     joins = Replica._joins
 
     def always(self: Replica, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
         if not joins(self, request, ids, fresh):
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(Replica, "_joins", always)
+    patch.replace(Replica, "_joins", always)
 
 
 @of_feed("F2", "the feed is followed alongside a full sync", needs="slow")
-def feed_alongside(cut: Cut) -> None:
+def feed_alongside(patch: Patch) -> None:
     """The copy is what the pages said, at the position where the feed is."""
     take = Replica.take_events
 
@@ -242,13 +242,13 @@ def feed_alongside(cut: Cut) -> None:
         self: Replica, events: Sequence[AnyEvent], *, position: Position, now: float
     ) -> None:
         if events:
-            cut.act()
+            patch.act()
         take(self, (), position=position, now=now)
 
-    cut.replace(Replica, "take_events", pages_alone)
+    patch.replace(Replica, "take_events", pages_alone)
 
 
-def _finish_without(cut: Cut, *left_out: str) -> None:
+def _finish_without(patch: Patch, *left_out: str) -> None:
     finish = Replica.finish
     nothing: dict[str, Any] = {"answers": (), "touched": {}, "tombstones": {}}
 
@@ -262,23 +262,23 @@ def _finish_without(cut: Cut, *left_out: str) -> None:
     ) -> Any:
         given: dict[str, Any] = {"answers": answers, "touched": touched, "tombstones": tombstones}
         if any(given[name] for name in left_out):
-            cut.act()
+            patch.act()
         return finish(self, **given | {name: nothing[name] for name in left_out}, now=now)
 
-    cut.replace(Replica, "finish", finished)
+    patch.replace(Replica, "finish", finished)
 
 
-def _lay_nothing_ahead(cut: Cut) -> None:
+def _lay_nothing_ahead(patch: Patch) -> None:
     lay = Replica._lay_what_is_ahead
 
     def laid(self: Replica, draft: ChangeSet) -> None:
         before = dict(draft._rows)
         lay(self, draft)
         if draft._rows != before:
-            cut.act()
+            patch.act()
             draft._rows, draft._overrides, draft._pending_refetches = before, {}, {}
 
-    cut.replace(Replica, "_lay_what_is_ahead", laid)
+    patch.replace(Replica, "_lay_what_is_ahead", laid)
 
 
 @of_feed(
@@ -287,9 +287,9 @@ def _lay_nothing_ahead(cut: Cut) -> None:
     needs="force slow",
     test="tests/unit/catalogue/test_replica.py::test_answers_are_laid_over_the_copy",
 )
-def answers_over_the_copy(cut: Cut) -> None:
+def answers_over_the_copy(patch: Patch) -> None:
     """The copy goes in place without them."""
-    _finish_without(cut, "answers")
+    _finish_without(patch, "answers")
 
 
 @of_feed(
@@ -298,9 +298,9 @@ def answers_over_the_copy(cut: Cut) -> None:
     needs="force slow",
     test=("tests/unit/catalogue/test_replica.py::test_what_a_reading_showed_is_shown_on"),
 )
-def what_is_ahead_over_the_copy(cut: Cut) -> None:
+def what_is_ahead_over_the_copy(patch: Patch) -> None:
     """What readings and answers showed meanwhile is not carried over."""
-    _lay_nothing_ahead(cut)
+    _lay_nothing_ahead(patch)
 
 
 @of_feed(
@@ -312,14 +312,14 @@ def what_is_ahead_over_the_copy(cut: Cut) -> None:
         "test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone"
     ),
 )
-def what_is_gone_out_of_the_copy(cut: Cut) -> None:
+def what_is_gone_out_of_the_copy(patch: Patch) -> None:
     """The copy's row goes in place, though readers saw the product end."""
 
     def nothing(self: Replica, _: ChangeSet, marks: Mapping[str, Tombstone]) -> None:
         if any(m.is_of_refetch and m.at >= self.began_at for m in marks.values()):
-            cut.act()
+            patch.act()
 
-    cut.replace(Replica, "_leave_out_what_is_gone", nothing)
+    patch.replace(Replica, "_leave_out_what_is_gone", nothing)
 
 
 @of_feed(
@@ -331,14 +331,14 @@ def what_is_gone_out_of_the_copy(cut: Cut) -> None:
         "test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile"
     ),
 )
-def fresher_rows_over_the_copy(cut: Cut) -> None:
+def fresher_rows_over_the_copy(patch: Patch) -> None:
     """The copy's row goes in place, though readers saw a newer one."""
 
     def nothing(self: Replica, _: ChangeSet) -> None:
         if any(self._held is not None and self._is_lower(i) for i in self.copy.pending_refetches):
-            cut.act()
+            patch.act()
 
-    cut.replace(Replica, "_keep_fresher", nothing)
+    patch.replace(Replica, "_keep_fresher", nothing)
 
 
 @of_feed(
@@ -347,9 +347,9 @@ def fresher_rows_over_the_copy(cut: Cut) -> None:
     needs="force disorder",
     test="tests/unit/test_writer.py::test_doubts_that_arose_during_a_copy_outlive_it",
 )
-def doubts_outlive_a_copy(cut: Cut) -> None:
+def doubts_outlive_a_copy(patch: Patch) -> None:
     """What was owed for what happened meanwhile is dropped with the old catalogue."""
-    _finish_without(cut, "touched")
+    _finish_without(patch, "touched")
 
 
 @of_feed(
@@ -358,9 +358,9 @@ def doubts_outlive_a_copy(cut: Cut) -> None:
     needs="force disorder",
     test="tests/unit/catalogue/test_replica.py::test_marks_lives_and_owed_readings_outlive_the_run",
 )
-def marks_outlive_a_copy(cut: Cut) -> None:
+def marks_outlive_a_copy(patch: Patch) -> None:
     """A full sync forgets what was deleted before it."""
-    _finish_without(cut, "tombstones")
+    _finish_without(patch, "tombstones")
 
 
 @of_feed(
@@ -369,18 +369,18 @@ def marks_outlive_a_copy(cut: Cut) -> None:
     test="tests/unit/catalogue/test_replica.py::test_no_version_is_lowered_on_the_word_of_one_page",
     why="every page of the simulation is up to date",
 )
-def lowered_by_a_page(cut: Cut) -> None:
+def lowered_by_a_page(patch: Patch) -> None:
     """One page's word lowers a version."""
     is_news = Replica._is_news
 
     def lowered(self: Replica, product_id: str, body: bytes) -> bool:
         taken = is_news(self, product_id, body)
         if product_id in self._lowered:
-            cut.act()
+            patch.act()
             self._lowered.discard(product_id)
         return taken
 
-    cut.replace(Replica, "_is_news", lowered)
+    patch.replace(Replica, "_is_news", lowered)
 
 
 @of_feed(
@@ -389,17 +389,17 @@ def lowered_by_a_page(cut: Cut) -> None:
     test="tests/unit/catalogue/test_replica.py::test_a_late_page_does_not_undo_an_event",
     why="every page of the simulation is up to date",
 )
-def older_pages(cut: Cut) -> None:
+def older_pages(patch: Patch) -> None:
     """The later reading counts, also over an event that came before it."""
     is_news = Replica._is_news
 
     def as_it_comes(self: Replica, product_id: str, body: bytes) -> bool:
         if not is_news(self, product_id, body) and product_id in self._doubts:
-            cut.act()
+            patch.act()
             self._doubts.pop(product_id)
         return True
 
-    cut.replace(Replica, "_is_news", as_it_comes)
+    patch.replace(Replica, "_is_news", as_it_comes)
 
 
 @of_feed(
@@ -412,16 +412,16 @@ def older_pages(cut: Cut) -> None:
     ),
     why="a restore just then, under the same name, is too rare to be searched for",
 )
-def end_of_the_feed(cut: Cut) -> None:
+def end_of_the_feed(patch: Patch) -> None:
     """A copy stands at the feed's end though its pages are of behind it."""
     ends_short = resync._ends_short
 
     def at_its_end(run: Run) -> bool:
         if ends_short(run):
-            cut.act()
+            patch.act()
         return False
 
-    cut.replace(resync, "_ends_short", at_its_end)
+    patch.replace(resync, "_ends_short", at_its_end)
 
 
 @of_feed(
@@ -434,14 +434,14 @@ def end_of_the_feed(cut: Cut) -> None:
     ),
     why="a restore just then, under the same name, is too rare to be searched for",
 )
-def pages_before_the_feed(cut: Cut) -> None:
+def pages_before_the_feed(patch: Patch) -> None:
     """A full sync goes on with the pages of before a failure, and the feed of after it."""
 
     def never(self: Run) -> bool:
-        cut.act()
+        patch.act()
         return False
 
-    cut.replace(Run, "rests_on_pages_alone", property(never))
+    patch.replace(Run, "rests_on_pages_alone", property(never))
 
 
 @of_feed(
@@ -453,7 +453,7 @@ def pages_before_the_feed(cut: Cut) -> None:
     ),
     why="a creation numbered so long after its life's end is too rare to be searched for",
 )
-def creations_behind_the_pages(cut: Cut) -> None:
+def creations_behind_the_pages(patch: Patch) -> None:
     """What an event creates is believed, though no page showed it."""
     note = Replica._note
 
@@ -461,10 +461,10 @@ def creations_behind_the_pages(cut: Cut) -> None:
         note(self, events)
         created = {e.product_id for e in events if isinstance(e, Event) and e.kind is Kind.CREATED}
         if created & self._unpaged:
-            cut.act()
+            patch.act()
         self._unpaged -= created
 
-    cut.replace(Replica, "_note", believed)
+    patch.replace(Replica, "_note", believed)
 
 
 @of_feed(
@@ -473,16 +473,16 @@ def creations_behind_the_pages(cut: Cut) -> None:
     test="tests/unit/catalogue/test_replica.py::test_a_catalogue_that_lost_half_is_refused",
     why="no Central of the simulation loses half of its products",
 )
-def judgement_of_a_copy(cut: Cut) -> None:
+def judgement_of_a_copy(patch: Patch) -> None:
     """Whatever was read goes in place."""
     judge = Replica.judge
 
     def accepted(self: Replica, **told: Any) -> Verdict:
         if not judge(self, **told).accepted:
-            cut.act()
+            patch.act()
         return Verdict()
 
-    cut.replace(Replica, "judge", accepted)
+    patch.replace(Replica, "judge", accepted)
 
 
 @of_feed(
@@ -491,31 +491,31 @@ def judgement_of_a_copy(cut: Cut) -> None:
     test="tests/unit/catalogue/test_replica.py::test_a_row_that_cannot_be_read_is_read_singly",
     why="every row of the simulation can be read",
 )
-def doubts_of_pages(cut: Cut) -> None:
+def doubts_of_pages(patch: Patch) -> None:
     """The copy goes in place with its doubts."""
     unsettled = Replica.unsettled
 
     def nothing(self: Replica) -> list[str]:
         if unsettled(self):
-            cut.act()
+            patch.act()
         return []
 
-    cut.replace(Replica, "unsettled", nothing)
+    patch.replace(Replica, "unsettled", nothing)
 
 
 # -- the line ----------------------------------------------------------------------------------
 
 
 @of_feed("E6", "every exchange has a deadline in all", needs="drip")
-def deadlines(cut: Cut) -> None:
+def deadlines(patch: Patch) -> None:
     """Only single operations have one: an answer may drip for ever."""
 
     @asynccontextmanager
     async def without(*_: object) -> Any:
-        cut.act()
+        patch.act()
         yield
 
-    cut.replace(Central, "_deadline", without)
+    patch.replace(Central, "_deadline", without)
 
 
 @of_feed(
@@ -525,16 +525,16 @@ def deadlines(cut: Cut) -> None:
     test="tests/unit/central/test_client.py::test_absence_is_only_what_central_says_in_its_own_words",
     why="a product that a reading said to be gone is asked for once more within a minute",
 )
-def absence(cut: Cut) -> None:
+def absence(patch: Patch) -> None:
     """Any 404 means it."""
     is_absence = centrals._is_absence
 
     def any_404(reply: Any) -> bool:
         if not is_absence(reply):
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(centrals, "_is_absence", any_404)
+    patch.replace(centrals, "_is_absence", any_404)
 
 
 @of_feed(
@@ -543,14 +543,14 @@ def absence(cut: Cut) -> None:
     test="tests/unit/sync/test_backoff.py::test_each_failure_doubles_the_wait",
     why="a Central that is asked too often gives the same answers in the simulation",
 )
-def waits(cut: Cut) -> None:
+def waits(patch: Patch) -> None:
     """What failed is asked for again at once."""
 
     def at_once(*_: object) -> Sleep:
-        cut.act()
+        patch.act()
         return Sleep(0.0)
 
-    cut.replace((lines, resync), "pause_after", at_once)
+    patch.replace((lines, resync), "pause_after", at_once)
 
 
 @of_feed(
@@ -559,17 +559,17 @@ def waits(cut: Cut) -> None:
     test="tests/unit/sync/test_backoff.py::test_a_full_sync_is_tried_at_every_interval_of_the_fallback",
     why="in the simulation the feed always comes back by itself",
 )
-def fallback(cut: Cut) -> None:
+def fallback(patch: Patch) -> None:
     """A feed that cannot be read is asked for ever, and nothing else is."""
     count = lines.count_failure
 
     def counted(state: State, outcome: Any, now: float) -> State:
         state = count(state, outcome, now)
         if state.health.fallback_due is not None:
-            cut.act()
+            patch.act()
         return replace(state, health=replace(state.health, fallback_due=None))
 
-    cut.replace((lines, resync), "count_failure", counted)
+    patch.replace((lines, resync), "count_failure", counted)
 
 
 @of_feed(
@@ -578,15 +578,15 @@ def fallback(cut: Cut) -> None:
     test="tests/unit/sync/test_full_sync.py::test_runs_that_do_not_hold_are_spaced",
     why="more full syncs do no harm to what a till is told",
 )
-def spacing(cut: Cut) -> None:
+def spacing(patch: Patch) -> None:
     """The next one begins at once."""
     spaced = lines.spaced
 
     def unspaced(held: Any, now: float, placed_at: float | None) -> Any:
-        cut.act()
+        patch.act()
         return replace(spaced(held, now, placed_at), next_at=0.0, delay_seconds=0.0)
 
-    cut.replace((lines, resync), "spaced", unspaced)
+    patch.replace((lines, resync), "spaced", unspaced)
 
 
 @of_feed(
@@ -595,16 +595,16 @@ def spacing(cut: Cut) -> None:
     test=("tests/unit/central/test_rate_limit.py::test_refusal_pauses_everything"),
     why="what Central refuses for its limit is asked for again",
 )
-def budget(cut: Cut) -> None:
+def budget(patch: Patch) -> None:
     """Requests are sent whatever Central said."""
     ready_in = RateLimit.ready_in
 
     def now_(self: RateLimit, priority: Any, now: float) -> float:
         if ready_in(self, priority, now):
-            cut.act()
+            patch.act()
         return 0.0
 
-    cut.replace(RateLimit, "ready_in", now_)
+    patch.replace(RateLimit, "ready_in", now_)
 
 
 @of_feed(
@@ -613,15 +613,15 @@ def budget(cut: Cut) -> None:
     test="tests/unit/central/test_client.py::test_answer_that_names_too_great_a_length_is_not_read",
     why="no answer of the simulation is endless",
 )
-def caps_on_bytes(cut: Cut) -> None:
+def caps_on_bytes(patch: Patch) -> None:
     """Whatever comes is read."""
     body = Connection._body
 
     async def endless(self: Connection, response: Any, request: Any) -> bytearray:
-        cut.act()
+        patch.act()
         return await body(self, response, replace(request, most_bytes=2**62))
 
-    cut.replace(Connection, "_body", endless)
+    patch.replace(Connection, "_body", endless)
 
 
 @of_feed(
@@ -630,13 +630,13 @@ def caps_on_bytes(cut: Cut) -> None:
     test="tests/unit/sync/test_follow.py::test_what_came_early_is_bounded",
     why="no backlog of the simulation is that long",
 )
-def bound_of_what_is_early(cut: Cut) -> None:
+def bound_of_what_is_early(patch: Patch) -> None:
     """Everything beyond a hole is remembered."""
     arrange = following.arrange
 
     def counted(*told: Any) -> tuple[Events, Events]:
-        cut.act()
+        patch.act()
         return arrange(*told)
 
-    cut.replace(following, "EARLY_AT_MOST", 10**9)
-    cut.replace((following, resync), "arrange", counted)
+    patch.replace(following, "EARLY_AT_MOST", 10**9)
+    patch.replace((following, resync), "arrange", counted)

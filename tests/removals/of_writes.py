@@ -31,7 +31,7 @@ from store_cache.writes.idempotency import Attempt, Final, KeyTable
 from store_cache.writes.in_doubt import InDoubtWrite
 from store_cache.writes.in_doubt_search import InDoubtSearch
 from store_cache.writes.write import Applied, Outcome, Sent, Unknown, Write
-from tests.removals.removal import Cut, Removals
+from tests.removals.removal import Patch, Removals
 
 of_writes = Removals()
 
@@ -45,13 +45,13 @@ of_writes = Removals()
     needs="forget_keys kill",
     test="tests/unit/writes/test_forwarder.py::test_an_attempt_is_on_disk_before_it_is_sent",
 )
-def attempts_on_disk(cut: Cut) -> None:
+def attempts_on_disk(patch: Patch) -> None:
     """Attempts are in memory alone."""
 
     async def nothing(*_: object) -> None:
-        cut.act()
+        patch.act()
 
-    cut.replace(Delivery, "_note", nothing)
+    patch.replace(Delivery, "_note", nothing)
 
 
 @of_writes(
@@ -60,7 +60,7 @@ def attempts_on_disk(cut: Cut) -> None:
     needs="forget_keys kill",
     test="tests/unit/test_writer.py::test_an_answer_and_its_key_are_one_record",
 )
-def answers_on_disk(cut: Cut) -> None:
+def answers_on_disk(patch: Patch) -> None:
     """Final answers are in memory alone."""
     append = CacheFiles.append
 
@@ -68,58 +68,58 @@ def answers_on_disk(cut: Cut) -> None:
         self: CacheFiles, *, change: Change | None = None, write: bytes | None = None
     ) -> None:
         if write is not None and (b'"applied":' in write or b'"refused":' in write):
-            cut.act()
+            patch.act()
             write = None
         if change is not None or write is not None:
             await append(self, change=change, write=write)
 
-    cut.replace(CacheFiles, "append", without_finals)
+    patch.replace(CacheFiles, "append", without_finals)
 
 
 @of_writes("W1 D2", "an answer is given only once it is on disk")
-def answers_kept_first(cut: Cut) -> None:
+def answers_kept_first(patch: Patch) -> None:
     """A till is answered while the record is on its way to the disk."""
     settle_write = CacheWriter.settle_write
     under_way: set[asyncio.Task[None]] = set()
 
     async def later(self: CacheWriter, write: bytes, answer: StockAnswer | None) -> None:
-        cut.act()
+        patch.act()
         task = asyncio.ensure_future(settle_write(self, write, answer))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
-    cut.replace(CacheWriter, "settle_write", later)
+    patch.replace(CacheWriter, "settle_write", later)
 
 
 @of_writes("W6", "an applied answer is shown at once")
-def answers_shown(cut: Cut) -> None:
+def answers_shown(patch: Patch) -> None:
     """Readers wait for the event."""
     settle_write = CacheWriter.settle_write
 
     async def kept_alone(self: CacheWriter, write: bytes, _: StockAnswer | None) -> None:
-        cut.act()
+        patch.act()
         await settle_write(self, write, None)
 
-    cut.replace(CacheWriter, "settle_write", kept_alone)
+    patch.replace(CacheWriter, "settle_write", kept_alone)
 
 
 # -- repeats -----------------------------------------------------------------------------------
 
 
 @of_writes("W1", "a repeat sends the same key")
-def same_key_on_a_repeat(cut: Cut) -> None:
+def same_key_on_a_repeat(patch: Patch) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""
     entry = Forwarder._entry
 
     def under_another(self: Forwarder, asked: Asked, known: Attempt | None) -> Entry:
         found = entry(self, asked, known)
         if known is not None:
-            cut.act()
+            patch.act()
             found.attempt = replace(known, number=known.number + 1)
             self._delivery.enter(found.attempt)
         return found
 
-    cut.replace(Forwarder, "_entry", under_another)
+    patch.replace(Forwarder, "_entry", under_another)
 
 
 @of_writes(
@@ -130,7 +130,7 @@ def same_key_on_a_repeat(cut: Cut) -> None:
         "tests/unit/writes/test_forwarder.py::test_a_later_attempt_left_unknown_is_the_one_repeated"
     ),
 )
-def same_version_on_a_repeat(cut: Cut) -> None:
+def same_version_on_a_repeat(patch: Patch) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
     entry = Forwarder._entry
 
@@ -139,11 +139,11 @@ def same_version_on_a_repeat(cut: Cut) -> None:
         held = self._held(asked)
         if known is None or held is None or isinstance(asked, Write) or held == known.version:
             return found
-        cut.act()
+        patch.act()
         found.attempt = replace(known, version=held)
         return found
 
-    cut.replace(Forwarder, "_entry", with_another)
+    patch.replace(Forwarder, "_entry", with_another)
 
 
 @of_writes(
@@ -154,15 +154,15 @@ def same_version_on_a_repeat(cut: Cut) -> None:
         "tests/unit/writes/test_idempotency.py::test_an_attempt_without_a_final_answer_is_unknown_after_a_restart"
     ),
 )
-def attempts_of_the_dead(cut: Cut) -> None:
+def attempts_of_the_dead(patch: Patch) -> None:
     """An attempt found on disk is taken for one that was never sent."""
     decode = keys._decode_attempt
 
     def never_sent(record: dict[str, Any]) -> Attempt:
-        cut.act()
+        patch.act()
         return replace(decode(record), is_unknown=False)
 
-    cut.replace(keys, "_decode_attempt", never_sent)
+    patch.replace(keys, "_decode_attempt", never_sent)
 
 
 @of_writes(
@@ -171,16 +171,16 @@ def attempts_of_the_dead(cut: Cut) -> None:
     needs="forget_keys drop_answer",
     test="tests/unit/writes/test_forwarder.py::test_a_refusal_after_an_unknown_attempt_proves_nothing",
 )
-def refusals_of_repeats(cut: Cut) -> None:
+def refusals_of_repeats(patch: Patch) -> None:
     """A refusal is final, whatever an earlier sending did."""
     doubted = writing._doubted
 
     def believed(outcome: Outcome, sent: Sent) -> Outcome:
         if doubted(outcome, sent) != outcome:
-            cut.act()
+            patch.act()
         return outcome
 
-    cut.replace(writing, "_doubted", believed)
+    patch.replace(writing, "_doubted", believed)
 
 
 @of_writes(
@@ -189,20 +189,20 @@ def refusals_of_repeats(cut: Cut) -> None:
     needs="forget_keys reset_after",
     test="tests/unit/central/test_client.py::test_denied_after_a_lost_try_is_unknown",
 )
-def tries_that_reached(cut: Cut) -> None:
+def tries_that_reached(patch: Patch) -> None:
     """Only the last try counts."""
     judged = Central._judged
 
     def certain(self: Central, request: Any, reply: Any, *, certain: bool) -> WriteReply:
         if not certain:
-            cut.act()
+            patch.act()
         return judged(self, request, reply, certain=True)
 
-    cut.replace(Central, "_judged", certain)
+    patch.replace(Central, "_judged", certain)
 
 
 @of_writes("W3", "what may have reached Central is never called unsent", needs="reset_after")
-def unsent_for_certain(cut: Cut) -> None:
+def unsent_for_certain(patch: Patch) -> None:
     """A write that failed was not sent."""
     verdict = Tries.verdict
 
@@ -210,10 +210,10 @@ def unsent_for_certain(cut: Cut) -> None:
         found = verdict(self, last)
         if isinstance(found, WriteUnsent):
             return found
-        cut.act()
+        patch.act()
         return WriteUnsent(str(found), retry_after_seconds=None)
 
-    cut.replace(Tries, "verdict", unsent)
+    patch.replace(Tries, "verdict", unsent)
 
 
 @of_writes(
@@ -222,7 +222,7 @@ def unsent_for_certain(cut: Cut) -> None:
     test="tests/unit/writes/test_write.py::test_an_applied_answer_that_does_not_fit_proves_nothing",
     why="no two writes of the simulation share a key at Central",
 )
-def version_of_an_answer(cut: Cut) -> None:
+def version_of_an_answer(patch: Patch) -> None:
     """An applied answer is believed, whatever version it names."""
     read_applied = writing._read_applied
 
@@ -230,10 +230,10 @@ def version_of_an_answer(cut: Cut) -> None:
         version = value.get("newVersion")
         if status != 200 or not isinstance(version, int) or version == sent.version + 1:
             return read_applied(status, value, sent)
-        cut.act()
+        patch.act()
         return read_applied(status, value, replace(sent, version=version - 1))
 
-    cut.replace(writing, "_read_applied", any_version)
+    patch.replace(writing, "_read_applied", any_version)
 
 
 @of_writes(
@@ -242,16 +242,16 @@ def version_of_an_answer(cut: Cut) -> None:
     needs="forget_keys",
     test="tests/unit/writes/test_in_doubt.py::test_a_refusal_alone_proves_nothing",
 )
-def events_cover_a_refusal(cut: Cut) -> None:
+def events_cover_a_refusal(patch: Patch) -> None:
     """Any refusal of a repeat proves that the first sending was not applied."""
     covers = InDoubtWrite._covers
 
     def always(self: InDoubtWrite, version: int | None) -> bool:
         if not covers(self, version):
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(InDoubtWrite, "_covers", always)
+    patch.replace(InDoubtWrite, "_covers", always)
 
 
 @of_writes(
@@ -263,7 +263,7 @@ def events_cover_a_refusal(cut: Cut) -> None:
         "test_an_event_that_could_hide_the_attempt_ends_what_a_refusal_can_prove"
     ),
 )
-def lives_end_proof(cut: Cut) -> None:
+def lives_end_proof(patch: Patch) -> None:
     """Versions of two lives prove something of each other."""
     see = InDoubtWrite.see
 
@@ -272,9 +272,9 @@ def lives_end_proof(cut: Cut) -> None:
         if is_other or event.kind is Kind.UPDATED:
             see(self, event)
         else:
-            cut.act()
+            patch.act()
 
-    cut.replace(InDoubtWrite, "see", seen)
+    patch.replace(InDoubtWrite, "see", seen)
 
 
 @of_writes(
@@ -283,7 +283,7 @@ def lives_end_proof(cut: Cut) -> None:
     needs="forget_keys generation",
     test="tests/unit/writes/test_forwarder.py::test_positions_of_another_feed_prove_nothing",
 )
-def generation_of_proof(cut: Cut) -> None:
+def generation_of_proof(patch: Patch) -> None:
     """The feed is read again from where the attempt began, whatever feed that was."""
     look_back = InDoubtSearch._look_back
 
@@ -292,11 +292,11 @@ def generation_of_proof(cut: Cut) -> None:
     ) -> None:
         position = self._standing.position
         if position is not None and position.generation != attempt.generation:
-            cut.act()
+            patch.act()
             attempt = replace(attempt, generation=position.generation)
         await look_back(self, attempt, watch, deadline_at)
 
-    cut.replace(InDoubtSearch, "_look_back", anywhere)
+    patch.replace(InDoubtSearch, "_look_back", anywhere)
 
 
 # -- the table of keys -------------------------------------------------------------------------
@@ -308,16 +308,16 @@ def generation_of_proof(cut: Cut) -> None:
     test="tests/unit/writes/test_idempotency.py::test_a_key_used_for_another_payload_is_refused",
     why="the simulation's tills give each write its own key",
 )
-def keys_used_once(cut: Cut) -> None:
+def keys_used_once(patch: Patch) -> None:
     """A key's answer is given to whatever is sent under it."""
     find = KeyTable.find
 
     def any_payload(self: KeyTable, key: str, _: bytes, product_id: str) -> Attempt | Final | None:
-        cut.act()
+        patch.act()
         found = self._open.get(key) or self._final(key, product_id)
         return found and find(self, key, found.fingerprint, product_id)
 
-    cut.replace(KeyTable, "find", any_payload)
+    patch.replace(KeyTable, "find", any_payload)
 
 
 @of_writes(
@@ -326,13 +326,13 @@ def keys_used_once(cut: Cut) -> None:
     test="tests/unit/writes/test_forwarder.py::test_a_full_table_refuses_new_keys_and_answers_old_ones",
     why="500,000 writes do not fit into a minute",
 )
-def bound_of_the_key_table(cut: Cut) -> None:
+def bound_of_the_key_table(patch: Patch) -> None:
     """The table grows without a bound."""
 
     def reserve(*_: object) -> None:
-        cut.act()
+        patch.act()
 
-    cut.replace(KeyTable, "reserve", reserve)
+    patch.replace(KeyTable, "reserve", reserve)
 
 
 @of_writes(
@@ -341,7 +341,7 @@ def bound_of_the_key_table(cut: Cut) -> None:
     test="tests/unit/writes/test_forwarder.py::test_a_till_that_hangs_up_cancels_nothing",
     why="the server does not cancel handlers either (`handler_cancellation` is off)",
 )
-def hang_ups_cancel_nothing(cut: Cut) -> None:
+def hang_ups_cancel_nothing(patch: Patch) -> None:
     """Whoever waits for a write takes it along when it goes."""
     joined = Forwarder._joined
 
@@ -349,12 +349,12 @@ def hang_ups_cancel_nothing(cut: Cut) -> None:
         try:
             return await joined(self, future)
         except asyncio.CancelledError:
-            cut.act()
+            patch.act()
             for task in self._tasks:
                 task.cancel()
             raise
 
-    cut.replace(Forwarder, "_joined", together)
+    patch.replace(Forwarder, "_joined", together)
 
 
 # -- the breaker of writes ---------------------------------------------------------------------
@@ -366,14 +366,14 @@ def hang_ups_cancel_nothing(cut: Cut) -> None:
     test="tests/unit/writes/test_forwarder.py::test_the_sync_opens_and_closes_the_breaker",
     why="the simulation does not time its tills",
 )
-def breaker_opens(cut: Cut) -> None:
+def breaker_opens(patch: Patch) -> None:
     """Every till waits for its own timeout."""
 
     def closed(*_: object, **__: object) -> float:
-        cut.act()
+        patch.act()
         return 0.0
 
-    cut.replace(breaker, "wait_seconds", closed)
+    patch.replace(breaker, "wait_seconds", closed)
 
 
 @of_writes(
@@ -382,17 +382,17 @@ def breaker_opens(cut: Cut) -> None:
     test="tests/unit/writes/test_forwarder.py::test_one_probe_at_a_time_finds_central_again",
     why="the sync, which asks Central all the time, closes it too (B4)",
 )
-def probes(cut: Cut) -> None:
+def probes(patch: Patch) -> None:
     """An open breaker stays open until somebody else closes it."""
     wait = breaker.wait_seconds
 
     def for_ever(state: breaker.BreakerState, now: float) -> float:
         if isinstance(state, breaker.Open):
-            cut.act()
+            patch.act()
             return state.pause_seconds
         return wait(state, now)
 
-    cut.replace(breaker, "wait_seconds", for_ever)
+    patch.replace(breaker, "wait_seconds", for_ever)
 
 
 @of_writes(
@@ -401,17 +401,17 @@ def probes(cut: Cut) -> None:
     test="tests/unit/writes/test_forwarder.py::test_one_probe_at_a_time_finds_central_again",
     why="more of them do no harm to what a till is told",
 )
-def one_probe_at_a_time(cut: Cut) -> None:
+def one_probe_at_a_time(patch: Patch) -> None:
     """Everybody probes while a probe is on its way."""
     wait = breaker.wait_seconds
 
     def at_once(state: breaker.BreakerState, now: float) -> float:
         if isinstance(state, breaker.Probing):
-            cut.act()
+            patch.act()
             return 0.0
         return wait(state, now)
 
-    cut.replace(breaker, "wait_seconds", at_once)
+    patch.replace(breaker, "wait_seconds", at_once)
 
 
 # -- the border --------------------------------------------------------------------------------
@@ -423,14 +423,14 @@ def one_probe_at_a_time(cut: Cut) -> None:
     test="tests/unit/central/test_parsing.py::test_anything_but_the_product_asked_for_is_refused",
     why="no Central of the simulation answers with another product",
 )
-def identity_of_single_readings(cut: Cut) -> None:
+def identity_of_single_readings(patch: Patch) -> None:
     """Whatever product comes is taken."""
 
     def any_product(value: Any, **_: object) -> Any:
-        cut.act()
+        patch.act()
         return read_product(value)
 
-    cut.replace(wire, "read_product", any_product)
+    patch.replace(wire, "read_product", any_product)
 
 
 @of_writes(
@@ -442,14 +442,14 @@ def identity_of_single_readings(cut: Cut) -> None:
     ),
     why="no product of the simulation is called `..`",
 )
-def ids_that_lead_elsewhere(cut: Cut) -> None:
+def ids_that_lead_elsewhere(patch: Patch) -> None:
     """Every id is asked for."""
 
     def quoted(product_id: str) -> str:
-        cut.act()
+        patch.act()
         return product_id
 
-    cut.replace(centrals, "_quoted", quoted)
+    patch.replace(centrals, "_quoted", quoted)
 
 
 @of_writes(
@@ -458,13 +458,13 @@ def ids_that_lead_elsewhere(cut: Cut) -> None:
     test="tests/unit/api/test_limits.py::test_connections_are_capped_in_all",
     why="the simulation has a handful of tills",
 )
-def caps_on_connections(cut: Cut) -> None:
+def caps_on_connections(patch: Patch) -> None:
     """Every connection is admitted."""
     admit = Guard.admit
 
     def admitted(self: Guard, connection: Any) -> bool:
         if not admit(self, connection):
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(Guard, "admit", admitted)
+    patch.replace(Guard, "admit", admitted)

@@ -21,7 +21,7 @@ from store_cache.storage.recovery import Loaded
 from store_cache.storage.snapshot import snapshot_name
 from store_cache.writer import CacheWriter, Disk
 from tests.harness.faulty_directory import FaultyFile
-from tests.removals.removal import Cut, Removals
+from tests.removals.removal import Patch, Removals
 
 on_disk = Removals()
 
@@ -29,15 +29,15 @@ on_disk = Removals()
 class Unsynced(File):
     """A file whose bytes stay where a power cut takes them."""
 
-    def __init__(self, file: File, cut: Cut) -> None:
+    def __init__(self, file: File, patch: Patch) -> None:
         self._file = file
-        self._cut = cut
+        self._patch = patch
 
     async def append(self, data: bytes) -> None:
         await self._file.append(data)
 
     async def sync(self) -> None:
-        self._cut.act()
+        self._patch.act()
 
     async def write_durably(self, data: bytes) -> None:
         await self.append(data)
@@ -51,42 +51,42 @@ class Unsynced(File):
 
 
 @on_disk("D2", "what is acknowledged has been synced")
-def sync_of_the_journal(cut: Cut) -> None:
+def sync_of_the_journal(patch: Patch) -> None:
     """A record is acknowledged once it is written; nothing syncs the journal."""
     write = Journal.write
 
     async def unsynced(self: Journal, entries: Sequence[bytes]) -> None:
         file = self._file
-        self._file = Unsynced(file, cut)
+        self._file = Unsynced(file, patch)
         try:
             await write(self, entries)
         finally:
             self._file = file
 
-    cut.replace(Journal, "write", unsynced)
+    patch.replace(Journal, "write", unsynced)
 
 
 @on_disk("D3", "a snapshot is synced before its rename")
-def sync_of_a_snapshot(cut: Cut) -> None:
+def sync_of_a_snapshot(patch: Patch) -> None:
     """A snapshot gets its name while its bytes may be in memory alone."""
     write = archive._write_file
 
     async def unsynced(file: File, pieces: Iterable[bytes], check: Callable[[], None]) -> int:
-        return await write(Unsynced(file, cut), pieces, check)
+        return await write(Unsynced(file, patch), pieces, check)
 
-    cut.replace(archive, "_write_file", unsynced)
+    patch.replace(archive, "_write_file", unsynced)
 
 
 @on_disk("D3", "the folder is synced after a snapshot's rename")
-def sync_after_a_rename(cut: Cut) -> None:
+def sync_after_a_rename(patch: Patch) -> None:
     """Older files are removed while the new one's name may be in memory alone."""
 
     async def publish(self: CacheFiles, number: int) -> None:
-        cut.act()
+        patch.act()
         name = snapshot_name(number)
         await self._folder.rename(f"{name}.new", name)
 
-    cut.replace(CacheFiles, "_publish", publish)
+    patch.replace(CacheFiles, "_publish", publish)
 
 
 @on_disk(
@@ -98,20 +98,20 @@ def sync_after_a_rename(cut: Cut) -> None:
         "test_nothing_acknowledged_is_lost_by_a_crash_before_any_operation"
     ),
 )
-def sync_after_a_creation(cut: Cut) -> None:
+def sync_after_a_creation(patch: Patch) -> None:
     """Records are acknowledged in a journal whose name may be in memory alone."""
 
     async def create(self: CacheFiles, number: int) -> Journal:
-        cut.act()
+        patch.act()
         return await Journal.create(self._folder, number, written=self._time())
 
-    cut.replace(CacheFiles, "_create_journal", create)
+    patch.replace(CacheFiles, "_create_journal", create)
 
 
 # -- durable before visible --------------------------------------------------------------------
 
 
-def _show_first(cut: Cut, cause: str) -> None:
+def _show_first(patch: Patch, cause: str) -> None:
     make = CacheWriter._make
 
     async def made(
@@ -120,13 +120,13 @@ def _show_first(cut: Cut, cause: str) -> None:
         if change.cause != cause or change.is_empty:
             await make(self, catalogue, change, write)
             return
-        cut.act()
+        patch.act()
         numbered = change.numbered(catalogue.sequence + 1)
         catalogue.apply(numbered)
         await self._append(numbered, write)
         self.refetches_changed.set()
 
-    cut.replace(CacheWriter, "_make", made)
+    patch.replace(CacheWriter, "_make", made)
 
 
 @on_disk(
@@ -135,9 +135,9 @@ def _show_first(cut: Cut, cause: str) -> None:
     needs="disk_slow power",
     test=("tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk"),
 )
-def events_shown_first(cut: Cut) -> None:
+def events_shown_first(patch: Patch) -> None:
     """A reader sees events while their record is on its way to the disk."""
-    _show_first(cut, "events")
+    _show_first(patch, "events")
 
 
 @on_disk(
@@ -146,9 +146,9 @@ def events_shown_first(cut: Cut) -> None:
     needs="disk_slow power",
     test="tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk",
 )
-def answers_shown_first(cut: Cut) -> None:
+def answers_shown_first(patch: Patch) -> None:
     """A reader sees a write's effect while its record is on its way to the disk."""
-    _show_first(cut, "answer")
+    _show_first(patch, "answer")
 
 
 @on_disk(
@@ -157,9 +157,9 @@ def answers_shown_first(cut: Cut) -> None:
     needs="disk_slow power",
     test="tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk",
 )
-def readings_shown_first(cut: Cut) -> None:
+def readings_shown_first(patch: Patch) -> None:
     """A reader sees a product that was read again while its record is on its way to the disk."""
-    _show_first(cut, "reading")
+    _show_first(patch, "reading")
 
 
 @on_disk(
@@ -168,17 +168,17 @@ def readings_shown_first(cut: Cut) -> None:
     needs="disk_slow power",
     test="tests/unit/test_writer.py::test_a_copy_is_on_disk_before_it_is_seen",
 )
-def copies_shown_first(cut: Cut) -> None:
+def copies_shown_first(patch: Patch) -> None:
     """A reader sees the copy while its snapshot is being written."""
     begin_files = CacheWriter._begin_files
 
     async def shown_first(self: CacheWriter, catalogue: Catalogue | None) -> None:
         if catalogue is not None and catalogue is not self.catalogue:
-            cut.act()
+            patch.act()
             self.catalogue = catalogue
         await begin_files(self, catalogue)
 
-    cut.replace(CacheWriter, "_begin_files", shown_first)
+    patch.replace(CacheWriter, "_begin_files", shown_first)
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def copies_shown_first(cut: Cut) -> None:
     needs="sync_fails kill power",
     test="tests/unit/storage/test_crashes.py::test_what_a_start_has_shown_survives_the_next_power_cut",
 )
-def new_files_at_each_start(cut: Cut) -> None:
+def new_files_at_each_start(patch: Patch) -> None:
     """A start that finds its files whole goes on in the journal of the process before."""
     load, begin = CacheFiles.load, CacheFiles.begin
 
@@ -204,12 +204,12 @@ def new_files_at_each_start(cut: Cut) -> None:
         if journal is None or catalogue is None:
             await begin(self, catalogue, writes)
             return
-        cut.act()
+        patch.act()
         self._is_whole = False  # type: ignore[attr-defined]
         self._journal, self._sequence = journal, catalogue.sequence
 
-    cut.replace(CacheFiles, "load", loaded)
-    cut.replace(CacheFiles, "begin", begun)
+    patch.replace(CacheFiles, "load", loaded)
+    patch.replace(CacheFiles, "begin", begun)
 
 
 async def _inherited(archive_: CacheFiles) -> Journal | None:
@@ -228,18 +228,18 @@ async def _inherited(archive_: CacheFiles) -> Journal | None:
 
 
 @on_disk("D3", "older files go only once the new ones cannot be lost")
-def older_files_kept(cut: Cut) -> None:
+def older_files_kept(patch: Patch) -> None:
     """Older files go before the new ones are there."""
     write_pair = CacheFiles._write_pair
 
     async def sweep_and_write(
         self: CacheFiles, number: int, catalogue: Catalogue | None, writes: Iterable[bytes]
     ) -> tuple[Journal, int]:
-        cut.act()
+        patch.act()
         await self._retention.sweep(number)
         return await write_pair(self, number, catalogue, writes)
 
-    cut.replace(CacheFiles, "_write_pair", sweep_and_write)
+    patch.replace(CacheFiles, "_write_pair", sweep_and_write)
 
 
 @on_disk(
@@ -250,36 +250,36 @@ def older_files_kept(cut: Cut) -> None:
     ),
     why="the two would have to meet within one step of the loop",
 )
-def cuts_wait(cut: Cut) -> None:
+def cuts_wait(patch: Patch) -> None:
     """A snapshot is cut at once, also between the journal's word and the change in memory."""
 
     async def at_once(_: CacheFiles, is_so: Callable[[], bool]) -> None:
         if not is_so():
-            cut.act()
+            patch.act()
 
-    cut.replace(CacheFiles, "_until", at_once)
+    patch.replace(CacheFiles, "_until", at_once)
 
 
 @on_disk("D5", "a failed disk is said, and new files are tried")
-def disk_trouble_told(cut: Cut) -> None:
+def disk_trouble_told(patch: Patch) -> None:
     """A failing disk is kept secret: the store goes on as if all were on disk."""
 
     def degrade(self: CacheWriter, _: OSError) -> None:
-        cut.act()
+        patch.act()
         self.disk = Disk()
 
-    cut.replace(CacheWriter, "_degrade", degrade)
+    patch.replace(CacheWriter, "_degrade", degrade)
 
 
 @on_disk("D4", "a torn end is cut off at the last good record", needs="power")
-def torn_ends_cut(cut: Cut) -> None:
+def torn_ends_cut(patch: Patch) -> None:
     """A record that does not check out ends the start."""
 
     def note(self: JournalReader, problem: str) -> None:
-        cut.act()
+        patch.act()
         raise ValueError(f"{self.name}: {problem}")
 
-    cut.replace(JournalReader, "_note", note)
+    patch.replace(JournalReader, "_note", note)
 
 
 @on_disk(
@@ -291,16 +291,16 @@ def torn_ends_cut(cut: Cut) -> None:
     ),
     why="a sync that fails ends the journal, so none goes on behind a torn one",
 )
-def chain_of_journals(cut: Cut) -> None:
+def chain_of_journals(patch: Patch) -> None:
     """Journals are laid over one another whatever is missing between them."""
     admits = recovery._Chain.admits
 
     def admit(self: recovery._Chain, journal: int, first: dict[str, Any]) -> bool:
         if not admits(self, journal, first):
-            cut.act()
+            patch.act()
         return True
 
-    cut.replace(recovery._Chain, "admits", admit)
+    patch.replace(recovery._Chain, "admits", admit)
 
 
 @on_disk(
@@ -309,14 +309,14 @@ def chain_of_journals(cut: Cut) -> None:
     test="tests/unit/storage/test_damage.py::test_any_byte_with_a_flipped_bit_is_noticed",
     why="a power cut tears lines, which are no JSON then; no disk of the simulation flips bits",
 )
-def checksums(cut: Cut) -> None:
+def checksums(patch: Patch) -> None:
     """A line is believed if it is JSON."""
 
     def any_sum(*_: object) -> int:
-        cut.act()
+        patch.act()
         return 0
 
-    cut.replace(framing, "crc32", any_sum)
+    patch.replace(framing, "crc32", any_sum)
 
 
 @on_disk(
@@ -325,7 +325,7 @@ def checksums(cut: Cut) -> None:
     test="tests/unit/storage/test_directory.py::test_a_second_opening_is_refused_and_says_who_has_the_folder",
     why="the simulation runs one process at a time on a disk in memory",
 )
-def lock_of_the_folder(cut: Cut) -> None:
+def lock_of_the_folder(patch: Patch) -> None:
     """Any number of processes open the folder."""
 
     class Lockless:
@@ -333,9 +333,9 @@ def lock_of_the_folder(cut: Cut) -> None:
             return getattr(fcntl, name)
 
         def flock(self, *_: object) -> None:
-            cut.act()
+            patch.act()
 
-    cut.replace(folder, "fcntl", Lockless())
+    patch.replace(folder, "fcntl", Lockless())
 
 
 @on_disk(
@@ -344,13 +344,13 @@ def lock_of_the_folder(cut: Cut) -> None:
     test="tests/unit/storage/test_files.py::test_a_newer_format_is_refused_and_nothing_is_touched",
     why="the simulation has one version of the program",
 )
-def newer_formats_refused(cut: Cut) -> None:
+def newer_formats_refused(patch: Patch) -> None:
     """Files of a newer version are taken for damaged ones."""
 
     async def check(*_: object) -> None:
-        cut.act()
+        patch.act()
 
-    cut.replace(recovery, "_check_format", check)
+    patch.replace(recovery, "_check_format", check)
 
 
 @on_disk(
@@ -362,10 +362,10 @@ def newer_formats_refused(cut: Cut) -> None:
     ),
     why="nothing in the program cancels a change on its way to the disk",
 )
-def numbers_used_once(cut: Cut) -> None:
+def numbers_used_once(patch: Patch) -> None:
     """A change numbered like one before it is kept all the same."""
 
     def repeated(*_: object) -> None:
-        cut.act()
+        patch.act()
 
-    cut.replace(CacheFiles, "_repeated", repeated)
+    patch.replace(CacheFiles, "_repeated", repeated)

@@ -78,8 +78,8 @@ def _cells(*cells: str) -> str:
 
 def _what(removal: Removal) -> str:
     """The removal in words, and the places of the code, as it replaces them."""
-    with removal.applied() as cut:
-        places = dict.fromkeys(f"`{place}`" for place in cut.places)
+    with removal.applied() as patch:
+        places = dict.fromkeys(f"`{place}`" for place in patch.places)
     return f"{removal.missing} {', '.join(places)}"
 
 

@@ -34,11 +34,11 @@ def _removal(item: pytest.Item) -> str:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     name = _removal(item)
     outcome = _found.setdefault(name, {"found": "", "acted": 0})
-    with TABLE[name].applied() as cut:
+    with TABLE[name].applied() as patch:
         try:
             return (yield)
         finally:
-            outcome["acted"] += cut.acted
+            outcome["acted"] += patch.acted
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

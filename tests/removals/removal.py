@@ -22,7 +22,7 @@ class Stale(Exception):
     """What a removal replaces is not there any more: the product has changed, and so must it."""
 
 
-class Cut:
+class Patch:
     """What a removal does to the product. `acted`: how often the safeguard would have acted."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Removal:
     rules: str
     safeguard: str
     missing: str
-    take_out: Callable[[Cut], None] = field(repr=False)
+    take_out: Callable[[Patch], None] = field(repr=False)
     test: str = ""
     why: str = ""
     needs: tuple[str, ...] = ()
@@ -83,14 +83,14 @@ class Removal:
         return not (self.test and self.why)
 
     @contextmanager
-    def applied(self) -> Iterator[Cut]:
+    def applied(self) -> Iterator[Patch]:
         """The product without this safeguard, until the block ends."""
-        cut = Cut()
+        patch = Patch()
         try:
-            self.take_out(cut)
-            yield cut
+            self.take_out(patch)
+            yield patch
         finally:
-            cut.undo()
+            patch.undo()
 
 
 class Removals:
@@ -102,8 +102,8 @@ class Removals:
 
     def __call__(
         self, rules: str, safeguard: str, *, needs: str = "", test: str = "", why: str = ""
-    ) -> Callable[[Callable[[Cut], None]], Callable[[Cut], None]]:
-        def add(take_out: Callable[[Cut], None]) -> Callable[[Cut], None]:
+    ) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+        def add(take_out: Callable[[Patch], None]) -> Callable[[Patch], None]:
             name = take_out.__name__.replace("_", "-")
             missing = inspect.getdoc(take_out) or ""
             told = Removal(name, rules, safeguard, missing, take_out, test, why, _words(needs))

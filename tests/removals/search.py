@@ -29,9 +29,9 @@ class Run:
 
 def run(removal: Removal, seed: int) -> Run:
     """Run a seed without the safeguard. Raises Stale."""
-    with removal.applied() as cut:
+    with removal.applied() as patch:
         found = first_finding(seed)
-    return Run(found if cut.acted else "", cut.acted)
+    return Run(found if patch.acted else "", patch.acted)
 
 
 def first_finding(seed: int) -> str:

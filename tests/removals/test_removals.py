@@ -8,7 +8,7 @@ from store_cache.writes import circuit_breaker as breaker
 from tests.removals import outcomes
 from tests.removals.named_tests import run_tests
 from tests.removals.page import PAGE, page
-from tests.removals.removal import Cut, Removal, Stale
+from tests.removals.removal import Patch, Removal, Stale
 from tests.removals.search import is_clean, run, seeds_for
 from tests.removals.table import TABLE
 
@@ -76,13 +76,13 @@ def test_the_product_is_whole_again_afterwards() -> None:
 def test_a_removal_of_what_is_not_there_fails() -> None:
     """The product has changed, and the removal would prove nothing."""
     with pytest.raises(Stale, match="circuit_breaker has no closed any more"):
-        Cut().replace(breaker, "closed", None)
+        Patch().replace(breaker, "closed", None)
 
 
 def test_a_removal_that_made_no_difference_was_not_noticed() -> None:
     """Whatever else fails without it."""
 
-    def nothing(_: Cut) -> None: ...
+    def nothing(_: Patch) -> None: ...
 
     idle = Removal("idle", "", "", "", nothing)
 
