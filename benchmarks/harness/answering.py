@@ -14,9 +14,9 @@ from benchmarks.harness.processes import KEY
 from benchmarks.harness.results import Text
 from benchmarks.harness.spent import profiled, shares_table
 from store_cache.api.auth import Authority, Failures, KeyRing
+from store_cache.api.content.freshness import Freshness
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads, Till
-from store_cache.api.service import Freshness
 from store_cache.catalogue.catalogue import Catalogue
 
 ADDRESS = "127.0.0.1"
@@ -33,20 +33,21 @@ def asked(line: str, *, body: str = "") -> bytes:
     return f"{head}\r\n{body}".encode()
 
 
-class Service:
-    """A store that holds a catalogue, as far as reads ask for it."""
+class Store:
+    """The parts of a store that holds a catalogue, as far as reads use them."""
 
     def __init__(self, catalogue: Catalogue) -> None:
+        self.writer = self.freshness = self
         self.catalogue = catalogue
 
-    def freshness(self) -> Freshness:
+    def measure(self) -> Freshness:
         return FRESHNESS
 
 
 def till_of(catalogue: Catalogue) -> Till:
     authority = Authority(KeyRing(keys=[KEY], admin_keys=[]), Failures())
     authority.identify([KEY], address=ADDRESS, now=0.0)
-    return Till(FastReads(Service(catalogue), authority, Cors([])), ADDRESS)  # type: ignore[arg-type]
+    return Till(FastReads(Store(catalogue), authority, Cors([])), ADDRESS)  # type: ignore[arg-type]
 
 
 async def measure_answers(products: int, kinds: Mapping[str, Sequence[bytes]]) -> Text:

@@ -27,7 +27,8 @@ import uvloop
 from benchmarks.harness.processes import CENTRAL_KEY
 from benchmarks.harness.ready_central import EVENT_LIMIT, PAGE_LIMIT
 from benchmarks.harness.spent import profiled
-from store_cache.app.build import Store, running
+from store_cache.api.parts import StoreParts
+from store_cache.app.build import running
 from store_cache.app.settings import Settings, load_settings
 
 
@@ -45,21 +46,21 @@ async def singly(central: str, folder: str, events: int) -> float:
 async def catalogue(central: str, folder: str, count: int) -> float:
     """The store reads a catalogue of `count` products, having none."""
 
-    def is_done(store: Store) -> bool:
+    def is_done(store: StoreParts) -> bool:
         return store.writer.catalogue is not None and len(store.writer.catalogue) == count
 
     return await until(is_done, settings(central, folder))
 
 
-def has_followed(events: int) -> Callable[[Store], bool]:
-    def is_done(store: Store) -> bool:
+def has_followed(events: int) -> Callable[[StoreParts], bool]:
+    def is_done(store: StoreParts) -> bool:
         position = store.writer.position
         return position is not None and position.offset > events
 
     return is_done
 
 
-async def until(is_done: Callable[[Store], bool], settings: Settings) -> float:
+async def until(is_done: Callable[[StoreParts], bool], settings: Settings) -> float:
     async with running(settings) as store:
         began = time.perf_counter()
         while not is_done(store):

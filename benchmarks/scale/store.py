@@ -186,7 +186,6 @@ class Store:
         client = Client(central, random)
         position = Position(GENERATION, central.head + 1, fingerprint_of(central.head))
         self.shelf = Shelf(position, self._note_step)
-        self.admission = Admission(central=client, random=random, on_answer=self._nudge)
         self.runner = SyncRunner(
             client,
             cast("Any", self.shelf),  # only what is above is asked of it
@@ -194,13 +193,10 @@ class Store:
             least_percent=50,
             now=_now,
             random=random,
-            on_events=lambda _: None,
-            on_line=lambda there: self.admission.seen() if there else self.admission.lost(),
-            on_advance=lambda: None,
         )
-
-    def _nudge(self) -> None:
-        self.runner.wake()
+        self.admission = Admission(central=client, random=random, on_answer=self.runner.wake)
+        self.runner.on_central_reached = self.admission.seen
+        self.runner.on_central_lost = self.admission.lost
 
     def _note_step(self) -> None:
         if self.in_sync_at is None:

@@ -6,7 +6,6 @@ Knows: its parts. Refuses to know: settings, sockets, and what the service does.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextvars import ContextVar
 
 from aiohttp import web
 
@@ -18,8 +17,8 @@ from store_cache.api.handlers.health import Health
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import exchange
+from store_cache.api.parts import StoreParts
 from store_cache.api.routes import Scopes, route_table
-from store_cache.api.service import Service
 
 SCOPES = web.AppKey("scopes", Scopes)
 """Where the scope of each route is found, for whoever lists the routes."""
@@ -29,34 +28,33 @@ FAST_READS = web.AppKey("fast_reads", FastReads)
 
 
 def build_api(
-    service: Service,
+    store: StoreParts,
     *,
     store_id: str,
     keys: Iterable[str],
     admin_keys: Iterable[str],
     cors_origins: Iterable[str],
-    request_id: ContextVar[str | None],
     body_seconds: float = 10.0,
     fast_reads: bool = True,
 ) -> web.Application:
-    """The store's API over `service`.
+    """The store's API over `store`.
 
     `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
-    `request_id` is set for each request. `body_seconds` is how long a body may take to arrive.
+    `body_seconds` is how long a body may take to arrive.
     `fast_reads`: whether the commonest reads take the short way; their answers are the same.
     """
     scopes, cors = Scopes(), Cors(cors_origins)
     authority = Authority(KeyRing(keys=keys, admin_keys=admin_keys), Failures())
-    middleware = exchange(authority=authority, scopes=scopes, cors=cors, request_id=request_id)
+    middleware = exchange(authority=authority, scopes=scopes, cors=cors)
     app = web.Application(middlewares=[middleware])
     table = route_table(
-        Reads(service, body_seconds=body_seconds),
-        Writes(service, store_id=store_id, body_seconds=body_seconds),
-        Admin(service),
-        Health(service),
+        Reads(store, body_seconds=body_seconds),
+        Writes(store, store_id=store_id, body_seconds=body_seconds),
+        Admin(store),
+        Health(store),
     )
     scopes.add(app, table)
     app[SCOPES] = scopes
     if fast_reads:
-        app[FAST_READS] = FastReads(service, authority, cors)
+        app[FAST_READS] = FastReads(store, authority, cors)
     return app

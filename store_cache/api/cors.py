@@ -12,7 +12,7 @@ from typing import Protocol
 from aiohttp import web
 from multidict import CIMultiDict
 
-from store_cache.api.content.freshness import EXPOSED
+from store_cache.api.content.cache_headers import EXPOSED
 
 ALLOWED_HEADERS = (
     "X-API-Key",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -65,17 +64,14 @@ class _Gate:
             raise Forbidden("This call needs an admin key; the key given is a till's")
 
 
-def exchange(
-    *, authority: Authority, scopes: Scopes, cors: Cors, request_id: ContextVar[str | None]
-) -> Middleware:
-    """Build the middleware. `request_id` is what log lines read the request's name from."""
+def exchange(*, authority: Authority, scopes: Scopes, cors: Cors) -> Middleware:
     admission = _Gate(authority, scopes)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
         name = request_ids.choose_request_id(request.headers.getall(request_ids.HEADER, ()))
-        request_id.set(name)
+        request_ids.request_id.set(name)
         preflight = cors.preflight(request.method, request.headers)
         response = preflight or await _attempt(request, handler, admission)
         finish(response, name=name, origin=request.headers.get("Origin"), cors=cors)

@@ -1,22 +1,23 @@
-"""The name of one request, in its answer and in every log line about it.
-
-Knows: what a sane name is. Refuses to know: where log lines go.
-"""
+"""The id of one request, in its answer and in every log line about it."""
 
 from __future__ import annotations
 
 import random
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 HEADER = "X-Request-ID"
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The request being served in this context; every line logged in it names it."""
 
 # It goes into a header and into logs: nothing that ends a line, and not more than fits in one.
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 def choose_request_id(values: Sequence[str]) -> str:
-    """The caller's, if it sent exactly one and a sane one; else a new one."""
+    """Return the client's id if it sent exactly one and a sane one, otherwise a new one."""
     if len(values) == 1 and is_sane(values[0]):
         return values[0]
     return new_request_id()
@@ -27,6 +28,9 @@ def is_sane(value: str) -> bool:
 
 
 def new_request_id() -> str:
-    """32 hexadecimal digits. It names and protects nothing: an ordinary generator will do, where a
-    call of the system for each request would cost a tenth of the request."""
+    """Return 32 hexadecimal digits.
+
+    An id protects nothing, so an ordinary generator will do: asking the system for random bytes
+    would cost a tenth of a request.
+    """
     return random.getrandbits(128).to_bytes(16).hex()

@@ -10,14 +10,12 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request being served in this context; every line logged in it names it."""
+from store_cache.api.request_ids import request_id
 
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
 

@@ -14,7 +14,6 @@ import signal
 from store_cache.api.app import build_api
 from store_cache.api.server import serve
 from store_cache.app.build import running
-from store_cache.app.logging import request_id
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
 
@@ -35,12 +34,11 @@ async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
     """Serve until `stopped` is set. Raises CannotServe, DirectoryInUse, NewerFormat."""
     async with running(settings) as store, left_to_reference_counts(store.writer.replaced):
         app = build_api(
-            store.service,
+            store,
             store_id=settings.store_id,
             keys=[key.get_secret_value() for key in settings.api_keys],
             admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
             cors_origins=settings.cors_origins,
-            request_id=request_id,
             fast_reads=settings.fast_reads,
         )
         server = await serve(app, host=settings.host, port=settings.port)

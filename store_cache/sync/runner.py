@@ -90,17 +90,18 @@ def as_outcome(problem: CentralError) -> ExchangeFailed:
     return ExchangeFailed(failure, str(problem), retry_after)
 
 
-SPEAKING = (Failure.UNREACHABLE, Failure.DENIED, Failure.REFUSED, Failure.GONE)
-"""What says for certain whether Central is there. A feed that breaks while writes pass (a proxy
-that cuts long polls) says nothing about writes, and a limit nothing at all."""
+REFUSALS = (Failure.DENIED, Failure.REFUSED, Failure.GONE)
+"""Failures that prove that Central answers. A feed that breaks while writes pass (a proxy that cuts
+long polls) says nothing about writes, and a limit nothing at all."""
 
 
 class SyncRunner:
     """Runs the sync until it is stopped.
 
-    `now` gives unix seconds, `random` numbers in [0, 1). `on_events` is told of every event
-    applied, in order; `on_line` whether Central just answered or could not be reached;
-    `on_advance` of every step.
+    `now` gives unix seconds, `random` numbers in [0, 1). Set the callbacks before `run`:
+    `on_events` is called with each batch of events applied, in order; `on_central_reached` and
+    `on_central_lost` when Central just answered or could not be reached; `on_advance` after every
+    step.
     """
 
     def __init__(
@@ -112,9 +113,6 @@ class SyncRunner:
         least_percent: int,
         now: Callable[[], float],
         random: Callable[[], float],
-        on_events: Callable[[Sequence[AnyEvent]], None],
-        on_line: Callable[[bool], None],
-        on_advance: Callable[[], object],
     ) -> None:
         self.state = begin(settings, writer.position)
         self.quarantined = 0
@@ -122,14 +120,15 @@ class SyncRunner:
         self.rests_until: float | None = None
         self.head_offset: int | None = None
         self.changed = asyncio.Event()
+        self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
+        self.on_central_reached: Callable[[], None] = _ignore
+        self.on_central_lost: Callable[[], None] = _ignore
+        self.on_advance: Callable[[], None] = _ignore
         self._central = central
         self._writer = writer
         self._least_percent = least_percent
         self._now = now
         self._random = random
-        self._on_events = on_events
-        self._on_line = on_line
-        self._on_advance = on_advance
         self._replica: Replica | None = None
         self._bell = asyncio.Event()
         self._held: asyncio.Timeout | None = None
@@ -190,7 +189,7 @@ class SyncRunner:
         now = asyncio.get_running_loop().time()
         self.state, command = advance(before, outcome, now)
         self._tell(before, outcome)
-        self._on_advance()
+        self.on_advance()
         self.changed.set()
         self.changed = asyncio.Event()
         return command
@@ -198,9 +197,11 @@ class SyncRunner:
     def _tell(self, before: State, outcome: Outcome) -> None:
         if isinstance(outcome, EventsArrived | PageApplied):
             self._note_head(outcome)
-            self._on_line(True)
-        elif isinstance(outcome, ExchangeFailed) and outcome.failure in SPEAKING:
-            self._on_line(outcome.failure is not Failure.UNREACHABLE)
+            self.on_central_reached()
+        elif isinstance(outcome, ExchangeFailed) and outcome.failure is Failure.UNREACHABLE:
+            self.on_central_lost()
+        elif isinstance(outcome, ExchangeFailed) and outcome.failure in REFUSALS:
+            self.on_central_reached()
         report(before, self.state, outcome)
 
     def _note_head(self, outcome: EventsArrived | PageApplied) -> None:
@@ -290,7 +291,7 @@ class SyncRunner:
         if command.in_copy and self._replica is not None:
             self._replica.take_events(command.events, position=command.position, now=self._now())
         self._note(command.events)
-        self._on_events(command.events)
+        self.on_events(command.events)
         return EventsApplied()
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
@@ -349,6 +350,10 @@ class SyncRunner:
             self._writer.drop_replica()
             return ReplicaRefused(verdict.problem, len(replica.copy))
         return ReplicaInstalled(len(replica.copy))
+
+
+def _ignore(*_: object) -> None:
+    """The callback where none is set."""
 
 
 def report(before: State, after: State, outcome: Outcome) -> None:

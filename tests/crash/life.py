@@ -22,6 +22,7 @@ import httpx
 import orjson
 from pydantic import SecretStr
 
+from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.app.settings import Settings
 from store_cache.catalogue.catalogue import Catalogue
@@ -201,11 +202,11 @@ class Life:
             await asyncio.Event().wait()
 
     @asynccontextmanager
-    async def _started(self) -> AsyncIterator[build.Store]:
+    async def _started(self) -> AsyncIterator[StoreParts]:
         plan, reporter = self.plan, self.reporter
         settings = _settings(plan)
         world = build.Environment(
-            folder=(folder := LazyDirectory(plan.data_dir)),
+            directory=(folder := LazyDirectory(plan.data_dir)),
             transport=httpx.AsyncHTTPTransport(trust_env=False, verify=False),
         )
         central = build.build_central(settings, world)
@@ -244,7 +245,7 @@ class Life:
 
     # -- tills -----------------------------------------------------------------------------
 
-    async def _till(self, store: build.Store, number: int) -> None:
+    async def _till(self, store: StoreParts, number: int) -> None:
         for asked in [a for a in self.plan.repeats if a["key"] in self.known][number::TILLS]:
             for _ in range(REPEATS):
                 if await self._ask(store, asked):
@@ -266,7 +267,7 @@ class Life:
             "version": version,
         }
 
-    async def _ask(self, store: build.Store, asked: Asked) -> bool:
+    async def _ask(self, store: StoreParts, asked: Asked) -> bool:
         """Ask for one write; whether its answer is final."""
         self.reporter.tell("asks", asked=asked)
         with self.reporter.doing(Activity.WRITES):
@@ -279,18 +280,18 @@ class Life:
         self.reporter.tell("answered", key=asked["key"], body=answer, shown=shown)
         return True
 
-    async def _ask_for_syncs(self, store: build.Store) -> None:
+    async def _ask_for_syncs(self, store: StoreParts) -> None:
         for _ in range(self.plan.syncs):
             await asyncio.sleep(self.chance.random() * SYNC_PAUSE_SECONDS)
-            await store.service.force_sync(accept=False)
+            await store.runner.force(accept=False)
 
 
-async def _sent(store: build.Store, asked: Asked) -> dict[str, Any]:
+async def _sent(store: StoreParts, asked: Asked) -> dict[str, Any]:
     product_id, delta, key = asked["product"], asked["delta"], asked["key"]
     if asked["version"] is None:
-        return (await store.service.adjust(Adjustment(product_id, delta, key))).body
+        return (await store.forwarder.adjust(Adjustment(product_id, delta, key))).body
     write = Write(product_id, delta, asked["version"], key)
-    return (await store.service.update_batch((write,))).results[0]
+    return (await store.forwarder.update_batch((write,))).results[0]
 
 
 def _settings(plan: Plan) -> Settings:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
@@ -76,7 +77,7 @@ class Stalls:
 
 @dataclass
 class Parts:
-    store: build.Store
+    store: StoreParts
     archive: CacheFiles
     keys: KeyTable
 
@@ -92,7 +93,7 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         central_api_key=SecretStr("demo"),
         data_dir=data_dir,
     )
-    world = build.Environment(folder=(folder := LazyDirectory(data_dir)))
+    world = build.Environment(directory=(folder := LazyDirectory(data_dir)))
     central = build.build_central(settings, world)
     archive, keys = CacheFiles(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
     writer = CacheWriter(
@@ -144,12 +145,12 @@ async def _large_work(stalls: Stalls, parts: Parts) -> None:
         await parts.archive.fold(catalogue, parts.keys.encoded)
         del catalogue
     with stalls.during("full sync again"):
-        done, said, _ = await parts.store.service.force_sync(accept=False)
-        assert done, said
+        record = await parts.store.runner.force(accept=False)
+        assert not record.problem, record.problem
         await asyncio.sleep(LETTING_GO_SECONDS)
 
 
-async def _until_whole(store: build.Store, products: int) -> None:
+async def _until_whole(store: StoreParts, products: int) -> None:
     async with asyncio.timeout(WITHIN_SECONDS):
         while store.writer.catalogue is None or len(store.writer.catalogue) < products:
             await store.runner.changed.wait()

@@ -10,7 +10,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -18,8 +17,8 @@ import orjson
 from aiohttp import web
 
 from store_cache.api.app import build_api
+from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
-from store_cache.app import build
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.storage.directory import Directory
@@ -42,8 +41,6 @@ REQUEST_ID = "golden"
 
 Headers = Sequence[tuple[str, str]]
 T = TypeVar("T")
-
-_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_golden_tests", default=None)
 
 
 class Call(NamedTuple):
@@ -159,14 +156,13 @@ async def served(
         await server.stop(1.0)
 
 
-def api_of(parts: build.Store) -> web.Application:
+def api_of(parts: StoreParts) -> web.Application:
     return build_api(
-        parts.service,
+        parts,
         store_id="store-s1",
         keys=[TILL_KEY],
         admin_keys=[ADMIN_KEY],
         cors_origins=(),
-        request_id=_REQUEST_ID,
     )
 
 

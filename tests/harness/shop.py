@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from store_cache.api.service import Freshness
+from store_cache.api.content.freshness import Freshness
+from store_cache.api.parts import StoreParts
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
 from store_cache.model.product import Row, read_product, read_row, with_stock
+from store_cache.sync.states import Failure, FullSyncRecord
 from store_cache.writes.write import Adjustment, Answer, BatchAnswer, Write, WriteError
 
 FRESH = Freshness(
@@ -33,7 +35,7 @@ class Shop:
     """Answers writes from its own shelf, as the store would with Central behind it.
 
     `elsewhere` is what Central holds and this store does not yet; a refresh brings it in.
-    `failure`: what every write or sync fails with while it is set. `admission`: writes wait for it.
+    `failure`: what every write fails with while it is set. `admission`: writes wait for it.
     `arrived` and `applied` are set by the first write that is.
     """
 
@@ -42,7 +44,7 @@ class Shop:
         self.fresh = FRESH
         self.elsewhere: dict[str, Row | None] = {}
         self.failure: Exception | None = None
-        self.sync_failure: tuple[str, int] | None = None
+        self.sync_failure: tuple[str, Failure | None] | None = None
         self.admission = asyncio.Event()
         self.admission.set()
         self.arrived = asyncio.Event()
@@ -54,8 +56,10 @@ class Shop:
             self.put(one)
 
     @property
-    def is_ready(self) -> bool:
-        return self.catalogue is not None
+    def parts(self) -> StoreParts:
+        """What the API uses; the shop stands for each of the parts."""
+        part: Any = self
+        return StoreParts(part, part, part, part, part, part)
 
     @property
     def held(self) -> Catalogue:
@@ -68,7 +72,7 @@ class Shop:
     def remove(self, product_id: str) -> None:
         self.held.apply(Change("a test", rows={product_id: None}))
 
-    def freshness(self) -> Freshness:
+    def measure(self) -> Freshness:
         return self.fresh
 
     async def refresh(self, product_id: str) -> None:
@@ -103,14 +107,10 @@ class Shop:
             raise WriteError("product_not_found", "Product not found in local cache")
         return Answer(200, self._apply(read_row(body), adjustment.delta))
 
-    async def force_sync(self, *, accept: bool) -> tuple[bool, str, int]:
+    async def force(self, *, accept: bool) -> FullSyncRecord:
         self.syncs.append(accept)
-        if self.failure is not None:
-            raise self.failure
-        if self.sync_failure is not None:
-            message, status = self.sync_failure
-            return False, message, status
-        return True, "Force sync completed successfully", 200
+        problem, failure = self.sync_failure or ("", None)
+        return FullSyncRecord(1, ("on demand",), 0.0, 1.0, problem=problem, failure=failure)
 
     def sync_status(self) -> dict[str, Any]:
         return {"inProgress": False, "productCount": len(self.held)}
@@ -119,7 +119,7 @@ class Shop:
         return {"totalProducts": len(self.held)}
 
     def health(self) -> dict[str, Any]:
-        return {"status": "healthy" if self.is_ready else "degraded", "checks": {}}
+        return {"status": "degraded" if self.catalogue is None else "healthy", "checks": {}}
 
     def _apply(self, row: Row, delta: int) -> dict[str, Any]:
         new = with_stock(

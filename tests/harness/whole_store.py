@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
 from typing import Any
 
 import httpx
@@ -20,8 +19,8 @@ from central_stub.faults import Faults
 from central_stub.ledger import Ledger
 from central_stub.wire import Reply, Request
 from store_cache.api.app import build_api
+from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
-from store_cache.app import build
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.storage.directory import Directory
@@ -92,15 +91,11 @@ class Line(httpx.AsyncBaseTransport):
 class Whole:
     """A store that runs, its line and its disk."""
 
-    def __init__(self, parts: build.Store, line: Line, folder: Directory, clock: Clock) -> None:
+    def __init__(self, parts: StoreParts, line: Line, folder: Directory, clock: Clock) -> None:
         self.parts = parts
         self.line = line
         self.folder = folder
         self.clock = clock
-
-    @property
-    def service(self) -> Any:
-        return self.parts.service
 
     @property
     def disk(self) -> FaultyFolder:
@@ -109,7 +104,7 @@ class Whole:
 
     @property
     def status(self) -> dict[str, Any]:
-        return self.parts.service.sync_status()
+        return self.parts.status.sync_status()
 
     @property
     def state(self) -> str:
@@ -146,14 +141,12 @@ async def whole_store(
 @asynccontextmanager
 async def served(store: Whole) -> AsyncIterator[str]:
     """The store's API on a free port; its address."""
-    request_id: ContextVar[str | None] = ContextVar("request_id_of_app_tests", default=None)
     api = build_api(
-        store.parts.service,
+        store.parts,
         store_id="store-s1",
         keys=[TILL_KEY],
         admin_keys=[ADMIN_KEY],
         cors_origins=(),
-        request_id=request_id,
     )
     server = await serve(api, host="127.0.0.1", port=0)
     try:

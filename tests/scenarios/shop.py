@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +25,8 @@ from yarl import URL
 
 from central_stub.switches import Switches
 from store_cache.api.app import build_api
+from store_cache.api.parts import StoreParts
 from store_cache.api.server import Running, serve
-from store_cache.app import build
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.central.connection import CONNECTIONS, IDLE_SECONDS
@@ -108,7 +107,7 @@ class Store:
         self._http = aiohttp.ClientSession(headers=KEYS, timeout=PATIENCE)
         self._life = AsyncExitStack()
         self._line = Line()
-        self._parts: build.Store | None = None
+        self._parts: StoreParts | None = None
         self._server: Running | None = None
 
     # -- its life --------------------------------------------------------------------------
@@ -121,7 +120,7 @@ class Store:
             folder = self.disk(self.data_dir)
             life.push_async_callback(folder.close)
             self._line = Line()
-            world = Environment(folder=folder, now=self._clock.now, transport=self._line)
+            world = Environment(folder, now=self._clock.now, transport=self._line)
             self._parts = await life.enter_async_context(running(quick, world))
             self._server = await _served(self._parts, quick)
             self._life = life.pop_all()
@@ -151,10 +150,10 @@ class Store:
     @property
     def is_ready(self) -> bool:
         """Whether there is a catalogue to read."""
-        return self.parts.service.is_ready
+        return self.parts.writer.catalogue is not None
 
     @property
-    def parts(self) -> build.Store:
+    def parts(self) -> StoreParts:
         assert self._parts is not None
         return self._parts
 
@@ -313,17 +312,13 @@ def quick_settings(**settings: Any) -> Settings:
     return Settings(_env_file=None, **(quick | settings))
 
 
-_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_scenarios", default=None)
-
-
-async def _served(parts: build.Store, settings: Settings) -> Running:
+async def _served(parts: StoreParts, settings: Settings) -> Running:
     api = build_api(
-        parts.service,
+        parts,
         store_id=settings.store_id,
         keys=[key.get_secret_value() for key in settings.api_keys],
         admin_keys=[],
         cors_origins=(),
-        request_id=_REQUEST_ID,
     )
     return await serve(api, host=settings.host, port=settings.port)
 

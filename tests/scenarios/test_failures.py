@@ -20,7 +20,7 @@ import orjson
 import pytest
 
 from central_stub.switches import Switches
-from store_cache.api.content.freshness import freshness_headers
+from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.storage.framing import FORMAT, NewerFormat, frame, unframe
 from store_cache.writes.admission import PROBE_SECONDS
 from store_cache.writes.write import Adjustment, WriteError
@@ -72,12 +72,12 @@ def requests_of(store: Whole) -> list[float]:
 
 
 def headers_of(store: Whole) -> dict[str, str]:
-    return dict(freshness_headers(store.parts.service.freshness()))
+    return dict(freshness_headers(store.parts.freshness.measure()))
 
 
 def shown(store: Whole, product_id: str) -> int:
     """The stock that a till reads."""
-    catalogue = store.parts.service.catalogue
+    catalogue = store.parts.writer.catalogue
     assert catalogue is not None
     body = catalogue.get(product_id)
     assert body is not None
@@ -86,7 +86,7 @@ def shown(store: Whole, product_id: str) -> int:
 
 async def sell(store: Whole, key: str) -> int:
     """What is left after a sale; raises WriteError."""
-    answer = await store.parts.service.adjust(Adjustment("P-1", -1, key))
+    answer = await store.parts.forwarder.adjust(Adjustment("P-1", -1, key))
     return int(answer.body["newQuantity"])
 
 
@@ -413,7 +413,7 @@ def test_a_folder_that_was_emptied_before_a_start() -> None:
     async def story() -> None:
         async with whole_store(FaultyFolder(), line=(line := cut_line())) as store:
             await asyncio.sleep(MINUTE)
-            is_ready = store.parts.service.is_ready
+            is_ready = store.parts.writer.catalogue is not None
             line.is_cut = False
             seconds = await store.until("live")
 

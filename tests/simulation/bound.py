@@ -21,7 +21,7 @@ from __future__ import annotations
 from math import ceil
 
 from store_cache import writer
-from store_cache.app.build import Store
+from store_cache.api.parts import StoreParts
 from store_cache.catalogue import apply as rules
 from store_cache.central import client as central
 from store_cache.central.rate_limit import WINDOW_SECONDS
@@ -43,7 +43,7 @@ LOOK_SECONDS = 0.5
 
 
 def bound_seconds(
-    store: Store | None, chain: Chain, plan: Plan, *, monotonic: float, wall: float
+    store: StoreParts | None, chain: Chain, plan: Plan, *, monotonic: float, wall: float
 ) -> float:
     """`monotonic` and `wall` are the shop's clocks at the moment of healing."""
     requests = 3 * _requests(store, chain, plan)
@@ -54,7 +54,7 @@ def bound_seconds(
     return waits + requests * ROUND_TRIP_SECONDS + allowed + LOOK_SECONDS
 
 
-def _requests(store: Store | None, chain: Chain, plan: Plan) -> int:
+def _requests(store: StoreParts | None, chain: Chain, plan: Plan) -> int:
     """(backlog / page), of events, of the catalogue's pages and of single readings."""
     catalogue = None if store is None else store.writer.catalogue
     position = None if catalogue is None else catalogue.position
@@ -66,7 +66,7 @@ def _requests(store: Store | None, chain: Chain, plan: Plan) -> int:
     return ceil(backlog / plan.batch_limit) + pages + readings + 1
 
 
-def _longest_wait(store: Store, monotonic: float, wall: float) -> float:
+def _longest_wait(store: StoreParts, monotonic: float, wall: float) -> float:
     """The longest that the driver, the budget, a full sync or a reading still waits."""
     state = store.runner.state
     run_due = run_due_at(state)
@@ -94,13 +94,13 @@ def _after_failure(plan: Plan) -> float:
     return exchange + pause + 3 * (plan.grace_seconds + interval)
 
 
-def _second_run(store: Store | None) -> float:
+def _second_run(store: StoreParts | None) -> float:
     delay = 0.0 if store is None else store.runner.state.spacing.delay_seconds
     longer = max(line.FIRST_SPACING_SECONDS, 2 * delay)
     return min(longer, line.LONGEST_SPACING_SECONDS)
 
 
-def _unsettled(store: Store) -> float:
+def _unsettled(store: StoreParts) -> float:
     seconds = 0.0 if store.writer.disk.is_durable else writer.HEAL_SECONDS
     catalogue = store.writer.catalogue
     if catalogue is not None and catalogue.pending_refetches:
@@ -110,7 +110,7 @@ def _unsettled(store: Store) -> float:
     return seconds
 
 
-def _limit(store: Store | None, chain: Chain, requests: int) -> float:
+def _limit(store: StoreParts | None, chain: Chain, requests: int) -> float:
     """What Central's own limit, and what the store believes of it, hold requests back."""
     budget = None if store is None else store.runner._central._budget  # type: ignore[attr-defined]
     limits = [chain.ledger.switches.rate_limit, None if budget is None else budget.limit]

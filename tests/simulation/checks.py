@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from store_cache.app.build import Store
+from store_cache.api.parts import StoreParts
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.sync.states import FullSyncing
 from tests.simulation.chain import Chain
@@ -42,7 +42,7 @@ def parsed(body: bytes) -> State:
     return state_of(orjson.loads(body))
 
 
-def _had_files(store: Store) -> bool:
+def _had_files(store: StoreParts) -> bool:
     """Whether the process found whole files on a disk that worked; else it says that it is not
     ready (D4, D5)."""
     return store.writer.disk.is_durable and not store.writer.findings
@@ -129,7 +129,7 @@ class Checks:
         """Point 5 of what is known not to hold (docs/reliability.md)."""
         return place[1:] in self._chain.history.mistakable
 
-    def _check_that_none_is_left(self, store: Store) -> None:
+    def _check_that_none_is_left(self, store: StoreParts) -> None:
         """Files that could not be read leave nothing to show until Central was read, in this life
         and the next ones (D4)."""
         self._is_read_anew = self._is_read_anew or not _had_files(store)

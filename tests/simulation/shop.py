@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from store_cache.api.app import build_api
+from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
-from store_cache.app.build import Environment, Store, running
+from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from tests.simulation.chain import KEY
 from tests.simulation.disk import SimulatedFolder
@@ -27,7 +27,6 @@ from tests.simulation.network import Network
 from tests.simulation.plan import Plan
 
 STOP_SECONDS = 3.0
-_REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_simulation", default=None)
 
 
 def settings_of(plan: Plan) -> Settings:
@@ -93,7 +92,7 @@ class Shop:
         now: Callable[[], float],
         note: Callable[[str], None],
     ) -> None:
-        self.store: Store | None = None
+        self.store: StoreParts | None = None
         self.on_death: Callable[[], None] = lambda: None
         self.incarnations = 0
         self.operations = 0
@@ -120,12 +119,11 @@ class Shop:
         world = Environment(self.folder, self._now, chance.random, self._network)
         async with running(settings, world) as store:
             api = build_api(
-                store.service,
+                store,
                 store_id=settings.store_id,
                 keys=["till-secret"],
                 admin_keys=[],
                 cors_origins=(),
-                request_id=_REQUEST_ID,
             )
             server = await serve(api, host=settings.host, port=settings.port)
             server._guard._connections = InOrder()

@@ -22,8 +22,8 @@ from typing import Any
 import orjson
 from aiohttp.web_app import _cached_build_middleware
 
+from store_cache.api.parts import StoreParts
 from store_cache.app import build
-from store_cache.app.build import Store
 from store_cache.storage import files as archive
 from store_cache.sync.follow import can_check
 from store_cache.sync.states import Doing, FullSyncing, Sleeping
@@ -225,8 +225,8 @@ class Simulation:
             if self.loop.has_more_tasks(self.shop.incarnations, MOST_TASKS):
                 self.checks.find("more tasks than any shop needs")
 
-    def _watch(self, store: Store) -> None:
-        state, writes = store.runner.state, store.service._forwarder.status()
+    def _watch(self, store: StoreParts) -> None:
+        state, writes = store.runner.state, store.forwarder.status()
         if state.health.fell_back:
             self.note("fallback")
         if isinstance(state.phase, FullSyncing) and state.phase.run.has_events:
@@ -362,7 +362,7 @@ class Simulation:
         counters["disk operations"] = self.shop.operations + self.shop.folder.operations
 
 
-def _is_behind_pages(store: Store) -> bool:
+def _is_behind_pages(store: StoreParts) -> bool:
     """Whether rows may be newer than the position, having been placed without the feed (F2), or no
     event before it is known to compare."""
     catalogue = store.writer.catalogue

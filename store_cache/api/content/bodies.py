@@ -13,8 +13,8 @@ from operator import itemgetter
 
 import orjson
 
+from store_cache.api.content.freshness import Freshness
 from store_cache.api.content.models import PageQuery
-from store_cache.api.service import Freshness
 from store_cache.catalogue.catalogue import Catalogue
 
 _PAGE = (

@@ -1,85 +1,120 @@
-"""How fresh an answer is, in headers: offset, generation, age, cache status; and If-None-Match.
-
-Knows: RFC 9110 (If-None-Match), 9111 (Age, Cache-Control), 9211 (Cache-Status).
-Refuses to know: how freshness is measured.
-
-`Cache-Control: private, no-cache`: a browser till may keep an answer, and must ask before using
-it again. Stock is sold meanwhile; the question is cheap, since a 304 has no body. `private`,
-because the answer was given to a key: no proxy may give it to somebody else.
-"""
+"""How fresh the catalogue is: its position in the feed, its age, whether it is on disk (B5)."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
-from urllib.parse import quote
+from dataclasses import dataclass
 
-from store_cache.api.service import Freshness
+from store_cache.api.content.clock import Clock, rfc3339
+from store_cache.model.position import Position
+from store_cache.sync.runner import SyncRunner
+from store_cache.writer import CacheWriter, Disk
 
-EXPOSED = (
-    "X-Cache-Offset",
-    "X-Cache-Generation",
-    "Age",
-    "Cache-Status",
-    "ETag",
-)
-"""The headers that scripts of other origins may read too."""
-
-_MAX_AGE = 2**31  # RFC 9111, 1.2.2: what a value too large to tell is sent as
-_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\U0010ffff]*")')
-_LIST = re.compile(rf"[\s,]*{_TAG.pattern}(?:\s*,[\s,]*{_TAG.pattern})*[\s,]*")
+_LARGEST_AGE = 2**31
+"""The value of `Age` for an age that is larger or unknown (RFC 9111, 1.2.2)."""
 
 
-def freshness_headers(freshness: Freshness) -> dict[str, str]:
-    headers = {
-        "Cache-Control": "private, no-cache",
-        "X-Cache-Offset": str(freshness.last_offset),
-        "Age": str(whole_seconds(freshness.age_seconds)),
-        "Cache-Status": _cache_status(freshness),
-    }
-    if freshness.generation is not None:
-        headers["X-Cache-Generation"] = _header_text(freshness.generation)
-    return headers
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How fresh the catalogue is at one moment.
 
-
-def matches(values: Iterable[str], tag: str) -> bool:
-    """Whether `If-None-Match`, of all its lines, names the tag, by the weak comparison.
-
-    A header that is malformed counts as absent: the whole answer is never wrong.
+    `last_offset` is that of the last event applied, 0 if none. `age_seconds` is the time since the
+    catalogue was last known to be in sync with Central, `math.inf` if it never was;
+    `last_sync_time` is that moment in RFC 3339. `is_durable` is false while the disk fails (D5).
     """
-    joined = ",".join(values)
-    if joined.strip() == "*":
-        return True
-    if not _LIST.fullmatch(joined):
-        return False
-    return tag.removeprefix("W/") in _TAG.findall(joined)
+
+    last_offset: int
+    generation: str | None
+    age_seconds: float
+    is_stale: bool
+    is_durable: bool
+    last_sync_time: str | None
 
 
-def whole_seconds(age: float) -> int:
-    """An age as headers tell it: rounded up, so that an answer is never older than it says (B5)."""
-    return min(_MAX_AGE, math.ceil(max(0.0, age))) if math.isfinite(age) else _MAX_AGE
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A freshness and what it holds for: these facts, and ages above `after` up to `until`."""
+
+    freshness: Freshness
+    position: Position | None
+    disk: Disk
+    in_sync_at: float | None
+    after: float
+    until: float
 
 
-def whole_second(age: float) -> tuple[float, float]:
-    """Between which ages, above the first and up to the second, headers tell the same one."""
-    whole = whole_seconds(age)
-    return (whole - 1.0 if whole else -math.inf), (whole if whole < _MAX_AGE else math.inf)
+class FreshnessGauge:
+    """Measures the freshness. Older than `stale_after_seconds` is stale."""
 
+    def __init__(
+        self,
+        runner: SyncRunner,
+        writer: CacheWriter,
+        clock: Clock,
+        *,
+        stale_after_seconds: float,
+    ) -> None:
+        self._runner = runner
+        self._writer = writer
+        self._clock = clock
+        self._stale_after_seconds = stale_after_seconds
+        self._last: _Measured | None = None
 
-def _cache_status(freshness: Freshness) -> str:
-    """`detail` is one token (RFC 9211, 2.8): where both words apply, staleness comes first."""
-    words = [
-        word
-        for word, applies in (
-            ("stale", freshness.is_stale),
-            ("not-durable", not freshness.is_durable),
+    def measure(self) -> Freshness:
+        """Return the freshness; the same object for as long as headers made from it stay right.
+
+        Its age may then be up to a second old, but is exact when rounded up to whole seconds.
+        """
+        last = self._last
+        in_sync_at, age_seconds = self._age()
+        if (
+            last is None
+            or not last.after < age_seconds <= last.until
+            or last.position is not self._writer.position
+            or last.disk is not self._writer.disk
+            or last.in_sync_at != in_sync_at
+        ):
+            last = self._last = self._measure(in_sync_at, age_seconds)
+        return last.freshness
+
+    def _age(self) -> tuple[float | None, float]:
+        """Return when the store was last in sync, and how many seconds ago.
+
+        This process knows it on the loop's clock. Until then it is what the catalogue on disk
+        says, on the clock that can be set.
+        """
+        in_sync_at = self._runner.state.in_sync_at
+        if in_sync_at is not None:
+            return in_sync_at, self._clock.loop_time() - in_sync_at
+        catalogue = self._writer.catalogue
+        if catalogue is None or catalogue.in_sync_at is None:
+            return None, math.inf
+        return catalogue.in_sync_at, max(0.0, self._clock.now() - catalogue.in_sync_at)
+
+    def _measure(self, in_sync_at: float | None, age_seconds: float) -> _Measured:
+        position, disk = self._writer.position, self._writer.disk
+        is_stale = age_seconds > self._stale_after_seconds
+        is_known = math.isfinite(age_seconds)
+        freshness = Freshness(
+            last_offset=position.last_offset if position is not None else 0,
+            generation=position.label if position is not None else None,
+            age_seconds=age_seconds,
+            is_stale=is_stale,
+            is_durable=disk.is_durable,
+            last_sync_time=rfc3339(self._clock.now() - age_seconds) if is_known else None,
         )
-        if applies
-    ]
-    return f"store-cache; hit; detail={'/'.join(words)}" if words else "store-cache; hit"
+        shown = header_age(age_seconds)
+        after = shown - 1.0 if shown else -math.inf
+        until = shown if shown < _LARGEST_AGE else math.inf
+        if is_stale:
+            after = max(after, self._stale_after_seconds)
+        else:
+            until = min(until, self._stale_after_seconds)
+        return _Measured(freshness, position, disk, in_sync_at, after, until)
 
 
-def _header_text(text: str) -> str:
-    """The generation is Central's text: nothing in it may end the header line."""
-    return quote(text, safe="!#$&'()*+,/:;=?@[]|~^`{}")
+def header_age(age_seconds: float) -> int:
+    """Return the value of `Age`: rounded up, so that an answer is never older than it says (B5)."""
+    if not math.isfinite(age_seconds):
+        return _LARGEST_AGE
+    return min(_LARGEST_AGE, math.ceil(max(0.0, age_seconds)))

@@ -25,9 +25,10 @@ from aiohttp import web
 
 from store_cache.api import middleware as exchange
 from store_cache.api.auth import Authority
-from store_cache.api.content import bodies as contents
+from store_cache.api.content import bodies
 from store_cache.api.content.bodies import Content
-from store_cache.api.content.freshness import freshness_headers, matches
+from store_cache.api.content.cache_headers import freshness_headers, matches
+from store_cache.api.content.freshness import Freshness
 from store_cache.api.content.models import (
     LARGEST_LIMIT,
     MOST_LOOKUPS,
@@ -36,9 +37,9 @@ from store_cache.api.content.models import (
 )
 from store_cache.api.content.paths import parse_query
 from store_cache.api.cors import Cors
+from store_cache.api.parts import StoreParts
 from store_cache.api.problems import InvalidRequest
 from store_cache.api.request_ids import is_sane, new_request_id
-from store_cache.api.service import Freshness, Service
 from store_cache.catalogue.catalogue import Catalogue
 
 # Nothing that needs decoding: ids and queries of unreserved characters (RFC 3986, 2.3), and no id
@@ -91,8 +92,8 @@ class _Asked:
 class FastReads:
     """What all connections share: where rows come from, who may read, and the heads of answers."""
 
-    def __init__(self, service: Service, authority: Authority, cors: Cors) -> None:
-        self._service = service
+    def __init__(self, store: StoreParts, authority: Authority, cors: Cors) -> None:
+        self._store = store
         self._cors = cors
         self._freshness: Freshness | None = None
         self._begins = self._ends = 0.0  # the second that the heads are of
@@ -100,18 +101,18 @@ class FastReads:
         self.knows = authority.knows
 
     def content(self, kind: str | None, asked: bytes, freshness: Freshness) -> Content | None:
-        catalogue = self._service.catalogue
+        catalogue = self._store.writer.catalogue
         if catalogue is None:
             return None
         if kind == "product":
-            return contents.product(catalogue, asked.decode())
+            return bodies.product(catalogue, asked.decode())
         if kind == "basket":
             return _basket(catalogue, asked)
         return _page(catalogue, asked, freshness)
 
     def respond(self, kind: str | None, target: bytes, asked: _Asked) -> bytes | None:
         """The whole answer; None if there is something else to say than 200 or 304."""
-        freshness = self._service.freshness()
+        freshness = self._store.freshness.measure()
         content = self.content(kind, target, freshness)
         if content is None:
             return None
@@ -135,7 +136,7 @@ class FastReads:
     def _template(self, status: int, first: dict[str, str], last: dict[str, str]) -> bytes:
         """An answer as `reads` makes and `exchange` finishes it, in aiohttp's order of fields,
         with places for the tag, the request's id, and of a body the length."""
-        fixed = freshness_headers(self._freshness or self._service.freshness())
+        fixed = freshness_headers(self._freshness or self._store.freshness.measure())
         headers = {name: value.replace("%", "%%") for name, value in fixed.items()}
         response = web.Response(status=status, headers=headers | {"ETag": "%b"} | first)
         exchange.finish(response, name="%b", origin=None, cors=self._cors)
@@ -215,12 +216,12 @@ def _read(fields: bytes, understood: dict[bytes, re.Pattern[bytes]]) -> dict[byt
 def _page(catalogue: Catalogue, query: bytes, freshness: Freshness) -> Content | None:
     if plain := _OFFSET_AND_LIMIT.fullmatch(query):
         offset, limit = int(plain[1]), min(int(plain[2]), LARGEST_LIMIT)
-        return contents.page_at(catalogue, offset, limit, freshness)
+        return bodies.page_at(catalogue, offset, limit, freshness)
     try:
         asked = read_page_query(*parse_query(query.decode(), PAGE_PARAMETERS))
     except InvalidRequest:
         return None
-    return contents.page(catalogue, asked, freshness)
+    return bodies.page(catalogue, asked, freshness)
 
 
 def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
@@ -238,4 +239,4 @@ def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
     asked = listed.decode().split(between.decode())
     if len(set(asked)) < len(asked):
         asked = list(dict.fromkeys(asked))
-    return contents.basket(catalogue, asked)
+    return bodies.basket(catalogue, asked)

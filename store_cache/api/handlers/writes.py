@@ -1,7 +1,4 @@
-"""Writes: checked here, forwarded by the service, answered as it says.
-
-Knows: the contract's bodies. Refuses to know: Central, keys under way, what is on disk.
-"""
+"""Handlers of writes: each checks the request and forwards it to Central."""
 
 from __future__ import annotations
 
@@ -16,16 +13,15 @@ from store_cache.api.content.models import (
 )
 from store_cache.api.content.paths import product_id_of, query_of
 from store_cache.api.content.requests import read_json
+from store_cache.api.parts import StoreParts
 from store_cache.api.problems import CacheNotReady
-from store_cache.api.service import Service
-from store_cache.writes.write import Answer
 
 
 class Writes:
-    """Handlers; `body_seconds` is how long a body may take to arrive."""
+    """`body_seconds` is how long a body may take to arrive."""
 
-    def __init__(self, service: Service, *, store_id: str, body_seconds: float) -> None:
-        self._service = service
+    def __init__(self, store: StoreParts, *, store_id: str, body_seconds: float) -> None:
+        self._store = store
         self._store_id = store_id
         self._body_seconds = body_seconds
 
@@ -34,22 +30,23 @@ class Writes:
         query_of(request)
         value = await read_json(request, deadline_seconds=self._body_seconds)
         write = read_update(value, store_id=self._store_id)
-        return _told(await self._service.update(write))
+        answer = await self._store.forwarder.update(write)
+        return json_answer(answer.body, status=answer.status)
 
     async def update_batch(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/batch-updates"""
         query_of(request)
         value = await read_json(request, deadline_seconds=self._body_seconds)
         writes = read_batch(value, store_id=self._store_id)
-        answer = await self._service.update_batch(writes)
-        applied = sum(result.get("applied") is True for result in answer.results)
+        results = (await self._store.forwarder.update_batch(writes)).results
+        applied = sum(result.get("applied") is True for result in results)
         return json_answer(
             {
                 "storeId": self._store_id,
-                "totalCount": len(answer.results),
+                "totalCount": len(results),
                 "successCount": applied,
-                "failureCount": len(answer.results) - applied,
-                "results": answer.results,
+                "failureCount": len(results) - applied,
+                "results": results,
             }
         )
 
@@ -60,10 +57,7 @@ class Writes:
         keys = request.headers.getall(IDEMPOTENCY_HEADER, [])
         value = await read_json(request, deadline_seconds=self._body_seconds)
         adjustment = read_adjustment(value, product_id=product_id, keys=keys)
-        if not self._service.is_ready:
-            raise CacheNotReady.yet()  # there is no version to fill in, of any product
-        return _told(await self._service.adjust(adjustment))
-
-
-def _told(answer: Answer) -> web.Response:
-    return json_answer(answer.body, status=answer.status)
+        if self._store.writer.catalogue is None:
+            raise CacheNotReady.yet()  # no product has a version to send
+        answer = await self._store.forwarder.adjust(adjustment)
+        return json_answer(answer.body, status=answer.status)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +18,6 @@ from tests.harness.wire import Headers, Line, Reply
 
 TILL = {"X-API-Key": "till-secret"}
 ADMIN = {"X-API-Key": "office-secret"}
-
-REQUEST_ID: ContextVar[str | None] = ContextVar("request_id_of_tests", default=None)
 
 
 @dataclass
@@ -78,9 +75,8 @@ async def open_store() -> AsyncIterator[Opened]:
             "keys": ["till-secret"],
             "admin_keys": ["office-secret"],
             "cors_origins": [],
-            "request_id": REQUEST_ID,
         }
-        app = build_api(stocked, **(usual | settings))
+        app = build_api(stocked.parts, **(usual | settings))
         running = await serve(app, host="127.0.0.1", port=0, limits=limits)
         opened.append(Store(stocked, app, running))
         return opened[-1]

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from store_cache.api import middleware as exchange
+from store_cache.api.content.freshness import Freshness
 from store_cache.api.limits import Limits
-from store_cache.api.service import Freshness
 from tests.harness.shop import FRESH, Shop, product
 from tests.harness.virtual_time import run
 from tests.unit.api.odd_requests import ODD_IDS, Odd
@@ -577,11 +577,11 @@ def test_a_defect_costs_speed_and_no_answer(caplog: pytest.LogCaptureFixture) ->
     class Broken(Shop):
         is_broken = False
 
-        def freshness(self) -> Freshness:
+        def measure(self) -> Freshness:
             if self.is_broken:
                 self.is_broken = False
                 raise RuntimeError("a defect")
-            return super().freshness()
+            return super().measure()
 
     async def story() -> None:
         shop = Broken([product("PROD-001")])

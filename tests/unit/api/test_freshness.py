@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from store_cache.api.content.bodies import weak_tag
-from store_cache.api.content.freshness import freshness_headers, matches
+from store_cache.api.content.cache_headers import freshness_headers, matches
 from tests.harness.shop import FRESH, product
 from tests.unit.api.conftest import TILL, Store
 

@@ -9,9 +9,11 @@ from typing_extensions import override
 
 from store_cache.api import middleware as exchange
 from store_cache.api import problems as errors
-from store_cache.api.problems import STATUS, ApiError, SyncFailed, WriteFailed
+from store_cache.api.problems import STATUS, ApiError, WriteFailed
+from store_cache.api.request_ids import request_id
+from store_cache.sync.states import Failure
 from tests.harness.shop import Shop
-from tests.unit.api.conftest import ADMIN, REQUEST_ID, TILL, Opened, Store
+from tests.unit.api.conftest import ADMIN, TILL, Opened, Store
 
 UPDATES = "/v1/store/inventory/updates"
 UPDATE = {"productId": "PROD-001", "delta": -2, "version": 6, "idempotencyKey": "order-12345"}
@@ -24,7 +26,7 @@ class Broken(Shop):
 
     @override
     def sync_status(self) -> dict[str, Any]:
-        raise LookupError(f"secret inside of {REQUEST_ID.get()}")
+        raise LookupError(f"secret inside of {request_id.get()}")
 
 
 class Witness(Shop):
@@ -32,7 +34,7 @@ class Witness(Shop):
 
     @override
     def cache_stats(self) -> dict[str, Any]:
-        return {"seen": REQUEST_ID.get()}
+        return {"seen": request_id.get()}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ async def test_the_request_s_id_is_known_where_it_is_served(open_store: Opened) 
     reply = await store.get("/v1/store/cache/stats", x_request_id="till-7")
 
     assert {"seen": "till-7"} == reply.json
-    assert REQUEST_ID.get() is None
+    assert request_id.get() is None
 
 
 async def test_an_error_has_one_shape(store: Store) -> None:
@@ -156,16 +158,20 @@ def test_each_error_has_a_status_and_is_in_the_tree() -> None:
     assert [] == [leaf for leaf in _leaves(ApiError) if leaf.__name__ not in str(errors.__doc__)]
 
 
-@pytest.mark.parametrize("status", [502, 503])
-async def test_a_failed_sync_has_the_status_of_its_cause(store: Store, status: int) -> None:
-    """`sync_failed`, with the sync status beside it."""
-    store.shop.sync_failure = ("Central is away", status)
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(None, 502), (Failure.DENIED, 502), (Failure.UNREACHABLE, 503), (Failure.LIMITED, 503)],
+)
+async def test_a_failed_sync_has_the_status_of_its_cause(
+    store: Store, failure: Failure | None, status: int
+) -> None:
+    """502 `sync_failed`, or 503 while Central is away; with the sync status beside it."""
+    store.shop.sync_failure = ("the cause", failure)
     reply = await store.send("POST", "/v1/store/sync/force", headers=ADMIN)
 
     details = {"status": {"inProgress": False, "productCount": 3}}
-    said = {"code": "sync_failed", "message": "Central is away", "details": details}
+    said = {"code": "sync_failed", "message": "Force sync failed: the cause", "details": details}
     assert (status, {"error": said}) == (reply.status, reply.json)
-    assert status == SyncFailed("", status=status, details={}).status
 
 
 async def test_a_defect_is_500_without_its_inside(

@@ -18,7 +18,6 @@ from store_cache.api.app import FAST_READS, build_api
 from store_cache.api.limits import Connection, Guard, Limits
 from store_cache.api.server import watch
 from tests.harness.shop import Shop
-from tests.unit.api.conftest import REQUEST_ID
 
 SETTLED_SECONDS = 0.001
 """Of virtual time: it does not pass before everything that can be done has been."""
@@ -96,9 +95,8 @@ async def a_server(
         "keys": ["till-secret"],
         "admin_keys": ["office-secret"],
         "cors_origins": [],
-        "request_id": REQUEST_ID,
     }
-    app = build_api(shop, fast_reads=fast_reads, **(usual | settings))
+    app = build_api(shop.parts, fast_reads=fast_reads, **(usual | settings))
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     assert runner.server is not None

@@ -193,7 +193,7 @@ async def _start_after(damage: Damage, lines: Lines) -> Start:
     line = Line(clock)
     async with whole_store(clock=clock, line=line) as store:
         await store.until("live")
-        await store.service.update(Write("P-1", -1, 1, "order-1"))
+        await store.parts.forwarder.update(Write("P-1", -1, 1, "order-1"))
         line.sell("P-2")
         await store.until("live")
         files = store.disk.contents()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -48,10 +49,10 @@ class Sync:
             least_percent=50,
             now=shelf.clock.now,
             random=lambda: 0.5,
-            on_events=self._take,
-            on_line=self.health.append,
-            on_advance=lambda: None,
         )
+        self.runner.on_events = self._take
+        self.runner.on_central_reached = partial(self.health.append, True)
+        self.runner.on_central_lost = partial(self.health.append, False)
 
     def _take(self, events: Sequence[AnyEvent]) -> None:
         self.events.extend(each.offset for each in events)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from store_cache.api.content.freshness import freshness_headers
-from store_cache.app.status import DOUBTFUL_SHOWN, megabytes, resident_bytes, short
+from store_cache.api.content.cache_headers import freshness_headers
+from store_cache.api.content.clock import short_duration
+from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.event import QuarantinedEvent
 from store_cache.writes.write import Write
@@ -110,7 +111,7 @@ def test_the_statistics_of_the_cache() -> None:
         async with whole_store() as store:
             await store.until("live")
             await asyncio.sleep(5430.0)
-            stats = store.service.cache_stats()
+            stats = store.parts.status.cache_stats()
             memory = stats.pop("memoryUsage")
 
             assert {
@@ -134,7 +135,7 @@ def test_a_healthy_store_says_so() -> None:
         async with whole_store() as store:
             await store.until("live")
             asked = len(store.line.asked)
-            health = store.service.health()
+            health = store.parts.status.health()
 
             assert {
                 "status": "healthy",
@@ -160,13 +161,13 @@ def test_each_trouble_degrades_its_own_check() -> None:
         line.cut()
         async with whole_store(clock=clock, line=line) as store:
             await asyncio.sleep(60.0)
-            first = store.service.health()
+            first = store.parts.status.health()
             line.is_cut = False
             await store.until("live")
             store.disk.room = 0
             line.sell("P-1")
             await asyncio.sleep(1.0)
-            second = store.service.health()
+            second = store.parts.status.health()
 
         assert ("degraded", "degraded") == (first["status"], second["status"])
         assert {"catalogue", "central", "freshness"} == _degraded(first)
@@ -238,12 +239,12 @@ def test_cached_until_central_confirms_it() -> None:
         line.open.clear()
         async with whole_store(folder, clock=clock, line=line) as store:
             await asyncio.sleep(2.0)
-            before = (store.state, store.parts.service.freshness().age_seconds)
+            before = (store.state, store.parts.freshness.measure().age_seconds)
             line.open.set()
             await store.until("live")
 
             assert ("cached", 9.0) == (before[0], round(before[1], 2))
-            assert 0.0 <= store.parts.service.freshness().age_seconds < 1.0
+            assert 0.0 <= store.parts.freshness.measure().age_seconds < 1.0
 
     run(story())
 
@@ -287,7 +288,7 @@ def test_degraded_while_the_disk_fails() -> None:
             store.line.sell("P-1")
             await asyncio.sleep(1.0)
             status = store.status
-            headers = freshness_headers(store.parts.service.freshness())
+            headers = freshness_headers(store.parts.freshness.measure())
             store.disk.room = None
             await asyncio.sleep(40.0)
 
@@ -310,7 +311,7 @@ def test_the_age_is_infinite_before_the_first_sync() -> None:
 
     async def story() -> None:
         async with whole_store() as store:
-            freshness = store.parts.service.freshness()
+            freshness = store.parts.freshness.measure()
 
             assert math.isinf(freshness.age_seconds)
             assert freshness.is_stale
@@ -332,11 +333,11 @@ def test_the_age_counts_also_while_a_poll_is_held() -> None:
             await store.until("live")
             ages = []
             for _ in range(5):
-                ages.append(round(store.parts.service.freshness().age_seconds))
+                ages.append(round(store.parts.freshness.measure().age_seconds))
                 await asyncio.sleep(9.0)
 
             assert [0, 9, 18, 7, 16] == ages
-            assert not store.parts.service.freshness().is_stale
+            assert not store.parts.freshness.measure().is_stale
 
     run(story())
 
@@ -349,9 +350,9 @@ def test_the_age_does_not_follow_a_clock_that_was_set() -> None:
             await store.until("live")
             await asyncio.sleep(3.0)
             store.clock.set_by_seconds = -3600.0
-            back = store.parts.service.freshness().age_seconds
+            back = store.parts.freshness.measure().age_seconds
             store.clock.set_by_seconds = 3600.0
-            forth = store.parts.service.freshness().age_seconds
+            forth = store.parts.freshness.measure().age_seconds
 
             assert (3.0, 3.0) == (round(back, 2), round(forth, 2))
 
@@ -367,11 +368,11 @@ def test_freshness_is_measured_anew_when_its_headers_would_be_others() -> None:
             await store.until("live")
             seen = []
             for _ in range(44):
-                seen.append(store.parts.service.freshness())
+                seen.append(store.parts.freshness.measure())
                 await asyncio.sleep(0.1)
             store.line.sell("P-1")
             await asyncio.sleep(0.1)
-            seen.append(store.parts.service.freshness())
+            seen.append(store.parts.freshness.measure())
             told = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
 
             assert ["1", "2", "3", "4", "5", "1"] == [one["Age"] for one in told]
@@ -391,7 +392,7 @@ def test_an_age_from_disk_is_never_below_zero() -> None:
         clock.set_by_seconds = -3600.0
         line.cut()
         async with whole_store(folder, clock=clock, line=line) as store:
-            assert 0.0 == store.parts.service.freshness().age_seconds
+            assert 0.0 == store.parts.freshness.measure().age_seconds
 
     run(story())
 
@@ -436,9 +437,11 @@ def test_writes_are_counted_by_what_is_known_of_them() -> None:
     async def story() -> None:
         async with whole_store(write_timeout_seconds=2) as store:
             await store.until("live")
-            await store.service.update(Write("P-1", -1, 1, "first"))
+            await store.parts.forwarder.update(Write("P-1", -1, 1, "first"))
             store.line.open.clear()
-            waiting = asyncio.ensure_future(store.service.update(Write("P-2", -1, 1, "second")))
+            waiting = asyncio.ensure_future(
+                store.parts.forwarder.update(Write("P-2", -1, 1, "second"))
+            )
             await asyncio.sleep(1.0)
             meanwhile = store.status["writes"]
             await asyncio.wait([waiting])
@@ -477,13 +480,13 @@ def test_runs_are_listed_newest_first() -> None:
     async def story() -> None:
         async with whole_store() as store:
             await store.until("live")
-            outcome = await store.service.force_sync(accept=False)
+            first = await store.parts.runner.force(accept=False)
             store.line.cut()
-            failed = await store.service.force_sync(accept=False)
+            second = await store.parts.runner.force(accept=False)
             runs = store.status["fullSyncs"]
 
-            assert (True, "Force sync completed successfully", 200) == outcome
-            assert (False, 503) == (failed[0], failed[2])
+            assert (2, 3) == (first.number, second.number)
+            assert (True, False) == (not first.problem, not second.problem)
             assert [3, 2, 1] == [each["number"] for each in runs]
             assert [False, True, True] == [each["success"] for each in runs]
             assert ["on demand"] == runs[0]["reasons"]
@@ -514,7 +517,7 @@ def test_events_set_aside_are_counted() -> None:
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     """As in the contract: `1.2s`, `1h30m45s`."""
-    assert text == short(seconds)
+    assert text == short_duration(seconds)
 
 
 def test_sizes_are_in_megabytes() -> None:

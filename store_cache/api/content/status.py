@@ -1,0 +1,218 @@
+"""The documents that describe the store: its sync status, its cache, its health (B3, B4)."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+from store_cache.api.content.clock import Clock, rfc3339, short_duration
+from store_cache.api.content.freshness import FreshnessGauge
+from store_cache.api.content.state import StateTracker
+from store_cache.model.change import PendingRefetch
+from store_cache.sync.runner import SyncRunner
+from store_cache.sync.states import FullSyncing, FullSyncRecord
+from store_cache.writer import CacheWriter
+from store_cache.writes.forwarder import Forwarder
+
+DOUBTFUL_SHOWN = 20
+"""How many products with a failing refetch are listed, so that a status stays small."""
+
+MEGABYTE = 1_000_000
+
+Document = dict[str, Any]
+
+
+class StatusDocuments:
+    """Each method returns a document of the API; none changes anything but the state's name."""
+
+    def __init__(
+        self,
+        *,
+        runner: SyncRunner,
+        writer: CacheWriter,
+        forwarder: Forwarder,
+        freshness: FreshnessGauge,
+        state: StateTracker,
+        clock: Clock,
+        version: str,
+    ) -> None:
+        self._runner = runner
+        self._writer = writer
+        self._forwarder = forwarder
+        self._freshness = freshness
+        self._state = state
+        self._clock = clock
+        self._version = version
+        self._started_at = clock.loop_time()
+
+    def sync_status(self) -> Document:
+        """GET /v1/store/sync/status"""
+        state, head = self._runner.state, self._runner.head_offset
+        health, runs = state.health, state.runs
+        last = runs[-1] if runs else None
+        freshness = self._freshness.measure()
+        catalogue = self._writer.catalogue
+        self._state.update()
+        resumes_at = self._runner.rests_until
+        quarantined = self._runner.last_quarantined
+        return {
+            "inProgress": isinstance(state.phase, FullSyncing),
+            "lastSyncTime": freshness.last_sync_time,
+            "lastSyncSuccess": last is None or not last.problem,
+            "productCount": self._product_count(),
+            "syncDuration": short_duration(last.ended_at - last.began_at) if last else "",
+            "errorMessage": health.problem or (last.problem if last else ""),
+            "eventSync": {
+                "lastEventOffset": freshness.last_offset,
+                "consecutiveFailures": health.failures,
+                "fallbackMode": health.fell_back,
+                "nextPollTime": self._clock.at(
+                    self._clock.loop_time() if resumes_at is None else resumes_at
+                ),
+            },
+            "state": {"name": self._state.name, "since": self._clock.at(self._state.since)},
+            "generation": freshness.generation,
+            "durable": freshness.is_durable,
+            "centralHeadOffset": head,
+            "lag": None if head is None else max(0, head - freshness.last_offset),
+            "breaker": {
+                "state": "open" if health.fell_back else "closed",
+                "cause": health.problem,
+                "since": None if health.since is None else self._clock.at(health.since),
+            },
+            "fullSync": self._current_full_sync(),
+            "fullSyncs": [self._ended_full_sync(record) for record in reversed(runs)],
+            "doubtful": _doubtful({} if catalogue is None else catalogue.pending_refetches),
+            "aheadOfFeed": 0 if catalogue is None else len(catalogue.overrides),
+            "eventsSetAside": {
+                "count": self._runner.quarantined,
+                "last": quarantined
+                and {"offset": quarantined.offset, "reason": quarantined.reason},
+            },
+            "writes": self._writes(),
+            "disk": self._disk(),
+        }
+
+    def cache_stats(self) -> Document:
+        """GET /v1/store/cache/stats"""
+        catalogue = self._writer.catalogue
+        held = megabytes(0 if catalogue is None else catalogue.bytes_held)
+        freshness = self._freshness.measure()
+        return {
+            "totalProducts": self._product_count(),
+            "cacheSize": held,
+            "lastSyncTime": freshness.last_sync_time,
+            "lastEventOffset": freshness.last_offset,
+            "initializedAt": self._clock.at(self._started_at),
+            "uptime": self._uptime(),
+            "memoryUsage": {"allocated": megabytes(resident_bytes()), "inUse": held},
+        }
+
+    def health(self) -> Document:
+        """GET /health"""
+        problem = self._runner.state.health.problem
+        disk = self._writer.disk
+        checks = {
+            "catalogue": _check(self._writer.catalogue is not None, "no catalogue yet"),
+            "central": _check(not problem, problem),
+            "freshness": _check(not self._freshness.measure().is_stale, "stale"),
+            "disk": _check(disk.is_durable, disk.problem),
+        }
+        is_healthy = all(check["status"] == "ok" for check in checks.values())
+        return {
+            "status": "healthy" if is_healthy else "degraded",
+            "service": "store-cache",
+            "version": self._version,
+            "timestamp": rfc3339(self._clock.now()),
+            "uptime": self._uptime(),
+            "checks": checks,
+        }
+
+    def _product_count(self) -> int:
+        return 0 if self._writer.catalogue is None else len(self._writer.catalogue)
+
+    def _uptime(self) -> str:
+        return short_duration(self._clock.loop_time() - self._started_at)
+
+    def _current_full_sync(self) -> Document | None:
+        """The full sync that runs, or the one that is requested and has not begun."""
+        state = self._runner.state
+        if isinstance(state.phase, FullSyncing):
+            run = state.phase.run
+            return {
+                "number": run.number,
+                "reasons": list(run.reasons),
+                "step": str(run.step),
+                "began": self._clock.at(run.began_at),
+                "products": self._runner.replica_products,
+            }
+        return None if state.wanted is None else {"wanted": list(state.wanted.reasons)}
+
+    def _ended_full_sync(self, record: FullSyncRecord) -> Document:
+        return {
+            "number": record.number,
+            "reasons": list(record.reasons),
+            "began": self._clock.at(record.began_at),
+            "duration": short_duration(record.ended_at - record.began_at),
+            "success": not record.problem,
+            "products": record.products,
+            "problem": record.problem,
+        }
+
+    def _writes(self) -> Document:
+        writes = self._forwarder.status()
+        admission = writes.admission
+        return {
+            "breaker": admission.breaker,
+            "breakerSince": self._clock.at(self._clock.loop_time() - admission.seconds),
+            "retryInSeconds": round(admission.retry_seconds, 3),
+            "inFlight": admission.in_flight,
+            "underWay": writes.under_way,
+            "unknown": writes.unknown,
+            "remembered": writes.remembered,
+        }
+
+    def _disk(self) -> Document:
+        disk, files = self._writer.disk, self._writer.files
+        loss = "What is shown now is lost if the store restarts (promises 2 and 7)"
+        return {
+            "durable": disk.is_durable,
+            "problem": disk.problem,
+            "since": None if disk.is_durable else rfc3339(disk.since),
+            "promise": "" if disk.is_durable else loss,
+            "findings": list(self._writer.findings),
+            "snapshotSize": megabytes(files.snapshot_bytes),
+            "journalSize": megabytes(files.journal_bytes),
+            "sweepProblem": files.sweep_problem,
+        }
+
+
+def _doubtful(pending: dict[str, PendingRefetch]) -> Document:
+    failing = [(product_id, one) for product_id, one in pending.items() if one.attempts]
+    return {
+        "toBeRead": len(pending),
+        "failing": len(failing),
+        "products": [
+            {"productId": product_id, "doubt": one.doubt.value, "problem": one.problem}
+            for product_id, one in failing[:DOUBTFUL_SHOWN]
+        ],
+    }
+
+
+def _check(is_ok: bool, problem: str) -> dict[str, str]:
+    return {"status": "ok"} if is_ok else {"status": "degraded", "problem": problem}
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes for a person: `2.4MB`."""
+    return f"{size / MEGABYTE:.1f}MB"
+
+
+def resident_bytes() -> int:
+    """Return how much memory the process holds, from Linux's /proc; 0 where there is none."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()

@@ -1,0 +1,25 @@
+"""The parts of a running store that its HTTP API uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from store_cache.api.content.freshness import FreshnessGauge
+from store_cache.api.content.status import StatusDocuments
+from store_cache.sync.refetch import Refetcher
+from store_cache.sync.runner import SyncRunner
+from store_cache.writer import CacheWriter
+from store_cache.writes.forwarder import Forwarder
+
+
+@dataclass(frozen=True, slots=True)
+class StoreParts:
+    """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
+    `forwarder` sends writes to Central."""
+
+    writer: CacheWriter
+    runner: SyncRunner
+    refetcher: Refetcher
+    forwarder: Forwarder
+    freshness: FreshnessGauge
+    status: StatusDocuments
