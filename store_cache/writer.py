@@ -170,7 +170,7 @@ class CacheWriter:
     @property
     def files(self) -> FileSizes:
         archive = self._archive
-        return FileSizes(archive.snapshot_bytes, archive.journal_bytes, archive.sweep_problem or "")
+        return FileSizes(archive.snapshot_bytes, archive.journal_bytes, archive.sweep_problem)
 
     # -- reads that decisions need ---------------------------------------------------------
 
@@ -415,7 +415,7 @@ class CacheWriter:
 
     async def _fold_now(self, catalogue: Catalogue) -> None:
         try:
-            await self._archive.fold(catalogue, self._keys.encoded)
+            await self._archive.compact(catalogue, self._keys.encoded)
         except JournalBroken as problem:
             self._degrade(problem)
         except OSError as problem:  # the journal goes on as it was, and grows until the next try

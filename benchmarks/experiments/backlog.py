@@ -70,7 +70,7 @@ async def hold(path: Path, products: int) -> None:
     catalogue.fill((each.product_id, each.body) for each in rows)
     catalogue.index()
     catalogue.position = Position(GENERATION, 1)
-    folder = await LocalDirectory.open(path)
+    folder = LocalDirectory(path)
     archive = CacheFiles(folder, now=time.time)
     await archive.load()
     await archive.begin(catalogue, ())

@@ -125,7 +125,7 @@ def numbers(store: Kept) -> Sequence[int]:
 
 async def fold(store: Kept) -> float:
     began = time.perf_counter()
-    await store.archive.fold(store.catalogue, store.keys.encoded)
+    await store.archive.compact(store.catalogue, store.keys.encoded)
     return (time.perf_counter() - began) * 1e6
 
 

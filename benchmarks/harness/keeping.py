@@ -131,7 +131,7 @@ def catalogue_of(products: int) -> Catalogue:
 @asynccontextmanager
 async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
     """A keeper of that many products, with its files in the folder."""
-    folder = await LocalDirectory.open(path)
+    folder = LocalDirectory(path)
     archive = CacheFiles(folder, now=time.time)
     await archive.load()
     catalogue = catalogue_of(products)

@@ -23,7 +23,7 @@ from store_cache.central.client import Central
 from store_cache.central.rate_limit import RateLimit
 from store_cache.storage.directory import Directory
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import SyncSettings
@@ -65,7 +65,7 @@ async def running(
 
     Raises DirectoryInUse and NewerFormat. A failing disk does not prevent a start (D5).
     """
-    local = LazyDirectory(settings.data_dir)  # opens nothing before its first use
+    local = LocalDirectory(settings.data_dir)  # opens nothing before its first use
     environment = environment or Environment(local)
     steady = steady_clock(environment.now)
     central = build_central(settings, environment)

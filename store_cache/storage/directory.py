@@ -1,9 +1,10 @@
-"""The folder that the store keeps its files in.
+"""The directory that holds the store's files, and the file operations that durability needs.
 
-Knows: the few operations on files that durability is made of, and how Linux performs them: a file
-appended to and synced, a folder's entries synced apart from its files (D2, D3), the lock (D6),
-no link ever followed, modes 0700 and 0600, a fixed set of names.
-Refuses to know: what is in a file, and what follows when an operation fails.
+- A file is created, appended to, synced and closed. It is never opened for writing again (D3).
+- A new, renamed or removed file survives a power cut only after a sync of the directory itself.
+- One process at a time uses the directory: it holds a lock (D6).
+- Only the names in `names` are used, and links are not followed, so nothing else is touched (T21).
+- The directory has mode 0700, its files 0600 (D1).
 """
 
 from __future__ import annotations
@@ -12,53 +13,51 @@ import asyncio
 import errno
 import fcntl
 import os
-import re
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol, Self
+from typing import Protocol
 
 import aiofiles
 
+from store_cache.storage.names import parse_names
+
 LOCK_NAME = "lock"
-NAMES = re.compile(r"(snapshot|journal)-[0-9]{1,18}\.jsonl(\.new|\.damaged-[0-9]{1,18})?")
-"""Every name that this package writes, `lock` aside. Nothing else in the folder is touched."""
+
+READ_BYTES = 512 * 1024
+"""How much one thread call reads: about 3,500 rows, a few milliseconds of the loop's time."""
 
 _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]", Callable[[], None]]
 
-READ_BYTES = 512 * 1024
-"""One thread hop reads this much: some 3,500 rows, a few milliseconds of the loop's time."""
-
 
 class DirectoryInUse(Exception):
-    """Another process holds the folder's lock (D6); the message says which."""
+    """Another process holds the directory's lock (D6). The message names that process."""
 
 
 class File(Protocol):
-    """A file that is being written, once, from its beginning. Every operation raises OSError."""
+    """A new file that is being written. Every operation raises OSError."""
 
     async def append(self, data: bytes) -> None: ...
 
     async def sync(self) -> None:
-        """Return once everything appended survives a power cut (fdatasync)."""
+        """Make all appended data durable (fdatasync)."""
 
     async def write_durably(self, data: bytes) -> None:
-        """`append` and `sync` in one."""
+        """Append and sync in one call."""
 
     async def close(self) -> None:
-        """Let go of the file, synced or not. Closing twice is allowed."""
+        """Close the file, synced or not. Closing twice is allowed."""
 
 
 class Directory(Protocol):
-    """A flat folder. Changes of its entries (created, renamed, removed) survive a power cut only
-    after `sync`. Every operation raises OSError."""
+    """A flat directory. Every operation raises OSError, and may raise DirectoryInUse."""
 
     async def names(self) -> list[str]: ...
 
     async def create(self, name: str) -> File:
-        """A new empty file; FileExistsError where the name is taken."""
+        """Create an empty file. Raises FileExistsError if there is one of that name."""
 
     def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]: ...
 
@@ -66,59 +65,61 @@ class Directory(Protocol):
 
     async def remove(self, name: str) -> None: ...
 
-    async def sync(self) -> None: ...
+    async def sync(self) -> None:
+        """Make creations, renames and removals durable."""
 
     async def size(self, name: str) -> int: ...
 
 
 class LocalFile(File):
-    """A file on a local disk, worked on by one thread of its own, in the order of the calls. So a
-    cancelled caller's write, which goes on in the thread, is over before a later close: a file
-    number may be given out again at once."""
+    """A file on a local disk, with a thread of its own that performs all calls in order.
+
+    A write goes on in the thread if its caller is cancelled, so it ends before a later close.
+    Otherwise it could reach another file that has been given the same descriptor.
+    """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
+        self._descriptor = descriptor
         self._thread = FileThread()
 
     async def append(self, data: bytes) -> None:
-        await self._thread.call(lambda: self._perform(data, sync=False))
+        await self._thread.call(lambda: self._write(data))
 
     async def sync(self) -> None:
-        await self._thread.call(lambda: self._perform(b"", sync=True))
+        await self._thread.call(lambda: os.fdatasync(self._descriptor))
 
     async def write_durably(self, data: bytes) -> None:
-        await self._thread.call(lambda: self._perform(data, sync=True))
+        def write_and_sync() -> None:
+            self._write(data)
+            os.fdatasync(self._descriptor)
+
+        await self._thread.call(write_and_sync)
 
     async def close(self) -> None:
         if not self._thread.is_ended:
-            await self._thread.end(self._close)
+            await self._thread.end(lambda: os.close(self._descriptor))
 
-    def _perform(self, data: bytes, *, sync: bool) -> None:
-        if self._descriptor is None:
-            raise OSError(errno.EBADF, "the file is closed already")
-        _write_all(self._descriptor, data)
-        if sync:
-            os.fdatasync(self._descriptor)
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
 
 class FileThread:
-    """Performs calls one after the other. A hop to it and back costs half of one to the loop's
-    pool of threads, and nothing that other parts have in that pool comes before it: what a till
-    waits for is one write and sync of the journal."""
+    """Performs calls one after the other.
+
+    A call costs half of one to the loop's thread pool and does not queue behind other work there.
+    That matters because each sale waits for one write and sync of the journal.
+    """
 
     def __init__(self) -> None:
         self.is_ended = False
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        # A daemon: a file that was never closed must not keep the process from ending.
+        # A daemon thread: a file that was never closed must not keep the process from ending.
         threading.Thread(target=self._run, name="file", daemon=True).start()
 
     def call(self, perform: Callable[[], None]) -> asyncio.Future[None]:
-        """Performed whether or not the future is awaited to its end."""
+        """Queue a call. It is performed even if the future is cancelled."""
         if self.is_ended:
             raise OSError(errno.EBADF, "the file is closed already")
         loop = asyncio.get_running_loop()
@@ -127,7 +128,7 @@ class FileThread:
         return done
 
     def end(self, perform: Callable[[], None]) -> asyncio.Future[None]:
-        """The last call."""
+        """Queue the last call; the thread ends after it."""
         done = self.call(perform)
         self.is_ended = True
         self._calls.put(None)
@@ -139,15 +140,15 @@ class FileThread:
             problem: BaseException | None = None
             try:
                 perform()
-            except BaseException as caught:  # noqa: BLE001 - it is the caller's
+            except BaseException as caught:  # noqa: BLE001 - raised again in the caller
                 problem = caught
-            with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-                loop.call_soon_threadsafe(_tell, done, problem)
-            del call, done, perform, problem  # not held until the next call
+            with suppress(RuntimeError):  # the loop is closed, so there is no caller any more
+                loop.call_soon_threadsafe(_resolve, done, problem)
+            del call, done, perform, problem  # free the data before the next call comes
 
 
-def _tell(done: asyncio.Future[None], problem: BaseException | None) -> None:
-    if done.done():  # cancelled
+def _resolve(done: asyncio.Future[None], problem: BaseException | None) -> None:
+    if done.cancelled():
         return
     if problem is None:
         done.set_result(None)
@@ -156,91 +157,77 @@ def _tell(done: asyncio.Future[None], problem: BaseException | None) -> None:
 
 
 class LocalDirectory(Directory):
-    """A folder on a local disk, locked for this process. Made by `open`."""
+    """A directory on a local disk, locked for this process.
 
-    def __init__(self, path: Path, descriptor: int, lock: int) -> None:
+    The first operation creates what is missing of `path` and takes the lock. If that fails, the
+    next operation tries again: a disk may be mounted while the store runs (D5).
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = descriptor
-        self._lock = lock
-
-    @classmethod
-    async def open(cls, path: Path) -> Self:
-        """Open the folder, create it (0700) where it is missing, and lock it.
-
-        Raises DirectoryInUse where another process has it, and OSError.
-        """
-        return await asyncio.to_thread(cls._open, path)
-
-    @classmethod
-    def _open(cls, path: Path) -> Self:
-        _create_folder(path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            return cls(path, descriptor, _lock(path, descriptor))
-        except BaseException:
-            os.close(descriptor)
-            raise
+        self._descriptors: tuple[int, int] | None = None  # of the directory and of its lock
 
     async def close(self) -> None:
-        """Release the lock. The folder is not used afterwards."""
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        os.close(self._lock)
-        os.close(self._descriptor)
+        """Release the lock."""
+        descriptors, self._descriptors = self._descriptors, None
+        for descriptor in descriptors or ():
+            os.close(descriptor)
 
     async def names(self) -> list[str]:
-        found = await asyncio.to_thread(os.listdir, self._descriptor)
-        return sorted(name for name in found if NAMES.fullmatch(name))
+        found = await asyncio.to_thread(os.listdir, await self._open())
+        return sorted(parse_names(found))
 
     async def create(self, name: str) -> File:
+        await self._open()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
         return LocalFile(await asyncio.to_thread(self._open_file, name, flags))
 
     async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]:
+        await self._open()
         async with aiofiles.open(name, "rb", buffering=0, opener=self._open_file) as file:
             while chunk := await file.read(chunk_bytes):
                 yield chunk
 
     async def rename(self, old: str, new: str) -> None:
-        folder = self._descriptor
+        directory = await self._open()
         await asyncio.to_thread(
-            os.rename, _checked(old), _checked(new), src_dir_fd=folder, dst_dir_fd=folder
+            os.rename, _checked(old), _checked(new), src_dir_fd=directory, dst_dir_fd=directory
         )
 
     async def remove(self, name: str) -> None:
-        await asyncio.to_thread(os.unlink, _checked(name), dir_fd=self._descriptor)
+        await asyncio.to_thread(os.unlink, _checked(name), dir_fd=await self._open())
 
     async def sync(self) -> None:
-        await asyncio.to_thread(os.fsync, self._descriptor)
+        await asyncio.to_thread(os.fsync, await self._open())
 
     async def size(self, name: str) -> int:
+        directory = await self._open()
         status = await asyncio.to_thread(
-            os.stat, _checked(name), dir_fd=self._descriptor, follow_symlinks=False
+            os.stat, _checked(name), dir_fd=directory, follow_symlinks=False
         )
         return status.st_size
 
+    async def _open(self) -> int:
+        """Open the directory unless it is open, and return its descriptor."""
+        if self._descriptors is None:
+            self._descriptors = await asyncio.to_thread(_open_and_lock, self.path)
+        return self._descriptors[0]
+
     def _open_file(self, name: str, flags: int) -> int:
-        return _open_plain(self.path, self._descriptor, _checked(name), flags)
+        assert self._descriptors is not None
+        return _open_without_links(self.path, self._descriptors[0], _checked(name), flags)
 
 
 def _checked(name: str) -> str:
-    if not NAMES.fullmatch(name):
-        raise ValueError(f"{name!r} is none of the names that the store gives its files")
+    if not parse_names([name]):
+        raise ValueError(f"{name!r} is not a name that the store gives its files")
     return name
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def _open_plain(path: Path, folder: int, name: str, flags: int) -> int:
-    """Open a file of the folder, never through a link; O_NONBLOCK so that a pipe put there under
-    a file's name cannot hold the store up."""
+def _open_without_links(path: Path, directory: int, name: str, flags: int) -> int:
+    """Open a file of the directory. O_NONBLOCK: a pipe of that name must not block the store."""
     try:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=folder)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=directory)
     except OSError as problem:
         if problem.errno != errno.ELOOP:
             raise
@@ -248,25 +235,34 @@ def _open_plain(path: Path, folder: int, name: str, flags: int) -> int:
         raise OSError(errno.ELOOP, message, str(path / name)) from problem
 
 
-def _create_folder(path: Path) -> None:
-    """Create what is missing of the path; each new entry is synced, else a power cut could take
-    the whole folder."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY)
+def _open_and_lock(path: Path) -> tuple[int, int]:
+    """Create what is missing of the path, and return descriptors of the directory and its lock."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        # Without a sync of its parent, a power cut could take the new directory.
+        parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(descriptor)
+            os.fsync(parent)
         finally:
-            os.close(descriptor)
+            os.close(parent)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return descriptor, _lock(path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
-def _lock(path: Path, folder: int) -> int:
-    """Take the folder's lock; it ends with the process, however that ends."""
-    descriptor = _open_lock(path, folder)
+def _lock(path: Path, directory: int) -> int:
+    """Lock the directory until the process ends or closes the descriptor that this returns.
+
+    Raises DirectoryInUse.
+    """
+    descriptor = _open_lock(path, directory)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _note_owner(descriptor)
+        _write_owner(descriptor)
     except BlockingIOError as problem:
         owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
@@ -280,19 +276,21 @@ def _lock(path: Path, folder: int) -> int:
     return descriptor
 
 
-def _open_lock(path: Path, folder: int) -> int:
+def _open_lock(path: Path, directory: int) -> int:
     try:
-        return _open_plain(path, folder, LOCK_NAME, os.O_RDWR | os.O_CREAT)
+        return _open_without_links(path, directory, LOCK_NAME, os.O_RDWR | os.O_CREAT)
     except OSError as problem:
         if problem.errno != errno.EROFS:
             raise
-    # What lies on a disk that became read-only can still be served (D5).
-    return _open_plain(path, folder, LOCK_NAME, os.O_RDONLY)
+    # A disk that became read-only can still be read, and what is on it served (D5).
+    return _open_without_links(path, directory, LOCK_NAME, os.O_RDONLY)
 
 
-def _note_owner(descriptor: int) -> None:
-    """Write down who holds the lock, for the message that the second process gives. On a full or
-    read-only disk the lock holds all the same, only the message says less."""
+def _write_owner(descriptor: int) -> None:
+    """Write this process's id into the lock file, for the message that a second process gives.
+
+    A full or read-only disk does not weaken the lock; then only the message says less.
+    """
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
         return
     os.ftruncate(descriptor, 0)

@@ -1,15 +1,14 @@
-"""The store's files as one thing: durable on return, or an error (D1-D5).
+"""The store's files as one unit: what it confirms is durable, all else is an error (D1-D5).
 
-Knows: the order of operations that durability needs. Every start, every placing of a catalogue and
-every end of trouble begins a new snapshot with a new journal; a journal that grew is folded into a
-new snapshot in the background; older files go only once the new ones cannot be lost.
-Refuses to know: what the catalogue means, when to begin or fold, and what `degraded` does to tills.
+`snapshot-n` and `journal-n` belong together: the journal holds what followed the snapshot. A number
+is used once. New files are begun at every start, for every catalogue that a full sync installs, and
+when a disk works again after a failure. A journal that grew large is compacted in the background:
+a new snapshot replaces it. Older files are removed only when the new ones are durable.
 
-The files of number n belong together: `snapshot-n` and what came after it, `journal-n`. A number is
-used once. A file that a write or sync failed on is never written to again: its pages may be gone
-from the disk while reads from memory still show them.
+Nothing more is written to a file after one of its writes or syncs failed: its pages may be missing
+on the disk although reads from memory still show them.
 
-JournalBroken(OSError)    nothing can be kept until `begin` has succeeded
+JournalBroken(OSError)    nothing can be appended until `begin` succeeds
 NewerFormat               see `framing`
 """
 
@@ -26,66 +25,63 @@ from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
 from store_cache.storage.directory import Directory, File
 from store_cache.storage.framing import NewerFormat
-from store_cache.storage.journal import Journal, encode_entry, encode_link
+from store_cache.storage.journal import Journal, encode_payload
+from store_cache.storage.names import snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded, recover
 from store_cache.storage.retention import Retention
-from store_cache.storage.snapshot import encode_snapshot, snapshot_name
+from store_cache.storage.snapshot import encode_snapshot
 
 __all__ = ["CacheFiles", "JournalBroken", "Loaded", "NewerFormat"]
 
 COMPACTION_BYTES = 4 * 1024 * 1024
-"""A journal is not folded below this, however small the snapshot is."""
+"""A smaller journal is not compacted, however small the snapshot is."""
 
 
 class JournalBroken(OSError):
-    """The journal cannot be written to; `begin` heals that."""
+    """The journal cannot be written to until `begin` succeeds."""
 
 
 @dataclass(eq=False, slots=True)
-class _Entry:
-    """A record on its way to the disk. `sequence` is 0 where it holds no change."""
+class _PendingAppend:
+    """A record that waits for its write. `sequence`: of its change, or 0 without one."""
 
     payload: bytes
     sequence: int
-    done: asyncio.Future[None]
+    durable: asyncio.Future[None]
 
 
 class _Superseded(Exception):
-    """A fold has been overtaken by `begin` or `close`."""
+    """`begin` or `close` ended a compaction."""
 
 
 class CacheFiles:
-    """Snapshot and journal in one folder. First `load`, then `begin`; then the others.
+    """Snapshot and journal in one directory. Call `load` first, then `begin`, then the others.
 
-    Await `append` directly and make the change at once when it returns, without another await
-    between: a fold cuts the catalogue only after those that were told have done so.
+    Await `append` directly, and apply the change when it returns, before any other await. A
+    compaction takes its view of the catalogue only when all callers of `append` have done so.
+
+    `snapshot_bytes`: length of the current snapshot.
     """
 
-    def __init__(self, folder: Directory, *, now: Callable[[], float]) -> None:
-        """`now`: unix seconds, for the times that people find in the files."""
-        self._folder = folder
+    def __init__(self, directory: Directory, *, now: Callable[[], float]) -> None:
+        """`now` returns unix seconds, for the times that the files show to people."""
+        self.snapshot_bytes = 0
+        self._directory = directory
         self._now = now
+        self._retention = Retention(directory)
         self._number: int | None = None  # the highest in use; None before `load`
-        self._retention = Retention(folder)
         self._journal: Journal | None = None
-        self._trouble = "load() and begin() come first"
+        self._no_journal_because = "load() and begin() come first"
         self._sequence = 0  # of the last change in the journal
-        self._pending: list[_Entry] = []
-        self._told: set[_Entry] = set()  # durable, but the caller has not run on yet
-        self._progress = asyncio.Event()
+        self._pending: list[_PendingAppend] = []
+        self._resuming: set[_PendingAppend] = set()  # durable, but the caller does not run yet
+        self._progress = asyncio.Event()  # of what `_wait_until` waits for
         self._flusher: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()  # held by whoever may touch the journal
-        self._folding = asyncio.Lock()  # held by whoever may write a snapshot
-        self._begins = 0
-        self._older_bytes = 0
-        self._retry_bytes = 0
-        self._snapshot_bytes = 0
-
-    # -- what status shows -----------------------------------------------------------------
-
-    @property
-    def snapshot_bytes(self) -> int:
-        return self._snapshot_bytes
+        self._journal_lock = asyncio.Lock()  # while the journal is written to or replaced
+        self._snapshot_lock = asyncio.Lock()  # while a snapshot is written
+        self._epoch = 0  # changes when a compaction that began before is superseded
+        self._older_bytes = 0  # of journals since the snapshot, without the current one
+        self._retry_bytes = 0  # `journal_bytes` when a compaction failed
 
     @property
     def journal_bytes(self) -> int:
@@ -94,150 +90,157 @@ class CacheFiles:
 
     @property
     def compaction_due(self) -> bool:
-        """Whether the journal outgrew the snapshot; after a failed fold, once more by as much."""
-        if self._journal is None or self._folding.locked():
+        """Whether the journal outgrew the snapshot; after a failure, whether it did so again."""
+        if self._journal is None or self._snapshot_lock.locked():
             return False
-        return self.journal_bytes - self._retry_bytes > max(COMPACTION_BYTES, self._snapshot_bytes)
+        return self.journal_bytes - self._retry_bytes > max(COMPACTION_BYTES, self.snapshot_bytes)
 
     @property
-    def sweep_problem(self) -> str | None:
-        """Why old files could not be removed; they do no harm but take room. None: all is well."""
+    def sweep_problem(self) -> str:
+        """Why old files could not be removed, which only costs space; empty if they were."""
         return self._retention.problem
 
-    # -- reading ---------------------------------------------------------------------------
-
     async def load(self) -> Loaded:
-        """What is on disk; nothing is changed there. However damaged, that is no error.
+        """Read what is on disk, without changing it. Damage is in the result, no error.
 
-        Raises NewerFormat, and OSError where the folder cannot even be listed.
+        Raises NewerFormat, and OSError if the directory cannot be listed.
         """
-        recovered = await recover(self._folder)
-        self._number = recovered.highest
-        self._retention.aside = recovered.aside
-        return recovered.loaded
+        loaded = await recover(self._directory)
+        self._number = loaded.highest
+        self._retention.quarantine = dict(loaded.quarantine)
+        return loaded
 
-    # -- appending -------------------------------------------------------------------------
+    # -- appending (D2) --------------------------------------------------------------------
 
     async def append(self, *, change: Change | None = None, write: bytes | None = None) -> None:
-        """Keep one record: durable when this returns. Calls made meanwhile share one write and
-        sync, in the order of the calls; while `begin` runs they wait for its new journal. A
-        caller that is cancelled leaves its record on its way.
+        """Append one record to the journal; it is durable when this returns.
 
-        `change` is numbered above the one before. `write` is one JSON object on one line.
-        Raises OSError; every later call raises JournalBroken until `begin` has succeeded.
+        Records that come while a write is under way share the next write and sync, in the order of
+        the calls. While `begin` runs they wait for its journal. A record whose caller is cancelled
+        is written all the same.
+
+        `change` is numbered higher than the one before. `write` is one JSON object on one line.
+        Raises OSError; after that, JournalBroken until `begin` succeeds.
         """
-        sequence = 0 if change is None else change.sequence
-        done = asyncio.get_running_loop().create_future()
-        entry = _Entry(encode_entry(change, write), sequence, done)
-        self._pending.append(entry)
+        pending = _PendingAppend(
+            encode_payload(change, write),
+            0 if change is None else change.sequence,
+            asyncio.get_running_loop().create_future(),
+        )
+        self._pending.append(pending)
         if self._flusher is None:
             self._flusher = asyncio.create_task(self._flush(), name="journal")
         try:
-            await done
+            await pending.durable
         finally:
-            self._told.discard(entry)
+            self._resuming.discard(pending)
             self._progress.set()
 
     async def _flush(self) -> None:
+        """Write groups of pending records until there is none, and wake their callers."""
         try:
             while self._pending:
-                async with self._turn:
+                async with self._journal_lock:
                     group, self._pending = self._pending, []
-                    await self._keep(group)
+                    problem: BaseException | None = None
+                    try:
+                        await self._write(group)
+                    except BaseException as caught:  # noqa: BLE001 - raised below
+                        problem = caught
+                    for pending in group:
+                        if pending.durable.done():  # cancelled
+                            continue
+                        if problem is None:
+                            self._resuming.add(pending)
+                            pending.durable.set_result(None)
+                        else:
+                            pending.durable.set_exception(problem)
+                    if problem is not None and not isinstance(problem, OSError):
+                        raise problem
         finally:
             self._flusher = None
 
-    async def _keep(self, group: list[_Entry]) -> None:
-        journal = self._journal
-        if journal is not None and (repeated := self._repeated(group)) is not None:
-            await self._give_up(f"change {repeated} was kept before, and then never made")
-            journal = None
-        if journal is None:
-            self._refuse(group, JournalBroken(errno.EIO, self._broken()))
-            return
+    async def _write(self, group: list[_PendingAppend]) -> None:
+        if self._journal is not None and (repeated := self._repeated(group)) is not None:
+            await self._end_journal(f"change {repeated} is in it already, and was never applied")
+        if self._journal is None:
+            raise self._broken()
         try:
-            await journal.write([entry.payload for entry in group])
+            await self._journal.write([pending.payload for pending in group])
         except BaseException as problem:
-            await self._give_up(_say(problem))
-            self._refuse(group, problem)
-            if not isinstance(problem, OSError):
-                raise
-        else:
-            self._tell(group)
+            await self._end_journal(_describe(problem))
+            raise
 
-    def _repeated(self, group: list[_Entry]) -> int | None:
-        """A change numbered like one that is in the journal: its caller was cancelled before
-        making that one. Read back, either would be taken for the other."""
-        for entry in group:
-            if 0 < entry.sequence <= self._sequence:
-                return entry.sequence
-            self._sequence = max(self._sequence, entry.sequence)
+    def _repeated(self, group: list[_PendingAppend]) -> int | None:
+        """Return the number of a change that is in the journal already.
+
+        The caller of the first one was cancelled before it applied it. A start would take the
+        second one for the first and skip it.
+        """
+        for pending in group:
+            if 0 < pending.sequence <= self._sequence:
+                return pending.sequence
+            self._sequence = max(self._sequence, pending.sequence)
         return None
 
-    def _tell(self, group: list[_Entry]) -> None:
-        for entry in group:
-            if not entry.done.done():
-                self._told.add(entry)
-                entry.done.set_result(None)
-
-    def _refuse(self, group: list[_Entry], problem: BaseException) -> None:
-        for entry in group:
-            if not entry.done.done():
-                entry.done.set_exception(problem)
-
-    def _broken(self) -> str:
-        return f"the journal cannot be written to ({self._trouble}) until a new one has begun"
-
-    async def _give_up(self, trouble: str) -> None:
-        """Leave the journal as it is, for good."""
-        self._trouble = trouble
+    async def _end_journal(self, reason: str) -> None:
+        """Write no more to the journal."""
+        self._no_journal_because = reason
         self._older_bytes = self.journal_bytes
         journal, self._journal = self._journal, None
         if journal is not None:
             with suppress(OSError):  # nothing that was acknowledged depends on it
                 await journal.close()
 
-    async def _until(self, is_so: Callable[[], bool]) -> None:
-        while not is_so():
+    def _broken(self) -> JournalBroken:
+        reason = self._no_journal_because
+        message = f"the journal cannot be written to ({reason}) until a new one has begun"
+        return JournalBroken(errno.EIO, message)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
             self._progress.clear()
             await self._progress.wait()
 
-    # -- beginning -------------------------------------------------------------------------
+    # -- beginning new files (D3) ----------------------------------------------------------
 
     async def begin(self, catalogue: Catalogue | None, writes: Iterable[bytes]) -> None:
-        """Write a whole new snapshot and begin an empty journal after it; all of it is durable on
-        return, and older files are gone. For every start, for placing a catalogue, and to end
-        `degraded`. A fold under way ends without effect; appends wait, and what they hold goes to
-        the new journal. A `catalogue` that changes without them meanwhile is an error.
+        """Write a snapshot, and begin an empty journal after it; older files are removed.
 
-        `writes`, the key table's entries, each one JSON object on one line, is best a generator:
-        what `append` told its callers by now must be in it when the first entry is taken, and it
-        is iterated over in slices while the loop runs, so it must not mind that the table changes.
-        Raises OSError; then nothing can be appended until another `begin` succeeds.
+        For a start, an installed catalogue and a disk that works again. All is durable on return. A
+        compaction that is under way ends without effect. Appends wait, and their records go to the
+        new journal. It is an error if `catalogue` changes meanwhile in any other way.
+
+        `writes` are the key table's entries, each one JSON object on one line. They are iterated
+        over in parts while the loop runs: pass a generator that may run while the table changes. It
+        must yield all that callers of `append` have entered by the time it is first asked.
+
+        Raises OSError; after that, nothing can be appended until `begin` succeeds.
         """
-        self._overtake()
-        async with self._folding, self._turn:
+        self._supersede_compaction()
+        async with self._snapshot_lock, self._journal_lock:
             number = self._next_number()
-            await self._give_up("a new one is being begun")
-            told = set(self._told)
-            await self._until(lambda: not told & self._told)
+            await self._end_journal("a new one is being begun")
+            resuming = set(self._resuming)
+            await self._wait_until(lambda: not resuming & self._resuming)
             try:
                 journal, size = await self._write_pair(number, catalogue, writes)
             except BaseException as problem:
-                self._trouble = _say(problem)
+                self._no_journal_because = _describe(problem)
                 raise
             self._sequence = 0 if catalogue is None else catalogue.sequence
             self._journal = journal
-            self._folded(size)
+            self._reset_sizes(size)
             await self._retention.sweep(number)
 
     async def _write_pair(
         self, number: int, catalogue: Catalogue | None, writes: Iterable[bytes]
     ) -> tuple[Journal, int]:
+        """Write the files of `number`. Return the journal and the length of the snapshot."""
         await self._retention.sweep_unfinished()
         sequence = 0 if catalogue is None else catalogue.sequence
-        async with self._finishing(number):
-            size = await self._write_snapshot(number, catalogue, writes, _go_on)
+        async with self._removed_unless_finished(number):
+            size = await self._write_snapshot(number, catalogue, writes, lambda: None)
             journal = await self._create_journal(number)
             try:
                 await self._publish(number)
@@ -248,19 +251,82 @@ class CacheFiles:
                 raise
         return journal, size
 
-    @asynccontextmanager
-    async def _finishing(self, number: int) -> AsyncGenerator[None, None]:
-        """Whatever ends the work on a snapshot before it has its name: nobody will finish it."""
+    # -- compaction (D3) -------------------------------------------------------------------
+
+    async def compact(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
+        """Replace the journal by a new snapshot of `catalogue`, while changes go on.
+
+        `catalogue` is the one that the journal belongs to. `writes` is called when the view is
+        taken; its result is iterated over as in `begin`.
+
+        Ends without effect if `begin` or `close` is called. Raises JournalBroken, or another
+        OSError if the journal is still in use.
+        """
+        epoch = self._epoch
+
+        def check() -> None:
+            if self._epoch != epoch:
+                raise _Superseded
+
+        async with self._snapshot_lock:
+            try:
+                check()
+                await self._retention.sweep_unfinished()
+                number = self._next_number()
+                await self._switch_to(await self._create_journal(number), check)
+                resuming, sequence = set(self._resuming), self._sequence
+
+                def has_older_records() -> bool:
+                    check()
+                    return not resuming & self._resuming and catalogue.sequence >= sequence
+
+                await self._wait_until(has_older_records)
+                async with self._removed_unless_finished(number):
+                    size = await self._write_snapshot(number, catalogue, writes(), check)
+                    await self._publish(number)
+                check()
+                self._reset_sizes(size)
+                await self._retention.sweep(number)
+            except _Superseded:
+                return
+            except BaseException:
+                self._retry_bytes = self.journal_bytes
+                raise
+
+    async def _switch_to(self, journal: Journal, check: Callable[[], None]) -> None:
+        """Go on in a new journal, between two groups of records."""
+        async with self._journal_lock:
+            old = self._journal
+            try:
+                check()
+                if old is None:
+                    raise self._broken()
+                await self._link(journal, old)
+            except BaseException:
+                await journal.close()
+                raise
+            self._older_bytes += old.size
+            self._journal = journal
+        await old.close()
+
+    async def _link(self, journal: Journal, old: Journal) -> None:
+        """Write in `journal` where `old` ended.
+
+        If that fails, it may be on the disk all the same, so nothing may follow in `old`.
+        """
         try:
-            yield
-        except BaseException:
-            with suppress(OSError):  # the next snapshot sweeps again
-                await self._folder.remove(f"{snapshot_name(number)}.new")
+            await journal.continue_from(old)
+        except BaseException as problem:
+            await self._end_journal(_describe(problem))
+            if isinstance(problem, OSError):
+                raise self._broken() from problem
             raise
 
-    def _overtake(self) -> None:
-        self._begins += 1
+    def _supersede_compaction(self) -> None:
+        self._epoch += 1
         self._progress.set()
+
+    # -- parts of both ---------------------------------------------------------------------
 
     def _next_number(self) -> int:
         if self._number is None:
@@ -270,29 +336,14 @@ class CacheFiles:
         return self._number
 
     async def _create_journal(self, number: int) -> Journal:
-        """A journal that is in the folder for good before anything relies on it."""
-        journal = await Journal.create(self._folder, number, written=self._time())
+        """Create a journal whose name is durable, too, before anything relies on it."""
+        journal = await Journal.create(self._directory, number, written=self._time())
         try:
-            await self._folder.sync()
+            await self._directory.sync()
         except BaseException:
             await journal.close()
             raise
         return journal
-
-    async def _publish(self, number: int) -> None:
-        name = snapshot_name(number)
-        await self._folder.rename(f"{name}.new", name)
-        await self._folder.sync()
-
-    def _folded(self, snapshot_bytes: int) -> None:
-        self._snapshot_bytes = snapshot_bytes
-        self._older_bytes = 0
-        self._retry_bytes = 0
-
-    def _time(self) -> str:
-        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
-
-    # -- writing a snapshot ----------------------------------------------------------------
 
     async def _write_snapshot(
         self,
@@ -301,116 +352,63 @@ class CacheFiles:
         writes: Iterable[bytes],
         check: Callable[[], None],
     ) -> int:
-        """Write it beside, under `.new`, synced. `check` is called after each chunk and may raise.
-        Returns the length in bytes."""
-        name = f"{snapshot_name(number)}.new"
-        placed = None if catalogue is None or catalogue.position is None else catalogue
-        cut = None if placed is None else placed.begin_view()
-        try:
-            pieces = encode_snapshot(number, written=self._time(), cut=cut, writes=writes)
-            return await _write_file(await self._folder.create(name), pieces, check)
-        finally:
-            if placed is not None:
-                placed.end_view()
+        """Write a snapshot under its unfinished name, synced. Return its length in bytes.
 
-    def _check_current(self, begins: int) -> None:
-        if self._begins != begins:
-            raise _Superseded
-
-    # -- folding ---------------------------------------------------------------------------
-
-    async def fold(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
-        """Write a new snapshot of `catalogue`, the one that the journal goes with, while changes
-        go on, and let go of the journal up to it. `writes` is called at the moment of the cut;
-        what it gives is iterated over as in `begin`.
-
-        Ends without effect where `begin` or `close` comes in. Raises JournalBroken, or another
-        OSError: then the journal goes on all the same.
+        `check` is called after each chunk and may raise.
         """
-        begins = self._begins
-        async with self._folding:
-            with suppress(_Superseded):
-                self._check_current(begins)
-                try:
-                    await self._fold(begins, catalogue, writes)
-                except BaseException:
-                    self._retry_bytes = self.journal_bytes
-                    raise
-
-    async def _fold(
-        self, begins: int, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]
-    ) -> None:
-        await self._retention.sweep_unfinished()
-        number = self._next_number()
-        await self._switch(begins, await self._create_journal(number))
-        told, sequence = set(self._told), self._sequence
-        await self._until(
-            lambda: (
-                self._begins != begins or (not told & self._told and catalogue.sequence >= sequence)
-            )
-        )
-        self._check_current(begins)
-        async with self._finishing(number):
-            size = await self._write_snapshot(
-                number, catalogue, writes(), lambda: self._check_current(begins)
-            )
-            await self._publish(number)
-        self._check_current(begins)
-        self._folded(size)
-        await self._retention.sweep(number)
-
-    async def _switch(self, begins: int, journal: Journal) -> None:
-        """Go on in a new journal, between two groups of records."""
-        async with self._turn:
-            old = self._journal
-            if old is None or self._begins != begins:
-                await journal.close()
-                self._check_current(begins)
-                raise JournalBroken(errno.EIO, self._broken())
-            await self._link(journal, old)
-            self._older_bytes += old.size
-            self._journal = journal
-        await old.close()
-
-    async def _link(self, journal: Journal, old: Journal) -> None:
-        """Say in the new journal where the old one ended. Where that fails it may be on the disk
-        all the same, so nothing may follow in the old one."""
+        view = None if catalogue is None else catalogue.begin_view()
         try:
-            await journal.write([encode_link(old)])
-        except BaseException as problem:
-            await self._give_up(_say(problem))
-            await journal.close()
-            if isinstance(problem, OSError):
-                raise JournalBroken(errno.EIO, self._broken()) from problem
+            chunks = encode_snapshot(number, written=self._time(), view=view, writes=writes)
+            file = await self._directory.create(unfinished_name(number))
+            return await _write_file(file, chunks, check)
+        finally:
+            if catalogue is not None:
+                catalogue.end_view()
+
+    async def _publish(self, number: int) -> None:
+        """Give a snapshot its final name, durably."""
+        await self._directory.rename(unfinished_name(number), snapshot_name(number))
+        await self._directory.sync()
+
+    @asynccontextmanager
+    async def _removed_unless_finished(self, number: int) -> AsyncGenerator[None, None]:
+        """Remove the unfinished snapshot if the block raises."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # the next snapshot sweeps again
+                await self._directory.remove(unfinished_name(number))
             raise
 
-    # -- ending ----------------------------------------------------------------------------
+    def _reset_sizes(self, snapshot_bytes: int) -> None:
+        self.snapshot_bytes = snapshot_bytes
+        self._older_bytes = 0
+        self._retry_bytes = 0
+
+    def _time(self) -> str:
+        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
 
     async def close(self) -> None:
-        """Keep what has been given to `append` so far, then let go of the journal."""
+        """Write what has been given to `append` so far, then close the journal."""
         if self._flusher is not None:
             await asyncio.wait([self._flusher])
-        self._overtake()
-        async with self._folding, self._turn:
-            await self._give_up("it has been closed")
+        self._supersede_compaction()
+        async with self._snapshot_lock, self._journal_lock:
+            await self._end_journal("it has been closed")
 
 
-def _say(problem: BaseException) -> str:
+def _describe(problem: BaseException) -> str:
     return str(problem) or repr(problem)
 
 
-async def _write_file(file: File, pieces: Iterable[bytes], check: Callable[[], None]) -> int:
+async def _write_file(file: File, chunks: Iterable[bytes], check: Callable[[], None]) -> int:
     size = 0
     try:
-        for piece in pieces:
-            await file.append(piece)
-            size += len(piece)
+        for chunk in chunks:
+            await file.append(chunk)
+            size += len(chunk)
             check()
         await file.sync()
     finally:
         await file.close()
     return size
-
-
-def _go_on() -> None:
-    """`begin` writes to the end, whatever comes in."""

@@ -1,13 +1,10 @@
-"""Lines that prove themselves: how a line of JSON on disk carries its checksum.
+"""Lines of JSON with a checksum, from which all files of the store are made.
 
     {"crc":"1c291ca3","record":{"journal":3,"number":1,...}}
 
-`crc` is the CRC-32 of the bytes of the named value. Where the line closes a chunk of other lines,
-theirs, newlines included, come first. The first line of every file, in this format and in all
-later ones, is such a line with the `header`: `file` (its kind), `format` and `number`.
-
-Knows: how such lines are written, checked and read in batches.
-Refuses to know: what the values mean.
+`crc` is the CRC-32 of the bytes of the named value. If the line closes a chunk of other lines, the
+bytes of those, newlines included, come first. The first line of every file, in this and all later
+formats, is such a line with a `header` that holds `file` (the kind), `format` and `number`.
 """
 
 from __future__ import annotations
@@ -23,21 +20,24 @@ import orjson
 from store_cache.storage.directory import Directory
 
 FORMAT = 1
-"""The newest format of the files that this program reads, and the one it writes."""
+"""The format that this program writes, and the newest that it reads."""
 
-HEAD_BYTES = 64 * 1024
-"""A header is shorter; at most this much is read of a file to learn its format."""
+HEADER_BYTES = 64 * 1024
+"""The most that is read of a file to find its format; headers are shorter."""
 
 OPENING = b'{"crc":"'
 _FRAMED = re.compile(rb'\{"crc":"([0-9a-f]{8})","([a-z]+)":(.*)\}', re.DOTALL)
 
 
 class NewerFormat(Exception):
-    """A file was written by a newer version; nothing was touched (D6)."""
+    """A newer version of the program wrote a file. No file has been changed (D6)."""
 
 
 def frame(name: str, value: bytes, *, lines: bytes = b"") -> bytes:
-    """The line, newline included, that holds `value`, JSON on one line, and proves `lines`."""
+    """Return a line that holds `value` and the checksum of `lines` and `value`.
+
+    `value` is JSON on one line. The result ends with a newline.
+    """
     crc = crc32(value, crc32(lines))
     return b'{"crc":"%08x","%s":%s}\n' % (crc, name.encode(), value)
 
@@ -48,7 +48,7 @@ def frame_header(file: str, number: int, rest: dict[str, Any]) -> bytes:
 
 
 def unframe(line: bytes, *, lines: bytes = b"") -> tuple[str, Any] | None:
-    """Name and value of a line made by `frame`; None where it does not check out."""
+    """Return name and value of a line made by `frame`, or None if the checksum is wrong."""
     match = _FRAMED.fullmatch(line)
     if match is None or int(match[1], 16) != crc32(match[3], crc32(lines)):
         return None
@@ -59,7 +59,7 @@ def unframe(line: bytes, *, lines: bytes = b"") -> tuple[str, Any] | None:
 
 
 def read_header(line: bytes, *, file: str, number: int) -> dict[str, Any] | None:
-    """The header, if this is the first line of that very file."""
+    """Return the header if `line` is the first of the file of this kind and number."""
     match unframe(line):
         case ("header", {"file": kind, "number": own} as value) if (kind, own) == (file, number):
             return dict(value)
@@ -67,13 +67,16 @@ def read_header(line: bytes, *, file: str, number: int) -> dict[str, Any] | None
             return None
 
 
-async def check_format(folder: Directory, name: str) -> None:
-    """Raises NewerFormat, and OSError. Any other trouble is found when the file is read."""
+async def check_format(directory: Directory, name: str) -> None:
+    """Raise NewerFormat if a newer version wrote the file, and OSError if it cannot be read.
+
+    Damage is no error here: it is found when the whole file is read.
+    """
     head = b""
-    async with aclosing(folder.read(name, HEAD_BYTES)) as chunks:
+    async with aclosing(directory.read(name, HEADER_BYTES)) as chunks:
         async for chunk in chunks:
             head += chunk
-            if len(head) >= HEAD_BYTES or b"\n" in head:
+            if len(head) >= HEADER_BYTES or b"\n" in head:
                 break
     match unframe(head.partition(b"\n")[0]):
         case ("header", {"format": int(form)}) if form > FORMAT:
@@ -83,13 +86,14 @@ async def check_format(folder: Directory, name: str) -> None:
             )
 
 
-async def read_lines(folder: Directory, name: str) -> AsyncIterator[list[bytes]]:
-    """The file's lines in batches, without newlines; what follows the last newline is a line too.
+async def read_lines(directory: Directory, name: str) -> AsyncIterator[list[bytes]]:
+    """Yield the file's lines in batches, without newlines.
 
-    Each line is a copy of its exact size, so that rows can be kept as they are.
+    Bytes after the last newline are a line too. Each line is an object of its exact size, so that
+    rows can be kept without another copy.
     """
     rest: list[bytes] = []
-    async for chunk in folder.read(name):
+    async for chunk in directory.read(name):
         first, *lines = chunk.split(b"\n")
         rest.append(first)
         if lines:

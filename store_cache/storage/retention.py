@@ -1,87 +1,80 @@
-"""Which files stay in the folder, once newer ones replace them.
-
-Knows: what is left over, what is kept aside for people, and how much of that (promise 8).
-Refuses to know: whether the newer files are safe; whoever calls has seen to that.
-"""
+"""Which files stay in the directory once newer ones replace them (promise 8)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from store_cache.storage.directory import Directory
+from store_cache.storage.names import parse_names
 
-LIVE = re.compile(r"(snapshot|journal)-(\d+)\.jsonl")
-KEPT = re.compile(r".+\.damaged-(\d+)")
-
-KEPT_FILES = 5
-KEPT_BYTES = 1024**3
+QUARANTINED_FILES = 5
+QUARANTINED_BYTES = 1024**3
+"""How much is kept of damaged files."""
 
 
 class Retention:
-    """Removes and puts aside. What it cannot remove does no harm but takes room: that fails
-    nothing, is said in `problem`, and is tried again with the next sweep."""
+    """Removes replaced files and quarantines damaged ones.
 
-    def __init__(self, folder: Directory) -> None:
-        self.problem: str | None = None
-        self.aside: dict[str, str] = {}
-        """Damaged files and the names to keep them under."""
-        self._folder = folder
+    A file that cannot be removed does no harm but takes room. So nothing here raises OSError:
+    `problem` says what failed, and the next sweep tries again.
+
+    `quarantine` maps the names of damaged files to the names under which they are to be kept.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self.problem = ""
+        self.quarantine: dict[str, str] = {}
+        self._directory = directory
 
     async def sweep_unfinished(self) -> None:
-        """Remove what was being written when a process or an attempt ended; it may be large."""
+        """Remove unfinished snapshots, which may be large, of an earlier process or attempt."""
         failed: list[OSError] = []
-        with _noting(failed):
-            for name in await self._folder.names():
-                if name.endswith(".new"):
-                    with _noting(failed):
-                        await self._folder.remove(name)
+        with _collecting(failed):
+            for name, file in parse_names(await self._directory.names()).items():
+                if file.is_unfinished:
+                    with _collecting(failed):
+                        await self._directory.remove(name)
         if failed:
-            self.problem = _said(failed)
+            self.problem = _describe(failed)
 
     async def sweep(self, number: int) -> None:
-        """Let go of every file that those of `number` replace, and keep the damaged ones aside:
-        at most 5 files and 1 GiB, the oldest go first."""
+        """Remove what the files of `number` replace, and quarantine damaged files.
+
+        The oldest quarantined files are removed, so that at most 5 files and 1 GiB are kept. Call
+        this only when the files of `number` are durable.
+        """
         failed: list[OSError] = []
-        with _noting(failed):
-            for name in await self._folder.names():
-                with _noting(failed):
-                    await self._let_go(name, number)
-            await self._trim(failed)
-        self.problem = _said(failed) if failed else None
+        with _collecting(failed):
+            for name, file in parse_names(await self._directory.names()).items():
+                with _collecting(failed):
+                    if name in self.quarantine:
+                        await self._directory.rename(name, self.quarantine[name])
+                        del self.quarantine[name]
+                    elif file.is_unfinished or (file.is_live and file.number < number):
+                        await self._directory.remove(name)
+            await self._trim_quarantine(failed)
+        self.problem = _describe(failed) if failed else ""
 
-    async def _let_go(self, name: str, number: int) -> None:
-        live = LIVE.fullmatch(name)
-        if name in self.aside:
-            await self._folder.rename(name, self.aside[name])
-            del self.aside[name]
-        elif name.endswith(".new") or (live and int(live[2]) < number):
-            await self._folder.remove(name)
-
-    async def _trim(self, failed: list[OSError]) -> None:
-        room = KEPT_BYTES
-        for place, name in enumerate(kept_aside(await self._folder.names()).values()):
-            room -= await self._folder.size(name)
-            if place >= KEPT_FILES or room < 0:
-                with _noting(failed):
-                    await self._folder.remove(name)
+    async def _trim_quarantine(self, failed: list[OSError]) -> None:
+        files = parse_names(await self._directory.names()).items()
+        quarantined = [(file.quarantine, name) for name, file in files if file.quarantine]
+        room = QUARANTINED_BYTES
+        for count, (_, name) in enumerate(sorted(quarantined, reverse=True)):
+            room -= await self._directory.size(name)
+            if count >= QUARANTINED_FILES or room < 0:
+                with _collecting(failed):
+                    await self._directory.remove(name)
 
 
 @contextmanager
-def _noting(failed: list[OSError]) -> Iterator[None]:
-    """One file that cannot be removed keeps no other from going, or the disk would fill up."""
+def _collecting(failed: list[OSError]) -> Iterator[None]:
+    """Go on after a failure: one file that cannot be removed must not keep the others."""
     try:
         yield
     except OSError as problem:
         failed.append(problem)
 
 
-def _said(failed: list[OSError]) -> str:
+def _describe(failed: list[OSError]) -> str:
     return f"old files could not be removed from DATA_DIR: {failed[0]}"
-
-
-def kept_aside(names: list[str]) -> dict[int, str]:
-    """The files that are kept aside, newest first, by their numbers."""
-    kept = {int(match[1]): name for name in names if (match := KEPT.fullmatch(name))}
-    return dict(sorted(kept.items(), reverse=True))

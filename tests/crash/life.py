@@ -31,7 +31,7 @@ from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position
 from store_cache.storage import directory as files
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from store_cache.writes.write import Adjustment, Write, WriteError
@@ -90,7 +90,7 @@ class WatchedArchive(CacheFiles):
     """Folds far more often than a shop's journal would ask for."""
 
     def __init__(
-        self, folder: LazyDirectory, *, now: Callable[[], float], reporter: Reporter
+        self, folder: LocalDirectory, *, now: Callable[[], float], reporter: Reporter
     ) -> None:
         super().__init__(folder, now=now)
         self._reporter = reporter
@@ -100,11 +100,11 @@ class WatchedArchive(CacheFiles):
     def compaction_due(self) -> bool:
         return not self._is_folding and self.journal_bytes > EARLY_COMPACTION_BYTES
 
-    async def fold(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
+    async def compact(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
         self._is_folding = True
         try:
             with self._reporter.doing(Activity.FOLD):
-                await super().fold(catalogue, writes)
+                await super().compact(catalogue, writes)
         finally:
             self._is_folding = False
 
@@ -206,7 +206,7 @@ class Life:
         plan, reporter = self.plan, self.reporter
         settings = _settings(plan)
         world = build.Environment(
-            directory=(folder := LazyDirectory(plan.data_dir)),
+            directory=(folder := LocalDirectory(plan.data_dir)),
             transport=httpx.AsyncHTTPTransport(trust_env=False, verify=False),
         )
         central = build.build_central(settings, world)

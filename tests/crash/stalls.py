@@ -32,7 +32,7 @@ from store_cache.app import build
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from tests.crash.busy_central import BusyCentral
@@ -93,7 +93,7 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         central_api_key=SecretStr("demo"),
         data_dir=data_dir,
     )
-    world = build.Environment(directory=(folder := LazyDirectory(data_dir)))
+    world = build.Environment(directory=(folder := LocalDirectory(data_dir)))
     central = build.build_central(settings, world)
     archive, keys = CacheFiles(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
     writer = CacheWriter(
@@ -142,7 +142,7 @@ async def _large_work(stalls: Stalls, parts: Parts) -> None:
     with stalls.during("fold"):
         catalogue = parts.store.writer.catalogue
         assert catalogue is not None
-        await parts.archive.fold(catalogue, parts.keys.encoded)
+        await parts.archive.compact(catalogue, parts.keys.encoded)
         del catalogue
     with stalls.during("full sync again"):
         record = await parts.store.runner.force(accept=False)

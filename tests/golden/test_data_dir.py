@@ -11,7 +11,7 @@ import pytest
 
 from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from tests.golden import compare
 from tests.golden.central import Central
 from tests.golden.make_data_dir import FOLDER, folders
@@ -77,7 +77,7 @@ async def test_the_folder_on_disk_is_opened_as_it_is(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, folder)
     central = Central()
     central.is_away = True
-    disk = LazyDirectory(folder)
+    disk = LocalDirectory(folder)
     world = Environment(disk, now=lambda: LATER, random=lambda: 0.5, transport=central)
     async with running(settings_of(data_dir=folder), world) as parts:
         server = await serve(api_of(parts), host="127.0.0.1", port=0)

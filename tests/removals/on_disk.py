@@ -322,7 +322,7 @@ def checksums(patch: Patch) -> None:
 @on_disk(
     "D6",
     "one process has the folder",
-    test="tests/unit/storage/test_directory.py::test_a_second_opening_is_refused_and_says_who_has_the_folder",
+    test="tests/unit/storage/test_directory.py::test_a_second_directory_object_is_refused_until_the_first_is_closed",
     why="the simulation runs one process at a time on a disk in memory",
 )
 def lock_of_the_folder(patch: Patch) -> None:

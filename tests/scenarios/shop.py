@@ -30,7 +30,7 @@ from store_cache.api.server import Running, serve
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.central.connection import CONNECTIONS, IDLE_SECONDS
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from tests.scenarios.chain import Central, Row, product
 from tests.scenarios.clock import Clock
 
@@ -101,7 +101,7 @@ class Store:
 
     def __init__(self, clock: Clock, central_url: str, data_dir: Path, **settings: Any) -> None:
         self.data_dir = data_dir
-        self.disk: Callable[[Path], LazyDirectory] = LazyDirectory
+        self.disk: Callable[[Path], LocalDirectory] = LocalDirectory
         self._clock = clock
         self._settings: dict[str, Any] = {"central_api_url": central_url} | settings
         self._http = aiohttp.ClientSession(headers=KEYS, timeout=PATIENCE)

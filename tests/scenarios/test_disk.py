@@ -11,7 +11,7 @@ import pytest
 
 from store_cache.storage.directory import DirectoryInUse, File
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from tests.scenarios.people import reading
 from tests.scenarios.shop import Shop, Store, a_shop, checked, until
 
@@ -19,7 +19,7 @@ HEAL_SECONDS = 31.0
 """A failing disk is tried again every half minute."""
 
 
-class FailingFolder(LazyDirectory):
+class FailingFolder(LocalDirectory):
     """A folder on a disk that fails every operation while `fails` is set."""
 
     fails = False

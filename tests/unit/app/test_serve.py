@@ -24,7 +24,7 @@ from store_cache.app.build import WRITES_GRACE_SECONDS
 from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_told
 from store_cache.app.settings import Settings
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.lazy_directory import LazyDirectory
+from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.recovery import Loaded
 from tests.scenarios.shop import until
 
@@ -80,7 +80,7 @@ class Served:
 
     async def left(self) -> Loaded:
         """What the next process finds."""
-        folder = LazyDirectory(self.data_dir)
+        folder = LocalDirectory(self.data_dir)
         loaded = await CacheFiles(folder, now=lambda: 0.0).load()
         await folder.close()
         return loaded

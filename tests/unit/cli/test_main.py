@@ -369,7 +369,9 @@ def test_a_port_in_use_ends_with_1(
 
 
 async def _opened_and_closed(path: Path) -> None:
-    await (await LocalDirectory.open(path)).close()
+    directory = LocalDirectory(path)
+    await directory.names()
+    await directory.close()
 
 
 def test_a_folder_in_use_ends_with_1(
@@ -377,7 +379,8 @@ def test_a_folder_in_use_ends_with_1(
 ) -> None:
     """[D6] Two stores never share a folder; the message names the process that has it."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
-    folder = asyncio.run(LocalDirectory.open(tmp_path))
+    folder = LocalDirectory(tmp_path)
+    asyncio.run(folder.names())
     status = main(["serve"])
     asyncio.run(folder.close())
 

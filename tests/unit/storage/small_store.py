@@ -27,7 +27,7 @@ def row(product_id: str, available: int, version: int = 1) -> bytes:
     return orjson.dumps(fields)
 
 
-def placed(rows: dict[str, int], *, sequence: int = 1, offset: int = 1) -> Catalogue:
+def installed(rows: dict[str, int], *, sequence: int = 1, offset: int = 1) -> Catalogue:
     """A catalogue as a full sync leaves it."""
     catalogue = Catalogue()
     catalogue.fill((i, row(i, available)) for i, available in rows.items())
@@ -57,7 +57,7 @@ def state(catalogue: Catalogue | None) -> State | None:
 
 class SmallStore:
     def __init__(self, folder: Directory) -> None:
-        self.archive = CacheFiles(folder, now=lambda: NOW)
+        self.files = CacheFiles(folder, now=lambda: NOW)
         self.catalogue: Catalogue | None = None
         self.keys: dict[str, bytes] = {}
         self.acknowledged: State | None = None
@@ -66,7 +66,7 @@ class SmallStore:
         self.order = asyncio.Lock()
 
     async def start(self) -> Loaded:
-        loaded = await self.archive.load()
+        loaded = await self.files.load()
         self.catalogue = loaded.catalogue
         self.keys = {record["key"]: orjson.dumps(record) for record in loaded.writes}
         await self.begin(self.catalogue)
@@ -74,25 +74,25 @@ class SmallStore:
 
     async def begin(self, catalogue: Catalogue | None) -> None:
         self.states.append(state(catalogue))
-        await self.archive.begin(catalogue, self.encoded())
+        await self.files.begin(catalogue, self.encoded())
         self.catalogue = catalogue
         self.acknowledged = state(catalogue)
         self.acknowledged_keys = set(self.keys)
 
-    async def place(self, rows: dict[str, int], *, offset: int) -> None:
+    async def install(self, rows: dict[str, int], *, offset: int) -> None:
         held = self.catalogue.sequence if self.catalogue is not None else 0
-        await self.begin(placed(rows, sequence=held + 1, offset=offset))
+        await self.begin(installed(rows, sequence=held + 1, offset=offset))
 
     async def finish(self, key: str) -> None:
         """Keep first, and enter into the table only then."""
         record = orjson.dumps({"key": key, "of": "finish"})
-        await self.archive.append(write=record)
+        await self.files.append(write=record)
         self.keys[key] = record
         self.acknowledged_keys.add(key)
 
     async def note(self, key: str) -> None:
         self.keys[key] = orjson.dumps({"key": key, "of": "note"})
-        await self.archive.append(write=self.keys[key])
+        await self.files.append(write=self.keys[key])
         self.acknowledged_keys.add(key)
 
     async def sell(self, product_id: str, available: int | None, *, key: str = "") -> None:
@@ -101,15 +101,15 @@ class SmallStore:
             write = orjson.dumps({"key": key, "of": product_id}) if key else None
             if write is not None:
                 self.keys[key] = write
-            await self.archive.append(change=change, write=write)
+            await self.files.append(change=change, write=write)
             assert self.catalogue is not None
             self.catalogue.apply(change)
             self.acknowledged = state(self.catalogue)
             self.acknowledged_keys |= {key} - {""}
 
-    async def fold(self) -> None:
+    async def compact(self) -> None:
         assert self.catalogue is not None
-        await self.archive.fold(self.catalogue, self.encoded)
+        await self.files.compact(self.catalogue, self.encoded)
 
     def encoded(self) -> Iterator[bytes]:
         """The key table as it is when the first entry is asked for."""
@@ -163,14 +163,14 @@ async def run_script(store: SmallStore) -> None:
     """Begin, appends, a fold while changes go on, begin again: all that files go through."""
     await store.start()
     await store.note("k0")
-    await store.place({"A": 10, "a": 20, "B/1": 30, "Ü": 40, 'q"\\': 50}, offset=7)
+    await store.install({"A": 10, "a": 20, "B/1": 30, "Ü": 40, 'q"\\': 50}, offset=7)
     await store.sell("A", 9, key="k1")
     await store.sell("B/1", None)
     await all_of(store.sell("Z", 1, key="k2"), store.note("k3"), store.note("k4"))
-    await all_of(store.fold(), store.sell("Ü", 39, key="k5"), store.note("k6"), selling(store, "A"))
+    await all_of(store.compact(), store.sell("Ü", 39, key="k5"), store.note("k6"), selling(store, "A"))
     await store.sell("a", 19)
-    await store.fold()
-    await store.place({"A": 8, "N": 1}, offset=90)
+    await store.compact()
+    await store.install({"A": 8, "N": 1}, offset=90)
     await store.sell("N", 0, key="k7")
 
 

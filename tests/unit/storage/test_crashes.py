@@ -35,7 +35,7 @@ async def _left(folder: FaultyFolder, seed: int | None) -> FaultyFolder:
 
 
 async def _check(store: SmallStore, folder: FaultyFolder) -> None:
-    loaded = await SmallStore(folder).archive.load()
+    loaded = await SmallStore(folder).files.load()
 
     assert not loaded.damaged, loaded.findings
     store.check(loaded)
@@ -114,7 +114,7 @@ async def test_what_a_start_has_shown_survives_the_next_power_cut() -> None:
         second = SmallStore(left)
         loaded = await second.start()
         for seed in SEEDS:
-            again = await SmallStore(left.after_power_cut(Random(seed))).archive.load()
+            again = await SmallStore(left.after_power_cut(Random(seed))).files.load()
 
             assert state(loaded.catalogue) == state(again.catalogue)
             assert {r["key"] for r in loaded.writes} == {r["key"] for r in again.writes}
@@ -177,27 +177,27 @@ def _is_slow(handle: asyncio.Handle) -> bool:
     return isinstance(task, asyncio.Task) and task.get_name() == "slow"
 
 
-async def _told_late(folder: FaultyFolder, *, by_fold: bool) -> SmallStore:
+async def _told_late(folder: FaultyFolder, *, by_compaction: bool) -> SmallStore:
     """Let new files come while a caller whose record is in the old ones has not run on yet."""
     store = SmallStore(folder)
     await store.start()
-    await store.place({"A": 10}, offset=7)
+    await store.install({"A": 10}, offset=7)
     held = folder.hold("sync journal-2.jsonl")
     slow = asyncio.create_task(store.finish("late"), name="slow")
     await held.reached.wait()
     held.release.set()
-    await (store.fold() if by_fold else store.begin(store.catalogue))
+    await (store.compact() if by_compaction else store.begin(store.catalogue))
     await slow
     return store
 
 
-@pytest.mark.parametrize("by_fold", [True, False])
-def test_a_caller_that_was_told_but_has_not_run_on_is_waited_for(*, by_fold: bool) -> None:
+@pytest.mark.parametrize("by_compaction", [True, False])
+def test_a_caller_that_was_told_but_has_not_run_on_is_waited_for(*, by_compaction: bool) -> None:
     """What it enters into the key table only now must be in the new snapshot, for its record is
     in the old journal."""
     folder = FaultyFolder()
     with asyncio.Runner(loop_factory=UnfairLoop) as runner:
-        store = runner.run(_told_late(folder, by_fold=by_fold))
-    loaded = asyncio.run(SmallStore(folder.after_kill()).archive.load())
+        store = runner.run(_told_late(folder, by_compaction=by_compaction))
+    loaded = asyncio.run(SmallStore(folder.after_kill()).files.load())
 
     assert {record["key"] for record in loaded.writes} == set(store.keys) == {"late"}

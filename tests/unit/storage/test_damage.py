@@ -18,7 +18,7 @@ from store_cache.storage.files import Loaded
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES, encode_snapshot
 from tests.harness.faulty_directory import FaultyFolder
-from tests.unit.storage.small_store import SmallStore, State, placed, state
+from tests.unit.storage.small_store import SmallStore, State, installed, state
 
 SNAPSHOT, FIRST, LAST = "snapshot-2.jsonl", "journal-2.jsonl", "journal-3.jsonl"
 
@@ -37,14 +37,14 @@ async def _run() -> Run:
     await store.start()
     await store.note("k0")
     await store.note("k1")
-    await store.place({"A": 10, "a": 20, "B/1": 30, 'q"\\': 50}, offset=7)
+    await store.install({"A": 10, "a": 20, "B/1": 30, 'q"\\': 50}, offset=7)
     await store.sell("A", 9, key="k2")
     await store.sell("B/1", None)
     await store.note("k3")
     folder.trace.clear()
     folder.failures = {8: errno.ENOSPC}  # the fold's snapshot; its journal goes on
     with pytest.raises(OSError, match="No space"):
-        await store.fold()
+        await store.compact()
     await store.sell("Z", 5, key="k4")
     await store.sell("A", 8)
     await store.note("k5")
@@ -60,7 +60,7 @@ def run() -> Run:
 
 
 async def load(files: dict[str, bytes]) -> Loaded:
-    return await SmallStore(FaultyFolder(files)).archive.load()
+    return await SmallStore(FaultyFolder(files)).files.load()
 
 
 def check(loaded: Loaded, *, about: object) -> None:
@@ -177,8 +177,8 @@ async def test_a_snapshot_whose_journals_are_all_missing_is_damage() -> None:
 
 async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
     """A disk that gives an old block for a new one: it checks out, with yesterday's stock."""
-    old = placed({"A": 99, "a": 99, "B/1": 99, 'q"\\': 99}, offset=7)
-    pieces = encode_snapshot(1, written="", cut=old.begin_view(), writes=[])
+    old = installed({"A": 99, "a": 99, "B/1": 99, 'q"\\': 99}, offset=7)
+    pieces = encode_snapshot(1, written="", view=old.begin_view(), writes=[])
     rows = list(pieces)[1]
     whole = run().files[SNAPSHOT]
     end = whole.index(b"\n", whole.index(b'"of":"rows"')) + 1
@@ -192,7 +192,7 @@ async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
 async def test_a_chunk_of_keys_in_another_ones_place_is_noticed() -> None:
     """As many keys as there should be, but half of them twice."""
     writes = [orjson.dumps({"key": f"k{n}"}) for n in range(2 * CHUNK_LINES)]
-    header, first, _, end = encode_snapshot(1, written="", cut=None, writes=writes)
+    header, first, _, end = encode_snapshot(1, written="", view=None, writes=writes)
     journal = run().files[FIRST].splitlines(keepends=True)[0]
     loaded = await load({"snapshot-1.jsonl": header + first + first + end, FIRST: journal})
 
@@ -282,7 +282,7 @@ async def test_a_file_that_cannot_be_read_is_damage() -> None:
     for failing in range(2, 8):
         folder = FaultyFolder(run().files)
         folder.failures = {failing: errno.EIO}
-        loaded = await SmallStore(folder).archive.load()
+        loaded = await SmallStore(folder).files.load()
 
         assert state(loaded.catalogue) in run().history
         if loaded.findings:
@@ -296,8 +296,8 @@ async def test_damaged_files_stay_in_place_until_new_ones_hold_what_they_held() 
     whole = lines(LAST)
     damaged = b"".join([*whole[:3], b"x" + whole[3], *whole[4:]])
     first = FaultyFolder(run().files | {LAST: damaged})
-    loaded = await SmallStore(first).archive.load()
-    again = await SmallStore(first.after_kill()).archive.load()
+    loaded = await SmallStore(first).files.load()
+    again = await SmallStore(first.after_kill()).files.load()
     folder = first.after_kill()
     store = SmallStore(folder)
     await store.start()
@@ -326,7 +326,7 @@ async def test_a_journal_of_another_catalogue_is_not_laid_over_an_older_snapshot
     folder = FaultyFolder(run().files)
     store = SmallStore(folder)
     await store.start()
-    await store.place({"A": 1, "N": 2}, offset=90)
+    await store.install({"A": 1, "N": 2}, offset=90)
     await store.sell("N", 1, key="k6")
     newer = folder.contents()
     loaded = await load(run().files | newer | {"snapshot-5.jsonl": b"garbage\n"})

@@ -1,4 +1,4 @@
-"""The local folder: modes, names, links, the lock, and the archive on a real disk."""
+"""The local directory: opening, modes, names, links, the lock, and all files on a real disk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import os
 import stat
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,130 +18,204 @@ from store_cache.storage.directory import DirectoryInUse, LocalDirectory
 from store_cache.storage.files import CacheFiles
 from tests.unit.storage.small_store import NOW, SmallStore, run_script, state
 
+JOURNAL = "journal-1.jsonl"
+
+
+@asynccontextmanager
+async def local(path: Path) -> AsyncIterator[LocalDirectory]:
+    directory = LocalDirectory(path)
+    try:
+        yield directory
+    finally:
+        await directory.close()
+
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def test_a_missing_folder_is_created_for_its_owner_alone(tmp_path: Path) -> None:
-    """Folder 0700, files 0600, whatever the umask allows (D1)."""
+# -- opening -------------------------------------------------------------------------------
+
+
+async def test_the_first_operation_creates_the_directory_for_its_owner_alone(
+    tmp_path: Path,
+) -> None:
+    """[D1] [D5] Nothing is touched before. Directories get 0700, files 0600, whatever the umask."""
     path = tmp_path / "deep" / "data"
-    before = os.umask(0)
+    umask = os.umask(0)
     try:
-        folder = await LocalDirectory.open(path)
-        file = await folder.create("journal-1.jsonl")
+        async with local(path) as directory:
+            assert not path.exists()
+            await (await directory.create(JOURNAL)).close()
     finally:
-        os.umask(before)
-    await file.close()
-    await folder.close()
+        os.umask(umask)
 
     assert mode(path) == mode(path.parent) == 0o700
-    assert mode(path / "journal-1.jsonl") == mode(path / "lock") == 0o600
+    assert mode(path / JOURNAL) == mode(path / "lock") == 0o600
+
+
+async def test_a_directory_that_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    """[D5] The error names the path; the next operation finds a disk that is mounted later."""
+    path = tmp_path / "data"
+    path.write_bytes(b"x")
+    async with local(path) as directory:
+        with pytest.raises(NotADirectoryError, match="data"):
+            await directory.names()
+        path.unlink()
+
+        assert await directory.names() == []
+
+
+async def test_a_second_directory_object_is_refused_until_the_first_is_closed(
+    tmp_path: Path,
+) -> None:
+    """[D6] Two stores never share a directory; the message names the process that has it."""
+    async with local(tmp_path) as first, local(tmp_path) as second:
+        await first.names()
+        with pytest.raises(DirectoryInUse, match=f"process {os.getpid()}: stop that one"):
+            await second.names()
+        await first.close()
+
+        assert await second.names() == []
+
+
+HOLD = """
+import asyncio, pathlib, sys
+from store_cache.storage.directory import LocalDirectory
+asyncio.run(LocalDirectory(pathlib.Path(sys.argv[1])).names())
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_the_lock_ends_with_its_process(tmp_path: Path, project_root: Path) -> None:
+    """[D6] Another process has the directory until it is killed; no stale lock is left."""
+    pipe = asyncio.subprocess.PIPE
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLD, str(tmp_path), cwd=project_root, stdin=pipe, stdout=pipe
+    )
+    assert holder.stdout is not None
+    assert await holder.stdout.readline() == b"open\n"
+    async with local(tmp_path) as directory:
+        with pytest.raises(DirectoryInUse, match=f"process {holder.pid}"):
+            await directory.names()
+        holder.kill()
+        await holder.communicate()
+
+        assert await directory.names() == []
+
+
+async def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """Writing the process id through it would truncate a file elsewhere (T21)."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lock").symlink_to(outside)
+    with pytest.raises(OSError, match="symbolic link"):
+        await LocalDirectory(tmp_path / "data").names()
+
+    assert outside.read_bytes() == b"precious"
+
+
+# -- files ---------------------------------------------------------------------------------
 
 
 async def test_bytes_come_back_in_chunks(tmp_path: Path) -> None:
     """Appended, synced, read, renamed, measured, removed."""
-    folder = await LocalDirectory.open(tmp_path)
-    file = await folder.create("journal-1.jsonl")
-    await file.append(b"one,")
-    await file.sync()
-    await file.write_durably(b"two")
-    await file.close()
-    await folder.rename("journal-1.jsonl", "journal-1.jsonl.damaged-1")
-    await folder.sync()
-    name = "journal-1.jsonl.damaged-1"
-    chunks = [chunk async for chunk in folder.read(name, 4)]
-    names, size = await folder.names(), await folder.size(name)
-    await folder.remove(name)
+    name = f"{JOURNAL}.damaged-1"
+    async with local(tmp_path) as directory:
+        file = await directory.create(JOURNAL)
+        await file.append(b"one,")
+        await file.sync()
+        await file.write_durably(b"two")
+        await file.close()
+        await directory.rename(JOURNAL, name)
+        await directory.sync()
+        chunks = [chunk async for chunk in directory.read(name, 4)]
+        names, size = await directory.names(), await directory.size(name)
+        await directory.remove(name)
 
-    assert (chunks, names, size) == ([b"one,", b"two"], [name], 7)
-    assert await folder.names() == []
-    await folder.close()
+        assert (chunks, names, size) == ([b"one,", b"two"], [name], 7)
+        assert await directory.names() == []
 
 
 async def test_a_closed_file_takes_no_more_and_may_be_closed_again(tmp_path: Path) -> None:
-    """Its number may belong to another file by now."""
-    folder = await LocalDirectory.open(tmp_path)
-    file = await folder.create("journal-1.jsonl")
-    await file.close()
-    await file.close()
-    with pytest.raises(OSError, match="closed already"):
-        await file.append(b"x")
-    await folder.close()
+    """Its descriptor may belong to another file by now."""
+    async with local(tmp_path) as directory:
+        file = await directory.create(JOURNAL)
+        await file.close()
+        await file.close()
+        with pytest.raises(OSError, match="closed already"):
+            await file.append(b"x")
 
 
-async def test_a_write_whose_caller_was_cancelled_is_over_before_the_file_is_closed(
+async def test_a_write_whose_caller_was_cancelled_ends_before_the_file_is_closed(
     tmp_path: Path,
 ) -> None:
-    """Its thread goes on: what was given to it comes into this file, whole, or into none (D2)."""
-    folder = await LocalDirectory.open(tmp_path)
-    file = await folder.create("journal-1.jsonl")
-    writes = [asyncio.ensure_future(file.write_durably(b"%d\n" % number)) for number in range(9)]
-    await asyncio.sleep(0)
-    for write in writes:
-        write.cancel()
-    await file.close()
-    await folder.close()
+    """[D2] Its thread goes on, so the data reaches this file, whole, and no other."""
+    async with local(tmp_path) as directory:
+        file = await directory.create(JOURNAL)
+        writes = [asyncio.ensure_future(file.write_durably(b"%d\n" % n)) for n in range(9)]
+        await asyncio.sleep(0)
+        for write in writes:
+            write.cancel()
+        await file.close()
 
-    assert b"".join(b"%d\n" % n for n in range(9)) == (tmp_path / "journal-1.jsonl").read_bytes()
+    assert b"".join(b"%d\n" % n for n in range(9)) == (tmp_path / JOURNAL).read_bytes()
 
 
 def test_a_loop_may_end_before_its_last_write(tmp_path: Path) -> None:
-    """Nobody waits for that one any more; its thread ends without a word, and the process, too."""
+    """The thread finishes the write and ends without an error."""
 
     async def begin() -> None:
-        folder = await LocalDirectory.open(tmp_path)
-        file = await folder.create("journal-1.jsonl")
+        file = await LocalDirectory(tmp_path).create(JOURNAL)
         appending = asyncio.ensure_future(file.append(b"x" * 1_000_000))
         await asyncio.sleep(0)
         assert not appending.cancelled()
 
     asyncio.run(begin())
     deadline = time.monotonic() + 5.0
-    while (tmp_path / "journal-1.jsonl").stat().st_size < 1_000_000:
+    while (tmp_path / JOURNAL).stat().st_size < 1_000_000:
         assert time.monotonic() < deadline
 
 
 async def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:
-    """Files are created, not opened for appending (D3)."""
-    folder = await LocalDirectory.open(tmp_path)
-    (tmp_path / "journal-1.jsonl").write_bytes(b"old")
-    with pytest.raises(FileExistsError):
-        await folder.create("journal-1.jsonl")
-    await folder.close()
+    """[D3] Files are created, not opened for appending."""
+    (tmp_path / JOURNAL).write_bytes(b"old")
+    async with local(tmp_path) as directory:
+        with pytest.raises(FileExistsError):
+            await directory.create(JOURNAL)
 
-    assert (tmp_path / "journal-1.jsonl").read_bytes() == b"old"
+    assert (tmp_path / JOURNAL).read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(
     "name", ["../x", "lock", "notes.txt", "journal-1.jsonl/..", "journal-.jsonl"]
 )
 async def test_only_the_stores_own_names_are_used(tmp_path: Path, name: str) -> None:
-    """Anything else in the folder is invisible and untouched (T21)."""
-    folder = await LocalDirectory.open(tmp_path)
+    """Anything else in the directory is invisible and untouched (T21)."""
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="none of the names"):
-        await folder.create(name)
-    with pytest.raises(ValueError, match="none of the names"):
-        await folder.remove(name)
+    async with local(tmp_path) as directory:
+        with pytest.raises(ValueError, match="not a name that the store gives"):
+            await directory.create(name)
+        with pytest.raises(ValueError, match="not a name that the store gives"):
+            await directory.remove(name)
 
-    assert await folder.names() == []
-    await folder.close()
+        assert await directory.names() == []
 
 
 async def test_links_are_not_followed(tmp_path: Path) -> None:
     """A link under a file's name is neither read nor written through (T21)."""
-    outside = tmp_path / "outside"
+    outside, path = tmp_path / "outside", tmp_path / "data"
     outside.write_bytes(b"secret")
-    path = tmp_path / "data"
-    folder = await LocalDirectory.open(path)
+    path.mkdir()
     (path / "snapshot-1.jsonl").symlink_to(outside)
-    with pytest.raises(OSError, match="symbolic link") as refused:
-        [chunk async for chunk in folder.read("snapshot-1.jsonl")]
-    with pytest.raises(FileExistsError):
-        await folder.create("snapshot-1.jsonl")
-    loaded = await CacheFiles(folder, now=lambda: NOW).load()
-    await folder.close()
+    async with local(path) as directory:
+        with pytest.raises(OSError, match="symbolic link") as refused:
+            [chunk async for chunk in directory.read("snapshot-1.jsonl")]
+        with pytest.raises(FileExistsError):
+            await directory.create("snapshot-1.jsonl")
+        loaded = await CacheFiles(directory, now=lambda: NOW).load()
 
     assert refused.value.errno == errno.ELOOP
     assert loaded.damaged
@@ -147,71 +223,16 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
     assert outside.read_bytes() == b"secret"
 
 
-async def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    """Else locking would truncate a file elsewhere."""
-    outside = tmp_path / "outside"
-    outside.write_bytes(b"precious")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "lock").symlink_to(outside)
-    with pytest.raises(OSError, match="symbolic link"):
-        await LocalDirectory.open(tmp_path / "data")
-
-    assert outside.read_bytes() == b"precious"
-
-
-async def test_a_second_opening_is_refused_and_says_who_has_the_folder(tmp_path: Path) -> None:
-    """Two processes never share a folder (D6); once the first lets go, the next may have it."""
-    first = await LocalDirectory.open(tmp_path)
-    with pytest.raises(DirectoryInUse, match=f"process {os.getpid()}: stop that one"):
-        await LocalDirectory.open(tmp_path)
-    await first.close()
-
-    await (await LocalDirectory.open(tmp_path)).close()
-
-
-HOLD = """
-import asyncio, pathlib, sys
-from store_cache.storage.directory import LocalDirectory
-asyncio.run(LocalDirectory.open(pathlib.Path(sys.argv[1])))
-print("open", flush=True)
-sys.stdin.read()
-"""
-
-
-async def test_the_lock_ends_with_its_process(tmp_path: Path, project_root: Path) -> None:
-    """Another process has the folder until it is killed; no stale lock is left."""
-    pipe = asyncio.subprocess.PIPE
-    holder = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLD, str(tmp_path), cwd=project_root, stdin=pipe, stdout=pipe
-    )
-    assert holder.stdout is not None
-    assert await holder.stdout.readline() == b"open\n"
-    with pytest.raises(DirectoryInUse, match=f"process {holder.pid}"):
-        await LocalDirectory.open(tmp_path)
-    holder.kill()
-    await holder.communicate()
-
-    await (await LocalDirectory.open(tmp_path)).close()
-
-
-async def test_a_path_that_is_no_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """The start says so, and does not replace it."""
-    (tmp_path / "data").write_bytes(b"x")
-    with pytest.raises(NotADirectoryError, match="data"):
-        await LocalDirectory.open(tmp_path / "data")
-
-
-async def test_the_archive_works_on_a_real_disk(tmp_path: Path) -> None:
+async def test_the_files_work_on_a_real_disk(tmp_path: Path) -> None:
     """The script of the crash tests, then a start from what it left."""
-    folder = await LocalDirectory.open(tmp_path)
-    store = SmallStore(folder)
-    await run_script(store)
-    await store.archive.close()
-    second = SmallStore(folder)
-    loaded = await second.start()
-    await second.archive.close()
-    names = await folder.names()
-    await folder.close()
+    async with local(tmp_path) as directory:
+        store = SmallStore(directory)
+        await run_script(store)
+        await store.files.close()
+        second = SmallStore(directory)
+        loaded = await second.start()
+        await second.files.close()
+        names = await directory.names()
 
     assert state(second.catalogue) == state(store.catalogue)
     assert loaded.findings == ()

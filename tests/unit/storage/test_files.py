@@ -15,7 +15,7 @@ from store_cache.storage.files import COMPACTION_BYTES, CacheFiles, JournalBroke
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyFolder, Inode, Page
-from tests.unit.storage.small_store import NOW, SmallStore, State, all_of, placed, row, state
+from tests.unit.storage.small_store import NOW, SmallStore, State, all_of, installed, row, state
 
 ROWS = {"A": 10, "a": 20, "B/1": 30, "Ü": 40, 'q"\\': 50}
 
@@ -24,7 +24,7 @@ async def started(rows: dict[str, int] | None = None) -> tuple[SmallStore, Fault
     folder = FaultyFolder()
     store = SmallStore(folder)
     await store.start()
-    await store.place(ROWS if rows is None else rows, offset=7)
+    await store.install(ROWS if rows is None else rows, offset=7)
     folder.trace.clear()
     return store, folder
 
@@ -39,7 +39,7 @@ async def restarted(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]:
 
 async def on_disk(folder: FaultyFolder) -> State | None:
     """What a start after a kill would show."""
-    return state((await SmallStore(folder.after_kill()).archive.load()).catalogue)
+    return state((await SmallStore(folder.after_kill()).files.load()).catalogue)
 
 
 # -- loading -------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ async def test_a_load_changes_nothing_in_the_folder() -> None:
     store, folder = await started()
     await store.sell("A", 9)
     left = folder.after_kill()
-    await SmallStore(left).archive.load()
+    await SmallStore(left).files.load()
 
     assert {what.split()[0] for what in left.trace} == {"names", "read"}
 
@@ -79,11 +79,11 @@ async def test_key_records_come_back_in_the_order_in_which_they_were_kept() -> N
     """The later record of a key counts, so their order is kept across snapshot and journal."""
     store, folder = await started()
     for number in range(3):
-        await store.archive.append(write=orjson.dumps({"key": "k", "number": number}))
+        await store.files.append(write=orjson.dumps({"key": "k", "number": number}))
     store.keys = {"k": b'{"key":"k","number":2}'}
-    await store.fold()
-    await store.archive.append(write=b'{"key":"k","number":3}')
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    await store.compact()
+    await store.files.append(write=b'{"key":"k","number":3}')
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert [record["number"] for record in loaded.writes] == [2, 3]
 
@@ -94,7 +94,7 @@ async def test_an_archive_without_a_catalogue_keeps_key_records() -> None:
     store = SmallStore(folder)
     await store.start()
     await store.note("k1")
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert loaded.catalogue is None
     assert loaded.writes == [{"key": "k1", "of": "note"}]
@@ -116,7 +116,7 @@ async def test_appends_made_at_once_share_one_write_and_one_sync_in_their_order(
     store, folder = await started()
     keys = [f"k{number}" for number in range(50)]
     await all_of(*(store.note(key) for key in keys))
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert folder.trace == ["append journal-2.jsonl", "sync journal-2.jsonl"]
     assert [record["key"] for record in loaded.writes] == keys
@@ -143,7 +143,7 @@ async def test_a_caller_that_is_cancelled_leaves_its_record_on_its_way() -> None
     await asyncio.sleep(0)
     given_up.cancel()
     await other
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert [record["key"] for record in loaded.writes] == ["k1", "k2"]
 
@@ -185,7 +185,7 @@ async def test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one(
     store, folder = await started()
     assert store.catalogue is not None
     number = store.catalogue.sequence + 1
-    await store.archive.append(change=Change("lost", number, rows={"A": row("A", 1)}))
+    await store.files.append(change=Change("lost", number, rows={"A": row("A", 1)}))
     with pytest.raises(JournalBroken, match=f"change {number} was kept before"):
         await store.sell("A", 9)
     await store.begin(store.catalogue)
@@ -200,7 +200,7 @@ async def test_nothing_is_appended_before_begin_or_after_close() -> None:
     with pytest.raises(JournalBroken, match="come first"):
         await store.note("k1")
     await store.start()
-    await store.archive.close()
+    await store.files.close()
     with pytest.raises(JournalBroken, match="closed"):
         await store.note("k1")
 
@@ -210,9 +210,9 @@ async def test_close_keeps_what_was_given_before() -> None:
     store, folder = await started()
     call = asyncio.create_task(store.note("k1"))
     await asyncio.sleep(0)
-    await store.archive.close()
+    await store.files.close()
     await call
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert [record["key"] for record in loaded.writes] == ["k1"]
 
@@ -236,9 +236,9 @@ async def test_appends_made_while_new_files_begin_go_to_the_new_journal() -> Non
     """They wait, in order, and none falls between the old files and the new."""
     store, folder = await started()
     records = [b'{"key":"k1"}', b'{"key":"k2"}']
-    appends = [store.archive.append(write=record) for record in records]
+    appends = [store.files.append(write=record) for record in records]
     await all_of(store.begin(store.catalogue), *appends)
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert [record["key"] for record in loaded.writes] == ["k1", "k2"]
 
@@ -248,7 +248,7 @@ async def test_a_catalogue_that_changes_unseen_while_it_is_begun_is_an_error() -
     store, folder = await started()
     assert store.catalogue is not None
     held = folder.hold("append snapshot-3.jsonl.new")
-    begun = asyncio.create_task(store.archive.begin(store.catalogue, []))
+    begun = asyncio.create_task(store.files.begin(store.catalogue, []))
     await held.reached.wait()
     held.release.set()
     store.catalogue.apply(Change("unseen", store.catalogue.sequence + 1))
@@ -302,10 +302,10 @@ async def test_old_files_that_cannot_be_removed_are_reported_and_swept_later() -
     folder.failures = {15: errno.EPERM}
     await store.begin(store.catalogue)
 
-    assert "Operation not permitted" in (store.archive.sweep_problem or "")
+    assert "Operation not permitted" in store.files.sweep_problem
     await store.note("k1")
     await store.begin(store.catalogue)
-    assert store.archive.sweep_problem is None
+    assert store.files.sweep_problem == ""
     assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
 
 
@@ -325,7 +325,7 @@ async def test_one_file_that_cannot_be_removed_keeps_no_other_from_going(
     await store.begin(store.catalogue)
     await store.begin(store.catalogue)
 
-    assert "Operation not permitted" in (store.archive.sweep_problem or "")
+    assert "Operation not permitted" in store.files.sweep_problem
     assert sorted(folder.entries) == ["journal-2.jsonl", "journal-4.jsonl", "snapshot-4.jsonl"]
 
 
@@ -337,17 +337,17 @@ async def test_a_fold_while_changes_go_on_keeps_exactly_the_cut() -> None:
     rows = {f"P-{n:05d}": n for n in range(3 * CHUNK_LINES)}
     store, folder = await started(rows)
     held = folder.hold("append snapshot-3.jsonl.new")
-    fold = asyncio.create_task(store.fold())
+    compaction = asyncio.create_task(store.compact())
     await held.reached.wait()
     cut = state(store.catalogue)
     await store.sell("P-00000", 99)
     await store.sell("P-05999", None)
     await store.sell("P-05998x", 7)
     held.release.set()
-    await fold
+    await compaction
     whole = await on_disk(folder)
     folder.entries["journal-3.jsonl"].pieces = folder.entries["journal-3.jsonl"].pieces[:1]
-    alone = await SmallStore(folder.after_kill()).archive.load()
+    alone = await SmallStore(folder.after_kill()).files.load()
 
     assert state(alone.catalogue) == cut
     assert whole == state(store.catalogue)
@@ -359,14 +359,14 @@ async def test_a_fold_waits_for_a_change_that_is_durable_but_not_made_yet() -> N
     store, folder = await started()
     assert store.catalogue is not None
     change = Change("slow", store.catalogue.sequence + 1, rows={"A": row("A", 1)})
-    await store.archive.append(change=change)
-    fold = asyncio.create_task(store.fold())
+    await store.files.append(change=change)
+    compaction = asyncio.create_task(store.compact())
     for _ in range(50):
         await asyncio.sleep(0)
-    assert not fold.done()
+    assert not compaction.done()
     store.catalogue.apply(change)
     await store.note("k1")
-    await fold
+    await compaction
 
     assert await on_disk(folder) == state(store.catalogue)
 
@@ -378,22 +378,22 @@ async def test_changes_that_the_cut_holds_already_are_not_made_again() -> None:
     assert store.catalogue is not None
     base = store.catalogue.sequence
     steps = [Change("step", base + n, rows={"A": row("A", n)}) for n in (1, 2, 3)]
-    await store.archive.append(change=steps[0])
-    fold = asyncio.create_task(store.fold())
+    await store.files.append(change=steps[0])
+    compaction = asyncio.create_task(store.compact())
     while "append journal-3.jsonl" not in folder.trace[:-3]:
-        await store.archive.append(write=b'{"key":"k"}')
-    await store.archive.append(change=steps[1])
-    await store.archive.append(change=steps[2])
+        await store.files.append(write=b'{"key":"k"}')
+    await store.files.append(change=steps[1])
+    await store.files.append(change=steps[2])
     for step in steps:
         store.catalogue.apply(step)
-    await store.archive.append(write=b'{"key":"k"}')
-    await fold
+    await store.files.append(write=b'{"key":"k"}')
+    await compaction
     left = folder.after_kill()
     whole = left.contents()["journal-3.jsonl"]
     left.entries["journal-3.jsonl"].pieces = [
         (whole[: whole.index(b'"sequence":%d' % (base + 3))], Page.DURABLE)
     ]
-    loaded = await SmallStore(left).archive.load()
+    loaded = await SmallStore(left).files.load()
 
     assert b'"sequence":%d' % (base + 2) in whole
     assert loaded.catalogue is not None
@@ -405,10 +405,10 @@ async def test_a_fold_that_is_stopped_before_its_rename_leaves_nothing_behind() 
     snapshot."""
     store, folder = await started()
     held = folder.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
-    fold = asyncio.create_task(store.fold())
+    compaction = asyncio.create_task(store.compact())
     await held.reached.wait()
-    fold.cancel()
-    await asyncio.gather(fold, return_exceptions=True)
+    compaction.cancel()
+    await asyncio.gather(compaction, return_exceptions=True)
 
     assert sorted(folder.entries) == ["journal-2.jsonl", "journal-3.jsonl", "snapshot-2.jsonl"]
     assert await on_disk(folder) == state(store.catalogue)
@@ -418,7 +418,7 @@ async def test_a_beginning_that_is_stopped_before_its_rename_leaves_nothing_unfi
     """The store stops while it puts a full sync's catalogue in place."""
     store, folder = await started()
     held = folder.hold("sync folder")
-    beginning = asyncio.create_task(store.begin(placed({"A": 1}, sequence=2)))
+    beginning = asyncio.create_task(store.begin(installed({"A": 1}, sequence=2)))
     await held.reached.wait()
     beginning.cancel()
     await asyncio.gather(beginning, return_exceptions=True)
@@ -431,12 +431,12 @@ async def test_begin_ends_a_fold_that_waits() -> None:
     """A change that is kept and never made would hold the fold, and the fold `begin`."""
     store, folder = await started()
     assert store.catalogue is not None
-    await store.archive.append(change=Change("never made", store.catalogue.sequence + 1))
-    fold = asyncio.create_task(store.fold())
+    await store.files.append(change=Change("never made", store.catalogue.sequence + 1))
+    compaction = asyncio.create_task(store.compact())
     for _ in range(50):
         await asyncio.sleep(0)
     await asyncio.wait_for(store.begin(store.catalogue), 5)
-    await fold
+    await compaction
 
     assert await on_disk(folder) == state(store.catalogue)
 
@@ -445,13 +445,13 @@ async def test_begin_overtakes_a_fold() -> None:
     """A full sync that is placed ends the fold of the catalogue that it replaces."""
     store, folder = await started()
     held = folder.hold("append snapshot-3.jsonl.new")
-    fold = asyncio.create_task(store.fold())
+    compaction = asyncio.create_task(store.compact())
     await held.reached.wait()
-    placing = asyncio.create_task(store.place({"N": 1}, offset=90))
+    placing = asyncio.create_task(store.install({"N": 1}, offset=90))
     for _ in range(5):
         await asyncio.sleep(0)
     held.release.set()
-    await asyncio.wait_for(asyncio.gather(fold, placing), 5)
+    await asyncio.wait_for(asyncio.gather(compaction, placing), 5)
 
     assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
     assert await on_disk(folder) == state(store.catalogue)
@@ -465,12 +465,12 @@ async def test_a_fold_that_fails_leaves_the_journal_at_work() -> None:
     folder.trace.clear()
     folder.failures = {9: errno.ENOSPC}
     with pytest.raises(OSError, match="No space left"):
-        await store.fold()
+        await store.compact()
     await store.sell("A", 8)
 
     assert sorted(folder.entries) == ["journal-2.jsonl", "journal-3.jsonl", "snapshot-2.jsonl"]
     assert await on_disk(folder) == state(store.catalogue)
-    await store.fold()
+    await store.compact()
     assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
 
 
@@ -479,19 +479,19 @@ async def test_a_fold_is_due_when_the_journal_has_outgrown_the_snapshot() -> Non
     store, folder = await started()
     big = b'{"key":"k","text":"' + b"x" * (COMPACTION_BYTES // 4) + b'"}'
     for _ in range(3):
-        await store.archive.append(write=big)
-    due = [store.archive.compaction_due]
-    await store.archive.append(write=big)
-    due.append(store.archive.compaction_due)
+        await store.files.append(write=big)
+    due = [store.files.compaction_due]
+    await store.files.append(write=big)
+    due.append(store.files.compaction_due)
     folder.trace.clear()
     folder.failures = {2: errno.ENOSPC}
     with pytest.raises(OSError, match="No space left"):
-        await store.fold()
-    due.append(store.archive.compaction_due)
-    await store.fold()
+        await store.compact()
+    due.append(store.files.compaction_due)
+    await store.compact()
 
-    assert [*due, store.archive.compaction_due] == [False, True, False, False]
-    assert store.archive.journal_bytes < 1000
+    assert [*due, store.files.compaction_due] == [False, True, False, False]
+    assert store.files.journal_bytes < 1000
 
 
 async def test_the_key_table_may_change_while_it_is_written() -> None:
@@ -504,8 +504,8 @@ async def test_the_key_table_may_change_while_it_is_written() -> None:
             yield store.keys[key]
 
     assert store.catalogue is not None
-    await all_of(store.archive.fold(store.catalogue, encoded), store.note("late"))
-    loaded = await SmallStore(folder.after_kill()).archive.load()
+    await all_of(store.files.compact(store.catalogue, encoded), store.note("late"))
+    loaded = await SmallStore(folder.after_kill()).files.load()
 
     assert {record["key"] for record in loaded.writes} == set(store.keys)
 
@@ -557,7 +557,7 @@ async def damaged_start(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]
     left = FaultyFolder(files)
     store = SmallStore(left)
     assert (await store.start()).damaged
-    await store.place(ROWS, offset=7)
+    await store.install(ROWS, offset=7)
     return store, left
 
 
@@ -568,13 +568,13 @@ async def test_damaged_files_are_kept_and_the_oldest_of_them_go() -> None:
         _, folder = await damaged_start(folder)
     names = [name for name in folder.entries if ".damaged-" in name]
 
-    assert len(names) == retention.KEPT_FILES
+    assert len(names) == retention.QUARANTINED_FILES
     assert sorted(int(name.rpartition("-")[2]) for name in names) == [3, 4, 5, 6, 7]
 
 
 async def test_damaged_files_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single one larger than the room for all of them is not kept at all."""
-    monkeypatch.setattr(retention, "KEPT_BYTES", 100)
+    monkeypatch.setattr(retention, "QUARANTINED_BYTES", 100)
     _, folder = await started()
     _, folder = await damaged_start(folder)
 
@@ -584,7 +584,7 @@ async def test_damaged_files_take_bounded_room(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_placed_catalogue_survives_alone() -> None:
     """After `begin` the new pair is all there is, and a power cut changes nothing in it."""
     store, folder = await started()
-    await store.begin(placed({"N": 1}, sequence=9))
+    await store.begin(installed({"N": 1}, sequence=9))
 
     assert sorted(folder.entries) == ["journal-3.jsonl", "snapshot-3.jsonl"]
     assert await on_disk(folder) == state(store.catalogue)
