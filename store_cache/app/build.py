@@ -21,9 +21,8 @@ from store_cache.api.parts import StoreParts
 from store_cache.app.settings import Settings
 from store_cache.central.client import Central
 from store_cache.central.rate_limit import RateLimit
-from store_cache.storage.directory import Directory
+from store_cache.storage.directory import Directory, LocalDirectory
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.directory import LocalDirectory
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import SyncSettings

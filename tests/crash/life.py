@@ -30,8 +30,8 @@ from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position
 from store_cache.storage import directory as files
-from store_cache.storage.files import CacheFiles
 from store_cache.storage.directory import LocalDirectory
+from store_cache.storage.files import CacheFiles
 from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from store_cache.writes.write import Adjustment, Write, WriteError

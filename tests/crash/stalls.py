@@ -31,8 +31,8 @@ from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.app.memory import left_to_reference_counts
 from store_cache.app.settings import Settings
-from store_cache.storage.files import CacheFiles
 from store_cache.storage.directory import LocalDirectory
+from store_cache.storage.files import CacheFiles
 from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from tests.crash.busy_central import BusyCentral

@@ -1,7 +1,4 @@
-"""Safeguards of the disk, taken out one at a time (rules D).
-
-Knows: how the product would look without each. Refuses to know: how that is noticed.
-"""
+"""Safeguards of the disk, taken out one at a time (rules D)."""
 
 from __future__ import annotations
 
@@ -11,14 +8,12 @@ from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
-from store_cache.storage import directory as folder
-from store_cache.storage import files as archive
-from store_cache.storage import framing, recovery
+from store_cache.storage import directory, files, framing, recovery
 from store_cache.storage.directory import File
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.journal import Journal, JournalReader, journal_name
+from store_cache.storage.journal import Journal, JournalReader
+from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded
-from store_cache.storage.snapshot import snapshot_name
 from store_cache.writer import CacheWriter, Disk
 from tests.harness.faulty_directory import FaultyFile
 from tests.removals.removal import Patch, Removals
@@ -55,11 +50,11 @@ def sync_of_the_journal(patch: Patch) -> None:
     """A record is acknowledged once it is written; nothing syncs the journal."""
     write = Journal.write
 
-    async def unsynced(self: Journal, entries: Sequence[bytes]) -> None:
+    async def unsynced(self: Journal, payloads: Sequence[bytes]) -> None:
         file = self._file
         self._file = Unsynced(file, patch)
         try:
-            await write(self, entries)
+            await write(self, payloads)
         finally:
             self._file = file
 
@@ -68,30 +63,29 @@ def sync_of_the_journal(patch: Patch) -> None:
 
 @on_disk("D3", "a snapshot is synced before its rename")
 def sync_of_a_snapshot(patch: Patch) -> None:
-    """A snapshot gets its name while its bytes may be in memory alone."""
-    write = archive._write_file
+    """A snapshot gets its name while its bytes may be only in memory."""
+    write = files._write_file
 
-    async def unsynced(file: File, pieces: Iterable[bytes], check: Callable[[], None]) -> int:
-        return await write(Unsynced(file, patch), pieces, check)
+    async def unsynced(file: File, chunks: Iterable[bytes], check: Callable[[], None]) -> int:
+        return await write(Unsynced(file, patch), chunks, check)
 
-    patch.replace(archive, "_write_file", unsynced)
+    patch.replace(files, "_write_file", unsynced)
 
 
-@on_disk("D3", "the folder is synced after a snapshot's rename")
+@on_disk("D3", "the directory is synced after a snapshot's rename")
 def sync_after_a_rename(patch: Patch) -> None:
-    """Older files are removed while the new one's name may be in memory alone."""
+    """Older files are removed while the name of the new one may be only in memory."""
 
     async def publish(self: CacheFiles, number: int) -> None:
         patch.act()
-        name = snapshot_name(number)
-        await self._folder.rename(f"{name}.new", name)
+        await self._directory.rename(unfinished_name(number), snapshot_name(number))
 
     patch.replace(CacheFiles, "_publish", publish)
 
 
 @on_disk(
     "D3",
-    "the folder is synced before anything relies on a new journal",
+    "the directory is synced before anything relies on a new journal",
     needs="disk_slow fold power",
     test=(
         "tests/unit/storage/test_crashes.py::"
@@ -99,11 +93,11 @@ def sync_after_a_rename(patch: Patch) -> None:
     ),
 )
 def sync_after_a_creation(patch: Patch) -> None:
-    """Records are acknowledged in a journal whose name may be in memory alone."""
+    """Records are acknowledged in a journal whose name may be only in memory."""
 
     async def create(self: CacheFiles, number: int) -> Journal:
         patch.act()
-        return await Journal.create(self._folder, number, written=self._time())
+        return await Journal.create(self._directory, number, written=self._time())
 
     patch.replace(CacheFiles, "_create_journal", create)
 
@@ -191,7 +185,7 @@ def copies_shown_first(patch: Patch) -> None:
     test="tests/unit/storage/test_crashes.py::test_what_a_start_has_shown_survives_the_next_power_cut",
 )
 def new_files_at_each_start(patch: Patch) -> None:
-    """A start that finds its files whole goes on in the journal of the process before."""
+    """A start that finds its files intact continues the journal of the process before."""
     load, begin = CacheFiles.load, CacheFiles.begin
 
     async def loaded(self: CacheFiles) -> Loaded:
@@ -212,24 +206,23 @@ def new_files_at_each_start(patch: Patch) -> None:
     patch.replace(CacheFiles, "begin", begun)
 
 
-async def _inherited(archive_: CacheFiles) -> Journal | None:
-    """The journal that the process before wrote to, where it has the highest number in use."""
-    files: Any = archive_._folder
-    number = archive_._number or 0
-    if (inode := files.entries.get(journal_name(number))) is None:
+async def _inherited(self: CacheFiles) -> Journal | None:
+    """The journal that the process before wrote to, if it has the highest number in use."""
+    disk: Any = self._directory
+    number = self._number or 0
+    if (inode := disk.entries.get(journal_name(number))) is None:
         return None
-    reader = JournalReader(files, number)
+    reader = JournalReader(disk, number)
     async for _ in reader.batches():
         pass
-    file = FaultyFile(files, journal_name(number), inode)
-    journal = Journal(file, number, len(inode.cached))
+    journal = Journal(FaultyFile(disk, reader.name, inode), number, len(inode.cached))
     journal.records = reader.records
     return journal
 
 
-@on_disk("D3", "older files go only once the new ones cannot be lost")
+@on_disk("D3", "older files are removed only when the new ones are durable")
 def older_files_kept(patch: Patch) -> None:
-    """Older files go before the new ones are there."""
+    """Older files are removed before the new ones are there."""
     write_pair = CacheFiles._write_pair
 
     async def sweep_and_write(
@@ -244,25 +237,23 @@ def older_files_kept(patch: Patch) -> None:
 
 @on_disk(
     "D3",
-    "a snapshot is cut only when whoever was told has made the change",
-    test=(
-        "tests/unit/storage/test_crashes.py::test_a_caller_that_was_told_but_has_not_run_on_is_waited_for"
-    ),
+    "a compaction waits until the callers of confirmed appends have applied their changes",
+    test="tests/unit/storage/test_crashes.py::test_a_confirmed_caller_that_has_not_resumed_is_waited_for",
     why="the two would have to meet within one step of the loop",
 )
-def cuts_wait(patch: Patch) -> None:
-    """A snapshot is cut at once, also between the journal's word and the change in memory."""
+def views_wait(patch: Patch) -> None:
+    """The view is taken at once, also between a confirmation and the change in memory."""
 
-    async def at_once(_: CacheFiles, is_so: Callable[[], bool]) -> None:
-        if not is_so():
+    async def at_once(_: CacheFiles, condition: Callable[[], bool]) -> None:
+        if not condition():
             patch.act()
 
-    patch.replace(CacheFiles, "_until", at_once)
+    patch.replace(CacheFiles, "_wait_until", at_once)
 
 
-@on_disk("D5", "a failed disk is said, and new files are tried")
+@on_disk("D5", "a disk failure is shown, and new files are tried")
 def disk_trouble_told(patch: Patch) -> None:
-    """A failing disk is kept secret: the store goes on as if all were on disk."""
+    """A failing disk is not shown: the store goes on as if all were on disk."""
 
     def degrade(self: CacheWriter, _: OSError) -> None:
         patch.act()
@@ -273,34 +264,34 @@ def disk_trouble_told(patch: Patch) -> None:
 
 @on_disk("D4", "a torn end is cut off at the last good record", needs="power")
 def torn_ends_cut(patch: Patch) -> None:
-    """A record that does not check out ends the start."""
+    """A record with a wrong checksum ends the start."""
 
-    def note(self: JournalReader, problem: str) -> None:
+    def add_problem(self: JournalReader, problem: str) -> None:
         patch.act()
         raise ValueError(f"{self.name}: {problem}")
 
-    patch.replace(JournalReader, "_note", note)
+    patch.replace(JournalReader, "_add_problem", add_problem)
 
 
 @on_disk(
     "D4",
-    "a journal counts only where the one before it ended whole",
+    "a journal is applied only if the one before it is complete",
     test=(
         "tests/unit/storage/test_damage.py::"
-        "test_a_journal_of_another_catalogue_is_not_laid_over_an_older_snapshot"
+        "test_a_journal_of_another_catalogue_is_not_applied_to_an_older_snapshot"
     ),
-    why="a sync that fails ends the journal, so none goes on behind a torn one",
+    why="a sync that fails ends the journal, so none continues a torn one",
 )
 def chain_of_journals(patch: Patch) -> None:
-    """Journals are laid over one another whatever is missing between them."""
-    admits = recovery._Chain.admits
+    """Journals are applied in order, whatever is missing between them."""
+    start = recovery._Recovery._start_journal
 
-    def admit(self: recovery._Chain, journal: int, first: dict[str, Any]) -> bool:
-        if not admits(self, journal, first):
+    def start_any(self: recovery._Recovery, number: int, first: dict[str, Any]) -> bool:
+        if not start(self, number, first):
             patch.act()
         return True
 
-    patch.replace(recovery._Chain, "admits", admit)
+    patch.replace(recovery._Recovery, "_start_journal", start_any)
 
 
 @on_disk(
@@ -310,7 +301,7 @@ def chain_of_journals(patch: Patch) -> None:
     why="a power cut tears lines, which are no JSON then; no disk of the simulation flips bits",
 )
 def checksums(patch: Patch) -> None:
-    """A line is believed if it is JSON."""
+    """A line is used if it is JSON."""
 
     def any_sum(*_: object) -> int:
         patch.act()
@@ -321,12 +312,12 @@ def checksums(patch: Patch) -> None:
 
 @on_disk(
     "D6",
-    "one process has the folder",
+    "one process has the directory",
     test="tests/unit/storage/test_directory.py::test_a_second_directory_object_is_refused_until_the_first_is_closed",
     why="the simulation runs one process at a time on a disk in memory",
 )
 def lock_of_the_folder(patch: Patch) -> None:
-    """Any number of processes open the folder."""
+    """Any number of processes open the directory."""
 
     class Lockless:
         def __getattr__(self, name: str) -> Any:
@@ -335,7 +326,7 @@ def lock_of_the_folder(patch: Patch) -> None:
         def flock(self, *_: object) -> None:
             patch.act()
 
-    patch.replace(folder, "fcntl", Lockless())
+    patch.replace(directory, "fcntl", Lockless())
 
 
 @on_disk(
@@ -345,17 +336,17 @@ def lock_of_the_folder(patch: Patch) -> None:
     why="the simulation has one version of the program",
 )
 def newer_formats_refused(patch: Patch) -> None:
-    """Files of a newer version are taken for damaged ones."""
+    """Files of a newer version are treated as damaged."""
 
     async def check(*_: object) -> None:
         patch.act()
 
-    patch.replace(recovery, "_check_format", check)
+    patch.replace(recovery, "check_format", check)
 
 
 @on_disk(
     "P3",
-    "two changes never carry one number",
+    "two changes never have the same number",
     test=(
         "tests/unit/storage/test_files.py::"
         "test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one"
@@ -363,7 +354,7 @@ def newer_formats_refused(patch: Patch) -> None:
     why="nothing in the program cancels a change on its way to the disk",
 )
 def numbers_used_once(patch: Patch) -> None:
-    """A change numbered like one before it is kept all the same."""
+    """A change with the number of an earlier one is written all the same."""
 
     def repeated(*_: object) -> None:
         patch.act()

@@ -9,9 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from store_cache.storage.directory import DirectoryInUse, File
+from store_cache.storage.directory import DirectoryInUse, File, LocalDirectory
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
-from store_cache.storage.directory import LocalDirectory
 from tests.scenarios.people import reading
 from tests.scenarios.shop import Shop, Store, a_shop, checked, until
 

@@ -23,8 +23,8 @@ from store_cache.app import serve as serve_module
 from store_cache.app.build import WRITES_GRACE_SECONDS
 from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_told
 from store_cache.app.settings import Settings
-from store_cache.storage.files import CacheFiles
 from store_cache.storage.directory import LocalDirectory
+from store_cache.storage.files import CacheFiles
 from store_cache.storage.recovery import Loaded
 from tests.scenarios.shop import until
 

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from tests.harness.faulty_directory import Crashed, FaultyFolder
-from tests.unit.storage.small_store import SmallStore, run_script, state
+from tests.unit.storage.small_store import SmallStore, keys_of, load, run_script, state
 
 SEEDS = range(3)
 
@@ -21,21 +21,25 @@ async def _operations() -> int:
     return len(folder.trace)
 
 
-async def _crashed(before: int) -> tuple[SmallStore, FaultyFolder]:
+async def _crashed(
+    before: int, *, idle_syncs: tuple[str, ...] = ()
+) -> tuple[SmallStore, FaultyFolder]:
     folder = FaultyFolder()
     folder.crash_before = before
+    folder.idle_syncs = idle_syncs
     store = SmallStore(folder)
     with pytest.raises(Crashed):
         await run_script(store)
     return store, folder
 
 
-async def _left(folder: FaultyFolder, seed: int | None) -> FaultyFolder:
+def _left(folder: FaultyFolder, seed: int | None) -> FaultyFolder:
+    """What a kill leaves, or with a seed, what a power cut leaves."""
     return folder.after_kill() if seed is None else folder.after_power_cut(Random(seed))
 
 
 async def _check(store: SmallStore, folder: FaultyFolder) -> None:
-    loaded = await SmallStore(folder).files.load()
+    loaded = await load(folder)
 
     assert not loaded.damaged, loaded.findings
     store.check(loaded)
@@ -52,13 +56,13 @@ async def test_nothing_acknowledged_is_lost_by_a_crash_before_any_operation(
     for before in range(1, total + 1):
         store, folder = await _crashed(before)
 
-        await _check(store, await _left(folder, seed))
+        await _check(store, _left(folder, seed))
 
 
 async def _crash_recoveries(store: SmallStore, folder: FaultyFolder, seed: int | None) -> None:
     """Let the start after a crash die before each of its own operations, until it gets through."""
     for before in range(1, 100):
-        left = await _left(folder, seed)
+        left = _left(folder, seed)
         left.crash_before = before
         second = SmallStore(left)
         try:
@@ -79,7 +83,7 @@ async def test_nothing_acknowledged_is_lost_by_a_second_crash_during_recovery(
     seen: list[object] = []
     for before in range(1, await _operations() + 1):
         store, folder = await _crashed(before)
-        left = (await _left(folder, seed)).contents(), store.acknowledged_keys
+        left = _left(folder, seed).contents(), store.acknowledged_keys
         if left not in seen:
             seen.append(left)
             await _crash_recoveries(store, folder, seed)
@@ -87,16 +91,11 @@ async def test_nothing_acknowledged_is_lost_by_a_second_crash_during_recovery(
 
 @pytest.mark.parametrize("removed", ["journal", "snapshot", "folder"])
 async def test_a_sync_that_is_left_out_is_caught(removed: str) -> None:
-    """Without the sync of journals, of snapshots or of the folder, power cuts show it: these
+    """Without the sync of journals, of snapshots or of the directory, power cuts lose data: these
     tests can fail."""
     caught = 0
     for before in range(1, await _operations() + 1):
-        folder = FaultyFolder()
-        folder.crash_before = before
-        folder.idle_syncs = (removed,)
-        store = SmallStore(folder)
-        with pytest.raises(Crashed):
-            await run_script(store)
+        store, folder = await _crashed(before, idle_syncs=(removed,))
         try:
             await _check(store, folder.after_power_cut(Random(before)))
         except AssertionError:
@@ -106,28 +105,30 @@ async def test_a_sync_that_is_left_out_is_caught(removed: str) -> None:
 
 
 async def test_what_a_start_has_shown_survives_the_next_power_cut() -> None:
-    """A start that reads records back from the page cache which never reached the disk writes
-    them into new files before it shows them: the next power cut cannot take them."""
+    """A start may read records from the page cache that never reached the disk. It writes them
+    into new files before it shows them, so the next power cut cannot take them."""
     for before in range(1, await _operations() + 1):
         _, folder = await _crashed(before)
         left = folder.after_kill()
-        second = SmallStore(left)
-        loaded = await second.start()
+        loaded = await SmallStore(left).start()
         for seed in SEEDS:
-            again = await SmallStore(left.after_power_cut(Random(seed))).files.load()
+            again = await load(left.after_power_cut(Random(seed)))
 
             assert state(loaded.catalogue) == state(again.catalogue)
-            assert {r["key"] for r in loaded.writes} == {r["key"] for r in again.writes}
+            assert set(keys_of(loaded)) == set(keys_of(again))
 
 
-async def _run_and_heal(store: SmallStore, folder: FaultyFolder) -> None:
-    """Run the script; where the disk fails, begin new files from memory, as a keeper does."""
+async def _check_after_failure(folder: FaultyFolder) -> None:
+    """Run the script; if the disk fails, begin new files from memory, as the writer does."""
+    store = SmallStore(folder)
     try:
         await run_script(store)
     except OSError:
         folder.room = None
-        await store.begin(store.catalogue)
-        await store.note("after")
+        await store.begin(store.held)
+        await store.record("after")
+    for seed in SEEDS:
+        await _check(store, folder.after_power_cut(Random(seed)))
 
 
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC])
@@ -137,10 +138,7 @@ async def test_one_failed_operation_loses_nothing_once_new_files_have_begun(faul
     for failing in range(2, await _operations() + 1):
         folder = FaultyFolder()
         folder.failures = {failing: fault}
-        store = SmallStore(folder)
-        await _run_and_heal(store, folder)
-        for seed in SEEDS:
-            await _check(store, folder.after_power_cut(Random(seed)))
+        await _check_after_failure(folder)
 
 
 async def test_a_disk_that_fills_at_any_byte_loses_nothing() -> None:
@@ -149,15 +147,12 @@ async def test_a_disk_that_fills_at_any_byte_loses_nothing() -> None:
     for room in range(0, 9000, 41):
         folder = FaultyFolder()
         folder.room = room
-        store = SmallStore(folder)
-        await _run_and_heal(store, folder)
-        for seed in SEEDS:
-            await _check(store, folder.after_power_cut(Random(seed)))
+        await _check_after_failure(folder)
 
 
 class UnfairLoop(asyncio.SelectorEventLoop):
-    """Runs tasks named `slow` only when nothing else can run: what holds only by the usual order
-    of callbacks does not hold here."""
+    """Runs tasks named `slow` only when nothing else can run, so that nothing may rely on the
+    usual order of callbacks."""
 
     _ready: deque[asyncio.Handle]
 
@@ -177,8 +172,8 @@ def _is_slow(handle: asyncio.Handle) -> bool:
     return isinstance(task, asyncio.Task) and task.get_name() == "slow"
 
 
-async def _told_late(folder: FaultyFolder, *, by_compaction: bool) -> SmallStore:
-    """Let new files come while a caller whose record is in the old ones has not run on yet."""
+async def _resume_late(folder: FaultyFolder, *, by_compaction: bool) -> SmallStore:
+    """Replace the files while a caller whose record is in the old ones has not resumed yet."""
     store = SmallStore(folder)
     await store.start()
     await store.install({"A": 10}, offset=7)
@@ -192,12 +187,12 @@ async def _told_late(folder: FaultyFolder, *, by_compaction: bool) -> SmallStore
 
 
 @pytest.mark.parametrize("by_compaction", [True, False])
-def test_a_caller_that_was_told_but_has_not_run_on_is_waited_for(*, by_compaction: bool) -> None:
-    """What it enters into the key table only now must be in the new snapshot, for its record is
-    in the old journal."""
+def test_a_confirmed_caller_that_has_not_resumed_is_waited_for(*, by_compaction: bool) -> None:
+    """What it enters into the key table only now must be in the new snapshot, because its record
+    is in the old journal."""
     folder = FaultyFolder()
     with asyncio.Runner(loop_factory=UnfairLoop) as runner:
-        store = runner.run(_told_late(folder, by_compaction=by_compaction))
-    loaded = asyncio.run(SmallStore(folder.after_kill()).files.load())
+        store = runner.run(_resume_late(folder, by_compaction=by_compaction))
+    loaded = asyncio.run(load(folder.after_kill()))
 
-    assert {record["key"] for record in loaded.writes} == set(store.keys) == {"late"}
+    assert set(keys_of(loaded)) == set(store.keys) == {"late"}

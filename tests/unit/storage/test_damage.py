@@ -1,7 +1,7 @@
-"""Damaged files (D4): what is loaded is right, or a full sync is due; never wrong, never a failure.
+"""Damaged files (D4): what is loaded is right, or a full sync is due; a load never fails.
 
-The disk here holds what one run left: a snapshot, its journal, and a journal after that one, as
-when a fold was cut short. `history` is every state that was ever right.
+The disk here holds what one run left: a snapshot, its journal, and a journal that continues that
+one, as after a compaction that failed. `history` is every state that was ever right.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from store_cache.storage.files import Loaded
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES, encode_snapshot
 from tests.harness.faulty_directory import FaultyFolder
-from tests.unit.storage.small_store import SmallStore, State, installed, state
+from tests.unit.storage.small_store import SmallStore, State, installed, keys_of, load, state
 
 SNAPSHOT, FIRST, LAST = "snapshot-2.jsonl", "journal-2.jsonl", "journal-3.jsonl"
 
@@ -35,22 +35,21 @@ async def _run() -> Run:
     folder = FaultyFolder()
     store = SmallStore(folder)
     await store.start()
-    await store.note("k0")
-    await store.note("k1")
+    await store.record("k0")
+    await store.record("k1")
     await store.install({"A": 10, "a": 20, "B/1": 30, 'q"\\': 50}, offset=7)
     await store.sell("A", 9, key="k2")
     await store.sell("B/1", None)
-    await store.note("k3")
+    await store.record("k3")
     folder.trace.clear()
-    folder.failures = {8: errno.ENOSPC}  # the fold's snapshot; its journal goes on
+    folder.failures = {8: errno.ENOSPC}  # the snapshot of the compaction; its journal goes on
     with pytest.raises(OSError, match="No space"):
         await store.compact()
     await store.sell("Z", 5, key="k4")
     await store.sell("A", 8)
-    await store.note("k5")
-    final = state(store.catalogue)
+    await store.record("k5")
     keys = [f"k{number}" for number in range(6)]
-    return Run(folder.contents(), [None, *store.states[2:]], final, keys)
+    return Run(folder.contents(), [None, *store.states[2:]], state(store.held), keys)
 
 
 @cache
@@ -59,15 +58,24 @@ def run() -> Run:
     return asyncio.run(_run())
 
 
-async def load(files: dict[str, bytes]) -> Loaded:
-    return await SmallStore(FaultyFolder(files)).files.load()
+@pytest.fixture(scope="module", autouse=True)
+def _made_before_any_loop_runs() -> None:
+    run()
+
+
+def lines(name: str) -> list[bytes]:
+    return run().files[name].splitlines(keepends=True)
+
+
+async def load_with(changed: dict[str, bytes]) -> Loaded:
+    """What a start finds in the run's files, with these instead or besides."""
+    return await load(FaultyFolder(run().files | changed))
 
 
 def check(loaded: Loaded, *, about: object) -> None:
-    """Right, or damaged; and in no case a state that never was, or keys that nobody gave."""
+    """Right, or with findings; and in no case a state that never was, or keys out of order."""
     whole = run()
-    found = state(loaded.catalogue)
-    keys = [record["key"] for record in loaded.writes]
+    found, keys = state(loaded.catalogue), keys_of(loaded)
     right = found == whole.final and keys == whole.keys
 
     assert found in whole.history, about
@@ -78,22 +86,21 @@ def check(loaded: Loaded, *, about: object) -> None:
         assert all("never acknowledged" in finding for finding in loaded.findings), about
 
 
-def lines(name: str) -> list[bytes]:
-    return run().files[name].splitlines(keepends=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _made_before_any_loop_runs() -> None:
-    run()
+async def started() -> tuple[SmallStore, FaultyFolder]:
+    """The next process, which has begun new files."""
+    folder = FaultyFolder(run().files)
+    store = SmallStore(folder)
+    await store.start()
+    return store, folder
 
 
 async def test_the_whole_files_load_to_the_last_state() -> None:
-    """A snapshot and two journals in a row, as a fold that was cut short leaves them."""
-    loaded = await load(run().files)
+    """A snapshot and two journals in a row, as a compaction that failed leaves them."""
+    loaded = await load_with({})
 
     assert sorted(run().files) == [FIRST, LAST, SNAPSHOT]
     assert state(loaded.catalogue) == run().final
-    assert [record["key"] for record in loaded.writes] == run().keys
+    assert keys_of(loaded) == run().keys
     assert (loaded.findings, loaded.damaged) == ((), False)
 
 
@@ -104,8 +111,7 @@ async def test_any_byte_with_a_flipped_bit_is_noticed(name: str, bit: int) -> No
     whole = run().files[name]
     for place in range(len(whole)):
         flipped = bytes([whole[place] ^ 1 << bit])
-        damaged = whole[:place] + flipped + whole[place + 1 :]
-        loaded = await load(run().files | {name: damaged})
+        loaded = await load_with({name: whole[:place] + flipped + whole[place + 1 :]})
         check(loaded, about=(name, place))
 
         assert loaded.findings, (name, place)
@@ -114,14 +120,14 @@ async def test_any_byte_with_a_flipped_bit_is_noticed(name: str, bit: int) -> No
 
 @pytest.mark.parametrize("name", [SNAPSHOT, FIRST, LAST])
 async def test_a_file_cut_off_at_any_byte_is_right_or_noticed(name: str) -> None:
-    """Truncated within a record and between two; only the end of the last journal may be missing
-    without damage, since nobody can tell that from a record that was never written."""
+    """Within a record and between two. Only the end of the last journal may be missing without
+    damage, because it looks like a record that was never written."""
     whole = run().files[name]
     for length in range(len(whole)):
-        loaded = await load(run().files | {name: whole[:length]})
-        found, keys = state(loaded.catalogue), [record["key"] for record in loaded.writes]
+        loaded = await load_with({name: whole[:length]})
+        keys = keys_of(loaded)
 
-        assert found in run().history, length
+        assert state(loaded.catalogue) in run().history, length
         assert keys == [key for key in run().keys if key in keys], length
         if name != LAST and length < len(whole) - 1:
             assert loaded.damaged, length
@@ -129,7 +135,7 @@ async def test_a_file_cut_off_at_any_byte_is_right_or_noticed(name: str) -> None
 
 @pytest.mark.parametrize("name", [SNAPSHOT, FIRST, LAST])
 async def test_a_line_that_is_missing_repeated_or_moved_is_noticed(name: str) -> None:
-    """Each line checks out by itself; their numbers and counts say that they do not fit."""
+    """Each line is intact by itself; numbers and counts show that they do not fit."""
     whole = lines(name)
     for place in range(len(whole) - (name == LAST)):
         without = whole[:place] + whole[place + 1 :]
@@ -137,8 +143,7 @@ async def test_a_line_that_is_missing_repeated_or_moved_is_noticed(name: str) ->
         swapped = [*without[: place + 1], whole[place], *without[place + 1 :]]
         for changed in (without, twice, swapped):
             if changed != whole:
-                loaded = await load(run().files | {name: b"".join(changed)})
-                check(loaded, about=(name, place))
+                check(await load_with({name: b"".join(changed)}), about=(name, place))
 
 
 async def test_zeros_garbage_and_foreign_text_are_noticed() -> None:
@@ -146,55 +151,44 @@ async def test_zeros_garbage_and_foreign_text_are_noticed() -> None:
     for name, whole in run().files.items():
         for junk in (b"", b"\0" * 500, b"\n" * 9, b"[1,2]\n", b"{}\n", b'{"crc":"00000000"}\n'):
             for kept in (0, len(whole) // 2):
-                loaded = await load(run().files | {name: whole[:kept] + junk})
-                check_prefix(loaded, about=(name, junk, kept))
+                loaded = await load_with({name: whole[:kept] + junk})
+
+                assert state(loaded.catalogue) in run().history, (name, junk, kept)
+                assert loaded.findings, (name, junk, kept)
 
 
-def check_prefix(loaded: Loaded, *, about: object) -> None:
-    assert state(loaded.catalogue) in run().history, about
-    assert loaded.findings, about
-
-
-@pytest.mark.parametrize("name", [SNAPSHOT, FIRST, LAST])
-async def test_a_missing_file_is_noticed(name: str) -> None:
-    """Somebody removed it. Without the last journal the state before it is right, and nobody can
-    tell that there was one."""
-    files = {other: data for other, data in run().files.items() if other != name}
-    loaded = await load(files)
+@pytest.mark.parametrize("missing", [[SNAPSHOT], [FIRST], [LAST], [FIRST, LAST]])
+async def test_a_missing_file_is_noticed(missing: list[str]) -> None:
+    """Without the last journal, the state before it is right, and there is no sign that there was
+    one. The journal of a snapshot is created before the snapshot has its name."""
+    files = {name: data for name, data in run().files.items() if name not in missing}
+    loaded = await load(FaultyFolder(files))
 
     assert state(loaded.catalogue) in run().history
-    assert loaded.damaged is (name != LAST)
-
-
-async def test_a_snapshot_whose_journals_are_all_missing_is_damage() -> None:
-    """A journal is there before its snapshot is, so somebody or something took it away."""
-    loaded = await load({SNAPSHOT: run().files[SNAPSHOT]})
-
-    assert loaded.damaged
-    assert state(loaded.catalogue) in run().history
-    assert f"{FIRST} belongs to it and is missing" in loaded.findings[0]
+    assert loaded.damaged is (missing != [LAST])
+    if missing == [FIRST, LAST]:
+        assert f"{FIRST} belongs to it and is missing" in loaded.findings[0]
 
 
 async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
-    """A disk that gives an old block for a new one: it checks out, with yesterday's stock."""
+    """A disk that returns an old block: it is intact, with yesterday's stock."""
     old = installed({"A": 99, "a": 99, "B/1": 99, 'q"\\': 99}, offset=7)
-    pieces = encode_snapshot(1, written="", view=old.begin_view(), writes=[])
-    rows = list(pieces)[1]
+    rows = list(encode_snapshot(1, written="", view=old.begin_view(), writes=[]))[1]
     whole = run().files[SNAPSHOT]
-    end = whole.index(b"\n", whole.index(b'"of":"rows"')) + 1
     begin = whole.index(b"\n") + 1
-    loaded = await load(run().files | {SNAPSHOT: whole[:begin] + rows + whole[end:]})
+    end = whole.index(b"\n", whole.index(b'"of":"rows"')) + 1
+    loaded = await load_with({SNAPSHOT: whole[:begin] + rows + whole[end:]})
 
     assert loaded.catalogue is None
     assert loaded.damaged
 
 
-async def test_a_chunk_of_keys_in_another_ones_place_is_noticed() -> None:
+async def test_a_chunk_of_keys_in_place_of_another_is_noticed() -> None:
     """As many keys as there should be, but half of them twice."""
     writes = [orjson.dumps({"key": f"k{n}"}) for n in range(2 * CHUNK_LINES)]
     header, first, _, end = encode_snapshot(1, written="", view=None, writes=writes)
-    journal = run().files[FIRST].splitlines(keepends=True)[0]
-    loaded = await load({"snapshot-1.jsonl": header + first + first + end, FIRST: journal})
+    files = {"snapshot-1.jsonl": header + first + first + end, FIRST: lines(FIRST)[0]}
+    loaded = await load(FaultyFolder(files))
 
     assert loaded.damaged
     assert len(loaded.writes) == CHUNK_LINES
@@ -202,31 +196,28 @@ async def test_a_chunk_of_keys_in_another_ones_place_is_noticed() -> None:
 
 async def test_leftovers_beside_a_whole_snapshot_do_not_matter() -> None:
     """Killed before the old files were removed, whatever state those are in by now."""
-    folder = FaultyFolder(run().files)
-    store = SmallStore(folder)
-    await store.start()
-    await store.begin(store.catalogue)
+    _, folder = await started()
     leftovers = {name: data[:-20] for name, data in run().files.items()}
-    loaded = await load(leftovers | folder.contents())
+    loaded = await load(FaultyFolder(leftovers | folder.contents()))
 
     assert (loaded.findings, loaded.damaged) == ((), False)
     assert state(loaded.catalogue) == run().final
-    assert [record["key"] for record in loaded.writes] == run().keys
+    assert keys_of(loaded) == run().keys
 
 
-async def test_a_file_under_another_ones_name_is_noticed() -> None:
-    """Files name themselves, so a copy put back under a wrong name is no journal of this one."""
+async def test_a_file_under_another_name_is_noticed() -> None:
+    """Files name themselves, so a file that is put back under a wrong name is not used."""
     for name, other in ((SNAPSHOT, FIRST), (FIRST, LAST), (LAST, FIRST)):
-        loaded = await load(run().files | {name: run().files[other]})
+        loaded = await load_with({name: run().files[other]})
         check(loaded, about=(name, other))
 
         assert loaded.damaged
 
 
-async def test_a_torn_tail_is_cut_and_no_full_sync_follows() -> None:
+async def test_a_torn_end_is_cut_off_and_no_full_sync_follows() -> None:
     """A record that the power cut short was never acknowledged; the feed fills it in."""
     torn = run().files[LAST][:-9]
-    loaded = await load(run().files | {LAST: torn})
+    loaded = await load_with({LAST: torn})
     line, byte = torn.count(b"\n") + 1, torn.rindex(b"\n") + 1
 
     assert not loaded.damaged
@@ -237,16 +228,16 @@ async def test_a_torn_tail_is_cut_and_no_full_sync_follows() -> None:
     assert loaded.findings == (finding,)
 
 
-async def test_damage_within_a_journal_keeps_what_is_before_it_and_the_keys_behind_it() -> None:
+async def test_damage_within_a_journal_keeps_what_is_before_it_and_the_keys_after_it() -> None:
     """The catalogue is the state before the fault, right though older; entries of the key table
-    count wherever they check out. The finding says which file, where, and what follows."""
+    count wherever they are intact. The finding says which file, where, and what follows."""
     whole = lines(LAST)
     damaged = b"".join([*whole[:2], whole[2].replace(b"sold", b"SOLD"), *whole[3:]])
-    loaded = await load(run().files | {LAST: damaged})
+    loaded = await load_with({LAST: damaged})
 
     assert loaded.damaged
     assert state(loaded.catalogue) in run().history
-    assert [record["key"] for record in loaded.writes] == ["k0", "k1", "k2", "k3", "k5"]
+    assert keys_of(loaded) == ["k0", "k1", "k2", "k3", "k5"]
     finding = (
         f"{LAST}: line 3 (byte {len(whole[0]) + len(whole[1])}): damaged, the checksum does not "
         "match. 1 records before it are used; of 2 behind it only the entries of the key table "
@@ -256,33 +247,33 @@ async def test_damage_within_a_journal_keeps_what_is_before_it_and_the_keys_behi
 
 
 async def test_a_damaged_row_costs_the_catalogue_but_no_key() -> None:
-    """A catalogue is whole or it is none; keys are saved from every chunk that checks out."""
+    """A catalogue is used whole or not at all; keys are taken from every intact chunk."""
     damaged = run().files[SNAPSHOT].replace(b'"available":20', b'"available":21')
-    loaded = await load(run().files | {SNAPSHOT: damaged})
+    loaded = await load_with({SNAPSHOT: damaged})
 
     assert loaded.catalogue is None
     assert loaded.damaged
-    assert [record["key"] for record in loaded.writes] == run().keys
+    assert keys_of(loaded) == run().keys
     assert loaded.findings[0].startswith(f"{SNAPSHOT}: lines 2 to 6 (from byte ")
     assert f"kept as {SNAPSHOT}.damaged-1; a full sync follows" in loaded.findings[0]
 
 
 async def test_damaged_keys_in_a_snapshot_do_not_cost_the_catalogue() -> None:
-    """The rows check out: shoppers see them while the full sync runs."""
+    """The rows are intact: shoppers see them while the full sync runs."""
     damaged = run().files[SNAPSHOT].replace(b'"key":"k1"', b'"key":"K1"')
-    loaded = await load(run().files | {SNAPSHOT: damaged})
+    loaded = await load_with({SNAPSHOT: damaged})
 
     assert loaded.damaged
     assert state(loaded.catalogue) == run().final
-    assert [record["key"] for record in loaded.writes] == ["k2", "k3", "k4", "k5"]
+    assert keys_of(loaded) == ["k2", "k3", "k4", "k5"]
 
 
 async def test_a_file_that_cannot_be_read_is_damage() -> None:
-    """A failing disk at the start: the rest is used, the start does not fail (D5)."""
+    """[D5] A failing disk at the start: the rest is used, the start does not fail."""
     for failing in range(2, 8):
         folder = FaultyFolder(run().files)
         folder.failures = {failing: errno.EIO}
-        loaded = await SmallStore(folder).files.load()
+        loaded = await load(folder)
 
         assert state(loaded.catalogue) in run().history
         if loaded.findings:
@@ -291,13 +282,13 @@ async def test_a_file_that_cannot_be_read_is_damage() -> None:
 
 
 async def test_damaged_files_stay_in_place_until_new_ones_hold_what_they_held() -> None:
-    """Moved at once, their good part would be gone if the start was killed before it wrote new
-    files: the next start would show an older world (D2)."""
+    """[D2] If they were moved at once and the start was killed before it wrote new files, the next
+    start would lose their intact part."""
     whole = lines(LAST)
     damaged = b"".join([*whole[:3], b"x" + whole[3], *whole[4:]])
     first = FaultyFolder(run().files | {LAST: damaged})
-    loaded = await SmallStore(first).files.load()
-    again = await SmallStore(first.after_kill()).files.load()
+    loaded = await load(first)
+    again = await load(first.after_kill())
     folder = first.after_kill()
     store = SmallStore(folder)
     await store.start()
@@ -307,42 +298,35 @@ async def test_damaged_files_stay_in_place_until_new_ones_hold_what_they_held() 
     assert folder.contents()[f"{LAST}.damaged-1"] == damaged
 
 
-async def test_an_older_snapshot_is_used_where_the_newer_one_is_damaged() -> None:
+async def test_an_older_snapshot_is_used_if_the_newer_one_is_damaged() -> None:
     """Killed between the new snapshot and the removal of the old files, and then damaged: the old
     ones and their journals in a row are a right state."""
-    folder = FaultyFolder(run().files)
-    store = SmallStore(folder)
-    await store.start()
-    newer = {n: d for n, d in folder.contents().items() if n == "journal-4.jsonl"}
-    loaded = await load(run().files | newer | {"snapshot-4.jsonl": b"garbage\n"})
+    _, folder = await started()
+    newer = {"journal-4.jsonl": folder.contents()["journal-4.jsonl"]}
+    loaded = await load_with(newer | {"snapshot-4.jsonl": b"garbage\n"})
 
     assert loaded.damaged
     assert state(loaded.catalogue) == run().final
 
 
-async def test_a_journal_of_another_catalogue_is_not_laid_over_an_older_snapshot() -> None:
-    """After a full sync was placed its journal goes on from the new snapshot; laid over the old
-    one, rows that the full sync corrected would stay wrong."""
-    folder = FaultyFolder(run().files)
-    store = SmallStore(folder)
-    await store.start()
+async def test_a_journal_of_another_catalogue_is_not_applied_to_an_older_snapshot() -> None:
+    """The journal after a full sync continues the new snapshot. Applied to the old one, rows that
+    the full sync corrected would stay wrong."""
+    store, folder = await started()
     await store.install({"A": 1, "N": 2}, offset=90)
     await store.sell("N", 1, key="k6")
-    newer = folder.contents()
-    loaded = await load(run().files | newer | {"snapshot-5.jsonl": b"garbage\n"})
+    loaded = await load_with(folder.contents() | {"snapshot-5.jsonl": b"garbage\n"})
 
     assert loaded.damaged
     assert state(loaded.catalogue) == run().final
-    assert "k6" in [record["key"] for record in loaded.writes]
+    assert "k6" in keys_of(loaded)
 
 
-async def test_a_record_that_checks_out_but_holds_no_change_is_damage() -> None:
-    """Written by a faulty program, not by a faulty disk: no start fails by it, and what comes
-    after it, in this journal and in the next, is not used."""
-    whole = lines(FIRST)
+async def test_an_intact_record_that_holds_no_change_is_damage() -> None:
+    """A faulty program wrote it, not a faulty disk. The start does not fail, and what comes after
+    it, in this journal and in the next, is not used."""
     record = orjson.dumps({"journal": 2, "number": 3, "change": {"cause": "odd"}})
-    damaged = b"".join([*whole[:3], frame("record", record)])
-    loaded = await load(run().files | {FIRST: damaged})
+    loaded = await load_with({FIRST: b"".join([*lines(FIRST)[:3], frame("record", record)])})
 
     assert loaded.damaged
     assert state(loaded.catalogue) in run().history

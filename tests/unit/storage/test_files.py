@@ -1,4 +1,4 @@
-"""The archive's promises one by one: groups, order, failures, folds, formats, what is kept."""
+"""The promises of `CacheFiles`: groups, order, failures, compaction, formats, quarantine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ import pytest
 
 from store_cache.model.change import Change
 from store_cache.storage import retention
-from store_cache.storage.files import COMPACTION_BYTES, CacheFiles, JournalBroken, NewerFormat
+from store_cache.storage.files import COMPACTION_BYTES, JournalBroken, NewerFormat
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyFolder, Inode, Page
-from tests.unit.storage.small_store import NOW, SmallStore, State, all_of, installed, row, state
+from tests.unit.storage.small_store import (
+    SmallStore,
+    State,
+    all_of,
+    installed,
+    keys_of,
+    load,
+    row,
+    state,
+)
 
 ROWS = {"A": 10, "a": 20, "B/1": 30, "Ü": 40, 'q"\\': 50}
 
@@ -39,33 +48,43 @@ async def restarted(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]:
 
 async def on_disk(folder: FaultyFolder) -> State | None:
     """What a start after a kill would show."""
-    return state((await SmallStore(folder.after_kill()).files.load()).catalogue)
+    return state((await load(folder.after_kill())).catalogue)
+
+
+async def keys_on_disk(folder: FaultyFolder) -> list[str]:
+    return keys_of(await load(folder.after_kill()))
+
+
+async def many_steps() -> None:
+    """Let others run as far as they can."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 # -- loading -------------------------------------------------------------------------------
 
 
-async def test_an_empty_folder_holds_no_catalogue_and_nothing_to_report() -> None:
-    """The first start: no catalogue, no findings, no full sync asked for because of damage."""
-    loaded = await CacheFiles(FaultyFolder(), now=lambda: NOW).load()
+async def test_an_empty_directory_holds_no_catalogue_and_nothing_to_report() -> None:
+    """The first start: no catalogue, no findings, no full sync because of damage."""
+    loaded = await load(FaultyFolder())
 
     assert (loaded.catalogue, loaded.writes, loaded.findings) == (None, [], ())
     assert not loaded.damaged
 
 
-async def test_a_load_changes_nothing_in_the_folder() -> None:
-    """Loading only lists and reads, so it works on a read-only disk and may be killed."""
+async def test_a_load_changes_nothing_in_the_directory() -> None:
+    """It only lists and reads, so it works on a read-only disk and may be killed."""
     store, folder = await started()
     await store.sell("A", 9)
     left = folder.after_kill()
-    await SmallStore(left).files.load()
+    await load(left)
 
     assert {what.split()[0] for what in left.trace} == {"names", "read"}
 
 
 async def test_everything_that_the_catalogue_holds_comes_back() -> None:
-    """Rows, order, position, marks, ahead, owed, lives, the time in step: from the journal, and
-    from the snapshot that the next start makes of it."""
+    """Rows, order, position, tombstones, overrides, pending refetches, incarnations, the time in
+    sync: from the journal, and from the snapshot that the next start makes of it."""
     store, folder = await started()
     await store.sell("A", 9)
     await store.sell("B/1", None)
@@ -75,29 +94,29 @@ async def test_everything_that_the_catalogue_holds_comes_back() -> None:
     assert state(store.catalogue) == state(first.catalogue) == await on_disk(left)
 
 
-async def test_key_records_come_back_in_the_order_in_which_they_were_kept() -> None:
-    """The later record of a key counts, so their order is kept across snapshot and journal."""
+async def test_key_records_come_back_in_the_order_in_which_they_were_appended() -> None:
+    """The later record of a key counts, so their order holds across snapshot and journal."""
     store, folder = await started()
     for number in range(3):
         await store.files.append(write=orjson.dumps({"key": "k", "number": number}))
     store.keys = {"k": b'{"key":"k","number":2}'}
     await store.compact()
     await store.files.append(write=b'{"key":"k","number":3}')
-    loaded = await SmallStore(folder.after_kill()).files.load()
+    loaded = await load(folder.after_kill())
 
     assert [record["number"] for record in loaded.writes] == [2, 3]
 
 
-async def test_an_archive_without_a_catalogue_keeps_key_records() -> None:
-    """Writes are forwarded before the first full sync too."""
+async def test_files_without_a_catalogue_hold_key_records() -> None:
+    """Writes are forwarded before the first full sync, too."""
     folder = FaultyFolder()
     store = SmallStore(folder)
     await store.start()
-    await store.note("k1")
-    loaded = await SmallStore(folder.after_kill()).files.load()
+    await store.record("k1")
+    loaded = await load(folder.after_kill())
 
     assert loaded.catalogue is None
-    assert loaded.writes == [{"key": "k1", "of": "note"}]
+    assert loaded.writes == [{"key": "k1", "of": "record"}]
 
 
 async def test_more_rows_than_one_chunk_come_back() -> None:
@@ -111,22 +130,21 @@ async def test_more_rows_than_one_chunk_come_back() -> None:
 # -- appending -----------------------------------------------------------------------------
 
 
-async def test_appends_made_at_once_share_one_write_and_one_sync_in_their_order() -> None:
-    """While one group is being written the next one gathers."""
+async def test_concurrent_appends_share_one_write_and_one_sync_in_their_order() -> None:
+    """While one group is being written, the next one gathers."""
     store, folder = await started()
     keys = [f"k{number}" for number in range(50)]
-    await all_of(*(store.note(key) for key in keys))
-    loaded = await SmallStore(folder.after_kill()).files.load()
+    await all_of(*(store.record(key) for key in keys))
 
     assert folder.trace == ["append journal-2.jsonl", "sync journal-2.jsonl"]
-    assert [record["key"] for record in loaded.writes] == keys
+    assert await keys_on_disk(folder) == keys
 
 
 async def test_an_append_has_been_synced_when_it_returns() -> None:
     """Durable before visible (D2)."""
     store, folder = await started()
     held = folder.hold("sync journal-2.jsonl")
-    call = asyncio.create_task(store.note("k1"))
+    call = asyncio.create_task(store.record("k1"))
     await held.reached.wait()
 
     assert not call.done()
@@ -135,58 +153,55 @@ async def test_an_append_has_been_synced_when_it_returns() -> None:
     assert folder.trace == ["append journal-2.jsonl", "sync journal-2.jsonl"]
 
 
-async def test_a_caller_that_is_cancelled_leaves_its_record_on_its_way() -> None:
-    """A till that hangs up takes nothing back, neither its own record nor another's."""
+async def test_the_record_of_a_cancelled_caller_is_written() -> None:
+    """A till that disconnects takes nothing back, neither its own record nor that of another."""
     store, folder = await started()
-    given_up = asyncio.create_task(store.note("k1"))
-    other = asyncio.create_task(store.note("k2"))
+    given_up = asyncio.create_task(store.record("k1"))
+    other = asyncio.create_task(store.record("k2"))
     await asyncio.sleep(0)
     given_up.cancel()
     await other
-    loaded = await SmallStore(folder.after_kill()).files.load()
 
-    assert [record["key"] for record in loaded.writes] == ["k1", "k2"]
+    assert await keys_on_disk(folder) == ["k1", "k2"]
 
 
 @pytest.mark.parametrize("failing", [1, 2])
 async def test_after_a_failure_nothing_goes_to_that_file_until_new_ones_begin(failing: int) -> None:
-    """A failed append or sync: the caller and all after it are told, the file is left alone, and
-    `begin` heals. What is begun then holds everything."""
+    """A failed append or sync: this caller and all later ones get an error, the file is left
+    alone, and `begin` heals. The new files hold everything."""
     store, folder = await started()
     folder.failures = {failing: errno.EIO}
     with pytest.raises(OSError, match="Input/output error"):
         await store.sell("A", 9)
     folder.trace.clear()
     with pytest.raises(JournalBroken, match="Input/output error"):
-        await store.note("k1")
+        await store.record("k1")
     assert folder.trace == []
     await store.begin(store.catalogue)
     await store.sell("A", 8)
 
-    touched = {what for what in folder.trace if what.split()[0] in {"append", "sync"}}
-    assert not touched & {"append journal-2.jsonl", "sync journal-2.jsonl"}
+    assert not {"append journal-2.jsonl", "sync journal-2.jsonl"} & set(folder.trace)
     assert await on_disk(folder) == state(store.catalogue)
 
 
 async def test_a_failure_reaches_every_caller_of_the_group() -> None:
-    """No record of a failed group counts as kept."""
+    """No record of a failed group counts as durable."""
     store, folder = await started()
     folder.failures = {2: errno.ENOSPC}
     results = await asyncio.gather(
-        *(store.note(f"k{number}") for number in range(3)), return_exceptions=True
+        *(store.record(f"k{number}") for number in range(3)), return_exceptions=True
     )
 
     assert [type(result) for result in results] == [OSError] * 3
 
 
 async def test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one() -> None:
-    """Its first caller was cancelled before making it: read back, the second one would be taken
-    for it. New files from memory heal that."""
+    """The caller of the first one was cancelled before it applied it. A start would take the second
+    one for the first. New files from memory heal that."""
     store, folder = await started()
-    assert store.catalogue is not None
     number = store.catalogue.sequence + 1
     await store.files.append(change=Change("lost", number, rows={"A": row("A", 1)}))
-    with pytest.raises(JournalBroken, match=f"change {number} was kept before"):
+    with pytest.raises(JournalBroken, match=f"change {number} is in it already"):
         await store.sell("A", 9)
     await store.begin(store.catalogue)
     await store.sell("A", 9)
@@ -195,58 +210,54 @@ async def test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one(
 
 
 async def test_nothing_is_appended_before_begin_or_after_close() -> None:
-    """Both say what to do."""
+    """Both errors name the reason."""
     store = SmallStore(FaultyFolder())
     with pytest.raises(JournalBroken, match="come first"):
-        await store.note("k1")
+        await store.record("k1")
     await store.start()
     await store.files.close()
     with pytest.raises(JournalBroken, match="closed"):
-        await store.note("k1")
+        await store.record("k1")
 
 
-async def test_close_keeps_what_was_given_before() -> None:
+async def test_close_writes_what_was_appended_before() -> None:
     """A clean stop loses no record that is on its way."""
     store, folder = await started()
-    call = asyncio.create_task(store.note("k1"))
+    call = asyncio.create_task(store.record("k1"))
     await asyncio.sleep(0)
     await store.files.close()
     await call
-    loaded = await SmallStore(folder.after_kill()).files.load()
 
-    assert [record["key"] for record in loaded.writes] == ["k1"]
+    assert await keys_on_disk(folder) == ["k1"]
 
 
 # -- beginning -----------------------------------------------------------------------------
 
 
 async def test_every_start_appends_to_files_of_its_own() -> None:
-    """Nothing is ever appended to a file of another process (D3)."""
+    """[D3] Nothing is ever appended to a file of another process."""
     store, folder = await started()
-    await store.note("k1")
+    await store.record("k1")
     old = set(folder.entries)
     again, left = await restarted(folder)
-    await again.note("k2")
+    await again.record("k2")
 
     assert not old & set(left.entries)
     assert not [what for what in left.trace if what.startswith("append") and what.split()[1] in old]
 
 
-async def test_appends_made_while_new_files_begin_go_to_the_new_journal() -> None:
+async def test_appends_during_begin_go_to_the_new_journal() -> None:
     """They wait, in order, and none falls between the old files and the new."""
     store, folder = await started()
-    records = [b'{"key":"k1"}', b'{"key":"k2"}']
-    appends = [store.files.append(write=record) for record in records]
+    appends = [store.files.append(write=b'{"key":"k%d"}' % number) for number in (1, 2)]
     await all_of(store.begin(store.catalogue), *appends)
-    loaded = await SmallStore(folder.after_kill()).files.load()
 
-    assert [record["key"] for record in loaded.writes] == ["k1", "k2"]
+    assert await keys_on_disk(folder) == ["k1", "k2"]
 
 
-async def test_a_catalogue_that_changes_unseen_while_it_is_begun_is_an_error() -> None:
+async def test_a_catalogue_that_changes_unseen_during_begin_is_an_error() -> None:
     """What is neither in the snapshot nor in the journal must not count as durable."""
     store, folder = await started()
-    assert store.catalogue is not None
     held = folder.hold("append snapshot-3.jsonl.new")
     begun = asyncio.create_task(store.files.begin(store.catalogue, []))
     await held.reached.wait()
@@ -255,12 +266,12 @@ async def test_a_catalogue_that_changes_unseen_while_it_is_begun_is_an_error() -
     with pytest.raises(JournalBroken, match="changed while it was written"):
         await begun
     with pytest.raises(JournalBroken):
-        await store.note("k1")
+        await store.record("k1")
 
 
 async def test_begin_refuses_to_replace_what_was_never_read() -> None:
-    """Where the load failed, what lies on disk may hold what was acknowledged."""
-    store, folder = await started()
+    """If the load failed, what is on disk may hold acknowledged data."""
+    _, folder = await started()
     left = folder.after_kill()
     left.failures = {1: errno.EIO}
     second = SmallStore(left)
@@ -270,49 +281,25 @@ async def test_begin_refuses_to_replace_what_was_never_read() -> None:
         await second.begin(None)
 
     assert left.contents() == folder.contents()
-    assert store.catalogue is not None
 
 
-async def test_leftovers_of_a_start_that_was_killed_are_removed() -> None:
-    """`.new` files are no use to anybody; files of other names are not ours."""
+async def test_an_unfinished_snapshot_makes_room_before_new_files_are_written() -> None:
+    """The disk is full of what a killed start has left: that is removed first."""
     store, folder = await started()
-    folder.entries["snapshot-9.jsonl.new"] = folder.entries["snapshot-2.jsonl"]
-    again, left = await restarted(folder)
-
-    assert sorted(left.entries) == ["journal-10.jsonl", "snapshot-10.jsonl"]
-    assert state(again.catalogue) == state(store.catalogue)
-
-
-async def test_a_leftover_makes_room_before_new_files_are_written() -> None:
-    """The disk is full of what a killed start has left: that goes first."""
-    store, folder = await started()
-    folder.entries["snapshot-9.jsonl.new"] = folder.entries["snapshot-2.jsonl"]
     left = folder.after_kill()
     left.entries["snapshot-9.jsonl.new"] = Inode([(b"x" * 9000, Page.DURABLE)])
     left.room = 0
-    again = SmallStore(left)
-    await again.start()
+    await SmallStore(left).start()
 
+    assert sorted(left.entries) == ["journal-10.jsonl", "snapshot-10.jsonl"]
     assert await on_disk(left) == state(store.catalogue)
 
 
-async def test_old_files_that_cannot_be_removed_are_reported_and_swept_later() -> None:
-    """They do no harm: the new files count, and the next sweep tries again."""
-    store, folder = await started()
-    folder.failures = {15: errno.EPERM}
-    await store.begin(store.catalogue)
-
-    assert "Operation not permitted" in store.files.sweep_problem
-    await store.note("k1")
-    await store.begin(store.catalogue)
-    assert store.files.sweep_problem == ""
-    assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
-
-
-async def test_one_file_that_cannot_be_removed_keeps_no_other_from_going(
+async def test_old_files_that_cannot_be_removed_are_reported_and_swept_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is first in line at every sweep: with all behind it the disk would fill up in time."""
+    """They do no harm: the new files count. One of them keeps no other from being removed, or the
+    disk would fill up in time."""
     store, folder = await started()
     remove = folder.remove
 
@@ -321,25 +308,43 @@ async def test_one_file_that_cannot_be_removed_keeps_no_other_from_going(
             raise OSError(errno.EPERM, "Operation not permitted", name)
         await remove(name)
 
-    monkeypatch.setattr(folder, "remove", remove_others)
-    await store.begin(store.catalogue)
-    await store.begin(store.catalogue)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "remove", remove_others)
+        await store.begin(store.catalogue)
+        await store.begin(store.catalogue)
 
     assert "Operation not permitted" in store.files.sweep_problem
     assert sorted(folder.entries) == ["journal-2.jsonl", "journal-4.jsonl", "snapshot-4.jsonl"]
+    await store.record("k1")
+    await store.begin(store.catalogue)
+    assert store.files.sweep_problem == ""
+    assert sorted(folder.entries) == ["journal-5.jsonl", "snapshot-5.jsonl"]
 
 
-# -- folding -------------------------------------------------------------------------------
+async def test_a_begin_that_is_stopped_before_its_rename_leaves_nothing_unfinished() -> None:
+    """The store stops while it installs the catalogue of a full sync."""
+    store, folder = await started()
+    held = folder.hold("sync folder")
+    beginning = asyncio.create_task(store.begin(installed({"A": 1}, sequence=2)))
+    await held.reached.wait()
+    beginning.cancel()
+    await asyncio.gather(beginning, return_exceptions=True)
+
+    assert "snapshot-3.jsonl.new" not in folder.entries
+    assert await on_disk(folder) == state(store.catalogue)
 
 
-async def test_a_fold_while_changes_go_on_keeps_exactly_the_cut() -> None:
+# -- compaction ----------------------------------------------------------------------------
+
+
+async def test_a_compaction_writes_exactly_the_view_while_changes_go_on() -> None:
     """The snapshot is the catalogue of one moment; what came after is in the new journal."""
     rows = {f"P-{n:05d}": n for n in range(3 * CHUNK_LINES)}
     store, folder = await started(rows)
     held = folder.hold("append snapshot-3.jsonl.new")
     compaction = asyncio.create_task(store.compact())
     await held.reached.wait()
-    cut = state(store.catalogue)
+    view = state(store.catalogue)
     await store.sell("P-00000", 99)
     await store.sell("P-05999", None)
     await store.sell("P-05998x", 7)
@@ -347,35 +352,31 @@ async def test_a_fold_while_changes_go_on_keeps_exactly_the_cut() -> None:
     await compaction
     whole = await on_disk(folder)
     folder.entries["journal-3.jsonl"].pieces = folder.entries["journal-3.jsonl"].pieces[:1]
-    alone = await SmallStore(folder.after_kill()).files.load()
 
-    assert state(alone.catalogue) == cut
+    assert await on_disk(folder) == view
     assert whole == state(store.catalogue)
     assert sorted(folder.entries) == ["journal-3.jsonl", "snapshot-3.jsonl"]
 
 
-async def test_a_fold_waits_for_a_change_that_is_durable_but_not_made_yet() -> None:
-    """Its record is in the old journal: a cut without it would lose it."""
+async def test_a_compaction_waits_for_a_change_that_is_durable_but_not_applied_yet() -> None:
+    """Its record is in the old journal: a view without it would lose it."""
     store, folder = await started()
-    assert store.catalogue is not None
     change = Change("slow", store.catalogue.sequence + 1, rows={"A": row("A", 1)})
     await store.files.append(change=change)
     compaction = asyncio.create_task(store.compact())
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await many_steps()
     assert not compaction.done()
     store.catalogue.apply(change)
-    await store.note("k1")
+    await store.record("k1")
     await compaction
 
     assert await on_disk(folder) == state(store.catalogue)
 
 
-async def test_changes_that_the_cut_holds_already_are_not_made_again() -> None:
-    """The new journal begins before the cut. If it is damaged later, its first records must not
-    be laid over a snapshot that is ahead of them."""
+async def test_changes_that_the_view_holds_already_are_not_applied_again() -> None:
+    """The new journal begins before the view is taken. If it is damaged later, its first records
+    must not be applied to a snapshot that is ahead of them."""
     store, folder = await started()
-    assert store.catalogue is not None
     base = store.catalogue.sequence
     steps = [Change("step", base + n, rows={"A": row("A", n)}) for n in (1, 2, 3)]
     await store.files.append(change=steps[0])
@@ -393,16 +394,15 @@ async def test_changes_that_the_cut_holds_already_are_not_made_again() -> None:
     left.entries["journal-3.jsonl"].pieces = [
         (whole[: whole.index(b'"sequence":%d' % (base + 3))], Page.DURABLE)
     ]
-    loaded = await SmallStore(left).files.load()
+    loaded = await load(left)
 
     assert b'"sequence":%d' % (base + 2) in whole
     assert loaded.catalogue is not None
     assert loaded.catalogue.get("A") == row("A", 3)
 
 
-async def test_a_fold_that_is_stopped_before_its_rename_leaves_nothing_behind() -> None:
-    """The store stops just then: what it holds is in the journals, and nobody would finish the
-    snapshot."""
+async def test_a_compaction_that_is_stopped_before_its_rename_leaves_nothing_unfinished() -> None:
+    """The store stops just then: what it holds is in the journals."""
     store, folder = await started()
     held = folder.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
     compaction = asyncio.create_task(store.compact())
@@ -414,52 +414,36 @@ async def test_a_fold_that_is_stopped_before_its_rename_leaves_nothing_behind() 
     assert await on_disk(folder) == state(store.catalogue)
 
 
-async def test_a_beginning_that_is_stopped_before_its_rename_leaves_nothing_unfinished() -> None:
-    """The store stops while it puts a full sync's catalogue in place."""
+async def test_begin_ends_a_compaction_that_waits() -> None:
+    """A change that is durable and never applied would block the compaction, and that `begin`."""
     store, folder = await started()
-    held = folder.hold("sync folder")
-    beginning = asyncio.create_task(store.begin(installed({"A": 1}, sequence=2)))
-    await held.reached.wait()
-    beginning.cancel()
-    await asyncio.gather(beginning, return_exceptions=True)
-
-    assert "snapshot-3.jsonl.new" not in folder.entries
-    assert await on_disk(folder) == state(store.catalogue)
-
-
-async def test_begin_ends_a_fold_that_waits() -> None:
-    """A change that is kept and never made would hold the fold, and the fold `begin`."""
-    store, folder = await started()
-    assert store.catalogue is not None
-    await store.files.append(change=Change("never made", store.catalogue.sequence + 1))
+    await store.files.append(change=Change("never applied", store.catalogue.sequence + 1))
     compaction = asyncio.create_task(store.compact())
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await many_steps()
     await asyncio.wait_for(store.begin(store.catalogue), 5)
     await compaction
 
     assert await on_disk(folder) == state(store.catalogue)
 
 
-async def test_begin_overtakes_a_fold() -> None:
-    """A full sync that is placed ends the fold of the catalogue that it replaces."""
+async def test_begin_supersedes_a_compaction() -> None:
+    """A full sync that is installed ends the compaction of the catalogue that it replaces."""
     store, folder = await started()
     held = folder.hold("append snapshot-3.jsonl.new")
     compaction = asyncio.create_task(store.compact())
     await held.reached.wait()
-    placing = asyncio.create_task(store.install({"N": 1}, offset=90))
-    for _ in range(5):
-        await asyncio.sleep(0)
+    installing = asyncio.create_task(store.install({"N": 1}, offset=90))
+    await asyncio.sleep(0)
     held.release.set()
-    await asyncio.wait_for(asyncio.gather(compaction, placing), 5)
+    await asyncio.wait_for(asyncio.gather(compaction, installing), 5)
 
     assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
     assert await on_disk(folder) == state(store.catalogue)
 
 
-async def test_a_fold_that_fails_leaves_the_journal_at_work() -> None:
+async def test_a_compaction_that_fails_leaves_the_journal_in_use() -> None:
     """A full disk while the snapshot is written: appends go on, the next load reads the journals
-    in a row, and a later fold gets through."""
+    in a row, and a later compaction succeeds."""
     store, folder = await started()
     await store.sell("A", 9)
     folder.trace.clear()
@@ -474,8 +458,8 @@ async def test_a_fold_that_fails_leaves_the_journal_at_work() -> None:
     assert sorted(folder.entries) == ["journal-4.jsonl", "snapshot-4.jsonl"]
 
 
-async def test_a_fold_is_due_when_the_journal_has_outgrown_the_snapshot() -> None:
-    """Not below 4 MiB; after a failed fold not before as much again has come."""
+async def test_a_compaction_is_due_when_the_journal_has_outgrown_the_snapshot() -> None:
+    """Not below 4 MiB; after a failure not before the journal has grown as much again."""
     store, folder = await started()
     big = b'{"key":"k","text":"' + b"x" * (COMPACTION_BYTES // 4) + b'"}'
     for _ in range(3):
@@ -495,7 +479,7 @@ async def test_a_fold_is_due_when_the_journal_has_outgrown_the_snapshot() -> Non
 
 
 async def test_the_key_table_may_change_while_it_is_written() -> None:
-    """It is iterated over in slices; an entry that comes meanwhile is in the new journal."""
+    """It is iterated over in parts; an entry that comes meanwhile is in the new journal."""
     store, folder = await started()
     store.keys = {f"k{n}": orjson.dumps({"key": f"k{n}"}) for n in range(2 * CHUNK_LINES)}
 
@@ -503,11 +487,9 @@ async def test_the_key_table_may_change_while_it_is_written() -> None:
         for key in list(store.keys):
             yield store.keys[key]
 
-    assert store.catalogue is not None
-    await all_of(store.files.compact(store.catalogue, encoded), store.note("late"))
-    loaded = await SmallStore(folder.after_kill()).files.load()
+    await all_of(store.files.compact(store.catalogue, encoded), store.record("late"))
 
-    assert {record["key"] for record in loaded.writes} == set(store.keys)
+    assert set(await keys_on_disk(folder)) == set(store.keys)
 
 
 # -- formats -------------------------------------------------------------------------------
@@ -515,7 +497,8 @@ async def test_the_key_table_may_change_while_it_is_written() -> None:
 
 @pytest.mark.parametrize("name", ["snapshot-2.jsonl", "journal-2.jsonl"])
 async def test_a_newer_format_is_refused_and_nothing_is_touched(name: str) -> None:
-    """A start of an older version after an upgrade must not destroy what it cannot read (D6)."""
+    """[D6] An older version that is started after an upgrade must not destroy what it cannot
+    read."""
     _, folder = await started()
     kind = name.partition("-")[0]
     header = frame("header", orjson.dumps({"file": kind, "format": 2, "number": 2}))
@@ -532,7 +515,7 @@ async def test_a_newer_format_is_refused_and_nothing_is_touched(name: str) -> No
 
 
 async def test_the_files_are_json_that_a_person_can_read() -> None:
-    """Every line is JSON, and says what it is (D1)."""
+    """[D1] Every line is JSON and says what it is."""
     store, folder = await started()
     await store.sell("A", 9, key="k1")
     lines = [
@@ -546,11 +529,11 @@ async def test_the_files_are_json_that_a_person_can_read() -> None:
     assert record["record"]["write"] == {"key": "k1", "of": "A"}
 
 
-# -- what is kept --------------------------------------------------------------------------
+# -- quarantine ----------------------------------------------------------------------------
 
 
-async def damaged_start(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]:
-    """Garble the snapshot, start, and place a new catalogue."""
+async def damaged_start(folder: FaultyFolder) -> FaultyFolder:
+    """Garble the snapshot, start, and install a new catalogue."""
     files = folder.contents()
     name = next(name for name in files if name.startswith("snapshot") and name.endswith(".jsonl"))
     files[name] = b"garbage" + files[name]
@@ -558,33 +541,23 @@ async def damaged_start(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]
     store = SmallStore(left)
     assert (await store.start()).damaged
     await store.install(ROWS, offset=7)
-    return store, left
+    return left
 
 
-async def test_damaged_files_are_kept_and_the_oldest_of_them_go() -> None:
-    """At most five, so that a disk that damages files again and again does not fill up."""
+async def test_the_oldest_quarantined_files_are_removed() -> None:
+    """At most five stay, so that a disk that damages files again and again does not fill up."""
     _, folder = await started()
     for _ in range(7):
-        _, folder = await damaged_start(folder)
+        folder = await damaged_start(folder)
     names = [name for name in folder.entries if ".damaged-" in name]
 
-    assert len(names) == retention.QUARANTINED_FILES
     assert sorted(int(name.rpartition("-")[2]) for name in names) == [3, 4, 5, 6, 7]
 
 
-async def test_damaged_files_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single one larger than the room for all of them is not kept at all."""
+async def test_quarantined_files_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single file that is larger than the room for all of them is removed."""
     monkeypatch.setattr(retention, "QUARANTINED_BYTES", 100)
     _, folder = await started()
-    _, folder = await damaged_start(folder)
+    folder = await damaged_start(folder)
 
-    assert not [name for name in folder.entries if name.startswith("snapshot-2.jsonl.damaged")]
-
-
-async def test_a_placed_catalogue_survives_alone() -> None:
-    """After `begin` the new pair is all there is, and a power cut changes nothing in it."""
-    store, folder = await started()
-    await store.begin(installed({"N": 1}, sequence=9))
-
-    assert sorted(folder.entries) == ["journal-3.jsonl", "snapshot-3.jsonl"]
-    assert await on_disk(folder) == state(store.catalogue)
+    assert not [name for name in folder.entries if ".damaged-" in name]
