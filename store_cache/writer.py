@@ -18,7 +18,7 @@ from store_cache.catalogue.apply import (
     OVERRIDE_SECONDS,
     TOMBSTONE_SECONDS,
     ChangeSet,
-    Seen,
+    KnownState,
     apply_answer,
     apply_answer_figures,
     apply_events,
@@ -183,11 +183,11 @@ class CacheWriter:
         body = self.catalogue.get(product_id) if self.catalogue is not None else None
         return None if body is None else version_of(body)
 
-    def seen(self, product_id: str) -> Seen:
+    def known_state(self, product_id: str) -> KnownState:
         """To be taken when a reading is sent, and given back with what it says."""
         if self.catalogue is None:
-            return Seen(None, None, None)
-        return Seen.of(self.catalogue, product_id)
+            return KnownState(None, None, None)
+        return KnownState.of(self.catalogue, product_id)
 
     # -- changes ---------------------------------------------------------------------------
 
@@ -195,9 +195,9 @@ class CacheWriter:
         """Apply a batch: all of it or nothing is ever seen (promise 1)."""
         async with self._order:
             catalogue = self._held()
-            draft = self._draft(catalogue)
-            apply_events(draft, events)
-            await self._make(catalogue, draft.change("events", position=position))
+            change_set = self._change_set(catalogue)
+            apply_events(change_set, events)
+            await self._make(catalogue, change_set.to_change("events", position=position))
 
     async def note_in_sync(self) -> None:
         """Write down that the store is in step with Central, once in a while (B5)."""
@@ -214,26 +214,26 @@ class CacheWriter:
         return catalogue.unfollowed_until > 0 or not 0 <= ago < IN_STEP_NOTE_SECONDS
 
     async def apply_refetch(
-        self, product_id: str, row: Row | None, *, seen: Seen, doubt: RefetchReason
+        self, product_id: str, row: Row | None, *, known: KnownState, reason: RefetchReason
     ) -> bool:
         """Take what Central says of one product; False: it changed meanwhile, read again."""
         async with self._order:
             catalogue = self.catalogue
             if catalogue is None:
                 return False
-            draft = self._draft(catalogue)
-            taken = apply_refetch(draft, product_id, row, seen=seen, doubt=doubt)
+            change_set = self._change_set(catalogue)
+            taken = apply_refetch(change_set, product_id, row, known=known, reason=reason)
             if not taken:
-                draft.owe(product_id, doubt)
-            await self._make(catalogue, draft.change("reading"))
+                change_set.request_refetch(product_id, reason)
+            await self._make(catalogue, change_set.to_change("reading"))
             return taken
 
-    async def owe(self, product_id: str, doubt: RefetchReason) -> None:
+    async def request_refetch(self, product_id: str, reason: RefetchReason) -> None:
         async with self._order:
             if self.catalogue is not None:
-                draft = self._draft(self.catalogue)
-                draft.owe(product_id, doubt)
-                await self._make(self.catalogue, draft.change("doubt"))
+                change_set = self._change_set(self.catalogue)
+                change_set.request_refetch(product_id, reason)
+                await self._make(self.catalogue, change_set.to_change("doubt"))
 
     async def postpone(self, product_id: str, owed: PendingRefetch) -> None:
         """A reading failed: it stays owed, later."""
@@ -270,25 +270,25 @@ class CacheWriter:
             if self.catalogue is None:
                 await self._append(None, write)
                 return True
-            draft = self._draft(self.catalogue)
-            if not apply_answer(draft, answer):
+            change_set = self._change_set(self.catalogue)
+            if not apply_answer(change_set, answer):
                 return False
-            await self._make_answer(self.catalogue, draft, write, answer)
+            await self._make_answer(self.catalogue, change_set, write, answer)
             return True
 
     async def _lay_whole(self, write: bytes, answer: StockAnswer) -> None:
         """The product has to be read whole first; if that fails, the answer's own figures do."""
-        seen = self.seen(answer.product_id)
+        known = self.known_state(answer.product_id)
         row, was_read = await self._read(answer.product_id)
         async with self._order:
             catalogue = self._held()
-            draft = self._draft(catalogue)
+            change_set = self._change_set(catalogue)
             taken = was_read and apply_refetch(
-                draft, answer.product_id, row, seen=seen, doubt=RefetchReason.CROSSED
+                change_set, answer.product_id, row, known=known, reason=RefetchReason.CROSSED
             )
-            if not taken and not apply_answer(draft, answer):
-                apply_answer_figures(draft, answer)
-            await self._make_answer(catalogue, draft, write, answer)
+            if not taken and not apply_answer(change_set, answer):
+                apply_answer_figures(change_set, answer)
+            await self._make_answer(catalogue, change_set, write, answer)
 
     async def _read(self, product_id: str) -> tuple[Row | None, bool]:
         try:
@@ -299,9 +299,9 @@ class CacheWriter:
             return None, False
 
     async def _make_answer(
-        self, catalogue: Catalogue, draft: ChangeSet, write: bytes, answer: StockAnswer
+        self, catalogue: Catalogue, change_set: ChangeSet, write: bytes, answer: StockAnswer
     ) -> None:
-        await self._make(catalogue, draft.change("answer"), write)
+        await self._make(catalogue, change_set.to_change("answer"), write)
         if self._replica is not None:
             self._answers.append(answer)
 
@@ -348,7 +348,10 @@ class CacheWriter:
         held = self.catalogue or Catalogue()
         owed = {i: o for i, o in held.pending_refetches.items() if o.since >= replica.began_at}
         copy = replica.finish(
-            answers=self._answers, touched=owed, tombstones=held.tombstones, now=self._steady()
+            answers=self._answers,
+            pending_refetches=owed,
+            tombstones=held.tombstones,
+            now=self._steady(),
         )
         copy.position = installation.position
         copy.unfollowed_until = installation.unfollowed_until
@@ -378,7 +381,7 @@ class CacheWriter:
             raise RuntimeError("there is no catalogue to change yet")
         return self.catalogue
 
-    def _draft(self, catalogue: Catalogue) -> ChangeSet:
+    def _change_set(self, catalogue: Catalogue) -> ChangeSet:
         catalogue.forget(before=self._forgotten_before(), at_most=MARKS_AT_MOST)
         return ChangeSet(catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
 

@@ -129,7 +129,7 @@ class Copy:
     """`catalogue.replica.Replica` for pages whose rows are only counted."""
 
     def __init__(self) -> None:
-        self.copy: Sequence[int] = range(0)
+        self.catalogue: Sequence[int] = range(0)
 
     def first_request(self) -> PageRequest:
         return PageRequest(0, FIRST_LIMIT)
@@ -137,13 +137,13 @@ class Copy:
     def take_page(self, request: PageRequest, page: CataloguePage) -> PageRequest | None:
         """Pages overlap by a row (F3)."""
         end = min(request.offset + min(request.limit, MOST_ROWS), page.total or 0)
-        self.copy = range(end)
+        self.catalogue = range(end)
         return PageRequest(end - 1, FIRST_LIMIT) if page.has_more else None
 
     def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
         """An event of a product that is counted already."""
 
-    def unsettled(self) -> list[str]:
+    def products_to_refetch(self) -> list[str]:
         return []
 
 

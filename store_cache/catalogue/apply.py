@@ -37,7 +37,7 @@ CROSSING_SECONDS = 60.0
 """A creation or deletion this near to an answer may have crossed it (W6); longer than any write
 may take (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
 
-GONE = 0
+ABSENT_VERSION = 0
 """The version of a product that is ahead of the feed by not being there."""
 
 OVERRIDE_SECONDS = 60.0
@@ -62,7 +62,7 @@ def version_of(body: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class KnownState:
     """What was known of a product when a reading of it was sent: the reading's answer counts only
     if that is still so (V2). A doubt that arose meanwhile (`owed`) is news too: an answer from
     before it cannot settle it."""
@@ -72,7 +72,7 @@ class Seen:
     owed: PendingRefetch | None
 
     @classmethod
-    def of(cls, catalogue: Catalogue, product_id: str) -> Seen:
+    def of(cls, catalogue: Catalogue, product_id: str) -> KnownState:
         body, tombstone = catalogue.get(product_id), catalogue.tombstones.get(product_id)
         return cls(body, tombstone, catalogue.pending_refetches.get(product_id))
 
@@ -107,7 +107,7 @@ class ChangeSet:
         self._pending_refetches: dict[str, PendingRefetch | None] = {}
         self._incarnations: dict[str, float] = {}
 
-    def held(self, product_id: str) -> bytes | None:
+    def row(self, product_id: str) -> bytes | None:
         if product_id in self._rows:
             return self._rows[product_id]
         return self._base.get(product_id)
@@ -168,7 +168,7 @@ class ChangeSet:
 
     def _held_rows(self, product_ids: Iterable[str]) -> list[bytes | None]:
         if self._rows:
-            return list(map(self.held, product_ids))
+            return list(map(self.row, product_ids))
         return list(map(self._base.rows.get, product_ids))
 
     def put(self, product_id: str, body: bytes) -> None:
@@ -178,13 +178,13 @@ class ChangeSet:
 
     def begin(self, product_id: str, body: bytes) -> None:
         """The same, but the mark of a life before stays: its late events are known by that."""
-        if self.held(product_id) is None and product_id not in self._existing:
+        if self.row(product_id) is None and product_id not in self._existing:
             self.begin_incarnation(product_id)
         self._rows[product_id] = body
 
     def delete(self, product_id: str, *, offset: int, version: int) -> None:
         """End the product's life and leave a mark. Version 0: not known."""
-        if self.held(product_id) is not None:
+        if self.row(product_id) is not None:
             self._rows[product_id] = None
         self._tombstones[product_id] = Tombstone(offset, version, self.now)
         self._incarnations[product_id] = self.now
@@ -200,19 +200,21 @@ class ChangeSet:
         if self.override(product_id) is not None:
             self._overrides[product_id] = None
 
-    def owe(self, product_id: str, doubt: RefetchReason, *, after_seconds: float = 0.0) -> None:
+    def request_refetch(
+        self, product_id: str, reason: RefetchReason, *, after_seconds: float = 0.0
+    ) -> None:
         """Have the product read again. A doubt that wins is never weakened to a refresh."""
         owed = self.pending_refetch(product_id)
-        if owed is not None and owed.doubt.wins and not doubt.wins:
+        if owed is not None and owed.reason.wins and not reason.wins:
             return
         self._pending_refetches[product_id] = PendingRefetch(
-            doubt, self.now + after_seconds, self.now
+            reason, self.now + after_seconds, self.now
         )
 
     def postpone(self, product_id: str, owed: PendingRefetch) -> None:
         self._pending_refetches[product_id] = owed
 
-    def settled(self, product_id: str) -> None:
+    def complete_refetch(self, product_id: str) -> None:
         """The product was read. A doubt whose time is still to come stays: the late event that it
         waits for may come after this reading."""
         owed = self.pending_refetch(product_id)
@@ -222,7 +224,7 @@ class ChangeSet:
         if not waits:
             self._pending_refetches[product_id] = None
 
-    def change(
+    def to_change(
         self, cause: str, *, position: Position | None = None, in_sync_at: float | None = None
     ) -> Change:
         return Change(
@@ -240,93 +242,97 @@ class ChangeSet:
 # -- events ------------------------------------------------------------------------------------
 
 
-def apply_events(draft: ChangeSet, events: Sequence[AnyEvent]) -> None:
+def apply_events(change_set: ChangeSet, events: Sequence[AnyEvent]) -> None:
     """Apply events in the order of their offsets: all at once where they are as nearly all events
     are, else by halves, so that the one that is not keeps the others up as little as can be."""
-    if not events or draft.apply_plain_updates(events):
+    if not events or change_set.apply_plain_updates(events):
         return
     if len(events) == 1:
-        _apply_event(draft, events[0])
+        _apply_event(change_set, events[0])
         return
     half = len(events) // 2
-    apply_events(draft, events[:half])
-    apply_events(draft, events[half:])
+    apply_events(change_set, events[:half])
+    apply_events(change_set, events[half:])
 
 
-def _apply_event(draft: ChangeSet, event: AnyEvent) -> None:
-    if event.offset < draft.unfollowed_until:
-        _doubt(draft, event)
+def _apply_event(change_set: ChangeSet, event: AnyEvent) -> None:
+    if event.offset < change_set.unfollowed_until:
+        _doubt(change_set, event)
     elif isinstance(event, QuarantinedEvent):
         if event.product_id is not None:
-            draft.owe(event.product_id, RefetchReason.UNREADABLE)
+            change_set.request_refetch(event.product_id, RefetchReason.UNREADABLE)
     elif event.body is not None and event.kind is Kind.CREATED:
-        _create(draft, event, event.body)
+        _create(change_set, event, event.body)
     elif event.body is not None:
-        _update(draft, event, event.body)
+        _update(change_set, event, event.body)
     else:
-        _delete(draft, event)
+        _delete(change_set, event)
 
 
-def _doubt(draft: ChangeSet, event: AnyEvent) -> None:
+def _doubt(change_set: ChangeSet, event: AnyEvent) -> None:
     """Rows may be newer than this event, nobody knows by how much: it may be of a life that had
     ended before its row was read. What it changes is read from Central; what is held stays until
     then, since a till has seen it (V1)."""
-    if event.product_id is not None and not _is_reflected(draft, event):
-        _doubt_order(draft, event.product_id)
+    if event.product_id is not None and not _is_reflected(change_set, event):
+        _doubt_order(change_set, event.product_id)
 
 
-def _is_reflected(draft: ChangeSet, event: AnyEvent) -> bool:
+def _is_reflected(change_set: ChangeSet, event: AnyEvent) -> bool:
     """Whether an event says nothing that the row held does not know. An update of a life after
     the held one comes behind a deletion and a creation, and these are doubted."""
     if not isinstance(event, Event) or event.kind is not Kind.UPDATED:
         return False
-    held = draft.held(event.product_id)
+    held = change_set.row(event.product_id)
     return held is not None and event.version <= version_of(held)
 
 
-def _update(draft: ChangeSet, event: Event, body: bytes) -> None:
+def _update(change_set: ChangeSet, event: Event, body: bytes) -> None:
     product_id = event.product_id
-    held = draft.held(product_id)
+    held = change_set.row(product_id)
     if held is None:
-        _update_unheld(draft, event, body)
+        _update_unheld(change_set, event, body)
         return
     held_version = version_of(held)
-    if _is_of_earlier_incarnation(draft, event, body, held):
-        _doubt_order(draft, product_id)
+    if _is_of_earlier_incarnation(change_set, event, body, held):
+        _doubt_order(change_set, product_id)
         return
     jumps = event.version > held_version + 1  # of another life?
-    tombstone = draft.tombstone(product_id)
-    near_life = _is_near_incarnation(draft, event, tombstone, jumps=jumps)
-    if near_life or (jumps and draft.incarnation_changed_within(product_id, TOMBSTONE_SECONDS)):
-        _doubt_order(draft, product_id)
+    tombstone = change_set.tombstone(product_id)
+    near_life = _is_near_incarnation(change_set, event, tombstone, jumps=jumps)
+    if near_life or (
+        jumps and change_set.incarnation_changed_within(product_id, TOMBSTONE_SECONDS)
+    ):
+        _doubt_order(change_set, product_id)
     may_be_of_before = jumps or (tombstone is not None and event.version < tombstone.version)
     if event.version >= held_version and not (near_life and may_be_of_before):
-        draft.begin(product_id, body)
-    _back_in_line(draft, event)
+        change_set.begin(product_id, body)
+    _back_in_line(change_set, event)
 
 
 def _is_near_incarnation(
-    draft: ChangeSet, event: Event, tombstone: Tombstone | None, *, jumps: bool
+    change_set: ChangeSet, event: Event, tombstone: Tombstone | None, *, jumps: bool
 ) -> bool:
     """Whether a creation or deletion is so near that an update may be of another life: by the
     clock, or by the feed, since a backlog may be fetched much more slowly than it came about. A
     copy's rows are of lives that began, and followed on others, before it followed the feed: what
     jumps there may come late from one that had ended."""
-    unseen = draft.is_partial and jumps
+    unseen = change_set.is_partial and jumps
     is_behind_its_end = (
         tombstone is not None
         and not tombstone.is_of_refetch
         and event.offset - tombstone.offset <= NEAR_EVENTS
     )
-    near = draft.incarnation_changed_within(event.product_id, draft.grace_seconds)
+    near = change_set.incarnation_changed_within(event.product_id, change_set.grace_seconds)
     return unseen or is_behind_its_end or near
 
 
-def _is_of_earlier_incarnation(draft: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
+def _is_of_earlier_incarnation(
+    change_set: ChangeSet, event: Event, body: bytes, held: bytes
+) -> bool:
     """Whether an update may be of a life that ended before the state that is held ahead of the
     feed: of that one's life, only the versions before it and then its own can come. The version
     after it looks like the next of the same life, and is not, as long as its own is to come."""
-    ahead = draft.override(event.product_id)
+    ahead = change_set.override(event.product_id)
     if ahead is None:
         return False
     if event.version == ahead.version:
@@ -334,157 +340,167 @@ def _is_of_earlier_incarnation(draft: ChangeSet, event: Event, body: bytes, held
     return event.version > ahead.version
 
 
-def _update_unheld(draft: ChangeSet, event: Event, body: bytes) -> None:
-    tombstone = draft.tombstone(event.product_id)
-    if tombstone is None and draft.is_partial:
-        draft.put(event.product_id, body)
+def _update_unheld(change_set: ChangeSet, event: Event, body: bytes) -> None:
+    tombstone = change_set.tombstone(event.product_id)
+    if tombstone is None and change_set.is_partial:
+        change_set.put(event.product_id, body)
         return
-    _doubt_order(draft, event.product_id)
+    _doubt_order(change_set, event.product_id)
     if tombstone is not None and event.version > tombstone.version > 0:
-        draft.put(event.product_id, body)
+        change_set.put(event.product_id, body)
     # Else it is of a life that ended, perhaps before the catalogue was read, or of one whose
     # beginning was not seen.
 
 
-def _create(draft: ChangeSet, event: Event, body: bytes) -> None:
+def _create(change_set: ChangeSet, event: Event, body: bytes) -> None:
     product_id = event.product_id
-    held = draft.held(product_id)
+    held = change_set.row(product_id)
     if held is None:
-        near_life = draft.incarnation_changed_within(product_id, draft.grace_seconds)
-        tombstone = draft.tombstone(product_id)
+        near_life = change_set.incarnation_changed_within(product_id, change_set.grace_seconds)
+        tombstone = change_set.tombstone(product_id)
         if near_life or tombstone is not None:
-            _doubt_order(draft, product_id)
+            _doubt_order(change_set, product_id)
         if tombstone is not None and tombstone.is_of_refetch:
             return  # the reading may have been behind this life's end
-        draft.begin(product_id, body)
+        change_set.begin(product_id, body)
     elif held != body:
         # Held already, and otherwise: a new life whose deletion is still to come, or an old
         # event behind a fresher state. Only a reading can tell; a till that has seen the fresher
         # one must not see it undone until then.
-        _doubt_order(draft, product_id)
-        draft.begin_incarnation(product_id)
+        _doubt_order(change_set, product_id)
+        change_set.begin_incarnation(product_id)
         return
-    draft.begin_incarnation(product_id)
-    _back_in_line(draft, event)
+    change_set.begin_incarnation(product_id)
+    _back_in_line(change_set, event)
 
 
-def _delete(draft: ChangeSet, event: Event) -> None:
+def _delete(change_set: ChangeSet, event: Event) -> None:
     product_id, version = event.product_id, event.version
-    held = draft.held(product_id)
+    held = change_set.row(product_id)
     if held is None:
-        tombstone = draft.tombstone(product_id)
+        tombstone = change_set.tombstone(product_id)
         if tombstone is not None and tombstone.is_of_refetch:
             return  # it stands for every life that is still to end on the feed
         known = max(version, tombstone.version if tombstone else 0)
-        draft.delete(product_id, offset=event.offset, version=known)
+        change_set.delete(product_id, offset=event.offset, version=known)
         return
     held_version = version_of(held)
-    if draft.override(product_id) is not None:
-        _doubt_order(draft, product_id)
-        draft.begin_incarnation(
+    if change_set.override(product_id) is not None:
+        _doubt_order(change_set, product_id)
+        change_set.begin_incarnation(
             product_id
         )  # what is held is of the life after: its creation is to come
         return
     if version == held_version + 1:
-        if draft.incarnation_changed_within(product_id, draft.grace_seconds):
-            _doubt_order(draft, product_id)
-        draft.delete(product_id, offset=event.offset, version=version)
+        if change_set.incarnation_changed_within(product_id, change_set.grace_seconds):
+            _doubt_order(change_set, product_id)
+        change_set.delete(product_id, offset=event.offset, version=version)
         return
-    _doubt_order(draft, product_id)
-    if version or draft.incarnation_changed_within(product_id, draft.grace_seconds):
+    _doubt_order(change_set, product_id)
+    if version or change_set.incarnation_changed_within(product_id, change_set.grace_seconds):
         # What is held may be of the life after, whose creation is still to come and would show its
         # first version again: it stays until the product was read.
-        draft.begin_incarnation(product_id)
+        change_set.begin_incarnation(product_id)
     else:
-        draft.delete(product_id, offset=event.offset, version=version)
+        change_set.delete(product_id, offset=event.offset, version=version)
 
 
-def _back_in_line(draft: ChangeSet, event: Event) -> None:
-    ahead = draft.override(event.product_id)
+def _back_in_line(change_set: ChangeSet, event: Event) -> None:
+    ahead = change_set.override(event.product_id)
     if ahead is not None and event.version >= ahead.version:
-        draft.drop_override(event.product_id)
+        change_set.drop_override(event.product_id)
 
 
-def _doubt_order(draft: ChangeSet, product_id: str) -> None:
-    draft.owe(product_id, RefetchReason.ORDER, after_seconds=draft.grace_seconds)
+def _doubt_order(change_set: ChangeSet, product_id: str) -> None:
+    change_set.request_refetch(
+        product_id, RefetchReason.ORDER, after_seconds=change_set.grace_seconds
+    )
 
 
 # -- answers of writes -------------------------------------------------------------------------
 
 
-def apply_answer(draft: ChangeSet, answer: StockAnswer) -> bool:
+def apply_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
     """Show an applied write (W6). False: not without reading the product whole first."""
-    held = draft.held(answer.product_id)
+    held = change_set.row(answer.product_id)
     if held is None:
         return False
     held_version = version_of(held)
-    if draft.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
+    if change_set.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
         return False
     if held_version >= answer.new_version:
         return True
     if held_version != answer.sent_version:
         return False
-    _set_stock(draft, held, answer)
+    _set_stock(change_set, held, answer)
     return True
 
 
-def apply_answer_figures(draft: ChangeSet, answer: StockAnswer) -> None:
+def apply_answer_figures(change_set: ChangeSet, answer: StockAnswer) -> None:
     """Show an applied write whose product could not be read whole: quantity and version are set
     if it is held; its own event completes it (W6)."""
-    held = draft.held(answer.product_id)
+    held = change_set.row(answer.product_id)
     if held is not None and version_of(held) < answer.new_version:
-        _set_stock(draft, held, answer)
-    draft.owe(answer.product_id, RefetchReason.CROSSED)
+        _set_stock(change_set, held, answer)
+    change_set.request_refetch(answer.product_id, RefetchReason.CROSSED)
 
 
-def _set_stock(draft: ChangeSet, held: bytes, answer: StockAnswer) -> None:
+def _set_stock(change_set: ChangeSet, held: bytes, answer: StockAnswer) -> None:
     row = with_stock(
         held,
         available=answer.new_quantity,
         version=answer.new_version,
         last_updated=answer.last_updated,
     )
-    draft.put(answer.product_id, row.body)
-    draft.add_override(answer.product_id, answer.new_version)
+    change_set.put(answer.product_id, row.body)
+    change_set.add_override(answer.product_id, answer.new_version)
 
 
 # -- readings of one product -------------------------------------------------------------------
 
 
 def apply_refetch(
-    draft: ChangeSet, product_id: str, row: Row | None, *, seen: Seen, doubt: RefetchReason
+    change_set: ChangeSet,
+    product_id: str,
+    row: Row | None,
+    *,
+    known: KnownState,
+    reason: RefetchReason,
 ) -> bool:
     """Take what Central says of one product; `row` None: it does not exist there.
 
     False, and nothing planned: the product changed since the reading was sent, so it says nothing
     sure and has to be done again.
     """
-    held = draft.held(product_id)
-    if Seen(held, draft.tombstone(product_id), draft.pending_refetch(product_id)) != seen:
+    held = change_set.row(product_id)
+    if (
+        KnownState(held, change_set.tombstone(product_id), change_set.pending_refetch(product_id))
+        != known
+    ):
         return False
-    draft.settled(product_id)
+    change_set.complete_refetch(product_id)
     if row is None:
-        _apply_absence(draft, product_id, doubt)
+        _apply_absence(change_set, product_id, reason)
         return True
-    if not doubt.wins and held is not None and row.version < version_of(held):
-        draft.owe(
+    if not reason.wins and held is not None and row.version < version_of(held):
+        change_set.request_refetch(
             product_id, RefetchReason.CONFLICT
         )  # an old answer, or a Central that was restored
         return True
     if row.body == held:
-        if doubt is RefetchReason.AHEAD:  # else the events before it may still be to come
-            draft.drop_override(product_id)
+        if reason is RefetchReason.AHEAD:  # else the events before it may still be to come
+            change_set.drop_override(product_id)
         return True
-    draft.put(product_id, row.body)
-    draft.add_override(product_id, row.version)
+    change_set.put(product_id, row.body)
+    change_set.add_override(product_id, row.version)
     return True
 
 
-def _apply_absence(draft: ChangeSet, product_id: str, doubt: RefetchReason) -> None:
+def _apply_absence(change_set: ChangeSet, product_id: str, reason: RefetchReason) -> None:
     """Like a row that was read, an absence is ahead of the feed, and asked for once more: a Central
     that was restored before its feed told of the deletion never will."""
-    if draft.held(product_id) is not None:
-        draft.delete(product_id, offset=0, version=0)
-        draft.add_override(product_id, GONE)
-    elif doubt is RefetchReason.AHEAD:
-        draft.drop_override(product_id)
+    if change_set.row(product_id) is not None:
+        change_set.delete(product_id, offset=0, version=0)
+        change_set.add_override(product_id, ABSENT_VERSION)
+    elif reason is RefetchReason.AHEAD:
+        change_set.drop_override(product_id)

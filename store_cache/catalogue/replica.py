@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from store_cache.catalogue.apply import (
     NEAR_EVENTS,
     ChangeSet,
-    Seen,
+    KnownState,
     apply_answer,
     apply_answer_figures,
     apply_events,
@@ -83,7 +83,7 @@ class Replica:
     def __init__(
         self, *, held: Catalogue | None, same_generation: bool, now: float, grace_seconds: float
     ) -> None:
-        self.copy = Catalogue()
+        self.catalogue = Catalogue()
         self.began_at = now
         self.pages = 0
         self._held = held
@@ -120,7 +120,7 @@ class Replica:
             self._head = page.event_offset
         by_offset = request.cursor is None and page.next_cursor is None and not page.is_whole
         ids = _ids_on(page)
-        known = self.copy.among(page.rows.ids) | self.copy.among(_bad_ids_on(page))
+        known = self.catalogue.among(page.rows.ids) | self.catalogue.among(_bad_ids_on(page))
         fresh = self._fresh(ids, known)
         joins = not by_offset or self._joins(request, ids, fresh)
         is_new = joins and bool(fresh)
@@ -154,20 +154,20 @@ class Replica:
         """Change the copy by something else than a page."""
         for product_id, body in change.rows.items():
             if body is not None:
-                known = {product_id} & self.copy.rows.keys()
+                known = {product_id} & self.catalogue.rows.keys()
                 self._untold |= self._fresh({product_id}, known)
             elif product_id in self._untold:
                 self._untold.remove(product_id)
-            elif product_id in self.copy.rows:
+            elif product_id in self.catalogue.rows:
                 self._gone.add(product_id)
-        self.copy.apply(change)
+        self.catalogue.apply(change)
 
     def _count_fruitless(self, is_new: bool) -> None:
         self._fruitless = 0 if is_new else self._fruitless + 1
         if self._fruitless > FRUITLESS_PAGES:
             raise PagingBroken(
                 f"Central's catalogue pages bring nothing new after {self.pages} pages and "
-                f"{len(self.copy)} products, and do not end; check its paging"
+                f"{len(self.catalogue)} products, and do not end; check its paging"
             )
 
     def _joins(self, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
@@ -213,8 +213,8 @@ class Replica:
     def _lay_rows(self, page: CataloguePage, known: Set[str]) -> Set[str]:
         """Gives the ids that the copy did not have before."""
         new = self._kept(page.rows, known)
-        self.copy.fill([(i, new.pop(i)) for i in known if i in new])
-        self.copy.add(new)
+        self.catalogue.fill([(i, new.pop(i)) for i in known if i in new])
+        self.catalogue.add(new)
         for bad in page.bad_rows:
             if bad.product_id is None:
                 nameless = f"(a row without an id, page {self.pages})"
@@ -228,7 +228,9 @@ class Replica:
         or the catalogue in place has something else to say of is looked at one by one."""
         ids = rows.ids if self._held is None else self._held.own(rows.ids)
         kept = dict(zip(ids, rows.bodies, strict=True))
-        looked_at = self._share(kept) | (known & kept.keys()) | (self.copy.tombstones.keys() & kept)
+        looked_at = (
+            self._share(kept) | (known & kept.keys()) | (self.catalogue.tombstones.keys() & kept)
+        )
         for product_id in sorted(looked_at):
             if not self._is_news(product_id, kept[product_id]):
                 del kept[product_id]
@@ -247,8 +249,8 @@ class Replica:
     def _is_news(self, product_id: str, body: bytes) -> bool:
         """Whether the copy takes the row of a product that may have been read, or changed by an
         event, before: the newer one counts (V3); what looks older is read again by itself."""
-        earlier = self.copy.rows.get(product_id)
-        tombstone = self.copy.tombstones.get(product_id)
+        earlier = self.catalogue.rows.get(product_id)
+        tombstone = self.catalogue.tombstones.get(product_id)
         if tombstone is not None and version_of(body) <= tombstone.version:
             self._doubts[product_id] = "the page shows a product that the feed says is deleted"
             return False
@@ -269,9 +271,9 @@ class Replica:
         """Apply events to the copy; nobody sees it yet, so they are made at once."""
         self._note(events)
         self._note_come(events)
-        draft = self._draft(now)
-        apply_events(draft, events)
-        self._make(draft.change("events", position=position))
+        change_set = self._change_set(now)
+        apply_events(change_set, events)
+        self._make(change_set.to_change("events", position=position))
 
     def _note(self, events: Sequence[AnyEvent]) -> None:
         of_kind: dict[Kind, set[str]] = {kind: set() for kind in Kind}
@@ -287,7 +289,9 @@ class Replica:
                 if event.kind is Kind.CREATED and event.offset <= should_be_paged:
                     late.add(event.product_id)
         self._deleted |= of_kind[Kind.DELETED]
-        self._unpaged.update(i for i in of_kind[Kind.UPDATED] | late if i not in self.copy.rows)
+        self._unpaged.update(
+            i for i in of_kind[Kind.UPDATED] | late if i not in self.catalogue.rows
+        )
         self._unpaged -= of_kind[Kind.CREATED] - late
 
     def _note_come(self, events: Sequence[AnyEvent]) -> None:
@@ -300,14 +304,14 @@ class Replica:
                 if shown is not None and is_same_state(event.body, shown):
                     self._come[event.product_id] = shown
 
-    def _draft(self, now: float) -> ChangeSet:
+    def _change_set(self, now: float) -> ChangeSet:
         """A product that is held, and that no page has shown yet, begins no life with an event of
         the feed alongside, however unknown it is to the copy."""
         existing: Container[str] = frozenset()
         if self._held is not None and self._same_generation:
             existing = self._held.rows
         return ChangeSet(
-            self.copy,
+            self.catalogue,
             now=now,
             grace_seconds=self._grace_seconds,
             is_partial=True,
@@ -316,7 +320,7 @@ class Replica:
 
     # -- doubts ----------------------------------------------------------------------------
 
-    def unsettled(self) -> list[str]:
+    def products_to_refetch(self) -> list[str]:
         """Products to be read by themselves before the copy may go in place: what no page told
         for sure, and what would go back to an older version (V3)."""
         lowered = {i for i in self._lowered if self._is_lower(i)}
@@ -331,34 +335,36 @@ class Replica:
     def _is_lower(self, product_id: str) -> bool:
         """Whether the copy shows an older version than the catalogue in place; versions of another
         generation count for nothing."""
-        mine = self.copy.rows.get(product_id)
+        mine = self.catalogue.rows.get(product_id)
         return mine is not None and self._would_lower(product_id, mine)
 
-    def seen(self, product_id: str) -> Seen:
-        return Seen.of(self.copy, product_id)
+    def known_state(self, product_id: str) -> KnownState:
+        return KnownState.of(self.catalogue, product_id)
 
-    def apply_refetch(self, product_id: str, row: Row | None, *, seen: Seen, now: float) -> None:
+    def apply_refetch(
+        self, product_id: str, row: Row | None, *, known: KnownState, now: float
+    ) -> None:
         """What Central says of one doubted product holds, unless an event overtook it."""
-        draft = self._draft(now)
-        if not apply_refetch(draft, product_id, row, seen=seen, doubt=RefetchReason.ORDER):
+        change_set = self._change_set(now)
+        if not apply_refetch(change_set, product_id, row, known=known, reason=RefetchReason.ORDER):
             return
         self._doubts.pop(product_id, None)
         self._lowered.discard(product_id)
         self._unpaged.discard(product_id)
         if row is not None and self._would_lower(product_id, row.body):
-            draft.begin_incarnation(product_id)  # events of the one before may still come late
-        self._make(draft.change("reading"))
+            change_set.begin_incarnation(product_id)  # events of the one before may still come late
+        self._make(change_set.to_change("reading"))
 
     def give_up(self, product_id: str, problem: str, *, now: float) -> None:
         """The product could not be read: keep the fresher row that is held, and list it as
         doubtful; its reading stays owed (F5), for the reason that it had."""
         self._doubtful[product_id] = problem
         held = self._held.get(product_id) if self._held is not None else None
-        mine = self.copy.rows.get(product_id)
+        mine = self.catalogue.rows.get(product_id)
         if held is not None and (mine is None or self._is_lower(product_id)):
             self._make(Change("given up", rows={product_id: held}))
-        doubt = RefetchReason.ORDER if self._is_in_doubt(product_id) else RefetchReason.UNREADABLE
-        self.copy.pending_refetches[product_id] = PendingRefetch(doubt, now, now, 1, problem)
+        reason = RefetchReason.ORDER if self._is_in_doubt(product_id) else RefetchReason.UNREADABLE
+        self.catalogue.pending_refetches[product_id] = PendingRefetch(reason, now, now, 1, problem)
 
     @property
     def doubtful(self) -> Mapping[str, str]:
@@ -370,31 +376,31 @@ class Replica:
         self,
         *,
         answers: Iterable[StockAnswer],
-        touched: Mapping[str, PendingRefetch],
+        pending_refetches: Mapping[str, PendingRefetch],
         tombstones: Mapping[str, Tombstone],
         now: float,
     ) -> Catalogue:
         """Lay over the copy what the catalogue in place has learned since the run
         began: answers to writes (F4), readings done and owed, and what deletions left."""
-        draft = self._draft(now)
-        self._lay_what_is_ahead(draft)
-        self._leave_out_what_is_gone(draft, tombstones)
-        self._keep_fresher(draft)
+        change_set = self._change_set(now)
+        self._lay_what_is_ahead(change_set)
+        self._leave_out_what_is_gone(change_set, tombstones)
+        self._keep_fresher(change_set)
         for answer in answers:
-            if not apply_answer(draft, answer):
-                apply_answer_figures(draft, answer)
-        self.copy.apply(draft.change("answers"))
-        for product_id, owed in touched.items():
-            self.copy.pending_refetches.setdefault(product_id, owed)
+            if not apply_answer(change_set, answer):
+                apply_answer_figures(change_set, answer)
+        self.catalogue.apply(change_set.to_change("answers"))
+        for product_id, owed in pending_refetches.items():
+            self.catalogue.pending_refetches.setdefault(product_id, owed)
         if self._same_generation:
             for product_id, tombstone in tombstones.items():
-                if product_id not in self.copy.rows:
-                    self.copy.tombstones.setdefault(product_id, tombstone)
+                if product_id not in self.catalogue.rows:
+                    self.catalogue.tombstones.setdefault(product_id, tombstone)
             if self._held is not None:
-                self.copy.incarnations = self._held.incarnations | self.copy.incarnations
-        return self.copy
+                self.catalogue.incarnations = self._held.incarnations | self.catalogue.incarnations
+        return self.catalogue
 
-    def _lay_what_is_ahead(self, draft: ChangeSet) -> None:
+    def _lay_what_is_ahead(self, change_set: ChangeSet) -> None:
         """A reader may have been shown what an answer or a reading said after the copy last
         followed the feed, or of what the feed had lost: it is shown on until Central was asked."""
         held = self._held
@@ -404,28 +410,28 @@ class Replica:
             shown = held.rows.get(product_id)
             is_new = entry.since >= self.began_at
             if shown is not None and is_new and not self._is_passed(product_id, shown):
-                draft.put(product_id, shown)
-                draft.add_override(product_id, entry.version)
-                draft.owe(product_id, RefetchReason.CROSSED)
+                change_set.put(product_id, shown)
+                change_set.add_override(product_id, entry.version)
+                change_set.request_refetch(product_id, RefetchReason.CROSSED)
 
     def _leave_out_what_is_gone(
-        self, draft: ChangeSet, tombstones: Mapping[str, Tombstone]
+        self, change_set: ChangeSet, tombstones: Mapping[str, Tombstone]
     ) -> None:
         """The copy may hold a product in an older version than the last that readers saw before
         a reading said that it is gone, or before it went at all, where the copy is in doubt: it
         stays so until Central was asked once more."""
         for product_id, tombstone in tombstones.items() if self._same_generation else ():
-            if product_id not in self.copy.rows:
+            if product_id not in self.catalogue.rows:
                 continue
             is_news = tombstone.is_of_refetch and tombstone.at >= self.began_at
             if is_news or (self._is_in_doubt(product_id) and self._lacks(product_id)):
-                draft.delete(product_id, offset=tombstone.offset, version=tombstone.version)
-                draft.owe(product_id, RefetchReason.CROSSED)
+                change_set.delete(product_id, offset=tombstone.offset, version=tombstone.version)
+                change_set.request_refetch(product_id, RefetchReason.CROSSED)
 
     def _is_in_doubt(self, product_id: str) -> bool:
         """Whether it is open of which life the copy's state is."""
-        owed = self.copy.pending_refetches.get(product_id)
-        return owed is not None and owed.doubt is RefetchReason.ORDER
+        owed = self.catalogue.pending_refetches.get(product_id)
+        return owed is not None and owed.reason is RefetchReason.ORDER
 
     def _lacks(self, product_id: str) -> bool:
         """Whether readers see no such product."""
@@ -434,33 +440,33 @@ class Replica:
     def _is_passed(self, product_id: str, shown: bytes) -> bool:
         """Whether the copy has what readers are shown of a product, or what came after it. That its
         version is higher proves nothing: it may be of the life before."""
-        mine = self.copy.rows.get(product_id)
+        mine = self.catalogue.rows.get(product_id)
         if mine is None or self._is_lower(product_id):
             return False
         return self._come.get(product_id) == shown or is_same_state(mine, shown)
 
-    def _keep_fresher(self, draft: ChangeSet) -> None:
+    def _keep_fresher(self, change_set: ChangeSet) -> None:
         """The catalogue in place may have followed the feed past a state that is in doubt in the
         copy, and into another life, which versions do not tell: what readers were shown stays
         until the product was read (V3)."""
         held = self._held
         if held is None or not self._same_generation:
             return
-        for product_id in self.copy.pending_refetches:
+        for product_id in self.catalogue.pending_refetches:
             shown = held.rows.get(product_id)
-            if shown is None or shown == self.copy.rows.get(product_id):
+            if shown is None or shown == self.catalogue.rows.get(product_id):
                 continue
             if self._is_in_doubt(product_id) or self._is_lower(product_id):
-                draft.put(product_id, shown)
-                draft.add_override(product_id, version_of(shown))
-                draft.owe(product_id, RefetchReason.CROSSED)
+                change_set.put(product_id, shown)
+                change_set.add_override(product_id, version_of(shown))
+                change_set.request_refetch(product_id, RefetchReason.CROSSED)
 
     def judge(self, *, least_percent: int, accept: bool, agreed_products: int | None) -> Verdict:
         """Whether the copy may replace what is held (F5). `agreed_products`: how many an earlier
         reading found that was refused, and may be confirmed by this one within a hundredth."""
         held = 0 if self._held is None else len(self._held)
         expected = held - self._explained()
-        found = len(self.copy)
+        found = len(self.catalogue)
         agreed = agreed_products is not None and abs(found - agreed_products) * 100 <= found
         if accept or agreed or held == 0 or found * 100 >= expected * least_percent:
             return Verdict()
@@ -473,7 +479,7 @@ class Replica:
     def _explained(self) -> int:
         """How many products are missing because the feed says that they were deleted."""
         rows = {} if self._held is None else self._held.rows
-        return sum(i in rows and i not in self.copy.rows for i in self._deleted)
+        return sum(i in rows and i not in self.catalogue.rows for i in self._deleted)
 
 
 def _ids_on(page: CataloguePage) -> set[str]:

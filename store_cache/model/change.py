@@ -37,7 +37,7 @@ class RefetchReason(StrEnum):
 class PendingRefetch:
     """A reading of one product that is still to be done. `due` and `since` are unix seconds."""
 
-    doubt: RefetchReason
+    reason: RefetchReason
     due: float
     since: float
     attempts: int = 0
@@ -45,7 +45,7 @@ class PendingRefetch:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "doubt": self.doubt.value,
+            "doubt": self.reason.value,
             "due": self.due,
             "since": self.since,
             "attempts": self.attempts,

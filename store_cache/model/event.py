@@ -51,7 +51,7 @@ class WriteName(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A change of one product. `body` is the product's row after it; None for a deletion. `told`:
+    """A change of one product. `body` is the product's row after it; None for a deletion. `raw`:
     the event as Central told it, whole: that is what it is known by again."""
 
     offset: int
@@ -59,17 +59,17 @@ class Event(NamedTuple):
     product_id: str
     version: int
     body: bytes | None
-    told: object
+    raw: object
 
     @property
     def fingerprint(self) -> str:
         """Made when asked for: of a whole batch just the last event's is kept."""
-        return fingerprint(self.told)
+        return fingerprint(self.raw)
 
     @property
     def write(self) -> WriteName | None:
         """The write that caused it, if it names one: of interest only while one is under way."""
-        return _write(self.told)
+        return _write(self.raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class Refetcher:
         while True:
             self._writer.refetches_changed.clear()
             for product_id in self._writer.stale_overrides():
-                await self._writer.owe(product_id, RefetchReason.AHEAD)
+                await self._writer.request_refetch(product_id, RefetchReason.AHEAD)
             while (due := self._next_due()) is not None:
                 await self._settle(*due)
             await self._sleep()
@@ -96,7 +96,7 @@ class Refetcher:
 
     async def _settle(self, product_id: str, owed: PendingRefetch) -> None:
         try:
-            if not await self._read(product_id, owed.doubt):
+            if not await self._read(product_id, owed.reason):
                 log.debug("event sync: %r changed while it was read, again", product_id)
         except LimitExceeded as problem:
             # No other reading would be let through either: they wait in the order that they have.
@@ -116,14 +116,14 @@ class Refetcher:
         attempts = min(owed.attempts + 1, 30)
         return replace(owed, due=due, attempts=attempts, problem=str(problem))
 
-    async def _read(self, product_id: str, doubt: RefetchReason) -> bool:
+    async def _read(self, product_id: str, reason: RefetchReason) -> bool:
         """Read one product from Central and take what it says; False: it changed meanwhile.
 
         Raises CentralError.
         """
-        seen = self._writer.seen(product_id)
+        known = self._writer.known_state(product_id)
         row = await self._ask(product_id)
-        return await self._writer.apply_refetch(product_id, row, seen=seen, doubt=doubt)
+        return await self._writer.apply_refetch(product_id, row, known=known, reason=reason)
 
     async def _ask(self, product_id: str) -> Row | None:
         """Raises CentralError; a Central that was replaced has only a full sync to offer."""
@@ -152,25 +152,25 @@ class Refetcher:
         held = self._writer.held_version(product_id)
         if not lower_than_held and held is not None and version is not None and held >= version:
             return
-        doubt = RefetchReason.CONFLICT if lower_than_held else RefetchReason.REFRESH
-        if not await self._read_within(AT_ONCE_SECONDS, product_id, doubt):
-            await self._writer.owe(product_id, doubt)
+        reason = RefetchReason.CONFLICT if lower_than_held else RefetchReason.REFRESH
+        if not await self._read_within(AT_ONCE_SECONDS, product_id, reason):
+            await self._writer.request_refetch(product_id, reason)
 
-    async def _read_within(self, seconds: float, product_id: str, doubt: RefetchReason) -> bool:
+    async def _read_within(self, seconds: float, product_id: str, reason: RefetchReason) -> bool:
         """The deadline is Central's alone: a change on its way to the disk is never cut short,
         since the journal would hold what memory does not."""
-        seen = self._writer.seen(product_id)
+        known = self._writer.known_state(product_id)
         try:
             async with asyncio.timeout(seconds):
                 row = await self._ask(product_id)
         except (CentralError, TimeoutError) as problem:
             log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
             return False
-        return await self._writer.apply_refetch(product_id, row, seen=seen, doubt=doubt)
+        return await self._writer.apply_refetch(product_id, row, known=known, reason=reason)
 
 
 def _is_hopeless(owed: PendingRefetch, problem: CentralError) -> bool:
     """Whether asking again brings nothing, but the catalogue's pages may. What cannot be read in
     them either is not asked for again and again: it is listed as doubtful (F5)."""
     refused = isinstance(problem, RequestRefused | UnsendableId)
-    return refused and owed.doubt is not RefetchReason.UNREADABLE
+    return refused and owed.reason is not RefetchReason.UNREADABLE

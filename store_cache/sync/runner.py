@@ -153,7 +153,7 @@ class SyncRunner:
     @property
     def replica_products(self) -> int:
         """How many products the copy of the full sync under way has."""
-        return len(self._replica.copy) if self._replica is not None else 0
+        return len(self._replica.catalogue) if self._replica is not None else 0
 
     def _ended(self, number: int) -> FullSyncRecord | None:
         return next((r for r in self.state.runs if r.number >= number), None)
@@ -321,7 +321,7 @@ class SyncRunner:
         if self._replica is None:
             return ProductsRefetched(0)
         try:
-            for product_id in self._replica.unsettled():
+            for product_id in self._replica.products_to_refetch():
                 await self._settle(self._replica, product_id, command.generation)
                 read += 1
         except OtherFeed as problem:
@@ -329,7 +329,7 @@ class SyncRunner:
         return ProductsRefetched(read)
 
     async def _settle(self, replica: Replica, product_id: str, generation: str | None) -> None:
-        seen = replica.seen(product_id)
+        known = replica.known_state(product_id)
         try:
             row = await self._central.product(product_id, generation=generation)
         except (Unreachable, ExchangeBroken, LimitExceeded, AccessDenied, OtherFeed):
@@ -337,7 +337,7 @@ class SyncRunner:
         except CentralError as problem:
             replica.give_up(product_id, str(problem), now=self._now())
         else:
-            replica.apply_refetch(product_id, row, seen=seen, now=self._now())
+            replica.apply_refetch(product_id, row, known=known, now=self._now())
 
     async def _place(self, command: InstallReplica) -> Outcome:
         replica, self._replica = self._replica, None
@@ -348,8 +348,8 @@ class SyncRunner:
         )
         if not verdict.accepted:
             self._writer.drop_replica()
-            return ReplicaRefused(verdict.problem, len(replica.copy))
-        return ReplicaInstalled(len(replica.copy))
+            return ReplicaRefused(verdict.problem, len(replica.catalogue))
+        return ReplicaInstalled(len(replica.catalogue))
 
 
 def _ignore(*_: object) -> None:

@@ -119,10 +119,10 @@ class Shop:
         """A reading by itself, as repairs do."""
         self.versions[product_id] += 1
         row = await self.read_whole(product_id)
-        seen = self.writer.seen(product_id)
+        known = self.writer.known_state(product_id)
 
         assert await self.writer.apply_refetch(
-            product_id, row, seen=seen, doubt=RefetchReason.REFRESH
+            product_id, row, known=known, reason=RefetchReason.REFRESH
         )
 
     async def rest(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from store_cache import writer
 from store_cache.catalogue import apply as rules
 from store_cache.catalogue import replica
-from store_cache.catalogue.apply import CROSSING_SECONDS, ChangeSet, Seen, version_of
+from store_cache.catalogue.apply import CROSSING_SECONDS, ChangeSet, KnownState, version_of
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model import change as changes
 from store_cache.model.change import Change, RefetchReason, Tombstone
@@ -34,13 +34,13 @@ def version_guard(patch: Patch) -> None:
     """An event sets the row, however old it is."""
     update = rules._update
 
-    def any_update(draft: ChangeSet, event: Event, body: bytes) -> None:
-        held = draft.held(event.product_id)
+    def any_update(change_set: ChangeSet, event: Event, body: bytes) -> None:
+        held = change_set.row(event.product_id)
         if held is None or event.version >= version_of(held):
-            update(draft, event, body)
+            update(change_set, event, body)
             return
         patch.act()
-        draft.put(event.product_id, body)
+        change_set.put(event.product_id, body)
 
     patch.replace(rules, "_update", any_update)
 
@@ -98,8 +98,8 @@ def lives_before_what_is_ahead(patch: Patch) -> None:
     """Any event with a higher version is of the life that is held."""
     of_life_before = rules._is_of_earlier_incarnation
 
-    def never(draft: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
-        if of_life_before(draft, event, body, held):
+    def never(change_set: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
+        if of_life_before(change_set, event, body, held):
             patch.act()
         return False
 
@@ -135,11 +135,11 @@ def readings_of_what_is_set_aside(patch: Patch) -> None:
     """An event that cannot be read is passed over."""
     lay = rules.apply_events
 
-    def readable(draft: ChangeSet, events: Iterable[AnyEvent]) -> None:
+    def readable(change_set: ChangeSet, events: Iterable[AnyEvent]) -> None:
         kept = [event for event in events if not isinstance(event, QuarantinedEvent)]
         if kept != list(events):
             patch.act()
-        lay(draft, kept)
+        lay(change_set, kept)
 
     patch.replace((rules, writer, replica), "apply_events", readable)
 
@@ -155,14 +155,14 @@ def readings_of_what_is_set_aside(patch: Patch) -> None:
 )
 def readings_overtaken(patch: Patch) -> None:
     """A reading's answer counts whatever came in between."""
-    same = Seen.__eq__
+    same = KnownState.__eq__
 
-    def always(self: Seen, other: object) -> bool:
+    def always(self: KnownState, other: object) -> bool:
         if not same(self, other):
             patch.act()
         return True
 
-    patch.replace(Seen, "__eq__", always)
+    patch.replace(KnownState, "__eq__", always)
 
 
 @in_rules(
@@ -204,7 +204,7 @@ def readings_of_what_is_ahead(patch: Patch) -> None:
 )
 def doubts_outlast_readings(patch: Patch) -> None:
     """Any reading settles every doubt about its product."""
-    settled = ChangeSet.settled
+    settled = ChangeSet.complete_refetch
 
     def at_once(self: ChangeSet, product_id: str) -> None:
         settled(self, product_id)
@@ -212,7 +212,7 @@ def doubts_outlast_readings(patch: Patch) -> None:
             patch.act()
             self._pending_refetches[product_id] = None
 
-    patch.replace(ChangeSet, "settled", at_once)
+    patch.replace(ChangeSet, "complete_refetch", at_once)
 
 
 @in_rules(
@@ -240,12 +240,12 @@ def answers_overtaken(patch: Patch) -> None:
     """An answer sets quantity and version, though the feed is past them."""
     lay = rules.apply_answer
 
-    def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
-        held = draft.held(answer.product_id)
+    def laid(change_set: ChangeSet, answer: StockAnswer) -> bool:
+        held = change_set.row(answer.product_id)
         if held is None or version_of(held) <= answer.new_version:
-            return lay(draft, answer)
+            return lay(change_set, answer)
         patch.act()
-        rules._set_stock(draft, held, answer)
+        rules._set_stock(change_set, held, answer)
         return True
 
     patch.replace((rules, writer, replica), "apply_answer", laid)
@@ -261,14 +261,14 @@ def answers_beyond_a_jump(patch: Patch) -> None:
     """An answer is laid over a row that is not the one it was sent for."""
     lay = rules.apply_answer
 
-    def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
-        held = draft.held(answer.product_id)
-        if lay(draft, answer) or held is None:
+    def laid(change_set: ChangeSet, answer: StockAnswer) -> bool:
+        held = change_set.row(answer.product_id)
+        if lay(change_set, answer) or held is None:
             return held is not None
-        if draft.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
+        if change_set.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
             return False
         patch.act()
-        rules._set_stock(draft, held, answer)
+        rules._set_stock(change_set, held, answer)
         return True
 
     patch.replace((rules, writer, replica), "apply_answer", laid)
@@ -299,14 +299,14 @@ def answers_create_nothing(patch: Patch) -> None:
     """An answer about a product that is not held makes a row of what it says."""
     lay = rules.apply_answer
 
-    def laid(draft: ChangeSet, answer: StockAnswer) -> bool:
-        if draft.held(answer.product_id) is not None:
-            return lay(draft, answer)
+    def laid(change_set: ChangeSet, answer: StockAnswer) -> bool:
+        if change_set.row(answer.product_id) is not None:
+            return lay(change_set, answer)
         patch.act()
         told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
         named = answer.product_id.encode()
-        draft.put(answer.product_id, told % (named, answer.new_quantity, answer.new_version))
-        draft.add_override(answer.product_id, answer.new_version)
+        change_set.put(answer.product_id, told % (named, answer.new_quantity, answer.new_version))
+        change_set.add_override(answer.product_id, answer.new_version)
         return True
 
     patch.replace((rules, writer, replica), "apply_answer", laid)

@@ -250,17 +250,21 @@ def feed_alongside(patch: Patch) -> None:
 
 def _finish_without(patch: Patch, *left_out: str) -> None:
     finish = Replica.finish
-    nothing: dict[str, Any] = {"answers": (), "touched": {}, "tombstones": {}}
+    nothing: dict[str, Any] = {"answers": (), "pending_refetches": {}, "tombstones": {}}
 
     def finished(
         self: Replica,
         *,
         answers: Iterable[StockAnswer],
-        touched: Mapping[str, PendingRefetch],
+        pending_refetches: Mapping[str, PendingRefetch],
         tombstones: Mapping[str, Tombstone],
         now: float,
     ) -> Any:
-        given: dict[str, Any] = {"answers": answers, "touched": touched, "tombstones": tombstones}
+        given: dict[str, Any] = {
+            "answers": answers,
+            "pending_refetches": pending_refetches,
+            "tombstones": tombstones,
+        }
         if any(given[name] for name in left_out):
             patch.act()
         return finish(self, **given | {name: nothing[name] for name in left_out}, now=now)
@@ -271,12 +275,12 @@ def _finish_without(patch: Patch, *left_out: str) -> None:
 def _lay_nothing_ahead(patch: Patch) -> None:
     lay = Replica._lay_what_is_ahead
 
-    def laid(self: Replica, draft: ChangeSet) -> None:
-        before = dict(draft._rows)
-        lay(self, draft)
-        if draft._rows != before:
+    def laid(self: Replica, change_set: ChangeSet) -> None:
+        before = dict(change_set._rows)
+        lay(self, change_set)
+        if change_set._rows != before:
             patch.act()
-            draft._rows, draft._overrides, draft._pending_refetches = before, {}, {}
+            change_set._rows, change_set._overrides, change_set._pending_refetches = before, {}, {}
 
     patch.replace(Replica, "_lay_what_is_ahead", laid)
 
@@ -335,7 +339,9 @@ def fresher_rows_over_the_copy(patch: Patch) -> None:
     """The copy's row goes in place, though readers saw a newer one."""
 
     def nothing(self: Replica, _: ChangeSet) -> None:
-        if any(self._held is not None and self._is_lower(i) for i in self.copy.pending_refetches):
+        if any(
+            self._held is not None and self._is_lower(i) for i in self.catalogue.pending_refetches
+        ):
             patch.act()
 
     patch.replace(Replica, "_keep_fresher", nothing)
@@ -349,7 +355,7 @@ def fresher_rows_over_the_copy(patch: Patch) -> None:
 )
 def doubts_outlive_a_copy(patch: Patch) -> None:
     """What was owed for what happened meanwhile is dropped with the old catalogue."""
-    _finish_without(patch, "touched")
+    _finish_without(patch, "pending_refetches")
 
 
 @of_feed(
@@ -493,14 +499,14 @@ def judgement_of_a_copy(patch: Patch) -> None:
 )
 def doubts_of_pages(patch: Patch) -> None:
     """The copy goes in place with its doubts."""
-    unsettled = Replica.unsettled
+    to_refetch = Replica.products_to_refetch
 
     def nothing(self: Replica) -> list[str]:
-        if unsettled(self):
+        if to_refetch(self):
             patch.act()
         return []
 
-    patch.replace(Replica, "unsettled", nothing)
+    patch.replace(Replica, "products_to_refetch", nothing)
 
 
 # -- the line ----------------------------------------------------------------------------------

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.catalogue.apply import GONE, ChangeSet, Seen, apply_events, apply_refetch
+from store_cache.catalogue.apply import (
+    ABSENT_VERSION,
+    ChangeSet,
+    KnownState,
+    apply_events,
+    apply_refetch,
+)
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.replica import Replica
 from store_cache.model.change import Override, PendingRefetch, RefetchReason, Tombstone
@@ -32,36 +38,36 @@ def held(version: int, available: int, *, is_ahead: bool) -> Catalogue:
     catalogue.index()
     catalogue.position = Position("g-1", 10, "f9")
     if is_ahead:
-        draft = ChangeSet(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
-        draft.add_override("P", version)
-        catalogue.apply(draft.change("reading"))
+        change_set = ChangeSet(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
+        change_set.add_override("P", version)
+        catalogue.apply(change_set.to_change("reading"))
     return catalogue
 
 
 def laid(catalogue: Catalogue, *events: Event) -> Catalogue:
-    draft = ChangeSet(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
-    apply_events(draft, events)
-    catalogue.apply(draft.change("events"))
+    change_set = ChangeSet(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
+    apply_events(change_set, events)
+    catalogue.apply(change_set.to_change("events"))
     return catalogue
 
 
 def read(
-    catalogue: Catalogue, row: Row | None, doubt: RefetchReason = RefetchReason.CONFLICT
+    catalogue: Catalogue, row: Row | None, reason: RefetchReason = RefetchReason.CONFLICT
 ) -> None:
     """What Central says of the product by itself."""
-    draft = ChangeSet(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
-    assert apply_refetch(draft, "P", row, seen=Seen.of(catalogue, "P"), doubt=doubt)
-    catalogue.apply(draft.change("reading"))
+    change_set = ChangeSet(catalogue, now=NOW, grace_seconds=GRACE_SECONDS)
+    assert apply_refetch(change_set, "P", row, known=KnownState.of(catalogue, "P"), reason=reason)
+    catalogue.apply(change_set.to_change("reading"))
 
 
 def copying(in_place: Catalogue, copied: Row) -> Replica:
     replica = Replica(held=in_place, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
-    replica.copy.fill([("P", copied.body)])
+    replica.catalogue.fill([("P", copied.body)])
     return replica
 
 
 def placed(replica: Replica, in_place: Catalogue) -> Catalogue:
-    return replica.finish(answers=[], touched={}, tombstones=in_place.tombstones, now=NOW)
+    return replica.finish(answers=[], pending_refetches={}, tombstones=in_place.tombstones, now=NOW)
 
 
 def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
@@ -70,7 +76,7 @@ def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
     made = laid(held(2, 50, is_ahead=True), event(Kind.UPDATED, 10, 3, 99))
 
     assert row(2, 50).body == made.get("P")
-    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].reason
 
 
 def test_a_creation_of_another_life_does_not_bring_a_product_back_in_line() -> None:
@@ -87,7 +93,7 @@ def test_a_late_creation_does_not_undo_the_version_that_a_page_showed() -> None:
     made = laid(held(2, 50, is_ahead=False), event(Kind.CREATED, 10, 1, 99))
 
     assert row(2, 50).body == made.get("P")
-    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].reason
 
 
 def test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile() -> None:
@@ -95,21 +101,21 @@ def test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile() -> None:
     aside as doubtful and is at 7: version 9 stays until the product was read."""
     in_place = held(9, 50, is_ahead=False)
     replica = copying(in_place, row(7, 60))
-    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    replica.catalogue.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
 
     copy = placed(replica, in_place)
 
     assert row(9, 50).body == copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
 
 
 def test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life() -> None:
     """[V2] The store is behind: it has read that the product is gone, and the feed goes on with
     the lives that had ended by then."""
     catalogue = held(5, 50, is_ahead=False)
-    draft = ChangeSet(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
-    draft.delete("P", offset=0, version=0)
-    catalogue.apply(draft.change("reading"))
+    change_set = ChangeSet(catalogue, now=NOW - 30, grace_seconds=GRACE_SECONDS)
+    change_set.delete("P", offset=0, version=0)
+    catalogue.apply(change_set.to_change("reading"))
     events = (
         event(Kind.DELETED, 10, 8, 0),
         event(Kind.CREATED, 11, 1, 99),
@@ -118,7 +124,7 @@ def test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life() ->
     made = laid(catalogue, *events)
 
     assert None is made.get("P")
-    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].reason
 
 
 @pytest.mark.parametrize("version", [3, 4], ids=["the same version", "a higher version"])
@@ -132,7 +138,7 @@ def test_a_copy_of_the_life_before_does_not_hide_what_a_reading_showed(version: 
     copy = placed(replica, in_place)
 
     assert row(3, 486).body == copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
 
     events = (
         event(Kind.DELETED, 10, version + 1, 0),
@@ -153,7 +159,7 @@ def test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone() -> None:
     copy = placed(replica, in_place)
 
     assert None is copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
     assert copy.tombstones["P"].is_of_refetch
 
 
@@ -164,7 +170,7 @@ def test_what_a_reading_said_to_be_gone_is_asked_for_once_more(found: Row | None
     in_place = held(10, 117, is_ahead=False)
     read(in_place, None)
 
-    assert Override(GONE, NOW) == in_place.overrides["P"]
+    assert Override(ABSENT_VERSION, NOW) == in_place.overrides["P"]
 
     read(in_place, found, RefetchReason.AHEAD)
 
@@ -184,7 +190,7 @@ def test_a_late_event_of_a_life_that_no_page_showed_leaves_a_doubt() -> None:
     copy = placed(replica, in_place)
 
     assert row(8, 262).body == copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
 
 
 def test_a_late_event_of_a_life_that_no_page_showed_does_not_bring_it_back() -> None:
@@ -196,7 +202,7 @@ def test_a_late_event_of_a_life_that_no_page_showed_does_not_bring_it_back() -> 
     copy = placed(replica, in_place)
 
     assert row(6, 10).body == copy.get("P")
-    assert RefetchReason.ORDER is copy.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is copy.pending_refetches["P"].reason
 
 
 @pytest.mark.parametrize("is_ahead", [False, True], ids=["by the feed", "by a reading"])
@@ -205,11 +211,11 @@ def test_a_copy_in_doubt_does_not_hide_the_next_life(is_ahead: bool) -> None:
     the feed, or before the run, the copy has put aside as doubtful."""
     in_place = held(1, 141, is_ahead=is_ahead)
     replica = copying(in_place, row(12, 383))
-    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    replica.catalogue.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     copy = placed(replica, in_place)
 
     assert row(1, 141).body == copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
 
 
 def test_a_late_event_of_a_life_that_a_reading_found_to_have_ended_leaves_a_doubt() -> None:
@@ -217,12 +223,12 @@ def test_a_late_event_of_a_life_that_a_reading_found_to_have_ended_leaves_a_doub
     version of the page was read by itself by then, and that is a life that has begun."""
     in_place = held(8, 262, is_ahead=False)
     replica = copying(in_place, row(1, 86))
-    replica.apply_refetch("P", row(1, 86), seen=replica.seen("P"), now=NOW)
+    replica.apply_refetch("P", row(1, 86), known=replica.known_state("P"), now=NOW)
     copy = placed(replica, in_place)
     made = laid(copy, event(Kind.UPDATED, 10, 9, 265))
 
     assert row(1, 86).body == made.get("P")
-    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].reason
 
 
 def test_a_late_end_of_the_life_before_does_not_take_a_reading_away() -> None:
@@ -237,7 +243,7 @@ def test_a_late_end_of_the_life_before_does_not_take_a_reading_away() -> None:
     made = laid(held(2, 453, is_ahead=True), *events)
 
     assert row(2, 453).body == made.get("P")
-    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].reason
 
 
 def test_a_late_event_of_the_life_before_does_not_go_on_with_the_next_one() -> None:
@@ -251,7 +257,7 @@ def test_a_late_event_of_the_life_before_does_not_go_on_with_the_next_one() -> N
     made = laid(laid(held(3, 376, is_ahead=False), *events[:2]), *events[2:])
 
     assert row(1, 277).body == made.get("P")
-    assert RefetchReason.ORDER is made.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is made.pending_refetches["P"].reason
 
 
 def test_a_copy_in_doubt_does_not_bring_back_what_the_feed_said_to_be_gone() -> None:
@@ -260,11 +266,11 @@ def test_a_copy_in_doubt_does_not_bring_back_what_the_feed_said_to_be_gone() -> 
     after the first aside as doubtful, and so the deletion."""
     in_place = laid(held(6, 490, is_ahead=False), event(Kind.DELETED, 10, 7, 0))
     replica = copying(in_place, row(1, 364))
-    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    replica.catalogue.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     copy = placed(replica, in_place)
 
     assert None is copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
     assert in_place.tombstones["P"] == copy.tombstones["P"]
 
 
@@ -272,16 +278,18 @@ def test_a_copy_in_doubt_does_not_bring_back_what_was_gone_before_it_began() -> 
     """[F4] [V2] A reading before the run said that the product is gone, at version 25. The copy is
     in doubt about events of its life; an answer that was long under way would be laid over it."""
     in_place = held(25, 212, is_ahead=False)
-    draft = ChangeSet(in_place, now=NOW - 3, grace_seconds=GRACE_SECONDS)
-    draft.delete("P", offset=0, version=0)
-    in_place.apply(draft.change("reading"))
+    change_set = ChangeSet(in_place, now=NOW - 3, grace_seconds=GRACE_SECONDS)
+    change_set.delete("P", offset=0, version=0)
+    in_place.apply(change_set.to_change("reading"))
     replica = copying(in_place, row(13, 498))
-    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    replica.catalogue.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     late = StockAnswer("P", sent_version=23, new_version=24, new_quantity=323)
-    copy = replica.finish(answers=[late], touched={}, tombstones=in_place.tombstones, now=NOW)
+    copy = replica.finish(
+        answers=[late], pending_refetches={}, tombstones=in_place.tombstones, now=NOW
+    )
 
     assert None is copy.get("P")
-    assert RefetchReason.CROSSED is copy.pending_refetches["P"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
 
 
 def test_a_copy_in_doubt_stays_so_though_the_product_could_not_be_read() -> None:
@@ -289,13 +297,13 @@ def test_a_copy_in_doubt_stays_so_though_the_product_could_not_be_read() -> None
     its last versions aside as doubtful, and Central's answer about it was garbage."""
     in_place = held(25, 391, is_ahead=False)
     replica = copying(in_place, row(13, 130))
-    replica.copy.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
+    replica.catalogue.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     laid(in_place, event(Kind.DELETED, 10, 26, 0))
     replica.give_up("P", "garbage", now=NOW)
 
     assert (
         PendingRefetch(RefetchReason.ORDER, NOW, NOW, 1, "garbage")
-        == replica.copy.pending_refetches["P"]
+        == replica.catalogue.pending_refetches["P"]
     )
     assert None is placed(replica, in_place).get("P")
 
@@ -312,4 +320,4 @@ def test_a_late_event_is_told_by_its_offset_in_a_backlog_too(offset: int, shown:
     laid(catalogue, event(Kind.UPDATED, offset, 4, 274))
 
     assert shown.body == catalogue.get("P")
-    assert RefetchReason.ORDER is catalogue.pending_refetches["P"].doubt
+    assert RefetchReason.ORDER is catalogue.pending_refetches["P"].reason

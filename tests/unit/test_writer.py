@@ -57,9 +57,9 @@ async def _answered(shelf: Shelf) -> None:
 
 
 async def _read(shelf: Shelf) -> None:
-    seen = shelf.writer.seen("P-1")
+    known = shelf.writer.known_state("P-1")
     sold = row("P-1", 9, 2)
-    await shelf.writer.apply_refetch("P-1", sold, seen=seen, doubt=RefetchReason.REFRESH)
+    await shelf.writer.apply_refetch("P-1", sold, known=known, reason=RefetchReason.REFRESH)
 
 
 WAYS = [
@@ -140,7 +140,7 @@ async def _day(shelf: Shelf) -> None:
     await shelf.filled()
     await shelf.sold("P-1")
     await _answered_at(shelf, "P-2", sent=1, left=7)
-    await shelf.writer.owe("P-3", RefetchReason.ORDER)
+    await shelf.writer.request_refetch("P-3", RefetchReason.ORDER)
     for _ in range(6):
         await shelf.sold("P-1")
     await shelf.place()
@@ -281,7 +281,7 @@ def test_where_the_whole_cannot_be_read_the_answers_figures_do() -> None:
         await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=4, left=3))
 
         assert (3, 5) == shelf.row("P-1")
-        assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-1"].doubt
+        assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-1"].reason
         assert 5 == shelf.catalogue.overrides["P-1"].version
 
     run(story())
@@ -301,7 +301,7 @@ def test_an_answer_never_creates_a_product_by_itself(central_is_there: bool) -> 
             assert (10, 1) == shelf.row("P-9")
         else:
             assert shelf.row("P-9") is None
-            assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-9"].doubt
+            assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-9"].reason
 
     run(story())
 
@@ -416,12 +416,12 @@ def test_doubts_that_arose_during_a_copy_outlive_it() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+        await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
         await asyncio.sleep(1.0)
         replica = shelf.writer.begin_replica(same_generation=True)
         request = replica.first_request()
         replica.take_page(request, await shelf.central.page(request))
-        await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
+        await shelf.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
         installation = Installation(Position("g-1", 4))
         await shelf.writer.install(replica, installation, least_percent=50)
 
@@ -439,13 +439,15 @@ def test_a_reading_that_was_overtaken_is_owed_again() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        seen = shelf.writer.seen("P-1")
+        known = shelf.writer.known_state("P-1")
         await shelf.sold("P-1")
-        taken = await shelf.writer.apply_refetch("P-1", None, seen=seen, doubt=RefetchReason.ORDER)
+        taken = await shelf.writer.apply_refetch(
+            "P-1", None, known=known, reason=RefetchReason.ORDER
+        )
 
         assert not taken
         assert (9, 2) == shelf.row("P-1")
-        assert RefetchReason.ORDER == shelf.catalogue.pending_refetches["P-1"].doubt
+        assert RefetchReason.ORDER == shelf.catalogue.pending_refetches["P-1"].reason
 
     run(story())
 
@@ -456,13 +458,13 @@ def test_without_a_catalogue_nothing_is_read_or_owed() -> None:
     async def story() -> None:
         writer = Shelf().writer
         await writer.open()
-        await writer.owe("P-1", RefetchReason.ORDER)
+        await writer.request_refetch("P-1", RefetchReason.ORDER)
         await writer.postpone("P-1", PendingRefetch(RefetchReason.ORDER, NOON, NOON))
         await writer.note_in_sync()
-        seen = writer.seen("P-1")
+        known = writer.known_state("P-1")
 
         assert not await writer.apply_refetch(
-            "P-1", row("P-1"), seen=seen, doubt=RefetchReason.ORDER
+            "P-1", row("P-1"), known=known, reason=RefetchReason.ORDER
         )
         assert (writer.held_version("P-1"), writer.position) == (None, None)
         assert [] == writer.stale_overrides()
@@ -483,7 +485,7 @@ def test_what_stays_ahead_of_the_feed_for_a_minute_is_named() -> None:
         await _answered_at(shelf, "P-2", sent=1, left=5)
         await asyncio.sleep(OVERRIDE_SECONDS / 2)
         await _answered_at(shelf, "P-3", sent=1, left=5)
-        await shelf.writer.owe("P-2", RefetchReason.AHEAD)
+        await shelf.writer.request_refetch("P-2", RefetchReason.AHEAD)
         before = shelf.writer.stale_overrides()
         await asyncio.sleep(OVERRIDE_SECONDS / 2)
         behind = shelf.writer.stale_overrides()
@@ -546,15 +548,15 @@ def test_a_mark_is_kept_until_the_feed_was_followed_past_it() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        seen = shelf.writer.seen("P-1")
-        await shelf.writer.apply_refetch("P-1", None, seen=seen, doubt=RefetchReason.ORDER)
+        known = shelf.writer.known_state("P-1")
+        await shelf.writer.apply_refetch("P-1", None, known=known, reason=RefetchReason.ORDER)
         await asyncio.sleep(7200.0)
         again = await shelf.restarted()
         await again.sold("P-1")
         assert None is again.row("P-1")
         for _ in range(2):
             await again.writer.note_in_sync()
-            await again.writer.owe("P-2", RefetchReason.REFRESH)
+            await again.writer.request_refetch("P-2", RefetchReason.REFRESH)
             await asyncio.sleep(TOMBSTONE_SECONDS + 1)
 
         assert "P-1" not in again.catalogue.tombstones

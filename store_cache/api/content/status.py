@@ -194,7 +194,7 @@ def _doubtful(pending: dict[str, PendingRefetch]) -> Document:
         "toBeRead": len(pending),
         "failing": len(failing),
         "products": [
-            {"productId": product_id, "doubt": one.doubt.value, "problem": one.problem}
+            {"productId": product_id, "doubt": one.reason.value, "problem": one.problem}
             for product_id, one in failing[:DOUBTFUL_SHOWN]
         ],
     }

@@ -22,8 +22,8 @@ def test_a_clock_that_is_set_brings_no_ended_life_back(set_by_seconds: float) ->
     async def story() -> None:
         shelf = await Shelf().filled()
         await shelf.writer.note_in_sync()
-        seen = shelf.writer.seen("P-1")
-        await shelf.writer.apply_refetch("P-1", None, seen=seen, doubt=RefetchReason.ORDER)
+        known = shelf.writer.known_state("P-1")
+        await shelf.writer.apply_refetch("P-1", None, known=known, reason=RefetchReason.ORDER)
         shelf.clock.set_by_seconds = set_by_seconds
         await shelf.writer.note_in_sync()
         offset = shelf.catalogue.position.offset if shelf.catalogue.position else 0
@@ -48,8 +48,8 @@ def test_what_is_ahead_grows_old_though_the_clock_was_set_back_before_a_start() 
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        seen = shelf.writer.seen("P-1")
-        await shelf.writer.apply_refetch("P-1", ahead, seen=seen, doubt=RefetchReason.ORDER)
+        known = shelf.writer.known_state("P-1")
+        await shelf.writer.apply_refetch("P-1", ahead, known=known, reason=RefetchReason.ORDER)
         left = Shelf(shelf.disk.after_kill(), clock=SetBack(), central=shelf.central)
         await left.writer.open()
         await asyncio.sleep(OVERRIDE_SECONDS)

@@ -143,7 +143,7 @@ def test_the_counted_copy_asks_for_the_pages_that_the_real_one_asks_for() -> Non
                 real = replica.take_page(real, await chain.client.page(real))
 
             assert counted is real is None
-            assert products == len(copy.copy) == len(replica.copy)
+            assert products == len(copy.catalogue) == len(replica.catalogue)
             await chain.client.close()
 
     run(story())

@@ -14,7 +14,7 @@ from store_cache.catalogue.apply import (
     CROSSING_SECONDS,
     TOMBSTONE_SECONDS,
     ChangeSet,
-    Seen,
+    KnownState,
     apply_answer,
     apply_answer_figures,
     apply_events,
@@ -82,16 +82,16 @@ def catalogue(held: Held) -> Catalogue:
     return made
 
 
-def draft_over(held: Held | Catalogue) -> ChangeSet:
+def change_set_over(held: Held | Catalogue) -> ChangeSet:
     base = catalogue(held) if isinstance(held, Held) else held
     return ChangeSet(base, now=NOW, grace_seconds=GRACE_SECONDS)
 
 
 def lay(held: Held, *events: AnyEvent) -> Catalogue:
     made = catalogue(held)
-    draft = draft_over(made)
-    apply_events(draft, events)
-    made.apply(draft.change("events"))
+    change_set = change_set_over(made)
+    apply_events(change_set, events)
+    made.apply(change_set.to_change("events"))
     return made
 
 
@@ -102,7 +102,7 @@ def shown(made: Catalogue) -> int | None:
 
 def owed(made: Catalogue) -> RefetchReason | None:
     entry = made.pending_refetches.get("P")
-    return None if entry is None else entry.doubt
+    return None if entry is None else entry.reason
 
 
 ORDER = RefetchReason.ORDER
@@ -143,15 +143,15 @@ UPDATES = [
 ]
 
 
-@pytest.mark.parametrize(("held", "version", "expected", "doubt", "is_ahead"), UPDATES, ids=str)
+@pytest.mark.parametrize(("held", "version", "expected", "reason", "is_ahead"), UPDATES, ids=str)
 def test_an_update(
-    held: Held, version: int, expected: int | None, doubt: RefetchReason | None, is_ahead: bool
+    held: Held, version: int, expected: int | None, reason: RefetchReason | None, is_ahead: bool
 ) -> None:
     """[V1] An update applies at a higher version, or at the same one; what looks like one of
     another life is in doubt, and never undoes a fresher state."""
     made = lay(held, event("updated", version))
 
-    assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.overrides)
+    assert (expected, reason, is_ahead) == (shown(made), owed(made), "P" in made.overrides)
 
 
 CREATIONS = [
@@ -170,14 +170,16 @@ CREATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("held", "expected", "doubt", "is_ahead"), CREATIONS, ids=str)
-def test_a_creation(held: Held, expected: int, doubt: RefetchReason | None, is_ahead: bool) -> None:
+@pytest.mark.parametrize(("held", "expected", "reason", "is_ahead"), CREATIONS, ids=str)
+def test_a_creation(
+    held: Held, expected: int, reason: RefetchReason | None, is_ahead: bool
+) -> None:
     """[V2] A creation starts a new life, whatever its version, and leaves the mark of the one
     before for its late events; of a product held it is in doubt, and what is held stays until the
     product was read."""
     made = lay(held, event("created", 1))
 
-    assert (expected, doubt, is_ahead) == (shown(made), owed(made), "P" in made.overrides)
+    assert (expected, reason, is_ahead) == (shown(made), owed(made), "P" in made.overrides)
     assert (held.tombstone is not None) == ("P" in made.tombstones)
     assert {"P": NOW} == made.incarnations
 
@@ -202,16 +204,16 @@ DELETIONS = [
 ]
 
 
-@pytest.mark.parametrize(("held", "version", "expected", "doubt"), DELETIONS, ids=str)
+@pytest.mark.parametrize(("held", "version", "expected", "reason"), DELETIONS, ids=str)
 def test_a_deletion(
-    held: Held, version: int, expected: int | None, doubt: RefetchReason | None
+    held: Held, version: int, expected: int | None, reason: RefetchReason | None
 ) -> None:
     """[V2] A deletion ends a life and leaves a mark of its offset and version; where its version
     is not the next one it is in doubt, and what may be a later life stays."""
     made = lay(held, event("deleted", version))
     marks = {"P": Tombstone(50, version, NOW)} if expected is GONE else {}
 
-    assert (expected, doubt, marks) == (shown(made), owed(made), made.tombstones)
+    assert (expected, reason, marks) == (shown(made), owed(made), made.tombstones)
     assert {"P": NOW} == made.incarnations
     assert held.is_ahead is ("P" in made.overrides)
 
@@ -279,15 +281,15 @@ def test_a_doubt_of_order_is_read_after_the_grace() -> None:
 def test_an_answers_own_event_completes_it() -> None:
     """[W7] The row becomes the event's, and the product is back in line."""
     made = catalogue(Held(5))
-    draft = draft_over(made)
-    apply_answer(draft, StockAnswer("P", 5, 6, 6))
-    made.apply(draft.change("answer"))
+    change_set = change_set_over(made)
+    apply_answer(change_set, StockAnswer("P", 5, 6, 6))
+    made.apply(change_set.to_change("answer"))
 
     assert {"P": Override(6, NOW)} == made.overrides
 
-    draft = draft_over(made)
-    apply_events(draft, [event("updated", 6, lastUpdated="2024-01-15T10:30:00Z")])
-    made.apply(draft.change("events"))
+    change_set = change_set_over(made)
+    apply_events(change_set, [event("updated", 6, lastUpdated="2024-01-15T10:30:00Z")])
+    made.apply(change_set.to_change("events"))
 
     assert row(6, lastUpdated="2024-01-15T10:30:00Z").body == made.get("P")
     assert ({}, None) == (made.overrides, owed(made))
@@ -309,7 +311,7 @@ def test_an_event_that_was_set_aside_has_its_product_read(held: Held) -> None:
 
     assert held.version == shown(made)
     assert (RefetchReason.UNREADABLE, NOW) == (
-        made.pending_refetches["P"].doubt,
+        made.pending_refetches["P"].reason,
         made.pending_refetches["P"].due,
     )
 
@@ -344,9 +346,9 @@ def test_events_behind_unfollowed_rows_change_nothing_unread(
     until Central was asked."""
     made = catalogue(Held(version=5))
     made.unfollowed_until = 51
-    draft = draft_over(made)
-    apply_events(draft, [event_of])
-    made.apply(draft.change("events"))
+    change_set = change_set_over(made)
+    apply_events(change_set, [event_of])
+    made.apply(change_set.to_change("events"))
 
     assert 5 == shown(made)
     assert (ORDER if doubted else None) is owed(made)
@@ -356,9 +358,9 @@ def test_an_event_of_what_unfollowed_pages_did_not_show_is_doubted() -> None:
     """[F2] It may have been deleted before its page was read."""
     made = catalogue(Held())
     made.unfollowed_until = 51
-    draft = draft_over(made)
-    apply_events(draft, [event("updated", 6)])
-    made.apply(draft.change("events"))
+    change_set = change_set_over(made)
+    apply_events(change_set, [event("updated", 6)])
+    made.apply(change_set.to_change("events"))
 
     assert None is shown(made)
     assert ORDER is owed(made)
@@ -369,9 +371,9 @@ def test_events_behind_what_unfollowed_pages_may_reflect_count_as_ever() -> None
     not doubted, however long the feed could not be read."""
     made = catalogue(Held(version=5))
     made.unfollowed_until = 50
-    draft = draft_over(made)
-    apply_events(draft, [event("updated", 6, offset=50)])
-    made.apply(draft.change("events"))
+    change_set = change_set_over(made)
+    apply_events(change_set, [event("updated", 6, offset=50)])
+    made.apply(change_set.to_change("events"))
 
     assert (6, None) == (shown(made), owed(made))
 
@@ -408,9 +410,9 @@ def test_an_applied_answer(
     """[W6] At the version sent, quantity and version are set; at a higher one, nothing. Not held,
     a jump, or a creation or deletion that may have crossed it: not without reading it whole."""
     made = catalogue(held)
-    draft = draft_over(made)
-    laid = apply_answer(draft, ANSWER)
-    made.apply(draft.change("answer"))
+    change_set = change_set_over(made)
+    laid = apply_answer(change_set, ANSWER)
+    made.apply(change_set.to_change("answer"))
 
     assert (is_laid, expected) == (laid, stock(made))
     assert {} == made.pending_refetches
@@ -424,9 +426,9 @@ def test_an_answer_whose_product_cannot_be_read(
     """[W6] If it is held, quantity and version are set; an answer creates no product. Either way
     the reading stays owed."""
     made = catalogue(held)
-    draft = draft_over(made)
-    apply_answer_figures(draft, ANSWER)
-    made.apply(draft.change("answer"))
+    change_set = change_set_over(made)
+    apply_answer_figures(change_set, ANSWER)
+    made.apply(change_set.to_change("answer"))
 
     assert anyway == stock(made)
     assert RefetchReason.CROSSED is owed(made)
@@ -434,9 +436,9 @@ def test_an_answer_whose_product_cannot_be_read(
 
 def test_an_answer_moves_no_position() -> None:
     """[W7] The cache is Central's state at its position, but for the product that is ahead."""
-    draft = draft_over(Held(5))
-    apply_answer(draft, ANSWER)
-    change = draft.change("answer")
+    change_set = change_set_over(Held(5))
+    apply_answer(change_set, ANSWER)
+    change = change_set.to_change("answer")
 
     assert change.position is None
     assert {"P": Override(6, NOW)} == change.overrides
@@ -446,68 +448,68 @@ def test_an_answer_moves_no_position() -> None:
 
 
 def read(
-    made: Catalogue, reading: Row | None, doubt: RefetchReason, *, seen: Seen | None = None
+    made: Catalogue, reading: Row | None, reason: RefetchReason, *, known: KnownState | None = None
 ) -> bool:
-    draft = draft_over(made)
-    seen = seen or Seen.of(made, "P")
-    taken = apply_refetch(draft, "P", reading, seen=seen, doubt=doubt)
-    made.apply(draft.change("reading"))
+    change_set = change_set_over(made)
+    known = known or KnownState.of(made, "P")
+    taken = apply_refetch(change_set, "P", reading, known=known, reason=reason)
+    made.apply(change_set.to_change("reading"))
     return taken
 
 
-@pytest.mark.parametrize("doubt", [doubt for doubt in RefetchReason if doubt.wins])
+@pytest.mark.parametrize("reason", [reason for reason in RefetchReason if reason.wins])
 @pytest.mark.parametrize("version", [1, 4, 6])
-def test_a_reading_for_a_doubt_wins(doubt: RefetchReason, version: int) -> None:
+def test_a_reading_for_a_doubt_wins(reason: RefetchReason, version: int) -> None:
     """[V2] Also with a lower version; the product is ahead of the feed then."""
     made = catalogue(Held(5))
 
-    assert read(made, row(version), doubt)
+    assert read(made, row(version), reason)
     assert row(version).body == made.get("P")
     assert {"P": Override(version, NOW)} == made.overrides
 
 
-@pytest.mark.parametrize("doubt", RefetchReason)
-def test_absence_is_what_a_reading_may_say(doubt: RefetchReason) -> None:
+@pytest.mark.parametrize("reason", RefetchReason)
+def test_absence_is_what_a_reading_may_say(reason: RefetchReason) -> None:
     """[V2] [W7] The product goes, leaves a mark, and is ahead of the feed by being gone."""
     made = catalogue(Held(5, is_ahead=True))
 
-    assert read(made, None, doubt)
+    assert read(made, None, reason)
     assert (GONE, {"P": Tombstone(0, 0, NOW)}) == (shown(made), made.tombstones)
     assert {"P": Override(0, NOW)} == made.overrides
 
 
-@pytest.mark.parametrize("doubt", RefetchReason)
-def test_what_is_not_held_may_be_read(doubt: RefetchReason) -> None:
+@pytest.mark.parametrize("reason", RefetchReason)
+def test_what_is_not_held_may_be_read(reason: RefetchReason) -> None:
     """[V2] The reading starts a life here; absence of what is not held says nothing new."""
     made = catalogue(Held(tombstone=5))
 
-    assert read(made, None, doubt)
+    assert read(made, None, reason)
     assert {"P": Tombstone(10, 5, NOW - 60)} == made.tombstones
-    assert read(made, row(3), doubt)
+    assert read(made, row(3), reason)
     assert (3, {}, {"P": NOW}) == (shown(made), made.tombstones, made.incarnations)
 
 
 @pytest.mark.parametrize(
-    ("version", "expected", "doubt"), [(6, 6, None), (4, 5, RefetchReason.CONFLICT)]
+    ("version", "expected", "reason"), [(6, 6, None), (4, 5, RefetchReason.CONFLICT)]
 )
-def test_a_refresh_does_not_win(version: int, expected: int, doubt: RefetchReason | None) -> None:
+def test_a_refresh_does_not_win(version: int, expected: int, reason: RefetchReason | None) -> None:
     """[E4] A lower version than the one held, without a doubt before: an old answer, or a Central
     that was restored. It is read again, and that row wins."""
     made = catalogue(Held(5))
 
     assert read(made, row(version), RefetchReason.REFRESH)
-    assert (expected, doubt) == (shown(made), owed(made))
+    assert (expected, reason) == (shown(made), owed(made))
 
 
-@pytest.mark.parametrize("doubt", RefetchReason)
-def test_a_reading_that_says_what_is_held(doubt: RefetchReason) -> None:
+@pytest.mark.parametrize("reason", RefetchReason)
+def test_a_reading_that_says_what_is_held(reason: RefetchReason) -> None:
     """[W7] It changes nothing, and the product stays ahead: the events before it may be to come.
     Only the reading after 60 s of being ahead brings it back in line."""
     made = catalogue(Held(5, is_ahead=True))
 
-    assert read(made, row(5), doubt)
+    assert read(made, row(5), reason)
     assert 5 == shown(made)
-    assert (doubt is not RefetchReason.AHEAD) is ("P" in made.overrides)
+    assert (reason is not RefetchReason.AHEAD) is ("P" in made.overrides)
 
 
 CHANGES_MEANWHILE = {
@@ -522,13 +524,13 @@ CHANGES_MEANWHILE = {
 def test_a_reading_counts_only_if_nothing_changed_since_it_was_sent(happened: AnyEvent) -> None:
     """[V2] Neither the row, nor the mark, nor a doubt about it: else it is done again."""
     made = catalogue(Held(5, NEAR))
-    seen = Seen.of(made, "P")
-    draft = draft_over(made)
-    apply_events(draft, [happened])
-    made.apply(draft.change("events"))
+    known = KnownState.of(made, "P")
+    change_set = change_set_over(made)
+    apply_events(change_set, [happened])
+    made.apply(change_set.to_change("events"))
     before = (dict(made.rows), dict(made.pending_refetches), dict(made.tombstones))
 
-    assert not read(made, row(3), RefetchReason.CONFLICT, seen=seen)
+    assert not read(made, row(3), RefetchReason.CONFLICT, known=known)
     assert before == (made.rows, made.pending_refetches, made.tombstones)
 
 
@@ -540,9 +542,9 @@ def test_a_doubt_is_settled_when_its_time_has_come(after_seconds: float, is_sett
     """[V2] A reading before the grace is over may be before the late event; a time beyond the
     grace is of a clock that was set back."""
     made = catalogue(Held(5))
-    draft = draft_over(made)
-    draft.owe("P", ORDER, after_seconds=after_seconds)
-    made.apply(draft.change("doubt"))
+    change_set = change_set_over(made)
+    change_set.request_refetch("P", ORDER, after_seconds=after_seconds)
+    made.apply(change_set.to_change("reason"))
 
     assert read(made, row(6), RefetchReason.REFRESH)
     assert (6, None if is_settled else ORDER) == (shown(made), owed(made))
@@ -551,9 +553,9 @@ def test_a_doubt_is_settled_when_its_time_has_come(after_seconds: float, is_sett
 def test_a_refresh_does_not_weaken_a_doubt() -> None:
     """[V2] What is owed for a doubt still wins after a till's conflict asked for the product."""
     made = lay(Held(5), event("created", 1))
-    draft = draft_over(made)
-    draft.owe("P", RefetchReason.REFRESH)
-    made.apply(draft.change("doubt"))
+    change_set = change_set_over(made)
+    change_set.request_refetch("P", RefetchReason.REFRESH)
+    made.apply(change_set.to_change("reason"))
 
     assert ORDER is owed(made)
 

@@ -15,7 +15,7 @@ from store_cache.catalogue.apply import (
     OVERRIDE_SECONDS,
     TOMBSTONE_SECONDS,
     ChangeSet,
-    Seen,
+    KnownState,
     apply_answer,
     apply_events,
     apply_refetch,
@@ -35,8 +35,8 @@ class Reading:
     """One reading under way: asked for, then answered by Central, then heard by the store."""
 
     product_id: str
-    doubt: RefetchReason
-    seen: Seen
+    reason: RefetchReason
+    known: KnownState
     was_answered: bool = False
     row: Row | None = None
 
@@ -78,9 +78,9 @@ class Shop:
         self.central.publish(self.now)
         events = self.central.feed[self.followed : self.followed + most]
         self.followed += len(events)
-        draft = self._draft()
-        apply_events(draft, events)
-        self._make(draft)
+        change_set = self._change_set()
+        apply_events(change_set, events)
+        self._make(change_set)
 
     def wait(self, seconds: float) -> None:
         """An answer to a write does not take longer than a write may (60 s)."""
@@ -88,15 +88,15 @@ class Shop:
             self.hear_answer()
         self.now += seconds
 
-    def ask(self, product_id: str, doubt: RefetchReason) -> None:
-        seen = Seen.of(self.catalogue, product_id)
-        self.readings.append(Reading(product_id, doubt, seen))
+    def ask(self, product_id: str, reason: RefetchReason) -> None:
+        known = KnownState.of(self.catalogue, product_id)
+        self.readings.append(Reading(product_id, reason, known))
 
     def ask_what_is_due(self) -> None:
         under_way = {reading.product_id for reading in self.readings}
         for product_id, owed in list(self.catalogue.pending_refetches.items()):
             if owed.due <= self.now and product_id not in under_way:
-                self.ask(product_id, owed.doubt)
+                self.ask(product_id, owed.reason)
 
     def central_answers(self) -> None:
         for reading in self.readings:
@@ -108,11 +108,13 @@ class Shop:
         if not self.readings or not self.readings[0].was_answered:
             return
         reading = self.readings.popleft()
-        draft = self._draft()
-        product_id, doubt = reading.product_id, reading.doubt
-        if not apply_refetch(draft, product_id, reading.row, seen=reading.seen, doubt=doubt):
-            draft.owe(product_id, doubt)
-        self._make(draft)
+        change_set = self._change_set()
+        product_id, reason = reading.product_id, reading.reason
+        if not apply_refetch(
+            change_set, product_id, reading.row, known=reading.known, reason=reason
+        ):
+            change_set.request_refetch(product_id, reason)
+        self._make(change_set)
 
     def sell(self, product_id: str, lateness: int) -> None:
         body = self.catalogue.get(product_id)
@@ -130,16 +132,16 @@ class Shop:
         if not self.answers:
             return
         answer = self.answers.popleft()
-        draft = self._draft()
-        if not apply_answer(draft, answer):
-            self._lay_whole(draft, answer)
-        self._make(draft)
+        change_set = self._change_set()
+        if not apply_answer(change_set, answer):
+            self._lay_whole(change_set, answer)
+        self._make(change_set)
 
-    def _lay_whole(self, draft: ChangeSet, answer: StockAnswer) -> None:
+    def _lay_whole(self, change_set: ChangeSet, answer: StockAnswer) -> None:
         product_id = answer.product_id
-        seen = Seen.of(self.catalogue, product_id)
+        known = KnownState.of(self.catalogue, product_id)
         row = self.central.read(product_id)
-        apply_refetch(draft, product_id, row, seen=seen, doubt=RefetchReason.CROSSED)
+        apply_refetch(change_set, product_id, row, known=known, reason=RefetchReason.CROSSED)
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -161,20 +163,20 @@ class Shop:
             self.hear()
 
     def _owe_what_was_left_behind(self) -> None:
-        draft = self._draft()
+        change_set = self._change_set()
         for product_id, ahead in self.catalogue.overrides.items():
             if ahead.since <= self.now - OVERRIDE_SECONDS:
-                draft.owe(product_id, RefetchReason.AHEAD)
-        self._make(draft)
+                change_set.request_refetch(product_id, RefetchReason.AHEAD)
+        self._make(change_set)
 
     # -- parts -------------------------------------------------------------------------------
 
-    def _draft(self) -> ChangeSet:
+    def _change_set(self) -> ChangeSet:
         self.catalogue.forget(before=self.now - TOMBSTONE_SECONDS, at_most=1000)
         return ChangeSet(self.catalogue, now=self.now, grace_seconds=GRACE_SECONDS)
 
-    def _make(self, draft: ChangeSet) -> None:
-        change = draft.change("test")
+    def _make(self, change_set: ChangeSet) -> None:
+        change = change_set.to_change("test")
         self.journal.append(encode_change(change))
         self.catalogue.apply(change)
         for product_id, body in self.catalogue.rows.items():

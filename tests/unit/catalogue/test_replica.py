@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store_cache.catalogue.apply import ChangeSet, Seen, apply_refetch
+from store_cache.catalogue.apply import ChangeSet, KnownState, apply_refetch
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.replica import PagingBroken, Replica
 from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason, Tombstone
@@ -43,7 +43,7 @@ def begin(held: Catalogue | None = None, *, same_generation: bool = True) -> Rep
 
 
 def finish(replica: Replica, *answers: StockAnswer, now: float = NOW) -> Catalogue:
-    return replica.finish(answers=answers, touched={}, tombstones={}, now=now)
+    return replica.finish(answers=answers, pending_refetches={}, tombstones={}, now=now)
 
 
 def take_whole(replica: Replica, *rows: Row) -> None:
@@ -112,7 +112,7 @@ class Reading:
             request = self.replica.take_page(request, self.page(request))
             self.between(self.pages)
             self.follow()
-        for product_id in self.replica.unsettled():
+        for product_id in self.replica.products_to_refetch():
             self.settle(product_id)
         self.follow()
         return finish(self.replica)
@@ -121,10 +121,10 @@ class Reading:
         """The copy, and what it owes as `refetcher` reads it."""
         copy = self.run()
         for product_id, owed in list(copy.pending_refetches.items()):
-            draft = ChangeSet(copy, now=owed.due, grace_seconds=GRACE_SECONDS)
-            seen, read = Seen.of(copy, product_id), self.central.read(product_id)
-            assert apply_refetch(draft, product_id, read, seen=seen, doubt=owed.doubt)
-            copy.apply(draft.change("reading"))
+            change_set = ChangeSet(copy, now=owed.due, grace_seconds=GRACE_SECONDS)
+            known, read = KnownState.of(copy, product_id), self.central.read(product_id)
+            assert apply_refetch(change_set, product_id, read, known=known, reason=owed.reason)
+            copy.apply(change_set.to_change("reading"))
         return copy
 
     def follow(self) -> None:
@@ -134,9 +134,9 @@ class Reading:
         self.replica.take_events(events, position=Position("g", self.followed), now=NOW)
 
     def settle(self, product_id: str) -> None:
-        seen = self.replica.seen(product_id)
+        known = self.replica.known_state(product_id)
         read = self.central.read(product_id)
-        self.replica.apply_refetch(product_id, read, seen=seen, now=NOW)
+        self.replica.apply_refetch(product_id, read, known=known, now=NOW)
 
 
 def stocked(count: int) -> PretendCentral:
@@ -326,8 +326,8 @@ def test_of_a_product_on_two_pages_the_later_reading_counts(
     replica = begin()
     two_pages(replica, row("P-1", 5, 1), later)
 
-    assert doubted == replica.unsettled()
-    assert shown.body == replica.copy.get("P-1")
+    assert doubted == replica.products_to_refetch()
+    assert shown.body == replica.catalogue.get("P-1")
 
 
 def events(*deeds: tuple[str, str]) -> Sequence[AnyEvent]:
@@ -350,8 +350,8 @@ def test_a_late_page_does_not_bring_a_deleted_product_back(version: int) -> None
     take_events(replica, events(("create", "P-1"), ("update", "P-1"), ("delete", "P-1")))
     take_whole(replica, row("P-1", version))
 
-    assert ["P-1"] == replica.unsettled()
-    assert replica.copy.get("P-1") is None
+    assert ["P-1"] == replica.products_to_refetch()
+    assert replica.catalogue.get("P-1") is None
 
 
 def test_a_late_page_does_not_undo_an_event() -> None:
@@ -361,8 +361,8 @@ def test_a_late_page_does_not_undo_an_event() -> None:
     take_events(replica, happened)
     take_whole(replica, row("P-1", 1))
 
-    assert ["P-1"] == replica.unsettled()
-    assert 2 == orjson.loads(replica.copy.rows["P-1"])["version"]
+    assert ["P-1"] == replica.products_to_refetch()
+    assert 2 == orjson.loads(replica.catalogue.rows["P-1"])["version"]
 
 
 def test_no_version_is_lowered_on_the_word_of_one_page() -> None:
@@ -371,12 +371,12 @@ def test_no_version_is_lowered_on_the_word_of_one_page() -> None:
     replica = begin(holding(row("P-1", 7)))
     take_whole(replica, row("P-1", 6))
 
-    assert ["P-1"] == replica.unsettled()
+    assert ["P-1"] == replica.products_to_refetch()
 
     truth = row("P-1", 6, 3)
-    replica.apply_refetch("P-1", truth, seen=replica.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", truth, known=replica.known_state("P-1"), now=NOW)
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
     assert truth.body == finish(replica).get("P-1")
 
 
@@ -386,7 +386,7 @@ def test_an_event_settles_what_a_page_lowered() -> None:
     take_whole(replica, row("P-1", 1))
     take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
 
 
 def test_versions_of_another_generation_count_for_nothing() -> None:
@@ -394,7 +394,7 @@ def test_versions_of_another_generation_count_for_nothing() -> None:
     replica = begin(holding(row("P-1", 7)), same_generation=False)
     take_whole(replica, row("P-1", 2))
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
     assert row("P-1", 2).body == finish(replica).get("P-1")
 
 
@@ -403,19 +403,19 @@ def test_a_reading_that_an_event_overtook_says_nothing() -> None:
     replica = begin()
     take_events(replica, events(("create", "P-1"), ("update", "P-1")))
     take_whole(replica, row("P-1", 1))
-    seen = replica.seen("P-1")
+    known = replica.known_state("P-1")
     take_events(replica, events(("create", "P-1"), *(("update", "P-1"),) * 2)[2:])
-    replica.apply_refetch("P-1", row("P-1", 2), seen=seen, now=NOW)
+    replica.apply_refetch("P-1", row("P-1", 2), known=known, now=NOW)
 
-    assert ["P-1"] == replica.unsettled()
-    assert 3 == orjson.loads(replica.copy.rows["P-1"])["version"]
+    assert ["P-1"] == replica.products_to_refetch()
+    assert 3 == orjson.loads(replica.catalogue.rows["P-1"])["version"]
 
 
 def test_absence_is_an_answer() -> None:
     """[F5] A doubted product that Central does not know is not in the copy."""
     replica = begin(holding(row("P-1", 7)))
     take_whole(replica, row("P-1", 6))
-    replica.apply_refetch("P-1", None, seen=replica.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", None, known=replica.known_state("P-1"), now=NOW)
 
     assert {} == finish(replica).rows
 
@@ -427,7 +427,7 @@ def test_rows_that_did_not_change_are_shared() -> None:
     replica = begin(held)
     take_whole(replica, row("P-1", 7))
 
-    assert held.get("P-1") is replica.copy.get("P-1")
+    assert held.get("P-1") is replica.catalogue.get("P-1")
 
 
 # -- rows that cannot be read ------------------------------------------------------------------
@@ -444,9 +444,9 @@ def test_a_row_that_cannot_be_read_is_read_singly() -> None:
     replica = begin()
     with_bad_row(replica, "P-1")
 
-    assert ["P-1"] == replica.unsettled()
+    assert ["P-1"] == replica.products_to_refetch()
 
-    replica.apply_refetch("P-1", row("P-1", 3), seen=replica.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", row("P-1", 3), known=replica.known_state("P-1"), now=NOW)
 
     assert row("P-1", 3).body == finish(replica).get("P-1")
     assert {} == replica.doubtful
@@ -459,7 +459,7 @@ def test_what_cannot_be_read_singly_either_is_doubtful() -> None:
     replica.give_up("P-1", "Central answered 500", now=NOW)
     copy = finish(replica)
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
     assert {"P-1": "Central answered 500"} == replica.doubtful
     assert row("P-1", 7).body == copy.get("P-1")
     assert (
@@ -486,7 +486,7 @@ def test_a_row_without_an_id_is_listed() -> None:
     replica = begin()
     with_bad_row(replica, None, row("P-1"))
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
     assert {"(a row without an id, page 1)": "version is -1"} == replica.doubtful
 
 
@@ -516,7 +516,7 @@ def test_answers_are_laid_over_the_copy(
     entry = copy.pending_refetches.get("P-1")
 
     assert (version, available) == (shown["version"], shown["available"])
-    assert owed == (entry and entry.doubt)
+    assert owed == (entry and entry.reason)
 
 
 def test_an_answer_does_not_create_a_product() -> None:
@@ -524,7 +524,7 @@ def test_an_answer_does_not_create_a_product() -> None:
     copy = finish(begin(), SOLD)
 
     assert {} == copy.rows
-    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
 
 def test_what_only_a_late_update_tells_of_is_read_first() -> None:
@@ -534,11 +534,11 @@ def test_what_only_a_late_update_tells_of_is_read_first() -> None:
     take_whole(replica, row("P-2"))
     take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
 
-    assert ["P-1"] == replica.unsettled()
+    assert ["P-1"] == replica.products_to_refetch()
 
-    replica.apply_refetch("P-1", None, seen=replica.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", None, known=replica.known_state("P-1"), now=NOW)
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
     assert ["P-2"] == list(finish(replica).rows)
 
 
@@ -557,7 +557,7 @@ def test_a_creation_that_the_pages_should_have_shown_is_read_first(
     replica.take_page(replica.first_request(), page)
     take_events(replica, [Event(offset, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
 
-    assert doubted == replica.unsettled()
+    assert doubted == replica.products_to_refetch()
 
 
 def test_an_update_before_its_page_needs_no_reading() -> None:
@@ -566,7 +566,7 @@ def test_an_update_before_its_page_needs_no_reading() -> None:
     take_events(replica, events(("create", "P-1"), ("update", "P-1"))[1:])
     take_whole(replica, row("P-1", 2))
 
-    assert [] == replica.unsettled()
+    assert [] == replica.products_to_refetch()
 
 
 def ahead_since(since: float) -> Catalogue:
@@ -580,12 +580,12 @@ def test_what_a_reading_showed_is_shown_on() -> None:
     the copy is put in place; it is read once more."""
     replica = begin(ahead_since(NOW))
     take_whole(replica, row("P-1", 6))
-    replica.apply_refetch("P-1", row("P-1", 6), seen=replica.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", row("P-1", 6), known=replica.known_state("P-1"), now=NOW)
     copy = finish(replica)
 
     assert row("P-1", 7, 3).body == copy.get("P-1")
     assert {"P-1": Override(7, NOW)} == copy.overrides
-    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
 
 def test_an_event_before_the_page_begins_no_life() -> None:
@@ -599,7 +599,7 @@ def test_an_event_before_the_page_begins_no_life() -> None:
 
     assert row("P-1", 7, 3).body == copy.get("P-1")
     assert {} == copy.incarnations
-    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
 
 def test_what_a_reading_showed_of_a_product_that_the_copy_lacks_is_shown_on() -> None:
@@ -611,7 +611,7 @@ def test_what_a_reading_showed_of_a_product_that_the_copy_lacks_is_shown_on() ->
 
     assert row("P-1", 7, 3).body == copy.get("P-1")
     assert {"P-1": Override(7, NOW)} == copy.overrides
-    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
 
 def test_what_the_feed_has_passed_since_is_not_asked_for_again() -> None:
@@ -638,16 +638,16 @@ def test_what_a_reading_said_to_be_gone_is_asked_for_again() -> None:
     replica = begin(holding(row("P-1")))
     take_whole(replica, row("P-1"))
     marks = {"P-1": Tombstone(0, 0, NOW)}
-    copy = replica.finish(answers=[], touched={}, tombstones=marks, now=NOW)
+    copy = replica.finish(answers=[], pending_refetches={}, tombstones=marks, now=NOW)
 
-    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
 
 def test_what_was_ahead_before_the_run_has_been_read_since() -> None:
     """[V3] There the reading by itself holds, though it is lower."""
     replica = begin(ahead_since(NOW - 1))
     take_whole(replica, row("P-1", 6))
-    replica.apply_refetch("P-1", row("P-1", 6), seen=replica.seen("P-1"), now=NOW)
+    replica.apply_refetch("P-1", row("P-1", 6), known=replica.known_state("P-1"), now=NOW)
 
     assert row("P-1", 6).body == finish(replica).get("P-1")
 
@@ -662,7 +662,7 @@ def test_a_new_life_in_the_copy_leaves_open_which_life_was_ahead() -> None:
     copy = finish(replica)
 
     assert 7 == orjson.loads(copy.rows["P-1"])["version"]
-    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].doubt
+    assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
 
 def test_marks_lives_and_owed_readings_outlive_the_run() -> None:
@@ -674,7 +674,10 @@ def test_marks_lives_and_owed_readings_outlive_the_run() -> None:
     take_whole(replica, row("P-2"))
     tombstone, owed = Tombstone(4, 7, NOW - 1), PendingRefetch(RefetchReason.ORDER, NOW + 1, NOW)
     copy = replica.finish(
-        answers=[], touched={"P-2": owed}, tombstones={"P-1": tombstone, "P-2": tombstone}, now=NOW
+        answers=[],
+        pending_refetches={"P-2": owed},
+        tombstones={"P-1": tombstone, "P-2": tombstone},
+        now=NOW,
     )
 
     assert {"P-1": tombstone} == copy.tombstones
@@ -809,8 +812,11 @@ class Noting:
                 self._take_events(kinds, ids)
             case "reading", ids, is_there:
                 for i in ids:
-                    found, seen = row(i, self.number) if is_there else None, self.replica.seen(i)
-                    self.replica.apply_refetch(i, found, seen=seen, now=NOW)
+                    found, known = (
+                        row(i, self.number) if is_there else None,
+                        self.replica.known_state(i),
+                    )
+                    self.replica.apply_refetch(i, found, known=known, now=NOW)
             case _, ids, _:
                 for i in ids:
                     self.replica.give_up(i, "it cannot be read", now=NOW)
@@ -841,7 +847,7 @@ def test_what_pages_showed_is_known_without_a_list_of_it(steps: list[tuple[str, 
     for step in steps:
         noting.take(step)
 
-        known = noting.replica.copy.rows.keys() & PRODUCTS
+        known = noting.replica.catalogue.rows.keys() & PRODUCTS
         fresh = noting.replica._fresh(set(PRODUCTS), known)
 
         assert set(PRODUCTS) - noting.paged == fresh

@@ -131,7 +131,7 @@ def test_a_change_that_says_nothing_is_not_written() -> None:
 def test_only_a_refresh_does_not_win() -> None:
     """[V2] Every doubt about what is held is settled by what Central says; a refresh is none."""
     assert set(RefetchReason) - {RefetchReason.REFRESH} == {
-        doubt for doubt in RefetchReason if doubt.wins
+        reason for reason in RefetchReason if reason.wins
     }
 
 

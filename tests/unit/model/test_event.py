@@ -182,7 +182,7 @@ def test_what_is_nested_too_deep_beside_the_product_does_no_harm(value: dict[str
     """[E5] The event applies; its identity is taken of the rest."""
     shallow = without(value, "note", "data") if value["data"] is DEEP else without(value, "note")
 
-    assert read(shallow)._replace(told=value) == read(value)
+    assert read(shallow)._replace(raw=value) == read(value)
     assert fingerprint(value) == fingerprint(without(value, "note", "data"))
 
 

@@ -90,7 +90,7 @@ class SmallCentral:
 def feed_of(each: AnyEvent) -> str:
     """The feed that an event made by `told_sync.event` is of."""
     assert isinstance(each, Event)
-    return str(each.told).split("-", maxsplit=1)[0]
+    return str(each.raw).split("-", maxsplit=1)[0]
 
 
 def feed_at(position: Position | None, *feeds: str) -> str:

@@ -102,7 +102,7 @@ def test_absence_is_taken_from_central_alone() -> None:
         async with repairing() as shelf:
             shelf.central.ledger.delete("P-1", NOON)
             shelf.central.troubles["product"].append(RequestRefused("404", status=404))
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.5)
             stayed = shelf.row("P-1")
             await asyncio.sleep(1.0)
@@ -137,7 +137,7 @@ def test_a_reading_that_fails_is_tried_with_a_back_off() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].extend([BROKEN] * 8)
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(100.0)
             owed = shelf.catalogue.pending_refetches["P-1"]
             await asyncio.sleep(100.0)
@@ -164,7 +164,7 @@ def test_what_central_says_of_when_is_the_floor(problem: CentralError, attempts:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].append(problem)
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(20.0)
             owed = shelf.catalogue.pending_refetches["P-1"]
             await asyncio.sleep(30.0)
@@ -184,7 +184,7 @@ def test_the_longest_limit_is_waited_for_quietly() -> None:
         async with repairing() as shelf:
             limit = LimitExceeded("429", retry_after_seconds=LONGEST_PAUSE_SECONDS)
             shelf.central.troubles["product"].append(limit)
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(LONGEST_PAUSE_SECONDS + 1)
 
             assert 2 == len(readings(shelf))
@@ -200,8 +200,8 @@ def test_under_a_limit_readings_keep_their_order_and_write_nothing() -> None:
         async with repairing() as shelf:
             limits = [LimitExceeded("the store's own share", retry_after_seconds=5.0)] * 3
             shelf.central.troubles["product"].extend(limits)
-            await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             size = len(shelf.disk.contents()["journal-2.jsonl"])
             await asyncio.sleep(14.0)
             grown = len(shelf.disk.contents()["journal-2.jsonl"]) - size
@@ -219,8 +219,8 @@ def test_one_failing_product_holds_no_other_up() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].append(UnsendableId("no address can hold it"))
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
-            await shelf.writer.owe("P-2", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.1)
 
             assert {"P-1"} == set(shelf.catalogue.pending_refetches)
@@ -235,7 +235,7 @@ def test_a_clock_that_was_set_back_holds_no_reading_up() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             shelf.central.troubles["product"].append(BROKEN)
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.1)
             shelf.clock.set_by_seconds = -7200.0
             await asyncio.sleep(LOOK_SECONDS)
@@ -251,7 +251,7 @@ def test_a_reading_that_was_overtaken_is_done_again() -> None:
     async def story() -> None:
         async with repairing() as shelf:
             held = shelf.central.hold("product P-1")
-            await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await held.reached.wait()
             await shelf.sold("P-1")
             held.release.set()
@@ -304,7 +304,7 @@ def test_what_was_owed_is_done_by_the_next_process() -> None:
 
     async def story() -> None:
         shelf = await Shelf().filled()
-        await shelf.writer.owe("P-1", RefetchReason.UNREADABLE)
+        await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
         shelf.central.sell("P-1")
         async with repairing(await shelf.restarted()) as after:
             await asyncio.sleep(0.1)
@@ -427,7 +427,7 @@ def test_a_deadline_never_parts_disk_and_memory() -> None:
         await asyncio.sleep(NO_CACHE_SECONDS + 1)
         disk.release.set()
         await asking
-        await shelf.writer.owe("P-2", RefetchReason.REFRESH)
+        await shelf.writer.request_refetch("P-2", RefetchReason.REFRESH)
 
         assert (9, 2) == shelf.row("P-1")
         assert shelf.writer.disk.is_durable
@@ -445,7 +445,7 @@ def test_a_replaced_central_has_no_product_of_this_generation() -> None:
         async with repairing(hopeless=hopeless) as shelf:
             shelf.central.sell("P-1")
             shelf.central.ledger.begin_generation("g-2")
-            await shelf.writer.owe("P-1", RefetchReason.ORDER)
+            await shelf.writer.request_refetch("P-1", RefetchReason.ORDER)
             await asyncio.sleep(0.01)
             await repairs_of(shelf, hopeless).refresh("P-1")
 
@@ -456,7 +456,7 @@ def test_a_replaced_central_has_no_product_of_this_generation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("doubt", "problem", "told"),
+    ("reason", "problem", "told"),
     [
         (RefetchReason.ORDER, RequestRefused("a bare 404", status=404), 1),
         (RefetchReason.AHEAD, UnsendableId("no address can hold it"), 1),
@@ -465,7 +465,7 @@ def test_a_replaced_central_has_no_product_of_this_generation() -> None:
     ],
 )
 def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
-    doubt: RefetchReason, problem: CentralError, told: int
+    reason: RefetchReason, problem: CentralError, told: int
 ) -> None:
     """[F1] [V2] Some Centrals can only list a product: after three refusals a full sync is asked
     for, once. A broken line will mend, and a row that no page can give either is only listed."""
@@ -474,7 +474,7 @@ def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
         hopeless: list[str] = []
         async with repairing(hopeless=hopeless) as shelf:
             shelf.central.troubles["product"].extend([problem] * 6)
-            await shelf.writer.owe("P-1", doubt)
+            await shelf.writer.request_refetch("P-1", reason)
             await asyncio.sleep(120.0)
 
         assert told == len(hopeless)

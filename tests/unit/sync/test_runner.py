@@ -188,7 +188,7 @@ def test_an_event_set_aside_is_counted_and_said(caplog: pytest.LogCaptureFixture
             await sync.until(lambda: sync.runner.quarantined == 1)
 
             assert odd is sync.runner.last_quarantined
-            assert RefetchReason.UNREADABLE == sync.shelf.catalogue.pending_refetches["P-1"].doubt
+            assert RefetchReason.UNREADABLE == sync.shelf.catalogue.pending_refetches["P-1"].reason
 
     run(story())
     assert "event sync: the event at offset 4 was set aside" in caplog.text
