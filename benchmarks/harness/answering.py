@@ -13,10 +13,10 @@ from benchmarks.harness.keeping import as_served, catalogue_of
 from benchmarks.harness.processes import KEY
 from benchmarks.harness.results import Text
 from benchmarks.harness.spent import profiled, shares_table
-from store_cache.api.auth import Authority, Failures, KeyRing
+from store_cache.api.auth import Authenticator, KeyRing, WrongKeys
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.cors import Cors
-from store_cache.api.fast.reads import FastReads, Till
+from store_cache.api.fast.reads import FastConnection, FastReads
 from store_cache.catalogue.catalogue import Catalogue
 
 ADDRESS = "127.0.0.1"
@@ -44,10 +44,10 @@ class Store:
         return FRESHNESS
 
 
-def till_of(catalogue: Catalogue) -> Till:
-    authority = Authority(KeyRing(keys=[KEY], admin_keys=[]), Failures())
+def connection_of(catalogue: Catalogue) -> FastConnection:
+    authority = Authenticator(KeyRing(keys=[KEY], admin_keys=[]), WrongKeys())
     authority.identify([KEY], address=ADDRESS, now=0.0)
-    return Till(FastReads(Store(catalogue), authority, Cors([])), ADDRESS)  # type: ignore[arg-type]
+    return FastConnection(FastReads(Store(catalogue), authority, Cors([])), ADDRESS)  # type: ignore[arg-type]
 
 
 async def measure_answers(products: int, kinds: Mapping[str, Sequence[bytes]]) -> Text:
@@ -55,7 +55,7 @@ async def measure_answers(products: int, kinds: Mapping[str, Sequence[bytes]]) -
 
     async def work() -> list[str]:
         catalogue = catalogue_of(products)
-        return [await of_kind(till_of(catalogue), *kind) for kind in kinds.items()]
+        return [await of_kind(connection_of(catalogue), *kind) for kind in kinds.items()]
 
     about = (
         "What of it is the answer itself, from the bytes of the request to those of the answer, "
@@ -65,16 +65,16 @@ async def measure_answers(products: int, kinds: Mapping[str, Sequence[bytes]]) -
     return Text(text="\n\n".join([about, *await as_served(work)]))
 
 
-async def of_kind(till: Till, name: str, requests: Sequence[bytes]) -> str:
+async def of_kind(connection: FastConnection, name: str, requests: Sequence[bytes]) -> str:
     many, some = islice(cycle(requests), ANSWERS), islice(cycle(requests), PROFILED)
     began = time.thread_time()
     for request in many:
-        assert till.answer(request) is not None
+        assert connection.answer(request) is not None
     micros = (time.thread_time() - began) / ANSWERS * 1e6
 
     async def answer_some() -> None:
         for request in some:
-            till.answer(request)
+            connection.answer(request)
 
     shares = await profiled(answer_some())
     return f"**{name}**: {micros:.1f} µs of processor time\n\n{shares_table(shares[:8])}"

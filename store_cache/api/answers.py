@@ -1,7 +1,4 @@
-"""Answers that no cache may keep: what a write, a status or a health check says.
-
-Knows: JSON and its headers. Refuses to know: what is said.
-"""
+"""JSON answers that no cache may keep: to writes, and of the store's status."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The API put together: one function, plain values in, an aiohttp application out.
-
-Knows: its parts. Refuses to know: settings, sockets, and what the service does.
-"""
+"""The HTTP API as an aiohttp application, built from the store's parts and plain values."""
 
 from __future__ import annotations
 
@@ -9,22 +6,22 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from store_cache.api.auth import Authority, Failures, KeyRing
+from store_cache.api.auth import Authenticator, KeyRing, WrongKeys
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
 from store_cache.api.handlers.health import Health
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.writes import Writes
-from store_cache.api.middleware import exchange
+from store_cache.api.middleware import build_middleware
 from store_cache.api.parts import StoreParts
 from store_cache.api.routes import Scopes, route_table
 
 SCOPES = web.AppKey("scopes", Scopes)
-"""Where the scope of each route is found, for whoever lists the routes."""
+"""The scope that each route of the application requires."""
 
 FAST_READS = web.AppKey("fast_reads", FastReads)
-"""What answers the commonest reads before aiohttp does; missing where that is switched off."""
+"""Answers the commonest reads in front of aiohttp; absent if that is switched off."""
 
 
 def build_api(
@@ -37,24 +34,24 @@ def build_api(
     body_seconds: float = 10.0,
     fast_reads: bool = True,
 ) -> web.Application:
-    """The store's API over `store`.
+    """Return the API of `store`.
 
     `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
-    `body_seconds` is how long a body may take to arrive.
-    `fast_reads`: whether the commonest reads take the short way; their answers are the same.
+    `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
+    speed of the commonest reads, not their answers.
     """
     scopes, cors = Scopes(), Cors(cors_origins)
-    authority = Authority(KeyRing(keys=keys, admin_keys=admin_keys), Failures())
-    middleware = exchange(authority=authority, scopes=scopes, cors=cors)
+    authenticator = Authenticator(KeyRing(keys=keys, admin_keys=admin_keys), WrongKeys())
+    middleware = build_middleware(authenticator=authenticator, scopes=scopes, cors=cors)
     app = web.Application(middlewares=[middleware])
-    table = route_table(
+    routes = route_table(
         Reads(store, body_seconds=body_seconds),
         Writes(store, store_id=store_id, body_seconds=body_seconds),
         Admin(store),
         Health(store),
     )
-    scopes.add(app, table)
+    scopes.add(app, routes)
     app[SCOPES] = scopes
     if fast_reads:
-        app[FAST_READS] = FastReads(store, authority, cors)
+        app[FAST_READS] = FastReads(store, authenticator, cors)
     return app

@@ -1,8 +1,4 @@
-"""Who may call: API keys, their scopes, and a brake on guessing.
-
-Knows: the configured keys as digests, and from which addresses wrong ones came lately.
-Refuses to know: routes, and what a scope is needed for.
-"""
+"""Authentication: API keys, their scopes, and a brake on guessing."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ HEADER = "X-API-Key"
 
 
 class Scope(IntEnum):
-    """What a route asks for, and what a key gives; a higher one includes the lower."""
+    """What a route requires, and what a key grants; a higher one includes the lower."""
 
     OPEN = 0
     TILL = 1
@@ -40,47 +36,46 @@ class Caller:
     scope: Scope
 
 
-ANYBODY = Caller("-", Scope.OPEN)
+ANONYMOUS = Caller("-", Scope.OPEN)
 
 
 class KeyRing:
-    """All keys, kept as SHA-256 digests. While there are no admin keys, every key is one."""
+    """The configured keys as SHA-256 digests. While there are no admin keys, every key is one."""
 
     def __init__(self, *, keys: Iterable[str], admin_keys: Iterable[str]) -> None:
-        tills, admins = [digest(key) for key in keys], [digest(key) for key in admin_keys]
+        admins = [key_digest(key) for key in admin_keys]
         scope = Scope.TILL if admins else Scope.ADMIN
         self._callers = [
-            (kept, Caller(f"key-{n}", scope)) for n, kept in enumerate(tills, start=1)
-        ] + [
-            (kept, Caller(f"admin-key-{n}", Scope.ADMIN)) for n, kept in enumerate(admins, start=1)
+            *((key_digest(key), Caller(f"key-{n}", scope)) for n, key in enumerate(keys, start=1)),
+            *((key, Caller(f"admin-key-{n}", Scope.ADMIN)) for n, key in enumerate(admins, 1)),
         ]
 
     def find(self, key: str) -> Caller | None:
-        """Whose key it is. Takes the same time wherever in the list it stands, or if not at all:
-        what came is hashed, and compared with every one."""
-        came = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        """Return whose key it is, in the same time for every key: right or wrong, it is hashed
+        and compared with each one."""
+        digest_given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         found = None
-        for kept, caller in self._callers:
-            if hmac.compare_digest(kept, came):
+        for digest_held, caller in self._callers:
+            if hmac.compare_digest(digest_held, digest_given):
                 found = caller
         return found
 
 
-def digest(key: str) -> bytes:
-    """The digest of a key as it stands in the settings, plain or as `sha256:<hex>`."""
+def key_digest(key: str) -> bytes:
+    """Return the digest of a key as written in the settings, plain or as `sha256:<hex>`."""
     if key.startswith(HASHED):
         return bytes.fromhex(key.removeprefix(HASHED))
     return hashlib.sha256(key.encode()).digest()
 
 
 @dataclass(slots=True)
-class _Window:
+class _WrongKeyCount:
     since: float
-    failures: int = 0
+    count: int = 0
 
 
-class Failures:
-    """Wrong keys per address in a window of time; bounded, the oldest address gives way."""
+class WrongKeys:
+    """Counts wrong keys per address in a time window; drops the oldest address when full."""
 
     def __init__(
         self, *, limit: int = 20, window_seconds: float = 60.0, most_addresses: int = 1024
@@ -88,74 +83,69 @@ class Failures:
         self._limit = limit
         self._window_seconds = window_seconds
         self._most_addresses = most_addresses
-        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._counts: OrderedDict[str, _WrongKeyCount] = OrderedDict()
 
     def wait_seconds(self, address: str, now: float) -> float:
-        """How long this address is not listened to; 0.0 if it is."""
-        window = self._windows.get(address)
-        if window is None or window.failures < self._limit:
+        """Return how long keys of this address are still refused unseen; 0.0 if they are not."""
+        held = self._counts.get(address)
+        if held is None or held.count < self._limit:
             return 0.0
-        return max(0.0, window.since + self._window_seconds - now)
+        return max(0.0, held.since + self._window_seconds - now)
 
     def add(self, address: str, now: float) -> None:
-        window = self._windows.get(address)
-        if window is None or now >= window.since + self._window_seconds:
-            self._windows.pop(address, None)
-            window = self._windows[address] = _Window(now)
-        window.failures += 1
-        if len(self._windows) > self._most_addresses:
-            self._windows.popitem(last=False)
+        held = self._counts.get(address)
+        if held is None or now >= held.since + self._window_seconds:
+            self._counts.pop(address, None)
+            held = self._counts[address] = _WrongKeyCount(now)
+        held.count += 1
+        if len(self._counts) > self._most_addresses:
+            self._counts.popitem(last=False)
 
 
-class Authority:
-    """Says who calls. After too many wrong keys an address is believed nothing new for a while.
+class Authenticator:
+    """Identifies callers. After too many wrong keys from an address, no new key is accepted from
+    it for a while.
 
-    A key that served from this address before goes on serving: behind one router, a till with a
-    mistyped key must not stop the others, while guessing is stopped all the same.
+    A key that was accepted from this address before stays accepted: behind one router, a till
+    with a mistyped key must not stop the others.
     """
 
-    def __init__(self, ring: KeyRing, failures: Failures, *, most_known: int = 4096) -> None:
+    def __init__(self, ring: KeyRing, wrong_keys: WrongKeys, *, most_accepted: int = 4096) -> None:
         self._ring = ring
-        self._failures = failures
-        self._most_known = most_known
-        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._wrong_keys = wrong_keys
+        self._most_accepted = most_accepted
+        self._accepted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def identify(self, values: Sequence[str], *, address: str, now: float) -> Caller:
-        """The caller by the values of the key header; `now` is monotonic seconds.
+        """Return the caller by the values of the key header; `now` is monotonic seconds.
 
         Raises InvalidRequest, Unauthorized, RateLimited.
         """
         if len(values) > 1:
             raise InvalidRequest.of_fields({HEADER: "is given more than once; give it once"})
         caller = self._ring.find(values[0]) if values else None
-        if caller is not None and (address, caller.name) in self._known:
+        if caller is not None and (address, caller.name) in self._accepted:
             return caller
-        if wait := self._failures.wait_seconds(address, now):
+        if wait_seconds := self._wrong_keys.wait_seconds(address, now):
             raise RateLimited(
                 "Too many wrong API keys came from this address; "
-                f"correct the key and try again in {wait:.0f} s",
-                headers=retry_after(wait),
+                f"correct the key and try again in {wait_seconds:.0f} s",
+                headers=retry_after(wait_seconds),
             )
         if caller is None:
-            self._failures.add(address, now)
-            raise _unauthorized()
-        self._remember(address, caller.name)
+            self._wrong_keys.add(address, now)
+            # One text for every reason, so that it tells a guesser nothing.
+            raise Unauthorized(
+                "The API key is missing or wrong; "
+                f"send one of the store's keys in the {HEADER} header"
+            )
+        self._accepted[address, caller.name] = None
+        if len(self._accepted) > self._most_accepted:
+            self._accepted.popitem(last=False)
         return caller
 
-    def knows(self, key: str, address: str) -> bool:
-        """Whether `identify` would believe this key without asking how many wrong ones came: it
-        served from this address before. Notes nothing."""
+    def has_accepted(self, key: str, address: str) -> bool:
+        """Return whether `identify` accepts this key whatever else came from the address, because
+        it accepted it there before. Changes nothing."""
         caller = self._ring.find(key)
-        return caller is not None and (address, caller.name) in self._known
-
-    def _remember(self, address: str, name: str) -> None:
-        self._known[address, name] = None
-        if len(self._known) > self._most_known:
-            self._known.popitem(last=False)
-
-
-def _unauthorized() -> Unauthorized:
-    """One and the same for every reason, so that it tells a guesser nothing."""
-    return Unauthorized(
-        f"The API key is missing or wrong; send one of the store's keys in the {HEADER} header"
-    )
+        return caller is not None and (address, caller.name) in self._accepted

@@ -1,7 +1,6 @@
-"""Which web pages may call: CORS for the origins that are configured.
+"""Which web pages may call: CORS for the configured origins.
 
-Knows: the origins, and the headers of the fetch standard. Refuses to know: keys and routes.
-Pages of other origins get the same answers without these headers; their browser keeps them out.
+Pages of other origins get the same answers without these headers; their browser blocks them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ ALLOWED_HEADERS = (
 )
 ALLOWED_METHODS = ("GET", "HEAD", "POST", "PATCH")
 
-# Browsers ask again after it; a change of the settings reaches an open page within that time.
+# How long browsers keep the answer to a preflight, and so how late an open page may see a change of
+# the settings.
 _MAX_AGE_SECONDS = 600
 
 
@@ -41,7 +41,7 @@ class Cors:
         self._any = "*" in self._origins
 
     def preflight(self, method: str, headers: Mapping[str, str]) -> web.Response | None:
-        """The answer to a preflight of an origin that is configured; None to anything else."""
+        """Return the answer to a preflight of a configured origin; None to anything else."""
         is_preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
         if not is_preflight or not self._allows(headers.get("Origin")):
             return None
@@ -55,7 +55,7 @@ class Cors:
         )
 
     def mark(self, origin: str | None, answer: _HasHeaders) -> None:
-        """Say on an answer that the origin may read it."""
+        """Add the headers that let a page of the origin read the answer."""
         if not self._origins:
             return
         if not self._any:

@@ -1,20 +1,15 @@
-"""The one middleware: names the request, asks who calls, turns errors into answers, logs.
-
-Knows: what every answer has in common. Refuses to know: what any handler does.
-"""
+"""The one middleware: request id, preflight, authentication, errors as answers, access log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from store_cache.api import auth as keys
-from store_cache.api import request_ids
-from store_cache.api.auth import ANYBODY, Authority, Caller, Scope
+from store_cache.api import auth, request_ids
+from store_cache.api.auth import ANONYMOUS, Authenticator, Caller, Scope
 from store_cache.api.cors import Cors
 from store_cache.api.problems import (
     STATUS,
@@ -30,69 +25,52 @@ from store_cache.api.routes import Scopes
 from store_cache.writes.write import WriteError
 
 SERVER_NAME = "store-cache"
-"""Instead of aiohttp's own header, which tells versions."""
+"""Sent instead of aiohttp's own `Server` header, which shows versions."""
 
 SLOW_SECONDS = 1.0
+"""Requests that take longer are logged as warnings."""
 
-_READS = frozenset({"GET", "HEAD"})
 _LOOKUP = "/v1/store/inventory/lookup"  # a read, whatever its method
-
-log = logging.getLogger(__name__)
-
-READINESS = "/ready"
+_READINESS = "/ready"
 
 _CALLER = web.RequestKey("caller", Caller)
 
-
-@dataclass(frozen=True, slots=True)
-class _Gate:
-    authority: Authority
-    scopes: Scopes
-
-    def admit(self, request: web.Request) -> None:
-        """Raises ApiError unless the caller may use the route; reads nothing of the body."""
-        needed = self.scopes.needed(request.match_info)
-        request[_CALLER] = ANYBODY
-        if needed is Scope.OPEN:
-            return
-        request[_CALLER] = caller = self.authority.identify(
-            request.headers.getall(keys.HEADER, ()),
-            address=request.remote or "",
-            now=asyncio.get_running_loop().time(),
-        )
-        if caller.scope < needed:
-            raise Forbidden("This call needs an admin key; the key given is a till's")
+log = logging.getLogger(__name__)
 
 
-def exchange(*, authority: Authority, scopes: Scopes, cors: Cors) -> Middleware:
-    admission = _Gate(authority, scopes)
-
+def build_middleware(*, authenticator: Authenticator, scopes: Scopes, cors: Cors) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = asyncio.get_running_loop().time()
-        name = request_ids.choose_request_id(request.headers.getall(request_ids.HEADER, ()))
-        request_ids.request_id.set(name)
+        request_id = request_ids.choose_request_id(request.headers.getall(request_ids.HEADER, ()))
+        request_ids.request_id.set(request_id)
         preflight = cors.preflight(request.method, request.headers)
-        response = preflight or await _attempt(request, handler, admission)
-        finish(response, name=name, origin=request.headers.get("Origin"), cors=cors)
+        response = preflight or await _answer(request, handler, authenticator, scopes)
+        add_common_headers(response, request_id, request.headers.get("Origin"), cors)
         _log(request, response.status, asyncio.get_running_loop().time() - started)
         return response
 
     return middleware
 
 
-def finish(response: web.StreamResponse, *, name: str, origin: str | None, cors: Cors) -> None:
-    """Add what every answer says: the request's name, the server's, and who else may read it."""
-    response.headers[request_ids.HEADER] = name
+def add_common_headers(
+    response: web.StreamResponse, request_id: str, origin: str | None, cors: Cors
+) -> None:
+    """Add what every answer carries: the request's id, the server's name, and CORS."""
+    response.headers[request_ids.HEADER] = request_id
     response.headers["Server"] = SERVER_NAME
     cors.mark(origin, response)
 
 
-async def _attempt(request: web.Request, handler: Handler, admission: _Gate) -> web.StreamResponse:
+async def _answer(
+    request: web.Request, handler: Handler, authenticator: Authenticator, scopes: Scopes
+) -> web.StreamResponse:
     accept = ",".join(request.headers.getall("Accept", ()))
     try:
-        _check_target(request)
-        admission.admit(request)
+        if request.match_info.http_exception is not None:
+            # A target that is not a path matches no route, not even the one for 404.
+            raise MethodNotAllowed.instead_of(request.method, ())
+        _authenticate(request, authenticator, needed=scopes.needed(request.match_info))
         return await handler(request)
     except ApiError as error:
         return render(error, accept)
@@ -109,21 +87,28 @@ async def _attempt(request: web.Request, handler: Handler, admission: _Gate) -> 
         )
 
 
-def _check_target(request: web.Request) -> None:
-    """A target that is no path matches no route at all, not even that of what is not found."""
-    if request.match_info.http_exception is not None:
-        raise MethodNotAllowed.instead_of(request.method, ())
+def _authenticate(request: web.Request, authenticator: Authenticator, *, needed: Scope) -> None:
+    """Raise ApiError unless the caller has the scope; reads nothing of the body."""
+    if needed is Scope.OPEN:
+        return
+    request[_CALLER] = caller = authenticator.identify(
+        request.headers.getall(auth.HEADER, ()),
+        address=request.remote or "",
+        now=asyncio.get_running_loop().time(),
+    )
+    if caller.scope < needed:
+        raise Forbidden("This call needs an admin key; the key given is a till's")
 
 
 def _log(request: web.Request, status: int, seconds: float) -> None:
-    """Failed and slow requests, writes and admin calls; reads only where somebody debugs."""
+    """Log failed and slow requests, writes and admin calls; other reads at level debug."""
     if status == STATUS[InternalError.code]:
         return  # logged already, with its cause
-    if request.path == READINESS and status == STATUS[CacheNotReady.code]:
-        level = logging.DEBUG  # what a probe is answered until there is a catalogue
+    if request.path == _READINESS and status == STATUS[CacheNotReady.code]:
+        level = logging.DEBUG  # the usual answer to a probe until there is a catalogue
     elif status >= 500 or seconds > SLOW_SECONDS:
         level = logging.WARNING
-    elif request.method in _READS or request.path == _LOOKUP:
+    elif request.method in ("GET", "HEAD") or request.path == _LOOKUP:
         level = logging.DEBUG
     else:
         level = logging.INFO
@@ -137,5 +122,5 @@ def _facts(request: web.Request) -> dict[str, object]:
         "method": request.method,
         "path": request.rel_url.raw_path,
         "address": request.remote,
-        "caller": request[_CALLER].name if _CALLER in request else ANYBODY.name,
+        "caller": request.get(_CALLER, ANONYMOUS).name,
     }

@@ -1,22 +1,20 @@
-"""What can be wrong with a call, and how that is told.
+"""The errors of the API: their codes, statuses and the two shapes of their answers.
 
-    ApiError
-    ├── InvalidRequest         a parameter, header or field; `details.fields` names each
-    ├── InvalidJson            the body is no JSON that can be trusted
-    ├── Unauthorized           the key is missing or wrong
-    ├── Forbidden              the key is right, its scope is not
-    ├── NotFound               no such route
-    ├── ProductNotFound        no such product in the cache
-    ├── MethodNotAllowed       the route has other methods
-    ├── PayloadTooLarge
-    ├── UnsupportedMediaType   not JSON, or compressed
-    ├── RateLimited            too many wrong keys
-    ├── CacheNotReady          there is no catalogue yet
-    ├── SyncFailed             a forced full sync did not succeed; 502 or 503
-    ├── WriteFailed            a write without a final answer: any code of `core.writing`
-    └── InternalError          a defect of this service
-
-Knows: codes, statuses, the two shapes of the answer. Refuses to know when something is wrong.
+ApiError
+├── InvalidRequest         a parameter, header or field; `details.fields` names each
+├── InvalidJson            the body is no JSON that can be trusted
+├── Unauthorized           the key is missing or wrong
+├── Forbidden              the key is right, its scope is not
+├── NotFound               no such route
+├── ProductNotFound        no such product in the cache
+├── MethodNotAllowed       the route has other methods
+├── PayloadTooLarge
+├── UnsupportedMediaType   not JSON, or compressed
+├── RateLimited            too many wrong keys
+├── CacheNotReady          there is no catalogue yet
+├── SyncFailed             a forced full sync did not succeed; 502 or 503
+├── WriteFailed            a write without a final answer: any code of `writes.write`
+└── InternalError          a defect of this service
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ STATUS: dict[str, int] = ERROR_STATUS | {
     "sync_failed": 502,
     "cache_not_ready": 503,
 }
-"""The status of each code. `sync_failed` alone has a second one: 503 while Central is away."""
+"""The status of each code. Only `sync_failed` has a second one: 503 while Central is away."""
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -54,7 +52,7 @@ _MOST_CHARACTERS = 100
 
 
 class ApiError(Exception):
-    """`message` is for a person, `details` for a program, `headers` go with the answer."""
+    """`message` is for a person, `details` are for a program, `headers` are added to the answer."""
 
     code: ClassVar[str]
 
@@ -84,8 +82,8 @@ class InvalidRequest(ApiError):
 
     @classmethod
     def of_fields(cls, fields: Mapping[str, str]) -> InvalidRequest:
-        """Name each bad field, header or parameter with its reason, as far as fits."""
-        shown = {_cut(name): reason for name, reason in list(fields.items())[:_MOST_FIELDS]}
+        """Name each bad field, header or parameter with its reason, up to a limit."""
+        shown = {_shorten(name): reason for name, reason in list(fields.items())[:_MOST_FIELDS]}
         first, reason = next(iter(shown.items()))
         rest = f", and {len(fields) - 1} more" if len(fields) > 1 else ""
         return cls(f"{first} {reason}{rest}", details={"fields": shown})
@@ -117,8 +115,8 @@ class MethodNotAllowed(ApiError):
     @classmethod
     def instead_of(cls, method: str, allowed: Iterable[str]) -> MethodNotAllowed:
         allow = ", ".join(sorted(allowed))
-        said = f"{method} is not possible here; use one of: {allow or 'none'}"
-        return cls(said, headers={"Allow": allow})
+        message = f"{method} is not possible here; use one of: {allow or 'none'}"
+        return cls(message, headers={"Allow": allow})
 
 
 class PayloadTooLarge(ApiError):
@@ -174,39 +172,39 @@ class InternalError(ApiError):
 
 
 def retry_after(seconds: float) -> dict[str, str]:
-    """The header for a wait, in whole seconds, never shorter than it is."""
+    """Return the header for a wait, in whole seconds rounded up."""
     return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def render(error: ApiError, accept: str) -> web.Response:
-    """The answer to an error, in the shape that the `Accept` header asks for."""
-    as_problem = _wants_problem(accept)
-    value = _problem(error) if as_problem else _plain(error)
+    """Return the answer to an error, in the shape that the `Accept` header asks for."""
+    value: dict[str, Any]
+    if wants_problem := _wants_problem(accept):
+        value = {
+            "type": "about:blank",
+            "title": HTTPStatus(error.status).phrase,
+            "status": error.status,
+            "detail": error.message,
+            "code": error.shown_code,
+            "details": error.details,
+        }
+    else:
+        value = {
+            "error": {
+                "code": error.shown_code,
+                "message": error.message,
+                "details": error.details,
+            }
+        }
     return web.Response(
         status=error.status,
         body=orjson.dumps(value),
         headers={
-            "Content-Type": PROBLEM_JSON if as_problem else "application/json",
+            "Content-Type": PROBLEM_JSON if wants_problem else "application/json",
             "Cache-Control": "no-store",
             **error.headers,
         },
     )
-
-
-def _plain(error: ApiError) -> dict[str, Any]:
-    said = {"code": error.shown_code, "message": error.message, "details": error.details}
-    return {"error": said}
-
-
-def _problem(error: ApiError) -> dict[str, Any]:
-    return {
-        "type": "about:blank",
-        "title": HTTPStatus(error.status).phrase,
-        "status": error.status,
-        "detail": error.message,
-        "code": error.shown_code,
-        "details": error.details,
-    }
 
 
 def _wants_problem(accept: str) -> bool:
@@ -222,5 +220,5 @@ def _is_zero_weight(parameter: str) -> bool:
     return name == "q" and weight.strip("0.") == ""
 
 
-def _cut(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= _MOST_CHARACTERS else name[:_MOST_CHARACTERS] + "..."

@@ -1,8 +1,4 @@
-"""The route table: method, path, handler, and who may call. One line each, none without a scope.
-
-Knows: which path is whose, and what a request that matches none is told.
-Refuses to know: what handlers do.
-"""
+"""The route table: method, path, handler and scope, one line for each route."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from store_cache.api.problems import MethodNotAllowed, NotFound
 
 _INVENTORY = "/v1/store/inventory"
 
-# aiohttp's plain `{productId}` would leave out ids with braces.
+# aiohttp's plain `{productId}` would not match ids with braces.
 _ID = "{productId:[^/]+}"
 
 _REST = "{rest:(?s:.*)}"
@@ -52,14 +48,15 @@ def route_table(reads: Reads, writes: Writes, admin: Admin, health: Health) -> t
         Route("GET", "/v1/store/sync/status", admin.sync_status, Scope.TILL),
         Route("GET", "/v1/store/cache/stats", admin.cache_stats, Scope.TILL),
         Route("POST", "/v1/store/sync/force", admin.force_sync, Scope.ADMIN),
-        # What matches nothing else: under /v1/ a caller without a key learns nothing of routes.
+        # Matches what nothing else does. Below /v1 it needs a key, so that no one else learns which
+        # routes there are.
         Route(_ANY_METHOD, "/v1{rest:(?s:(/.*)?)}", _unrouted, Scope.TILL),
         Route(_ANY_METHOD, f"/{_REST}", _unrouted, Scope.OPEN),
     )
 
 
 class Scopes:
-    """What each registered route asks for."""
+    """The scope that each registered route requires."""
 
     def __init__(self) -> None:
         self._scopes: dict[web.AbstractRoute, Scope] = {}
@@ -73,7 +70,7 @@ class Scopes:
                 self._scopes[registered] = route.scope
 
     def needed(self, match: AbstractMatchInfo) -> Scope:
-        """A route that is not in the table is for admins alone, so that a forgotten rule shows."""
+        """Return the scope of the matched route; admin if it has none, so that this is noticed."""
         assert isinstance(match, web.UrlMappingMatchInfo)
         return self._scopes.get(match.route, Scope.ADMIN)
 
@@ -82,7 +79,8 @@ class Scopes:
 
 
 async def _expect_nothing(_request: web.Request) -> None:
-    """Nobody is told to go on sending before the key was checked; `bodies` says it later."""
+    """Do not answer `Expect: 100-continue` here: `content.requests` does so once the key has been
+    checked."""
 
 
 async def _unrouted(request: web.Request) -> web.StreamResponse:

@@ -6,7 +6,6 @@ the program receive plain values, never this object.
 Every bad variable is reported, each in a line of its own; no line ever holds a secret.
 """
 
-import hashlib
 import ipaddress
 import os
 import re
@@ -33,10 +32,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from store_cache.api.auth import HASHED, key_digest
+
 PUBLISHED_KEYS = ("store-s1-key", "demo")
 """The default of `API_KEYS`: everybody can read it in the documentation."""
-
-HASHED = "sha256:"
 
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HASHED_KEY = re.compile(r"sha256:[0-9a-f]{64}")
@@ -69,13 +68,6 @@ def load_settings(
         raise SettingsError("\n".join(_complaints(exc))) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{env_file} cannot be read as a file of settings: {exc}") from exc
-
-
-def key_digest(key: str) -> bytes:
-    """The SHA-256 by which keys are compared, of a key as it stands in the settings (32 bytes)."""
-    if key.startswith(HASHED):
-        return bytes.fromhex(key.removeprefix(HASHED))
-    return hashlib.sha256(key.encode()).digest()
 
 
 def _lowered(value: object) -> object:

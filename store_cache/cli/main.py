@@ -15,10 +15,11 @@ from typing import Any
 
 import uvloop
 
+from store_cache.api.auth import HASHED
 from store_cache.api.server import CannotServe
 from store_cache.app.logging import configure_logging
 from store_cache.app.serve import serve_until_told
-from store_cache.app.settings import HASHED, Settings, SettingsError, load_settings
+from store_cache.app.settings import Settings, SettingsError, load_settings
 from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.report import force_with_progress, print_status

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from store_cache.api.limits import Guard
+from store_cache.api.limits import ConnectionLimiter
 from store_cache.central import client as centrals
 from store_cache.central import parsing as wire
 from store_cache.central.client import Central, WriteReply
@@ -460,11 +460,11 @@ def ids_that_lead_elsewhere(patch: Patch) -> None:
 )
 def caps_on_connections(patch: Patch) -> None:
     """Every connection is admitted."""
-    admit = Guard.admit
+    admit = ConnectionLimiter.admit
 
-    def admitted(self: Guard, connection: Any) -> bool:
+    def admitted(self: ConnectionLimiter, connection: Any) -> bool:
         if not admit(self, connection):
             patch.act()
         return True
 
-    patch.replace(Guard, "admit", admitted)
+    patch.replace(ConnectionLimiter, "admit", admitted)

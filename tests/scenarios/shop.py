@@ -26,7 +26,7 @@ from yarl import URL
 from central_stub.switches import Switches
 from store_cache.api.app import build_api
 from store_cache.api.parts import StoreParts
-from store_cache.api.server import Running, serve
+from store_cache.api.server import ApiServer, serve
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.central.connection import CONNECTIONS, IDLE_SECONDS
@@ -108,7 +108,7 @@ class Store:
         self._life = AsyncExitStack()
         self._line = Line()
         self._parts: StoreParts | None = None
-        self._server: Running | None = None
+        self._server: ApiServer | None = None
 
     # -- its life --------------------------------------------------------------------------
 
@@ -312,7 +312,7 @@ def quick_settings(**settings: Any) -> Settings:
     return Settings(_env_file=None, **(quick | settings))
 
 
-async def _served(parts: StoreParts, settings: Settings) -> Running:
+async def _served(parts: StoreParts, settings: Settings) -> ApiServer:
     api = build_api(
         parts,
         store_id=settings.store_id,

@@ -126,7 +126,7 @@ class Shop:
                 cors_origins=(),
             )
             server = await serve(api, host=settings.host, port=settings.port)
-            server._guard._connections = InOrder()
+            server._limiter._connections = InOrder()
             self.store = store
             self.is_serving.set()
             await self._stop.wait()

@@ -1,8 +1,6 @@
-"""What reads answer with: the bytes, and the tag that names them.
+"""The bodies of reads, joined from the bytes of rows, and their entity tags (RFC 9110).
 
-Knows: how rows become answers, by joining bytes; how content is named (RFC 9110, ETag).
-Refuses to know: requests, headers, and where the catalogue is from.
-Nothing here awaits: each content is of one whole state of the catalogue (promise 1).
+Nothing here awaits, so that each body shows one state of the catalogue (promise 1).
 """
 
 from __future__ import annotations
@@ -23,20 +21,20 @@ _PAGE = (
 )
 _BASKET = b'{"products":[%b],"missing":%b}'
 _HASH_BYTES = 8
-_DIGEST = hashlib.blake2b(digest_size=12)  # to copy: half as dear as to make
+_DIGEST = hashlib.blake2b(digest_size=12)  # copying it takes half the time of making one
 
 Content = tuple[bytes, str]
-"""JSON, and its tag as it stands in the header."""
+"""JSON, and its tag as written in the `ETag` header."""
 
 
 def product(catalogue: Catalogue, product_id: str) -> Content | None:
-    """One product; None if it is not held."""
+    """Return one product; None if the catalogue does not hold it."""
     row = catalogue.get(product_id)
     return None if row is None else (row, strong_tag(row))
 
 
 def page(catalogue: Catalogue, query: PageQuery, freshness: Freshness) -> Content:
-    """A page of the list."""
+    """Return a page of the list, by offset or by the id before it."""
     if query.after is None:
         return page_at(catalogue, query.offset, query.limit, freshness)
     start, rows = catalogue.page_after(query.after, query.limit)
@@ -44,14 +42,14 @@ def page(catalogue: Catalogue, query: PageQuery, freshness: Freshness) -> Conten
 
 
 def page_at(catalogue: Catalogue, offset: int, limit: int, freshness: Freshness) -> Content:
-    """The page that most ask for."""
+    """Return the page at an offset, which is what most clients ask for."""
     return _page_of(catalogue.page(offset, limit), offset, limit, len(catalogue), freshness)
 
 
 def _page_of(
     rows: Sequence[bytes], start: int, limit: int, total: int, freshness: Freshness
 ) -> Content:
-    """The tag is of rows and pagination, not of the time beside them."""
+    """The tag covers rows and pagination, not the time of the last sync."""
     has_more = b"true" if rows and start + len(rows) < total else b"false"
     synced = orjson.dumps(freshness.last_sync_time)
     body = _PAGE % (b",".join(rows), start, limit, total, has_more, synced, total)
@@ -59,19 +57,19 @@ def _page_of(
 
 
 def basket(catalogue: Catalogue, asked: Sequence[str]) -> Content:
-    """The products of these ids, in this order, and the ids of those that are not held."""
+    """Return the products with these ids, in this order, and the ids of those not held."""
     held, missing = _found(catalogue.rows, asked)
     body = _BASKET % (b",".join(held), orjson.dumps(missing))
     return body, weak_tag(held, *missing)
 
 
 def _found(rows: Mapping[str, bytes], asked: Sequence[str]) -> tuple[Sequence[bytes], list[str]]:
-    """The rows that are held, and the ids of those that are not.
+    """Return the rows that are held, and the ids of those that are not.
 
-    Each row is somewhere else in memory, and the processor waits for several at a time if nothing
-    else is between them: all at once costs half of what one by one does.
+    Getting all rows in one call takes half the time of one by one: they lie apart in memory, and
+    the processor then waits for several at once.
     """
-    if len(asked) > 1:  # of a single one `itemgetter` makes no tuple
+    if len(asked) > 1:  # with a single id, `itemgetter` returns no tuple
         try:
             return itemgetter(*asked)(rows), []
         except KeyError:
@@ -87,11 +85,11 @@ def strong_tag(content: bytes) -> str:
 
 
 def weak_tag(rows: Sequence[bytes], *others: str | int) -> str:
-    """For an answer that says the same content along with a time that moves.
+    """Return the tag of an answer that holds the same content beside a time that moves.
 
-    Python keeps the hash of a row with the row: a digest of a page's bytes would cost more than
-    all the rest of its answer. The hash is keyed anew by each process, so that after a restart
-    pages have other tags, and are sent whole once.
+    It is made of Python's hashes, which are stored with the rows: a digest of a page's bytes would
+    cost more than the rest of its answer. Each process hashes differently, so that after a restart
+    pages have other tags and are sent whole once.
     """
-    name = hash((tuple(rows), others)).to_bytes(_HASH_BYTES, signed=True)
-    return f'W/"{name.hex()}"'
+    hashed = hash((tuple(rows), others)).to_bytes(_HASH_BYTES, signed=True)
+    return f'W/"{hashed.hex()}"'

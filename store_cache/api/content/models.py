@@ -1,7 +1,6 @@
-"""What callers may send: bodies and query parameters, checked once, and plain values after.
+"""What clients may send: bodies and query parameters, checked here and plain values afterwards.
 
-Knows: names, types and bounds of the contract; each field's `description` says what it must be,
-and is the reason in the error. Refuses to know: HTTP, and what is done with the values.
+The `description` of a field says what it must be, and is the reason given in the error.
 """
 
 from __future__ import annotations
@@ -92,11 +91,11 @@ _UpdatedBy = Annotated[
 ]
 
 
-class _Body(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class _Update(_Body):
+class _Update(_RequestBody):
     """One update of a batch."""
 
     product_id: _ProductId
@@ -116,13 +115,13 @@ class _Update(_Body):
         )
 
 
-class _SingleUpdate(_Update):
+class _UpdateBody(_Update):
     """The body of `updates`."""
 
     store_id: _StoreId = None
 
 
-class _Batch(_Body):
+class _BatchBody(_RequestBody):
     """The body of `batch-updates`."""
 
     store_id: _StoreId = None
@@ -136,7 +135,7 @@ class _Batch(_Body):
     ]
 
 
-class _Adjustment(_Body):
+class _AdjustmentBody(_RequestBody):
     """The body of `PATCH .../inventory`."""
 
     delta: Annotated[_Delta, Field(alias="quantityChange", description=_DELTA_MUST_BE)]
@@ -144,7 +143,7 @@ class _Adjustment(_Body):
     updated_by: _UpdatedBy = None
 
 
-class _Lookup(_Body):
+class _LookupBody(_RequestBody):
     """The body of `lookup`."""
 
     product_ids: Annotated[
@@ -157,7 +156,7 @@ class _Lookup(_Body):
     ]
 
 
-_MODELS: tuple[type[BaseModel], ...] = (_SingleUpdate, _Batch, _Adjustment, _Lookup)
+_MODELS: tuple[type[BaseModel], ...] = (_UpdateBody, _BatchBody, _AdjustmentBody, _LookupBody)
 _MUST_BE = {
     field.alias or name: field.description
     for model in _MODELS
@@ -167,7 +166,7 @@ _MUST_BE = {
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which page: from `offset`, or the products behind the id `after`."""
+    """A page of the list: from `offset`, or of the products behind the id `after`."""
 
     offset: int
     limit: int
@@ -178,7 +177,10 @@ PAGE_PARAMETERS = ("offset", "limit", "after")
 
 
 def read_page_query(parameters: Mapping[str, str], problems: Mapping[str, str]) -> PageQuery:
-    """`limit` above 200 means 200. Raises InvalidRequest, for the problems given too."""
+    """Return the page asked for; a `limit` above 200 means 200.
+
+    Raises InvalidRequest if a parameter is wrong, or if `problems` has any.
+    """
     problems = dict(problems)
     limit = _whole(parameters, "limit", DEFAULT_LIMIT, at_least=1, problems=problems)
     offset = _whole(parameters, "offset", 0, at_least=0, problems=problems)
@@ -200,67 +202,57 @@ def _whole(
     text = parameters.get(name)
     if text is None:
         return default
-    if not _WHOLE.fullmatch(text) or (number := _number(text)) < at_least:
-        problems[name] = f"must be a whole number, at least {at_least}, in plain digits"
-        return default
-    return number
-
-
-def _number(digits: str) -> int:
-    """Beyond eighteen digits one number is as good as another: past every catalogue's end."""
-    return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
+    if _WHOLE.fullmatch(text):
+        # A longer number is past the end of every catalogue too.
+        number = int(text) if len(text) <= _MOST_DIGITS else 10**_MOST_DIGITS
+        if number >= at_least:
+            return number
+    problems[name] = f"must be a whole number, at least {at_least}, in plain digits"
+    return default
 
 
 def read_update(value: object, *, store_id: str) -> Write:
-    """Raises InvalidRequest, as do all that follow."""
-    return _validated(_SingleUpdate, value, store_id).write()
+    """Raises InvalidRequest, as do the next three."""
+    return _validated(_UpdateBody, value, store_id).write()
 
 
 def read_batch(value: object, *, store_id: str) -> tuple[Write, ...]:
-    updates = _validated(_Batch, value, store_id).updates
-    _check_distinct([update.key for update in updates])
+    updates = _validated(_BatchBody, value, store_id).updates
+    first: dict[str, int] = {}
+    problems = {}
+    for number, update in enumerate(updates):
+        if update.key in first:
+            problems[f"updates.{number}.idempotencyKey"] = (
+                f"is the key of updates.{first[update.key]} too; each update needs its own"
+            )
+        first.setdefault(update.key, number)
+    if problems:
+        raise InvalidRequest.of_fields(problems)
     return tuple(update.write() for update in updates)
 
 
 def read_adjustment(value: object, *, product_id: str, keys: list[str]) -> Adjustment:
-    """`keys` are the values of the header that names the write: exactly one is expected."""
-    problems = _key_problems(keys)
+    """`keys` are the values of the header `Idempotency-Key`, of which there must be one."""
+    problems = {}
+    if len(keys) > 1:
+        problems[IDEMPOTENCY_HEADER] = "is given more than once; give it once"
+    elif not keys:
+        problems[IDEMPOTENCY_HEADER] = f"is missing; give a header of {_KEY_MUST_BE}"
+    elif not _KEY.fullmatch(keys[0]):
+        problems[IDEMPOTENCY_HEADER] = f"must be {_KEY_MUST_BE}"
     if not is_sendable(product_id):
         problems["productId"] = f"must be {_MUST_BE['productId']}"
-    body = _validated(_Adjustment, value, None, problems)
+    body = _validated(_AdjustmentBody, value, None, problems)
     return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by)
 
 
 def read_lookup(value: object) -> list[str]:
-    """The ids asked for, each once, in the order asked."""
+    """Return the ids to look up, each once, in the order given."""
     if isinstance(value, dict) and "barcodes" in value:
         raise InvalidRequest.of_fields(
             {"barcodes": "cannot be looked up by this version; look up by productIds"}
         )
-    return list(dict.fromkeys(_validated(_Lookup, value, None).product_ids))
-
-
-def _key_problems(keys: list[str]) -> dict[str, str]:
-    if len(keys) > 1:
-        return {IDEMPOTENCY_HEADER: "is given more than once; give it once"}
-    if not keys:
-        return {IDEMPOTENCY_HEADER: f"is missing; give a header of {_KEY_MUST_BE}"}
-    if not _KEY.fullmatch(keys[0]):
-        return {IDEMPOTENCY_HEADER: f"must be {_KEY_MUST_BE}"}
-    return {}
-
-
-def _check_distinct(keys: list[str]) -> None:
-    first: dict[str, int] = {}
-    problems = {}
-    for number, key in enumerate(keys):
-        if key in first:
-            problems[f"updates.{number}.idempotencyKey"] = (
-                f"is the key of updates.{first[key]} too; each update needs its own"
-            )
-        first.setdefault(key, number)
-    if problems:
-        raise InvalidRequest.of_fields(problems)
+    return list(dict.fromkeys(_validated(_LookupBody, value, None).product_ids))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -272,7 +264,7 @@ def _validated(
     store_id: str | None,
     problems: Mapping[str, str] | None = None,
 ) -> _Model:
-    """The value as a model; whatever is wrong, in it or in `problems`, is reported at once."""
+    """Return the value as a model; report all that is wrong, in it and in `problems`, at once."""
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be a JSON object; see the API's documentation")
     found = dict(problems or {})

@@ -1,7 +1,7 @@
-"""Product ids and query parameters as they stand in a URL.
+"""Product ids and query parameters, decoded from a URL.
 
-Knows: percent-encoding, exactly; aiohttp's own decoding leaves malformed and non-UTF-8 escapes as
-they are, so that two different URLs would name one id. Refuses to know: what the id is of.
+Aiohttp's own decoding leaves malformed and non-UTF-8 escapes as they are, so that two different
+URLs would name one id. Here they are errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ID_SEGMENT = 4  # "", v1, store, inventory, {productId}
 
 
 def product_id_of(request: web.Request) -> str:
-    """The id in the path, whatever characters it holds. Raises InvalidRequest."""
+    """Return the id in the path, whatever characters it holds. Raises InvalidRequest."""
     segment = request.rel_url.raw_path.split("/")[_ID_SEGMENT]
     try:
         return _decode(segment)
@@ -29,8 +29,10 @@ def product_id_of(request: web.Request) -> str:
 
 
 def query_of(request: web.Request, known: Collection[str] = ()) -> dict[str, str]:
-    """The query's parameters. Raises InvalidRequest for unknown and for repeated ones, so that
-    no filter is ever silently ignored."""
+    """Return the parameters of the query.
+
+    Raises InvalidRequest for unknown and repeated ones, so that no filter is silently ignored.
+    """
     parameters, problems = parse_query(request.rel_url.raw_query_string, known)
     if problems:
         raise InvalidRequest.of_fields(problems)
@@ -38,41 +40,28 @@ def query_of(request: web.Request, known: Collection[str] = ()) -> dict[str, str
 
 
 def parse_query(raw: str, known: Collection[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The parameters of a query as it was sent, and what is wrong with others, both by name."""
+    """Return the parameters of a query, and the problems of wrong ones, both by name."""
     parameters: dict[str, str] = {}
     problems: dict[str, str] = {}
     for pair in filter(None, raw.split("&")):
-        name, problem = _take(pair, known, parameters)
-        if problem:
-            problems[name] = problem
+        name, _, value = pair.replace("+", " ").partition("=")
+        try:
+            name = _decode(name)
+            if name not in known:
+                accepted = f"known here: {', '.join(known)}" if known else "this call takes none"
+                raise ValueError(f"is not a known query parameter; {accepted}")
+            if name in parameters:
+                raise ValueError("is given more than once")
+            parameters[name] = _decode(value)
+        except ValueError as problem:
+            problems[name] = str(problem)
     return parameters, problems
 
 
-def _take(pair: str, known: Collection[str], parameters: dict[str, str]) -> tuple[str, str]:
-    """Add one `name=value` to the parameters, or say what is wrong with it."""
-    raw_name, _, raw_value = pair.replace("+", " ").partition("=")
-    try:
-        name = _decode(raw_name)
-    except ValueError as problem:
-        return raw_name, str(problem)
-    if name not in known:
-        accepted = f"; known here: {', '.join(known)}" if known else "; this call takes none"
-        return name, "is not a known query parameter" + accepted
-    if name in parameters:
-        return name, "is given more than once"
-    try:
-        parameters[name] = _decode(raw_value)
-    except ValueError as problem:
-        return name, str(problem)
-    return name, ""
-
-
 def is_sendable(product_id: str) -> bool:
-    """Whether the id can stand in a URL to Central: no `.` or `..`, which are normalised away,
-    and no control characters."""
-    if product_id in ("", ".", ".."):
-        return False
-    return _CONTROL.search(product_id) is None
+    """Return whether the id can be part of a URL to Central: it is neither empty nor `.` or `..`,
+    which are normalised away, and has no control characters."""
+    return product_id not in ("", ".", "..") and _CONTROL.search(product_id) is None
 
 
 def _decode(text: str) -> str:

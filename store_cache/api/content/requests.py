@@ -1,7 +1,4 @@
-"""Request bodies: bytes off the wire, within a limit and a deadline, and strict JSON out of them.
-
-Knows: sizes, media types, what of JSON cannot be trusted. Refuses to know: what a body means.
-"""
+"""Request bodies: received within a size limit and a deadline, and parsed as strict JSON."""
 
 from __future__ import annotations
 
@@ -26,25 +23,31 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 async def read_json(request: web.Request, *, deadline_seconds: float) -> Any:
-    """The body as JSON values.
+    """Return the body as JSON values.
 
     Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest (it did not arrive), InvalidJson.
     """
-    _check_media_type(request)
-    return parse_json(await _read(request, deadline_seconds))
+    if encoding := request.headers.get("Content-Encoding"):
+        raise UnsupportedMediaType(
+            f"Content-Encoding {encoding[:50]!r} is not accepted; send the body uncompressed"
+        )
+    charset = (request.charset or "utf-8").lower()
+    if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(
+            "The body must be JSON in UTF-8; send Content-Type: application/json"
+        )
+    return parse_json(await _receive(request, deadline_seconds))
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse what is JSON to every reader alike. Raises InvalidJson.
+    """Parse JSON that every parser reads alike. Raises InvalidJson.
 
-    Refused besides bad syntax: NaN and infinities, lone surrogates, values nested beyond any
-    use, and duplicate names, of which each reader would believe another one.
+    Besides bad syntax, it refuses NaN and infinities, lone surrogates, deep nesting, and duplicate
+    names, of which one parser takes the first and another the last.
     """
     try:
-        value = orjson.loads(body)  # knows all but duplicates; takes the time of a copy
+        value = orjson.loads(body)  # refuses all but duplicates
         json.loads(body, object_pairs_hook=_unique)
-    except orjson.JSONDecodeError as problem:
-        raise InvalidJson(f"The body is not valid JSON: {problem}") from None
     except RecursionError:
         raise InvalidJson("The body is not valid JSON: it is nested too deeply") from None
     except ValueError as problem:
@@ -61,26 +64,19 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_media_type(request: web.Request) -> None:
-    if encoding := request.headers.get("Content-Encoding"):
-        raise UnsupportedMediaType(
-            f"Content-Encoding {encoding[:50]!r} is not accepted; send the body uncompressed"
-        )
-    charset = (request.charset or "utf-8").lower()
-    if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType(
-            "The body must be JSON in UTF-8; send Content-Type: application/json"
-        )
-
-
-async def _read(request: web.Request, deadline_seconds: float) -> bytes:
+async def _receive(request: web.Request, deadline_seconds: float) -> bytes:
     if (request.content_length or 0) > MOST_BYTES:
         raise _too_large()
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(_CONTINUE)
     try:
         async with asyncio.timeout(deadline_seconds):
-            return await _read_all(request)
+            body = bytearray()
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise _too_large()
+            return bytes(body)
     except TimeoutError:
         raise InvalidRequest(
             f"The body did not arrive within {deadline_seconds:g} s; send it in one go"
@@ -89,15 +85,6 @@ async def _read(request: web.Request, deadline_seconds: float) -> bytes:
         raise InvalidRequest(
             "The body broke off or its transfer coding is malformed; send it again"
         ) from None
-
-
-async def _read_all(request: web.Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise _too_large()
-    return bytes(body)
 
 
 def _too_large() -> PayloadTooLarge:

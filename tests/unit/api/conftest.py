@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from store_cache.api.app import build_api
-from store_cache.api.limits import Limits
-from store_cache.api.server import Running, serve
+from store_cache.api.limits import ConnectionLimits
+from store_cache.api.server import ApiServer, serve
 from tests.harness.shop import Shop, product
 from tests.harness.wire import Headers, Line, Reply
 
@@ -26,7 +26,7 @@ class Store:
 
     shop: Shop
     app: web.Application
-    running: Running
+    running: ApiServer
     lines: list[Line] = field(default_factory=list)
 
     async def line(self, **options: Any) -> Line:
@@ -67,7 +67,7 @@ async def open_store() -> AsyncIterator[Opened]:
     opened: list[Store] = []
 
     async def opening(
-        shop: Shop | None = None, *, limits: Limits | None = None, **settings: Any
+        shop: Shop | None = None, *, limits: ConnectionLimits | None = None, **settings: Any
     ) -> Store:
         stocked = shop or Shop([product("PROD-001"), product("PROD-002"), product("PROD-003")])
         usual: dict[str, Any] = {

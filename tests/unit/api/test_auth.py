@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from store_cache.api.app import SCOPES
-from store_cache.api.auth import Authority, Failures, KeyRing, Scope
+from store_cache.api.auth import Authenticator, KeyRing, Scope, WrongKeys
 from store_cache.api.problems import InvalidRequest, RateLimited, Unauthorized
 from tests.unit.api.conftest import ADMIN, TILL, Opened, Store
 
@@ -105,12 +105,12 @@ async def test_a_key_may_be_configured_as_its_digest(open_store: Opened) -> None
     assert (200, 401) == (plain.status, shown.status)
 
 
-def _authority() -> Authority:
+def _authority() -> Authenticator:
     ring = KeyRing(keys=["right", "other"], admin_keys=["office"])
-    return Authority(ring, Failures(limit=3, window_seconds=60.0, most_addresses=2))
+    return Authenticator(ring, WrongKeys(limit=3, window_seconds=60.0, most_addresses=2))
 
 
-def _guess(authority: Authority, address: str, now: float, times: int = 3) -> None:
+def _guess(authority: Authenticator, address: str, now: float, times: int = 3) -> None:
     for _ in range(times):
         with pytest.raises(Unauthorized):
             authority.identify(["guess"], address=address, now=now)

@@ -12,7 +12,7 @@ import pytest
 
 from store_cache.api import middleware as exchange
 from store_cache.api.content.freshness import Freshness
-from store_cache.api.limits import Limits
+from store_cache.api.limits import ConnectionLimits
 from tests.harness.shop import FRESH, Shop, product
 from tests.harness.virtual_time import run
 from tests.unit.api.odd_requests import ODD_IDS, Odd
@@ -452,7 +452,7 @@ def test_a_connection_s_memory_opens_it_to_no_other_key() -> None:
 
 
 def test_a_connection_that_was_served_and_falls_silent_is_closed() -> None:
-    """(T10) `silent_seconds` after the last answer, not after the last that aiohttp saw."""
+    """(T10) `idle_seconds` after the last answer, not after the last that aiohttp saw."""
 
     async def story() -> None:
         async with a_server(stocked()) as server:
@@ -474,7 +474,7 @@ def test_a_head_that_does_not_end_is_cut_on_a_fast_connection() -> None:
     """(T10) The deadline of a head counts from its first byte, whatever was answered before."""
 
     async def story() -> None:
-        async with a_server(stocked(), limits=Limits(head_seconds=5.0)) as server:
+        async with a_server(stocked(), limits=ConnectionLimits(head_seconds=5.0)) as server:
             wire = server.connect()
             for _ in range(3):
                 wire.feed(PRODUCT)
@@ -493,7 +493,7 @@ def test_a_reader_that_does_not_read_is_cut_on_a_fast_connection() -> None:
     """(T10) While it takes nothing, requests are aiohttp's, which stops reading; then it is cut."""
 
     async def story() -> None:
-        async with a_server(stocked(), limits=Limits(unread_seconds=5.0)) as server:
+        async with a_server(stocked(), limits=ConnectionLimits(unread_seconds=5.0)) as server:
             wire = server.connect()
             wire.feed(PRODUCT)
             await asyncio.sleep(SETTLED_SECONDS)
@@ -527,7 +527,7 @@ def test_a_stop_closes_fast_connections_and_answers_no_more() -> None:
             server.server.pre_shutdown()
             written = len(busy.sent)
             busy.feed(PRODUCT)
-            server.guard.close_quiet()
+            server.limiter.close_idle()
 
             assert wire.is_closed
             assert written == len(busy.sent)

@@ -6,17 +6,17 @@ import socket
 
 import pytest
 
-from store_cache.api.limits import Limits
+from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import CannotServe, serve
 from tests.harness.shop import Shop, product
 from tests.harness.wire import DEADLINE_SECONDS, Line, head_of, until
 from tests.unit.api.conftest import TILL, Opened, Store
 
 INVENTORY = "/v1/store/inventory"
-HASTY = Limits(silent_seconds=0.1, head_seconds=0.1, unread_seconds=0.1, sweep_seconds=0.01)
-LATE_HEAD = Limits(head_seconds=0.1, sweep_seconds=0.01)
-UNREAD = Limits(unread_seconds=0.1, sweep_seconds=0.01)
-SILENT = Limits(silent_seconds=0.1, sweep_seconds=0.01)
+HASTY = ConnectionLimits(idle_seconds=0.1, head_seconds=0.1, unread_seconds=0.1, check_seconds=0.01)
+LATE_HEAD = ConnectionLimits(head_seconds=0.1, check_seconds=0.01)
+UNREAD = ConnectionLimits(unread_seconds=0.1, check_seconds=0.01)
+SILENT = ConnectionLimits(idle_seconds=0.1, check_seconds=0.01)
 JSON = TILL | {"Content-Type": "application/json"}
 
 
@@ -92,7 +92,7 @@ async def test_a_long_answer_is_not_cut_while_it_is_read(open_store: Opened) -> 
     """The deadlines are for the slow: whoever reads gets all of it."""
     large = "x" * 100_000
     shop = Shop(product(f"P{n}", note=large) for n in range(200))
-    store = await open_store(shop, limits=Limits(unread_seconds=2.0, sweep_seconds=0.01))
+    store = await open_store(shop, limits=ConnectionLimits(unread_seconds=2.0, check_seconds=0.01))
     reply = await store.get(f"{INVENTORY}?limit=200")
 
     assert 200 == len(reply.json["products"])
@@ -117,7 +117,7 @@ async def test_connections_are_capped_for_each_address(
 ) -> None:
     """One address can take its share and no more; others are served, and a place that becomes
     free is given again. However many are refused, it is one line in the log."""
-    store = await open_store(limits=Limits(most_connections_per_address=3))
+    store = await open_store(limits=ConnectionLimits(most_connections_per_address=3))
     held = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(3)]
     await held[-1].send("GET", INVENTORY, headers=TILL)
     refused = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(5)]
@@ -133,7 +133,7 @@ async def test_connections_are_capped_for_each_address(
 
 async def test_connections_are_capped_in_all(open_store: Opened) -> None:
     """Whoever comes to a full house is turned away at once."""
-    store = await open_store(limits=Limits(most_connections=2))
+    store = await open_store(limits=ConnectionLimits(most_connections=2))
     held = [await store.line(local_addr=(f"127.0.0.{n}", 0)) for n in (2, 3)]
     for line in held:
         await line.send("GET", INVENTORY, headers=TILL)

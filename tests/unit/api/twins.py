@@ -15,8 +15,8 @@ from typing import Any
 from aiohttp import web
 
 from store_cache.api.app import FAST_READS, build_api
-from store_cache.api.limits import Connection, Guard, Limits
-from store_cache.api.server import watch
+from store_cache.api.limits import ClientConnection, ConnectionLimiter, ConnectionLimits
+from store_cache.api.server import track_requests
 from tests.harness.shop import Shop
 
 SETTLED_SECONDS = 0.001
@@ -29,7 +29,7 @@ class Wire(asyncio.Transport):
     """A connection's other end. `sent` is all that was written, `writes` how often; `at_once` is
     what the other side says as soon as it is next written to."""
 
-    def __init__(self, connection: Connection, address: str) -> None:
+    def __init__(self, connection: ClientConnection, address: str) -> None:
         super().__init__({"peername": (address, 50_000)})
         self.connection = connection
         self.sent = bytearray()
@@ -76,19 +76,19 @@ class Server:
     """One of the two. `seen` counts the requests that came to aiohttp."""
 
     server: web.Server
-    guard: Guard
+    limiter: ConnectionLimiter
 
     @property
     def seen(self) -> int:
         return self.server.requests_count
 
     def connect(self, address: str = "127.0.0.1") -> Wire:
-        return Wire(self.guard.protocol(self.server), address)
+        return Wire(self.limiter.protocol(self.server), address)
 
 
 @asynccontextmanager
 async def a_server(
-    shop: Shop, *, fast_reads: bool = True, limits: Limits | None = None, **settings: Any
+    shop: Shop, *, fast_reads: bool = True, limits: ConnectionLimits | None = None, **settings: Any
 ) -> AsyncIterator[Server]:
     usual: dict[str, Any] = {
         "store_id": "store-s1",
@@ -100,11 +100,10 @@ async def a_server(
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     assert runner.server is not None
-    watch(runner.server)
-    loop = asyncio.get_running_loop()
-    guard = Guard(limits or Limits(), loop, app.get(FAST_READS))
-    yield Server(runner.server, guard)
-    guard.close()
+    track_requests(runner.server)
+    limiter = ConnectionLimiter(limits or ConnectionLimits(), app.get(FAST_READS))
+    yield Server(runner.server, limiter)
+    limiter.close()
     await runner.cleanup()
 
 

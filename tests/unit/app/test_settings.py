@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from store_cache.app.settings import HASHED, Settings, SettingsError, key_digest, load_settings
+from store_cache.api.auth import HASHED, key_digest
+from store_cache.app.settings import Settings, SettingsError, load_settings
 
 HASH = "sha256:" + hashlib.sha256(b"till-1").hexdigest()
 
