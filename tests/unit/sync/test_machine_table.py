@@ -44,7 +44,7 @@ from store_cache.sync.states import (
     Step,
     SyncSettings,
 )
-from tests.unit.catalogue.chaos import walk
+from tests.unit.sync.chaos import walk
 from tests.unit.sync.told_sync import START, at, events, fits
 
 OUTCOMES: dict[str, Outcome] = {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store_cache.sync.states import SyncSettings
-from tests.unit.catalogue.chaos import Trouble, walk
+from tests.unit.sync.chaos import Trouble, walk
 from tests.unit.sync.small_central import SmallCentral, SmallStore
 from tests.unit.sync.told_sync import START
 

@@ -132,11 +132,14 @@ class Trouble:
         self.failures = 0
         self.rate = 0.0
         self.kinds = FAULTS
-        self.healed = False
+        self.was_replaced = False
         self.central.fault = self.fault
         self.feeds = 0
 
     def fault(self) -> ExchangeFailed | None:
+        if self.was_replaced:
+            self.was_replaced = False
+            return ExchangeFailed(Failure.UNREACHABLE, "another Central starts")
         if self.failures > 0 or self.random.random() < self.rate:
             self.failures -= 1
             floor = self.random.choice([None, None, 5.0])
@@ -185,14 +188,14 @@ class Trouble:
         self.central.first = max(self.central.first, self.central.head - 30)
 
     def is_replaced(self) -> None:
-        """Where that can be noticed: both name their feeds, or the fingerprint of an event tells
-        them apart after an outage."""
+        """Only where the store can notice it: both name their feeds, or the next exchange fails,
+        after which the fingerprint of an event tells them apart."""
         self.feeds += 1
         name = self.random.choice([None, f"g-{self.feeds}"])
         if name is None or self.central.generation is None:
             if not self.has_fingerprint():
                 return
-            self.kinds, self.failures = [Failure.UNREACHABLE], max(1, self.failures)
+            self.was_replaced = True
         head = self.random.choice([60, 500])
         self.central.replace(f"feed{self.feeds}", head=head, generation=name)
 
