@@ -134,7 +134,7 @@ async def _watch(stores: Sequence[Store], until: float) -> None:
 
 
 def _runs_begun(stores: Sequence[Store]) -> int:
-    return sum(store.runner.state.runs_begun for store in stores)
+    return sum(store.runner.state.full_syncs_begun for store in stores)
 
 
 def _seen(

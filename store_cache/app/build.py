@@ -81,10 +81,10 @@ async def running(
         were_damaged = await writer.open()
         async with following(settings, environment, steady, central, writer, keys) as store:
             if were_damaged:
-                store.runner.want("files were damaged")
+                store.runner.request_full_sync("files were damaged")
             if writer.catalogue is not None and writer.catalogue.follow_up_reason:
                 # The process before did not get to it.
-                store.runner.want(writer.catalogue.follow_up_reason)
+                store.runner.request_full_sync(writer.catalogue.follow_up_reason)
             yield store
     finally:
         await writer.close()
@@ -146,7 +146,7 @@ async def following(
         writer,
         now=steady,
         random=environment.random,
-        on_hopeless=runner.want,
+        on_hopeless=runner.request_full_sync,
     )
 
     admission = Admission(central=central, random=environment.random, on_answer=runner.wake)

@@ -93,7 +93,7 @@ def settle_spacing(state: State, now: float) -> State:
     """A full sync that has held gives the next one its first attempt at once back (F6). A loss
     takes the grace to be seen: what was missing when the copy was placed did not hold."""
     placed_at, least_seconds = state.spacing.placed_at, state.settings.grace_seconds + HELD_SECONDS
-    if placed_at is None or now - placed_at < least_seconds or state.wanted is not None:
+    if placed_at is None or now - placed_at < least_seconds or state.requested is not None:
         return state
     return replace(state, spacing=FullSyncSpacing(placed_at=None))
 

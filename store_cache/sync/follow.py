@@ -30,9 +30,9 @@ from store_cache.sync.states import (
     Sleep,
     State,
     decide,
+    full_sync_due_at,
+    request_full_sync,
     rest,
-    run_due_at,
-    want,
 )
 
 GAP_BACKOFF_SECONDS = 0.05
@@ -79,7 +79,7 @@ def _wait(state: State, now: float) -> int:
         return 0
     if not state.settings.continuous and state.poll_began_at is not None:
         return 0
-    due = run_due_at(state)
+    due = full_sync_due_at(state)
     if due is None:
         return state.settings.wait_seconds
     return max(1, min(state.settings.wait_seconds, ceil(due - now)))
@@ -251,7 +251,7 @@ def _unheld(unheld: int, asked_seconds: int, held_seconds: float) -> int:
 
 
 def _before_run(state: State, seconds: float, now: float) -> Sleep:
-    due = run_due_at(state)
+    due = full_sync_due_at(state)
     return Sleep(seconds if due is None else max(0.0, min(seconds, due - now)))
 
 
@@ -295,4 +295,4 @@ def lose(state: State, reason: str, now: float, *, replaced: bool = False) -> Ne
     lost = f"{REPLACED}{reason}" if replaced else reason
     state = settle_spacing(state, now)
     state = replace(state, lost=lost, feed=Feed(), poll_began_at=None)
-    return decide(want(state, reason))
+    return decide(request_full_sync(state, reason))

@@ -54,7 +54,6 @@ from store_cache.sync.states import (
     ApplyEvents,
     Command,
     ConnectionHealth,
-    Doing,
     EventsApplied,
     EventsArrived,
     ExchangeFailed,
@@ -62,11 +61,14 @@ from store_cache.sync.states import (
     Feed,
     FetchEvents,
     FetchPage,
+    FullSync,
     FullSyncFailed,
     FullSyncing,
     FullSyncRecord,
     FullSyncSpacing,
+    FullSyncStep,
     Gap,
+    InFlight,
     InstallReplica,
     Interrupted,
     Next,
@@ -78,17 +80,15 @@ from store_cache.sync.states import (
     RefusedReplica,
     ReplicaInstalled,
     ReplicaRefused,
-    Run,
     Sleep,
     Slept,
     State,
-    Step,
     decide,
+    request_full_sync,
     rest,
-    want,
 )
 
-RUNS_REMEMBERED = 10
+FULL_SYNCS_REMEMBERED = 10
 SECOND_READING_SECONDS = 600.0
 """A refused catalogue is believed if a reading this much later agrees (F5)."""
 
@@ -121,48 +121,50 @@ FORCED_FAILURES = 2
 
 def begin_run(state: State, now: float) -> Next:
     """Start the full sync that is wanted."""
-    wanted = state.wanted
-    assert wanted is not None
-    run = Run(
-        number=state.runs_begun + 1,
-        reasons=wanted.reasons,
+    requested = state.requested
+    assert requested is not None
+    run = FullSync(
+        number=state.full_syncs_begun + 1,
+        reasons=requested.reasons,
         began_at=now,
-        forced=wanted.forced,
-        accept=wanted.accept,
+        forced=requested.forced,
+        accept=requested.accept,
         same_generation=not state.lost.startswith(REPLACED),
     )
     feed = replace(state.feed.doubted(), gap=None)  # nobody asks from its position meanwhile
-    state = replace(state, wanted=None, runs_begun=run.number, poll_began_at=None, feed=feed)
+    state = replace(
+        state, requested=None, full_syncs_begun=run.number, poll_began_at=None, feed=feed
+    )
     return _afresh(state, run, head=None)
 
 
-def advance_run(state: State, run: Run, outcome: Outcome, now: float) -> Next:
+def advance_run(state: State, run: FullSync, outcome: Outcome, now: float) -> Next:
     """What follows from `outcome` while a full sync runs. Raises OutOfTurn."""
-    match run.doing, outcome:
-        case Doing.PAGE, PageApplied():
+    match run.in_flight, outcome:
+        case InFlight.PAGE, PageApplied():
             return _page_taken(_page_works(state), replace(run, failures=0), outcome, now)
-        case Doing.EVENTS, EventsArrived(page, held_seconds):
+        case InFlight.EVENTS, EventsArrived(page, held_seconds):
             run = replace(run, feed_failures=0, polled_at=now - held_seconds)
             return _events_arrived(reached(state), run, page, now)
-        case Doing.KEEPING, EventsApplied():
+        case InFlight.APPLYING, EventsApplied():
             return _events_kept(state, run, now)
-        case Doing.RESTING, (Slept() | Interrupted()):
+        case InFlight.SLEEPING, (Slept() | Interrupted()):
             return _proceed(state, run, now)
-        case Doing.SETTLING, ProductsRefetched():
+        case InFlight.REFETCHING, ProductsRefetched():
             return _settled(state, replace(run, failures=0), outcome, now)
-        case Doing.PLACING, ReplicaInstalled(products):
+        case InFlight.INSTALLING, ReplicaInstalled(products):
             return _placed(state, run, products, now)
-        case Doing.PLACING, ReplicaRefused(problem, products):
+        case InFlight.INSTALLING, ReplicaRefused(problem, products):
             return _refused(state, run, problem, products, now)
-        case ((Doing.PAGE | Doing.EVENTS | Doing.SETTLING), ExchangeFailed()):
+        case ((InFlight.PAGE | InFlight.EVENTS | InFlight.REFETCHING), ExchangeFailed()):
             return _exchange_failed(state, run, outcome, now)
-        case ((Doing.PAGE | Doing.SETTLING), FullSyncFailed(problem)):
+        case ((InFlight.PAGE | InFlight.REFETCHING), FullSyncFailed(problem)):
             return _broken(state, run, problem, now)
-    raise OutOfTurn(f"{type(outcome).__name__} cannot end a run {run.doing} in step {run.step}")
+    raise OutOfTurn(f"{type(outcome).__name__} cannot end a run {run.in_flight} in step {run.step}")
 
 
-def _do(state: State, run: Run, doing: Doing, command: Command) -> Next:
-    return replace(state, phase=FullSyncing(replace(run, doing=doing))), command
+def _do(state: State, run: FullSync, in_flight: InFlight, command: Command) -> Next:
+    return replace(state, phase=FullSyncing(replace(run, in_flight=in_flight))), command
 
 
 def _page_works(state: State) -> State:
@@ -178,43 +180,47 @@ def _page_works(state: State) -> State:
 # -- what to ask for next ----------------------------------------------------------------------
 
 
-def _afresh(state: State, run: Run, *, head: int | None) -> Next:
+def _afresh(state: State, run: FullSync, *, head: int | None) -> Next:
     """Begin the copy with the first page; `head` if it is known already."""
-    run = replace(run, step=Step.FIRST_PAGE if head is None else Step.PAGES, head=head)
+    run = replace(
+        run, step=FullSyncStep.FIRST_PAGE if head is None else FullSyncStep.PAGES, head=head
+    )
     run = replace(run, request=None, feed=Feed(), are_pages_doubted=False)
-    return _do(state, run, Doing.PAGE, FetchPage(None, True, run.same_generation))
+    return _do(state, run, InFlight.PAGE, FetchPage(None, True, run.same_generation))
 
 
-def _proceed(state: State, run: Run, now: float) -> Next:
+def _proceed(state: State, run: FullSync, now: float) -> Next:
     match run.step:
-        case Step.FIRST_PAGE:
+        case FullSyncStep.FIRST_PAGE:
             return _afresh(state, run, head=None)
-        case Step.HEAD:
+        case FullSyncStep.HEAD:
             fetch = FetchEvents(_head_guess(run), state.settings.batch_limit, 0)
-            return _do(state, run, Doing.EVENTS, fetch)
-        case Step.PAGES:
+            return _do(state, run, InFlight.EVENTS, fetch)
+        case FullSyncStep.PAGES:
             return _page_or_events(state, run, now)
-        case Step.CATCHING_UP if not run.feedless:
+        case FullSyncStep.CATCHING_UP if not run.feedless:
             return _follow(state, run, now)
-        case Step.CATCHING_UP | Step.SETTLING:
+        case FullSyncStep.CATCHING_UP | FullSyncStep.REFETCHING:
             settle = RefetchProducts(_known_generation(state, run))
-            return _do(state, replace(run, step=Step.SETTLING), Doing.SETTLING, settle)
-        case Step.VERIFYING if not run.feedless and can_check(_follows(run)):
-            return _do(state, run, Doing.EVENTS, FetchEvents(_follows(run).offset - 1, 1, 0))
+            return _do(
+                state, replace(run, step=FullSyncStep.REFETCHING), InFlight.REFETCHING, settle
+            )
+        case FullSyncStep.VERIFYING if not run.feedless and can_check(_follows(run)):
+            return _do(state, run, InFlight.EVENTS, FetchEvents(_follows(run).offset - 1, 1, 0))
     return _place(state, run, now)
 
 
-def _head_guess(run: Run) -> int:
+def _head_guess(run: FullSync) -> int:
     return FAR_OFFSET if run.head is None else run.head
 
 
-def _follows(run: Run) -> Position:
+def _follows(run: FullSync) -> Position:
     if run.follow is None:
         raise OutOfTurn(f"the copy of a run in step {run.step} stands nowhere in the feed")
     return run.follow
 
 
-def _page_or_events(state: State, run: Run, now: float) -> Next:
+def _page_or_events(state: State, run: FullSync, now: float) -> Next:
     begins = run.request is None
     if run.polled_at is not None and now - run.polled_at >= FOLLOW_SECONDS:
         run = replace(_unproved(run), kept_more=True)
@@ -225,44 +231,44 @@ def _page_or_events(state: State, run: Run, now: float) -> Next:
     if now < run.pages_not_before:
         pages_wait = run.pages_not_before - now
         alongside = pages_wait if run.feedless else max(feed_waits, FOLLOW_SECONDS)
-        return _do(state, run, Doing.RESTING, Sleep(min(pages_wait, alongside)))
-    return _do(state, run, Doing.PAGE, FetchPage(run.request, begins, run.same_generation))
+        return _do(state, run, InFlight.SLEEPING, Sleep(min(pages_wait, alongside)))
+    return _do(state, run, InFlight.PAGE, FetchPage(run.request, begins, run.same_generation))
 
 
-def _follow(state: State, run: Run, now: float) -> Next:
+def _follow(state: State, run: FullSync, now: float) -> Next:
     if now < run.feed_not_before:
-        return _do(state, run, Doing.RESTING, Sleep(run.feed_not_before - now))
+        return _do(state, run, InFlight.SLEEPING, Sleep(run.feed_not_before - now))
     offset = _follows(run).offset - _is_unproved(run)
     fetch = FetchEvents(offset, state.settings.batch_limit, 0)
-    return _do(state, run, Doing.EVENTS, fetch)
+    return _do(state, run, InFlight.EVENTS, fetch)
 
 
-def _unproved(run: Run) -> Run:
+def _unproved(run: FullSync) -> FullSync:
     """Time has passed: a Central that was restored meanwhile, under its own name, may have grown
     past the copy's position. Not where the log has just been found not to reach back so far."""
     return run if run.check_is_gone else replace(run, feed=run.feed.doubted())
 
 
-def _is_unproved(run: Run) -> bool:
+def _is_unproved(run: FullSync) -> bool:
     """Whether the feed may be another one since it was read last: the event before the copy's
     position is then asked for with those after it (E4)."""
     return run.feed.unchecked and can_check(_follows(run))
 
 
-def _settled(state: State, run: Run, settled: ProductsRefetched, now: float) -> Next:
+def _settled(state: State, run: FullSync, settled: ProductsRefetched, now: float) -> Next:
     """Readings took time: catch up once more after them; with none, the copy is complete."""
     if settled.generation is not None:
         return _restart(state, run, _renewed(settled.generation), now, True)
-    step = Step.CATCHING_UP if settled.read and not run.feedless else Step.VERIFYING
+    step = FullSyncStep.CATCHING_UP if settled.read and not run.feedless else FullSyncStep.VERIFYING
     return _proceed(state, replace(run, step=step), now)
 
 
-def _place(state: State, run: Run, now: float) -> Next:
-    shrunk = state.shrunk
+def _place(state: State, run: FullSync, now: float) -> Next:
+    refused = state.refused
     agreed = None
-    if shrunk is not None and now - shrunk.at >= SECOND_READING_SECONDS:
-        agreed = shrunk.products
-    run = replace(run, step=Step.PLACING)
+    if refused is not None and now - refused.at >= SECOND_READING_SECONDS:
+        agreed = refused.products
+    run = replace(run, step=FullSyncStep.INSTALLING)
     installation = Installation(
         position=_follows(run),
         accept=run.accept,
@@ -270,13 +276,13 @@ def _place(state: State, run: Run, now: float) -> Next:
         unfollowed_until=run.horizon if run.feedless else 0,
         follow_up_reason=run.follow_up_reason,
     )
-    return _do(state, run, Doing.PLACING, InstallReplica(installation))
+    return _do(state, run, InFlight.INSTALLING, InstallReplica(installation))
 
 
 # -- pages -------------------------------------------------------------------------------------
 
 
-def _page_taken(state: State, run: Run, taken: PageApplied, now: float) -> Next:
+def _page_taken(state: State, run: FullSync, taken: PageApplied, now: float) -> Next:
     if taken.generation not in (None, _known_generation(state, run) or taken.generation):
         return _restart(state, run, _renewed(taken.generation or ""), now, True)
     run = replace(
@@ -286,7 +292,7 @@ def _page_taken(state: State, run: Run, taken: PageApplied, now: float) -> Next:
         horizon=max(run.horizon, _newest_on(taken)),
         named=max(run.named, taken.event_offset or 0),
     )
-    if run.step is Step.FIRST_PAGE:
+    if run.step is FullSyncStep.FIRST_PAGE:
         return _head_known(state, run, taken, now)
     return _pages_on(state, run, now)
 
@@ -296,19 +302,19 @@ def _newest_on(taken: PageApplied) -> int:
     return FAR_OFFSET if taken.event_offset is None else taken.event_offset + HEAD_SLACK + 1
 
 
-def _known_generation(state: State, run: Run) -> str | None:
+def _known_generation(state: State, run: FullSync) -> str | None:
     """The name of the feed that the run's pages have to be of; None before there is one."""
     if run.generation is None and run.same_generation and state.position is not None:
         return state.position.named
     return run.generation
 
 
-def _pages_on(state: State, run: Run, now: float) -> Next:
-    step = Step.PAGES if run.request is not None else Step.CATCHING_UP
+def _pages_on(state: State, run: FullSync, now: float) -> Next:
+    step = FullSyncStep.PAGES if run.request is not None else FullSyncStep.CATCHING_UP
     return _proceed(state, replace(run, step=step), now)
 
 
-def _head_known(state: State, run: Run, taken: PageApplied, now: float) -> Next:
+def _head_known(state: State, run: FullSync, taken: PageApplied, now: float) -> Next:
     """The first page was taken: decide where the copy is followed from (F2)."""
     live = _live_position(state, run, taken.event_offset)
     if live is not None:
@@ -316,13 +322,13 @@ def _head_known(state: State, run: Run, taken: PageApplied, now: float) -> Next:
         run = replace(run, follow=live, head=taken.event_offset, feed=feed)
         return _pages_on(state, replace(run, in_catalogue=True, is_open=False), now)
     if taken.event_offset is None:
-        return _proceed(state, replace(run, step=Step.HEAD, head=None), now)
+        return _proceed(state, replace(run, step=FullSyncStep.HEAD, head=None), now)
     start = _stand(state, run, max(0, taken.event_offset - HEAD_SLACK))
     run = replace(run, follow=start, head=taken.event_offset, is_open=True, in_catalogue=False)
     return _pages_on(state, run, now)
 
 
-def _live_position(state: State, run: Run, head: int | None) -> Position | None:
+def _live_position(state: State, run: FullSync, head: int | None) -> Position | None:
     """The position of the catalogue in place, where copy and catalogue can follow the feed
     together from there: it lies before the head, and not too far."""
     position = state.position
@@ -333,11 +339,11 @@ def _live_position(state: State, run: Run, head: int | None) -> Position | None:
     return position
 
 
-def _stand(state: State, run: Run, offset: int) -> Position:
+def _stand(state: State, run: FullSync, offset: int) -> Position:
     return Position(_generation(state, run), offset)
 
 
-def _generation(state: State, run: Run) -> str:
+def _generation(state: State, run: FullSync) -> str:
     position = state.position
     if position is None or not run.same_generation:
         held = position.generation if position is not None else None
@@ -349,7 +355,7 @@ def _renewed(generation: str) -> str:
     return f"Central has a new generation {generation}"
 
 
-def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -> Next:
+def _restart(state: State, run: FullSync, problem: str, now: float, replaced: bool) -> Next:
     """The copy's position is worth nothing: begin the copy again."""
     if run.restarts >= RESTARTS_AT_MOST:
         return _broken(state, run, f"{problem}, {run.restarts + 1} times in one full sync", now)
@@ -365,9 +371,9 @@ def _restart(state: State, run: Run, problem: str, now: float, replaced: bool) -
     return _afresh(state, fresh, head=None)
 
 
-def _begun_again(run: Run) -> Run:
+def _begun_again(run: FullSync) -> FullSync:
     """The same run before it has read anything."""
-    return Run(
+    return FullSync(
         number=run.number,
         reasons=run.reasons,
         began_at=run.began_at,
@@ -382,12 +388,12 @@ def _begun_again(run: Run) -> Run:
 # -- the feed alongside ------------------------------------------------------------------------
 
 
-def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
-    if run.step is Step.HEAD:
+def _events_arrived(state: State, run: FullSync, page: EventPage, now: float) -> Next:
+    if run.step is FullSyncStep.HEAD:
         return _head_arrived(state, run, page, now)
     if generation_changed(_follows(run), page.generation):
         return _restart(state, run, _renewed(page.generation or ""), now, True)
-    if run.step is Step.VERIFYING:
+    if run.step is FullSyncStep.VERIFYING:
         return _verified(state, run, page, now)
     if _is_unproved(run) and compare(_follows(run), page) is Match.ANOTHER:
         return _restart(state, run, ANOTHER_EVENT, now, True)
@@ -405,11 +411,11 @@ def _events_arrived(state: State, run: Run, page: EventPage, now: float) -> Next
         feed = Feed(gap=Gap(now) if early else None, early=early)
         run = replace(run, kept=new, kept_more=more, feed=feed, is_open=False, has_events=True)
         keep = ApplyEvents(ready, new, run.in_catalogue, True)
-        return _do(state, run, Doing.KEEPING, keep)
+        return _do(state, run, InFlight.APPLYING, keep)
     return _nothing_ready(state, replace(run, feed=replace(run.feed, early=early)), page, now)
 
 
-def _opened(run: Run, page: EventPage) -> Run:
+def _opened(run: FullSync, page: EventPage) -> FullSync:
     """The first answer of the feed may begin later than asked, up to the head: the copy was asked
     to follow from a little before it, further back than the log may reach (F2)."""
     if not run.is_open or run.follow is None or run.head is None:
@@ -421,7 +427,7 @@ def _opened(run: Run, page: EventPage) -> Run:
     return run
 
 
-def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
+def _nothing_ready(state: State, run: FullSync, page: EventPage, now: float) -> Next:
     follow = _follows(run)
     ahead = bool(run.feed.early) or hint(page, follow) > follow.offset
     behind = hint(page, follow) < follow.offset
@@ -434,7 +440,7 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     if asked_at - gap.since < grace_seconds:
         feed = run.feed.doubted() if behind else run.feed
         feed = replace(feed, gap=Gap(gap.since, gap.tries + 1))
-        return _do(state, replace(run, feed=feed, kept_more=True), Doing.RESTING, gap_rest(gap))
+        return _do(state, replace(run, feed=feed, kept_more=True), InFlight.SLEEPING, gap_rest(gap))
     if ahead and run.is_open and not begins_at_one(follow, run.feed.early, page):
         return _restart(state, run, OUTRUN, now, False)
     if ahead:
@@ -444,13 +450,13 @@ def _nothing_ready(state: State, run: Run, page: EventPage, now: float) -> Next:
     return _too_short(state, run, now)
 
 
-def _ends_short(run: Run) -> bool:
+def _ends_short(run: FullSync) -> bool:
     """Whether the feed ends before an event that a page named."""
-    catches_up = run.step is Step.CATCHING_UP and not run.is_open
+    catches_up = run.step is FullSyncStep.CATCHING_UP and not run.is_open
     return catches_up and _follows(run).offset < run.named
 
 
-def _too_short(state: State, run: Run, now: float) -> Next:
+def _too_short(state: State, run: FullSync, now: float) -> Next:
     """Central was restored under its own name behind the pages' back, or its last events were lost,
     or its feed lags behind its catalogue: another reading tells the first. One more run looks after
     the others, and no third."""
@@ -462,7 +468,7 @@ def _too_short(state: State, run: Run, now: float) -> Next:
     return _caught_up(state, run, now)
 
 
-def _step_over(state: State, run: Run, page: EventPage) -> Next:
+def _step_over(state: State, run: FullSync, page: EventPage) -> Next:
     """A hole that stays during the run does not restart it: the copy goes in place, and another
     run follows (F2). Only the copy steps over it."""
     follow = _follows(run)
@@ -482,38 +488,38 @@ def _step_over(state: State, run: Run, page: EventPage) -> Next:
         follow_up_reason=follow_up_reason,
         in_catalogue=False,
     )
-    return _do(state, run, Doing.KEEPING, ApplyEvents((), new, False, True))
+    return _do(state, run, InFlight.APPLYING, ApplyEvents((), new, False, True))
 
 
-def _events_kept(state: State, run: Run, now: float) -> Next:
+def _events_kept(state: State, run: FullSync, now: float) -> Next:
     run = replace(run, follow=run.kept, kept=None, check_is_gone=False)
     if run.in_catalogue:
         state = replace(state, position=run.follow)
-    if run.kept_more or run.step is not Step.CATCHING_UP or _ends_short(run):
+    if run.kept_more or run.step is not FullSyncStep.CATCHING_UP or _ends_short(run):
         return _proceed(state, run, now)
     return _caught_up(state, run, now)
 
 
-def _caught_up(state: State, run: Run, now: float) -> Next:
+def _caught_up(state: State, run: FullSync, now: float) -> Next:
     """The copy stands at the feed's end, for now."""
     run = replace(run, feed=Feed())
     if run.in_catalogue:
         state = replace(state, in_sync_at=now)
-    if run.step is not Step.CATCHING_UP:
+    if run.step is not FullSyncStep.CATCHING_UP:
         return _proceed(state, run, now)
     if _ends_before(state.position, run):
         return _restart(state, run, BACKWARDS, now, True)
-    return _proceed(state, replace(run, step=Step.SETTLING), now)
+    return _proceed(state, replace(run, step=FullSyncStep.REFETCHING), now)
 
 
-def _ends_before(held: Position | None, run: Run) -> bool:
+def _ends_before(held: Position | None, run: FullSync) -> bool:
     """Whether the feed's end lies before what the catalogue in place has seen of it (E3)."""
     follow = _follows(run)
     same = held is not None and run.same_generation and held.generation == follow.generation
     return same and held is not None and follow.offset < held.offset
 
 
-def _head_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
+def _head_arrived(state: State, run: FullSync, page: EventPage, now: float) -> Next:
     """The head from the feed itself: an offset beyond it is answered with the true next one; a
     Central that only echoes is walked from the start."""
     asked = _head_guess(run)
@@ -527,7 +533,7 @@ def _head_arrived(state: State, run: Run, page: EventPage, now: float) -> Next:
     return _afresh(state, replace(run, follow=start, is_open=True), head=head)
 
 
-def _verified(state: State, run: Run, page: EventPage, now: float) -> Next:
+def _verified(state: State, run: FullSync, page: EventPage, now: float) -> Next:
     match compare(_follows(run), page):
         case Match.SAME:
             return _place(state, run, now)
@@ -539,14 +545,14 @@ def _verified(state: State, run: Run, page: EventPage, now: float) -> Next:
 # -- failures ----------------------------------------------------------------------------------
 
 
-def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
+def _exchange_failed(state: State, run: FullSync, outcome: ExchangeFailed, now: float) -> Next:
     if outcome.failure is Failure.LIMITED:
         return _limited(state, run, outcome.retry_after_seconds or 1.0, now)
     if outcome.failure is Failure.GONE:
         return _gone(state, run, outcome, now)
-    if outcome.failure is Failure.REFUSED and run.step is Step.HEAD and run.head is None:
+    if outcome.failure is Failure.REFUSED and run.step is FullSyncStep.HEAD and run.head is None:
         return _proceed(state, replace(run, head=0), now)  # an offset too far for it: walk
-    of_feed = run.doing is Doing.EVENTS
+    of_feed = run.in_flight is InFlight.EVENTS
     run = replace(
         run,
         failures=run.failures + (not of_feed),
@@ -565,36 +571,36 @@ def _exchange_failed(state: State, run: Run, outcome: ExchangeFailed, now: float
     if _gives_up(state, run, outcome, already_fell_back):
         return _failed(state, run, outcome, now)
     pause = pause_after(state.health, outcome, now)
-    if of_feed and run.step is Step.PAGES and _goes_on(state, run):
+    if of_feed and run.step is FullSyncStep.PAGES and _goes_on(state, run):
         longest = pause.at_least_seconds + pause.spread_seconds
         run = replace(run, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
-    return _do(state, run, Doing.RESTING, pause)
+    return _do(state, run, InFlight.SLEEPING, pause)
 
 
-def _limited(state: State, run: Run, seconds: float, now: float) -> Next:
+def _limited(state: State, run: FullSync, seconds: float, now: float) -> Next:
     """Central's limit, or the store's own share of it, says not now (F6)."""
-    if run.doing is Doing.EVENTS:
+    if run.in_flight is InFlight.EVENTS:
         run = replace(_unproved(run), feed_not_before=now + seconds)
         return _proceed_later(state, run, now, seconds)
-    if run.step is Step.PAGES:
+    if run.step is FullSyncStep.PAGES:
         return _proceed(state, replace(run, pages_not_before=now + seconds), now)
-    return _do(state, run, Doing.RESTING, Sleep(seconds))
+    return _do(state, run, InFlight.SLEEPING, Sleep(seconds))
 
 
-def _proceed_later(state: State, run: Run, now: float, seconds: float) -> Next:
-    if run.step is Step.PAGES:
+def _proceed_later(state: State, run: FullSync, now: float, seconds: float) -> Next:
+    if run.step is FullSyncStep.PAGES:
         return _proceed(state, run, now)
-    return _do(state, run, Doing.RESTING, Sleep(seconds))
+    return _do(state, run, InFlight.SLEEPING, Sleep(seconds))
 
 
-def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
+def _gone(state: State, run: FullSync, outcome: ExchangeFailed, now: float) -> Next:
     """410: the log does not reach back to where the copy stands. The slack before the head may be
     too much for it; anything else means that it has outrun the reading."""
-    if run.doing is not Doing.EVENTS:
+    if run.in_flight is not InFlight.EVENTS:
         return _broken(state, run, f"Central's catalogue cannot be read: {outcome.problem}", now)
-    if run.step is Step.HEAD:
+    if run.step is FullSyncStep.HEAD:
         return _without_feed(state, run, now)  # nothing says where it ends
-    if run.step is Step.VERIFYING:
+    if run.step is FullSyncStep.VERIFYING:
         return _place(state, run, now)  # the log has no memory of it: that proves nothing
     if _is_unproved(run):
         passed = replace(run, feed=replace(run.feed, unchecked=False), check_is_gone=True)
@@ -613,7 +619,7 @@ def _gone(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
     return _restart(state, run, OUTRUN, now, False)
 
 
-def _may_do_without_feed(state: State, run: Run, outcome: ExchangeFailed) -> bool:
+def _may_do_without_feed(state: State, run: FullSync, outcome: ExchangeFailed) -> bool:
     """With the feed unreadable altogether pages alone are better, with nothing to serve soon
     (F2)."""
     if outcome.failure is Failure.REFUSED:
@@ -622,21 +628,23 @@ def _may_do_without_feed(state: State, run: Run, outcome: ExchangeFailed) -> boo
     return _goes_on(state, run) and run.feed_failures >= enough
 
 
-def _without_feed(state: State, run: Run, now: float) -> Next:
+def _without_feed(state: State, run: FullSync, now: float) -> Next:
     """Go on with the pages alone, to be placed at the first one's `eventOffset`; or, where events
     went into the copy, behind the last of these: what follows it was never laid over the copy."""
     follow = _stand(state, run, run.head or 0) if run.follow is None else run.follow
     if not run.has_events and run.head is not None and follow.offset < run.head:
         follow = Position(follow.generation, run.head)
     run = replace(run, feedless=True, follow=follow, in_catalogue=False)
-    if run.step is Step.HEAD and run.head:
+    if run.step is FullSyncStep.HEAD and run.head:
         return _afresh(state, run, head=run.head)  # that was learned after its page was read
-    if run.step is Step.HEAD:
+    if run.step is FullSyncStep.HEAD:
         return _pages_on(state, run, now)
     return _proceed(state, run, now)
 
 
-def _gives_up(state: State, run: Run, outcome: ExchangeFailed, already_fell_back: bool) -> bool:
+def _gives_up(
+    state: State, run: FullSync, outcome: ExchangeFailed, already_fell_back: bool
+) -> bool:
     if outcome.failure not in COUNTED:
         return True
     if _goes_on(state, run):
@@ -647,29 +655,29 @@ def _gives_up(state: State, run: Run, outcome: ExchangeFailed, already_fell_back
     return max(run.failures, run.feed_failures) >= most or state.health.fell_back
 
 
-def _goes_on(state: State, run: Run) -> bool:
+def _goes_on(state: State, run: FullSync) -> bool:
     """Whether a failing line ends the run at no time: with no position to resume from, what was
     read counts. Not where a person waits; nor without the feed, which alone could tell, once
     Central answers again, that it is still the one that the pages are of."""
-    is_waited_for = run.forced or (state.wanted is not None and state.wanted.forced)
+    is_waited_for = run.forced or (state.requested is not None and state.requested.forced)
     has_position = state.position is not None and not state.lost
     return not (is_waited_for or has_position or run.feedless)
 
 
-def _failed(state: State, run: Run, outcome: ExchangeFailed, now: float) -> Next:
+def _failed(state: State, run: FullSync, outcome: ExchangeFailed, now: float) -> Next:
     """The line ended the run; the next attempt is a probe like any other."""
     state = _recorded(state, run, now, problem=outcome.problem, failure=outcome.failure)
     state = _want_again(state, run)
-    if state.wanted is not None and state.wanted.forced:
+    if state.requested is not None and state.requested.forced:
         return decide(state)  # somebody waits for it
     return rest(state, pause_after(state.health, outcome, now))
 
 
-def _want_again(state: State, run: Run) -> State:
+def _want_again(state: State, run: FullSync) -> State:
     """What the store needs stays wanted; a person who asked is told, and the timer comes again."""
     for reason in run.reasons:
         if reason not in (ON_DEMAND, FALLBACK_TIMER):
-            state = want(state, reason)
+            state = request_full_sync(state, reason)
     return state
 
 
@@ -677,12 +685,12 @@ def give_up(state: State, now: float) -> State:
     """End a full sync that a defect of the store has stopped."""
     if not isinstance(state.phase, FullSyncing):
         return state
-    run = state.phase.run
+    run = state.phase.full_sync
     state = _recorded(state, run, now, problem="stopped by a defect of the store; see its log")
     return replace(_want_again(state, run), spacing=spaced(state.spacing, now, None))
 
 
-def _broken(state: State, run: Run, problem: str, now: float) -> Next:
+def _broken(state: State, run: FullSync, problem: str, now: float) -> Next:
     """Central answers, but the run makes no sense: the next one is spaced."""
     state = _recorded(state, run, now, problem=problem)
     state = replace(_want_again(state, run), spacing=spaced(state.spacing, now, None))
@@ -692,7 +700,7 @@ def _broken(state: State, run: Run, problem: str, now: float) -> Next:
 # -- the end -----------------------------------------------------------------------------------
 
 
-def _placed(state: State, run: Run, products: int, now: float) -> Next:
+def _placed(state: State, run: FullSync, products: int, now: float) -> Next:
     state = _recorded(state, run, now, products=products)
     state = replace(
         state,
@@ -701,40 +709,40 @@ def _placed(state: State, run: Run, products: int, now: float) -> Next:
         health=ConnectionHealth(),
         feed=Feed(),
         spacing=_spacing_after(state, run, now),
-        shrunk=None,
+        refused=None,
         in_sync_at=run.began_at if run.feedless else now,
         is_proven=not run.feedless,
     )
     if run.follow_up_reason:
-        state = want(state, run.follow_up_reason)
+        state = request_full_sync(state, run.follow_up_reason)
     return decide(state)
 
 
-def _spacing_after(state: State, run: Run, now: float) -> FullSyncSpacing:
+def _spacing_after(state: State, run: FullSync, now: float) -> FullSyncSpacing:
     """Only runs that the store starts by itself are spaced (F6)."""
     if run.forced or run.reasons == (FALLBACK_TIMER,):
         return replace(state.spacing, placed_at=now)
     return spaced(state.spacing, now, now)
 
 
-def _refused(state: State, run: Run, problem: str, products: int, now: float) -> Next:
+def _refused(state: State, run: FullSync, problem: str, products: int, now: float) -> Next:
     """The copy is too small to be believed (F5): a second reading decides."""
     state = _recorded(state, run, now, problem=problem, products=products)
-    shrunk = state.shrunk
-    if shrunk is None or now - shrunk.at >= SECOND_READING_SECONDS:
-        shrunk = RefusedReplica(products, now)
+    refused = state.refused
+    if refused is None or now - refused.at >= SECOND_READING_SECONDS:
+        refused = RefusedReplica(products, now)
     state = replace(
-        state, shrunk=shrunk, spacing=spaced(state.spacing, now, None), health=ConnectionHealth()
+        state, refused=refused, spacing=spaced(state.spacing, now, None), health=ConnectionHealth()
     )
-    again = shrunk.at + SECOND_READING_SECONDS
+    again = refused.at + SECOND_READING_SECONDS
     for reason in run.reasons:
-        state = want(state, reason, not_before=again)
+        state = request_full_sync(state, reason, not_before=again)
     return decide(state)
 
 
 def _recorded(
     state: State,
-    run: Run,
+    run: FullSync,
     now: float,
     *,
     products: int = 0,
@@ -742,4 +750,4 @@ def _recorded(
     failure: Failure | None = None,
 ) -> State:
     record = FullSyncRecord(run.number, run.reasons, run.began_at, now, products, problem, failure)
-    return replace(state, runs=(*state.runs, record)[-RUNS_REMEMBERED:])
+    return replace(state, full_syncs=(*state.full_syncs, record)[-FULL_SYNCS_REMEMBERED:])

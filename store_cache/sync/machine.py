@@ -50,9 +50,9 @@ from store_cache.sync.states import (
     State,
     SyncSettings,
     decide,
+    full_sync_due_at,
+    request_full_sync,
     rest,
-    run_due_at,
-    want,
 )
 
 RETURN_SPREAD_SECONDS = 2.0
@@ -62,15 +62,15 @@ RETURN_SPREAD_SECONDS = 2.0
 def begin(settings: SyncSettings, position: Position | None) -> State:
     """The state at start; `position` as it was found on disk. End it with `Interrupted`."""
     state = State(settings, position=position, feed=Feed(unchecked=True))
-    return state if position is not None else want(state, "first start")
+    return state if position is not None else request_full_sync(state, "first start")
 
 
 def begin_again(state: State, position: Position | None, now: float) -> State:
     """The state after a defect of the store: what was learned and wanted stays, what was under way
     is begun afresh. End it with `Interrupted`."""
     state = give_up(state, now)
-    if position is None and state.wanted is None:
-        state = want(state, "first start")
+    if position is None and state.requested is None:
+        state = request_full_sync(state, "first start")
     return replace(
         state,
         phase=Starting(),
@@ -117,9 +117,9 @@ def _step(state: State, outcome: Outcome, now: float) -> Next:
 
 def _decided(state: State, now: float) -> Next:
     """A full sync if one is wanted and may begin, else the feed."""
-    due = run_due_at(state)
+    due = full_sync_due_at(state)
     if due is not None and due <= now:
-        if state.returned and not (state.wanted and state.wanted.forced):
+        if state.returned and not (state.requested and state.requested.forced):
             return rest(replace(state, returned=False), Sleep(0.0, RETURN_SPREAD_SECONDS))
         return begin_run(replace(state, returned=False), now)
     if state.position is None or state.lost:
@@ -134,4 +134,4 @@ def _fall_back_on_time(state: State, command: Command | None, now: float) -> Nex
     if due is None or now < due:
         return state, command
     line = replace(state.health, fallback_due=now + state.settings.fallback_seconds)
-    return decide(want(replace(state, health=line), FALLBACK_TIMER))
+    return decide(request_full_sync(replace(state, health=line), FALLBACK_TIMER))

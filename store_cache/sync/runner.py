@@ -32,7 +32,6 @@ from store_cache.sync.states import (
     ON_DEMAND,
     ApplyEvents,
     Command,
-    Doing,
     EventsApplied,
     EventsArrived,
     ExchangeFailed,
@@ -42,6 +41,7 @@ from store_cache.sync.states import (
     FullSyncFailed,
     FullSyncing,
     FullSyncRecord,
+    InFlight,
     InstallReplica,
     Interrupted,
     Outcome,
@@ -56,7 +56,7 @@ from store_cache.sync.states import (
     Slept,
     State,
     SyncSettings,
-    want,
+    request_full_sync,
 )
 from store_cache.writer import CacheWriter
 
@@ -130,22 +130,22 @@ class SyncRunner:
         self._now = now
         self._random = random
         self._replica: Replica | None = None
-        self._bell = asyncio.Event()
+        self._wakes = asyncio.Event()
         self._held: asyncio.Timeout | None = None
 
     # -- asked from outside ----------------------------------------------------------------
 
-    def want(self, reason: str) -> None:
+    def request_full_sync(self, reason: str) -> None:
         """Have a full sync run for `reason`, as soon as it may: at once where the last one held."""
         now = asyncio.get_running_loop().time()
-        self.state = want(settle_spacing(self.state, now), reason)
-        self._ring()
+        self.state = request_full_sync(settle_spacing(self.state, now), reason)
+        self._wake()
 
-    async def force(self, *, accept: bool) -> FullSyncRecord:
+    async def force_full_sync(self, *, accept: bool) -> FullSyncRecord:
         """Run a full sync that begins after this call, and say how it ended (F1)."""
-        target = self.state.runs_begun + 1
-        self.state = want(self.state, ON_DEMAND, forced=True, accept=accept)
-        self._ring()
+        target = self.state.full_syncs_begun + 1
+        self.state = request_full_sync(self.state, ON_DEMAND, forced=True, accept=accept)
+        self._wake()
         while (record := self._ended(target)) is None:
             await self.changed.wait()
         return record
@@ -156,16 +156,16 @@ class SyncRunner:
         return len(self._replica.catalogue) if self._replica is not None else 0
 
     def _ended(self, number: int) -> FullSyncRecord | None:
-        return next((r for r in self.state.runs if r.number >= number), None)
+        return next((r for r in self.state.full_syncs if r.number >= number), None)
 
     def wake(self) -> None:
         """Central seems to be back: end a wait that a failure began."""
         if self.state.health.failures and self._may_be_interrupted():
-            self._ring()
+            self._wake()
 
-    def _ring(self) -> None:
+    def _wake(self) -> None:
         """End the rest or the poll under way, else the next one."""
-        self._bell.set()
+        self._wakes.set()
         held, self._held = self._held, None
         if held is not None and not held.expired():  # else it ends already
             held.reschedule(asyncio.get_running_loop().time())
@@ -218,7 +218,7 @@ class SyncRunner:
             case Sleeping() | Polling():
                 return True
             case FullSyncing(run):
-                return run.doing is Doing.RESTING
+                return run.in_flight is InFlight.SLEEPING
         return False
 
     async def _perform(self, command: Command) -> Outcome:
@@ -251,9 +251,9 @@ class SyncRunner:
     async def _rings_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._bell.wait()
-        rang = self._bell.is_set()
-        self._bell.clear()
+                await self._wakes.wait()
+        rang = self._wakes.is_set()
+        self._wakes.clear()
         return rang
 
     async def _fetch_events(self, command: FetchEvents) -> Outcome:
@@ -272,7 +272,7 @@ class SyncRunner:
     async def _unless_rung(self, exchange: Awaitable[EventPage]) -> EventPage | None:
         """The page, or None where the bell rang first: giving up a poll loses nothing, since the
         position has not moved. No task is made to wait for either: each poll would pay for it."""
-        held = asyncio.timeout(0.0 if self._bell.is_set() else None)
+        held = asyncio.timeout(0.0 if self._wakes.is_set() else None)
         try:
             async with held:
                 self._held = held
@@ -280,7 +280,7 @@ class SyncRunner:
         except TimeoutError:
             if not held.expired():
                 raise
-            self._bell.clear()
+            self._wakes.clear()
             return None
         finally:
             self._held = None
@@ -368,10 +368,10 @@ def report(before: State, after: State, outcome: Outcome) -> None:
         log.error("event sync: %d failures in a row, falling back", after.health.failures)
     if before.health.fell_back and not after.health.fell_back:
         log.info("event sync: Central is back")
-    if after.runs_begun > before.runs_begun and isinstance(after.phase, FullSyncing):
-        log.info("full sync: begins: %s", "; ".join(after.phase.run.reasons))
-    for record in after.runs:
-        if record not in before.runs:
+    if after.full_syncs_begun > before.full_syncs_begun and isinstance(after.phase, FullSyncing):
+        log.info("full sync: begins: %s", "; ".join(after.phase.full_sync.reasons))
+    for record in after.full_syncs:
+        if record not in before.full_syncs:
             _report_run(record)
 
 

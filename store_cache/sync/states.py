@@ -304,31 +304,31 @@ class Applying:
     more: bool
 
 
-class Step(StrEnum):
+class FullSyncStep(StrEnum):
     """The steps of a full sync; see `resync`."""
 
     FIRST_PAGE = "first page"
     HEAD = "learning the head"
     PAGES = "pages"
     CATCHING_UP = "catching up"
-    SETTLING = "settling doubts"
+    REFETCHING = "settling doubts"
     VERIFYING = "verifying the feed"
-    PLACING = "placing"
+    INSTALLING = "placing"
 
 
-class Doing(StrEnum):
+class InFlight(StrEnum):
     """What a run's command in flight is; a step may ask for different things in turn."""
 
     PAGE = "page"
     EVENTS = "events"
-    KEEPING = "keeping"
-    RESTING = "resting"
-    SETTLING = "settling"
-    PLACING = "placing"
+    APPLYING = "applying"
+    SLEEPING = "sleeping"
+    REFETCHING = "refetching"
+    INSTALLING = "installing"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FullSync:
     """One full sync under way.
 
     `follow` is where its copy stands in the feed; None until the head is learned. `in_catalogue`:
@@ -348,8 +348,8 @@ class Run:
     forced: bool = False
     accept: bool = False
     same_generation: bool = True
-    step: Step = Step.FIRST_PAGE
-    doing: Doing = Doing.PAGE
+    step: FullSyncStep = FullSyncStep.FIRST_PAGE
+    in_flight: InFlight = InFlight.PAGE
     follow: Position | None = None
     feed: Feed = field(default_factory=Feed)
     in_catalogue: bool = False
@@ -378,13 +378,13 @@ class Run:
     def rests_on_pages_alone(self) -> bool:
         """Whether pages were read, and nothing of the feed: no event to know it by again that is as
         young as the pages are."""
-        has_pages = self.request is not None or self.step is Step.CATCHING_UP
+        has_pages = self.request is not None or self.step is FullSyncStep.CATCHING_UP
         return has_pages and (self.is_open or self.polled_at is None) and not self.feedless
 
 
 @dataclass(frozen=True, slots=True)
 class FullSyncing:
-    run: Run
+    full_sync: FullSync
 
 
 Phase = Starting | Sleeping | Checking | Polling | Applying | FullSyncing
@@ -404,14 +404,14 @@ class State:
     feed: Feed = field(default_factory=Feed)
     health: ConnectionHealth = field(default_factory=ConnectionHealth)
     spacing: FullSyncSpacing = field(default_factory=FullSyncSpacing)
-    wanted: FullSyncRequest | None = None
-    shrunk: RefusedReplica | None = None
+    requested: FullSyncRequest | None = None
+    refused: RefusedReplica | None = None
     in_sync_at: float | None = None
     is_proven: bool = False
     poll_began_at: float | None = None
     returned: bool = False
-    runs: tuple[FullSyncRecord, ...] = ()
-    runs_begun: int = 0
+    full_syncs: tuple[FullSyncRecord, ...] = ()
+    full_syncs_begun: int = 0
 
 
 Next = tuple[State, Command | None]
@@ -427,7 +427,7 @@ def rest(state: State, command: Sleep) -> Next:
     return replace(state, phase=Sleeping()), command
 
 
-def want(
+def request_full_sync(
     state: State,
     reason: str,
     *,
@@ -436,19 +436,19 @@ def want(
     not_before: float = 0.0,
 ) -> State:
     """Ask for a full sync that begins after now (F1); several calls share one."""
-    held = state.wanted or FullSyncRequest(())
+    held = state.requested or FullSyncRequest(())
     reasons = held.reasons if reason in held.reasons else (*held.reasons, reason)
     earliest = min(held.not_before, not_before) if held.reasons else not_before
-    wanted = FullSyncRequest(reasons, held.forced or forced, held.accept or accept, earliest)
-    return replace(state, wanted=wanted)
+    requested = FullSyncRequest(reasons, held.forced or forced, held.accept or accept, earliest)
+    return replace(state, requested=requested)
 
 
-def run_due_at(state: State) -> float | None:
+def full_sync_due_at(state: State) -> float | None:
     """When the wanted full sync may begin; None where none is wanted."""
-    if state.wanted is None:
+    if state.requested is None:
         return None
-    if state.wanted.forced:
+    if state.requested.forced:
         return 0.0
-    if state.wanted.reasons == (FALLBACK_TIMER,):
-        return state.wanted.not_before
-    return max(state.wanted.not_before, state.spacing.next_at)
+    if state.requested.reasons == (FALLBACK_TIMER,):
+        return state.requested.not_before
+    return max(state.requested.not_before, state.spacing.next_at)

@@ -283,7 +283,7 @@ class Life:
     async def _ask_for_syncs(self, store: StoreParts) -> None:
         for _ in range(self.plan.syncs):
             await asyncio.sleep(self.chance.random() * SYNC_PAUSE_SECONDS)
-            await store.runner.force(accept=False)
+            await store.runner.force_full_sync(accept=False)
 
 
 async def _sent(store: StoreParts, asked: Asked) -> dict[str, Any]:

@@ -145,7 +145,7 @@ async def _large_work(stalls: Stalls, parts: Parts) -> None:
         await parts.archive.compact(catalogue, parts.keys.encoded)
         del catalogue
     with stalls.during("full sync again"):
-        record = await parts.store.runner.force(accept=False)
+        record = await parts.store.runner.force_full_sync(accept=False)
         assert not record.problem, record.problem
         await asyncio.sleep(LETTING_GO_SECONDS)
 

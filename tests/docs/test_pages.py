@@ -16,7 +16,7 @@ import central_stub.cli
 import store_cache.cli.main
 from store_cache.api.content.state import StateName
 from store_cache.cli.demo import CATALOGUE
-from store_cache.sync.states import Step
+from store_cache.sync.states import FullSyncStep
 from tests.scenarios.shop import Answer, Shop, a_shop
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_each_state_and_step_is_explained() -> None:
     """By the name that the status gives it, and no other."""
     first = [row[0].strip("`") for row in table_rows(ROOT / "docs" / "sync.md") if len(row) == 3]
 
-    assert {str(name) for name in (*StateName, *Step)} <= set(first)
+    assert {str(name) for name in (*StateName, *FullSyncStep)} <= set(first)
 
 
 async def test_each_field_of_the_status_is_explained(demo_shop: Shop) -> None:

@@ -107,7 +107,7 @@ class Shop:
             raise WriteError("product_not_found", "Product not found in local cache")
         return Answer(200, self._apply(read_row(body), adjustment.delta))
 
-    async def force(self, *, accept: bool) -> FullSyncRecord:
+    async def force_full_sync(self, *, accept: bool) -> FullSyncRecord:
         self.syncs.append(accept)
         problem, failure = self.sync_failure or ("", None)
         return FullSyncRecord(1, ("on demand",), 0.0, 1.0, problem=problem, failure=failure)

@@ -33,8 +33,8 @@ from store_cache.sync.states import (
     ExchangeFailed,
     Failure,
     Feed,
+    FullSync,
     Next,
-    Run,
     Sleep,
     State,
 )
@@ -422,7 +422,7 @@ def end_of_the_feed(patch: Patch) -> None:
     """A copy stands at the feed's end though its pages are of behind it."""
     ends_short = resync._ends_short
 
-    def at_its_end(run: Run) -> bool:
+    def at_its_end(run: FullSync) -> bool:
         if ends_short(run):
             patch.act()
         return False
@@ -443,11 +443,11 @@ def end_of_the_feed(patch: Patch) -> None:
 def pages_before_the_feed(patch: Patch) -> None:
     """A full sync goes on with the pages of before a failure, and the feed of after it."""
 
-    def never(self: Run) -> bool:
+    def never(self: FullSync) -> bool:
         patch.act()
         return False
 
-    patch.replace(Run, "rests_on_pages_alone", property(never))
+    patch.replace(FullSync, "rests_on_pages_alone", property(never))
 
 
 @of_feed(

@@ -493,6 +493,6 @@ def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
         shelf = await Shelf().filled()
         await shelf.place(follow_up_reason="events were missing")
         async with a_store(shelf.disk.after_kill()) as store:
-            assert "events were missing" in store.parts.runner.state.runs[0].reasons
+            assert "events were missing" in store.parts.runner.state.full_syncs[0].reasons
 
     run(story())

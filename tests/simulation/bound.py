@@ -27,7 +27,7 @@ from store_cache.central import client as central
 from store_cache.central.rate_limit import WINDOW_SECONDS
 from store_cache.sync import backoff as line
 from store_cache.sync import refetch as refetcher
-from store_cache.sync.states import run_due_at
+from store_cache.sync.states import full_sync_due_at
 from tests.simulation.chain import Chain
 from tests.simulation.plan import Plan
 
@@ -69,7 +69,7 @@ def _requests(store: StoreParts | None, chain: Chain, plan: Plan) -> int:
 def _longest_wait(store: StoreParts, monotonic: float, wall: float) -> float:
     """The longest that the driver, the budget, a full sync or a reading still waits."""
     state = store.runner.state
-    run_due = run_due_at(state)
+    run_due = full_sync_due_at(state)
     owed = (
         store.writer.catalogue.pending_refetches.values()
         if store.writer.catalogue is not None

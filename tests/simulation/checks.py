@@ -161,7 +161,7 @@ class Checks:
         began that is now in place; one that comes from disk is as old as before."""
         store = self._shop.store
         if store is not None and isinstance(store.runner.state.phase, FullSyncing):
-            began_at = store.runner.state.phase.run.began_at
+            began_at = store.runner.state.phase.full_sync.began_at
             times = self._chain.history.unnamed_replacements
             self._unnamed_then = sum(at <= began_at for at in times)
 
@@ -203,7 +203,7 @@ class Checks:
         if store is None:
             return False
         state = store.runner.state
-        return state.wanted is not None or isinstance(state.phase, FullSyncing)
+        return state.requested is not None or isinstance(state.phase, FullSyncing)
 
     def _behind(self, catalogue: Catalogue, feed: Any, offset: int) -> list[str]:
         ahead, owed, states = catalogue.overrides, catalogue.pending_refetches, self._states

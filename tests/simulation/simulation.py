@@ -26,7 +26,7 @@ from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.storage import files as archive
 from store_cache.sync.follow import can_check
-from store_cache.sync.states import Doing, FullSyncing, Sleeping
+from store_cache.sync.states import FullSyncing, InFlight, Sleeping
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
 from tests.simulation.checks import Checks, stale_overrides
@@ -97,9 +97,9 @@ class Simulation:
             return False
         state = store.runner.state
         if isinstance(state.phase, FullSyncing):
-            run = state.phase.run
+            run = state.phase.full_sync
             if run.rests_on_pages_alone:
-                return run.doing is not Doing.RESTING or run.are_pages_doubted
+                return run.in_flight is not InFlight.SLEEPING or run.are_pages_doubted
             return run.polled_at is None or run.polled_at >= self.chain.paged_at
         if not isinstance(state.phase, Sleeping):
             return True
@@ -229,7 +229,7 @@ class Simulation:
         state, writes = store.runner.state, store.forwarder.status()
         if state.health.fell_back:
             self.note("fallback")
-        if isinstance(state.phase, FullSyncing) and state.phase.run.has_events:
+        if isinstance(state.phase, FullSyncing) and state.phase.full_sync.has_events:
             self.note("resync racing the feed")
         breaker = writes.admission.breaker
         if breaker != "closed":
@@ -340,7 +340,7 @@ class Simulation:
         store = self.shop.store
         if store is None:
             return
-        for run in store.runner.state.runs:
+        for run in store.runner.state.full_syncs:
             for reason in run.reasons:
                 self.note(f"full sync: {reason.split(' ')[0]} {reason.split(' ')[-1]}")
             self.note("full_sync_failed" if run.problem else "full_sync")

@@ -49,7 +49,7 @@ class StatusDocuments:
     def sync_status(self) -> Document:
         """GET /v1/store/sync/status"""
         state, head = self._runner.state, self._runner.head_offset
-        health, runs = state.health, state.runs
+        health, runs = state.health, state.full_syncs
         last = runs[-1] if runs else None
         freshness = self._freshness.measure()
         catalogue = self._writer.catalogue
@@ -139,7 +139,7 @@ class StatusDocuments:
         """The full sync that runs, or the one that is requested and has not begun."""
         state = self._runner.state
         if isinstance(state.phase, FullSyncing):
-            run = state.phase.run
+            run = state.phase.full_sync
             return {
                 "number": run.number,
                 "reasons": list(run.reasons),
@@ -147,7 +147,7 @@ class StatusDocuments:
                 "began": self._clock.at(run.began_at),
                 "products": self._runner.replica_products,
             }
-        return None if state.wanted is None else {"wanted": list(state.wanted.reasons)}
+        return None if state.requested is None else {"wanted": list(state.requested.reasons)}
 
     def _ended_full_sync(self, record: FullSyncRecord) -> Document:
         return {

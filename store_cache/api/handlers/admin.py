@@ -33,7 +33,7 @@ class Admin:
         accept = query_of(request, ("accept",)).get("accept", "false")
         if accept not in ("true", "false"):
             raise InvalidRequest.of_fields({"accept": "must be true or false"})
-        record = await self._store.runner.force(accept=accept == "true")
+        record = await self._store.runner.force_full_sync(accept=accept == "true")
         status = self._store.status.sync_status()
         if record.problem:
             is_central_away = record.failure in (*COUNTED, Failure.LIMITED)

@@ -480,9 +480,9 @@ def test_runs_are_listed_newest_first() -> None:
     async def story() -> None:
         async with whole_store() as store:
             await store.until("live")
-            first = await store.parts.runner.force(accept=False)
+            first = await store.parts.runner.force_full_sync(accept=False)
             store.line.cut()
-            second = await store.parts.runner.force(accept=False)
+            second = await store.parts.runner.force_full_sync(accept=False)
             runs = store.status["fullSyncs"]
 
             assert (2, 3) == (first.number, second.number)

@@ -153,7 +153,7 @@ class SmallStore(Told):
         """It follows Central's present feed, at its head, with nothing wanted."""
         state, central = self.state, self.central
         at_head = state.position is not None and state.position.offset == central.head
-        followed = self.of_feed == central.feed and not state.lost and state.wanted is None
+        followed = self.of_feed == central.feed and not state.lost and state.requested is None
         return at_head and followed and not state.health.failures
 
     # -- performing ------------------------------------------------------------------------
@@ -232,8 +232,8 @@ class SmallStore(Told):
         if command.in_copy and feeds:
             assert {feed for feed, _ in self._copy.read} == feeds, "a copy of two feeds (E4)"
         if command.in_copy and self._copy.kept_from is None:
-            assert self.run.follow is not None
-            self._copy.kept_from = self.run.follow.offset
+            assert self.full_sync.follow is not None
+            self._copy.kept_from = self.full_sync.follow.offset
         return EventsApplied()
 
     def _place(self, installation: Installation) -> Outcome:

@@ -100,7 +100,7 @@ def test_a_full_sync_is_tried_at_every_interval_of_the_fallback() -> None:
     gaps = [later - earlier for earlier, later in pairwise(tried)]
     assert 4 <= len(tried) <= 5
     assert all(300 <= gap <= 331 for gap in gaps), gaps
-    assert {(FALLBACK_TIMER,)} == {record.reasons for record in told.state.runs}
+    assert {(FALLBACK_TIMER,)} == {record.reasons for record in told.state.full_syncs}
 
 
 @pytest.mark.parametrize("failures", [1, 5])
@@ -149,7 +149,7 @@ def test_a_full_sync_is_tried_where_the_feed_alone_is_refused() -> None:
         if not told.is_running():
             told.rests()
 
-    assert (FALLBACK_TIMER,) == told.run.reasons
+    assert (FALLBACK_TIMER,) == told.full_sync.reasons
     assert told.now - START > 300
 
 
@@ -164,7 +164,7 @@ def test_a_central_that_is_back_when_the_timer_rings_is_asked_for_no_catalogue()
 
     assert told.now > START + 300
     assert not told.is_running()
-    assert told.state.wanted is None
+    assert told.state.requested is None
     assert not told.state.health.fell_back
 
 
@@ -211,7 +211,7 @@ def test_a_success_closes_the_breaker_and_the_position_is_kept() -> None:
 
     assert not told.state.health.fell_back
     assert at(102) == told.state.position
-    assert () == told.state.runs
+    assert () == told.state.full_syncs
 
 
 def test_a_wait_can_be_cut_short() -> None:

@@ -4,7 +4,13 @@ from dataclasses import replace
 
 from store_cache.model.position import Position
 from store_cache.sync.machine import advance, begin, begin_again
-from store_cache.sync.states import FullSyncing, Interrupted, Starting, SyncSettings, want
+from store_cache.sync.states import (
+    FullSyncing,
+    Interrupted,
+    Starting,
+    SyncSettings,
+    request_full_sync,
+)
 
 HELD = Position("g-1", 42, "f")
 
@@ -16,19 +22,19 @@ def test_a_full_sync_that_a_defect_stopped_is_told_to_who_waits_for_it() -> None
 
     left = begin_again(state, None, 12.0)
 
-    assert (1, True) == (left.runs[-1].number, "defect" in left.runs[-1].problem)
-    assert left.wanted is not None
-    assert ("first start",) == left.wanted.reasons
+    assert (1, True) == (left.full_syncs[-1].number, "defect" in left.full_syncs[-1].problem)
+    assert left.requested is not None
+    assert ("first start",) == left.requested.reasons
     assert left.spacing.next_at > 12.0
 
 
 def test_what_was_lost_stays_lost() -> None:
     """[P1] A position that is worth nothing is not followed because the sync began again."""
     lost = replace(begin(SyncSettings(), HELD), lost="the position is gone (410)")
-    state = want(lost, "the position is gone (410)", not_before=100.0)
+    state = request_full_sync(lost, "the position is gone (410)", not_before=100.0)
     state = begin_again(state, HELD, 5.0)
 
     assert isinstance(state.phase, Starting)
     assert (HELD, True) == (state.position, state.feed.unchecked)
-    assert state.wanted is not None
+    assert state.requested is not None
     assert state.lost

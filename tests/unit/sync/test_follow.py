@@ -122,7 +122,7 @@ def test_a_feed_may_begin_at_1() -> None:
 
     assert at(4) == store.state.position
     assert store.now - START < 3
-    assert 0 == store.state.runs_begun
+    assert 0 == store.state.full_syncs_begun
 
 
 def test_a_feed_without_events_that_begins_at_1_is_no_hole() -> None:
@@ -172,7 +172,7 @@ def test_offsets_of_another_generation_are_worth_nothing() -> None:
     assert at(100, "g-1") == told.state.position
     assert isinstance(told.command, FetchPage)
     assert not told.command.same_generation
-    assert ("Central has a new generation g-2",) == told.run.reasons
+    assert ("Central has a new generation g-2",) == told.full_sync.reasons
 
 
 def test_a_central_that_leaves_its_name_out_is_the_same() -> None:
@@ -215,7 +215,7 @@ def test_more_is_asked_for_at_once() -> None:
     store.runs(store.is_in_step)
 
     assert store.now - began_at < 21  # the poll that was being held, and ten exchanges
-    assert 0 == store.state.runs_begun
+    assert 0 == store.state.full_syncs_begun
 
 
 @pytest.mark.parametrize("has_more", [True, None])
@@ -305,7 +305,7 @@ def test_a_poll_is_held_no_longer_than_until_a_full_sync_is_due() -> None:
     store.runs(lambda: store.state.in_sync_at is not None)
     store.central.first = 60
     store.central.head = 60
-    store.runs(lambda: len(store.state.runs) == 1 and not store.is_running())
+    store.runs(lambda: len(store.state.full_syncs) == 1 and not store.is_running())
     store.wants("a repair failed")
     due, commands = store.state.spacing.next_at, store.commands
     store.runs(store.is_running)
@@ -500,7 +500,7 @@ def test_a_hole_that_is_filled_within_the_grace_is_no_loss(where: str) -> None:
 
     assert at(105) == told.state.position
     assert told.now == told.state.in_sync_at
-    assert 0 == told.state.runs_begun
+    assert 0 == told.state.full_syncs_begun
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -520,7 +520,7 @@ def test_a_hole_that_stays_is_loss(where: str) -> None:
     assert BACKOFFS == backoffs
     assert isinstance(told.command, FetchPage)
     assert told.command.same_generation
-    assert ("events are missing from Central's feed",) == told.run.reasons
+    assert ("events are missing from Central's feed",) == told.full_sync.reasons
     assert 0 == told.state.health.failures
 
 
@@ -563,7 +563,7 @@ def test_each_hole_has_its_own_grace() -> None:
     store.runs(store.is_in_step)
 
     assert at(650) == store.state.position
-    assert 0 == store.state.runs_begun
+    assert 0 == store.state.full_syncs_begun
 
 
 def test_a_failure_stops_the_clock_of_a_hole() -> None:
@@ -587,10 +587,10 @@ def test_an_older_central_that_starts_later_is_loss() -> None:
     store.later(1, lambda: central.publish(500))
     store.later(1, lambda: setattr(central, "first", 300))
     store.runs(store.is_running)
-    assert ("events are missing from Central's feed",) == store.run.reasons
+    assert ("events are missing from Central's feed",) == store.full_sync.reasons
 
     store.runs(store.is_in_step)
-    assert 1 == store.state.runs_begun
+    assert 1 == store.state.full_syncs_begun
 
 
 def test_a_feed_that_went_backwards_is_a_new_one() -> None:
@@ -615,7 +615,7 @@ def test_a_feed_that_is_lower_for_a_moment_is_the_same() -> None:
     told.answers(next_offset=100)
 
     assert told.now == told.state.in_sync_at
-    assert 0 == told.state.runs_begun
+    assert 0 == told.state.full_syncs_begun
 
 
 def test_a_restored_central_that_grows_past_the_position_meanwhile_is_noticed() -> None:
@@ -674,7 +674,7 @@ def test_another_event_before_the_position_is_another_feed() -> None:
 
     assert isinstance(told.command, FetchPage)
     assert not told.command.same_generation
-    assert ("Central's feed holds another event at the position",) == told.run.reasons
+    assert ("Central's feed holds another event at the position",) == told.full_sync.reasons
 
 
 def test_a_restored_central_is_noticed_whatever_its_head() -> None:
@@ -686,7 +686,7 @@ def test_a_restored_central_is_noticed_whatever_its_head() -> None:
         store.fails()
         store.runs(store.is_in_step)
 
-        assert 1 == store.state.runs_begun
+        assert 1 == store.state.full_syncs_begun
         assert next_local_generation(LOCAL) == (store.state.position or at(0)).generation
 
 
@@ -699,7 +699,7 @@ def test_a_log_that_forgot_the_event_before_proves_nothing() -> None:
     told = Told(at(100))
     told.answers(100, next_offset=101)
     assert 100 == told.fetch.offset
-    assert 0 == told.state.runs_begun
+    assert 0 == told.state.full_syncs_begun
 
 
 def test_a_wiped_central_is_noticed_by_the_comparison() -> None:

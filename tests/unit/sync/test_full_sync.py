@@ -18,11 +18,11 @@ from store_cache.sync.states import (
     FetchEvents,
     FetchPage,
     FullSyncFailed,
+    FullSyncStep,
     InstallReplica,
     ProductsRefetched,
     RefetchProducts,
     Sleep,
-    Step,
 )
 from tests.unit.sync.small_central import SmallCentral, SmallStore
 from tests.unit.sync.told_sync import LOCAL, START, Told, at, event, events, nameless
@@ -79,12 +79,12 @@ def test_a_store_with_nothing_on_disk_begins_with_a_full_sync() -> None:
     told = Told()
 
     assert FetchPage(None, begins=True, same_generation=True) == told.command
-    assert ("first start",) == told.run.reasons
+    assert ("first start",) == told.full_sync.reasons
 
 
 def test_a_store_with_a_position_does_not() -> None:
     """[D7] It resumes the feed where it left off."""
-    assert 0 == followed().state.runs_begun
+    assert 0 == followed().state.full_syncs_begun
 
 
 def test_each_run_records_its_reasons_and_its_end() -> None:
@@ -95,7 +95,7 @@ def test_each_run_records_its_reasons_and_its_end() -> None:
     told.wants(ON_DEMAND, forced=True)
     told.tell(FullSyncFailed("pages without end"))
 
-    first, second = told.state.runs
+    first, second = told.state.full_syncs
     assert ("the position is gone (410): it was gone",) == first.reasons
     assert (1, 400, "") == (first.number, first.products, first.problem)
     assert ((ON_DEMAND,), 0, "pages without end") == (
@@ -115,7 +115,7 @@ def test_reasons_that_come_before_a_run_share_it() -> None:
     told.wants("a repair failed")
     told.wants(ON_DEMAND, forced=True)
 
-    assert ("a repair failed", "another repair failed", ON_DEMAND) == told.run.reasons
+    assert ("a repair failed", "another repair failed", ON_DEMAND) == told.full_sync.reasons
 
 
 def test_triggers_during_a_run_are_satisfied_by_one_that_began_after_them() -> None:
@@ -124,12 +124,12 @@ def test_triggers_during_a_run_are_satisfied_by_one_that_began_after_them() -> N
     told.page(head=100)
     for _ in range(5):
         told.wants(ON_DEMAND, forced=True)
-    assert 1 == told.state.runs_begun
+    assert 1 == told.state.full_syncs_begun
 
     placed(told)
-    assert 2 == told.state.runs_begun
+    assert 2 == told.state.full_syncs_begun
     placed(told)
-    assert 2 == told.state.runs_begun
+    assert 2 == told.state.full_syncs_begun
     assert not told.is_running()
 
 
@@ -141,7 +141,7 @@ def test_a_run_that_began_before_a_trigger_does_not_count() -> None:
     told.fails(Failure.GONE)
     placed(told)
 
-    assert ("a repair failed",) == told.run.reasons
+    assert ("a repair failed",) == told.full_sync.reasons
 
 
 def test_a_forced_run_that_accepts_is_not_absorbed_by_a_plain_one() -> None:
@@ -185,7 +185,7 @@ def test_a_central_with_a_hole_that_stays_is_not_read_again_and_again() -> None:
     while store.now < START + 1200:
         store.step()
 
-    assert 4 <= store.state.runs_begun <= 7
+    assert 4 <= store.state.full_syncs_begun <= 7
 
 
 def test_what_was_missing_when_the_copy_was_placed_did_not_hold() -> None:
@@ -236,7 +236,7 @@ def test_pages_that_make_no_sense_end_the_run_and_space_the_next() -> None:
 
     assert Sleep(30.0) == told.command
     told.rests()
-    assert ("first start",) == told.run.reasons
+    assert ("first start",) == told.full_sync.reasons
 
 
 def test_a_store_that_follows_goes_on_while_the_next_run_is_spaced() -> None:
@@ -247,7 +247,7 @@ def test_a_store_that_follows_goes_on_while_the_next_run_is_spaced() -> None:
     told.tell(FullSyncFailed("pages without end"))
 
     assert FetchEvents(99, 1, 0) == told.command
-    assert ("a repair failed",) == (told.state.wanted.reasons if told.state.wanted else ())
+    assert ("a repair failed",) == (told.state.requested.reasons if told.state.requested else ())
 
 
 # -- the head ----------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_a_good_position_is_followed_in_the_catalogue_too() -> None:
 
     assert ApplyEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
     told.keeps()
-    assert at(101) == told.state.position == told.run.follow
+    assert at(101) == told.state.position == told.full_sync.follow
 
 
 @pytest.mark.parametrize("head", [100 + 5001, 98])
@@ -420,7 +420,7 @@ def test_a_position_too_far_from_the_head_is_not(head: int) -> None:
     told.page(head=head)
 
     assert head - 20 == told.fetch.offset
-    assert not told.run.in_catalogue
+    assert not told.full_sync.in_catalogue
 
 
 @pytest.mark.parametrize("head", [99, 100, 101])
@@ -430,7 +430,7 @@ def test_last_or_next_offset_makes_no_difference(head: int) -> None:
     told.page(head=head)
 
     assert 99 == told.fetch.offset
-    assert told.run.in_catalogue
+    assert told.full_sync.in_catalogue
 
 
 def test_doubted_products_are_settled_and_caught_up_with() -> None:
@@ -445,7 +445,7 @@ def test_doubted_products_are_settled_and_caught_up_with() -> None:
     told.keeps()
     told.settles(read=0)
 
-    assert Step.VERIFYING is told.run.step
+    assert FullSyncStep.VERIFYING is told.full_sync.step
 
 
 def test_a_doubted_product_of_another_generation_begins_the_copy_afresh() -> None:
@@ -460,7 +460,7 @@ def test_a_doubted_product_of_another_generation_begins_the_copy_afresh() -> Non
     told.tell(ProductsRefetched(0, "g-2"))
 
     assert FetchPage(None, begins=True, same_generation=False) == told.command
-    assert "Central has a new generation g-2" in told.run.reasons
+    assert "Central has a new generation g-2" in told.full_sync.reasons
 
 
 def test_a_log_that_begins_within_the_slack_is_enough() -> None:
@@ -488,7 +488,7 @@ def test_a_log_that_forgot_the_head_leaves_a_doubt() -> None:
     placed(told, head=301)
 
     assert Position(LOCAL, 301) == told.state.position
-    assert (HEAD_GONE,) == (told.state.wanted.reasons if told.state.wanted else ())
+    assert (HEAD_GONE,) == (told.state.requested.reasons if told.state.requested else ())
 
 
 def test_the_feed_alongside_is_compared_each_time_it_is_asked() -> None:
@@ -504,7 +504,7 @@ def test_the_feed_alongside_is_compared_each_time_it_is_asked() -> None:
     told.answers(event(99, "another"), event(100, "another"), next_offset=101)
 
     assert FetchPage(None, begins=True, same_generation=False) == told.command
-    assert ("first start", ANOTHER_EVENT) == told.run.reasons
+    assert ("first start", ANOTHER_EVENT) == told.full_sync.reasons
 
 
 def test_a_log_that_forgot_the_event_before_holds_no_limited_run_up() -> None:
@@ -540,8 +540,8 @@ def test_a_log_that_was_outrun_restarts_the_copy() -> None:
     told.fails(Failure.GONE)
 
     assert FetchPage(None, begins=True, same_generation=True) == told.command
-    assert ("first start", OUTRUN) == told.run.reasons
-    assert 1 == told.state.runs_begun
+    assert ("first start", OUTRUN) == told.full_sync.reasons
+    assert 1 == told.state.full_syncs_begun
 
 
 def test_a_copy_is_not_restarted_for_ever() -> None:
@@ -557,7 +557,7 @@ def test_a_copy_is_not_restarted_for_ever() -> None:
 
     assert 4 == pages
     assert Sleep(30.0) == told.command
-    assert told.state.runs[-1].problem == f"{OUTRUN}, 4 times in one full sync"
+    assert told.state.full_syncs[-1].problem == f"{OUTRUN}, 4 times in one full sync"
 
 
 def test_a_hole_that_is_filled_during_a_run_is_no_loss() -> None:
@@ -572,7 +572,7 @@ def test_a_hole_that_is_filled_during_a_run_is_no_loss() -> None:
     placed(told, head=102)
 
     assert at(102) == told.state.position
-    assert told.state.wanted is None
+    assert told.state.requested is None
 
 
 def test_a_failure_stops_the_clock_of_a_hole_in_a_run_too() -> None:
@@ -607,7 +607,7 @@ def test_a_hole_that_stays_does_not_restart_the_run(arrived: tuple[int, ...]) ->
 
     assert told.state.position is not None
     assert 102 == told.state.position.offset
-    assert (MISSING,) == told.run.reasons
+    assert (MISSING,) == told.full_sync.reasons
 
 
 def ends_short(told: Told, *, head: int) -> None:
@@ -631,8 +631,8 @@ def test_pages_are_read_again_where_the_feed_ends_before_what_they_named() -> No
     placed(told, head=101)
 
     assert at(101) == told.state.position
-    assert [""] == [run.problem for run in told.state.runs]
-    assert told.state.wanted is None
+    assert [""] == [run.problem for run in told.state.full_syncs]
+    assert told.state.requested is None
 
 
 def test_a_feed_that_stays_too_short_has_one_more_run_follow() -> None:
@@ -650,9 +650,9 @@ def test_a_feed_that_stays_too_short_has_one_more_run_follow() -> None:
         assert at(101) == told.state.position
 
     stays_short()
-    assert (TOO_SHORT,) == told.run.reasons
+    assert (TOO_SHORT,) == told.full_sync.reasons
     stays_short()
-    assert told.state.wanted is None
+    assert told.state.requested is None
 
 
 def test_events_that_a_page_named_may_come_late() -> None:
@@ -668,7 +668,7 @@ def test_events_that_a_page_named_may_come_late() -> None:
     placed(told, head=102)
 
     assert at(102) == told.state.position
-    assert told.state.wanted is None
+    assert told.state.requested is None
 
 
 def test_an_offset_0_that_never_was_is_no_hole_in_a_run() -> None:
@@ -677,7 +677,7 @@ def test_an_offset_0_that_never_was_is_no_hole_in_a_run() -> None:
     store = SmallStore(central)
     store.runs(store.is_in_step)
 
-    assert 1 == store.state.runs_begun
+    assert 1 == store.state.full_syncs_begun
 
 
 def test_an_event_without_a_product_during_a_run_has_another_follow() -> None:
@@ -690,7 +690,7 @@ def test_an_event_without_a_product_during_a_run_has_another_follow() -> None:
     told.keeps()
     placed(told, head=101)
 
-    assert ("an event that names no product cannot be applied",) == told.run.reasons
+    assert ("an event that names no product cannot be applied",) == told.full_sync.reasons
 
 
 # -- another Central meanwhile -----------------------------------------------------------------
@@ -726,8 +726,8 @@ def test_a_first_page_of_another_generation_is_noticed() -> None:
     assert FetchPage(None, begins=True, same_generation=False) == told.command
     told.page(head=100, generation="g-2")
 
-    assert not told.run.in_catalogue
-    assert Position("g-2", 80) == told.run.follow
+    assert not told.full_sync.in_catalogue
+    assert Position("g-2", 80) == told.full_sync.follow
 
 
 def test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen() -> None:
@@ -745,7 +745,7 @@ def test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen() -
     placed(told, head=90)
 
     assert at(90) == told.state.position
-    assert [""] == [run.problem for run in told.state.runs]
+    assert [""] == [run.problem for run in told.state.full_syncs]
 
 
 def test_pages_that_go_with_the_live_position_are_read_again_just_so() -> None:
@@ -765,7 +765,7 @@ def test_pages_that_go_with_the_live_position_are_read_again_just_so() -> None:
     placed(told, head=101)
 
     assert at(101) == told.state.position
-    assert [""] == [run.problem for run in told.state.runs]
+    assert [""] == [run.problem for run in told.state.full_syncs]
 
 
 def test_a_run_after_a_failure_compares_the_feed_first() -> None:
@@ -883,9 +883,9 @@ def test_a_comparison_that_finds_nothing_comes_to_an_end() -> None:
     store.runs(lambda: store.state.in_sync_at is not None)
     central.first, central.says_gone = 100, False
     store.wants(ON_DEMAND, forced=True)
-    store.runs(lambda: len(store.state.runs) == 1, commands=200)
+    store.runs(lambda: len(store.state.full_syncs) == 1, commands=200)
 
-    assert "" == store.state.runs[0].problem
+    assert "" == store.state.full_syncs[0].problem
 
 
 def test_a_copy_that_ends_before_the_position_held_is_of_another_feed() -> None:
@@ -926,11 +926,11 @@ def test_five_failures_in_a_row_end_a_run() -> None:
         told.fails()
         told.rests()
 
-    assert [Failure.UNREACHABLE] == [record.failure for record in told.state.runs]
+    assert [Failure.UNREACHABLE] == [record.failure for record in told.state.full_syncs]
     assert told.state.health.fell_back
-    assert ("files were damaged",) == told.run.reasons
+    assert ("files were damaged",) == told.full_sync.reasons
     told.fails()
-    assert 2 == len(told.state.runs)
+    assert 2 == len(told.state.full_syncs)
 
 
 @pytest.mark.parametrize("position", [None, at(100)], ids=["first start", "lost"])
@@ -950,9 +950,9 @@ def test_without_a_feed_to_resume_a_run_goes_on_where_it_was(position: Position 
         if isinstance(told.command, FetchEvents):
             told.answers(99, next_offset=100)
 
-    assert () == told.state.runs
-    assert 1 == told.state.runs_begun
-    assert PageRequest(200, 200) == told.run.request
+    assert () == told.state.full_syncs
+    assert 1 == told.state.full_syncs_begun
+    assert PageRequest(200, 200) == told.full_sync.request
 
 
 def test_pages_of_an_outage_are_not_placed_without_the_feed() -> None:
@@ -960,13 +960,13 @@ def test_pages_of_an_outage_are_not_placed_without_the_feed() -> None:
     restored, and nothing but the feed would tell. The reading begins anew."""
     told = Told()
     told.page(head=100)
-    while not told.run.feedless:
+    while not told.full_sync.feedless:
         feed_fails_and_pages_pass(told)
     for _ in range(5):
         told.fails(Failure.BROKEN)
         told.rests()
 
-    assert [Failure.BROKEN] == [record.failure for record in told.state.runs]
+    assert [Failure.BROKEN] == [record.failure for record in told.state.full_syncs]
 
 
 def feed_fails_and_pages_pass(told: Told) -> None:
@@ -996,8 +996,8 @@ def test_a_line_that_fails_for_pages_too_says_nothing_of_the_feed() -> None:
         else:
             told.page()
 
-    assert not told.run.feedless
-    assert () == told.state.runs
+    assert not told.full_sync.feedless
+    assert () == told.state.full_syncs
 
 
 def test_an_operator_ends_a_run_that_goes_on_in_vain() -> None:
@@ -1009,8 +1009,8 @@ def test_an_operator_ends_a_run_that_goes_on_in_vain() -> None:
     told.wants(ON_DEMAND, forced=True)
     told.fails()
 
-    assert 1 == len(told.state.runs)
-    assert told.run.forced
+    assert 1 == len(told.state.full_syncs)
+    assert told.full_sync.forced
 
 
 def test_an_operator_hears_of_a_failing_line_after_two() -> None:
@@ -1020,8 +1020,8 @@ def test_an_operator_hears_of_a_failing_line_after_two() -> None:
     told.rests()
     told.fails()
 
-    assert 1 == len(told.state.runs)
-    assert told.state.wanted is None
+    assert 1 == len(told.state.full_syncs)
+    assert told.state.requested is None
 
 
 @pytest.mark.parametrize("failure", [Failure.DENIED, Failure.REFUSED])
@@ -1030,7 +1030,7 @@ def test_a_refusal_ends_a_run_at_once(failure: Failure) -> None:
     told = Told()
     told.fails(failure)
 
-    assert f"it was {failure}" == told.state.runs[-1].problem
+    assert f"it was {failure}" == told.state.full_syncs[-1].problem
     assert Sleep(30.0, 30.0) == told.command
 
 
@@ -1090,7 +1090,7 @@ def test_a_limit_ends_no_run(retry_after: float | None) -> None:
             case RefetchProducts():
                 told.settles()
 
-    assert () == told.state.runs
+    assert () == told.state.full_syncs
     assert 0 == told.state.health.failures
 
 
@@ -1134,9 +1134,9 @@ def test_in_the_fallback_the_pages_go_in_place_without_the_feed() -> None:
     central.feed_fails = True
     store.runs(lambda: store.state.health.fell_back)
     central.publish(50)
-    store.runs(lambda: len(store.state.runs) > 0)
+    store.runs(lambda: len(store.state.full_syncs) > 0)
 
-    assert (FALLBACK_TIMER,) == store.state.runs[0].reasons
+    assert (FALLBACK_TIMER,) == store.state.full_syncs[0].reasons
     assert Position(LOCAL, 150) == store.state.position
 
 
@@ -1163,7 +1163,7 @@ def test_a_catalogue_that_shrank_is_read_again_after_ten_minutes() -> None:
     told.refuses(3)
     refused_at = told.now
 
-    assert "too small" == told.state.runs[-1].problem
+    assert "too small" == told.state.full_syncs[-1].problem
     assert at(100) == told.state.position
     while not told.is_running():
         told.answers(next_offset=100, held=20.0)
@@ -1181,7 +1181,7 @@ def test_a_second_reading_that_agrees_can_be_believed() -> None:
     assert Installation(at(100), agreed_products=3) == told.installation
     told.places(3)
 
-    assert told.state.shrunk is None
+    assert told.state.refused is None
 
 
 def test_a_reading_within_ten_minutes_agrees_with_nothing() -> None:
@@ -1196,8 +1196,8 @@ def test_a_reading_within_ten_minutes_agrees_with_nothing() -> None:
     assert Installation(at(100)) == told.installation
     told.refuses(3)
 
-    assert told.state.wanted is not None
-    assert due == told.state.wanted.not_before
+    assert told.state.requested is not None
+    assert due == told.state.requested.not_before
 
 
 def test_a_second_reading_that_disagrees_begins_anew() -> None:
@@ -1239,7 +1239,7 @@ def test_a_copy_that_followed_the_feed_in_part_stands_where_it_was_followed_to()
     told.page(last=True, head=120)
     told.answers(*range(100, 105), next_offset=121, has_more=True)
     told.keeps()
-    while not told.state.runs:
+    while not told.state.full_syncs:
         if isinstance(told.command, Sleep):
             told.rests()
         elif isinstance(told.command, FetchEvents):

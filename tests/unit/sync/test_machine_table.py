@@ -19,14 +19,16 @@ from store_cache.sync.machine import advance
 from store_cache.sync.states import (
     Applying,
     Checking,
-    Doing,
     EventsApplied,
     EventsArrived,
     ExchangeFailed,
     Failure,
     Feed,
+    FullSync,
     FullSyncFailed,
     FullSyncing,
+    FullSyncStep,
+    InFlight,
     Interrupted,
     Outcome,
     OutOfTurn,
@@ -36,12 +38,10 @@ from store_cache.sync.states import (
     ProductsRefetched,
     ReplicaInstalled,
     ReplicaRefused,
-    Run,
     Sleeping,
     Slept,
     Starting,
     State,
-    Step,
     SyncSettings,
 )
 from tests.unit.sync.chaos import walk
@@ -73,21 +73,21 @@ PHASES: dict[str, Phase] = {
     "AP": Applying(at(101), Feed(), more=False),
 }
 STEPS = {
-    "f": Step.FIRST_PAGE,
-    "h": Step.HEAD,
-    "p": Step.PAGES,
-    "c": Step.CATCHING_UP,
-    "s": Step.SETTLING,
-    "v": Step.VERIFYING,
-    "l": Step.PLACING,
+    "f": FullSyncStep.FIRST_PAGE,
+    "h": FullSyncStep.HEAD,
+    "p": FullSyncStep.PAGES,
+    "c": FullSyncStep.CATCHING_UP,
+    "s": FullSyncStep.REFETCHING,
+    "v": FullSyncStep.VERIFYING,
+    "l": FullSyncStep.INSTALLING,
 }
-DOINGS = {
-    "p": Doing.PAGE,
-    "e": Doing.EVENTS,
-    "k": Doing.KEEPING,
-    "r": Doing.RESTING,
-    "s": Doing.SETTLING,
-    "l": Doing.PLACING,
+IN_FLIGHT = {
+    "p": InFlight.PAGE,
+    "e": InFlight.EVENTS,
+    "k": InFlight.APPLYING,
+    "r": InFlight.SLEEPING,
+    "s": InFlight.REFETCHING,
+    "l": InFlight.INSTALLING,
 }
 
 TABLE = """
@@ -130,24 +130,26 @@ def phase_of(row: str) -> Phase:
     """A phase as it is met in a store that stands at 100, whose copy has a page already."""
     if row in PHASES:
         return PHASES[row]
-    step, doing = STEPS[row[0]], DOINGS[row[1]]
-    run = Run(1, ("on demand",), START, step=step, doing=doing)
-    if step in (Step.FIRST_PAGE, Step.HEAD):
+    step, in_flight = STEPS[row[0]], IN_FLIGHT[row[1]]
+    run = FullSync(1, ("on demand",), START, step=step, in_flight=in_flight)
+    if step in (FullSyncStep.FIRST_PAGE, FullSyncStep.HEAD):
         return FullSyncing(run)
-    request = PageRequest(200, 200) if step is Step.PAGES else None
+    request = PageRequest(200, 200) if step is FullSyncStep.PAGES else None
     run = replace(run, follow=at(100), head=100, in_catalogue=True, is_open=False)
     return FullSyncing(replace(run, request=request, polled_at=START, kept=at(101)))
 
 
 def state_of(row: str) -> State:
-    return State(SyncSettings(), phase_of(row), position=at(100), runs_begun=1)
+    return State(SyncSettings(), phase_of(row), position=at(100), full_syncs_begun=1)
 
 
 def row_of(phase: Phase) -> str:
     if not isinstance(phase, FullSyncing):
         return type(phase).__name__[:2].upper()
-    step = next(row for row, step in STEPS.items() if step is phase.run.step)
-    return step + next(row for row, doing in DOINGS.items() if doing is phase.run.doing)
+    step = next(row for row, step in STEPS.items() if step is phase.full_sync.step)
+    return step + next(
+        row for row, asked in IN_FLIGHT.items() if asked is phase.full_sync.in_flight
+    )
 
 
 def test_every_outcome_has_a_column() -> None:
@@ -163,8 +165,14 @@ def test_every_outcome_has_a_column() -> None:
 def test_every_phase_has_a_row() -> None:
     """[P4] Each step of a full sync, and each thing that one may be doing."""
     assert set(get_args(Phase)) == {type(phase) for phase in PHASES.values()} | {FullSyncing}
-    assert set(Step) == set(STEPS.values()) == {STEPS[row[0]] for row in ROWS if row.islower()}
-    assert set(Doing) == set(DOINGS.values()) == {DOINGS[row[1]] for row in ROWS if row.islower()}
+    assert (
+        set(FullSyncStep) == set(STEPS.values()) == {STEPS[row[0]] for row in ROWS if row.islower()}
+    )
+    assert (
+        set(InFlight)
+        == set(IN_FLIGHT.values())
+        == {IN_FLIGHT[row[1]] for row in ROWS if row.islower()}
+    )
     assert set(PHASES) == {row for row in ROWS if row.isupper()}
 
 
@@ -186,7 +194,7 @@ def test_what_follows_is_what_the_table_says(row: str, column: str) -> None:
 
 def test_phases_without_a_row_cannot_be_reached() -> None:
     """[F1] A full sync does in each step what the table has, whatever happens."""
-    unreachable = {a + b for a, b in product(STEPS, DOINGS)} - set(ROWS)
+    unreachable = {a + b for a, b in product(STEPS, IN_FLIGHT)} - set(ROWS)
     reached = {row_of(told.state.phase) for seed in range(8) for told in walk(seed, 1500)}
 
     assert set() == reached & unreachable

@@ -69,11 +69,11 @@ class Sync:
 
     @property
     def reasons(self) -> list[tuple[str, ...]]:
-        return [record.reasons for record in self.runner.state.runs]
+        return [record.reasons for record in self.runner.state.full_syncs]
 
     @property
     def problems(self) -> list[str]:
-        return [record.problem for record in self.runner.state.runs]
+        return [record.problem for record in self.runner.state.full_syncs]
 
 
 @asynccontextmanager
@@ -252,8 +252,8 @@ def test_pages_that_make_no_sense_end_the_run(caplog: pytest.LogCaptureFixture) 
 
     async def story() -> None:
         async with syncing(Endless) as sync:
-            await sync.until(lambda: len(sync.runner.state.runs) == 2)
-            first, second = sync.runner.state.runs
+            await sync.until(lambda: len(sync.runner.state.full_syncs) == 2)
+            first, second = sync.runner.state.full_syncs
 
             assert "bring nothing new" in first.problem
             assert second.began_at - first.ended_at >= 30.0
@@ -272,9 +272,9 @@ def test_a_copy_that_is_far_too_small_is_not_placed() -> None:
             await sync.until_polling()
             sync.central.ledger.lie("P-2", None)
             sync.central.ledger.lie("P-3", None)
-            refused = await sync.runner.force(accept=False)
+            refused = await sync.runner.force_full_sync(accept=False)
             held = len(sync.shelf.catalogue)
-            accepted = await sync.runner.force(accept=True)
+            accepted = await sync.runner.force_full_sync(accept=True)
 
             assert "1 products where 3 are held" in refused.problem
             assert 3 == held
@@ -400,7 +400,7 @@ def test_a_forced_run_does_not_wait_for_a_held_poll() -> None:
             await sync.until_polling()
             await asyncio.sleep(1.0)
             began_at = now()
-            record = await sync.runner.force(accept=False)
+            record = await sync.runner.force_full_sync(accept=False)
 
             assert (2, "", 3) == (record.number, record.problem, record.products)
             assert ("on demand",) == record.reasons
@@ -416,7 +416,9 @@ def test_calls_made_during_a_run_share_the_next_one() -> None:
         async with syncing() as sync:
             held = sync.central.hold("page 0")
             await held.reached.wait()
-            calls = [asyncio.ensure_future(sync.runner.force(accept=False)) for _ in range(5)]
+            calls = [
+                asyncio.ensure_future(sync.runner.force_full_sync(accept=False)) for _ in range(5)
+            ]
             await asyncio.sleep(0.1)
             copied = sync.runner.replica_products
             held.release.set()
@@ -445,16 +447,16 @@ def test_a_reason_that_comes_while_a_poll_is_being_given_up_is_heard(
                 try:
                     return await events(**asked)
                 except asyncio.CancelledError:
-                    sync.runner.want("another")
+                    sync.runner.request_full_sync("another")
                     raise
 
             held = sync.central.hold("page 0")
-            sync.runner.want("one")
+            sync.runner.request_full_sync("one")
             await held.reached.wait()
-            sync.runner.want("two")
+            sync.runner.request_full_sync("two")
             sync.central.events = ends_with_a_reason  # type: ignore[method-assign]
             held.release.set()
-            await sync.until(lambda: len(sync.runner.state.runs) == 3)
+            await sync.until(lambda: len(sync.runner.state.full_syncs) == 3)
 
             assert [("first start",), ("one",), ("two", "another")] == sync.reasons
 
@@ -470,12 +472,12 @@ def test_a_caller_that_goes_away_stops_no_run() -> None:
         async with syncing() as sync:
             await sync.until_polling()
             held = sync.central.hold("page 0")
-            call = asyncio.ensure_future(sync.runner.force(accept=False))
+            call = asyncio.ensure_future(sync.runner.force_full_sync(accept=False))
             await held.reached.wait()
             call.cancel()
             await asyncio.wait([call])
             held.release.set()
-            await sync.until(lambda: len(sync.runner.state.runs) == 2)
+            await sync.until(lambda: len(sync.runner.state.full_syncs) == 2)
 
             assert ["", ""] == sync.problems
 
@@ -490,7 +492,7 @@ def test_a_forced_run_says_that_central_is_away() -> None:
             await sync.until_polling()
             sync.central.away = AWAY
             began_at = now()
-            record = await sync.runner.force(accept=False)
+            record = await sync.runner.force_full_sync(accept=False)
 
             assert Failure.UNREACHABLE == record.failure
             assert "nobody listens there" in record.problem
@@ -508,9 +510,9 @@ def test_a_reason_from_elsewhere_has_a_run_begin(seconds: float) -> None:
         async with syncing() as sync:
             await sync.until_polling()
             await asyncio.sleep(seconds)
-            sync.runner.want("files were damaged")
+            sync.runner.request_full_sync("files were damaged")
             began_at = now()
-            await sync.until(lambda: len(sync.runner.state.runs) == 2)
+            await sync.until(lambda: len(sync.runner.state.full_syncs) == 2)
 
             assert ("files were damaged",) == sync.reasons[-1]
             assert began_at == now()
@@ -567,8 +569,8 @@ def test_a_defect_within_a_run_is_told_to_those_who_wait() -> None:
             await sync.until_polling()
             assert isinstance(sync.central, Faulty)
             sync.central.defect_at = "page"
-            failed = await sync.runner.force(accept=False)
-            succeeded: FullSyncRecord = await sync.runner.force(accept=False)
+            failed = await sync.runner.force_full_sync(accept=False)
+            succeeded: FullSyncRecord = await sync.runner.force_full_sync(accept=False)
 
             assert "stopped by a defect" in failed.problem
             assert "" == succeeded.problem

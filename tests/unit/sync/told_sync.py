@@ -18,14 +18,15 @@ from store_cache.sync.states import (
     Applying,
     Checking,
     Command,
-    Doing,
     EventsApplied,
     EventsArrived,
     ExchangeFailed,
     Failure,
     FetchEvents,
     FetchPage,
+    FullSync,
     FullSyncing,
+    InFlight,
     InstallReplica,
     Interrupted,
     Outcome,
@@ -35,14 +36,13 @@ from store_cache.sync.states import (
     RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
-    Run,
     Sleep,
     Sleeping,
     Slept,
     Starting,
     State,
     SyncSettings,
-    want,
+    request_full_sync,
 )
 
 START = 1000.0
@@ -58,13 +58,13 @@ COMMANDS: dict[type, type] = {
     Polling: FetchEvents,
     Applying: ApplyEvents,
 }
-COMMANDS_OF_RUN: dict[Doing, type] = {
-    Doing.PAGE: FetchPage,
-    Doing.EVENTS: FetchEvents,
-    Doing.KEEPING: ApplyEvents,
-    Doing.RESTING: Sleep,
-    Doing.SETTLING: RefetchProducts,
-    Doing.PLACING: InstallReplica,
+COMMANDS_OF_RUN: dict[InFlight, type] = {
+    InFlight.PAGE: FetchPage,
+    InFlight.EVENTS: FetchEvents,
+    InFlight.APPLYING: ApplyEvents,
+    InFlight.SLEEPING: Sleep,
+    InFlight.REFETCHING: RefetchProducts,
+    InFlight.INSTALLING: InstallReplica,
 }
 
 
@@ -164,16 +164,16 @@ class Told:
 
     def wants(self, reason: str, *, forced: bool = False, accept: bool = False) -> None:
         """Someone asks for a full sync, as the driver does it: what may be ended early is."""
-        self.state = want(self.state, reason, forced=forced, accept=accept)
+        self.state = request_full_sync(self.state, reason, forced=forced, accept=accept)
         if may_be_interrupted(self.state):
             self.tell(Interrupted())
 
     # -- asking ----------------------------------------------------------------------------
 
     @property
-    def run(self) -> Run:
+    def full_sync(self) -> FullSync:
         assert isinstance(self.state.phase, FullSyncing), self.state.phase
-        return self.state.phase.run
+        return self.state.phase.full_sync
 
     def is_resting(self) -> bool:
         return isinstance(self.command, Sleep)
@@ -203,7 +203,7 @@ def may_be_interrupted(state: State) -> bool:
         case Sleeping() | Polling():
             return True
         case FullSyncing(run):
-            return run.doing is Doing.RESTING
+            return run.in_flight is InFlight.SLEEPING
     return False
 
 
@@ -215,7 +215,7 @@ def fits(state: State, command: Command) -> bool:
     if isinstance(state.phase, Starting):
         return False
     if isinstance(state.phase, FullSyncing):
-        return type(command) is COMMANDS_OF_RUN[state.phase.run.doing]
+        return type(command) is COMMANDS_OF_RUN[state.phase.full_sync.in_flight]
     return type(command) is COMMANDS[type(state.phase)]
 
 
@@ -262,7 +262,7 @@ def check_kept(state: State, command: ApplyEvents) -> None:
     over one that stays, and a feed may begin at 1."""
     start = state.position
     if isinstance(state.phase, FullSyncing):
-        start = state.phase.run.follow
+        start = state.phase.full_sync.follow
     assert start is not None
     offsets = [each.offset for each in command.events]
     assert offsets == list(range(start.offset, start.offset + len(offsets)))
