@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+LINKED := $(VENV)/.linked
+TOOLS  := $(VENV)/.tools
 CODE   := store_cache central_stub tests benchmarks
 DATA   ?= ../shared/data
 
@@ -17,55 +18,55 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 help: ## show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(STAMP) ## the demo: a Central, a store, live changes; Ctrl-C ends it
+run: $(LINKED) ## the demo: a Central, a store, live changes; Ctrl-C ends it
 	@exec $(BIN)/store-cache demo
 
 test: lint types unit ## everything that continuous integration checks
 
-lint: $(STAMP) ## style and common mistakes
+lint: $(TOOLS) ## style and common mistakes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(STAMP) ## the types, strictly
+types: $(TOOLS) ## the types, strictly
 	$(BIN)/mypy
 
 JOBS ?= 2
-unit: $(STAMP) ## the tests alone, JOBS=2 at a time
+unit: $(TOOLS) ## the tests alone, JOBS=2 at a time
 	$(BIN)/pytest -q -n $(JOBS)
 
-format: $(STAMP) ## put the code into shape
+format: $(TOOLS) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # Campaigns need real data (DATA=folder) and minutes; they are no part of `make test`.
-sales: $(STAMP) ## real sales through a store that is killed ten times on the way
+sales: $(TOOLS) ## real sales through a store that is killed ten times on the way
 	$(BIN)/python -m tests.campaigns.sales --data $(DATA)
 
-outages: $(STAMP) ## everything that can happen to Central, one after the other
+outages: $(TOOLS) ## everything that can happen to Central, one after the other
 	$(BIN)/python -m tests.campaigns.outages --data $(DATA)
 
-older: $(STAMP) ## older Centrals, each imitated by switches
+older: $(TOOLS) ## older Centrals, each imitated by switches
 	$(BIN)/python -m tests.campaigns.older --data $(DATA)
 
 campaigns: sales outages older ## all three
 
 SCHEDULES ?= 10000
 KILLS ?= 500
-simulate: $(STAMP) ## SCHEDULES=10000 fault schedules in virtual time, or those named: SEEDS=17,20-40
+simulate: $(TOOLS) ## SCHEDULES=10000 fault schedules in virtual time, or those named: SEEDS=17,20-40
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
 
-removals: $(STAMP) ## take every safeguard out in turn: somebody must notice; writes docs/removals.md
+removals: $(TOOLS) ## take every safeguard out in turn: somebody must notice; writes docs/removals.md
 	$(BIN)/python -m tests.removals
 
-crash: $(STAMP) ## kill the real store KILLS times, then at every system call of the disk
+crash: $(TOOLS) ## kill the real store KILLS times, then at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
 
 NAMES ?=
-bench: $(STAMP) ## measure beside peers, and write docs/benchmarks.md (NAMES="reads start": some)
+bench: $(TOOLS) ## measure beside peers, and write docs/benchmarks.md (NAMES="reads start": some)
 	$(BIN)/python -m benchmarks $(NAMES)
 
-lock: $(STAMP) ## write the lock files anew after a change of dependencies
+lock: $(TOOLS) ## write the lock files anew after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
@@ -74,7 +75,7 @@ upgrade: LOCK += --upgrade
 upgrade: lock ## the same with the newest versions
 
 # Strict: what could not be looked up was not audited, and that is no success.
-audit: $(STAMP) ## known vulnerabilities in the locked dependencies
+audit: $(TOOLS) ## known vulnerabilities in the locked dependencies
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock
 
@@ -82,15 +83,32 @@ clean: ## remove everything that can be made again
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The virtual environment follows the lock: whenever that changes, it is built anew.
-$(VENV)/.locked: requirements-dev.lock
+# .venv is made in three steps, each of which ends by leaving a file in it. `make run` needs two.
+# Whenever a lock changes, .venv is made anew.
+$(VENV)/.locked: requirements.lock requirements-build.lock requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"store-cache needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@echo "Setting up $(VENV): $$(cat requirements.lock requirements-build.lock | grep -c ==) packages," \
+		"about 20 seconds, once ..."
+	@$(PYTHON) -m venv --clear $(if $(OUTER_PIP),--without-pip) $(VENV)
+	@$(INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
 	@touch $@
 
-# The packages themselves are linked into it; a new command or version needs just this again.
-$(STAMP): $(VENV)/.locked pyproject.toml
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# This project itself, linked: a new command or version needs just this again.
+$(LINKED): $(VENV)/.locked pyproject.toml
+	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
+
+# While tools are added there is no .locked: if that is interrupted, .venv is made anew.
+$(TOOLS): $(VENV)/.locked | $(LINKED)
+	@echo "Adding the tools of requirements-dev.lock to $(VENV): about half a minute, once ..."
+	@mv $(VENV)/.locked $(VENV)/.adding
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@mv $(VENV)/.adding $(VENV)/.locked
+	@touch $@
+
+# Locks are complete, so nothing is resolved. The pip of $(PYTHON) fills .venv if it can (22.3 and
+# newer): to install another one there would take 5 seconds.
+OUTER_PIP = $(shell $(PYTHON) -c 'import pip; print(pip.__version__ >= "22.3" or "")' 2>/dev/null)
+PIP       = $(if $(OUTER_PIP),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m pip)
+INSTALL   = $(PIP) install -q --disable-pip-version-check --no-deps
