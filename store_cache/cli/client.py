@@ -1,6 +1,6 @@
-"""A running store's API, for the command line.
+"""A client of a running store's API, for the command line.
 
-Knows: the calls and how they fail, in words for a person. Refuses to know: how answers are shown.
+Every failure is a `CallFailed` whose message tells a person what to do.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import httpx
 
 READ_SECONDS = 10.0
 FORCE_SECONDS = 3600.0
-"""A full sync of a large catalogue, paced by Central's limit, takes its time."""
+"""A full sync of a large catalogue under Central's rate limit can take many minutes."""
 
 
 class CallFailed(Exception):
-    """The store did not answer as it should; the message says what to do."""
+    """The store did not answer as expected; the message says what to do."""
 
 
 class StoreClient:
-    """Calls the store at `url` with `key`. Every call raises CallFailed, and so does this."""
+    """Calls the store at `url` with the API key `key`.
+
+    Raises:
+        CallFailed: by every method, and if `url` or `key` cannot be used.
+    """
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
@@ -46,7 +50,7 @@ class StoreClient:
         return self._call("POST", path, FORCE_SECONDS, "status")
 
     def _call(self, method: str, path: str, seconds: float, part: str) -> dict[str, Any]:
-        """The document that was answered; it is the store's if it has `part`."""
+        """Return the JSON document of the answer, which must have the field `part`."""
         try:
             response = self._http.request(method, path, timeout=seconds)
             document = response.json()
@@ -57,7 +61,7 @@ class StoreClient:
         except ValueError as problem:
             raise CallFailed(self._not_a_store()) from problem
         if not response.is_success:
-            raise CallFailed(_said(response.status_code, document))
+            raise CallFailed(_reason(response.status_code, document))
         if not isinstance(document, dict) or part not in document:
             raise CallFailed(self._not_a_store())
         return document
@@ -66,7 +70,7 @@ class StoreClient:
         return f"what answers at {self.url} is not a store cache; is --url right?"
 
 
-def _said(status: int, document: Any) -> str:
+def _reason(status: int, document: Any) -> str:
     try:
         error = document["error"]
         text = f"{error['message']} ({status} {error['code']})"

@@ -1,7 +1,6 @@
 """`store-cache demo`: a Central stub, a store cache and live changes, for looking around.
 
-Knows: the two other commands, the demo's catalogue and keys, and what to print.
-Refuses to know: how either program works; it starts them as anybody would.
+Each program runs in a process of its own, started by the command that a user would type.
 """
 
 from __future__ import annotations
@@ -28,19 +27,22 @@ ADMIN_KEY = "admin-demo"
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 SALE_SECONDS = 1.0
-"""About one sale a second: to be seen, not to be measured."""
 
 
 class DemoFailed(Exception):
-    """A part of the demo did not start or ended by itself."""
+    """A program of the demo did not start, or ended by itself."""
 
 
 async def run_demo(*, port: int, central_port: int) -> int:
-    """Run stub, store and sales until SIGINT or SIGTERM. Raises DemoFailed."""
-    port, central_port = _free(port), _free(central_port)
+    """Run the stub, the store and sales until SIGINT or SIGTERM, and return the exit status.
+
+    Raises:
+        DemoFailed: a program did not start, or ended by itself.
+    """
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    port, central_port = _free(port), _free(central_port)
     with tempfile.TemporaryDirectory(prefix="store-cache-demo-") as folder:
         await _run(port, central_port, folder, stopped)
     print("Stopped.")
@@ -49,37 +51,49 @@ async def run_demo(*, port: int, central_port: int) -> int:
 
 async def _run(port: int, central_port: int, folder: str, stopped: asyncio.Event) -> None:
     central, store = f"http://localhost:{central_port}", f"http://localhost:{port}"
-    plain = _plain_environment()
+    environment = _plain_environment()
     serve = ("serve", "--port", str(central_port))
-    async with _process("central_stub", *serve, environment=plain, folder=folder) as stub_process:
-        if not await _answers(central, "/health", stub_process, stopped):
-            return
-        await _load(central, plain, folder)
-        settings = plain | _store_settings(port, central, folder)
-        async with _process(
-            "store_cache", "serve", environment=settings, folder=folder
-        ) as store_process:
-            if await _answers(store, "/ready", store_process, stopped):
-                print(_addresses(store, central), flush=True)
-                await _sell_until(stopped, store, central, (stub_process, store_process))
-
-
-async def _load(central: str, environment: dict[str, str], folder: str) -> None:
     load = ("load", str(CATALOGUE), "--url", central, "--admin-key", ADMIN_KEY)
-    async with _process("central_stub", *load, environment=environment, folder=folder) as loader:
-        if await loader.wait():
-            raise DemoFailed("the demo's catalogue could not be loaded; see above")
+    store_environment = environment | {
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "CENTRAL_API_URL": central,
+        "CENTRAL_API_KEY": "demo",
+        "API_KEYS": STORE_KEY,
+        "DATA_DIR": folder,
+        "LOG_LEVEL": "warn",
+    }
+    print("Starting Central (a stub) ...", flush=True)
+    async with _process("central_stub", *serve, environment=environment, folder=folder) as stub:
+        if not await _answers(f"{central}/health", stub, stopped):
+            return
+        print("Loading its catalogue ...", flush=True)
+        async with _process(
+            "central_stub", *load, environment=environment, folder=folder
+        ) as loader:
+            if await loader.wait():
+                raise DemoFailed("the demo's catalogue could not be loaded; see above")
+        print("Starting the store ...", flush=True)
+        async with _process(
+            "store_cache", "serve", environment=store_environment, folder=folder
+        ) as server:
+            if await _answers(f"{store}/ready", server, stopped):
+                print(_addresses(store, central), flush=True)
+                await _sell(store, central, (stub, server), stopped)
 
 
-# -- the two programs --------------------------------------------------------------------------
+# -- the programs ------------------------------------------------------------------------------
 
 
 @asynccontextmanager
 async def _process(
     module: str, *arguments: str, environment: dict[str, str], folder: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program in a session of its own, so that Ctrl-C reaches the demo alone, which then ends
-    the parts in order; and in a folder without an `.env` that is meant for a real store."""
+    """Run a program until the block ends.
+
+    It has a session of its own, so that Ctrl-C reaches the demo alone, which then stops the
+    programs in order. It runs in `folder`, where no `.env` of a real store is found.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -102,7 +116,7 @@ async def _process(
 
 
 def _plain_environment() -> dict[str, str]:
-    """The environment without settings that are meant for a real store or stub."""
+    """Return the environment without settings of a real store or stub."""
     named = set(Settings.variables().values())
     return {
         name: value
@@ -111,20 +125,8 @@ def _plain_environment() -> dict[str, str]:
     }
 
 
-def _store_settings(port: int, central: str, folder: str) -> dict[str, str]:
-    return {
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "CENTRAL_API_URL": central,
-        "CENTRAL_API_KEY": "demo",
-        "API_KEYS": STORE_KEY,
-        "DATA_DIR": folder,
-        "LOG_LEVEL": "warn",
-    }
-
-
 def _free(port: int) -> int:
-    """The port, or another one where somebody has it already."""
+    """Return `port`, or a free one if another program uses it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -136,19 +138,21 @@ def _free(port: int) -> int:
         return found
 
 
-async def _answers(
-    url: str, path: str, process: asyncio.subprocess.Process, stopped: asyncio.Event
-) -> bool:
-    """Wait until the program answers; False where the demo is stopped before."""
+async def _answers(url: str, process: asyncio.subprocess.Process, stopped: asyncio.Event) -> bool:
+    """Wait until the program answers at `url`; return False if the demo is stopped first.
+
+    Raises:
+        DemoFailed: the program ended, or did not answer within `START_SECONDS`.
+    """
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     async with httpx.AsyncClient(trust_env=False, timeout=1.0) as client:
         while not stopped.is_set():
             with contextlib.suppress(httpx.HTTPError):
-                if (await client.get(f"{url}{path}")).is_success:
+                if (await client.get(url)).is_success:
                     return True
             late = asyncio.get_running_loop().time() > deadline
             if process.returncode is not None or late:
-                raise DemoFailed(f"what should answer at {url} did not start; see above")
+                raise DemoFailed(f"no program answers at {url}; see above")
             await asyncio.sleep(0.1)
     return False
 
@@ -156,12 +160,17 @@ async def _answers(
 # -- live changes ------------------------------------------------------------------------------
 
 
-async def _sell_until(
-    stopped: asyncio.Event,
+async def _sell(
     store: str,
     central: str,
     processes: tuple[asyncio.subprocess.Process, ...],
+    stopped: asyncio.Event,
 ) -> None:
+    """Sell about once in `SALE_SECONDS` until `stopped`.
+
+    Raises:
+        DemoFailed: a program ended by itself.
+    """
     chance = random.Random()
     keys = {"X-API-Key": STORE_KEY}
     async with httpx.AsyncClient(headers=keys, trust_env=False, timeout=10.0) as client:
@@ -169,17 +178,17 @@ async def _sell_until(
         while not stopped.is_set():
             number += 1
             with contextlib.suppress(httpx.HTTPError):
-                await _sell(client, store, central, chance, f"demo-{os.getpid()}-{number}")
+                await _sell_once(client, store, central, chance, f"demo-{os.getpid()}-{number}")
             if any(process.returncode is not None for process in processes):
-                raise DemoFailed("a part of the demo ended by itself; see above")
+                raise DemoFailed("a program of the demo ended by itself; see above")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), SALE_SECONDS)
 
 
-async def _sell(
+async def _sell_once(
     client: httpx.AsyncClient, store: str, central: str, chance: random.Random, key: str
 ) -> None:
-    """One sale or delivery of one product: through the store, or at Central by somebody else."""
+    """Sell or deliver one product: through the store, or at Central in the name of another shop."""
     page = (await client.get(f"{store}/v1/store/inventory?limit=200")).json()
     product = chance.choice(page["products"])
     sold = -chance.randint(1, 3)
@@ -192,14 +201,14 @@ async def _sell(
     }
     if chance.random() < 0.5:
         answer = await client.post(f"{store}/v1/store/inventory/updates", json=write)
-        who = "this store"
+        seller = "this store"
     else:
         elsewhere = write | {"storeId": "elsewhere"}
         answer = await client.post(f"{central}/v1/inventory/updates", json=elsewhere)
-        who = "another shop"
+        seller = "another shop"
     if answer.is_success:
         left = answer.json()["newQuantity"]
-        print(f"{who:>12}: {product['name']} {delta:+d}, {left} left", flush=True)
+        print(f"{seller:>12}: {product['name']} {delta:+d}, {left} left", flush=True)
 
 
 def _addresses(store: str, central: str) -> str:

@@ -1,8 +1,4 @@
-"""The command line: `store-cache serve`, `demo`, `status`, `sync`.
-
-Knows: the options, and how what came of them is said to a person.
-Refuses to know: how any of it is done.
-"""
+"""The command line: `store-cache serve`, `demo`, `status`, `sync`."""
 
 from __future__ import annotations
 
@@ -28,11 +24,14 @@ from store_cache.storage.framing import NewerFormat
 
 BAD_USE = 2
 INTERRUPTED = 130
-"""What shells give for Ctrl-C: a script must not take it for success."""
+"""As shells report Ctrl-C: a script must not take it for success."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 well, 1 failed, 2 used wrongly, 130 Ctrl-C."""
+    """Run one command and return the exit status.
+
+    0: success. 1: failure. 2: wrong usage or a bad setting. 130: Ctrl-C.
+    """
     options = _parser().parse_args(argv)
     try:
         status: int = options.run(options)
@@ -91,8 +90,8 @@ def _add_status(commands: Any) -> None:
     command = commands.add_parser(
         "status",
         help="how fresh a running store is, and why",
-        description="Ask a running store for its sync status. Exits with 1 where the store is "
-        "not in step with Central, so that a script can tell.",
+        description="Ask a running store for its sync status. Exits with 1 if the store is not in "
+        "sync with Central, so that a script can tell.",
     )
     _add_address(command)
     command.add_argument("--json", action="store_true", help="the document as the API gives it")
@@ -156,7 +155,11 @@ def _client(options: argparse.Namespace) -> StoreClient:
 
 
 def _plain_key(settings: Settings) -> str:
-    """A key that can be sent: of one that is configured as a hash, only its owner knows it."""
+    """Return the first configured key that is not a hash.
+
+    Raises:
+        CallFailed: all keys are configured as hashes.
+    """
     for held in (*settings.admin_api_keys, *settings.api_keys):
         if not held.get_secret_value().startswith(HASHED):
             return held.get_secret_value()

@@ -1,7 +1,4 @@
-"""A store's status in words, and a forced sync with its progress, on a terminal.
-
-Knows: what an operator wants to see first. Refuses to know: how it is asked for.
-"""
+"""Print a store's status, and the progress of a forced full sync."""
 
 from __future__ import annotations
 
@@ -15,28 +12,30 @@ from tqdm import tqdm
 from store_cache.cli.client import CallFailed, StoreClient
 
 PROGRESS_SECONDS = 0.5
-IN_STEP = ("live", "syncing")
+IN_SYNC = ("live", "syncing")
 
 
 def print_status(client: StoreClient, *, as_json: bool) -> int:
-    """Print the sync status; 0 where the store is in step with Central, else 1."""
+    """Print the sync status; return 0 if the store is in sync with Central, else 1."""
     status = client.sync_status()
     if as_json:
         print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
     else:
         print("\n".join(status_lines(status)))
-    is_in_step = status["state"]["name"] in IN_STEP and status["lastSyncTime"] is not None
-    return 0 if is_in_step else 1
+    is_in_sync = status["state"]["name"] in IN_SYNC and status["lastSyncTime"] is not None
+    return 0 if is_in_sync else 1
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
-    """The status as lines for a person, the worst news first."""
+    """Return the status document as lines of a label and a value each."""
     state, feed, writes = status["state"], status["eventSync"], status["writes"]
+    head = "unknown" if status["centralHeadOffset"] is None else status["centralHeadOffset"]
+    offset = feed["lastEventOffset"]
     lines = [
         f"state           {state['name']} since {state['since']}",
-        f"in step         {status['lastSyncTime'] or 'never'}",
+        f"in sync         {status['lastSyncTime'] or 'never'}",
         f"products        {status['productCount']}",
-        _feed_line(status),
+        f"feed            {status['generation']}, offset {offset}, Central's head {head}",
     ]
     if status["errorMessage"]:
         lines.append(f"problem         {status['errorMessage']}")
@@ -54,25 +53,26 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     )
     if status["doubtful"]["failing"]:
         lines.append(f"doubtful        {status['doubtful']['failing']} products cannot be read")
-    lines.extend(_run_line(run) for run in status["fullSyncs"])
+    lines.extend(_full_sync_line(full_sync) for full_sync in status["fullSyncs"])
     return lines
 
 
-def _feed_line(status: dict[str, Any]) -> str:
-    head = "unknown" if status["centralHeadOffset"] is None else status["centralHeadOffset"]
-    offset = status["eventSync"]["lastEventOffset"]
-    return f"feed            {status['generation']}, offset {offset}, Central's head {head}"
-
-
-def _run_line(run: dict[str, Any]) -> str:
-    came = f"{run['products']} products" if run["success"] else f"failed: {run['problem']}"
-    return f"full sync       {run['began']} {run['duration']}, {came}; {'; '.join(run['reasons'])}"
+def _full_sync_line(full_sync: dict[str, Any]) -> str:
+    result = f"{full_sync['products']} products"
+    if not full_sync["success"]:
+        result = f"failed: {full_sync['problem']}"
+    began, duration = full_sync["began"], full_sync["duration"]
+    return f"full sync       {began} {duration}, {result}; {'; '.join(full_sync['reasons'])}"
 
 
 def force_with_progress(client: StoreClient, *, accept: bool) -> int:
-    """Force a full sync, show how far it is, and say how it ended; 0 where it succeeded."""
+    """Force a full sync, show its progress, print its result, and return 0.
+
+    Raises:
+        CallFailed: the store refused, or the full sync failed.
+    """
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(client.sync_status, ended), daemon=True)
+    watcher = threading.Thread(target=_show_progress, args=(client, ended), daemon=True)
     watcher.start()
     try:
         answer = client.force_sync(accept=accept)
@@ -84,12 +84,12 @@ def force_with_progress(client: StoreClient, *, accept: bool) -> int:
     return 0
 
 
-def _watch(sync_status: Any, ended: threading.Event) -> None:
+def _show_progress(client: StoreClient, ended: threading.Event) -> None:
     with tqdm(unit=" products", file=sys.stderr, leave=False) as bar:
         while not ended.wait(PROGRESS_SECONDS):
             try:
-                run = sync_status().get("fullSync") or {}
+                full_sync = client.sync_status().get("fullSync") or {}
             except CallFailed:
                 continue
-            bar.set_description(run.get("step", "waiting"))
-            bar.update(run.get("products", 0) - bar.n)
+            bar.set_description(full_sync.get("step", "waiting"))
+            bar.update(full_sync.get("products", 0) - bar.n)

@@ -1,4 +1,4 @@
-"""The demo, as somebody runs it who sees the project for the first time."""
+"""The demo, run as a new user runs it."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def children_of(parent: int) -> list[int]:
 
 
 def _stat(path: Path) -> list[str]:
-    """State and parent, and what follows; empty once the process is gone."""
+    """Return the process's state, parent and so on; an empty list if it has ended."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def test_the_demo_shows_a_sale_and_ends_without_a_trace(tmp_path: Path) -> None:
-    """One command runs everything on free ports, whatever `.env` lies there: addresses to try, live
-    sales, a store that answers; Ctrl-C ends all of it within 10 s with 0."""
+def test_demo_shows_sales_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """One command runs everything on free ports, whatever `.env` says, and prints addresses to try
+    and live sales; Ctrl-C ends it within 10 s with status 0."""
     (tmp_path / ".env").write_text(OF_A_REAL_STORE)
     with demo(tmp_path) as process:
         assert process.stdout is not None
-        said = ""
-        while not re.search(r"(this store|another shop): .* left\n", said):
+        printed = ""
+        while not re.search(r"(this store|another shop): .* left\n", printed):
             line = process.stdout.readline()
-            assert line, said
-            said += line
-        [store] = re.findall(r"curl -s (http://localhost:\d+)/health", said)
+            assert line, printed
+            printed += line
+        [store] = re.findall(r"curl -s (http://localhost:\d+)/health", printed)
         page = httpx.get(f"{store}/v1/store/inventory", headers={"X-API-Key": STORE_KEY})
         parts = children_of(process.pid)
         process.send_signal(signal.SIGINT)
@@ -67,20 +67,21 @@ def test_the_demo_shows_a_sale_and_ends_without_a_trace(tmp_path: Path) -> None:
     assert 2 == len(parts)
     assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]
     assert rest.endswith("Stopped.\n")
-    assert "Traceback" not in said + rest
+    assert "Traceback" not in printed + rest
     assert [".env"] == os.listdir(tmp_path)  # noqa: PTH208 - names alone
 
 
-def test_a_demo_that_is_ended_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
-    """Ctrl-C before the store is there ends the parts that were started already, with 0."""
+def test_demo_that_is_interrupted_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C before the store starts ends the programs that run already, with status 0."""
     with demo(tmp_path) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # Central's first words
+        while "central-stub serves" not in (line := process.stdout.readline()):
+            assert line
         parts = children_of(process.pid)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=STOP_SECONDS)
+        printed, _ = process.communicate(timeout=STOP_SECONDS)
 
-    assert (0, "Stopped.") == (process.returncode, said.splitlines()[-1])
-    assert "Traceback" not in said
+    assert (0, "Stopped.") == (process.returncode, printed.splitlines()[-1])
+    assert "Traceback" not in printed
     assert 1 == len(parts)
     assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]

@@ -8,7 +8,8 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
@@ -19,14 +20,14 @@ from store_cache.cli import main as cli
 from store_cache.cli.main import main
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.framing import frame
-from tests.harness.whole_store import ADMIN_KEY, TILL_KEY, served, whole_store
+from tests.harness.whole_store import ADMIN_KEY, TILL_KEY, Whole, served, whole_store
 
 Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty folder without `.env`; `serve` configures logging, which is put back."""
+    """Run in an empty folder without `.env`; restore the logging that `serve` configures."""
     monkeypatch.chdir(tmp_path)
     for name in ("PORT", "DATA_DIR", "API_KEYS", "ADMIN_API_KEYS", "HOST"):
         monkeypatch.delenv(name, raising=False)
@@ -38,8 +39,16 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     root.setLevel(level)
 
 
+@asynccontextmanager
+async def live_store() -> AsyncIterator[tuple[Whole, str]]:
+    """A store that follows its Central, and its address."""
+    async with whole_store() as store, served(store) as url:
+        await store.until("live")
+        yield store, url
+
+
 async def ran(*arguments: str) -> int:
-    """A command's exit status, while the loop goes on serving."""
+    """Run a command in a thread, while the loop serves, and return its exit status."""
     return await asyncio.to_thread(main, arguments)
 
 
@@ -47,7 +56,7 @@ async def ran(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("command", "says"),
+    ("command", "parts"),
     [
         ([], ["serve", "demo", "status", "sync", ".env.example", "--version"]),
         (["serve"], ["SIGTERM", ".env"]),
@@ -58,22 +67,22 @@ async def ran(*arguments: str) -> int:
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
 def test_each_command_explains_itself(
-    command: list[str], says: list[str], capsys: Captured
+    command: list[str], parts: list[str], capsys: Captured
 ) -> None:
-    """`--help` names every option and what to know before using the command, and ends with 0."""
+    """`--help` names every option, says what to know before using the command, and exits with 0."""
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
-    said = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
 
     assert 0 == ended.value.code
-    assert [] == [text for text in says if text not in said]
+    assert [] == [text for text in parts if text not in printed]
 
 
 @pytest.mark.parametrize(
     "arguments", [[], ["nothing"], ["status", "--nothing"], ["demo", "--port=x"]]
 )
-def test_wrong_use_ends_with_2(arguments: list[str], capsys: Captured) -> None:
-    """And shows how the command is used."""
+def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
+    """The usage is printed."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
 
@@ -81,7 +90,7 @@ def test_wrong_use_ends_with_2(arguments: list[str], capsys: Captured) -> None:
     assert "usage: store-cache" in capsys.readouterr().err
 
 
-def test_the_module_is_the_same_program() -> None:
+def test_module_is_the_same_program() -> None:
     """`python -m store_cache` runs what `store-cache` does."""
     program = [sys.executable, "-m", "store_cache", "--version"]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
@@ -92,10 +101,9 @@ def test_the_module_is_the_same_program() -> None:
 # -- status ------------------------------------------------------------------------------------
 
 
-async def test_the_status_in_words(capsys: Captured) -> None:
-    """[B4] A till's key is enough; the exit status says that the store is in step."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+async def test_status_in_words(capsys: Captured) -> None:
+    """[B4] A till's key is enough; the exit status 0 says that the store is in sync."""
+    async with live_store() as (_store, url):
         status = await ran("status", "--url", url, "--key", TILL_KEY)
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
 
@@ -107,10 +115,9 @@ async def test_the_status_in_words(capsys: Captured) -> None:
     assert "problem" not in lines
 
 
-async def test_the_status_as_the_api_gives_it(capsys: Captured) -> None:
-    """`--json` prints the document itself, for scripts."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+async def test_status_as_the_api_gives_it(capsys: Captured) -> None:
+    """`--json` prints the API's document, for scripts."""
+    async with live_store() as (store, url):
         status = await ran("status", "--json", "--url", url, "--key", TILL_KEY)
         document = orjson.loads(capsys.readouterr().out)
 
@@ -119,58 +126,55 @@ async def test_the_status_as_the_api_gives_it(capsys: Captured) -> None:
         assert "live" == document["state"]["name"]
 
 
-async def test_a_store_that_is_not_in_step_ends_with_1(capsys: Captured) -> None:
-    """[B2] A script can tell; a person reads the cause and what to set."""
+async def test_store_that_is_not_in_sync_exits_with_1(capsys: Captured) -> None:
+    """[B2] A script sees the exit status; a person reads the cause and which setting to fix."""
     async with whole_store(central_api_key="wrong") as store, served(store) as url:
         async with asyncio.timeout(10):
             while not store.status["fullSyncs"]:
                 await store.parts.runner.changed.wait()
         status = await ran("status", "--url", url, "--key", TILL_KEY)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
 
     assert 1 == status
-    assert "in step         never" in said
-    assert "set CENTRAL_API_KEY to one that it knows" in said
+    assert "in sync         never" in printed
+    assert "set CENTRAL_API_KEY to one that it knows" in printed
 
 
-async def test_the_worst_news_are_printed(capsys: Captured) -> None:
-    """[D5] A disk that fails is a line of its own, with what a restart would lose."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+async def test_failing_disk_is_printed(capsys: Captured) -> None:
+    """[D5] A line names the problem and what a restart would lose."""
+    async with live_store() as (store, url):
         store.disk.room = 0
         store.line.sell("P-1")
         await store.until("degraded")
         status = await ran("status", "--url", url, "--key", TILL_KEY)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
 
     assert 1 == status
-    assert "state           degraded" in said
-    assert "No space left" in said
-    assert "lost if the store restarts" in said
+    assert "state           degraded" in printed
+    assert "No space left" in printed
+    assert "lost if the store restarts" in printed
 
 
 # -- sync --------------------------------------------------------------------------------------
 
 
-async def test_a_forced_sync_is_watched_to_its_end(capsys: Captured) -> None:
-    """[F1] The store's message, then its status with the run's reason; 0."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+async def test_forced_sync_prints_its_result(capsys: Captured) -> None:
+    """[F1] The store's message, then its status with the reason of the full sync; exit status 0."""
+    async with live_store() as (_store, url):
         status = await ran("sync", "--url", url, "--key", ADMIN_KEY)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
 
     assert 0 == status
-    assert said.startswith("Force sync completed successfully\n")
-    assert "3 products; on demand" in said
+    assert printed.startswith("Force sync completed successfully\n")
+    assert "3 products; on demand" in printed
 
 
 async def test_progress_is_shown_while_it_runs(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step, on standard error, so that standard output holds only the outcome."""
+    """The step goes to standard error, so that standard output holds only the result."""
     monkeypatch.setattr("store_cache.cli.report.PROGRESS_SECONDS", 0.01)
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+    async with live_store() as (store, url):
         store.line.open.clear()
         syncing = asyncio.ensure_future(ran("sync", "--url", url, "--key", ADMIN_KEY))
         shown = ""
@@ -183,26 +187,24 @@ async def test_progress_is_shown_while_it_runs(
         assert 0 == await syncing
 
 
-async def test_a_small_catalogue_needs_accept(capsys: Captured) -> None:
-    """[F5] Refused with the reason and what to do about it: 1; taken with `--accept`: 0."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+async def test_small_catalogue_needs_accept(capsys: Captured) -> None:
+    """[F5] It is refused with the reason and status 1, and installed with `--accept`."""
+    async with live_store() as (store, url):
         for product_id in ("P-2", "P-3"):
             store.line.ledger.lie(product_id, None)
         address = ("--url", url, "--key", ADMIN_KEY)
         refused = await ran("sync", *address)
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         accepted = await ran("sync", "--accept", *address)
 
     assert (1, 0) == (refused, accepted)
-    assert "1 products where 3 are held" in said
-    assert "sync_failed" in said
+    assert "1 products where 3 are held" in printed
+    assert "sync_failed" in printed
 
 
-async def test_a_sync_without_central_fails(capsys: Captured) -> None:
-    """[F1] 1, and the reason in Central's or the network's words."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+async def test_sync_without_central_fails(capsys: Captured) -> None:
+    """[F1] Exit status 1 and the reason."""
+    async with live_store() as (store, url):
         store.line.cut()
         status = await ran("sync", "--url", url, "--key", ADMIN_KEY)
 
@@ -212,28 +214,26 @@ async def test_a_sync_without_central_fails(capsys: Captured) -> None:
     )
 
 
-# -- whoever cannot be asked -------------------------------------------------------------------
+# -- calls that fail ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("command", "key", "code"),
     [("status", "nobody's", "unauthorized"), ("sync", TILL_KEY, "forbidden")],
 )
-async def test_a_key_that_may_not_is_told(
-    command: str, key: str, code: str, capsys: Captured
-) -> None:
-    """1, with the store's own code, and which option to use; the key itself is not repeated."""
+async def test_refused_key_is_reported(command: str, key: str, code: str, capsys: Captured) -> None:
+    """With 1, the store's error code and the option to use; the key itself is not printed."""
     async with whole_store() as store, served(store) as url:
         status = await ran(command, "--url", url, "--key", key)
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
 
     assert 1 == status
-    assert f"{code}); give another key with --key" in said
-    assert key not in said
+    assert f"{code}); give another key with --key" in printed
+    assert key not in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "printed"),
     [
         (["--url", "http://127.0.0.1:1"], "no store answers at http://127.0.0.1:1 ("),
         (["--url", "localhost:8083"], "no store answers at localhost:8083 ("),
@@ -242,20 +242,20 @@ async def test_a_key_that_may_not_is_told(
         (["--key", "two\nlines"], "no store answers at http://127.0.0.1:1 ("),
     ],
 )
-def test_an_address_or_key_that_cannot_be_is_told(
-    arguments: list[str], said: str, capsys: Captured
+def test_unusable_address_or_key_is_reported(
+    arguments: list[str], printed: str, capsys: Captured
 ) -> None:
-    """One line for a person, never a traceback; 1."""
+    """In one line, without a traceback; exit status 1."""
     usual = ["--url", "http://127.0.0.1:1", "--key", "x"]
     status = main(["status", *usual, *arguments])
     [line] = capsys.readouterr().err.splitlines()
 
     assert 1 == status
-    assert line.startswith(f"store-cache: {said}")
+    assert line.startswith(f"store-cache: {printed}")
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "printed"),
     [
         (200, "<html>Welcome</html>", "is not a store cache"),
         (200, '{"hello": "world"}', "is not a store cache"),
@@ -265,10 +265,10 @@ def test_an_address_or_key_that_cannot_be_is_told(
     ],
 )
 @pytest.mark.parametrize("command", ["status", "sync"])
-async def test_something_else_at_the_address_is_told(
-    command: str, status: int, body: str, said: str, capsys: Captured
+async def test_another_program_at_the_address_is_reported(
+    command: str, status: int, body: str, printed: str, capsys: Captured
 ) -> None:
-    """Another program on that port is not taken for a store; 1."""
+    """It is not taken for a store; exit status 1."""
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.Response(status=status, text=body)
@@ -282,15 +282,14 @@ async def test_something_else_at_the_address_is_told(
     await runner.cleanup()
 
     assert 1 == ended
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 async def test_address_and_key_come_from_the_settings(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """On the store's own machine no option is needed: PORT, and the first plain key."""
-    async with whole_store() as store, served(store) as url:
-        await store.until("live")
+    """On the store's machine no option is needed: PORT and the first plain key are used."""
+    async with live_store() as (_store, url):
         hashed = "sha256:" + hashlib.sha256(b"x").hexdigest()
         monkeypatch.setenv("PORT", url.rpartition(":")[2])
         monkeypatch.setenv("API_KEYS", f"{hashed},{TILL_KEY}")
@@ -305,7 +304,7 @@ async def test_address_and_key_come_from_the_settings(
 
 
 def test_ctrl_c_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script that waits for a sync must not go on as if it were done."""
+    """A script that waits for a sync must not continue as if it were done."""
 
     def interrupted(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
@@ -315,13 +314,13 @@ def test_ctrl_c_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 130 == main(["sync", "--url", "http://127.0.0.1:1", "--key", "x"])
 
 
-# -- serve, where it cannot --------------------------------------------------------------------
+# -- serve that cannot start -------------------------------------------------------------------
 
 
-def test_bad_settings_end_with_2_and_a_line_each(
+def test_bad_settings_exit_with_2_and_a_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """Whoever sets up a store sees all mistakes at once, in the order of the documentation."""
+    """All mistakes are reported at once, in the order of the documentation."""
     monkeypatch.setenv("PORT", "many")
     monkeypatch.setenv("STORE_ID", "süd")
     monkeypatch.setenv("API_KEYS", "canary canary")
@@ -336,7 +335,7 @@ def test_bad_settings_end_with_2_and_a_line_each(
 def test_status_needs_good_settings_only_where_it_uses_them(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """With `--url` and `--key`, a store elsewhere can be asked from any machine."""
+    """`--url` and `--key` together reach a store from any machine, whatever its settings."""
     monkeypatch.setenv("PORT", "many")
 
     assert 2 == main(["status"])
@@ -348,10 +347,10 @@ def _last_line(capsys: Captured) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_port_in_use_ends_with_1(
+def test_port_in_use_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """The last line says which port, and what to do; the folder is free again."""
+    """The last line names the port and what to do; the folder is released."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -374,7 +373,7 @@ async def _opened_and_closed(path: Path) -> None:
     await directory.close()
 
 
-def test_a_folder_in_use_ends_with_1(
+def test_folder_in_use_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     """[D6] Two stores never share a folder; the message names the process that has it."""
@@ -388,10 +387,10 @@ def test_a_folder_in_use_ends_with_1(
     assert _last_line(capsys).startswith(f"store-cache: DATA_DIR {tmp_path} is in use by another")
 
 
-def test_files_of_a_newer_version_end_with_1(
+def test_files_of_a_newer_version_exit_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """[D6] They are refused, not destroyed."""
+    """[D6] They are refused and stay unchanged."""
     header = orjson.dumps({"file": "snapshot", "format": 2, "number": 7})
     newer = tmp_path / "snapshot-7.jsonl"
     newer.write_bytes(frame("header", header))
