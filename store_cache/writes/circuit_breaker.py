@@ -1,14 +1,12 @@
-"""The breaker of writes (W4): once Central is known to be away, nobody waits to find it out again.
-
-Knows: when a write may go to Central, and when the next one may try whether it is back.
-Refuses to know: clocks, randomness, what a write is. `now` is monotonic seconds.
+"""The circuit breaker of writes (W4): while Central is known to be away, writes fail at once.
 
     closed   every write goes
     open     no write goes until `retry_at`; then the next one is the probe
     probing  the probe is on its way; no other write goes
 
-One lost answer does not close the shop: two exchanges in a row must fail, or one find that there
-is nobody to connect to. The sync, which talks to Central all the time, may know first (B4).
+One lost answer does not open the breaker: two exchanges in a row must fail, or one must find no
+possible connection. The sync, which talks to Central all the time, may know first (B4).
+`now` is monotonic seconds.
 """
 
 from __future__ import annotations
@@ -46,19 +44,19 @@ BreakerState = Closed | Open | Probing
 
 
 def wait_seconds(state: BreakerState, now: float) -> float:
-    """How long a write has to stay away: 0.0 where it may go now."""
+    """Return how long no write may go: 0.0 if one may go now."""
     if isinstance(state, Closed):
         return 0.0
     return state.pause_seconds if isinstance(state, Probing) else max(state.retry_at - now, 0.0)
 
 
 def admitted(state: BreakerState) -> BreakerState:
-    """A write goes, where `wait_seconds` was 0.0: through an open breaker it is the probe."""
+    """Let a write go. Call it if `wait_seconds` is 0.0. With an open breaker it is the probe."""
     return Probing(state.since, state.pause_seconds) if isinstance(state, Open) else state
 
 
 def answered(state: BreakerState, now: float) -> BreakerState:
-    """Central gave an answer, to a write or to the sync."""
+    """Take an answer of Central, to a write or to the sync."""
     if isinstance(state, Closed):
         return Closed(state.since) if state.failures else state
     return Closed(now)
@@ -67,10 +65,10 @@ def answered(state: BreakerState, now: float) -> BreakerState:
 def failed(
     state: BreakerState, now: float, *, refused: bool, is_probe: bool, jitter: float
 ) -> BreakerState:
-    """A write got no answer from Central; `refused`: there was nobody to connect to.
+    """Take the failure of a write.
 
-    `is_probe`: this is the write that went through the open breaker; a late failure of another
-    one says nothing new. `jitter` is a random number of 0..1.
+    `refused`: no connection was possible. `is_probe`: it is the write that went through the open
+    breaker; a late failure of any other changes nothing then. `jitter` is a random number of 0..1.
     """
     if isinstance(state, Probing) and is_probe:
         longer = min(state.pause_seconds * 2, LONGEST_PAUSE_SECONDS)
@@ -83,12 +81,12 @@ def failed(
 
 
 def lost(state: BreakerState, now: float, *, jitter: float) -> BreakerState:
-    """Central is away for certain. A probe on its way is waited for all the same."""
+    """Take that Central is certainly away. The outcome of a probe on its way still counts."""
     if isinstance(state, Closed):
         return _paused(now, now, FIRST_PAUSE_SECONDS, jitter)
     return state
 
 
 def _paused(since: float, now: float, pause_seconds: float, jitter: float) -> Open:
-    """Between half of the pause and all of it, so that stores do not probe in step (B3)."""
+    """Pause for half of `pause_seconds` to all of it, so that stores do not probe together (B3)."""
     return Open(since, now + pause_seconds * (0.5 + jitter / 2), pause_seconds)

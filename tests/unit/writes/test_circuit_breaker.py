@@ -1,4 +1,4 @@
-"""The breaker of writes (W4), every state by every outcome."""
+"""The circuit breaker of writes (W4): every state by every outcome."""
 
 from store_cache.writes.circuit_breaker import (
     BreakerState,
@@ -29,7 +29,7 @@ def fail(
     return failed(state, now, refused=refused, is_probe=is_probe, jitter=jitter)
 
 
-def test_one_lost_answer_does_not_close_the_shop() -> None:
+def test_one_lost_answer_does_not_open_it() -> None:
     """A single failure is remembered, and no write waits."""
     after = fail(CLOSED)
 
@@ -52,19 +52,19 @@ def test_an_answer_between_two_failures_keeps_it_closed() -> None:
 
 
 def test_a_refused_connection_opens_it_at_once() -> None:
-    """There is nobody to connect to: that needs no second proof."""
+    """No connection is possible: that needs no second failure."""
     assert isinstance(fail(CLOSED, refused=True), Open)
 
 
 def test_the_sync_may_know_first() -> None:
-    """Each breaker tells the other (B4)."""
+    """What the sync finds opens the breaker (B4)."""
     assert Open(since=20.0, retry_at=20.5, pause_seconds=0.5) == lost(CLOSED, 20.0, jitter=1.0)
     assert OPEN is lost(OPEN, 20.0, jitter=1.0)
     assert PROBING is lost(PROBING, 20.0, jitter=1.0)
 
 
 def test_one_probe_goes_at_a_time() -> None:
-    """When the pause is over one write goes, and the next ones stay away until it is back."""
+    """After the pause one write goes, and no other until its outcome is known."""
     assert 0.25 == wait_seconds(OPEN, 10.25)
     assert 0.0 == wait_seconds(OPEN, 10.5)
 
@@ -80,7 +80,7 @@ def test_a_closed_breaker_admits_without_a_change() -> None:
 
 
 def test_a_failed_probe_doubles_the_pause_up_to_five_seconds() -> None:
-    """0.5, 1, 2, 4, 5, 5; the outage's begin stays."""
+    """0.5, 1, 2, 4, 5, 5 seconds; `since` stays the start of the outage."""
     state: BreakerState = OPEN
     pauses = []
     for _ in range(6):
@@ -93,14 +93,14 @@ def test_a_failed_probe_doubles_the_pause_up_to_five_seconds() -> None:
 
 
 def test_a_pause_is_jittered_between_half_and_all_of_it() -> None:
-    """A thousand stores do not come back in step (B3)."""
+    """A thousand stores do not come back together (B3)."""
     waits = [wait_seconds(fail(SHAKEN, jitter=jitter), 20.0) for jitter in (0.0, 0.5, 1.0)]
 
     assert [0.25, 0.375, 0.5] == waits
 
 
-def test_a_late_failure_of_another_write_is_no_news() -> None:
-    """Writes that left before the breaker opened end one by one; the probe is waited for."""
+def test_a_late_failure_of_another_write_changes_nothing() -> None:
+    """Writes sent before the breaker opened fail one by one; only the probe counts."""
     assert OPEN is fail(OPEN)
     assert PROBING is fail(PROBING, refused=True)
 
