@@ -153,9 +153,9 @@ class CacheWriter:
         loaded while tills read. Returns how many were none."""
         bad_records = 0
         for start in range(0, len(records), KEYS_AT_ONCE):
-            bad_records += self._keys.take(records[start : start + KEYS_AT_ONCE])
+            bad_records += self._keys.load(records[start : start + KEYS_AT_ONCE])
             await asyncio.sleep(0)
-        self._keys.settle(self._now())
+        self._keys.end_load(self._now())
         return bad_records
 
     async def close(self) -> None:

@@ -195,8 +195,8 @@ class Store:
             random=random,
         )
         self.admission = Admission(central=client, random=random, on_answer=self.runner.wake)
-        self.runner.on_central_reached = self.admission.seen
-        self.runner.on_central_lost = self.admission.lost
+        self.runner.on_central_reached = self.admission.sync_reached_central
+        self.runner.on_central_lost = self.admission.sync_lost_central
 
     def _note_step(self) -> None:
         if self.in_sync_at is None:

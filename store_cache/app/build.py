@@ -28,10 +28,8 @@ from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import SyncSettings
 from store_cache.writer import CacheWriter
 from store_cache.writes.admission import Admission
-from store_cache.writes.delivery import Delivery
 from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
-from store_cache.writes.in_doubt_search import InDoubtSearch
 
 log = logging.getLogger(__name__)
 
@@ -150,23 +148,14 @@ async def following(
     )
 
     admission = Admission(central=central, random=environment.random, on_answer=runner.wake)
-    proof = InDoubtSearch(store_id=settings.store_id, feed=central, standing=writer)
-    delivery = Delivery(
+    forwarder = Forwarder(
         store_id=settings.store_id,
         admission=admission,
-        ledger=writer,
-        rereads=refetcher,
+        store=writer,
+        refetches=refetcher,
+        events=central,
         keys=keys,
-        proof=proof,
         now=environment.now,
-    )
-    forwarder = Forwarder(
-        admission=admission,
-        delivery=delivery,
-        proof=proof,
-        keys=keys,
-        ledger=writer,
-        rereads=refetcher,
         write_timeout_seconds=settings.write_timeout_seconds,
     )
 
@@ -185,9 +174,9 @@ async def following(
         version=version("store-cache"),
     )
 
-    runner.on_events = forwarder.events_seen
-    runner.on_central_reached = admission.seen
-    runner.on_central_lost = admission.lost
+    runner.on_events = forwarder.observe_events
+    runner.on_central_reached = admission.sync_reached_central
+    runner.on_central_lost = admission.sync_lost_central
     runner.on_advance = state.update
 
     forwarder.start()

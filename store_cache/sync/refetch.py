@@ -145,14 +145,16 @@ class Refetcher:
         """A till means a product that is not held: perhaps Central has it by now."""
         await self._read_within(AT_ONCE_SECONDS, product_id, RefetchReason.REFRESH)
 
-    async def refresh_after_conflict(
-        self, product_id: str, *, version: int | None, lower_than_held: bool
-    ) -> None:
-        """A write was refused for its version: have the till's next read show Central's (W6)."""
+    async def refresh_after_conflict(self, product_id: str, version: int | None) -> None:
+        """Have the next read show Central's state, after a write was refused for its version (W6).
+
+        `version` is the one that Central named. One lower than the held one counts, too (E4).
+        """
         held = self._writer.held_version(product_id)
-        if not lower_than_held and held is not None and version is not None and held >= version:
+        if version is not None and version == held:
             return
-        reason = RefetchReason.CONFLICT if lower_than_held else RefetchReason.REFRESH
+        is_lower = version is not None and held is not None and version < held
+        reason = RefetchReason.CONFLICT if is_lower else RefetchReason.REFRESH
         if not await self._read_within(AT_ONCE_SECONDS, product_id, reason):
             await self._writer.request_refetch(product_id, reason)
 

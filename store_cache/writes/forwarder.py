@@ -1,44 +1,102 @@
-"""Writes of tills, forwarded to Central: each key sent once, settled once, answered for ever (W1).
+"""Forwards writes to Central: each key is sent once, settled once, and always answered alike (W1).
 
-Knows: which key is new, under way, unknown or final, and who waits for it.
-Refuses to know: how a write gets to Central and what comes of it (`delivery`).
+A write takes the steps of this module from top to bottom: its key is looked up (`_forward`), its
+attempt is recorded on disk, admitted, sent and judged (`_send`), and its outcome is settled on
+disk, shown and answered (`_conclude`). A batch is one request with several writes, which are sent
+together and then concluded each by itself.
 
-Each write runs in a task of its own, so that a till that hangs up cancels nothing (W5); a repeat
-joins it. Between a look into the key table and the entry made there nothing pauses, so that two
-tills can never start the same key.
+From when a write is sent it runs in a task of its own, so that a client that disconnects cancels
+nothing (W5); a repeat joins it. Nothing pauses between the look-up in the key table and the entry
+made there, so that two calls never start the same key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
 from store_cache.model.event import AnyEvent, Event
-from store_cache.writes.admission import Admission, AdmissionStatus
-from store_cache.writes.delivery import Asked, Delivery, Entry, Ledger, Rereads, Result
-from store_cache.writes.idempotency import Attempt, Final, KeyTable, fingerprint
-from store_cache.writes.in_doubt_search import InDoubtSearch
+from store_cache.model.position import Position
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.admission import SHORTEST_EXCHANGE_SECONDS, Admission, AdmissionStatus
+from store_cache.writes.idempotency import (
+    Attempt,
+    Final,
+    KeyTable,
+    encode_attempt,
+    encode_final,
+    fingerprint,
+)
+from store_cache.writes.in_doubt import InDoubtWrites
+from store_cache.writes.in_doubt_search import EventSource, search_feed
 from store_cache.writes.write import (
     Adjustment,
     Answer,
     Applied,
     BatchAnswer,
-    Outcome,
     Refused,
+    Sent,
+    Unknown,
     Write,
     WriteError,
+    WriteOutcome,
+    WriteRequest,
+    answer_to,
+    judge,
+    judge_batch,
+    not_recorded,
+    unavailable,
     unsettled,
 )
 
+MOST_ATTEMPTS = 5
+"""How often an adjustment is sent with Central's version before a conflict is its answer."""
+
 _log = logging.getLogger(__name__)
+
+Result = Answer | WriteError
+
+
+class WriteStore(Protocol):
+    """The cache's writer, as far as this module uses it."""
+
+    async def record_write(self, write: bytes) -> None:
+        """Make a record of the key table durable. May raise OSError."""
+
+    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
+        """Make the record durable and show the answer, in one step. May raise OSError."""
+
+    def held_version(self, product_id: str) -> int | None: ...
+
+    @property
+    def position(self) -> Position | None: ...
+
+
+class Refetches(Protocol):
+    """Refetches single products. No call raises when Central is away."""
+
+    async def refresh_after_conflict(self, product_id: str, version: int | None) -> None: ...
+
+    async def refresh_missing(self, product_id: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Entry:
+    """One write on its way. `attempt` is the latest one, as it was before it was last sent;
+    `is_recorded`: it is on disk."""
+
+    request: WriteRequest
+    attempt: Attempt
+    is_recorded: bool
 
 
 @dataclass(frozen=True, slots=True)
 class WritesStatus:
-    """How many keys are under way, unknown and remembered with a final answer; and the gate."""
+    """How many keys are under way, unknown, and remembered with a final answer."""
 
     admission: AdmissionStatus
     under_way: int
@@ -47,36 +105,42 @@ class WritesStatus:
 
 
 class Forwarder:
+    """`now` is unix seconds; deadlines are on the loop's clock."""
+
     def __init__(
         self,
         *,
+        store_id: str,
         admission: Admission,
-        delivery: Delivery,
-        proof: InDoubtSearch,
+        store: WriteStore,
+        refetches: Refetches,
+        events: EventSource,
         keys: KeyTable,
-        ledger: Ledger,
-        rereads: Rereads,
+        now: Callable[[], float],
         write_timeout_seconds: float,
     ) -> None:
+        self._store_id = store_id
         self._admission = admission
-        self._delivery = delivery
-        self._proof = proof
+        self._store = store
+        self._refetches = refetches
+        self._events = events
         self._keys = keys
-        self._ledger = ledger
-        self._rereads = rereads
+        self._now = now
         self._write_timeout_seconds = write_timeout_seconds
+        self._in_doubt = InDoubtWrites(store_id=store_id)
         self._under_way: dict[str, asyncio.Future[Result]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # -- life ------------------------------------------------------------------------------
+    # -- start, stop, status ---------------------------------------------------------------
 
     def start(self) -> None:
-        """Take up what the last process left unknown. Call it once the key table is loaded."""
+        """Look for attempts that the last process left unknown. Call it once the key table is
+        loaded."""
         for attempt in self._keys.open_attempts():
-            self._proof.watch(attempt)
+            self._in_doubt.add(attempt)
 
     async def stop(self, *, within_seconds: float) -> None:
-        """Wait for the writes under way; what takes longer is left unknown, as it is on disk."""
+        """Wait for the writes under way; those that take longer are left unknown."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=within_seconds)
             for task in late:
@@ -89,172 +153,302 @@ class Forwarder:
         remembered = len(self._keys) - len(attempts)
         return WritesStatus(self._admission.status(), len(self._under_way), unknown, remembered)
 
-    # -- calls of tills --------------------------------------------------------------------
+    # -- calls -----------------------------------------------------------------------------
 
     async def update(self, write: Write) -> Answer:
-        """Forward one write. Raises WriteError where Central gave no final answer."""
+        """Forward one write. Raises WriteError if Central gave no final answer."""
         return (await self._forward((write,)))[0]
 
     async def update_batch(self, writes: Sequence[Write]) -> BatchAnswer:
         """Forward writes with distinct keys in one request. Raises WriteError.
 
-        One unknown outcome makes the whole answer `central_timeout`: a till repeats the batch
-        with the same keys, and whatever is settled by then is given again, not sent again. A
-        batch that was answered in part would leave it to guess which keys to repeat.
+        If one outcome is unknown, the whole answer is `central_timeout`. The till repeats the
+        batch with the same keys, and gets again what was settled, without another sending. An
+        answer to a part of the batch would leave it to guess which keys to repeat.
         """
         answers = await self._forward(writes)
         return BatchAnswer(tuple(answer.body for answer in answers))
 
     async def adjust(self, adjustment: Adjustment) -> Answer:
-        """Forward a write that names no version: the one held, and on a conflict Central's.
+        """Forward a write without a version: with the version held and, after a conflict, with
+        Central's.
 
-        A conflict is the answer only when the attempts, or the time, are used up. Raises
-        WriteError; `product_not_found` where the store does not hold it and cannot read it.
+        A conflict is the answer once the attempts, or the time, are used up. Raises WriteError;
+        `product_not_found` if the store does not hold the product and cannot fetch it.
         """
-        if self._find(adjustment) is None and self._held(adjustment) is None:
-            await self._rereads.refresh_missing(adjustment.product_id)
+        held = self._store.held_version(adjustment.product_id)
+        if held is None and self._keys.find(adjustment) is None:
+            await self._refetches.refresh_missing(adjustment.product_id)
         return (await self._forward((adjustment,)))[0]
 
-    # -- what the sync tells ---------------------------------------------------------------
-
-    def events_seen(self, events: Iterable[AnyEvent]) -> None:
-        """Take the events just applied, in order: they may settle what is unknown (W3)."""
+    def observe_events(self, events: Iterable[AnyEvent]) -> None:
+        """Take events just applied, in order: they may settle unknown writes (W3)."""
         readable = (event for event in events if isinstance(event, Event))
-        for key, outcome in self._proof.see(readable):
+        for key, outcome in self._in_doubt.observe(readable):
             attempt = self._keys.open_attempt(key)
             if attempt is not None and key not in self._under_way:
-                started = {key: self._begin(key)}
-                self._spawn(self._settle(attempt, outcome), started)
+                _log.info("the feed settles a write that was unknown, key %s", key)
+                self._start([key], self._settle(attempt, outcome))
 
-    def central_seen(self) -> None:
-        """The sync had an answer from Central (B4)."""
-        self._admission.seen()
+    # -- look up ---------------------------------------------------------------------------
 
-    def central_lost(self) -> None:
-        """The sync found Central away (B4)."""
-        self._admission.lost()
-
-    # -- the key table ---------------------------------------------------------------------
-
-    async def _forward(self, asked: Sequence[Asked]) -> list[Answer]:
-        self._delivery.expire()
-        found = [self._find(each) for each in asked]
-        self._start_missing(asked, found)
+    async def _forward(self, requests: Sequence[WriteRequest]) -> list[Answer]:
+        """Start the writes whose keys are new or unknown, and return an answer for each key."""
+        for expired in self._keys.expire(self._now()):
+            self._in_doubt.drop(expired)
+        found = [self._keys.find(request) for request in requests]
+        self._start_missing(requests, found)
         # A key under way may have its final entry already, which is not durable yet: join it.
-        joined = [self._under_way.get(each.key) for each in asked]
-        results = [
-            await (self._joined(future) if future else self._repeated(each, known))
-            for each, known, future in zip(asked, found, joined, strict=True)
-        ]
-        return _answers(results, [each.key for each in asked])
-
-    def _find(self, asked: Asked) -> Attempt | Final | None:
-        return self._keys.find(asked.key, fingerprint(asked), asked.product_id)
-
-    def _held(self, asked: Asked) -> int | None:
-        return self._ledger.held_version(asked.product_id)
+        joined = [self._under_way.get(request.key) for request in requests]
+        results = []
+        for request, known, future in zip(requests, found, joined, strict=True):
+            if future is not None:
+                results.append(await asyncio.shield(future))
+            else:
+                assert isinstance(known, Final), "every other key has been started"
+                results.append(await self._repeat(request, known))
+        return _answers(results, [request.key for request in requests])
 
     def _start_missing(
-        self, asked: Sequence[Asked], found: Sequence[Attempt | Final | None]
+        self, requests: Sequence[WriteRequest], found: Sequence[Attempt | Final | None]
     ) -> None:
-        """Start what is neither final nor under way: all of it or, with WriteError, nothing."""
+        """Start what is neither final nor under way: all of it or, raising WriteError, nothing."""
         missing = [
-            (each, known)
-            for each, known in zip(asked, found, strict=True)
-            if not isinstance(known, Final) and each.key not in self._under_way
+            (request, known)
+            for request, known in zip(requests, found, strict=True)
+            if not isinstance(known, Final) and request.key not in self._under_way
         ]
         if not missing:
             return
-        self._check_gate([known.key for _, known in missing if known and known.is_unknown])
-        self._keys.reserve(sum(known is None for _, known in missing))
-        self._start([self._entry(each, known) for each, known in missing])
-
-    def _check_gate(self, unknown: list[str]) -> None:
-        """Fail at once while Central is away; what may have been applied is not answered as
-        something that was never sent."""
         try:
             self._admission.check()
         except WriteError as away:
+            unknown = [known.key for _, known in missing if known and known.is_unknown]
             if not unknown:
                 raise
+            # What may have been applied is never answered as something that was not sent.
             raise unsettled(away.message, unknown, away.retry_after_seconds) from None
+        self._keys.reserve(sum(known is None for _, known in missing))
+        entries = [self._entry(request, known) for request, known in missing]
+        self._start([entry.attempt.key for entry in entries], self._deliver(entries))
 
-    def _entry(self, asked: Asked, known: Attempt | None) -> Entry:
+    def _entry(self, request: WriteRequest, known: Attempt | None) -> Entry:
+        """Take up a known attempt, or make the first one. Raises WriteError."""
         if known is not None:
-            return Entry(asked, known, is_noted=True)
-        version = asked.version if isinstance(asked, Write) else self._held(asked)
+            return Entry(request, known, is_recorded=True)
+        if isinstance(request, Write):
+            version: int | None = request.version
+        else:
+            version = self._store.held_version(request.product_id)
         if version is None:
             raise WriteError(
                 "product_not_found",
                 "Product not found in local cache; nothing was sent",
-                details={"productId": asked.product_id},
+                details={"productId": request.product_id},
             )
-        attempt = self._delivery.attempt(asked, number=1, version=version)
-        return Entry(asked, attempt, is_noted=False)
+        attempt = self._new_attempt(request, number=1, version=version)
+        return Entry(request, attempt, is_recorded=False)
 
-    def _start(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            if not entry.is_noted:
-                self._delivery.enter(entry.attempt)
-        started = {entry.asked.key: self._begin(entry.asked.key) for entry in entries}
-        self._spawn(self._run(entries), started)
+    def _new_attempt(self, request: WriteRequest, *, number: int, version: int) -> Attempt:
+        """Enter an attempt into the key table, and look for it on the feed from now on."""
+        position = self._store.position
+        attempt = Attempt(
+            key=request.key,
+            fingerprint=fingerprint(request),
+            product_id=request.product_id,
+            version=version,
+            at=self._now(),
+            number=number,
+            held_version=self._store.held_version(request.product_id),
+            generation=None if position is None else position.generation,
+            offset=None if position is None else position.offset,
+        )
+        self._keys.put(attempt)
+        self._in_doubt.add(attempt)
+        return attempt
 
-    # -- tasks, and those who wait for them ------------------------------------------------
+    async def _repeat(self, request: WriteRequest, final: Final) -> Result:
+        """Return the first answer again. If it was applied, the cache shows it by then."""
+        outcome, held = final.outcome, self._store.held_version(request.product_id)
+        if isinstance(outcome, Applied) and held is not None and held <= final.version:
+            try:
+                await self._store.settle_write(encode_final(request.key, final), outcome.stock)
+            except OSError as problem:
+                return not_recorded(problem)
+        return answer_to(outcome, request.product_id)
 
-    async def _run(self, entries: list[Entry]) -> None:
+    # -- record, admit, send, judge --------------------------------------------------------
+
+    async def _deliver(self, entries: Sequence[Entry]) -> None:
+        """Send writes in one request, then conclude each by itself."""
         deadline_at = asyncio.get_running_loop().time() + self._write_timeout_seconds
-        outcomes = await self._delivery.send(entries, deadline_at)
+        outcomes = await self._send(entries, deadline_at)
         async with asyncio.TaskGroup() as group:
             for entry, outcome in zip(entries, outcomes, strict=True):
                 group.create_task(self._conclude(entry, outcome, deadline_at))
 
-    async def _conclude(
-        self, entry: Entry, outcome: Outcome | WriteError, deadline_at: float
-    ) -> None:
-        self._end(entry.asked.key, await self._delivery.conclude(entry, outcome, deadline_at))
+    async def _send(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
+        """Record the latest attempts, send them in one request, and judge the answer to each."""
+        attempts = [entry.attempt for entry in entries]
+        records = [encode_attempt(entry.attempt) for entry in entries if not entry.is_recorded]
+        try:
+            await asyncio.gather(*map(self._store.record_write, records))
+        except OSError as problem:
+            return [not_recorded(problem)] * len(entries)
+        for entry in entries:
+            entry.is_recorded = True
+            # From here on Central may have the write, even if this task ends early.
+            self._keys.put(replace(entry.attempt, is_unknown=True))
+        outcomes: list[WriteOutcome]
+        try:
+            reply = await self._admission.send(self._payload(entries), deadline_at=deadline_at)
+        except (CentralError, WriteError) as problem:
+            outcomes = [_failure(problem)] * len(entries)
+        else:
+            sent = [
+                Sent(each.product_id, each.version, reply.certain and not each.is_unknown)
+                for each in attempts
+            ]
+            if len(sent) == 1:
+                outcomes = [judge(reply.status, reply.value, sent[0])]
+            else:
+                outcomes = judge_batch(reply.status, reply.value, sent)
+        # The feed may have been faster than the answer.
+        pairs = zip(attempts, outcomes, strict=True)
+        return [self._in_doubt.verdict(attempt) or outcome for attempt, outcome in pairs]
+
+    def _payload(self, entries: Sequence[Entry]) -> dict[str, Any]:
+        """Return the body of the request: an update alone, or a batch."""
+        updates = []
+        for entry in entries:
+            request, attempt = entry.request, entry.attempt
+            update: dict[str, Any] = {
+                "productId": request.product_id,
+                "delta": request.delta,
+                "version": attempt.version,
+                "idempotencyKey": attempt.central_key(self._store_id),
+            }
+            if request.reason is not None:
+                update["reason"] = request.reason
+            if request.updated_by is not None:
+                update["updatedBy"] = request.updated_by
+            updates.append(update)
+        return {"storeId": self._store_id} | (
+            updates[0] if len(updates) == 1 else {"updates": updates}
+        )
+
+    # -- settle, answer --------------------------------------------------------------------
+
+    async def _conclude(self, entry: Entry, outcome: WriteOutcome, deadline_at: float) -> None:
+        """Bring one write to its end: further attempts, what the feed proves, the answer."""
+        while (version := _retry_version(entry, outcome, deadline_at)) is not None:
+            number = entry.attempt.number + 1
+            entry.attempt = self._new_attempt(entry.request, number=number, version=version)
+            entry.is_recorded = False
+            [outcome] = await self._send([entry], deadline_at)
+        attempt = entry.attempt
+        in_doubt = self._in_doubt.get(attempt)
+        if isinstance(outcome, Unknown) and outcome.refusal is not None and in_doubt is not None:
+            in_doubt.observe_refusal(outcome.refusal)
+            if in_doubt.verdict is None:
+                position = self._store.position
+                await search_feed(in_doubt, self._events, position, deadline_at=deadline_at)
+            outcome = in_doubt.verdict or outcome
+        if isinstance(outcome, Applied | Refused):
+            await self._settle(attempt, outcome)
+        elif isinstance(outcome, Unknown):
+            self._leave_unknown(attempt, outcome.reason)
+        else:
+            self._withdraw(entry, outcome)
 
     async def _settle(self, attempt: Attempt, outcome: Applied | Refused) -> None:
-        _log.info("the feed settles a write that was unknown, key %s", attempt.key)
-        self._end(attempt.key, await self._delivery.finish(attempt, outcome))
+        """Make an outcome final: durable and visible, then answered.
 
-    def _begin(self, key: str) -> asyncio.Future[Result]:
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._under_way[key] = future
-        return future
+        The key table has it first, so that a snapshot written meanwhile does not miss it. No call
+        is answered from there too early: the key is still under way.
+        """
+        final = Final(attempt.fingerprint, attempt.number, attempt.version, self._now(), outcome)
+        self._keys.finish(attempt.key, final)
+        stock = outcome.stock if isinstance(outcome, Applied) else None
+        try:
+            await self._store.settle_write(encode_final(attempt.key, final), stock)
+        except OSError as problem:
+            self._leave_unknown(attempt, f"the answer could not be kept on disk: {problem}")
+            return
+        self._in_doubt.drop(attempt)
+        if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
+            await self._refetches.refresh_after_conflict(attempt.product_id, outcome.new_version)
+        self._end(attempt.key, answer_to(outcome, attempt.product_id))
+
+    def _leave_unknown(self, attempt: Attempt, reason: str) -> None:
+        self._keys.put(replace(attempt, is_unknown=True))
+        _log.warning("write %s is unknown: %s", attempt.central_key(self._store_id), reason)
+        self._end(attempt.key, unsettled(reason, [attempt.key]))
+
+    def _withdraw(self, entry: Entry, error: WriteError) -> None:
+        """End an attempt that was not applied this time. An earlier sending of it may have been."""
+        attempt = entry.attempt
+        self._keys.put(attempt)
+        if attempt.is_unknown:
+            error = unsettled(error.message, [attempt.key], error.retry_after_seconds)
+        elif attempt.number == 1 or not entry.is_recorded:
+            # No attempt under the key was applied, or will be: the key is free again.
+            self._keys.drop(attempt.key)
+            self._in_doubt.drop(attempt)
+        self._end(attempt.key, error)
+
+    # -- tasks -----------------------------------------------------------------------------
+
+    def _start(self, keys: Iterable[str], work: Coroutine[Any, Any, None]) -> None:
+        """Run `work`, which ends each of the keys, in a task of its own."""
+        loop = asyncio.get_running_loop()
+        started: dict[str, asyncio.Future[Result]] = {key: loop.create_future() for key in keys}
+        self._under_way |= started
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            for key, future in started.items():
+                if not future.done():
+                    gave_up = "the store gave up before Central answered"
+                    self._end(key, unsettled(gave_up, [key]))
+            if not task.cancelled() and (problem := task.exception()) is not None:
+                _log.error("a write is left unknown by a defect of the store", exc_info=problem)
+
+        task = loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
 
     def _end(self, key: str, result: Result) -> None:
+        """Answer the calls that wait for a key, and free it for a repeat."""
         self._under_way.pop(key).set_result(result)
 
-    def _spawn(
-        self, work: Coroutine[Any, Any, None], started: Mapping[str, asyncio.Future[Result]]
-    ) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._ended(done, started))
 
-    def _ended(
-        self, task: asyncio.Task[None], started: Mapping[str, asyncio.Future[Result]]
-    ) -> None:
-        """However a task ends, nobody waits for it for ever."""
-        self._tasks.discard(task)
-        for key, future in started.items():
-            if not future.done():
-                self._end(key, unsettled("the store gave up before Central answered", [key]))
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            _log.error("a write is left unknown by a defect of the store", exc_info=problem)
+def _failure(problem: CentralError | WriteError) -> WriteOutcome:
+    """Return the outcome of a write that got no answer that can be judged."""
+    match problem:
+        case WriteUnsent():
+            return unavailable(str(problem), problem.retry_after_seconds or 1.0)
+        case AccessDenied():
+            return WriteError("central_error", str(problem))
+        case CentralError():
+            return Unknown(str(problem))
+        case WriteError():
+            return problem
 
-    async def _joined(self, future: asyncio.Future[Result]) -> Result:
-        """Wait, but leave the attempt alone when the waiting is cancelled (W5)."""
-        await asyncio.wait([future])
-        return future.result()
 
-    async def _repeated(self, asked: Asked, known: Attempt | Final | None) -> Result:
-        assert isinstance(known, Final), "what is not final has been started"
-        return await self._delivery.repeat(asked, known)
+def _retry_version(entry: Entry, outcome: WriteOutcome, deadline_at: float) -> int | None:
+    """Return Central's version if an adjustment met a conflict and may be sent again with it."""
+    attempt = entry.attempt
+    if isinstance(entry.request, Write) or attempt.is_unknown or attempt.number >= MOST_ATTEMPTS:
+        return None
+    if not isinstance(outcome, Refused) or outcome.error_type != "version_conflict":
+        return None
+    is_late = asyncio.get_running_loop().time() + SHORTEST_EXCHANGE_SECONDS >= deadline_at
+    return None if is_late else outcome.new_version
 
 
 def _answers(results: Sequence[Result], keys: Sequence[str]) -> list[Answer]:
-    """The answers, or the error that says most: an unknown outcome before any other."""
+    """Return the answers, or raise the error that says most: an unknown outcome before others."""
     errors = [result for result in results if isinstance(result, WriteError)]
     if not errors:
         return [result for result in results if isinstance(result, Answer)]

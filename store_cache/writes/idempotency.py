@@ -1,11 +1,8 @@
-"""The key table: what each caller's idempotency key was used for, and what came of it (W1).
+"""The key table: what each idempotency key was used for, and its final answer (W1).
 
-Knows: a key's payload (as a fingerprint), the attempt under it, its final answer, when a key may
-be forgotten, and the JSON records in which all this lies on disk.
-Refuses to know: whether an attempt is on its way just now, files, clocks. `now` is unix seconds.
-
-A final answer is kept packed in some 100 bytes and without its product id, which whoever repeats
-the write brings along: 500,000 keys must fit beside a catalogue.
+An entry is an attempt or a final answer, with a fingerprint of the payload. On disk each is a JSON
+record. A final answer takes some 100 bytes in memory, packed and without its product id, which a
+repeat names: 500,000 keys must fit beside a catalogue. `now` is unix seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ import orjson
 
 from store_cache.model.product import encode_exactly
 from store_cache.model.stock import StockAnswer
-from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError
+from store_cache.writes.write import Applied, Refused, Write, WriteError, WriteRequest
 
 MAX_KEYS = 500_000
 
@@ -32,11 +29,11 @@ _HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBQd")  # fingerprint, attempt, ver
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sending of a write. `number` counts from 1; `version` is the one sent.
+    """One attempt to have a write applied. `number` counts from 1; `version` is the one sent.
 
-    `held_version`, `generation` and `offset` say what the store held of the product, and where
-    it stood in the feed, before the attempt was first sent: what the feed may prove starts there.
-    `is_unknown`: it may have reached Central.
+    `held_version`, `generation` and `offset` are the product's version in the cache and the
+    position in the feed before the attempt was first sent: what the feed proves of it starts there.
+    `is_unknown`: the attempt may have reached Central.
     """
 
     key: str
@@ -51,8 +48,8 @@ class Attempt:
     is_unknown: bool = False
 
     def central_key(self, store_id: str) -> str:
-        """The key under which Central gets it. Central remembers refusals too, so that each
-        further attempt needs one of its own."""
+        """Return the key for Central. Central remembers refusals too, so that each further attempt
+        needs a key of its own."""
         suffix = f"~{self.number}" if self.number > 1 else ""
         return f"{store_id}-{self.key}{suffix}"
 
@@ -68,12 +65,11 @@ class Final:
     outcome: Applied | Refused
 
 
-def fingerprint(asked: Write | Adjustment) -> bytes:
-    """What tells one payload from another. An update and an entry of a batch are the same call."""
-    version = asked.version if isinstance(asked, Write) else None
-    parts = [asked.product_id, asked.delta, version, asked.reason, asked.updated_by]
-    encoded = orjson.dumps(parts)
-    return hashlib.blake2b(encoded, digest_size=_FINGERPRINT_BYTES).digest()
+def fingerprint(request: WriteRequest) -> bytes:
+    """Return what identifies a payload. It is the same for an update alone and in a batch."""
+    version = request.version if isinstance(request, Write) else None
+    parts = [request.product_id, request.delta, version, request.reason, request.updated_by]
+    return hashlib.blake2b(orjson.dumps(parts), digest_size=_FINGERPRINT_BYTES).digest()
 
 
 class KeyTable:
@@ -94,26 +90,29 @@ class KeyTable:
         return len(self._open) + len(self._finals)
 
     def open_attempts(self) -> list[Attempt]:
-        """All attempts without a final answer: under way or unknown."""
+        """Return all attempts without a final answer: under way or unknown."""
         return list(self._open.values())
 
     def open_attempt(self, key: str) -> Attempt | None:
         return self._open.get(key)
 
-    def find(self, key: str, fingerprint: bytes, product_id: str) -> Attempt | Final | None:
-        """What is known of a key. Raises WriteError `idempotency_key_reused` where it was used
-        for another payload; the error shows nothing of that one."""
-        found = self._open.get(key) or self._final(key, product_id)
-        if found is not None and found.fingerprint != fingerprint:
+    def find(self, request: WriteRequest) -> Attempt | Final | None:
+        """Return the entry of a request's key.
+
+        Raises WriteError `idempotency_key_reused` if the key was used for another payload; the
+        error shows nothing of that payload.
+        """
+        found = self._open.get(request.key) or self._final(request.key, request.product_id)
+        if found is not None and found.fingerprint != fingerprint(request):
             raise WriteError(
                 "idempotency_key_reused",
                 "This idempotency key was used for another write; give each write its own key",
-                details={"idempotencyKey": key},
+                details={"idempotencyKey": request.key},
             )
         return found
 
     def reserve(self, count: int) -> None:
-        """Raises WriteError `storage_unavailable` where that many new keys have no room."""
+        """Raise WriteError `storage_unavailable` if there is no room for `count` new keys."""
         if len(self) + count > self._capacity:
             raise WriteError(
                 "storage_unavailable",
@@ -122,17 +121,17 @@ class KeyTable:
             )
 
     def put(self, attempt: Attempt) -> None:
-        """The key's entry is this attempt from now on, in the place of any other entry."""
+        """Make this attempt the entry of its key, in place of any other."""
         self._finals.pop(attempt.key.encode(), None)
         self._open.pop(attempt.key, None)  # so that `_open` stays in order of age
         self._open[attempt.key] = attempt
 
     def drop(self, key: str) -> None:
-        """Forget an attempt that certainly never reached Central."""
+        """Forget an attempt that certainly did not reach Central."""
         self._open.pop(key, None)
 
     def finish(self, key: str, final: Final) -> None:
-        """The key's entry is this final answer until it is old."""
+        """Make this final answer the entry of its key, in place of any other."""
         self._open.pop(key, None)
         encoded = key.encode()
         self._finals.pop(encoded, None)
@@ -140,18 +139,24 @@ class KeyTable:
         self._ages.append(encoded)
 
     def expire(self, now: float) -> list[Attempt]:
-        """Forget what is older than the retention; answers the attempts among it."""
+        """Forget entries older than the retention; return the attempts among them."""
         oldest = now - self._retention_seconds
-        while self._ages and not self._is_kept(self._ages[0], oldest):
-            self._ages.popleft()
+        while self._ages:
+            packed = self._finals.get(self._ages[0])
+            if packed is not None and _HEAD.unpack_from(packed)[3] >= oldest:
+                break
+            self._finals.pop(self._ages.popleft(), None)
         expired = list(takewhile(lambda attempt: attempt.at < oldest, self._open.values()))
         for attempt in expired:
             del self._open[attempt.key]
         return expired
 
     def encoded(self) -> Iterator[bytes]:
-        """A record of each entry, for a snapshot. The table may change between two of them: an
-        entry comes as it is when its turn comes, and new ones are in the journal."""
+        """Yield a record of each entry, for a snapshot.
+
+        The table may change meanwhile: each entry is encoded as it is when it is reached, and new
+        ones are in the journal.
+        """
         keys, finals = tuple(self._open), tuple(self._finals)
         for key in chain(keys, map(bytes.decode, finals)):
             if (attempt := self._open.get(key)) is not None:
@@ -159,45 +164,36 @@ class KeyTable:
             elif (final := self._final(key, "")) is not None:
                 yield encode_final(key, final)
 
-    def take(self, records: Iterable[dict[str, Any]]) -> int:
-        """Take records from disk in their order, all or a part of them; the last one of a key
-        counts. Attempts without a final answer are unknown. Returns how many were no records, and
-        left out (D4). The table is of use after `settle`."""
-        bad_records = 0
+    def load(self, records: Iterable[dict[str, Any]]) -> int:
+        """Load records from disk in their order, in one or several calls; the last one of a key
+        counts. Attempts without a final answer are unknown.
+
+        Returns how many records could not be read; they are left out (D4). Call `end_load` after
+        the last call, before the table is used.
+        """
+        unreadable = 0
         for record in records:
             try:
-                self._load_one(record)
+                if "applied" in record or "refused" in record:
+                    self.finish(record["key"], _decode_final(record))
+                else:
+                    self.put(_decode_attempt(record))
             except (KeyError, TypeError, ValueError, AttributeError, struct.error):
-                bad_records += 1
-        return bad_records
+                unreadable += 1
+        return unreadable
 
-    def settle(self, now: float) -> None:
-        """Forget what is too old, after the last part."""
+    def end_load(self, now: float) -> None:
+        """Forget entries older than the retention, after the last record."""
         self._ages = deque(self._finals)  # a key may have been forgotten and used again
         self.expire(now)
-
-    def _load_one(self, record: dict[str, Any]) -> None:
-        if "applied" in record or "refused" in record:
-            self.finish(record["key"], _decode_final(record))
-        else:
-            self.put(_decode_attempt(record))
 
     def _final(self, key: str, product_id: str) -> Final | None:
         packed = self._finals.get(key.encode())
         return None if packed is None else _unpack(packed, product_id)
 
-    def _is_kept(self, key: bytes, oldest: float) -> bool:
-        packed = self._finals.get(key)
-        if packed is None:
-            return False
-        if _HEAD.unpack_from(packed)[3] >= oldest:
-            return True
-        del self._finals[key]
-        return False
-
 
 def encode_attempt(attempt: Attempt) -> bytes:
-    """The record of an attempt that is about to be sent: one JSON object."""
+    """Return the record of an attempt: one JSON object."""
     record = {
         "key": attempt.key,
         "payload": attempt.fingerprint.hex(),
@@ -213,7 +209,7 @@ def encode_attempt(attempt: Attempt) -> bytes:
 
 
 def encode_final(key: str, final: Final) -> bytes:
-    """The record of a final answer: one JSON object, with `applied` or `refused`."""
+    """Return the record of a final answer: one JSON object, with `applied` or `refused`."""
     kind = "applied" if isinstance(final.outcome, Applied) else "refused"
     record = {
         "key": key,
@@ -221,7 +217,7 @@ def encode_final(key: str, final: Final) -> bytes:
         "attempt": final.number,
         "version": final.version,
         "at": final.at,
-        kind: _flat(final.outcome),
+        kind: _encode_outcome(final.outcome),
     }
     return encode_exactly(record)
 
@@ -248,23 +244,23 @@ def _decode_final(record: dict[str, Any]) -> Final:
         record["attempt"],
         record["version"],
         record["at"],
-        _outcome(flat, "", record["version"]),
+        _decode_outcome(flat, "", record["version"]),
     )
 
 
 def _pack(final: Final) -> bytes:
     head = _HEAD.pack(final.fingerprint, final.number, final.version, final.at)
-    return head + orjson.dumps(_flat(final.outcome))
+    return head + orjson.dumps(_encode_outcome(final.outcome))
 
 
 def _unpack(packed: bytes, product_id: str) -> Final:
     fingerprint, number, version, at = _HEAD.unpack_from(packed)
-    outcome = _outcome(orjson.loads(packed[_HEAD.size :]), product_id, version)
+    outcome = _decode_outcome(orjson.loads(packed[_HEAD.size :]), product_id, version)
     return Final(fingerprint, number, version, at, outcome)
 
 
-def _flat(outcome: Applied | Refused) -> dict[str, Any]:
-    """Without what the head of the entry and the repeated write know already."""
+def _encode_outcome(outcome: Applied | Refused) -> dict[str, Any]:
+    """Leave out what the head of the entry and the repeated request hold already."""
     if isinstance(outcome, Applied):
         stock = outcome.stock
         return {"newQuantity": stock.new_quantity, "lastUpdated": stock.last_updated}
@@ -276,7 +272,7 @@ def _flat(outcome: Applied | Refused) -> dict[str, Any]:
     }
 
 
-def _outcome(flat: dict[str, Any], product_id: str, version: int) -> Applied | Refused:
+def _decode_outcome(flat: dict[str, Any], product_id: str, version: int) -> Applied | Refused:
     quantity = flat["newQuantity"]
     if "lastUpdated" in flat:
         stock = StockAnswer(product_id, version, version + 1, quantity, flat["lastUpdated"])

@@ -1,31 +1,28 @@
-"""What the feed proves of a write whose outcome is unknown (W3).
-
-Knows: which events of a product settle one attempt.
-Refuses to know: how events are fetched, and what a settled attempt leads to.
+"""Decides what events of the feed prove of a write whose outcome is unknown (W3).
 
 An applied write raises the version it was sent with by exactly one and puts exactly one event on
-the feed, which may name it. So an event that names the attempt proves *applied*; and a refusal
-is proof once events that name other writes cover every version up to the one it speaks of.
-Versions that the store held before the attempt was first sent need no event: what came before
-it cannot be it. A creation or deletion of the product ends what versions can prove.
+the feed, which may name it. So an event that names the attempt proves *applied*. A refusal is
+proof once events that name other writes cover every version up to the one it states. Versions that
+the store held before the attempt was first sent need no event: they are older than the attempt.
+After a creation or deletion of the product, versions prove nothing more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import orjson
 
 from store_cache.model.event import Event, Kind, WriteName
 from store_cache.model.stock import StockAnswer
+from store_cache.writes.idempotency import Attempt
 from store_cache.writes.write import Applied, Refused
 
 _VERSIONS_KEPT = 1_000
 
 
 class InDoubtWrite:
-    """The events of one attempt's product, as far as they prove something about it."""
+    """The evidence about one attempt: events of its product, and a refusal of a repeat."""
 
     __slots__ = (
         "_applied",
@@ -33,39 +30,33 @@ class InDoubtWrite:
         "_covered",
         "_first",
         "_is_void",
+        "_name",
         "_refusal",
-        "name",
-        "product_id",
-        "sent_version",
+        "attempt",
     )
 
-    def __init__(
-        self, *, name: WriteName, product_id: str, sent_version: int, held_version: int | None
-    ) -> None:
-        """`name`: store and key as Central knows them. `held_version`: what the store held of
-        the product before the attempt was first sent."""
-        self.name = name
-        self.product_id = product_id
-        self.sent_version = sent_version
-        self._first = self._covered = max(sent_version, held_version or 0)
-        self._beyond: set[int] = set()  # seen, above `_covered` + 1
-        self._is_void = False
+    def __init__(self, attempt: Attempt, *, store_id: str) -> None:
+        self.attempt = attempt
+        self._name = WriteName(store_id, attempt.central_key(store_id))
+        self._first = self._covered = max(attempt.version, attempt.held_version or 0)
+        self._beyond: set[int] = set()  # versions of events, above `_covered` + 1
+        self._is_void = False  # a refusal can prove nothing any more
         self._applied: Applied | None = None
         self._refusal: Refused | None = None
 
-    def see(self, event: Event) -> None:
-        """Take one event of the feed; seeing it twice changes nothing."""
-        if event.product_id != self.product_id:
+    def observe(self, event: Event) -> None:
+        """Take one event of the feed. Taking it twice changes nothing."""
+        if event.product_id != self.attempt.product_id:
             return
-        if event.write == self.name:
-            self._see_own(event)
+        if event.write == self._name:
+            self._observe_own(event)
         elif event.kind is not Kind.UPDATED:
             self._is_void = True
         elif event.version > self._first:
             self._cover(event)
 
-    def refused(self, refusal: Refused) -> None:
-        """A repeat of the attempt was refused; by itself that proves nothing."""
+    def observe_refusal(self, refusal: Refused) -> None:
+        """Take Central's refusal of a repeat, which by itself proves nothing."""
         self._refusal = refusal
 
     @property
@@ -77,14 +68,19 @@ class InDoubtWrite:
             return None
         return self._refusal if self._covers(self._refusal.new_version) else None
 
-    def _see_own(self, event: Event) -> None:
-        if event.body is None or event.version != self.sent_version + 1:
+    def _observe_own(self, event: Event) -> None:
+        attempt = self.attempt
+        if event.body is None or event.version != attempt.version + 1:
             self._is_void = True
             return
         row = orjson.loads(event.body)
-        updated = _text(row.get("lastUpdated"))
+        updated = row.get("lastUpdated")
         stock = StockAnswer(
-            self.product_id, self.sent_version, event.version, row["available"], updated
+            attempt.product_id,
+            attempt.version,
+            event.version,
+            row["available"],
+            updated if isinstance(updated, str) else None,
         )
         self._applied = Applied(stock)
 
@@ -103,33 +99,37 @@ class InDoubtWrite:
 
 
 class InDoubtWrites:
-    """The watches of all attempts under way or unknown, by the caller's key."""
+    """The evidence about every attempt that is under way or unknown."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, store_id: str) -> None:
+        self._store_id = store_id
         self._by_product: dict[str, dict[str, InDoubtWrite]] = {}
 
-    def put(self, key: str, watch: InDoubtWrite) -> None:
-        self._by_product.setdefault(watch.product_id, {})[key] = watch
+    def add(self, attempt: Attempt) -> None:
+        """Collect evidence about this attempt, in place of any other under its key."""
+        keys = self._by_product.setdefault(attempt.product_id, {})
+        keys[attempt.key] = InDoubtWrite(attempt, store_id=self._store_id)
 
-    def get(self, key: str, product_id: str) -> InDoubtWrite | None:
-        return self._by_product.get(product_id, {}).get(key)
+    def get(self, attempt: Attempt) -> InDoubtWrite | None:
+        return self._by_product.get(attempt.product_id, {}).get(attempt.key)
 
-    def drop(self, key: str, product_id: str) -> None:
-        watches = self._by_product.get(product_id, {})
-        watches.pop(key, None)
-        if not watches:
-            self._by_product.pop(product_id, None)
+    def verdict(self, attempt: Attempt) -> Applied | Refused | None:
+        """Return what the feed, which may be faster than an answer, has proved already."""
+        found = self.get(attempt)
+        return None if found is None else found.verdict
 
-    def see(self, events: Iterable[Event]) -> Iterator[tuple[str, Applied | Refused]]:
-        """Show each event to its product's watches; gives the keys whose attempt it settles."""
+    def drop(self, attempt: Attempt) -> None:
+        keys = self._by_product.get(attempt.product_id, {})
+        keys.pop(attempt.key, None)
+        if not keys:
+            self._by_product.pop(attempt.product_id, None)
+
+    def observe(self, events: Iterable[Event]) -> Iterator[tuple[str, Applied | Refused]]:
+        """Take events of the feed; yield each key that one of them settles, and its outcome."""
         if not self._by_product:
             return
         for event in events:
-            for key, watch in [*self._by_product.get(event.product_id, {}).items()]:
-                watch.see(event)
-                if (verdict := watch.verdict) is not None:
+            for key, in_doubt in [*self._by_product.get(event.product_id, {}).items()]:
+                in_doubt.observe(event)
+                if (verdict := in_doubt.verdict) is not None:
                     yield key, verdict
-
-
-def _text(item: Any) -> str | None:
-    return item if isinstance(item, str) else None

@@ -1,24 +1,21 @@
-"""A write on its way to Central: what a till asks, what Central answered, what the till is told.
+"""A write and its outcome: what a till requests, what Central's answer proves, what the till gets.
 
-Knows: the values of a write and of its outcome, and which answers of Central prove what (W3).
-Refuses to know: how a write is sent, kept or laid over the catalogue.
-
-An outcome is *applied* or *refused* by nothing but a complete answer of Central's own shape;
-everything else is *unknown*:
+An outcome is *applied* or *refused* only by a complete answer in Central's own format (W3).
+Everything else is *unknown*:
 
     answer                                                 no earlier try       one may have
                                                            reached Central      reached it
     applied, the product asked for, version sent + 1       Applied              Applied
     applied, anything else                                 Unknown              Unknown
     a refusal by one of `REFUSAL_STATUS`                   Refused              Unknown
-    400, 409 or 422 in Central's general error shape       Refused              Unknown
-    any other 4xx in that shape (no such route, too large) Rejected             Unknown
-    401, 403, 408, 429, 5xx, internal_error, other shapes  Unknown              Unknown
+    400, 409 or 422 in Central's general error format      Refused              Unknown
+    any other 4xx in that format (no such route, too big)  WriteError           Unknown
+    401, 403, 408, 429, 5xx, internal_error, other formats Unknown              Unknown
 
-A whole 4xx in the general error shape says that Central read the request and would not have it.
-With 400, 409 and 422 that is about the write, and final. With any other it is about the call
-(a wrong address, a method that is missing): nothing was applied, and nothing is remembered, so
-that the same key works once the cause is mended.
+A complete 4xx in the general error format says that Central read the request and rejected it.
+With 400, 409 and 422 it rejected the write: that is final. With any other it rejected the call (a
+wrong address, an unknown method): nothing was applied and nothing is remembered, so that the same
+key works once the cause is fixed.
 """
 
 from __future__ import annotations
@@ -52,15 +49,15 @@ REFUSAL_STATUS = {
 _UNDECIDED = frozenset({401, 403, 408, 429})
 _ABOUT_THE_WRITE = frozenset({400, 409, 422})
 
-# Refusals are remembered for a day by the hundred thousand; a text of Central's must not decide
-# how much memory that takes.
+# Hundreds of thousands of refusals are remembered for a day; texts of Central must not decide how
+# much memory that takes.
 _MESSAGE_CHARACTERS = 300
 _TIME_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One update as a till asks for it: add `delta` if the product is still at `version`.
+    """One update: add `delta` if the product is still at `version`.
 
     `key` is the caller's idempotency key, without the store's prefix.
     """
@@ -75,7 +72,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """The same for callers that track no versions (PATCH); the store fills one in."""
+    """An update by a caller that tracks no versions (PATCH); the store fills one in."""
 
     product_id: str
     delta: int
@@ -84,9 +81,12 @@ class Adjustment:
     updated_by: str | None = None
 
 
+WriteRequest = Write | Adjustment
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What Central said of one write, applied or not: status and body as the till gets them."""
+    """Central's final answer to one write, applied or not: status and body for the till."""
 
     status: int
     body: dict[str, Any]
@@ -94,13 +94,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswer:
-    """The bodies of a batch's answers, in the order the writes were sent."""
+    """The bodies of a batch's answers, in the order of its writes."""
 
     results: tuple[dict[str, Any], ...]
 
 
 class WriteError(Exception):
-    """A write that Central gave no final answer to; becomes the API's one error shape.
+    """A write without a final answer of Central; the API answers it as one of its errors.
 
     `code` is one of `ERROR_STATUS`. `retry_after_seconds` is set where waiting helps.
     """
@@ -125,7 +125,7 @@ class WriteError(Exception):
 
 
 def unavailable(reason: str, retry_after_seconds: float) -> WriteError:
-    """Nothing was sent, and the till may be told so."""
+    """Return the error of a write that certainly was not sent."""
     return WriteError(
         "central_unavailable",
         f"{reason}. Nothing was sent: repeat the write with the same key",
@@ -136,7 +136,7 @@ def unavailable(reason: str, retry_after_seconds: float) -> WriteError:
 def unsettled(
     reason: str, keys: Sequence[str], retry_after_seconds: float | None = None
 ) -> WriteError:
-    """The outcome of these keys is not known; only the same keys can tell."""
+    """Return the error of keys whose outcome is unknown: only a repeat can settle them."""
     named = {"idempotencyKey": keys[0]} if len(keys) == 1 else {"idempotencyKeys": [*keys]}
     return WriteError(
         "central_timeout",
@@ -146,8 +146,8 @@ def unsettled(
     )
 
 
-def not_kept(problem: OSError) -> WriteError:
-    """What must be on disk first is not."""
+def not_recorded(problem: OSError) -> WriteError:
+    """Return the error of a write that was not sent because its record is not on disk."""
     return WriteError(
         "storage_unavailable",
         f"The store could not keep the write on disk ({problem}) and did not send it: "
@@ -165,7 +165,7 @@ class Applied:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Central did not change the product and never will under this key. `new_quantity` and
-    `new_version` are its current state where it gave them."""
+    `new_version` are its current state where Central gave them."""
 
     error_type: str
     message: str
@@ -174,55 +174,67 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """Nothing was applied, and nothing said about the write: it may be sent again."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Unknown:
-    """The write may have been applied. `refusal`: what a repeat of it was told; the feed may
-    prove it right."""
+    """The write may have been applied. `refusal` is Central's answer to a repeat, if it was one;
+    the feed may prove it right."""
 
     reason: str
     refusal: Refused | None = None
 
 
-Outcome = Applied | Refused | Rejected | Unknown
+WriteOutcome = Applied | Refused | Unknown | WriteError
+"""With a WriteError nothing was applied, and the same key may be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent for one update. `is_certain`: no earlier try of it can have reached Central."""
+    """What was sent for one update. `is_certain`: no earlier try can have reached Central."""
 
     product_id: str
     version: int
     is_certain: bool
 
 
-def judge(status: int, value: object, sent: Sent) -> Outcome:
-    """What a whole JSON answer to one update proves."""
-    return _doubted(_read(status, value, sent), sent)
+def judge(status: int, value: object, sent: Sent) -> WriteOutcome:
+    """Return what a complete JSON answer to one update proves."""
+    if not isinstance(value, dict):
+        return Unknown("Central's answer is not a JSON object")
+    if value.get("applied") is True:
+        return _read_applied(status, value, sent)
+    return _proven(_read_refusal(status, value, sent.product_id), sent)
 
 
-def judge_batch(status: int, value: object, sent: Sequence[Sent]) -> list[Outcome]:
-    """What an answer to a batch proves of each of its updates, in their order."""
+def judge_batch(status: int, value: object, sent: Sequence[Sent]) -> list[WriteOutcome]:
+    """Return what an answer to a batch proves of each of its updates, in their order."""
     results = value.get("results") if isinstance(value, dict) else None
-    if not isinstance(results, list):
-        whole = _read_whole(status, value)
-        return [_doubted(whole, update) for update in sent]
-    if len(results) != len(sent) or status != 200:
+    if isinstance(results, list):
+        if len(results) == len(sent) and status == 200:
+            return [judge(200, item, update) for item, update in zip(results, sent, strict=True)]
         reason = f"Central gave {len(results)} results for {len(sent)} updates, status {status}"
         return [Unknown(reason)] * len(sent)
-    return [judge(200, item, update) for item, update in zip(results, sent, strict=True)]
+    whole: WriteOutcome = Unknown("Central's answer to the batch has no list of results")
+    if isinstance(value, dict) and value.get("applied") is not True:
+        # An answer without results can refuse the whole batch; it can apply nothing.
+        refusal = _read_refusal(status, value, None)
+        if not isinstance(refusal, Refused) or refusal.error_type == "invalid_request":
+            whole = refusal
+    return [_proven(whole, update) for update in sent]
 
 
 def answer_to(outcome: Applied | Refused, product_id: str) -> Answer:
-    """A final outcome as the till gets it."""
+    """Return the till's answer for a final outcome."""
     if isinstance(outcome, Applied):
-        return Answer(200, _applied_body(outcome.stock))
-    body: dict[str, Any] = {"productId": product_id, "applied": False}
+        stock = outcome.stock
+        body: dict[str, Any] = {
+            "productId": stock.product_id,
+            "newQuantity": stock.new_quantity,
+            "newVersion": stock.new_version,
+            "applied": True,
+        }
+        if stock.last_updated is not None:
+            body["lastUpdated"] = stock.last_updated
+        return Answer(200, body)
+    body = {"productId": product_id, "applied": False}
     if outcome.new_quantity is not None:
         body["newQuantity"] = outcome.new_quantity
     if outcome.new_version is not None:
@@ -231,40 +243,15 @@ def answer_to(outcome: Applied | Refused, product_id: str) -> Answer:
     return Answer(REFUSAL_STATUS[outcome.error_type], body)
 
 
-def _applied_body(stock: StockAnswer) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "productId": stock.product_id,
-        "newQuantity": stock.new_quantity,
-        "newVersion": stock.new_version,
-        "applied": True,
-    }
-    return body if stock.last_updated is None else body | {"lastUpdated": stock.last_updated}
-
-
-def _doubted(outcome: Outcome, sent: Sent) -> Outcome:
+def _proven(outcome: WriteOutcome, sent: Sent) -> WriteOutcome:
+    """Return what an outcome proves, given that an earlier try may have reached Central: only
+    *applied* settles that one, too."""
     if sent.is_certain or isinstance(outcome, Applied | Unknown):
         return outcome
-    if isinstance(outcome, Rejected):
-        return Unknown(outcome.reason)
+    if isinstance(outcome, WriteError):
+        return Unknown(outcome.message)
     reason = f"Central refused a repeat ({outcome.error_type}), which proves nothing of before"
     return Unknown(reason, outcome)
-
-
-def _read(status: int, value: object, sent: Sent) -> Outcome:
-    if not isinstance(value, dict):
-        return Unknown("Central's answer is not a JSON object")
-    if value.get("applied", False) is True:
-        return _read_applied(status, value, sent)
-    return _read_refusal(status, value, sent.product_id)
-
-
-def _read_whole(status: int, value: object) -> Outcome:
-    """An answer without results to a batch: it can refuse all of it, and apply nothing."""
-    if isinstance(value, dict) and value.get("applied", False) is not True:
-        outcome = _read_refusal(status, value, None)
-        if not isinstance(outcome, Refused) or outcome.error_type == "invalid_request":
-            return outcome
-    return Unknown("Central's answer to the batch has no list of results")
 
 
 def _read_applied(status: int, value: dict[str, Any], sent: Sent) -> Applied | Unknown:
@@ -285,24 +272,19 @@ def _read_applied(status: int, value: dict[str, Any], sent: Sent) -> Applied | U
     return Applied(StockAnswer(sent.product_id, sent.version, version, quantity, known))
 
 
-def _read_refusal(
-    status: int, value: dict[str, Any], product_id: str | None
-) -> Refused | Rejected | Unknown:
+def _read_refusal(status: int, value: dict[str, Any], product_id: str | None) -> WriteOutcome:
+    """Read an answer that is not *applied*. `product_id` is None for a batch as a whole."""
     if status in _UNDECIDED or not (status == 200 or 400 <= status < 500):
         return Unknown(f"Central answered with status {status}")
     error_type = value.get("errorType")
     if not error_type:
-        return _read_general(status, value)
+        return _read_general_error(status, value)
     if not isinstance(error_type, str) or error_type not in REFUSAL_STATUS:
         return Unknown(f"Central's answer says {str(error_type)[:80]}")
     if product_id is not None and value.get("productId", product_id) not in (product_id, ""):
         return Unknown("Central's answer is about another product")
-    return _with_state(error_type, value)
-
-
-def _with_state(error_type: str, value: dict[str, Any]) -> Refused | Unknown:
-    """Zeros may be left out or not: a version 0 means that none is known, and a quantity that
-    is missing beside a version means 0."""
+    # Central may leave zeros out. Version 0 means that no version is known; a quantity missing
+    # beside a version means 0.
     version, quantity = value.get("newVersion") or 0, value.get("newQuantity") or 0
     if not _is_whole(version) or not _is_whole(quantity):
         return Unknown("Central's answer gives no readable state")
@@ -310,14 +292,15 @@ def _with_state(error_type: str, value: dict[str, Any]) -> Refused | Unknown:
     return Refused(error_type, _text(value.get("errorMessage")), known, version or None)
 
 
-def _read_general(status: int, value: dict[str, Any]) -> Refused | Rejected | Unknown:
+def _read_general_error(status: int, value: dict[str, Any]) -> WriteOutcome:
     code, message = value.get("code"), value.get("message")
     if not isinstance(code, str) or not isinstance(message, str):
         code, message = "", value.get("error")
     if status < 400 or not isinstance(message, str) or code == "internal_error":
         return Unknown(f"Central's answer with status {status} has no shape that is known")
     if status not in _ABOUT_THE_WRITE:
-        return Rejected(f"Central refused the call with status {status}: {_text(message)}")
+        reason = f"Central refused the call with status {status}: {_text(message)}"
+        return WriteError("central_error", reason)
     return Refused(code if code in REFUSAL_STATUS else "invalid_request", _text(message))
 
 

@@ -7,6 +7,7 @@ Knows: how the product would look without each. Refuses to know: how that is not
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,19 +19,28 @@ from store_cache.central.failures import WriteUnsent
 from store_cache.central.retries import Tries
 from store_cache.model.change import Change
 from store_cache.model.event import Event, Kind
+from store_cache.model.position import Position
 from store_cache.model.product import read_product
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.files import CacheFiles
 from store_cache.writer import CacheWriter
 from store_cache.writes import circuit_breaker as breaker
+from store_cache.writes import forwarder as forwarding
 from store_cache.writes import idempotency as keys
 from store_cache.writes import write as writing
-from store_cache.writes.delivery import Asked, Delivery, Entry
-from store_cache.writes.forwarder import Forwarder
+from store_cache.writes.forwarder import Entry, Forwarder
 from store_cache.writes.idempotency import Attempt, Final, KeyTable
 from store_cache.writes.in_doubt import InDoubtWrite
-from store_cache.writes.in_doubt_search import InDoubtSearch
-from store_cache.writes.write import Applied, Outcome, Sent, Unknown, Write
+from store_cache.writes.in_doubt_search import EventSource, search_feed
+from store_cache.writes.write import (
+    Answer,
+    Applied,
+    Sent,
+    Unknown,
+    Write,
+    WriteOutcome,
+    WriteRequest,
+)
 from tests.removals.removal import Patch, Removals
 
 of_writes = Removals()
@@ -47,11 +57,17 @@ of_writes = Removals()
 )
 def attempts_on_disk(patch: Patch) -> None:
     """Attempts are in memory alone."""
+    send = Forwarder._send
 
-    async def nothing(*_: object) -> None:
-        patch.act()
+    async def unrecorded(
+        self: Forwarder, entries: Sequence[Entry], deadline_at: float
+    ) -> list[WriteOutcome]:
+        for entry in entries:
+            patch.act()
+            entry.is_recorded = True
+        return await send(self, entries, deadline_at)
 
-    patch.replace(Delivery, "_note", nothing)
+    patch.replace(Forwarder, "_send", unrecorded)
 
 
 @of_writes(
@@ -111,12 +127,13 @@ def same_key_on_a_repeat(patch: Patch) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""
     entry = Forwarder._entry
 
-    def under_another(self: Forwarder, asked: Asked, known: Attempt | None) -> Entry:
-        found = entry(self, asked, known)
+    def under_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
+        found = entry(self, request, known)
         if known is not None:
             patch.act()
             found.attempt = replace(known, number=known.number + 1)
-            self._delivery.enter(found.attempt)
+            self._keys.put(found.attempt)
+            self._in_doubt.add(found.attempt)
         return found
 
     patch.replace(Forwarder, "_entry", under_another)
@@ -134,10 +151,10 @@ def same_version_on_a_repeat(patch: Patch) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
     entry = Forwarder._entry
 
-    def with_another(self: Forwarder, asked: Asked, known: Attempt | None) -> Entry:
-        found = entry(self, asked, known)
-        held = self._held(asked)
-        if known is None or held is None or isinstance(asked, Write) or held == known.version:
+    def with_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
+        found = entry(self, request, known)
+        held = self._store.held_version(request.product_id)
+        if known is None or held is None or isinstance(request, Write) or held == known.version:
             return found
         patch.act()
         found.attempt = replace(known, version=held)
@@ -173,14 +190,14 @@ def attempts_of_the_dead(patch: Patch) -> None:
 )
 def refusals_of_repeats(patch: Patch) -> None:
     """A refusal is final, whatever an earlier sending did."""
-    doubted = writing._doubted
+    proven = writing._proven
 
-    def believed(outcome: Outcome, sent: Sent) -> Outcome:
-        if doubted(outcome, sent) != outcome:
+    def believed(outcome: WriteOutcome, sent: Sent) -> WriteOutcome:
+        if proven(outcome, sent) != outcome:
             patch.act()
         return outcome
 
-    patch.replace(writing, "_doubted", believed)
+    patch.replace(writing, "_proven", believed)
 
 
 @of_writes(
@@ -265,16 +282,16 @@ def events_cover_a_refusal(patch: Patch) -> None:
 )
 def lives_end_proof(patch: Patch) -> None:
     """Versions of two lives prove something of each other."""
-    see = InDoubtWrite.see
+    observe = InDoubtWrite.observe
 
-    def seen(self: InDoubtWrite, event: Event) -> None:
-        is_other = event.product_id != self.product_id or event.write == self.name
+    def observed(self: InDoubtWrite, event: Event) -> None:
+        is_other = event.product_id != self.attempt.product_id or event.write == self._name
         if is_other or event.kind is Kind.UPDATED:
-            see(self, event)
+            observe(self, event)
         else:
             patch.act()
 
-    patch.replace(InDoubtWrite, "see", seen)
+    patch.replace(InDoubtWrite, "observe", observed)
 
 
 @of_writes(
@@ -285,18 +302,21 @@ def lives_end_proof(patch: Patch) -> None:
 )
 def generation_of_proof(patch: Patch) -> None:
     """The feed is read again from where the attempt began, whatever feed that was."""
-    look_back = InDoubtSearch._look_back
 
     async def anywhere(
-        self: InDoubtSearch, attempt: Attempt, watch: InDoubtWrite, deadline_at: float
+        in_doubt: InDoubtWrite,
+        source: EventSource,
+        position: Position | None,
+        *,
+        deadline_at: float,
     ) -> None:
-        position = self._standing.position
+        attempt = in_doubt.attempt
         if position is not None and position.generation != attempt.generation:
             patch.act()
-            attempt = replace(attempt, generation=position.generation)
-        await look_back(self, attempt, watch, deadline_at)
+            in_doubt.attempt = replace(attempt, generation=position.generation)
+        await search_feed(in_doubt, source, position, deadline_at=deadline_at)
 
-    patch.replace(InDoubtSearch, "_look_back", anywhere)
+    patch.replace(forwarding, "search_feed", anywhere)
 
 
 # -- the table of keys -------------------------------------------------------------------------
@@ -310,12 +330,10 @@ def generation_of_proof(patch: Patch) -> None:
 )
 def keys_used_once(patch: Patch) -> None:
     """A key's answer is given to whatever is sent under it."""
-    find = KeyTable.find
 
-    def any_payload(self: KeyTable, key: str, _: bytes, product_id: str) -> Attempt | Final | None:
+    def any_payload(self: KeyTable, request: WriteRequest) -> Attempt | Final | None:
         patch.act()
-        found = self._open.get(key) or self._final(key, product_id)
-        return found and find(self, key, found.fingerprint, product_id)
+        return self._open.get(request.key) or self._final(request.key, request.product_id)
 
     patch.replace(KeyTable, "find", any_payload)
 
@@ -337,24 +355,24 @@ def bound_of_the_key_table(patch: Patch) -> None:
 
 @of_writes(
     "W5",
-    "a till that hangs up cancels nothing",
-    test="tests/unit/writes/test_forwarder.py::test_a_till_that_hangs_up_cancels_nothing",
+    "a client that disconnects cancels nothing",
+    test="tests/unit/writes/test_forwarder.py::test_a_client_that_disconnects_cancels_nothing",
     why="the server does not cancel handlers either (`handler_cancellation` is off)",
 )
-def hang_ups_cancel_nothing(patch: Patch) -> None:
+def disconnects_cancel_nothing(patch: Patch) -> None:
     """Whoever waits for a write takes it along when it goes."""
-    joined = Forwarder._joined
+    forward = Forwarder._forward
 
-    async def together(self: Forwarder, future: asyncio.Future[Any]) -> Any:
+    async def together(self: Forwarder, requests: Sequence[WriteRequest]) -> list[Answer]:
         try:
-            return await joined(self, future)
+            return await forward(self, requests)
         except asyncio.CancelledError:
             patch.act()
             for task in self._tasks:
                 task.cancel()
             raise
 
-    patch.replace(Forwarder, "_joined", together)
+    patch.replace(Forwarder, "_forward", together)
 
 
 # -- the breaker of writes ---------------------------------------------------------------------

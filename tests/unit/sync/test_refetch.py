@@ -317,8 +317,8 @@ def test_what_was_owed_is_done_by_the_next_process() -> None:
 # -- those who wait (W6) -----------------------------------------------------------------------
 
 
-async def _conflict(shelf: Shelf, version: int | None, *, lower: bool = False) -> None:
-    await repairs_of(shelf).refresh_after_conflict("P-1", version=version, lower_than_held=lower)
+async def _conflict(shelf: Shelf, version: int | None) -> None:
+    await repairs_of(shelf).refresh_after_conflict("P-1", version)
 
 
 def test_after_a_conflict_the_next_read_shows_centrals_state() -> None:
@@ -375,7 +375,7 @@ def test_a_conflict_that_names_a_lower_version_wins_over_what_is_held() -> None:
         shelf = await Shelf().filled()
         await shelf.sold("P-1")
         shelf.central.ledger.lie("P-1", {"available": 10, "version": 1})
-        await _conflict(shelf, 1, lower=True)
+        await _conflict(shelf, 1)
 
         assert (10, 1) == shelf.row("P-1")
 

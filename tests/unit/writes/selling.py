@@ -1,4 +1,4 @@
-"""A store's forwarding between a real ledger of Central and a keeper in memory."""
+"""A store's forwarder between a real ledger of Central and a writer in memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,8 @@ from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
-from store_cache.writes.delivery import Delivery
 from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
-from store_cache.writes.in_doubt_search import InDoubtSearch
 from store_cache.writes.write import Write
 
 NOON = 1_700_000_000.0
@@ -32,21 +30,21 @@ WRITE_TIMEOUT_SECONDS = 8.0
 
 
 class Trouble(Enum):
-    """What happens to one write on the line."""
+    """What happens to one request for a write."""
 
     NONE = auto()
-    NOBODY_THERE = auto()
+    UNREACHABLE = auto()
     LIMITED = auto()
     WRONG_KEY = auto()
     REQUEST_LOST = auto()
     ANSWER_LOST = auto()
-    TRIED_TWICE = auto()  # a first try was lost, a second one came through
+    TRIED_TWICE = auto()  # a first try was lost, a second one arrived
     SILENCE = auto()
     DEFECT = auto()  # of the store's own client
 
 
 class Central:
-    """A ledger of Central behind a line with troubles, taken one by one."""
+    """A ledger of Central. Each write meets the next of `troubles`, and waits for `may_answer`."""
 
     def __init__(self) -> None:
         self.ledger = Ledger(generation="g-1")
@@ -55,8 +53,8 @@ class Central:
         self.troubles: deque[Trouble] = deque()
         self.sent: list[Mapping[str, Any]] = []
         self.deadlines: list[float] = []
-        self.line = asyncio.Event()
-        self.line.set()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.arrived = asyncio.Event()
         self.log_is_lost = False
         self.generation: str | None = "g-1"
@@ -66,15 +64,14 @@ class Central:
     def keys(self) -> list[str]:
         return [payload["idempotencyKey"] for payload in self.sent]
 
-    def sell(self, product_id: str, delta: int = -1, *, key: str) -> None:
-        """Another store sells."""
-        row = self.ledger.read(product_id)
-        assert row is not None
-        write = Update(product_id, delta, row["version"], f"store-s2-{key}", "store-s2")
-        assert self.ledger.update(write, NOON)["applied"]
+    def sell(self, product_id: str = "P-1") -> None:
+        """Apply a sale of another store."""
+        key = f"store-s2-{self.ledger.head}"
+        update = Update(product_id, -1, self.stock(product_id)[1], key, "store-s2")
+        assert self.ledger.update(update, NOON)["applied"]
 
     def apply(self, write: Write) -> None:
-        """A copy of a store's request that is faster than the one under test."""
+        """Apply a write of the store, before its request arrives."""
         key = f"store-s1-{write.key}"
         update = Update(write.product_id, write.delta, write.version, key, "store-s1")
         assert self.ledger.update(update, NOON)["applied"]
@@ -90,83 +87,77 @@ class Central:
         self.on_sent()
         self.arrived.set()
         trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
-        await self.line.wait()
-        await self._suffer(trouble, deadline_seconds)
-        status, value = self._answer(payload)
-        if trouble is Trouble.ANSWER_LOST:
-            raise WriteUnknown("the line broke before the answer was whole")
-        return WriteReply(status, value, certain=trouble is not Trouble.TRIED_TWICE)
-
-    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
-        assert wait_seconds == 0, "nobody waits for the feed to settle a write"
-        if self.log_is_lost:
-            raise PositionGone("older than Central's log holds")
-        page = self.ledger.events(offset, limit, NOON)
-        return read_event_page(_wire(events_body(page, self.ledger.switches)), self.generation)
-
-    async def _suffer(self, trouble: Trouble, deadline_seconds: float) -> None:
+        await self.may_answer.wait()
         match trouble:
-            case Trouble.NOBODY_THERE:
-                raise WriteUnsent("nobody listens there")
+            case Trouble.UNREACHABLE:
+                raise WriteUnsent("no connection")
             case Trouble.LIMITED:
                 raise WriteUnsent("Central limits requests", retry_after_seconds=7.0)
             case Trouble.WRONG_KEY:
                 raise AccessDenied("Central refuses the key: see CENTRAL_API_KEY")
             case Trouble.REQUEST_LOST:
-                raise WriteUnknown("the line broke")
+                raise WriteUnknown("the connection broke")
             case Trouble.SILENCE:
                 await asyncio.sleep(deadline_seconds)
                 raise WriteUnknown("no answer in time")
             case Trouble.DEFECT:
                 raise RuntimeError("a defect")
-            case _:
-                return
+        status, value = self._answer(payload)
+        if trouble is Trouble.ANSWER_LOST:
+            raise WriteUnknown("the connection broke before the answer was complete")
+        return WriteReply(status, value, certain=trouble is not Trouble.TRIED_TWICE)
+
+    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
+        assert wait_seconds == 0, "a search of the feed does not wait for new events"
+        if self.log_is_lost:
+            raise PositionGone("older than Central's log holds")
+        page = self.ledger.events(offset, limit, NOON)
+        return read_event_page(_wire(events_body(page, self.ledger.switches)), self.generation)
 
     def _answer(self, payload: Mapping[str, Any]) -> tuple[int, Any]:
-        store_id = payload["storeId"]
+        store_id, switches = payload["storeId"], self.ledger.switches
+        answers = [
+            self.ledger.update(
+                Update(
+                    each["productId"],
+                    each["delta"],
+                    each["version"],
+                    each["idempotencyKey"],
+                    store_id,
+                ),
+                NOON,
+            )
+            for each in payload.get("updates", [payload])
+        ]
+        bodies = [answer_body(answer, switches) for answer in answers]
         if "updates" in payload:
-            results = [self._apply(each, store_id) for each in payload["updates"]]
-            bodies = [answer_body(result, self.ledger.switches) for result in results]
-            return 200, _wire({"results": bodies, "totalCount": len(results)})
-        answer = self._apply(payload, store_id)
-        switches = self.ledger.switches
-        return answer_status(answer, switches), _wire(answer_body(answer, switches))
-
-    def _apply(self, update: Mapping[str, Any], store_id: str) -> dict[str, Any]:
-        product_id, delta, version = (update[name] for name in ("productId", "delta", "version"))
-        key = update["idempotencyKey"]
-        return self.ledger.update(Update(product_id, delta, version, key, store_id), NOON)
+            return 200, _wire({"results": bodies, "totalCount": len(bodies)})
+        return answer_status(answers[0], switches), _wire(bodies[0])
 
 
 def _wire(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
 
 
-class Keeper:
-    """What the store holds, and what is on its disk."""
+class Writer:
+    """What the store holds, and the records on its disk."""
 
     def __init__(self) -> None:
         self.versions = {"P-1": 1, "P-2": 1}
         self.quantities = {"P-1": 10, "P-2": 10}
         self.records: list[dict[str, Any]] = []
         self.position: Position | None = Position("g-1", 3)
-        self.notes_fail = False
+        self.recording_fails = False
         self.settling_fails = False
 
     def held_version(self, product_id: str) -> int | None:
         return self.versions.get(product_id)
 
     async def record_write(self, write: bytes) -> None:
-        await asyncio.sleep(0)
-        if self.notes_fail:
-            raise OSError(28, "No space left on device")
-        self.records.append(orjson.loads(write))
+        await self._append(write, fails=self.recording_fails)
 
     async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
-        await asyncio.sleep(0)
-        if self.settling_fails:
-            raise OSError(28, "No space left on device")
-        self.records.append(orjson.loads(write))
+        await self._append(write, fails=self.settling_fails)
         if answer is not None and self.versions.get(answer.product_id, 0) < answer.new_version:
             self.versions[answer.product_id] = answer.new_version
             self.quantities[answer.product_id] = answer.new_quantity
@@ -177,22 +168,25 @@ class Keeper:
             self.quantities[event.product_id] = orjson.loads(event.body)["available"]
         if event.kind is Kind.DELETED:
             self.versions.pop(event.product_id, None)
-        assert self.position is not None
         self.position = Position("g-1", event.offset + 1)
 
+    async def _append(self, write: bytes, *, fails: bool) -> None:
+        await asyncio.sleep(0)
+        if fails:
+            raise OSError(28, "No space left on device")
+        self.records.append(orjson.loads(write))
 
-class Rereads:
-    """Single products read again from Central."""
 
-    def __init__(self, central: Central, writer: Keeper) -> None:
+class Refetches:
+    """Fetches single products from Central. `conflicts` has what was asked for after conflicts."""
+
+    def __init__(self, central: Central, writer: Writer) -> None:
         self._central = central
         self._writer = writer
-        self.conflicts: list[tuple[str, int | None, bool]] = []
+        self.conflicts: list[tuple[str, int | None]] = []
 
-    async def refresh_after_conflict(
-        self, product_id: str, *, version: int | None, lower_than_held: bool
-    ) -> None:
-        self.conflicts.append((product_id, version, lower_than_held))
+    async def refresh_after_conflict(self, product_id: str, version: int | None) -> None:
+        self.conflicts.append((product_id, version))
         await self.refresh_missing(product_id)
 
     async def refresh_missing(self, product_id: str) -> None:
@@ -203,27 +197,38 @@ class Rereads:
 
 
 class Store:
-    """One process of the store; `restarted` is the next one, on what this one left on disk."""
+    """One process of the store. `answers` counts what the sync was told of Central's answers."""
 
     def __init__(
         self,
         central: Central,
-        writer: Keeper | None = None,
+        writer: Writer | None = None,
         *,
         capacity: int = 1000,
         now: float = NOON,
     ) -> None:
         self.central = central
-        self.writer = writer or Keeper()
-        self.rereads = Rereads(central, self.writer)
+        self.writer = writer or Writer()
+        self.refetches = Refetches(central, self.writer)
         self.answers = 0
         self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
-        self.keys.take(self.writer.records)
-        self.keys.settle(now)
-        self.forwarder = self._built(now)
+        self.keys.load(self.writer.records)
+        self.keys.end_load(now)
+        self.admission = Admission(central=central, random=lambda: 1.0, on_answer=self._answered)
+        self.forwarder = Forwarder(
+            store_id="store-s1",
+            admission=self.admission,
+            store=self.writer,
+            refetches=self.refetches,
+            events=central,
+            keys=self.keys,
+            now=lambda: now,
+            write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
+        )
         self.forwarder.start()
 
     def restarted(self) -> Store:
+        """Return the next process, which finds what this one left on disk."""
         return Store(self.central, self.writer)
 
     def follow(self) -> None:
@@ -234,35 +239,13 @@ class Store:
         for event in read.events:
             assert isinstance(event, Event)
             self.writer.show(event)
-        self.forwarder.events_seen(read.events)
+        self.forwarder.observe_events(read.events)
 
     def switch(self, **switches: Any) -> None:
         self.central.ledger.switch(Switches(**switches))
 
     def _answered(self) -> None:
         self.answers += 1
-
-    def _built(self, now: float) -> Forwarder:
-        admission = Admission(central=self.central, random=lambda: 1.0, on_answer=self._answered)
-        proof = InDoubtSearch(store_id="store-s1", feed=self.central, standing=self.writer)
-        delivery = Delivery(
-            store_id="store-s1",
-            admission=admission,
-            ledger=self.writer,
-            rereads=self.rereads,
-            keys=self.keys,
-            proof=proof,
-            now=lambda: now,
-        )
-        return Forwarder(
-            admission=admission,
-            delivery=delivery,
-            proof=proof,
-            keys=self.keys,
-            ledger=self.writer,
-            rereads=self.rereads,
-            write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
-        )
 
 
 def sale(key: str = "sale", *, product_id: str = "P-1", version: int = 1, delta: int = -2) -> Write:

@@ -16,7 +16,7 @@ from store_cache.writes.idempotency import (
     encode_final,
     fingerprint,
 )
-from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError
+from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError, WriteRequest
 
 DAY = 86_400.0
 WRITE = Write("P-1", -2, 6, "sale")
@@ -31,21 +31,21 @@ def table(capacity: int = 10) -> KeyTable:
     return KeyTable(retention_seconds=DAY, capacity=capacity)
 
 
-def take_all(keys: KeyTable, records: list[dict[str, Any]], now: float) -> int:
-    bad_records = keys.take(records)
-    keys.settle(now)
-    return bad_records
+def load(keys: KeyTable, records: list[dict[str, Any]], now: float) -> int:
+    unreadable = keys.load(records)
+    keys.end_load(now)
+    return unreadable
 
 
 def reloaded(keys: KeyTable, now: float = 1001.0) -> KeyTable:
     again = table()
-    take_all(again, [orjson.loads(record) for record in keys.encoded()], now)
+    load(again, [orjson.loads(record) for record in keys.encoded()], now)
     return again
 
 
 def test_a_key_that_was_never_used_is_not_found() -> None:
-    """Then a first attempt may be made."""
-    assert table().find("sale", PRINT, "P-1") is None
+    """A first attempt may be made."""
+    assert table().find(WRITE) is None
 
 
 @pytest.mark.parametrize("outcome", [APPLIED, REFUSED, Refused("invalid_request", "")])
@@ -56,8 +56,8 @@ def test_a_final_answer_is_found_as_it_was_given(outcome: Applied | Refused) -> 
     final = replace(FINAL, outcome=outcome)
     keys.finish("sale", final)
 
-    assert final == keys.find("sale", PRINT, "P-1")
-    assert final == reloaded(keys).find("sale", PRINT, "P-1")
+    assert final == keys.find(WRITE)
+    assert final == reloaded(keys).find(WRITE)
     assert [] == keys.open_attempts()
 
 
@@ -66,8 +66,8 @@ def test_an_attempt_without_a_final_answer_is_unknown_after_a_restart() -> None:
     keys = table()
     keys.put(ATTEMPT)
 
-    assert ATTEMPT == keys.find("sale", PRINT, "P-1")
-    assert replace(ATTEMPT, is_unknown=True) == reloaded(keys).find("sale", PRINT, "P-1")
+    assert ATTEMPT == keys.find(WRITE)
+    assert replace(ATTEMPT, is_unknown=True) == reloaded(keys).find(WRITE)
 
 
 def test_the_last_record_of_a_key_counts() -> None:
@@ -75,14 +75,14 @@ def test_the_last_record_of_a_key_counts() -> None:
     second = replace(ATTEMPT, number=2, version=9)
     records = [orjson.loads(encode_attempt(each)) for each in (ATTEMPT, second)]
     keys = table()
-    take_all(keys, records, 1000.0)
-    assert replace(second, is_unknown=True) == keys.find("sale", PRINT, "P-1")
+    load(keys, records, 1000.0)
+    assert replace(second, is_unknown=True) == keys.find(WRITE)
 
-    take_all(keys, [*records, orjson.loads(encode_final("sale", FINAL))], 1000.0)
-    assert FINAL == keys.find("sale", PRINT, "P-1")
+    load(keys, [*records, orjson.loads(encode_final("sale", FINAL))], 1000.0)
+    assert FINAL == keys.find(WRITE)
 
-    take_all(keys, [orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
-    assert replace(ATTEMPT, is_unknown=True) == keys.find("sale", PRINT, "P-1")
+    load(keys, [orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
+    assert replace(ATTEMPT, is_unknown=True) == keys.find(WRITE)
 
 
 @pytest.mark.parametrize(
@@ -98,30 +98,28 @@ def test_the_last_record_of_a_key_counts() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("is_final", [False, True])
-def test_a_key_used_for_another_payload_is_refused(
-    other: Write | Adjustment, is_final: bool
-) -> None:
-    """And nothing of the first payload is shown (T16)."""
+def test_a_key_used_for_another_payload_is_refused(other: WriteRequest, is_final: bool) -> None:
+    """T16: nothing of the first payload is shown."""
     keys = table()
     keys.put(ATTEMPT)
     if is_final:
         keys.finish("sale", FINAL)
 
     with pytest.raises(WriteError) as caught:
-        keys.find("sale", fingerprint(other), other.product_id)
+        keys.find(other)
 
     assert ("idempotency_key_reused", 422) == (caught.value.code, caught.value.status)
     assert {"idempotencyKey": "sale"} == caught.value.details
 
 
-def test_a_key_reused_is_found_out_after_a_restart_too() -> None:
+def test_a_key_used_for_another_payload_is_refused_after_a_restart_too() -> None:
     """The fingerprint is in the record."""
     keys = table()
     keys.put(ATTEMPT)
     keys.finish("sale", FINAL)
 
     with pytest.raises(WriteError):
-        reloaded(keys).find("sale", fingerprint(replace(WRITE, delta=-3)), "P-1")
+        reloaded(keys).find(replace(WRITE, delta=-3))
 
 
 def test_each_further_attempt_has_a_key_of_its_own_at_central() -> None:
@@ -132,7 +130,7 @@ def test_each_further_attempt_has_a_key_of_its_own_at_central() -> None:
 
 
 def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
-    """W1: it refuses rather than forget an old key."""
+    """W1: it refuses a new key rather than forget an old one."""
     keys = table(capacity=2)
     keys.put(ATTEMPT)
     keys.finish("sale", FINAL)
@@ -142,11 +140,11 @@ def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
         keys.reserve(2)
 
     assert ("storage_unavailable", 503) == (caught.value.code, caught.value.status)
-    assert FINAL == keys.find("sale", PRINT, "P-1")
+    assert FINAL == keys.find(WRITE)
 
 
 def test_keys_are_forgotten_when_they_are_old_and_not_before() -> None:
-    """The retention counts from the final answer, or from an attempt that never got one."""
+    """The retention counts from the final answer, or from an attempt that has none."""
     keys = table()
     keys.put(ATTEMPT)
     keys.finish("sale", FINAL)
@@ -161,8 +159,8 @@ def test_keys_are_forgotten_when_they_are_old_and_not_before() -> None:
     assert 0 == len(keys)
 
 
-def test_a_key_used_again_after_it_was_forgotten_is_kept_anew() -> None:
-    """An old entry's age does not take the new one along, nor the other way round."""
+def test_a_key_used_again_after_it_was_forgotten_has_an_age_of_its_own() -> None:
+    """Neither the old entry nor the new one changes when the other is forgotten."""
     keys = table()
     for at, key in ((1.0, "a"), (2.0, "b"), (1.0 + DAY, "a")):
         keys.finish(key, replace(FINAL, at=at))
@@ -170,8 +168,8 @@ def test_a_key_used_again_after_it_was_forgotten_is_kept_anew() -> None:
 
     again.expire(2.5 + DAY)
 
-    assert again.find("a", PRINT, "P-1") is not None
-    assert again.find("b", PRINT, "P-1") is None
+    assert again.find(replace(WRITE, key="a")) is not None
+    assert again.find(replace(WRITE, key="b")) is None
 
 
 def test_a_dropped_attempt_frees_its_key() -> None:
@@ -180,10 +178,10 @@ def test_a_dropped_attempt_frees_its_key() -> None:
     keys.put(ATTEMPT)
     keys.drop("sale")
 
-    assert keys.find("sale", fingerprint(replace(WRITE, delta=-3)), "P-1") is None
+    assert keys.find(replace(WRITE, delta=-3)) is None
 
 
-def test_records_may_be_taken_while_the_table_changes() -> None:
+def test_records_may_be_encoded_while_the_table_changes() -> None:
     """A snapshot is written in the background, and writes go on (D3)."""
     keys = table()
     keys.put(ATTEMPT)
@@ -226,19 +224,19 @@ def test_a_remembered_key_takes_less_than_400_bytes() -> None:
     assert held / count < 400
 
 
-def test_a_record_that_is_none_does_not_stop_a_start() -> None:
-    """[D4] It is counted and left out; the others are taken."""
+def test_an_unreadable_record_does_not_stop_a_start() -> None:
+    """[D4] It is counted and left out; the others are loaded."""
     good = orjson.loads(encode_attempt(ATTEMPT))
     bad: list[dict[str, Any]] = [{}, {"key": 7}, {"key": "a", "refused": []}]
     loaded = table()
 
-    assert len(bad) == take_all(loaded, [*bad, good], 1000.0)
+    assert len(bad) == load(loaded, [*bad, good], 1000.0)
     assert 1 == len(loaded.open_attempts())
 
 
-def test_records_taken_in_parts_are_those_taken_at_once() -> None:
+def test_records_loaded_in_parts_are_those_loaded_at_once() -> None:
     """[W1] [D4] The later one of a key counts across parts, what is too old is forgotten after the
-    last part, and what is no record is counted."""
+    last part, and unreadable records are counted."""
     records: list[dict[str, Any]] = [
         orjson.loads(encode_final("old", replace(FINAL, at=1.0))),
         orjson.loads(encode_attempt(ATTEMPT)),
@@ -247,9 +245,9 @@ def test_records_taken_in_parts_are_those_taken_at_once() -> None:
     ]
     whole, parted = table(), table()
     now = FINAL.at + DAY
-    expected = take_all(whole, records, now)
-    found = sum(parted.take([record]) for record in records)
-    parted.settle(now)
+    expected = load(whole, records, now)
+    found = sum(parted.load([record]) for record in records)
+    parted.end_load(now)
 
     assert 1 == expected == found
     assert [encode_final(ATTEMPT.key, FINAL)] == list(whole.encoded()) == list(parted.encoded())

@@ -5,6 +5,7 @@ import pytest
 
 from store_cache.model.event import Event, Kind, WriteName
 from store_cache.model.stock import StockAnswer
+from store_cache.writes.idempotency import Attempt
 from store_cache.writes.in_doubt import InDoubtWrite, InDoubtWrites
 from store_cache.writes.write import Applied, Refused
 
@@ -12,8 +13,9 @@ OURS = WriteName("store-s1", "store-s1-sale")
 THEIRS = WriteName("store-s2", "store-s2-sale")
 
 
-def watch(*, sent: int = 6, held: int | None = 6) -> InDoubtWrite:
-    return InDoubtWrite(name=OURS, product_id="P-1", sent_version=sent, held_version=held)
+def attempt(held: int | None = 6) -> Attempt:
+    """An attempt sent with version 6; `held` is the version held before."""
+    return Attempt("sale", b"", "P-1", 6, at=1000.0, held_version=held)
 
 
 def event(
@@ -25,20 +27,30 @@ def event(
 ) -> Event:
     value = {"productId": product_id, "available": 3, "lastUpdated": "2024-01-15T10:30:00Z"}
     body = None if kind is Kind.DELETED else orjson.dumps(value)
-    told = {} if write is None else {"storeId": write.store_id, "idempotencyKey": write.key}
-    return Event(version, kind, product_id, version, body, told)
+    names = {} if write is None else {"storeId": write.store_id, "idempotencyKey": write.key}
+    return Event(version, kind, product_id, version, body, names)
 
 
 def conflict(version: int | None) -> Refused:
     return Refused("version_conflict", "no", 3, version)
 
 
-def test_an_event_that_names_the_attempt_proves_it_applied() -> None:
-    """With the quantity of the event's row."""
-    seen = watch()
-    seen.see(event(7, OURS))
+def verdict(
+    *events: Event, refusal: Refused | None = None, held: int | None = 6
+) -> Applied | Refused | None:
+    write = InDoubtWrite(attempt(held), store_id="store-s1")
+    for each in events:
+        write.observe(each)
+    if refusal is not None:
+        write.observe_refusal(refusal)
+    return write.verdict
 
-    assert Applied(StockAnswer("P-1", 6, 7, 3, "2024-01-15T10:30:00Z")) == seen.verdict
+
+def test_an_event_that_names_the_attempt_proves_it_applied() -> None:
+    """The quantity is that of the event's row."""
+    expected = Applied(StockAnswer("P-1", 6, 7, 3, "2024-01-15T10:30:00Z"))
+
+    assert expected == verdict(event(7, OURS))
 
 
 @pytest.mark.parametrize(
@@ -51,32 +63,26 @@ def test_an_event_that_names_the_attempt_proves_it_applied() -> None:
         event(7, OURS, product_id="P-2"),
     ],
 )
-def test_an_event_of_another_write_does_not(other: Event) -> None:
-    """Store, key, product and version sent plus one must all be its own."""
-    seen = watch()
-    seen.see(other)
-
-    assert seen.verdict is None
+def test_an_event_of_another_write_proves_nothing(other: Event) -> None:
+    """Store, key, product and version sent plus one must all be the attempt's own."""
+    assert verdict(other) is None
 
 
 def test_a_refusal_alone_proves_nothing() -> None:
     """Central may have forgotten the key."""
-    seen = watch()
-    seen.refused(conflict(7))
-
-    assert seen.verdict is None
+    assert verdict(refusal=conflict(7)) is None
 
 
 def test_a_refusal_is_proof_once_named_events_cover_every_version_since() -> None:
-    """In whatever order the versions and the refusal arrive."""
-    seen = watch()
-    seen.see(event(8))
-    seen.refused(conflict(8))
-    assert seen.verdict is None
+    """The versions and the refusal may arrive in any order."""
+    write = InDoubtWrite(attempt(), store_id="store-s1")
+    write.observe(event(8))
+    write.observe_refusal(conflict(8))
+    assert write.verdict is None
 
-    seen.see(event(7))
+    write.observe(event(7))
 
-    assert conflict(8) == seen.verdict
+    assert conflict(8) == write.verdict
 
 
 @pytest.mark.parametrize(
@@ -90,64 +96,44 @@ def test_a_refusal_is_proof_once_named_events_cover_every_version_since() -> Non
     ],
 )
 def test_an_event_that_could_hide_the_attempt_ends_what_a_refusal_can_prove(spoiler: Event) -> None:
-    """An event without a name, another life of the product, an impossible version."""
-    seen = watch()
-    seen.see(spoiler)
-    for version in (7, 8):
-        seen.see(event(version))
-    seen.refused(conflict(8))
-
-    assert seen.verdict is None
+    """An event without a name, another incarnation of the product, an impossible version."""
+    assert verdict(spoiler, event(7), event(8), refusal=conflict(8)) is None
 
 
 def test_versions_held_before_the_first_sending_need_no_event() -> None:
-    """What came before the attempt cannot be it."""
-    seen = watch(sent=6, held=9)
-    seen.see(event(8, None))
-    seen.refused(conflict(9))
-
-    assert conflict(9) == seen.verdict
+    """They are older than the attempt."""
+    assert conflict(9) == verdict(event(8, None), refusal=conflict(9), held=9)
 
 
 @pytest.mark.parametrize("version", [None, 5, 8])
-def test_a_refusal_that_speaks_of_another_version_is_no_proof(version: int | None) -> None:
-    """Below the version sent (a Central restored), or above what the events cover."""
-    seen = watch()
-    seen.see(event(7))
-    seen.refused(conflict(version))
-
-    assert seen.verdict is None
+def test_a_refusal_that_states_another_version_is_no_proof(version: int | None) -> None:
+    """Below the version sent (a restored Central), or above what the events cover."""
+    assert verdict(event(7), refusal=conflict(version)) is None
 
 
 def test_a_refusal_at_the_very_version_sent_is_proof() -> None:
-    """Had the attempt been applied, the version would be higher: too little stock is that."""
-    seen = watch()
+    """Had the attempt been applied, the version would be higher."""
     refusal = Refused("insufficient_inventory", "no", 0, 6)
-    seen.refused(refusal)
 
-    assert refusal == seen.verdict
-
-
-def test_what_a_watch_remembers_is_bounded() -> None:
-    """Versions far ahead of a hole are not collected for ever; there is no proof then."""
-    seen = watch()
-    for version in range(8, 2_000):
-        seen.see(event(version))
-    seen.see(event(7))
-    seen.refused(conflict(8))
-
-    assert seen.verdict is None
+    assert refusal == verdict(refusal=refusal)
 
 
-def test_watches_name_the_keys_that_an_event_settles() -> None:
-    """Only products that are watched cost anything."""
-    watches = InDoubtWrites()
-    watches.put("sale", watch())
+def test_the_versions_remembered_are_bounded() -> None:
+    """Versions far above a gap are not collected forever; there is no proof then."""
+    events = [event(version) for version in (*range(8, 2_000), 7)]
 
-    assert [] == list(watches.see([event(7), event(7, OURS, product_id="P-2")]))
-    assert ["sale"] == [key for key, _ in watches.see([event(7, OURS)])]
+    assert verdict(*events, refusal=conflict(8)) is None
 
-    watches.drop("sale", "P-1")
 
-    assert watches.get("sale", "P-1") is None
-    assert [] == list(watches.see([event(7, OURS)]))
+def test_an_event_settles_the_keys_of_its_product() -> None:
+    """Events of other products, and of dropped attempts, settle nothing."""
+    writes = InDoubtWrites(store_id="store-s1")
+    writes.add(attempt())
+
+    assert [] == list(writes.observe([event(7), event(7, OURS, product_id="P-2")]))
+    assert ["sale"] == [key for key, _ in writes.observe([event(7, OURS)])]
+
+    writes.drop(attempt())
+
+    assert writes.get(attempt()) is None
+    assert [] == list(writes.observe([event(7, OURS)]))

@@ -1,4 +1,4 @@
-"""What Central's answers prove of a write (W3), and how a till gets them."""
+"""What Central's answers prove of a write (W3), and what a till gets."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from store_cache.writes.write import (
     ERROR_STATUS,
     Applied,
     Refused,
-    Rejected,
     Sent,
     Unknown,
     WriteError,
@@ -80,7 +79,7 @@ def test_an_applied_answer_that_does_not_fit_proves_nothing(change: dict[str, An
 
 
 def test_an_applied_answer_of_another_write_names_the_key() -> None:
-    """A key that another product used gives that one's numbers: only the version tells."""
+    """If the key was used for another product, Central answers with that one's numbers."""
     outcome = judge(200, APPLIED | {"newVersion": 3}, FIRST)
 
     assert isinstance(outcome, Unknown)
@@ -113,7 +112,7 @@ def test_a_refusal_with_zeros_left_out_is_the_same_refusal() -> None:
 
 
 def test_a_refusal_without_a_version_knows_no_state() -> None:
-    """A version 0 written out is as good as none."""
+    """Version 0 written out means the same as none."""
     body = CONFLICT | {"errorType": "product_not_found", "newVersion": 0, "newQuantity": 0}
 
     expected = Refused("product_not_found", "expected 9, got 6")
@@ -122,7 +121,7 @@ def test_a_refusal_without_a_version_knows_no_state() -> None:
     assert expected == judge(404, without(body, "newVersion", "newQuantity"), FIRST)
 
 
-def test_a_refusal_of_a_repeat_proves_nothing_but_is_kept() -> None:
+def test_a_refusal_of_a_repeat_is_unknown_and_keeps_the_refusal() -> None:
     """Central may have applied the first try and forgotten the key (W3)."""
     outcome = judge(409, CONFLICT, REPEAT)
 
@@ -157,33 +156,35 @@ def test_a_refusal_of_a_repeat_proves_nothing_but_is_kept() -> None:
     ids=repr,
 )
 def test_anything_else_is_unknown(status: int, value: object) -> None:
-    """Nothing but a complete answer of Central's own shape settles a write (W3)."""
+    """Only a complete answer in Central's own format settles a write (W3)."""
     assert isinstance(judge(status, value, FIRST), Unknown)
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("body", [{"code": "bad", "message": "no"}, {"error": "no"}], ids=repr)
 def test_a_general_error_about_the_write_refuses_it(status: int, body: dict[str, str]) -> None:
-    """A whole 4xx in Central's general error shape says that it would not have the write."""
+    """A complete 4xx in Central's general error format says that it rejected the write."""
     assert Refused("invalid_request", "no") == judge(status, body, FIRST)
 
 
 def test_a_general_error_with_the_code_of_a_refusal_is_that_refusal() -> None:
-    """Central's two error shapes say the same thing."""
+    """Central's two error formats mean the same."""
     body = {"code": "version_conflict", "message": "no"}
 
     assert Refused("version_conflict", "no") == judge(409, body, FIRST)
 
 
-def test_a_general_error_about_the_call_is_not_remembered_against_the_write() -> None:
-    """No such route, too large: nothing was applied and nothing said about the write."""
+def test_a_general_error_about_the_call_is_not_final() -> None:
+    """No such route, too large: nothing was applied, and the write itself was not refused."""
     body = {"code": "not_found", "message": "no such path"}
+    outcome = judge(404, body, FIRST)
 
-    assert isinstance(judge(404, body, FIRST), Rejected)
+    assert isinstance(outcome, WriteError)
+    assert ("central_error", 502) == (outcome.code, outcome.status)
     assert isinstance(judge(404, body, REPEAT), Unknown)
 
 
-def test_a_long_message_is_cut_since_refusals_are_remembered() -> None:
+def test_a_long_message_is_cut_because_refusals_are_remembered() -> None:
     """Central does not decide how much memory a refusal takes."""
     outcome = judge(409, CONFLICT | {"errorMessage": "x" * 10_000}, FIRST)
 
@@ -213,14 +214,14 @@ def test_each_entry_of_a_batch_is_judged_by_itself() -> None:
     ids=repr,
 )
 def test_a_batch_without_a_result_for_each_entry_is_unknown(status: int, value: object) -> None:
-    """An answer that cannot be told apart by entries settles none of them."""
+    """An answer that does not tell entries apart settles none of them."""
     outcomes = judge_batch(status, value, [FIRST, FIRST])
 
     assert [Unknown, Unknown] == [type(outcome) for outcome in outcomes]
 
 
 def test_a_batch_refused_as_a_whole_refuses_each_entry() -> None:
-    """Central read the request and would have none of it."""
+    """Central read the request and rejected it."""
     outcomes = judge_batch(400, {"code": "invalid_request", "message": "no"}, [FIRST, REPEAT])
 
     assert Refused("invalid_request", "no") == outcomes[0]
@@ -245,7 +246,7 @@ def test_an_applied_write_is_answered_as_the_contract_shows() -> None:
     ],
 )
 def test_a_refusal_has_the_tills_status_and_centrals_state(error_type: str, status: int) -> None:
-    """Always with Central's current state where it gave one."""
+    """With Central's current state if Central gave one."""
     answer = answer_to(Refused(error_type, "expected 9, got 6", 10, 9), "P-1")
 
     assert status == answer.status
@@ -253,7 +254,7 @@ def test_a_refusal_has_the_tills_status_and_centrals_state(error_type: str, stat
 
 
 def test_a_refusal_without_a_state_shows_none() -> None:
-    """What Central does not know is left out, not made up."""
+    """What Central does not know is left out."""
     answer = answer_to(Refused("product_not_found", "no"), "P-1")
 
     expected = {"productId": "P-1", "applied": False}
