@@ -1,86 +1,21 @@
-"""The event loop of a simulation: one callback at a time, drawn by chance, in virtual time.
+"""The event loop of a simulation: virtual time, the next callback drawn by chance, and processes.
 
-Knows: that the clock jumps to the next timer, that nothing left to run is a finding, that a dead
-process runs no more, not even to clean up, and who listens on which port of the one machine.
-Refuses to know: what is simulated.
+Each start of the store is a process with a number of its own. After `kill` nothing of it runs, not
+even to clean up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import random
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
+from tests.harness.virtual_time import Timer, VirtualLoop
+
 LIFE: ContextVar[int] = ContextVar("life", default=0)
-"""Which process a callback belongs to: 0 is the world, each start of the store has a number."""
-
-MOST_STEPS_AT_ONCE = 100_000
-"""So many callbacks without time going on are a program that spins."""
-
-_serials = itertools.count()
-
-
-class Stuck(Exception):
-    """Nothing is left to run, or time stands still: the program under test hangs."""
-
-
-class NumberedTask(asyncio.Task[Any]):
-    """A task that sets hold in an order which no address and no hash seed decides: numbers are
-    given to those that are hashed, when they first are."""
-
-    _serial = 0
-
-    def __hash__(self) -> int:
-        if not self._serial:
-            self._serial = next(_serials)
-        return self._serial
-
-
-class NumberedFuture(asyncio.Future[Any]):
-    _serial = 0
-
-    def __hash__(self) -> int:
-        if not self._serial:
-            self._serial = next(_serials)
-        return self._serial
-
-
-class Soon(asyncio.Handle):
-    """asyncio's own, made and dropped without its detours: there are thousands in a run."""
-
-    __slots__ = ()
-    _context: Context
-    _cancelled: bool
-
-    def __init__(self, callback: Any, args: Any, loop: Any, context: Context | None) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-
-    def cancel(self) -> None:
-        self._cancelled = True
-        self._callback = self._args = None  # type: ignore[assignment] # as asyncio's own does
-
-
-class Timer(Soon):
-    """What `call_at` gives. Its place in the heap is a tuple's, compared without a call."""
-
-    __slots__ = ("_when",)
-
-    def __init__(self, when: float, callback: Any, args: Any, loop: Any, context: Any) -> None:
-        super().__init__(callback, args, loop, context)
-        self._when = when
-
-    def when(self) -> float:
-        return self._when
+"""The process that a callback belongs to; 0 is the world around the store."""
 
 
 class Rest:
@@ -145,32 +80,18 @@ class Listener:
         self.is_open = False
 
 
-class SimulatedLoop(asyncio.BaseEventLoop):
-    """`order` draws the next callback; with None they run in the order that they came."""
-
-    _ready: Any
-    _scheduled: list[tuple[float, int, Timer]]
-    _stopping: bool
+class SimulatedLoop(VirtualLoop):
+    """`order` draws the next callback; None: they run in the order in which they were scheduled.
+    `trace` is a digest of all steps; `on_step` is called after each."""
 
     def __init__(self, order: random.Random | None) -> None:
         super().__init__()
-        global _serials  # noqa: PLW0603 - a run's numbers must not depend on the runs before it
-        _serials = itertools.count(1)
-        self.steps = 0
         self.trace = 0
         self.on_step: Callable[[], None] = lambda: None
         self.listener: Listener | None = None
-        self.problems: list[str] = []
         self.tasks: dict[int, list[asyncio.Task[Any]]] = {}
         self._dead: set[int] = set()
         self._order = order
-        self._now = 0.0
-        self._steps_then = 0
-        self._timers = 0
-        self.set_exception_handler(self._take_problem)
-
-    def time(self) -> float:
-        return self._now
 
     # -- processes -------------------------------------------------------------------------
 
@@ -195,82 +116,28 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Whether more than that many have not ended."""
         return len(self.tasks.get(life, ())) > most and len(self.alive_tasks(life)) > most
 
-    # -- what asyncio asks of a loop, typed more loosely: its names for the types are private ----
+    # -- what asyncio asks of a loop ---------------------------------------------------------
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
-        task = NumberedTask(coro, loop=self, name=name, context=context)
+        task = super().create_task(coro, name=name, context=context)
         life = LIFE.get() if context is None else context.get(LIFE, 0)
         # Kept to the end: a dead process's coroutines must not be closed by the collector.
         self.tasks.setdefault(life, []).append(task)
         return task
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return NumberedFuture(loop=self)
-
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
-        handle = Soon(callback, args, self, context)
-        self._ready.append(handle)
-        return handle
-
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        timer = Timer(when, callback, args, self, context)
-        self._timers += 1
-        heapq.heappush(self._scheduled, (when, self._timers, timer))
-        return timer
-
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
-        return self.call_at(self._now + delay, callback, *args, context=context)
-
     async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
         self.listener = Listener(protocol_factory, 8083)
         return self.listener
 
-    def _write_to_self(self) -> None:
-        """Nobody sleeps who would have to be woken."""
-
-    def _take_problem(self, _: Any, context: dict[str, Any]) -> None:
-        problem = context.get("exception")
-        self.problems.append(f"{context['message']}: {problem!r}")
-
     # -- one step --------------------------------------------------------------------------
 
-    def _run_once(self) -> None:
-        """Step after step, until the loop is told to stop."""
-        scheduled, ready, dead = self._scheduled, self._ready, self._dead
-        while not self._stopping:
-            if not ready:
-                self._jump()
-            elif scheduled and scheduled[0][0] <= self._now:
-                self._take_due()
-            handle = self._draw()
-            if handle._cancelled or (dead and self._is_dead(handle)):
-                continue
-            self.steps += 1
-            if self.steps - self._steps_then > MOST_STEPS_AT_ONCE:
-                raise Stuck(f"time stands still at {self._now:.3f} s: {handle!r}")
-            handle._run()
-            self.on_step()
+    def _is_dropped(self, handle: Any) -> bool:
+        if handle._cancelled:
+            return True
+        return bool(self._dead) and handle._context.get(LIFE, 0) in self._dead
 
-    def _is_dead(self, handle: Any) -> bool:
-        return handle._context.get(LIFE, 0) in self._dead
-
-    def _jump(self) -> None:
-        scheduled = self._scheduled
-        while scheduled and (scheduled[0][2]._cancelled or self._is_dead(scheduled[0][2])):
-            heapq.heappop(scheduled)
-        if not scheduled:
-            raise Stuck(f"nothing is left to run at {self._now:.3f} s")
-        if scheduled[0][0] > self._now:
-            self._now = scheduled[0][0]
-            self._steps_then = self.steps
-        self._take_due()
-
-    def _take_due(self) -> None:
-        scheduled, ready, now = self._scheduled, self._ready, self._now
-        while scheduled and scheduled[0][0] <= now:
-            timer = heapq.heappop(scheduled)[2]
-            if not timer._cancelled:
-                ready.append(timer)
+    def _stepped(self) -> None:
+        self.on_step()
 
     def _draw(self) -> Any:
         ready = self._ready

@@ -27,10 +27,11 @@ from store_cache.app import build
 from store_cache.storage import files as archive
 from store_cache.sync.follow import can_check
 from store_cache.sync.states import FullSyncing, InFlight, Sleeping
+from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.chain import Chain
 from tests.simulation.checks import Checks, stale_overrides
-from tests.simulation.loop import SimulatedLoop, Stuck, rest
+from tests.simulation.loop import SimulatedLoop, rest
 from tests.simulation.network import Network
 from tests.simulation.people import Till
 from tests.simulation.plan import LEAST, STRIKES, Plan
