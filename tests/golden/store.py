@@ -24,7 +24,7 @@ from store_cache.app.settings import Settings
 from store_cache.storage.directory import Directory
 from tests.golden.central import Central
 from tests.harness.faulty_directory import FaultyFolder
-from tests.harness.wire import head_of
+from tests.harness.http import head_of
 from tests.simulation.line import Answer, Line
 from tests.simulation.loop import Listener, SimulatedLoop
 

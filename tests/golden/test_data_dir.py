@@ -17,7 +17,7 @@ from tests.golden.central import Central
 from tests.golden.make_data_dir import FOLDER, folders
 from tests.golden.opened import LATER, RECORDINGS, files_in
 from tests.golden.store import TILL_KEY, api_of, path_of, settings_of
-from tests.harness.wire import Line
+from tests.harness.http import Connection
 
 
 @pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
@@ -81,7 +81,7 @@ async def test_the_folder_on_disk_is_opened_as_it_is(tmp_path: Path) -> None:
     world = Environment(disk, now=lambda: LATER, random=lambda: 0.5, transport=central)
     async with running(settings_of(data_dir=folder), world) as parts:
         server = await serve(api_of(parts), host="127.0.0.1", port=0)
-        line = await Line.open(server.port)
+        line = await Connection.open(server.port)
         for product_id, expected in recorded.items():
             reply = await line.send("GET", path_of(product_id), headers={"X-API-Key": TILL_KEY})
             found = {"status": reply.status, "body": orjson.loads(reply.body)}

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
+from tests.harness.http import HEAD_END, Reply, head_of_reply
 from tests.simulation.loop import Listener, SimulatedLoop
 
-HEAD_END = b"\r\n\r\n"
 PATIENCE_SECONDS = 30.0
 
 
@@ -53,17 +53,6 @@ class ServerEnd(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
-class Answer:
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    @property
-    def json(self) -> Any:
-        return orjson.loads(self.body)
-
-
 class Line:
     """One connection, kept alive as long as both sides want."""
 
@@ -76,7 +65,7 @@ class Line:
         self._received = b""
         self._waiter: asyncio.Future[None] | None = None
 
-    async def call(self, request: bytes) -> Answer:
+    async def call(self, request: bytes) -> Reply:
         """Send a request, wait for its answer. Raises LineLost."""
         self._received = b""
         self._loop.call_soon(self._deliver, request, context=self._listener.context)
@@ -127,7 +116,7 @@ class Line:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _answer(self) -> Answer:
+    async def _answer(self) -> Reply:
         while (answer := self._whole()) is None:
             if not self.is_open:
                 raise LineLost("closed")
@@ -135,17 +124,13 @@ class Line:
             await self._waiter
         return answer
 
-    def _whole(self) -> Answer | None:
+    def _whole(self) -> Reply | None:
         head, separator, rest = self._received.partition(HEAD_END)
         if not separator:
             return None
-        first, *lines = head.decode().split("\r\n")
-        pairs = (line.partition(": ") for line in lines)
-        headers = {name.lower(): text for name, _, text in pairs}
-        length = int(headers.get("content-length", "0"))
-        if len(rest) < length:
-            return None
-        return Answer(int(first.split(" ", 2)[1]), headers, rest[:length])
+        status, headers = head_of_reply(head + separator)
+        length = int(headers.get("Content-Length", "0"))
+        return None if len(rest) < length else Reply(status, headers, rest[:length])
 
 
 def request_bytes(method: str, path: str, body: Any = None, **headers: str) -> bytes:

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from store_cache.catalogue.apply import version_of
+from tests.harness.http import Reply
 from tests.simulation.checks import Checks
-from tests.simulation.line import Answer, Line, LineLost, request_bytes
+from tests.simulation.line import Line, LineLost, request_bytes
 from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 from tests.simulation.sales import Sale
@@ -156,7 +157,7 @@ class Till:
                 return
             await rest(self.chance.uniform(0.1, 2.0))
 
-    def _told(self, sales: list[Sale], answer: Answer) -> None:
+    def _told(self, sales: list[Sale], answer: Reply) -> None:
         body = answer.json
         results = body.get("results", [body] * len(sales))
         for sale, result in zip(sales, results, strict=True):
@@ -173,7 +174,7 @@ class Till:
 
     # -- the line --------------------------------------------------------------------------
 
-    async def _call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    async def _call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         line = self._connect()
         if self.plan.strikes("hang_up", self.chance):
             seconds = self.chance.choice((0.001, 0.01, 0.1))

@@ -13,8 +13,8 @@ from aiohttp import web
 from store_cache.api.app import build_api
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import ApiServer, serve
+from tests.harness.http import Connection, Headers, Reply
 from tests.harness.shop import Shop, product
-from tests.harness.wire import Headers, Line, Reply
 
 TILL = {"X-API-Key": "till-secret"}
 ADMIN = {"X-API-Key": "office-secret"}
@@ -27,10 +27,10 @@ class Store:
     shop: Shop
     app: web.Application
     running: ApiServer
-    lines: list[Line] = field(default_factory=list)
+    lines: list[Connection] = field(default_factory=list)
 
-    async def line(self, **options: Any) -> Line:
-        self.lines.append(await Line.open(self.running.port, **options))
+    async def line(self, **options: Any) -> Connection:
+        self.lines.append(await Connection.open(self.running.port, **options))
         return self.lines[-1]
 
     async def send(

@@ -8,7 +8,7 @@ import pytest
 from store_cache.api.content.models import read_update
 from store_cache.api.content.requests import parse_json
 from store_cache.api.problems import InvalidJson, InvalidRequest
-from tests.harness.wire import head_of
+from tests.harness.http import head_of
 from tests.unit.api.bad_requests import BAD_REQUESTS, UPDATE, Bad, table
 from tests.unit.api.conftest import TILL, Store
 

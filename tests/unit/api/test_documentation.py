@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from store_cache.api.problems import STATUS
+from tests.harness.http import Reply
 from tests.harness.shop import Shop, product
-from tests.harness.wire import Reply
 from tests.unit.api.conftest import Opened, Store
 
 HOST = "localhost:8083"

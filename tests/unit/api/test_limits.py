@@ -8,8 +8,8 @@ import pytest
 
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import CannotServe, serve
+from tests.harness.http import DEADLINE_SECONDS, Connection, head_of, until
 from tests.harness.shop import Shop, product
-from tests.harness.wire import DEADLINE_SECONDS, Line, head_of, until
 from tests.unit.api.conftest import TILL, Opened, Store
 
 INVENTORY = "/v1/store/inventory"
@@ -51,7 +51,7 @@ async def test_a_head_that_does_not_end_is_cut(open_store: Opened) -> None:
     dripping.cancel()
 
 
-async def _drip(line: Line) -> None:
+async def _drip(line: Connection) -> None:
     while not line.writer.is_closing():
         line.writer.write(b"x")
         await asyncio.sleep(0.02)
@@ -172,7 +172,7 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
 
     assert b"" == await idle.ended()
     with pytest.raises(ConnectionRefusedError):
-        await Line.open(store.running.port)
+        await Connection.open(store.running.port)
     store.shop.admission.set()
     assert 200 == (await busy.reply()).status
     await stopping

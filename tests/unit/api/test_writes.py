@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from store_cache.writes.write import Adjustment, Write, WriteError
+from tests.harness.http import DEADLINE_SECONDS
 from tests.harness.shop import MOMENT
-from tests.harness.wire import DEADLINE_SECONDS
 from tests.unit.api.conftest import TILL, Store
 
 UPDATES = "/v1/store/inventory/updates"

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket: what is sent is what the test says, nothing is normalised."""
+"""HTTP as bytes on a connection: what is sent is what the test says, nothing is normalised."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 from multidict import CIMultiDict
 
 DEADLINE_SECONDS = 5.0
+HEAD_END = b"\r\n\r\n"
 
 Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
@@ -33,8 +34,15 @@ class Reply:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What an error says of each bad field."""
+        """An error's message for each bad field."""
         return dict(self.json["error"]["details"]["fields"])
+
+
+def head_of_reply(head: bytes) -> tuple[int, CIMultiDict[str]]:
+    """Status and headers; `head` ends with its empty line."""
+    status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    parts = (line.partition(":") for line in lines)
+    return int(status_line.split(" ")[1]), CIMultiDict((n, v.strip()) for n, _, v in parts)
 
 
 def head_of(method: str, target: str, headers: Headers, body: bytes) -> bytes:
@@ -47,22 +55,15 @@ def head_of(method: str, target: str, headers: Headers, body: bytes) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what has no event to wait for, with a deadline."""
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not condition():  # noqa: ASYNC110 - the server tells tests nothing by itself
-            await asyncio.sleep(0.005)
-
-
-class Line:
-    """One connection."""
+class Connection:
+    """One connection to a server on this machine."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     @classmethod
-    async def open(cls, port: int, **options: Any) -> Line:
+    async def open(cls, port: int, **options: Any) -> Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port, **options))
 
     async def send(
@@ -73,18 +74,13 @@ class Line:
 
     async def reply(self, method: str = "GET") -> Reply:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
-            headers = CIMultiDict(
-                (name, value.strip()) for name, _, value in (line.partition(":") for line in lines)
-            )
-            status = int(status_line.split(" ")[1])
+            status, headers = head_of_reply(await self.reader.readuntil(HEAD_END))
             has_body = method != "HEAD" and status not in (100, 204, 304)
             size = int(headers.get("Content-Length", "0")) if has_body else 0
             return Reply(status, headers, await self.reader.readexactly(size))
 
     async def ended(self) -> bytes:
-        """Wait until the other side closes; whatever came until then."""
+        """Wait until the other side closes; return what it sent until then."""
         with suppress(ConnectionError):
             async with asyncio.timeout(DEADLINE_SECONDS):
                 return await self.reader.read()
@@ -92,3 +88,10 @@ class Line:
 
     def close(self) -> None:
         self.writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what has no event to wait for, with a deadline."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - the server tells tests nothing by itself
+            await asyncio.sleep(0.005)
