@@ -10,7 +10,8 @@ from itertools import groupby
 
 from tests.golden.central import EVENTS, FAILS, NO_CATALOGUE, PAGES, Json
 from tests.golden.situations import central_of_three
-from tests.golden.store import a_store, force, run
+from tests.golden.store import a_store, force
+from tests.harness.virtual_time import run
 
 STORE = "store_cache"
 """The logger above all of the store's."""

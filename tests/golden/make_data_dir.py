@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.golden.central import Central, Json, Said, refusal
-from tests.golden.store import Call, Store, a_store, adjustment, batch, get, path_of, run, sale
+from tests.golden.store import Call, Store, a_store, adjustment, batch, get, path_of, sale
+from tests.harness.virtual_time import run
 
 FOLDER = Path(__file__).parent / "data_dir"
 TORN_FOLDER = Path(__file__).parent / "data_dir_torn"

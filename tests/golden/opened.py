@@ -21,9 +21,9 @@ from tests.golden.store import (
     a_store,
     get,
     path_of,
-    run,
     sale,
 )
+from tests.harness.virtual_time import run
 
 LATER = NOON + 7200.0
 PAGE = 13

@@ -38,9 +38,9 @@ from tests.golden.store import (
     get,
     path_of,
     post,
-    run,
     sale,
 )
+from tests.harness.virtual_time import run
 from tests.unit.api.bad_requests import BAD_REQUESTS
 
 PROBLEM = "application/problem+json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -24,9 +24,7 @@ from store_cache.app.settings import Settings
 from store_cache.storage.directory import Directory
 from tests.golden.central import Central
 from tests.harness.faulty_directory import FaultyFolder
-from tests.harness.http import head_of
-from tests.simulation.line import Answer, Line
-from tests.simulation.loop import Listener, SimulatedLoop
+from tests.harness.http import Connection, Reply
 
 NOON = 1_772_366_400.0
 """2026-03-01T12:00:00Z"""
@@ -38,6 +36,7 @@ STATUS = "/v1/store/sync/status"
 STATS = "/v1/store/cache/stats"
 FORCE = "/v1/store/sync/force"
 REQUEST_ID = "golden"
+PATIENCE_SECONDS = 30.0
 
 Headers = Sequence[tuple[str, str]]
 T = TypeVar("T")
@@ -91,22 +90,25 @@ def path_of(product_id: str) -> str:
 class Store:
     """A store that runs. `folder` is its DATA_DIR, in memory."""
 
-    def __init__(self, folder: FaultyFolder, clock: Clock, listener: Listener) -> None:
+    def __init__(self, folder: FaultyFolder, clock: Clock, port: int) -> None:
         self.folder = folder
         self.clock = clock
-        self._listener = listener
+        self._port = port
 
-    async def call(self, call: Call) -> Answer:
+    async def call(self, call: Call) -> Reply:
         """The answer to a request on a connection of its own."""
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, SimulatedLoop)
-        line = Line(loop, self._listener)
+        connection = await Connection.open(self._port)
         headers = [*call.headers, ("X-Request-ID", REQUEST_ID)]
-        head = head_of(call.method, call.target, headers, call.body)
-        answer = await line.call(head + call.body)
-        line.hang_up()
-        await asyncio.sleep(0)
-        return answer
+        try:
+            return await connection.send(
+                call.method,
+                call.target,
+                headers=headers,
+                body=call.body,
+                within_seconds=PATIENCE_SECONDS,
+            )
+        finally:
+            connection.close()
 
     async def said(self, calls: Mapping[str, Call]) -> dict[str, Any]:
         """What is kept of the answers to these calls, made one after the other."""
@@ -138,21 +140,18 @@ async def a_store(
     folder = FaultyFolder(dict(files or {}))
     clock = Clock(began)
     told = settings_of(**settings)
-    async with served(told, folder, clock, central) as listener:
-        yield Store(folder, clock, listener)
+    async with served(told, folder, clock, central) as port:
+        yield Store(folder, clock, port)
 
 
 @asynccontextmanager
 async def served(
     settings: Settings, folder: Directory, clock: Clock, central: Central
-) -> AsyncIterator[Listener]:
+) -> AsyncIterator[int]:
     world = Environment(folder, now=clock.now, random=lambda: 0.5, transport=central)
     async with running(settings, world) as parts:
         server = await serve(api_of(parts), host="127.0.0.1", port=0)
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, SimulatedLoop)
-        assert loop.listener is not None
-        yield loop.listener
+        yield server.port
         await server.stop(1.0)
 
 
@@ -176,25 +175,19 @@ def settings_of(**settings: Any) -> Settings:
     return Settings(_env_file=None, **(usual | settings))
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in virtual time, from 0 on, each callback in the order that it came."""
-    with asyncio.Runner(loop_factory=lambda: SimulatedLoop(None)) as runner:
-        result = runner.run(work)
-        loop = runner.get_loop()
-        assert isinstance(loop, SimulatedLoop)
-        assert [] == loop.problems
-        return result
-
-
 # -- what is kept of an answer -----------------------------------------------------------------
 
 VARYING = "*"
 WEAK_TAG = re.compile(r'W/"[0-9a-f]{16}"')
 
 
-def kept(answer: Answer) -> dict[str, Any]:
+def kept(answer: Reply) -> dict[str, Any]:
     """Status, headers and body, as they are compared."""
-    return normalised(answer.status, dict(answer.headers), _body(answer.body))
+    return normalised(
+        answer.status,
+        {name.lower(): text for name, text in answer.headers.items()},
+        _body(answer.body),
+    )
 
 
 def normalised(status: int, headers: dict[str, str], body: Any) -> dict[str, Any]:

@@ -67,13 +67,21 @@ class Connection:
         return cls(*await asyncio.open_connection("127.0.0.1", port, **options))
 
     async def send(
-        self, method: str, target: str, *, headers: Headers = (), body: bytes = b""
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Headers = (),
+        body: bytes = b"",
+        within_seconds: float = DEADLINE_SECONDS,
     ) -> Reply:
         self.writer.write(head_of(method, target, headers, body) + body)
-        return await self.reply(method)
+        return await self.reply(method, within_seconds=within_seconds)
 
-    async def reply(self, method: str = "GET") -> Reply:
-        async with asyncio.timeout(DEADLINE_SECONDS):
+    async def reply(
+        self, method: str = "GET", *, within_seconds: float = DEADLINE_SECONDS
+    ) -> Reply:
+        async with asyncio.timeout(within_seconds):
             status, headers = head_of_reply(await self.reader.readuntil(HEAD_END))
             has_body = method != "HEAD" and status not in (100, 204, 304)
             size = int(headers.get("Content-Length", "0")) if has_body else 0
