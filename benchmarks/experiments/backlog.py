@@ -167,7 +167,7 @@ async def ready_central(products: int, events: int) -> AsyncIterator[str]:
 BENCHMARK = Benchmark(
     name="backlog",
     title="Catching up a backlog",
-    about="How long a store that was away needs to be in step again, beside the least that any "
+    about="How long a store that was away needs to be in sync again, beside the least that any "
     "client has to do.",
     measure=measure,
 )

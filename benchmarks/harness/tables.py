@@ -6,6 +6,7 @@ Knows: how figures, ratios, refusals and verdicts are written. Refuses to know: 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.harness.ratios import Estimate, estimate, ratio, ratio_text, spread_text
@@ -122,7 +123,8 @@ def page_text(result: Result, plots: Sequence[str | None]) -> str:
         for part, plot in zip(result.parts, plots, strict=True)
     ]
     seen = "\n".join(f"- {line}" for line in result.seen)
-    return joined(f"# {result.title}", result.about, seen, *parts) + "\n"
+    about = textwrap.fill(result.about, 100, break_long_words=False, break_on_hyphens=False)
+    return joined(f"# {result.title}", about, seen, *parts) + "\n"
 
 
 def joined(*blocks: str) -> str:

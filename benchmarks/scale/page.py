@@ -170,9 +170,9 @@ def return_table(returns: Mapping[str, Return], *, of: int) -> str:
         "busiest 0.1 s",
         "busiest second",
         "refused",
-        "half in step",
-        "99 % in step",
-        "all in step",
+        "half in sync",
+        "99 % in sync",
+        "all in sync",
         "full syncs begun",
     )
     return table(head, [(name, *_return_cells(found, of)) for name, found in returns.items()])

@@ -1,7 +1,6 @@
 """What is written beside the code agrees with it: settings, image, compose file, locks."""
 
 import importlib
-import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -14,14 +13,13 @@ from pydantic import BaseModel
 
 import store_cache
 from store_cache.app.settings import load_settings
+from tests.docs.pages import DOCS, section, table_rows
 
 PACKAGES = ["store_cache.app.settings", "central_stub.settings"]
 
 
 def documented_defaults(package: str) -> dict[str, str]:
     """The variables of a package's `Settings`, with their defaults as one would write them."""
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not there")
     model: type[BaseModel] = importlib.import_module(package).Settings
     prefix = str(model.model_config.get("env_prefix", ""))
     return {
@@ -59,22 +57,19 @@ def test_the_example_is_a_legal_file(project_root: Path) -> None:
     assert load_settings({}, None) == load_settings({}, project_root / ".env.example")
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_each_setting_is_in_the_readme_with_its_default(project_root: Path, package: str) -> None:
-    """The README's table has a row for each setting: `| NAME | default | ...`."""
-    defaults = documented_defaults(package)
-    readme = project_root / "README.md"
-    if not readme.exists():
-        pytest.skip("there is no README yet")
-    rows = re.findall(r"^\|\s*`([A-Z_]+)`\s*\|\s*([^|]*?)\s*\|", readme.read_text(), re.MULTILINE)
-    said = {name: default.strip("`") for name, default in rows}
-    wrong = {
-        name: (default, said.get(name))
-        for name, default in defaults.items()
-        if not (said.get(name) or "").startswith(default or "(empty)")
-    }
+@pytest.mark.parametrize(
+    ("package", "page", "heading"),
+    [
+        ("store_cache.app.settings", "configuration.md", "Settings of the store"),
+        ("central_stub.settings", "central-stub.md", "Settings"),
+    ],
+)
+def test_each_setting_is_documented_with_its_default(package: str, page: str, heading: str) -> None:
+    """The table has a row for each setting, and no other: `| NAME | default | ...`."""
+    rows = table_rows(section(DOCS / page, heading))[1:]
+    said = {name.strip("`"): default for name, default, _ in rows}
 
-    assert {} == wrong
+    assert said == {n: value or "(empty)" for n, value in documented_defaults(package).items()}
 
 
 def test_the_compose_file_sets_only_what_can_be_set(project_root: Path) -> None:

@@ -1,11 +1,8 @@
-"""README and pages say what is so: their commands, answers, tables and links."""
+"""README and pages say what is so: commands, examples, names, tables and links."""
 
 import importlib
 import re
-import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +14,38 @@ import store_cache.cli.main
 from store_cache.api.content.state import StateName
 from store_cache.cli.demo import CATALOGUE
 from store_cache.sync.states import FullSyncStep
-from tests.scenarios.shop import Answer, Shop, a_shop
+from tests.docs import bad_input
+from tests.docs.pages import (
+    DOCS,
+    PAGES,
+    README,
+    ROOT,
+    anchors,
+    calls,
+    commands,
+    first_cells,
+    prose,
+    quoted,
+    section,
+    shown_answer,
+    table_rows,
+)
+from tests.scenarios.shop import Shop, a_shop
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
+OPERATIONS = DOCS / "operations.md"
+RELIABILITY = DOCS / "reliability.md"
+SYNC = DOCS / "sync.md"
+PROGRAMS: dict[str, Callable[[list[str]], int]] = {
     "store-cache": store_cache.cli.main.main,
     "central-stub": central_stub.cli.main,
 }
-CHANGES = re.compile(r'"(lastUpdated|lastSyncTime)":"[^"]*"')
-CHANGING_HEADERS = ("X-Cache-Offset", "X-Cache-Generation", "ETag", "Age", "X-Request-ID")
+TIMES = re.compile(r'"(lastUpdated|lastSyncTime)":"[^"]*"')
+CHANGING_HEADERS = {"X-Cache-Offset", "X-Cache-Generation", "ETag", "Age", "X-Request-ID"}
+README_LINES = 150
+WIDTH = 100
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def table_rows(page: Path) -> list[list[str]]:
-    """The cells of every row of every table."""
-    lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-
-
-# -- the README's API by example ---------------------------------------------------------------
-
-
-@dataclass
-class Example:
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-    shown: str
-
-
-def examples() -> list[Example]:
-    """The calls of the README's store, each with what is shown below it."""
-    calls = [call for block in blocks(README, "console") for call in block.split("$ ")[1:]]
-    return [example(*call.split("\n", 1)) for call in calls if call.startswith("curl ")]
-
-
-def example(command: str, shown: str) -> Example:
-    words = shlex.split(command)
-    given = dict(pairwise(words))
-    lines = [value for name, value in pairwise(words) if name == "-H"]
-    headers = dict(line.split(": ", 1) for line in lines)
-    body = given.get("-d", "")
-    target = next(w for w in words if w.startswith("localhost:8083")).removeprefix("localhost:8083")
-    method = given.get("-X", "POST" if body else "GET")
-    return Example(method, target, headers, body.encode(), shown)
+# -- the README's examples ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -78,48 +57,42 @@ async def demo_shop(tmp_path: Path) -> Any:
 
 async def test_each_example_of_the_readme_is_answered_as_shown(demo_shop: Shop) -> None:
     """With the demo's catalogue, in their order; times, tags and generations aside."""
-    found = examples()
-    for each in found:
-        headers = {name: value for name, value in each.headers.items() if name != "X-API-Key"}
+    found = calls(README)
+    for call, shown in found:
+        headers = {name: value for name, value in call.headers.items() if name != "X-API-Key"}
         answer = await demo_shop.store.call(
-            each.method, each.target, headers=headers, data=each.body or None
+            call.method, call.target, headers=headers, data=call.body or None
         )
+        status, said, body = shown_answer(call, shown)
+        lasting = {name: value for name, value in said.items() if name not in CHANGING_HEADERS}
 
-        assert comparable(each.shown) == told(answer, each.shown)
+        assert status == answer.status
+        assert lasting == {name: answer.headers.get(name) for name in lasting}
+        assert without_times(body) == without_times(answer.body.decode())
 
-    assert len(found) >= 8
-
-
-def comparable(shown: str) -> Any:
-    head, _, body = shown.rpartition("\n\n")
-    lines = [line.partition(": ")[::2] for line in head.splitlines()[1:]]
-    kept = {name: value for name, value in lines if name not in CHANGING_HEADERS}
-    return kept, orjson.loads(CHANGES.sub(r'"\1":""', body))
+    assert 3 == len(found)
 
 
-def told(answer: Answer, shown: str) -> Any:
-    names = comparable(shown)[0]
-    body = CHANGES.sub(r'"\1":""', answer.body.decode())
-    return {name: answer.headers.get(name) for name in names}, orjson.loads(body)
+def without_times(body: str) -> Any:
+    return orjson.loads(TIMES.sub(r'"\1":""', body))
 
 
-# -- commands ----------------------------------------------------------------------------------
+def test_the_readme_is_short() -> None:
+    """Whoever reads it knows in five minutes what this is."""
+    assert len(README.read_text().splitlines()) <= README_LINES
+
+
+# -- commands and names ------------------------------------------------------------------------
 
 
 def named_commands() -> Iterator[tuple[str, str]]:
-    """Each `store-cache ...` and `central-stub ...` of the pages: the page and the line."""
+    """Each `store-cache ...` and `central-stub ...` of the pages: the page and the command."""
     for page in PAGES:
-        text = page.read_text()
-        quoted = re.findall(r"`([^`\n]+)`", text)
-        lines = [
-            line
-            for part in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
-            for line in part.splitlines()
-        ]
-        for line in (*quoted, *lines, *re.findall(r"^    (.+)$", text, re.MULTILINE)):
-            command = line.partition("#")[0].removeprefix("$ ").strip()
-            if re.match(r"(store-cache|central-stub) [a-z]+( |$)", command):
-                yield page.name, command
+        lines = [" ".join(words) for words, _ in commands(page)]
+        for line in (*quoted(page), *lines):
+            command = re.search(r"(store-cache|central-stub) [a-z]+( .*)?$", line)
+            if command and not re.match(r"docker|\$|Description", line):
+                yield page.name, command[0]
 
 
 @pytest.mark.parametrize(("page", "command"), sorted(set(named_commands())))
@@ -127,9 +100,9 @@ def test_each_named_command_and_option_exists(
     capsys: pytest.CaptureFixture[str], page: str, command: str
 ) -> None:
     """As the program's own help tells it."""
-    program, subcommand, *words = shlex.split(command.partition("[")[0])
+    program, subcommand, *words = command.partition("[")[0].split()
     with pytest.raises(SystemExit) as ended:
-        COMMANDS[program]([subcommand, "--help"])
+        PROGRAMS[program]([subcommand, "--help"])
     options = {word for word in words if word.startswith("--")}
 
     assert 0 == ended.value.code, page
@@ -151,47 +124,66 @@ def test_each_named_target_of_make_exists() -> None:
     assert set() == named - set(helped)
 
 
-# -- tables that repeat what stands elsewhere --------------------------------------------------
+def named_files() -> Iterator[tuple[str, str]]:
+    """Each file or folder of the code that a page names."""
+    for page in PAGES:
+        for name in sorted(quoted(page)):
+            if re.fullmatch(r"[\w.-]+(/[\w.-]+)*(/|\.py)", name):
+                yield page.name, name
+        for module in re.findall(r"python -m ([\w.]+)", page.read_text()):
+            if module.partition(".")[0] not in {"pytest", "venv"}:
+                yield page.name, module.replace(".", "/")
 
 
-def test_the_readme_says_of_each_error_what_the_api_page_says() -> None:
-    """What a till should do with a code is written twice, and the same."""
-    code = re.compile(r"`[a-z_]+`")
-    api = {row[0]: row[3] for row in table_rows(ROOT / "docs" / "api.md") if len(row) == 4}
-    readme = {row[0]: row[1] for row in table_rows(README) if len(row) == 2}
-    codes = {name for name in api if code.fullmatch(name)}
+@pytest.mark.parametrize(("page", "name"), sorted(set(named_files())))
+def test_each_named_file_exists(page: str, name: str) -> None:
+    """From the project's folder, or from that of the store's package."""
+    tried = [ROOT / name, ROOT / f"{name}.py", ROOT / "store_cache" / name]
 
-    assert len(codes) >= 18
-    assert {name: api[name] for name in codes} == {name: readme.get(name) for name in codes}
+    assert any(path.exists() for path in tried), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_not_long(page: Path) -> None:
+    """But for tables, and for lines that are one long word."""
+    written = [line for line in prose(page).splitlines() if not line.startswith("|")]
+    generated = page.parent.name == "benchmarks"
+
+    assert generated or [] == [line for line in written if len(line) > WIDTH and " " in line]
+
+
+# -- tables ------------------------------------------------------------------------------------
 
 
 def test_each_wait_is_the_code_s() -> None:
     """The numbers of docs/sync.md are those of the constants that they name."""
-    rows = [row for row in table_rows(ROOT / "docs" / "sync.md") if len(row) == 4]
-    waits = {row[1].strip("`"): float(row[2]) for row in rows if row[1].startswith("`")}
+    rows = table_rows(section(SYNC, "Waits"))[1:]
+    waits = {constant.strip("`"): float(seconds) for _, constant, seconds, _ in rows}
 
-    assert waits == {name: constant(name) for name in waits}
+    assert waits == {name: constant_of(name) for name in waits}
     assert len(waits) > 20
 
 
-def constant(name: str) -> float:
+def constant_of(name: str) -> float:
     module, _, variable = name.rpartition(".")
     return float(getattr(importlib.import_module(f"store_cache.{module}"), variable))
 
 
-def test_each_state_and_step_is_explained() -> None:
-    """By the name that the status gives it, and no other."""
-    first = [row[0].strip("`") for row in table_rows(ROOT / "docs" / "sync.md") if len(row) == 3]
+def test_each_state_is_explained() -> None:
+    """By the name that the status gives it."""
+    assert {f"`{name}`" for name in StateName} == set(first_cells(OPERATIONS, "States"))
 
-    assert {str(name) for name in (*StateName, *FullSyncStep)} <= set(first)
+
+def test_each_step_of_a_full_sync_is_explained() -> None:
+    """By the value that the status shows."""
+    assert {f"`{step}`" for step in FullSyncStep} == set(first_cells(SYNC, "A full sync"))
 
 
 async def test_each_field_of_the_status_is_explained(demo_shop: Shop) -> None:
     """docs/operations.md has every field that a store gives."""
     status = await demo_shop.store.status()
-    explained = set(re.findall(r"`([A-Za-z.]+)`", (ROOT / "docs" / "operations.md").read_text()))
 
-    assert set() == set(fields(status)) - explained
+    assert set() == set(fields(status)) - quoted(OPERATIONS)
 
 
 def fields(document: dict[str, Any], above: str = "") -> Iterator[str]:
@@ -204,13 +196,28 @@ def fields(document: dict[str, Any], above: str = "") -> Iterator[str]:
 
 def test_each_line_of_the_log_can_be_found() -> None:
     """What an operator is told to search for stands in the code that logs."""
-    text = (ROOT / "docs" / "operations.md").read_text()
-    table = text.partition("| search for |")[2].partition("\n\n")[0]
     code = " ".join(path.read_text() for path in (ROOT / "store_cache").rglob("*.py"))
-    phrases = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    phrases = [cell.split("`")[1] for cell in first_cells(OPERATIONS, "Logs")]
 
     assert len(phrases) > 10
     assert [] == [phrase for phrase in phrases if phrase not in code]
+
+
+def test_each_failure_is_held_by_tests() -> None:
+    """docs/reliability.md names tests that exist for each row of the failure table but one, which
+    is no promise."""
+    rows = dict(table_rows(section(RELIABILITY, "Tests of the failure table"))[1:])
+    named = {failure: re.findall(r"`(test_\w+)`", cell) for failure, cell in rows.items()}
+    code = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert set(first_cells(OPERATIONS, "When something fails")) == set(rows)
+    assert ["`DATA_DIR` is deleted under the running store"] == [f for f in named if not named[f]]
+    assert [] == [name for row in named.values() for name in row if f"def {name}(" not in code]
+
+
+def test_the_page_of_bad_input_is_what_the_store_says() -> None:
+    """`python -m tests.docs.bad_input > docs/evidence/bad-input.md` writes it again."""
+    assert bad_input.page() == bad_input.PAGE.read_text()
 
 
 # -- links -------------------------------------------------------------------------------------
@@ -233,7 +240,18 @@ def test_each_link_leads_somewhere(page: Path, target: str) -> None:
     assert not anchor or anchor in anchors(file)
 
 
-def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+def test_each_page_can_be_reached() -> None:
+    """From the README, by links."""
+    reached: set[Path] = set()
+    left = [README]
+    while left:
+        page = left.pop()
+        if page not in reached:
+            reached.add(page)
+            left += [
+                (page.parent / target.partition("#")[0]).resolve()
+                for source, target in links()
+                if source == page and target.partition("#")[0].endswith(".md")
+            ]
+
+    assert set() == set(PAGES) - reached

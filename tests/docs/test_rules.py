@@ -15,7 +15,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "protocol.md"
 
-RULE = re.compile(r"^\| ([A-Z]\d+) \|", re.MULTILINE)
+RULE = re.compile(r"^### ([A-Z]\d+) ", re.MULTILINE)
 GROUPS = "PVFEBDW"
 NUMBER = rf"[{GROUPS}]\d+"
 NUMBERS = rf"({NUMBER}(?:,? {NUMBER})*)"

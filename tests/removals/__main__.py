@@ -1,4 +1,4 @@
-"""`python -m tests.removals` takes every safeguard out in turn, and writes docs/removals.md.
+"""Take every safeguard out in turn, and write docs/evidence/removals.md: `make removals`.
 
 Each removal is tried at the seed that noticed it last and, where that has moved on, searched for
 from the first seed; `--search` searches for all. Names of removals run just these.

@@ -1,7 +1,4 @@
-"""Writes docs/removals.md from what really came of the removals.
-
-Knows: the page. Refuses to know: how outcomes are found.
-"""
+"""Write docs/evidence/removals.md from the outcomes of the removals."""
 
 from __future__ import annotations
 
@@ -12,18 +9,17 @@ from pathlib import Path
 from tests.removals.outcomes import Outcome
 from tests.removals.removal import Removal
 
-PAGE = Path(__file__).parents[2] / "docs" / "removals.md"
+PAGE = Path(__file__).parents[2] / "docs" / "evidence" / "removals.md"
 HEAD = """\
 # The table of removals
 
-A test that passes with a safeguard taken out proves nothing about it. So each safeguard of the
-product is taken out in turn, in the real code, and somebody has to notice: the simulation, with a
-seed that the whole product passes, or the test that is named. A removal that never made a
-difference in a run does not count as noticed.
+A test that passes without a safeguard proves nothing about it. So each safeguard of the product is
+taken out in turn, in the real code, and the simulation or the named test must fail. A seed of the
+simulation counts only if the whole product passes it, and if the safeguard would have acted in it.
 
-This page is written by `make removals`, from what really happened; the removals themselves are in
-`tests/removals`. *Runs* is how many schedules were run until one noticed, or in all where none did:
-of the seeds that have the faults in question.
+`make removals` writes this page from what happened. The removals are in `tests/removals`. *Runs* is
+the number of schedules until one failed, or of all schedules tried if none did; only seeds that
+have the faults in question are run.
 """
 TABLE_HEAD = """
 | safeguard | rules | what is removed, where | caught by | runs | what was found |
@@ -32,9 +28,9 @@ TABLE_HEAD = """
 BEHIND_HEAD = """
 ## Not noticed alone
 
-Behind each of these stands another safeguard: with one of the two the promises still hold.
+Each of these has another safeguard behind it: with one of the two the promises still hold.
 
-| safeguard | rules | what is removed, where | runs | why nobody notices |
+| safeguard | rules | what is removed, where | runs | why no test fails |
 |---|---|---|---|---|
 """
 

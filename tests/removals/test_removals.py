@@ -60,7 +60,7 @@ def test_every_safeguard_is_missed_or_has_another_behind_it() -> None:
 
 
 def test_the_page_shows_what_came_of_it() -> None:
-    """docs/removals.md is the last run's; nobody has typed it in."""
+    """docs/evidence/removals.md is the last run's; nobody has typed it in."""
     assert page(TABLE, KNOWN) == PAGE.read_text(), "make removals writes it"
 
 

@@ -126,7 +126,7 @@ class Checks:
         return state in self._chain.history.known.get(product_id, ())
 
     def _is_mistakable(self, place: Place) -> bool:
-        """Point 5 of what is known not to hold (docs/reliability.md)."""
+        """Point 5 of the known limits (docs/reliability.md)."""
         return place[1:] in self._chain.history.mistakable
 
     def _check_that_none_is_left(self, store: StoreParts) -> None:

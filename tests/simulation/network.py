@@ -36,7 +36,7 @@ LATEST_SECONDS = 15.0
 SLOWEST_SECONDS = 3.0
 LIMITED = 429
 """Says that nothing was done. A line that brings a copy of such a request later makes that untrue,
-and nothing could tell (point 7 of what is known not to hold, docs/reliability.md)."""
+and nothing could tell (point 7 of the known limits, docs/reliability.md)."""
 
 STATUSES = (500, 502, 503, 504, 404, 302)
 GARBAGE = (b"", b"null", b"{", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', b"\xff\x00")

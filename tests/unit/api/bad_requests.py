@@ -1,4 +1,4 @@
-"""Wrong requests and their answers: the cases of a test, and a table of the documentation."""
+"""Wrong requests and their answers: the cases of a test and of docs/evidence/bad-input.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 
 INVENTORY = "/v1/store/inventory"
-LONGEST_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -258,24 +257,3 @@ BAD_REQUESTS: tuple[Bad, ...] = (
         headers=(("Transfer-Encoding", "chunked"), ("Content-Length", "5")),
     ),
 )
-
-
-def table() -> str:
-    """The cases as the table that `docs/api.md` holds."""
-    lines = ["| what is wrong | request | answer | names |", "|---|---|---|---|"]
-    return "\n".join(lines + [_line(case) for case in BAD_REQUESTS])
-
-
-def _line(case: Bad) -> str:
-    names = ", ".join(f"`{name}`" for name in case.names)
-    return f"| {case.what} | {_shown(case)} | {case.status} `{case.code}` | {names} |"
-
-
-def _shown(case: Bad) -> str:
-    """Enough of the request to know it by."""
-    target = case.target.replace(INVENTORY, "…/inventory").replace("\xe9", "é")
-    body = case.sent_body.decode(errors="replace")
-    shown = f"{case.method} {target}"
-    if body.strip():
-        shown += " " + (body if len(body) <= LONGEST_SHOWN else body[: LONGEST_SHOWN - 1] + "…")
-    return f"`{shown}`".replace("|", "\\|").replace("\r\n", "␍␊").replace("\ufeff", "\\ufeff")

@@ -1,7 +1,6 @@
 """Each wrong request gets its own clear answer, and reaches nothing behind the API."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,7 @@ from store_cache.api.content.models import read_update
 from store_cache.api.content.requests import parse_json
 from store_cache.api.problems import InvalidJson, InvalidRequest
 from tests.harness.http import head_of
-from tests.unit.api.bad_requests import BAD_REQUESTS, UPDATE, Bad, table
+from tests.unit.api.bad_requests import BAD_REQUESTS, UPDATE, Bad
 from tests.unit.api.conftest import TILL, Store
 
 MILLISECONDS = 0.001
@@ -29,11 +28,6 @@ async def test_a_wrong_request_is_told_what_is_wrong(store: Store, case: Bad) ->
     assert reply.headers["X-Request-ID"]
     assert "application/json" == reply.headers["Content-Type"]
     assert [] == store.shop.writes
-
-
-def test_the_documentation_has_the_same_table(project_root: Path) -> None:
-    """`docs/api.md` shows the cases of this test, word by word."""
-    assert table() in (project_root / "docs" / "api.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
-"""Wrong settings and damaged files: the cases of a test, and the tables of `docs/bad-input.md`.
-
-python -m tests.unit.app.bad_input > docs/bad-input.md
-"""
+"""Wrong settings and damaged files: the cases of a test and of docs/evidence/bad-input.md."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import logging
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -224,89 +220,3 @@ def _shown(shown: Sequence[bytes], in_step: Sequence[bytes]) -> str:
     if not shown:
         return "nothing, until the full sync is done"
     return "everything" if shown == in_step else "an older state, whole"
-
-
-# -- the page ----------------------------------------------------------------------------------
-
-HEAD = """# Bad input
-
-What the store says to whatever is wrong: settings, files, requests. The tables are made by the
-tests, from what the store really said.
-
-## Wrong settings
-
-A start with a wrong setting ends with exit status 2 and one line on standard error for each
-variable that is wrong, all at once. No line holds a key.
-
-"""
-
-FILES_HEAD = """
-## Damaged files
-
-Whatever lies in `DATA_DIR`, the store starts, and never shows a value that it cannot prove: each
-line carries a checksum, each record its number. What is damaged is put aside under another name
-and kept; a full sync then repairs the rest. Findings stay in `sync/status` (`disk.findings`) and
-in `store-cache status` until the next start. In each case of the table the store had sold one
-product by itself and seen another one sold at Central before it was stopped; afterwards, in each
-case, it was in step with Central, product by product.
-
-"""
-
-REFUSED_HEAD = """
-Only what belongs to somebody else is refused: the start ends with exit status 1, and nothing is
-touched.
-
-"""
-
-FOOT = """
-Another store that holds the folder, and a port that is taken, end a start in the same way, each
-with a line that says what to do.
-
-## Wrong requests
-
-The table of wrong requests and their answers is part of the [API's documentation](api.md).
-"""
-
-
-def page() -> str:
-    starts = [(damage, start_after(damage)) for damage in DAMAGES]
-    return "".join(
-        [
-            HEAD,
-            _table(["setting", "what is said"], map(_setting_row, WRONG_SETTINGS)),
-            FILES_HEAD,
-            _table(
-                ["what happened", "what the log says", "shown at once", "full sync"],
-                (_damage_row(damage, start) for damage, start in starts if not start.refused),
-            ),
-            REFUSED_HEAD,
-            _table(
-                ["what happened", "what is said"],
-                ((d.what, f"`store-cache: {s.refused}`") for d, s in starts if s.refused),
-            ),
-            FOOT,
-        ]
-    )
-
-
-def _setting_row(wrong: dict[str, str]) -> tuple[str, ...]:
-    given = "<br>".join(f"`{name}={value}`" for name, value in wrong.items())
-    return given, _lines(complaints(wrong))
-
-
-def _damage_row(damage: Damage, start: Start) -> tuple[str, ...]:
-    reasons = ", ".join(start.full_syncs) or "none"
-    return damage.what, _lines(start.log) or "nothing", start.shown, reasons
-
-
-def _lines(lines: Iterable[str]) -> str:
-    return "<br>".join(f"`{line}`" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

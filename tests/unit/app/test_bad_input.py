@@ -1,12 +1,10 @@
-"""Wrong settings and damaged files: what is said of each, and that `docs/bad-input.md` says it."""
+"""Wrong settings and damaged files: what is said of each."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.unit.app.bad_input import DAMAGES, WRONG_SETTINGS, Damage, complaints, page, start_after
+from tests.unit.app.bad_input import DAMAGES, WRONG_SETTINGS, Damage, complaints, start_after
 
 SECRET = ("secret", "till-1", "till-2", "mine")
 
@@ -51,9 +49,3 @@ def test_no_damage_keeps_a_store_from_starting_right(damage: Damage) -> None:
         assert "files were damaged" in "; ".join(start.full_syncs)
     else:
         assert start.full_syncs in ((), ("first start",))
-
-
-def test_the_documentation_has_the_same_tables(project_root: Path) -> None:
-    """`docs/bad-input.md` is what the store says, word by word: make it anew with
-    `python -m tests.unit.app.bad_input > docs/bad-input.md`."""
-    assert page() == (project_root / "docs" / "bad-input.md").read_text()

@@ -86,21 +86,20 @@ def test_large_goals_are_written_with_separators() -> None:
     assert "store: events/s ≥ 100,000" == goal_text(goal)
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_a_benchmark_writes_its_own_files_and_the_index_of_all(tmp_path: Path) -> None:
     """Another's page stays as it was; the index has the goals of both."""
     write(a_result("reads", COMPARISON, Text(text="A profile.")), tmp_path)
     before = (tmp_path / "benchmarks" / "reads.md").read_bytes()
     write(a_result("growth", GROWTH), tmp_path)
     index = (tmp_path / "benchmarks.md").read_text()
+    pages = names(tmp_path / "benchmarks")
 
-    assert [
-        "growth-1.png",
-        "growth.json",
-        "growth.md",
-        "reads-1.png",
-        "reads.json",
-        "reads.md",
-    ] == [path.name for path in sorted((tmp_path / "benchmarks").iterdir())]
+    assert ["growth-1.png", "growth.md", "reads-1.png", "reads.md"] == pages
+    assert ["growth.json", "reads.json"] == names(tmp_path / "evidence" / "benchmarks")
     assert before == (tmp_path / "benchmarks" / "reads.md").read_bytes()
     assert 3 == index.count("[reads](benchmarks/reads.md)")
     assert "[Growth](benchmarks/growth.md) | Commit: abc" in index

@@ -1,0 +1,49 @@
+"""docs/api.md: its examples run, and its table has every error code."""
+
+import orjson
+import pytest
+
+from store_cache.api.problems import STATUS
+from tests.docs.pages import DOCS, calls, section, shown_answer, table_rows
+from tests.harness.shop import Shop, product
+from tests.unit.api.conftest import Opened, Store
+
+API = DOCS / "api.md"
+
+
+@pytest.fixture
+async def documented_store(open_store: Opened) -> Store:
+    shop = Shop(
+        [
+            product("PROD-001", name="Wireless Headphones", category="Audio"),
+            product("PROD-002", name="Desk Lamp", available=4, version=2, price=24.5),
+            product("tea/green 50%", name="Green Tea", available=30, version=1, price=3.2),
+        ]
+    )
+    return await open_store(shop, keys=["demo"], admin_keys=["office"])
+
+
+async def test_each_example_is_answered_as_shown(documented_store: Store) -> None:
+    """Each call, in the order of the page, gets the answer printed below it."""
+    found = calls(API)
+    for call, shown in found:
+        reply = await documented_store.send(
+            call.method, call.target, headers=call.headers, body=call.body
+        )
+        status, headers, body = shown_answer(call, shown)
+
+        if call.shows_head:
+            assert status == reply.status
+        assert headers == {name: reply.headers.get(name) for name in headers}
+        assert not body.strip() or orjson.loads(body) == reply.json
+
+    assert len(found) >= 12
+
+
+def test_each_code_is_in_the_table_of_errors() -> None:
+    """Every code with its status, and none that does not exist."""
+    rows = table_rows(section(API, "What a till does with an error"))[1:]
+
+    assert {f"`{code}`": str(status) for code, status in STATUS.items()} == {
+        code: status for code, status, _, _ in rows
+    }
