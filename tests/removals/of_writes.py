@@ -144,7 +144,7 @@ def same_key_on_a_repeat(patch: Patch) -> None:
     "a repeat sends the same version",
     needs="forget_keys",
     test=(
-        "tests/unit/writes/test_forwarder.py::test_a_later_attempt_left_unknown_is_the_one_repeated"
+        "tests/unit/writes/test_forwarder.py::test_a_later_attempt_without_an_answer_is_the_one_repeated"
     ),
 )
 def same_version_on_a_repeat(patch: Patch) -> None:

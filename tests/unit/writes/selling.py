@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -30,17 +30,17 @@ WRITE_TIMEOUT_SECONDS = 8.0
 
 
 class Trouble(Enum):
-    """What happens to one request for a write."""
+    """What happens to one request for a write: the client raises this, or does what is said."""
 
-    NONE = auto()
-    UNREACHABLE = auto()
-    LIMITED = auto()
-    WRONG_KEY = auto()
-    REQUEST_LOST = auto()
-    ANSWER_LOST = auto()
-    TRIED_TWICE = auto()  # a first try was lost, a second one arrived
-    SILENCE = auto()
-    DEFECT = auto()  # of the store's own client
+    NONE = "it is answered"
+    UNREACHABLE = WriteUnsent("no connection")
+    LIMITED = WriteUnsent("Central limits requests", retry_after_seconds=7.0)
+    WRONG_KEY = AccessDenied("Central refuses the key: see CENTRAL_API_KEY")
+    REQUEST_LOST = WriteUnknown("the connection broke")
+    DEFECT = RuntimeError("a defect")
+    SILENCE = "it is not answered in time"
+    ANSWER_LOST = "it is applied, and the connection breaks"
+    TRIED_TWICE = "a first try is lost, the second one is answered"
 
 
 class Central:
@@ -88,23 +88,14 @@ class Central:
         self.arrived.set()
         trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
         await self.may_answer.wait()
-        match trouble:
-            case Trouble.UNREACHABLE:
-                raise WriteUnsent("no connection")
-            case Trouble.LIMITED:
-                raise WriteUnsent("Central limits requests", retry_after_seconds=7.0)
-            case Trouble.WRONG_KEY:
-                raise AccessDenied("Central refuses the key: see CENTRAL_API_KEY")
-            case Trouble.REQUEST_LOST:
-                raise WriteUnknown("the connection broke")
-            case Trouble.SILENCE:
-                await asyncio.sleep(deadline_seconds)
-                raise WriteUnknown("no answer in time")
-            case Trouble.DEFECT:
-                raise RuntimeError("a defect")
+        if isinstance(trouble.value, Exception):
+            raise trouble.value
+        if trouble is Trouble.SILENCE:
+            await asyncio.sleep(deadline_seconds)
+            raise WriteUnknown(trouble.value)
         status, value = self._answer(payload)
         if trouble is Trouble.ANSWER_LOST:
-            raise WriteUnknown("the connection broke before the answer was complete")
+            raise WriteUnknown(trouble.value)
         return WriteReply(status, value, certain=trouble is not Trouble.TRIED_TWICE)
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
@@ -116,19 +107,11 @@ class Central:
 
     def _answer(self, payload: Mapping[str, Any]) -> tuple[int, Any]:
         store_id, switches = payload["storeId"], self.ledger.switches
-        answers = [
-            self.ledger.update(
-                Update(
-                    each["productId"],
-                    each["delta"],
-                    each["version"],
-                    each["idempotencyKey"],
-                    store_id,
-                ),
-                NOON,
-            )
-            for each in payload.get("updates", [payload])
+        updates = [
+            Update(u["productId"], u["delta"], u["version"], u["idempotencyKey"], store_id)
+            for u in payload.get("updates", [payload])
         ]
+        answers = [self.ledger.update(update, NOON) for update in updates]
         bodies = [answer_body(answer, switches) for answer in answers]
         if "updates" in payload:
             return 200, _wire({"results": bodies, "totalCount": len(bodies)})

@@ -38,6 +38,11 @@ async def held_at_central(store: Store, call: Coroutine[Any, Any, T]) -> asyncio
     return task
 
 
+async def left_unknown(store: Store, trouble: Trouble = Trouble.REQUEST_LOST) -> None:
+    store.central.troubles.append(trouble)
+    await failure(store.forwarder.update(sale()))
+
+
 # -- one write -----------------------------------------------------------------------------
 
 
@@ -47,16 +52,9 @@ async def test_a_write_is_forwarded_with_the_stores_prefix(store: Store) -> None
 
     answer = await store.forwarder.update(write)
 
-    expected = {
-        "storeId": "store-s1",
-        "productId": "P-1",
-        "delta": -2,
-        "version": 1,
-        "idempotencyKey": "store-s1-order-12345",
-        "reason": "Sale",
-        "updatedBy": "cashier123",
-    }
-    assert [expected] == store.central.sent
+    names = {"storeId": "store-s1", "productId": "P-1", "idempotencyKey": "store-s1-order-12345"}
+    others = {"delta": -2, "version": 1, "reason": "Sale", "updatedBy": "cashier123"}
+    assert [names | others] == store.central.sent
     assert 200 == answer.status
     assert {"newQuantity": 8, "newVersion": 2, "applied": True}.items() <= answer.body.items()
 
@@ -242,8 +240,7 @@ async def test_a_refusal_is_proof_if_the_feed_names_every_write_since(
     store: Store, is_followed: bool
 ) -> None:
     """W3; also if an earlier process has followed the feed past those events."""
-    store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarder.update(sale()))
+    await left_unknown(store)
     store.central.sell()
     if is_followed:
         store.writer.position = replace(store.writer.position or NotImplemented, offset=4)
@@ -269,8 +266,7 @@ async def test_an_attempt_that_met_a_defect_of_the_store_is_unknown(
 
 async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> None:
     """The till gets its 504 and may repeat the write."""
-    store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarder.update(sale()))
+    await left_unknown(store)
     store.central.sell()
     store.central.log_is_lost = True
 
@@ -280,8 +276,7 @@ async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> 
 async def test_positions_of_another_feed_prove_nothing(store: Store) -> None:
     """P1: offsets of another generation, whether Central names it or not."""
     store.central.generation = None
-    store.central.troubles.append(Trouble.REQUEST_LOST)
-    await failure(store.forwarder.update(sale()))
+    await left_unknown(store)
     store.central.sell()
     store.writer.position = replace(store.writer.position or NotImplemented, generation="g-2")
 
@@ -290,8 +285,7 @@ async def test_positions_of_another_feed_prove_nothing(store: Store) -> None:
 
 async def test_an_applied_write_that_central_forgot_is_found_on_the_feed(store: Store) -> None:
     """A version conflict does not prove that the first attempt was not applied."""
-    store.central.troubles.append(Trouble.ANSWER_LOST)
-    await failure(store.forwarder.update(sale()))
+    await left_unknown(store, Trouble.ANSWER_LOST)
     store.central.ledger.forget_keys()
     store.central.sell()
 
@@ -303,8 +297,7 @@ async def test_an_applied_write_that_central_forgot_is_found_on_the_feed(store: 
 
 async def test_the_feed_settles_an_unknown_attempt_by_itself(store: Store) -> None:
     """After an event that names it, a repeat is answered without Central."""
-    store.central.troubles.append(Trouble.ANSWER_LOST)
-    await failure(store.forwarder.update(sale()))
+    await left_unknown(store, Trouble.ANSWER_LOST)
 
     store.follow()
     await store.forwarder.stop(within_seconds=5)
@@ -329,40 +322,28 @@ async def test_an_event_may_come_before_the_answer(store: Store) -> None:
 # -- nothing sent --------------------------------------------------------------------------
 
 
-async def test_a_write_that_was_never_sent_is_answered_503_and_frees_its_key(
-    store: Store,
+@pytest.mark.parametrize(
+    ("trouble", "code", "retry_after_seconds", "told"),
+    [
+        (Trouble.UNREACHABLE, "central_unavailable", 1.0, "no connection"),
+        (Trouble.LIMITED, "central_unavailable", 7.0, "Central limits requests"),
+        (Trouble.WRONG_KEY, "central_error", None, "see CENTRAL_API_KEY"),
+    ],
+)
+async def test_a_write_that_cannot_have_been_applied_frees_its_key(
+    store: Store, trouble: Trouble, code: str, retry_after_seconds: float | None, told: str
 ) -> None:
-    """W3: no attempt can have reached Central, so the key may be used for another write."""
-    store.central.troubles.append(Trouble.UNREACHABLE)
+    """W3: the cause is named, also when to come back, and the key may be used for another write."""
+    store.central.troubles.append(trouble)
 
     error = await failure(store.forwarder.update(sale()))
+    breaker = store.admission.status().breaker
     store.admission.sync_reached_central()
-    answer = await store.forwarder.update(sale(delta=-3))
 
-    assert ("central_unavailable", 503) == (error.code, error.status)
-    assert error.retry_after_seconds is not None
-    assert 200 == answer.status
-
-
-async def test_a_limit_passes_on_when_to_come_back(store: Store) -> None:
-    """503 with Central's `Retry-After` after a 429, which is no outage."""
-    store.central.troubles.append(Trouble.LIMITED)
-
-    error = await failure(store.forwarder.update(sale()))
-
-    assert ("central_unavailable", 7.0) == (error.code, error.retry_after_seconds)
-    assert 200 == (await store.forwarder.update(sale())).status
-
-
-async def test_a_wrong_key_for_central_is_named(store: Store) -> None:
-    """502: nothing was applied, and the settings must be corrected."""
-    store.central.troubles.append(Trouble.WRONG_KEY)
-
-    error = await failure(store.forwarder.update(sale()))
-
-    assert ("central_error", 502) == (error.code, error.status)
-    assert "CENTRAL_API_KEY" in error.message
-    assert 200 == (await store.forwarder.update(sale())).status
+    assert (code, retry_after_seconds) == (error.code, error.retry_after_seconds)
+    assert told in error.message
+    assert (trouble is Trouble.UNREACHABLE) == (breaker == "open"), "the others are no outage"
+    assert 200 == (await store.forwarder.update(sale(delta=-3))).status
 
 
 async def test_what_may_have_been_applied_is_never_answered_as_never_sent(store: Store) -> None:
@@ -483,30 +464,26 @@ async def test_no_attempt_follows_one_that_only_the_feed_proved_refused(store: S
     assert ["store-s1-sale"] * 3 == store.central.keys
 
 
-async def test_a_later_attempt_left_unknown_is_the_one_repeated(store: Store) -> None:
-    """The same attempt again: `~2`, with its version, after a restart too."""
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [(Trouble.ANSWER_LOST, "central_timeout"), (Trouble.LIMITED, "central_unavailable")],
+)
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_later_attempt_without_an_answer_is_the_one_repeated(
+    store: Store, trouble: Trouble, code: str, is_restarted: bool
+) -> None:
+    """The same attempt again: `~2`, with its version, whether it was sent or not."""
     store.central.sell()
-    store.central.troubles.extend([Trouble.NONE, Trouble.ANSWER_LOST])
-    await failure(store.forwarder.adjust(ADJUST))
+    store.central.troubles.extend([Trouble.NONE, trouble])
+    error = await failure(store.forwarder.adjust(ADJUST))
 
-    answer = await store.restarted().forwarder.adjust(ADJUST)
+    later = store.restarted() if is_restarted else store
+    answer = await later.forwarder.adjust(ADJUST)
 
+    assert code == error.code
     assert ["store-s1-sale", "store-s1-sale~2", "store-s1-sale~2"] == store.central.keys
     assert store.central.sent[1] == store.central.sent[2]
     assert (200, (7, 3)) == (answer.status, store.central.stock("P-1"))
-
-
-async def test_a_later_attempt_that_was_never_sent_is_sent_by_the_repeat(store: Store) -> None:
-    """The repeat goes on from there, without another first attempt."""
-    store.central.sell()
-    store.central.troubles.extend([Trouble.NONE, Trouble.LIMITED])
-    error = await failure(store.forwarder.adjust(ADJUST))
-
-    answer = await store.forwarder.adjust(ADJUST)
-
-    assert "central_unavailable" == error.code
-    assert ["store-s1-sale", "store-s1-sale~2", "store-s1-sale~2"] == store.central.keys
-    assert 200 == answer.status
 
 
 async def test_an_adjustment_of_a_product_not_held_fetches_it_first(store: Store) -> None:
@@ -727,11 +704,8 @@ async def test_the_status_counts_keys_by_state(store: Store) -> None:
     status, admission = store.forwarder.status(), store.admission.status()
 
     assert (1, 1, 1) == (status.under_way, status.unknown, status.remembered)
-    assert ("closed", 0.0, 1) == (
-        admission.breaker,
-        admission.retry_seconds,
-        admission.in_flight,
-    )
+    assert ("closed", 1) == (admission.breaker, admission.in_flight)
+    assert 0.0 == admission.retry_seconds
     store.central.may_answer.set()
     await call
 

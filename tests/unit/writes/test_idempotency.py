@@ -27,8 +27,14 @@ REFUSED = Refused("version_conflict", "expected 9, got 6", 10, 9)
 FINAL = Final(PRINT, 1, 6, 1001.0, APPLIED)
 
 
-def table(capacity: int = 10) -> KeyTable:
-    return KeyTable(retention_seconds=DAY, capacity=capacity)
+def table(*attempts: Attempt, final: Final | None = None, capacity: int = 10) -> KeyTable:
+    """Return a table with attempts, the first of which has this final answer."""
+    keys = KeyTable(retention_seconds=DAY, capacity=capacity)
+    for attempt in attempts:
+        keys.put(attempt)
+    if final is not None:
+        keys.finish(attempts[0].key, final)
+    return keys
 
 
 def load(keys: KeyTable, records: list[dict[str, Any]], now: float) -> int:
@@ -51,10 +57,8 @@ def test_a_key_that_was_never_used_is_not_found() -> None:
 @pytest.mark.parametrize("outcome", [APPLIED, REFUSED, Refused("invalid_request", "")])
 def test_a_final_answer_is_found_as_it_was_given(outcome: Applied | Refused) -> None:
     """In memory and after a restart."""
-    keys = table()
-    keys.put(ATTEMPT)
     final = replace(FINAL, outcome=outcome)
-    keys.finish("sale", final)
+    keys = table(ATTEMPT, final=final)
 
     assert final == keys.find(WRITE)
     assert final == reloaded(keys).find(WRITE)
@@ -63,8 +67,7 @@ def test_a_final_answer_is_found_as_it_was_given(outcome: Applied | Refused) -> 
 
 def test_an_attempt_without_a_final_answer_is_unknown_after_a_restart() -> None:
     """It may have been sent (W1)."""
-    keys = table()
-    keys.put(ATTEMPT)
+    keys = table(ATTEMPT)
 
     assert ATTEMPT == keys.find(WRITE)
     assert replace(ATTEMPT, is_unknown=True) == reloaded(keys).find(WRITE)
@@ -100,10 +103,7 @@ def test_the_last_record_of_a_key_counts() -> None:
 @pytest.mark.parametrize("is_final", [False, True])
 def test_a_key_used_for_another_payload_is_refused(other: WriteRequest, is_final: bool) -> None:
     """T16: nothing of the first payload is shown."""
-    keys = table()
-    keys.put(ATTEMPT)
-    if is_final:
-        keys.finish("sale", FINAL)
+    keys = table(ATTEMPT, final=FINAL if is_final else None)
 
     with pytest.raises(WriteError) as caught:
         keys.find(other)
@@ -114,12 +114,10 @@ def test_a_key_used_for_another_payload_is_refused(other: WriteRequest, is_final
 
 def test_a_key_used_for_another_payload_is_refused_after_a_restart_too() -> None:
     """The fingerprint is in the record."""
-    keys = table()
-    keys.put(ATTEMPT)
-    keys.finish("sale", FINAL)
+    keys = reloaded(table(ATTEMPT, final=FINAL))
 
     with pytest.raises(WriteError):
-        reloaded(keys).find(replace(WRITE, delta=-3))
+        keys.find(replace(WRITE, delta=-3))
 
 
 def test_each_further_attempt_has_a_key_of_its_own_at_central() -> None:
@@ -131,9 +129,7 @@ def test_each_further_attempt_has_a_key_of_its_own_at_central() -> None:
 
 def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
     """W1: it refuses a new key rather than forget an old one."""
-    keys = table(capacity=2)
-    keys.put(ATTEMPT)
-    keys.finish("sale", FINAL)
+    keys = table(ATTEMPT, final=FINAL, capacity=2)
     keys.reserve(1)
 
     with pytest.raises(WriteError) as caught:
@@ -145,11 +141,8 @@ def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
 
 def test_keys_are_forgotten_when_they_are_old_and_not_before() -> None:
     """The retention counts from the final answer, or from an attempt that has none."""
-    keys = table()
-    keys.put(ATTEMPT)
-    keys.finish("sale", FINAL)
     unknown = replace(ATTEMPT, key="lost")
-    keys.put(unknown)
+    keys = table(ATTEMPT, unknown, final=FINAL)
 
     assert [] == keys.expire(1000.0 + DAY)
     assert 2 == len(keys)
@@ -174,8 +167,7 @@ def test_a_key_used_again_after_it_was_forgotten_has_an_age_of_its_own() -> None
 
 def test_a_dropped_attempt_frees_its_key() -> None:
     """It certainly never reached Central."""
-    keys = table()
-    keys.put(ATTEMPT)
+    keys = table(ATTEMPT)
     keys.drop("sale")
 
     assert keys.find(replace(WRITE, delta=-3)) is None
@@ -183,9 +175,7 @@ def test_a_dropped_attempt_frees_its_key() -> None:
 
 def test_records_may_be_encoded_while_the_table_changes() -> None:
     """A snapshot is written in the background, and writes go on (D3)."""
-    keys = table()
-    keys.put(ATTEMPT)
-    keys.put(replace(ATTEMPT, key="other"))
+    keys = table(ATTEMPT, replace(ATTEMPT, key="other"))
     records = keys.encoded()
     first = orjson.loads(next(records))
     keys.finish("other", FINAL)
@@ -199,16 +189,10 @@ def test_records_may_be_encoded_while_the_table_changes() -> None:
 
 def test_a_record_can_be_read_by_a_person() -> None:
     """D1: JSON with names, and no secret in it."""
-    expected = {
-        "key": "sale",
-        "payload": PRINT.hex(),
-        "attempt": 1,
-        "version": 6,
-        "at": 1001.0,
-        "applied": {"newQuantity": 8, "lastUpdated": "2024-01-15T10:30:00Z"},
-    }
+    attempt = {"key": "sale", "payload": PRINT.hex(), "attempt": 1, "version": 6, "at": 1001.0}
+    answer = {"newQuantity": 8, "lastUpdated": "2024-01-15T10:30:00Z"}
 
-    assert expected == orjson.loads(encode_final("sale", FINAL))
+    assert attempt | {"applied": answer} == orjson.loads(encode_final("sale", FINAL))
 
 
 def test_a_remembered_key_takes_less_than_400_bytes() -> None:

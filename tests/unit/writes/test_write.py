@@ -35,6 +35,13 @@ CONFLICT = {
     "errorType": "version_conflict",
     "errorMessage": "expected 9, got 6",
 }
+REFUSALS = {
+    "version_conflict": 409,
+    "insufficient_inventory": 409,
+    "product_not_found": 404,
+    "invalid_request": 400,
+    "missing_product_id": 400,
+}
 
 
 def without(body: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -57,25 +64,17 @@ def test_a_quantity_left_out_beside_a_version_is_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "value"),
     [
-        {"productId": "P-2"},
-        {"productId": None},
-        {"newVersion": 6},
-        {"newVersion": 8},
-        {"newVersion": 7.0},
-        {"newVersion": True},
-        {"newVersion": None},
-        {"newQuantity": -1},
-        {"newQuantity": "8"},
-        {"newQuantity": 2**53},
-        {"errorType": "version_conflict"},
+        *(("productId", value) for value in ("P-2", None)),
+        *(("newVersion", value) for value in (6, 8, 7.0, True, None)),
+        *(("newQuantity", value) for value in (-1, "8", 2**53)),
+        ("errorType", "version_conflict"),
     ],
-    ids=repr,
 )
-def test_an_applied_answer_that_does_not_fit_proves_nothing(change: dict[str, Any]) -> None:
+def test_an_applied_answer_that_does_not_fit_proves_nothing(name: str, value: object) -> None:
     """It must name the product asked about and the version sent plus one (W3)."""
-    assert isinstance(judge(200, APPLIED | change, FIRST), Unknown)
+    assert isinstance(judge(200, APPLIED | {name: value}, FIRST), Unknown)
 
 
 def test_an_applied_answer_of_another_write_names_the_key() -> None:
@@ -87,16 +86,7 @@ def test_an_applied_answer_of_another_write_names_the_key() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 409, 422])
-@pytest.mark.parametrize(
-    "error_type",
-    [
-        "version_conflict",
-        "insufficient_inventory",
-        "product_not_found",
-        "invalid_request",
-        "missing_product_id",
-    ],
-)
+@pytest.mark.parametrize("error_type", REFUSALS)
 def test_a_first_refusal_is_refused_under_any_status_in_use(status: int, error_type: str) -> None:
     """Deployed Centrals use 409 for every refusal, some 400 or 404."""
     expected = Refused(error_type, "expected 9, got 6", 10, 9)
@@ -235,16 +225,7 @@ def test_an_applied_write_is_answered_as_the_contract_shows() -> None:
     assert (200, APPLIED) == (answer.status, answer.body)
 
 
-@pytest.mark.parametrize(
-    ("error_type", "status"),
-    [
-        ("version_conflict", 409),
-        ("insufficient_inventory", 409),
-        ("product_not_found", 404),
-        ("invalid_request", 400),
-        ("missing_product_id", 400),
-    ],
-)
+@pytest.mark.parametrize(("error_type", "status"), REFUSALS.items())
 def test_a_refusal_has_the_tills_status_and_centrals_state(error_type: str, status: int) -> None:
     """With Central's current state if Central gave one."""
     answer = answer_to(Refused(error_type, "expected 9, got 6", 10, 9), "P-1")
