@@ -85,11 +85,11 @@ class Admission:
             self._slots.release()
 
     def sync_reached_central(self) -> None:
-        """Take that the sync got an answer from Central (B4)."""
+        """Close the breaker: the sync got an answer from Central (B4)."""
         self._move(breaker.answered(self._state, _now()))
 
     def sync_lost_central(self) -> None:
-        """Take that the sync found Central away (B4)."""
+        """Open the breaker: the sync found Central away (B4)."""
         self._move(breaker.lost(self._state, _now(), jitter=self._random()))
 
     def status(self) -> AdmissionStatus:

@@ -4,9 +4,9 @@
     open     no write goes until `retry_at`; then the next one is the probe
     probing  the probe is on its way; no other write goes
 
-One lost answer does not open the breaker: two exchanges in a row must fail, or one must find no
-possible connection. The sync, which talks to Central all the time, may know first (B4).
-`now` is monotonic seconds.
+One lost answer does not open the breaker: two exchanges in a row must fail, or a connection must be
+impossible. The sync, which talks to Central all the time, may know first (B4). `now` is
+monotonic seconds.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def wait_seconds(state: BreakerState, now: float) -> float:
 
 
 def admitted(state: BreakerState) -> BreakerState:
-    """Let a write go. Call it if `wait_seconds` is 0.0. With an open breaker it is the probe."""
+    """Return the state once a write goes. If the breaker is open, the write is the probe."""
     return Probing(state.since, state.pause_seconds) if isinstance(state, Open) else state
 
 
 def answered(state: BreakerState, now: float) -> BreakerState:
-    """Take an answer of Central, to a write or to the sync."""
+    """Return the state after Central answered a write or the sync."""
     if isinstance(state, Closed):
         return Closed(state.since) if state.failures else state
     return Closed(now)
@@ -65,7 +65,7 @@ def answered(state: BreakerState, now: float) -> BreakerState:
 def failed(
     state: BreakerState, now: float, *, refused: bool, is_probe: bool, jitter: float
 ) -> BreakerState:
-    """Take the failure of a write.
+    """Return the state after a write failed.
 
     `refused`: no connection was possible. `is_probe`: it is the write that went through the open
     breaker; a late failure of any other changes nothing then. `jitter` is a random number of 0..1.
@@ -81,7 +81,7 @@ def failed(
 
 
 def lost(state: BreakerState, now: float, *, jitter: float) -> BreakerState:
-    """Take that Central is certainly away. The outcome of a probe on its way still counts."""
+    """Return the state after the sync found Central away. A probe on its way still counts."""
     if isinstance(state, Closed):
         return _paused(now, now, FIRST_PAUSE_SECONDS, jitter)
     return state

@@ -104,7 +104,7 @@ class Shop:
         )
 
     async def sell(self, product_id: str, key: str) -> None:
-        """A write, as `app.delivery` has it kept: its attempt first, then its final answer."""
+        """A write as the forwarder records it: its attempt first, then its final answer."""
         version = self.versions[product_id]
         attempt = Attempt(key, bytes(12), product_id, version, self.now())
         self.keys.put(attempt)
