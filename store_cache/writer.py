@@ -1,8 +1,11 @@
-"""The one writer of the cache: durable before visible, in one place (D2, P3).
+"""The one writer of the cache: durable, then visible (D2, P3).
 
-Knows: the order of changes, and that each goes to the journal before a reader sees it; what is
-done while the disk fails (D5).
-Refuses to know: why a change is made, when to sync, HTTP.
+Every change of the catalogue takes the same steps: a lock gives it its turn, a change set plans it,
+the journal makes it durable, and one call without a pause shows it to readers. A full sync does the
+same as a whole: `install` writes a new snapshot, then swaps one reference.
+
+If the disk fails, changes go on in memory. `disk` says so, and new files are tried until they
+succeed (D5).
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import inf
-from typing import Any, Protocol
+from typing import Protocol
 
 from store_cache.catalogue.apply import (
     OVERRIDE_SECONDS,
@@ -28,7 +32,7 @@ from store_cache.catalogue.apply import (
 from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
 from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.central.failures import CentralError
-from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason
+from store_cache.model.change import Change, PendingRefetch, RefetchReason
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position, succeeding_generation
 from store_cache.model.product import Row
@@ -39,13 +43,14 @@ from store_cache.writes.idempotency import KeyTable
 
 log = logging.getLogger(__name__)
 
-MARKS_AT_MOST = 100_000
-IN_STEP_NOTE_SECONDS = 60.0
-"""How often being in step is written down on a quiet feed, so that a start from disk knows how old
-its catalogue is at the least."""
+TOMBSTONES_AT_MOST = 100_000
+
+IN_SYNC_RECORD_SECONDS = 60.0
+"""How often a quiet feed writes the time in sync to disk. A start reads from it how old its
+catalogue is at least (B5)."""
 
 KEYS_AT_ONCE = 1_000
-"""Entries of the key table loaded without a pause: a few milliseconds."""
+"""Entries of the key table that are loaded without a pause, in a few milliseconds."""
 
 HEAL_SECONDS = 30.0
 """How often new files are tried while the disk fails (D5)."""
@@ -53,7 +58,10 @@ HEAL_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Whether what is shown is on disk. `problem` is empty while it is; `since`: unix seconds."""
+    """Whether what readers see is on disk.
+
+    `problem`: why it is not, else empty. `since`: when that began, in unix seconds.
+    """
 
     problem: str = ""
     since: float = 0.0
@@ -63,370 +71,361 @@ class Disk:
         return not self.problem
 
 
-@dataclass(frozen=True, slots=True)
-class FileSizes:
-    """How large the files are, and why old ones could not be removed, if so."""
+class FetchProduct(Protocol):
+    """Fetch one product from Central: a row, or None if there is none. Raises CentralError."""
 
-    snapshot_bytes: int
-    journal_bytes: int
-    sweep_problem: str
-
-
-class ReadWhole(Protocol):
     def __call__(self, product_id: str, *, generation: str | None) -> Awaitable[Row | None]: ...
 
 
 class CacheWriter:
     """Holds the catalogue that readers see, and changes it.
 
-    `now` gives unix seconds; `steady` too, but is never set: by it doubts and marks grow old.
-    `read_whole` asks Central for one product: a row, or None for absent.
+    `catalogue` is None until one was loaded or installed, and `replica` is not None from the start
+    of a full sync to its installation. `findings` say what a start found wrong with the files.
+    `replaced` is set whenever another catalogue may be read, `refetches_changed` when a refetch is
+    requested; whoever waits for them clears them.
     """
 
     def __init__(
         self,
-        archive: CacheFiles,
+        files: CacheFiles,
         keys: KeyTable,
         *,
         now: Callable[[], float],
         steady: Callable[[], float],
         grace_seconds: float,
-        read_whole: ReadWhole,
+        fetch_product: FetchProduct,
     ) -> None:
+        """`now` and `steady` return unix seconds; setting the clock does not change `steady`, by
+        which tombstones, overrides and refetches grow old."""
         self.catalogue: Catalogue | None = None
+        self.replica: Replica | None = None
         self.disk = Disk()
+        self.files = files
         self.findings: tuple[str, ...] = ()
-        self.refetches_changed = asyncio.Event()
         self.replaced = asyncio.Event()
-        """Set when another catalogue is there to be read; whoever waits clears it."""
-        self._archive = archive
+        self.refetches_changed = asyncio.Event()
         self._keys = keys
         self._now = now
         self._steady = steady
         self._grace_seconds = grace_seconds
-        self._read_whole = read_whole
-        self._order = asyncio.Lock()
-        self._replica: Replica | None = None
-        self._answers: list[StockAnswer] = []
-        self._fold: asyncio.Task[None] | None = None
+        self._fetch_product = fetch_product
+        self._order = asyncio.Lock()  # from the plan of a change until it is visible
+        self._is_loaded = False
+        self._followed_at: float | None = None  # when the feed was last followed to its end, steady
+        self._compaction: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
         self._dismantling: asyncio.Task[None] | None = None
-        self._is_loaded = False
-        self._in_sync_at: float | None = None
 
     # -- start and stop --------------------------------------------------------------------
 
     async def open(self) -> bool:
-        """Take what the files hold, and begin new ones before anything is acknowledged (D3, D7).
+        """Load the files, and begin new ones before anything is acknowledged (D3, D7).
 
-        True where something was damaged, so that a full sync is due (D4).
+        Return whether they were damaged, so that a full sync is due (D4).
         """
         damaged = await self._load()
-        try:
-            await self._archive.begin(self.catalogue, self._keys.encoded())
-        except OSError as problem:
-            self._degrade(problem)
+        await self._begin_files(self.catalogue)
         return damaged
 
     async def _load(self) -> bool:
         try:
-            loaded = await self._archive.load()
+            loaded = await self.files.load()
         except OSError as problem:
             self._degrade(problem)
             return False
         self._is_loaded = True
         if self.catalogue is None:
-            self.catalogue = loaded.catalogue
             if loaded.catalogue is not None:
-                _bring_back(loaded.catalogue, self._steady())
+                _limit_override_ages(loaded.catalogue, self._steady())
+                if loaded.damaged:
+                    _rename_generation(loaded.catalogue)
+            self.catalogue = loaded.catalogue
             self.replaced.set()
-            if loaded.damaged and loaded.catalogue is not None:
-                _rename_generation(loaded.catalogue)
-        bad_records = await self._load_keys(loaded.writes)
-        self.findings = (*loaded.findings, *_about_keys(bad_records))
+        bad_records = 0
+        # In parts: half a million would block the loop for seconds, perhaps while tills read.
+        for start in range(0, len(loaded.writes), KEYS_AT_ONCE):
+            bad_records += self._keys.load(loaded.writes[start : start + KEYS_AT_ONCE])
+            await asyncio.sleep(0)
+        self._keys.end_load(self._now())
+        self.findings = loaded.findings
+        if bad_records:
+            finding = (
+                f"{bad_records} entries of the key table could not be read and were left out: a "
+                "till that repeats one of these writes has it judged by Central's memory of keys "
+                "alone"
+            )
+            self.findings += (finding,)
         for finding in self.findings:
             log.warning("files: %s", finding)
         return loaded.damaged
 
-    async def _load_keys(self, records: list[dict[str, Any]]) -> int:
-        """In parts: half a million hold the loop for seconds, and a folder that appears late is
-        loaded while tills read. Returns how many were none."""
-        bad_records = 0
-        for start in range(0, len(records), KEYS_AT_ONCE):
-            bad_records += self._keys.load(records[start : start + KEYS_AT_ONCE])
-            await asyncio.sleep(0)
-        self._keys.end_load(self._now())
-        return bad_records
-
     async def close(self) -> None:
-        """End what goes on in the background, and let go of the files."""
-        for task in (self._healing, self._fold, self._dismantling):
+        """End background tasks and close the files."""
+        for task in (self._healing, self._compaction, self._dismantling):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
         async with self._order:
-            await self._archive.close()
+            await self.files.close()
 
-    @property
-    def files(self) -> FileSizes:
-        archive = self._archive
-        return FileSizes(archive.snapshot_bytes, archive.journal_bytes, archive.sweep_problem)
-
-    # -- reads that decisions need ---------------------------------------------------------
+    # -- what is held ----------------------------------------------------------------------
 
     @property
     def position(self) -> Position | None:
-        """Where the catalogue in place stands in the feed; None while there is none."""
-        return self.catalogue.position if self.catalogue is not None else None
+        """Where the catalogue stands in the feed; None without a catalogue."""
+        return None if self.catalogue is None else self.catalogue.position
 
     def held_version(self, product_id: str) -> int | None:
-        body = self.catalogue.get(product_id) if self.catalogue is not None else None
+        body = None if self.catalogue is None else self.catalogue.get(product_id)
         return None if body is None else version_of(body)
 
     def known_state(self, product_id: str) -> KnownState:
-        """To be taken when a reading is sent, and given back with what it says."""
+        """Return what is known of a product. Take it before a refetch, for `apply_refetch`."""
         if self.catalogue is None:
             return KnownState(None, None, None)
         return KnownState.of(self.catalogue, product_id)
 
-    # -- changes ---------------------------------------------------------------------------
+    def stale_overrides(self) -> list[str]:
+        """Return products whose override was not confirmed by the feed for 60 s (W7).
+
+        The time ends when the feed was last followed to its end: while it is behind, the events of
+        these products are still to come. Products with a pending refetch are left out.
+        """
+        if self.catalogue is None:
+            return []
+        limit = self._followed_for(OVERRIDE_SECONDS)
+        oldest_first = self.catalogue.overrides.items()
+        stale = takewhile(lambda item: item[1].since <= limit, oldest_first)
+        return [i for i, _ in stale if i not in self.catalogue.pending_refetches]
+
+    # -- changes by the feed ---------------------------------------------------------------
 
     async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
-        """Apply a batch: all of it or nothing is ever seen (promise 1)."""
+        """Apply a batch of events; readers see all of it or nothing (promise 1)."""
         async with self._order:
-            catalogue = self._held()
-            change_set = self._change_set(catalogue)
+            change_set = self._change_set()
             apply_events(change_set, events)
-            await self._make(catalogue, change_set.to_change("events", position=position))
+            await self._commit(change_set.to_change("events", position=position))
 
     async def note_in_sync(self) -> None:
-        """Write down that the store is in step with Central, once in a while (B5)."""
-        self._in_sync_at = self._steady()
+        """Note that the feed was followed to its end; on disk once a minute (B5)."""
+        self._followed_at = self._steady()
         catalogue = self.catalogue
-        if catalogue is None or not self._is_news(catalogue):
+        if catalogue is None:
+            return
+        seconds_ago = self._now() - (catalogue.in_sync_at or 0)
+        if catalogue.unfollowed_until == 0 and 0 <= seconds_ago < IN_SYNC_RECORD_SECONDS:
             return
         async with self._order:
             if catalogue is self.catalogue:
-                await self._make(catalogue, Change("in step", in_sync_at=self._now()))
+                await self._commit(Change("in step", in_sync_at=self._now()))
 
-    def _is_news(self, catalogue: Catalogue) -> bool:
-        ago = self._now() - (catalogue.in_sync_at or 0)
-        return catalogue.unfollowed_until > 0 or not 0 <= ago < IN_STEP_NOTE_SECONDS
+    # -- changes by single products --------------------------------------------------------
 
     async def apply_refetch(
         self, product_id: str, row: Row | None, *, known: KnownState, reason: RefetchReason
     ) -> bool:
-        """Take what Central says of one product; False: it changed meanwhile, read again."""
+        """Apply what Central says of one product; `row` is None if Central has no such product.
+
+        Return False if the product has changed since `known` was taken. Then it stays due.
+        """
         async with self._order:
-            catalogue = self.catalogue
-            if catalogue is None:
+            if self.catalogue is None:
                 return False
-            change_set = self._change_set(catalogue)
-            taken = apply_refetch(change_set, product_id, row, known=known, reason=reason)
-            if not taken:
+            change_set = self._change_set()
+            applied = apply_refetch(change_set, product_id, row, known=known, reason=reason)
+            if not applied:
                 change_set.request_refetch(product_id, reason)
-            await self._make(catalogue, change_set.to_change("reading"))
-            return taken
+            await self._commit(change_set.to_change("reading"))
+            return applied
 
     async def request_refetch(self, product_id: str, reason: RefetchReason) -> None:
         async with self._order:
             if self.catalogue is not None:
-                change_set = self._change_set(self.catalogue)
+                change_set = self._change_set()
                 change_set.request_refetch(product_id, reason)
-                await self._make(self.catalogue, change_set.to_change("doubt"))
+                await self._commit(change_set.to_change("doubt"))
 
-    async def postpone(self, product_id: str, owed: PendingRefetch) -> None:
-        """A reading failed: it stays owed, later."""
+    async def postpone(self, product_id: str, refetch: PendingRefetch) -> None:
+        """Keep a refetch that failed, with its new time."""
         async with self._order:
             if self.catalogue is not None and product_id in self.catalogue.pending_refetches:
-                change = Change("reading failed", pending_refetches={product_id: owed})
-                await self._make(self.catalogue, change)
+                pending = {product_id: refetch}
+                await self._commit(Change("reading failed", pending_refetches=pending))
 
-    def stale_overrides(self) -> list[str]:
-        """Products that are still ahead though the feed was followed past them (W7): while it is
-        behind, their events are still to come."""
-        if self.catalogue is None:
-            return []
-        limit = -inf if self._in_sync_at is None else self._in_sync_at - OVERRIDE_SECONDS
-        owed = self.catalogue.pending_refetches
-        return [i for i, a in _oldest(self.catalogue.overrides, limit) if i not in owed]
-
-    # -- writes ----------------------------------------------------------------------------
+    # -- changes by writes -----------------------------------------------------------------
 
     async def record_write(self, write: bytes) -> None:
-        """Put an entry of the key table on disk; without a disk it is in memory alone (D5)."""
+        """Append an entry of the key table; if the disk fails, it is only in memory (D5)."""
         await self._append(None, write)
 
     async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
-        """Put a write's final answer on disk and, if it was applied, show it (W6): both in one
-        record, so that neither is ever there without the other."""
+        """Append the final entry of a write and, if Central applied it, show its effect (W6).
+
+        Both are one record, so that neither is ever on disk without the other. If the answer alone
+        does not say what the product is now, it is fetched first. `answer` is None for a write that
+        was not applied.
+        """
         if answer is None:
             await self.record_write(write)
-        elif not await self._lay(write, answer):
-            await self._lay_whole(write, answer)
-
-    async def _lay(self, write: bytes, answer: StockAnswer) -> bool:
+            return
         async with self._order:
             if self.catalogue is None:
-                await self._append(None, write)
-                return True
-            change_set = self._change_set(self.catalogue)
-            if not apply_answer(change_set, answer):
-                return False
-            await self._make_answer(self.catalogue, change_set, write, answer)
-            return True
-
-    async def _lay_whole(self, write: bytes, answer: StockAnswer) -> None:
-        """The product has to be read whole first; if that fails, the answer's own figures do."""
+                await self.record_write(write)
+                return
+            change_set = self._change_set()
+            if apply_answer(change_set, answer):
+                await self._commit_answer(change_set, answer, write)
+                return
         known = self.known_state(answer.product_id)
-        row, was_read = await self._read(answer.product_id)
+        generation = None if self.position is None else self.position.named
+        row, is_fetched = None, False
+        try:
+            row = await self._fetch_product(answer.product_id, generation=generation)
+            is_fetched = True
+        except CentralError as problem:
+            log.info("a product could not be fetched after a write: %s", problem)
         async with self._order:
-            catalogue = self._held()
-            change_set = self._change_set(catalogue)
-            taken = was_read and apply_refetch(
+            change_set = self._change_set()
+            is_applied = is_fetched and apply_refetch(
                 change_set, answer.product_id, row, known=known, reason=RefetchReason.CROSSED
             )
-            if not taken and not apply_answer(change_set, answer):
+            if not is_applied and not apply_answer(change_set, answer):
                 apply_answer_figures(change_set, answer)
-            await self._make_answer(catalogue, change_set, write, answer)
+            await self._commit_answer(change_set, answer, write)
 
-    async def _read(self, product_id: str) -> tuple[Row | None, bool]:
-        try:
-            named = self.position.named if self.position is not None else None
-            return await self._read_whole(product_id, generation=named), True
-        except CentralError as problem:
-            log.info("a product could not be read whole after a write: %s", problem)
-            return None, False
-
-    async def _make_answer(
-        self, catalogue: Catalogue, change_set: ChangeSet, write: bytes, answer: StockAnswer
+    async def _commit_answer(
+        self, change_set: ChangeSet, answer: StockAnswer, write: bytes
     ) -> None:
-        await self._make(catalogue, change_set.to_change("answer"), write)
-        if self._replica is not None:
-            self._answers.append(answer)
+        await self._commit(change_set.to_change("answer"), write)
+        if self.replica is not None:
+            self.replica.answers.append(answer)
 
-    # -- the copy of a full sync -----------------------------------------------------------
+    # -- full syncs ------------------------------------------------------------------------
 
     def begin_replica(self, *, same_generation: bool) -> Replica:
-        """Start a copy; answers to writes are remembered from here on (F4)."""
-        self._answers = []
-        self._replica = Replica(
+        """Begin a replica in place of any other. It collects answers of writes from now on (F4)."""
+        self.replica = Replica(
             held=self.catalogue,
             same_generation=same_generation,
             now=self._steady(),
             grace_seconds=self._grace_seconds,
         )
-        return self._replica
+        return self.replica
 
-    def drop_replica(self) -> None:
-        self._replica = None
-        self._answers = []
+    async def install(self, installation: Installation, *, least_percent: int) -> Verdict:
+        """Judge the replica, write it to disk, then show it to readers (F2, F5, D2).
 
-    async def install(
-        self, replica: Replica, installation: Installation, *, least_percent: int
-    ) -> Verdict:
-        """Judge the replica, write it to disk, then show it to readers, in this order (F2, F5, D2).
-        If it is refused, nothing changes."""
+        If it is refused, it is dropped, and nothing else changes.
+        """
+        replica = self.replica
+        if replica is None:
+            raise RuntimeError("there is no replica to install")
         verdict = replica.judge(
             least_percent=least_percent,
             accept=installation.accept,
             agreed_products=installation.agreed_products,
         )
         if not verdict.accepted:
+            self.replica = None
             return verdict
         async with self._order:
-            copy = self._finished(replica, installation)
-            await self._begin_files(copy)
-            old, self.catalogue = self.catalogue, copy
-            self.drop_replica()
-        self._let_go(old)
+            old = self.catalogue
+            catalogue = self._finish(replica, installation)
+            await self._begin_files(catalogue)
+            self.catalogue, self.replica = catalogue, None
+        if old is not None and len(old) > PART_ROWS:
+            # Nothing uses the old catalogue any more: readers take the current one after each
+            # pause, and changes hold the lock.
+            self._dismantling = asyncio.create_task(_dismantle(old, after=self._dismantling))
         self.replaced.set()
         self.refetches_changed.set()
         return verdict
 
-    def _finished(self, replica: Replica, installation: Installation) -> Catalogue:
+    def _finish(self, replica: Replica, installation: Installation) -> Catalogue:
+        """Return the catalogue of a replica, with what happened since it began."""
         held = self.catalogue or Catalogue()
-        owed = {i: o for i, o in held.pending_refetches.items() if o.since >= replica.began_at}
-        copy = replica.finish(
-            answers=self._answers,
-            pending_refetches=owed,
+        pending = held.pending_refetches.items()
+        catalogue = replica.finish(
+            pending_refetches={i: p for i, p in pending if p.since >= replica.began_at},
             tombstones=held.tombstones,
             now=self._steady(),
         )
-        copy.position = installation.position
-        copy.unfollowed_until = installation.unfollowed_until
-        copy.follow_up_reason = installation.follow_up_reason
-        copy.sequence = held.sequence + 1
-        copy.in_sync_at = self._now()
-        return copy
+        catalogue.position = installation.position
+        catalogue.unfollowed_until = installation.unfollowed_until
+        catalogue.follow_up_reason = installation.follow_up_reason
+        catalogue.sequence = held.sequence + 1
+        catalogue.in_sync_at = self._now()
+        return catalogue
 
-    def _let_go(self, old: Catalogue | None) -> None:
-        """Nobody reads the catalogue that was replaced any more: who wants one takes it anew after
-        each pause, and what changes it holds the order."""
-        if old is not None and len(old) > PART_ROWS:
-            self._dismantling = asyncio.create_task(_dismantle(old, after=self._dismantling))
+    # -- durable, then visible -------------------------------------------------------------
 
-    async def _begin_files(self, catalogue: Catalogue | None) -> None:
-        try:
-            await self._archive.begin(catalogue, self._keys.encoded())
-        except OSError as problem:
-            self._degrade(problem)
-        else:
-            self._healed()
-
-    # -- the order of things ---------------------------------------------------------------
-
-    def _held(self) -> Catalogue:
+    def _change_set(self) -> ChangeSet:
+        """Plan a change of the catalogue. The caller holds the lock until it is committed."""
         if self.catalogue is None:
             raise RuntimeError("there is no catalogue to change yet")
-        return self.catalogue
+        # Tombstones and incarnations count until the feed was followed ten minutes past them: a
+        # store that is behind will still get events of incarnations that ended (V2).
+        before = self._followed_for(TOMBSTONE_SECONDS)
+        self.catalogue.forget(before=before, at_most=TOMBSTONES_AT_MOST)
+        return ChangeSet(self.catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
 
-    def _change_set(self, catalogue: Catalogue) -> ChangeSet:
-        catalogue.forget(before=self._forgotten_before(), at_most=MARKS_AT_MOST)
-        return ChangeSet(catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
+    def _followed_for(self, seconds: float) -> float:
+        """Return the time since which the feed has been followed for that many seconds."""
+        return -inf if self._followed_at is None else self._followed_at - seconds
 
-    def _forgotten_before(self) -> float:
-        """Marks and lives matter until the feed has been followed past them, and ten minutes more:
-        a store that is behind will still hear of the life that ended (V2)."""
-        return -inf if self._in_sync_at is None else self._in_sync_at - TOMBSTONE_SECONDS
-
-    async def _make(self, catalogue: Catalogue, change: Change, write: bytes | None = None) -> None:
-        """Durable, then visible. The caller holds the order."""
-        numbered = None if change.is_empty else change.numbered(catalogue.sequence + 1)
-        await self._append(numbered, write)
-        if numbered is not None:
-            catalogue.apply(numbered)
-            if numbered.pending_refetches:
-                self.refetches_changed.set()
+    async def _commit(self, change: Change, write: bytes | None = None) -> None:
+        """Append a change to the journal, then apply it. The caller holds the lock."""
+        catalogue = self.catalogue
+        assert catalogue is not None
+        if change.is_empty:
+            await self._append(None, write)
+            return
+        change = change.numbered(catalogue.sequence + 1)
+        await self._append(change, write)
+        catalogue.apply(change)
+        if change.pending_refetches:
+            self.refetches_changed.set()
 
     async def _append(self, change: Change | None, write: bytes | None) -> None:
         if change is None and write is None:
             return
-        try:  # also while the disk fails: only the archive knows when new files have begun
-            await self._archive.append(change=change, write=write)
+        try:  # while the disk fails, too: new files may have been begun
+            await self.files.append(change=change, write=write)
         except OSError as problem:
             self._degrade(problem)
         else:
-            self._fold_when_due()
+            self._compact_if_due()
 
-    # -- folding (D3) ----------------------------------------------------------------------
+    def _compact_if_due(self) -> None:
+        is_running = self._compaction is not None and not self._compaction.done()
+        if self.files.compaction_due and not is_running and self.catalogue is not None:
+            self._compaction = asyncio.create_task(self._compact(self.catalogue))
 
-    def _fold_when_due(self) -> None:
-        running = self._fold is not None and not self._fold.done()
-        if self._archive.compaction_due and not running and self.catalogue is not None:
-            self._fold = asyncio.create_task(self._fold_now(self.catalogue))
-
-    async def _fold_now(self, catalogue: Catalogue) -> None:
+    async def _compact(self, catalogue: Catalogue) -> None:
         try:
-            await self._archive.compact(catalogue, self._keys.encoded)
+            await self.files.compact(catalogue, self._keys.encoded)
         except JournalBroken as problem:
             self._degrade(problem)
-        except OSError as problem:  # the journal goes on as it was, and grows until the next try
-            log.warning("files: folding the journal failed, it is tried again: %s", problem)
+        except OSError as problem:  # the journal is still in use, and grows until the next try
+            log.warning("files: compacting the journal failed, it is tried again: %s", problem)
 
     # -- a failing disk (D5) ---------------------------------------------------------------
 
+    async def _begin_files(self, catalogue: Catalogue | None) -> None:
+        """Begin new files, which ends a failure of the disk, or begins one."""
+        try:
+            await self.files.begin(catalogue, self._keys.encoded())
+        except OSError as problem:
+            self._degrade(problem)
+            return
+        if not self.disk.is_durable:
+            log.warning("files: the disk works again; a new snapshot holds everything")
+            self.disk = Disk()
+
     def _degrade(self, problem: OSError) -> None:
+        """Go on in memory, and try new files in the background."""
         if self.disk.is_durable:
             self.disk = Disk(str(problem) or type(problem).__name__, self._now())
             log.error(
@@ -441,43 +440,36 @@ class CacheWriter:
         while not self.disk.is_durable:
             await asyncio.sleep(HEAL_SECONDS)
             async with self._order:
-                await self._try_new_files()
-
-    async def _try_new_files(self) -> None:
-        if not self._is_loaded:  # what the folder holds counts, now that it is there
-            try:
-                await self._load()
-            except (DirectoryInUse, NewerFormat) as problem:  # no reason to end a shop that runs
-                self._name_problem(str(problem))
-                return
-        await self._begin_files(self.catalogue)
-
-    def _name_problem(self, problem: str) -> None:
-        if problem != self.disk.problem:
-            self.disk = replace(self.disk, problem=problem)
-            log.error("files: %s; until then the store goes on in memory", problem)
-
-    def _healed(self) -> None:
-        if not self.disk.is_durable:
-            log.warning("files: the disk works again; a new snapshot holds everything")
-            self.disk = Disk()
+                try:
+                    if not self._is_loaded:  # what is in the directory is used, once it is there
+                        await self._load()
+                except (DirectoryInUse, NewerFormat) as found:  # no reason to end a running store
+                    if (problem := str(found)) != self.disk.problem:
+                        self.disk = replace(self.disk, problem=problem)
+                        log.error("files: %s; until then the store goes on in memory", problem)
+                    continue
+                await self._begin_files(self.catalogue)
 
 
 def _rename_generation(catalogue: Catalogue) -> None:
-    """Damage may have taken what readers were shown: that the catalogue goes back is to be seen
-    in every answer, until the full sync that follows and after it (promise 2)."""
-    position = catalogue.position
-    if position is not None:
+    """Give the generation another name, because damage may have taken what readers have seen.
+
+    The name is in every answer, also after the full sync that follows, so that readers notice that
+    the catalogue went back (promise 2).
+    """
+    if (position := catalogue.position) is not None:
         name = succeeding_generation(position.generation, position.named)
         catalogue.position = position.renamed(name)
 
 
-def _bring_back(catalogue: Catalogue, now: float) -> None:
-    """The clock may have been set back before this start: what is ahead of the feed since a time
-    that is still to come would not grow old before that, nor would what stands behind it."""
-    for product_id, entry in catalogue.overrides.items():
-        if entry.since > now:
-            catalogue.overrides[product_id] = replace(entry, since=now)
+def _limit_override_ages(catalogue: Catalogue, now: float) -> None:
+    """Bring overrides that are from the future back to `now`: the clock was set back since.
+
+    They would not grow old before that time, and neither would those behind them.
+    """
+    for product_id, override in catalogue.overrides.items():
+        if override.since > now:
+            catalogue.overrides[product_id] = replace(override, since=now)
 
 
 async def _dismantle(catalogue: Catalogue, *, after: asyncio.Task[None] | None) -> None:
@@ -485,20 +477,3 @@ async def _dismantle(catalogue: Catalogue, *, after: asyncio.Task[None] | None) 
         await asyncio.wait([after])
     for _ in catalogue.dismantle():
         await asyncio.sleep(0)
-
-
-def _about_keys(bad_records: int) -> list[str]:
-    said = (
-        f"{bad_records} entries of the key table could not be read and were left out: a till that "
-        "repeats one of these writes has it judged by Central's memory of keys alone"
-    )
-    return [said] if bad_records else []
-
-
-def _oldest(ahead: dict[str, Override], limit: float) -> list[tuple[str, Override]]:
-    found = []
-    for product_id, item in ahead.items():
-        if item.since > limit:
-            break
-        found.append((product_id, item))
-    return found

@@ -95,7 +95,7 @@ class Kept:
         for page in pages(self.catalogue):
             copy.take_page(request, page)
         installation = Installation(Position(GENERATION, self._offset))
-        verdict = await self.writer.install(copy, installation, least_percent=50)
+        verdict = await self.writer.install(installation, least_percent=50)
         assert verdict.accepted, verdict.problem
 
 
@@ -138,7 +138,12 @@ async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
     await archive.begin(catalogue, ())
     keys = KeyTable(retention_seconds=86_400.0)
     writer = CacheWriter(
-        archive, keys, now=time.time, steady=time.time, grace_seconds=2.0, read_whole=_read_whole
+        archive,
+        keys,
+        now=time.time,
+        steady=time.time,
+        grace_seconds=2.0,
+        fetch_product=_fetch_product,
     )
     writer.catalogue = catalogue
     try:
@@ -148,7 +153,7 @@ async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
         await folder.close()
 
 
-async def _read_whole(product_id: str, *, generation: str | None) -> Row | None:
+async def _fetch_product(product_id: str, *, generation: str | None) -> Row | None:
     raise AssertionError(
         f"{product_id} of {generation} is read whole, and nothing here asks for it"
     )

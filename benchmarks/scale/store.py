@@ -152,6 +152,7 @@ class Shelf:
 
     def __init__(self, position: Position, on_step: Callable[[], None]) -> None:
         self.position = position
+        self.replica: Copy | None = None
         self._on_step = on_step
 
     async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
@@ -162,14 +163,12 @@ class Shelf:
         self._on_step()
 
     def begin_replica(self, *, same_generation: bool) -> Copy:
-        return Copy()
+        self.replica = Copy()
+        return self.replica
 
-    def drop_replica(self) -> None:
-        """Nothing is held for it."""
-
-    async def install(self, copy: Copy, installation: Installation, **_: Any) -> Verdict:
+    async def install(self, installation: Installation, **_: Any) -> Verdict:
         await asyncio.sleep(PLACE_SECONDS)
-        self.position = installation.position
+        self.position, self.replica = installation.position, None
         return Verdict()
 
 

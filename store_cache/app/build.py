@@ -73,7 +73,7 @@ async def running(
         now=environment.now,
         steady=steady,
         grace_seconds=settings.hole_grace_seconds,
-        read_whole=central.product,
+        fetch_product=central.product,
     )
     try:
         were_damaged = await writer.open()

@@ -8,7 +8,7 @@ keeper.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from store_cache.catalogue.apply import (
@@ -85,6 +85,8 @@ class Replica:
     ) -> None:
         self.catalogue = Catalogue()
         self.began_at = now
+        self.answers: list[StockAnswer] = []
+        """Answers to writes since it began, in order; `finish` applies them (F4)."""
         self.pages = 0
         self._held = held
         self._same_generation = same_generation
@@ -375,7 +377,6 @@ class Replica:
     def finish(
         self,
         *,
-        answers: Iterable[StockAnswer],
         pending_refetches: Mapping[str, PendingRefetch],
         tombstones: Mapping[str, Tombstone],
         now: float,
@@ -386,7 +387,7 @@ class Replica:
         self._lay_what_is_ahead(change_set)
         self._leave_out_what_is_gone(change_set, tombstones)
         self._keep_fresher(change_set)
-        for answer in answers:
+        for answer in self.answers:
             if not apply_answer(change_set, answer):
                 apply_answer_figures(change_set, answer)
         self.catalogue.apply(change_set.to_change("answers"))

@@ -129,7 +129,6 @@ class SyncRunner:
         self._least_percent = least_percent
         self._now = now
         self._random = random
-        self._replica: Replica | None = None
         self._wakes = asyncio.Event()
         self._held: asyncio.Timeout | None = None
 
@@ -153,7 +152,8 @@ class SyncRunner:
     @property
     def replica_products(self) -> int:
         """How many products the copy of the full sync under way has."""
-        return len(self._replica.catalogue) if self._replica is not None else 0
+        replica = self._writer.replica
+        return 0 if replica is None else len(replica.catalogue)
 
     def _ended(self, number: int) -> FullSyncRecord | None:
         return next((r for r in self.state.full_syncs if r.number >= number), None)
@@ -288,8 +288,8 @@ class SyncRunner:
     async def _keep_events(self, command: ApplyEvents) -> Outcome:
         if command.in_catalogue:
             await self._writer.apply_events(command.events, command.position)
-        if command.in_copy and self._replica is not None:
-            self._replica.take_events(command.events, position=command.position, now=self._now())
+        if command.in_copy and (replica := self._writer.replica) is not None:
+            replica.take_events(command.events, position=command.position, now=self._now())
         self._note(command.events)
         self.on_events(command.events)
         return EventsApplied()
@@ -309,20 +309,22 @@ class SyncRunner:
     # -- the copy --------------------------------------------------------------------------
 
     async def _fetch_page(self, command: FetchPage) -> Outcome:
-        if command.begins or self._replica is None:
-            self._replica = self._writer.begin_replica(same_generation=command.same_generation)
-        request = command.request or self._replica.first_request()
+        replica = self._writer.replica
+        if command.begins or replica is None:
+            replica = self._writer.begin_replica(same_generation=command.same_generation)
+        request = command.request or replica.first_request()
         page = await self._central.page(request)
-        following = self._replica.take_page(request, page)
+        following = replica.take_page(request, page)
         return PageApplied(following, page.event_offset, page.generation)
 
     async def _settle_doubts(self, command: RefetchProducts) -> Outcome:
         read = 0
-        if self._replica is None:
+        replica = self._writer.replica
+        if replica is None:
             return ProductsRefetched(0)
         try:
-            for product_id in self._replica.products_to_refetch():
-                await self._settle(self._replica, product_id, command.generation)
+            for product_id in replica.products_to_refetch():
+                await self._settle(replica, product_id, command.generation)
                 read += 1
         except OtherFeed as problem:
             return ProductsRefetched(read, problem.generation)
@@ -340,14 +342,13 @@ class SyncRunner:
             replica.apply_refetch(product_id, row, known=known, now=self._now())
 
     async def _place(self, command: InstallReplica) -> Outcome:
-        replica, self._replica = self._replica, None
+        replica = self._writer.replica
         if replica is None:
             return FullSyncFailed("the copy was lost; this is a defect, please report it")
         verdict = await self._writer.install(
-            replica, command.installation, least_percent=self._least_percent
+            command.installation, least_percent=self._least_percent
         )
         if not verdict.accepted:
-            self._writer.drop_replica()
             return ReplicaRefused(verdict.problem, len(replica.catalogue))
         return ReplicaInstalled(len(replica.catalogue))
 

@@ -26,7 +26,7 @@ from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.app.settings import Settings
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.replica import Installation, Replica, Verdict
+from store_cache.catalogue.replica import Installation, Verdict
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position
 from store_cache.storage import directory as files
@@ -117,11 +117,9 @@ class WatchedKeeper(CacheWriter):
         with self._reporter.doing(Activity.EVENTS):
             await super().apply_events(events, position)
 
-    async def install(
-        self, replica: Replica, installation: Installation, *, least_percent: int
-    ) -> Verdict:
+    async def install(self, installation: Installation, *, least_percent: int) -> Verdict:
         with self._reporter.doing(Activity.PLACE):
-            return await super().install(replica, installation, least_percent=least_percent)
+            return await super().install(installation, least_percent=least_percent)
 
 
 class Visible:
@@ -217,7 +215,7 @@ class Life:
             now=time.time,
             steady=time.time,
             grace_seconds=settings.hole_grace_seconds,
-            read_whole=central.product,
+            fetch_product=central.product,
         )
         writer.watch(reporter)
         damaged = await writer.open()

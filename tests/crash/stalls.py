@@ -102,7 +102,7 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         now=time.time,
         steady=time.time,
         grace_seconds=2.0,
-        read_whole=central.product,
+        fetch_product=central.product,
     )
     try:
         await writer.open()

@@ -60,14 +60,14 @@ class Shop:
             now=self.now,
             steady=self.now,
             grace_seconds=2.0,
-            read_whole=self.read_whole,
+            fetch_product=self.fetch_product,
         )
 
     @staticmethod
     def now() -> float:
         return NOW + asyncio.get_running_loop().time()
 
-    async def read_whole(self, product_id: str, *, generation: str | None = None) -> Row | None:
+    async def fetch_product(self, product_id: str, *, generation: str | None = None) -> Row | None:
         return read_product(product(product_id, self.versions[product_id]))
 
     async def open(self) -> None:
@@ -81,7 +81,7 @@ class Shop:
         replica.take_page(replica.first_request(), CataloguePage(rows, is_whole=True))
         self.offset += 10
         installation = Installation(Position("g", self.offset))
-        verdict = await self.writer.install(replica, installation, least_percent=50)
+        verdict = await self.writer.install(installation, least_percent=50)
 
         assert verdict.accepted
 
@@ -118,7 +118,7 @@ class Shop:
     async def read(self, product_id: str) -> None:
         """A reading by itself, as repairs do."""
         self.versions[product_id] += 1
-        row = await self.read_whole(product_id)
+        row = await self.fetch_product(product_id)
         known = self.writer.known_state(product_id)
 
         assert await self.writer.apply_refetch(

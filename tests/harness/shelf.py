@@ -187,7 +187,7 @@ class Shelf:
             now=self.clock.now,
             steady=self.clock.steady,
             grace_seconds=GRACE_SECONDS,
-            read_whole=self.central.product,
+            fetch_product=self.central.product,
         )
 
     @property
@@ -206,14 +206,18 @@ class Shelf:
         await self.place()
         return self
 
-    async def place(self, **installing: Any) -> None:
-        """A full sync in one page. `installing`: fields of its `Installation`."""
+    async def fetch_pages(self) -> None:
+        """Begin a full sync, which fetches all products in one page."""
         replica = self.writer.begin_replica(same_generation=True)
         request = replica.first_request()
         replica.take_page(request, await self.central.page(request))
+
+    async def place(self, **installing: Any) -> None:
+        """Do a full sync. `installing`: fields of its `Installation`."""
+        await self.fetch_pages()
         head = Position("g-1", self.central.ledger.head + 1, "f")
         installation = Installation(head, **installing)
-        verdict = await self.writer.install(replica, installation, least_percent=50)
+        verdict = await self.writer.install(installation, least_percent=50)
         assert verdict.accepted, verdict.problem
 
     async def sold(self, product_id: str, delta: int = -1) -> None:

@@ -12,14 +12,16 @@ import asyncio
 import heapq
 import itertools
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from tests.harness.faulty_directory import Crashed
 from tests.harness.memory_network import MemoryNetwork
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_STEPS_AT_ONCE = 100_000
@@ -224,3 +226,13 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         assert isinstance(loop, VirtualLoop)
         assert [] == loop.problems, loop.problems
         return result
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Make an async test a plain one that runs in virtual time, from 0 on."""
+
+    @wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run(test(*args, **kwargs))
+
+    return wrapper

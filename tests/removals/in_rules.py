@@ -255,7 +255,7 @@ def answers_overtaken(patch: Patch) -> None:
     "W6",
     "an answer beyond a jump has the product read whole first",
     needs="slow",
-    test="tests/unit/test_writer.py::test_an_answer_beyond_a_jump_has_the_product_read_whole",
+    test="tests/unit/test_writer.py::test_an_answer_beyond_a_jump_has_the_product_fetched_whole",
 )
 def answers_beyond_a_jump(patch: Patch) -> None:
     """An answer is laid over a row that is not the one it was sent for."""

@@ -5,7 +5,7 @@ Knows: how the product would look without each. Refuses to know: how that is not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,6 @@ from store_cache.model.change import PendingRefetch, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
-from store_cache.model.stock import StockAnswer
 from store_cache.sync import backoff as lines
 from store_cache.sync import follow as following
 from store_cache.sync import full_sync as resync
@@ -248,26 +247,24 @@ def feed_alongside(patch: Patch) -> None:
     patch.replace(Replica, "take_events", pages_alone)
 
 
-def _finish_without(patch: Patch, *left_out: str) -> None:
+def _finish_without(patch: Patch, left_out: str) -> None:
     finish = Replica.finish
-    nothing: dict[str, Any] = {"answers": (), "pending_refetches": {}, "tombstones": {}}
 
     def finished(
         self: Replica,
         *,
-        answers: Iterable[StockAnswer],
         pending_refetches: Mapping[str, PendingRefetch],
         tombstones: Mapping[str, Tombstone],
         now: float,
     ) -> Any:
-        given: dict[str, Any] = {
-            "answers": answers,
-            "pending_refetches": pending_refetches,
-            "tombstones": tombstones,
-        }
-        if any(given[name] for name in left_out):
+        given: dict[str, Any] = {"pending_refetches": pending_refetches, "tombstones": tombstones}
+        if given.get(left_out, self.answers):
             patch.act()
-        return finish(self, **given | {name: nothing[name] for name in left_out}, now=now)
+        if left_out == "answers":
+            self.answers = []
+        else:
+            given[left_out] = {}
+        return finish(self, **given, now=now)
 
     patch.replace(Replica, "finish", finished)
 
@@ -351,7 +348,7 @@ def fresher_rows_over_the_copy(patch: Patch) -> None:
     "V2 P3",
     "doubts that arose during a full sync outlive it",
     needs="force disorder",
-    test="tests/unit/test_writer.py::test_doubts_that_arose_during_a_copy_outlive_it",
+    test="tests/unit/test_writer.py::test_refetches_requested_during_a_full_sync_outlive_it",
 )
 def doubts_outlive_a_copy(patch: Patch) -> None:
     """What was owed for what happened meanwhile is dropped with the old catalogue."""

@@ -106,13 +106,12 @@ def sync_after_a_creation(patch: Patch) -> None:
 
 
 def _show_first(patch: Patch, cause: str) -> None:
-    make = CacheWriter._make
+    commit = CacheWriter._commit
 
-    async def made(
-        self: CacheWriter, catalogue: Catalogue, change: Change, write: bytes | None = None
-    ) -> None:
-        if change.cause != cause or change.is_empty:
-            await make(self, catalogue, change, write)
+    async def show_first(self: CacheWriter, change: Change, write: bytes | None = None) -> None:
+        catalogue = self.catalogue
+        if catalogue is None or change.cause != cause or change.is_empty:
+            await commit(self, change, write)
             return
         patch.act()
         numbered = change.numbered(catalogue.sequence + 1)
@@ -120,7 +119,7 @@ def _show_first(patch: Patch, cause: str) -> None:
         await self._append(numbered, write)
         self.refetches_changed.set()
 
-    patch.replace(CacheWriter, "_make", made)
+    patch.replace(CacheWriter, "_commit", show_first)
 
 
 @on_disk(
@@ -147,12 +146,12 @@ def answers_shown_first(patch: Patch) -> None:
 
 @on_disk(
     "D2 V2",
-    "what a reading of one product says is on disk before it is visible",
+    "a refetched product is on disk before it is visible",
     needs="disk_slow power",
     test="tests/unit/test_writer.py::test_nothing_is_visible_before_it_is_on_disk",
 )
-def readings_shown_first(patch: Patch) -> None:
-    """A reader sees a product that was read again while its record is on its way to the disk."""
+def refetches_shown_first(patch: Patch) -> None:
+    """A reader sees a refetched product while its record is on its way to the disk."""
     _show_first(patch, "reading")
 
 
@@ -160,10 +159,10 @@ def readings_shown_first(patch: Patch) -> None:
     "D2 F2",
     "a full sync is on disk before it is visible",
     needs="disk_slow power",
-    test="tests/unit/test_writer.py::test_a_copy_is_on_disk_before_it_is_seen",
+    test="tests/unit/test_writer.py::test_a_replica_is_on_disk_before_it_is_seen",
 )
-def copies_shown_first(patch: Patch) -> None:
-    """A reader sees the copy while its snapshot is being written."""
+def replicas_shown_first(patch: Patch) -> None:
+    """A reader sees the new catalogue while its snapshot is being written."""
     begin_files = CacheWriter._begin_files
 
     async def shown_first(self: CacheWriter, catalogue: Catalogue | None) -> None:

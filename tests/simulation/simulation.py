@@ -349,7 +349,7 @@ class Simulation:
             self.note("degraded")
         for finding in store.writer.findings:
             self.note("torn" if "cut off" in finding else "file_finding")
-        if store.writer._fold is not None:
+        if store.writer._compaction is not None:
             self.note("fold")
 
     def _count(self) -> None:

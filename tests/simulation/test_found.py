@@ -67,7 +67,7 @@ def copying(in_place: Catalogue, copied: Row) -> Replica:
 
 
 def placed(replica: Replica, in_place: Catalogue) -> Catalogue:
-    return replica.finish(answers=[], pending_refetches={}, tombstones=in_place.tombstones, now=NOW)
+    return replica.finish(pending_refetches={}, tombstones=in_place.tombstones, now=NOW)
 
 
 def test_the_next_version_of_an_ended_life_does_not_undo_a_reading() -> None:
@@ -284,9 +284,8 @@ def test_a_copy_in_doubt_does_not_bring_back_what_was_gone_before_it_began() -> 
     replica = copying(in_place, row(13, 498))
     replica.catalogue.pending_refetches["P"] = PendingRefetch(RefetchReason.ORDER, NOW + 2, NOW)
     late = StockAnswer("P", sent_version=23, new_version=24, new_quantity=323)
-    copy = replica.finish(
-        answers=[late], pending_refetches={}, tombstones=in_place.tombstones, now=NOW
-    )
+    replica.answers.append(late)
+    copy = placed(replica, in_place)
 
     assert None is copy.get("P")
     assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason

@@ -43,7 +43,8 @@ def begin(held: Catalogue | None = None, *, same_generation: bool = True) -> Rep
 
 
 def finish(replica: Replica, *answers: StockAnswer, now: float = NOW) -> Catalogue:
-    return replica.finish(answers=answers, pending_refetches={}, tombstones={}, now=now)
+    replica.answers += answers
+    return replica.finish(pending_refetches={}, tombstones={}, now=now)
 
 
 def take_whole(replica: Replica, *rows: Row) -> None:
@@ -638,7 +639,7 @@ def test_what_a_reading_said_to_be_gone_is_asked_for_again() -> None:
     replica = begin(holding(row("P-1")))
     take_whole(replica, row("P-1"))
     marks = {"P-1": Tombstone(0, 0, NOW)}
-    copy = replica.finish(answers=[], pending_refetches={}, tombstones=marks, now=NOW)
+    copy = replica.finish(pending_refetches={}, tombstones=marks, now=NOW)
 
     assert RefetchReason.CROSSED is copy.pending_refetches["P-1"].reason
 
@@ -674,7 +675,6 @@ def test_marks_lives_and_owed_readings_outlive_the_run() -> None:
     take_whole(replica, row("P-2"))
     tombstone, owed = Tombstone(4, 7, NOW - 1), PendingRefetch(RefetchReason.ORDER, NOW + 1, NOW)
     copy = replica.finish(
-        answers=[],
         pending_refetches={"P-2": owed},
         tombstones={"P-1": tombstone, "P-2": tombstone},
         now=NOW,
