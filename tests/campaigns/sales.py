@@ -3,7 +3,7 @@
     python -m tests.campaigns.sales --data ../shared/data
 
 Loads the catalogue into a Central stub, starts a store on it, and sells the first lines of the
-sales file: odd lines by tills at the store, even ones at Central, so that the store's shelf can
+sales file: odd lines by tills at the store, even ones at Central, so that the store's rows can
 only be right if the feed works. The store is killed with `kill -9` on the way; tills repeat what
 was not answered. At the end the store's reads must give the checksum that belongs to the line, and
 so must its files, after a start with Central down. `--central-faults` has Central stopped, killed,
@@ -26,8 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-import orjson
+import aiohttp
 
 from central_stub.replay import (
     Movement,
@@ -37,14 +36,12 @@ from central_stub.replay import (
     replay,
     store_target,
 )
-from tests.campaigns.processes import (
-    CENTRAL_KEY,
-    TILL_KEY,
-    Central,
-    Store,
-    checksum,
-    until_equal,
-)
+from central_stub.switches import Switches
+from tests.campaigns.command import read_catalogue
+from tests.harness.clients import CENTRAL_KEY, TILL_KEY
+from tests.harness.processes import checksum
+from tests.scenarios.people import LOOKED_UP, READ_PAUSE_SECONDS, Reads
+from tests.scenarios.shop import ProcessShop, a_shop_of_processes
 
 CHECKSUMS = {
     1_000: "68d25ee90e38ae7eb6b56264d0783db890e6794abb11d1f05746679dc1e1f12c",
@@ -56,77 +53,64 @@ CHECKSUMS = {
 
 STORE_TILLS = 8
 CENTRAL_TILLS = 4
-
-
-@dataclass
-class Reads:
-    """A till that only reads, all the time: how many reads, how many failed while the store was
-    up, the slowest, and each product's version going back (must not)."""
-
-    answered: int = 0
-    failed: list[str] = field(default_factory=list)
-    slowest_seconds: float = 0.0
-    went_back: list[str] = field(default_factory=list)
+SYNC_SECONDS = 30.0
 
 
 @dataclass
 class Campaign:
-    central: Central
-    store: Store
+    """`answered`: lines so far. `store_is_up`: not killed at this moment."""
+
+    shop: ProcessShop
+    sales: Path
     lines: int
     kills: int
-    central_faults: bool
     seed: int
     answered: int = 0
     store_is_up: bool = True
     reads: Reads = field(default_factory=Reads)
-    log: list[str] = field(default_factory=list)
-
-    def say(self, text: str) -> None:
-        self.log.append(text)
-        print(text, flush=True)
 
 
-async def run(campaign: Campaign, catalogue: list[dict[str, object]], sales: Path) -> bool:
-    central, store = campaign.central, campaign.store
-    await central.start()
-    await central.load(catalogue)
-    began = time.monotonic()
-    await store.start("/ready")
-    campaign.say(f"first sync of {len(catalogue)} products: {time.monotonic() - began:.2f} s")
-    done = asyncio.Event()
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def run(campaign: Campaign, *, central_faults: bool) -> bool:
+    """Sell all lines while the store is killed; whether all is as it must be."""
+    shop, began = campaign.shop, time.monotonic()
+    await shop.store.start("/ready")
+    say(f"first sync of {len(shop.product_ids)} products: {time.monotonic() - began:.2f} s")
     async with asyncio.TaskGroup() as group:
-        reader = group.create_task(read_all_the_time(campaign, catalogue, done))
-        killer = group.create_task(kill_on_the_way(campaign))
-        faults = group.create_task(break_central_on_the_way(campaign))
-        summaries = await sell(campaign, sales)
-        await killer
-        await faults
-        done.set()
-        await reader
+        reader = group.create_task(read_all_the_time(campaign))
+        others = [group.create_task(kill_on_the_way(campaign))]
+        if central_faults:
+            others.append(group.create_task(break_central_on_the_way(campaign)))
+        summaries = await sell(campaign)
+        await asyncio.wait(others)
+        reader.cancel()
     return await judge(campaign, summaries)
 
 
-async def sell(campaign: Campaign, sales: Path) -> tuple[Summary, Summary]:
+async def sell(campaign: Campaign) -> tuple[Summary, Summary]:
     def count(_: Movement) -> None:
         campaign.answered += 1
 
     def half(odd: bool) -> Iterator[Movement]:
-        with gzip.open(sales, "rt", encoding="utf-8", newline="") as text:
+        with gzip.open(campaign.sales, "rt", encoding="utf-8", newline="") as text:
             for movement in read_movements(text, lines=campaign.lines):
                 if movement.line % 2 == odd:
                     yield movement
 
+    shop = campaign.shop
     at_store = replay(
         half(True),
-        [store_target(campaign.store.url, TILL_KEY)],
+        [store_target(shop.store.url, TILL_KEY)],
         tills=STORE_TILLS,
         seed=campaign.seed,
         answered=count,
     )
     at_central = replay(
         half(False),
-        [central_target(campaign.central.url, CENTRAL_KEY, "elsewhere")],
+        [central_target(shop.central.url, CENTRAL_KEY, "elsewhere")],
         tills=CENTRAL_TILLS,
         seed=campaign.seed + 1,
         answered=count,
@@ -137,35 +121,33 @@ async def sell(campaign: Campaign, sales: Path) -> tuple[Summary, Summary]:
 async def kill_on_the_way(campaign: Campaign) -> None:
     chance = random.Random(campaign.seed)
     for number in range(1, campaign.kills + 1):
-        share = (number - chance.random()) / (campaign.kills + 1)
-        await until_answered(campaign, share)
+        await until_answered(campaign, (number - chance.random()) / (campaign.kills + 1))
         campaign.store_is_up = False
-        await campaign.store.kill()
+        await campaign.shop.store.kill()
         began = time.monotonic()
-        await campaign.store.start("/ready")
+        await campaign.shop.store.start("/ready")
         campaign.store_is_up = True
         took = time.monotonic() - began
-        campaign.say(f"store killed at line {campaign.answered}, serving again after {took:.2f} s")
+        say(f"store killed at line {campaign.answered}, serving again after {took:.2f} s")
 
 
 async def break_central_on_the_way(campaign: Campaign) -> None:
-    if not campaign.central_faults:
-        return
-    central = campaign.central
+    central = campaign.shop.central
     await until_answered(campaign, 0.2)
     await central.stop()
     await asyncio.sleep(2.0)
     await central.start()
-    campaign.say(f"Central stopped and started at line {campaign.answered}")
+    say(f"Central stopped and started at line {campaign.answered}")
     await until_answered(campaign, 0.45)
     await central.kill()
     await asyncio.sleep(8.0)
     await central.start()
-    campaign.say(f"Central killed and started at line {campaign.answered}")
+    say(f"Central killed and started at line {campaign.answered}")
     await until_answered(campaign, 0.7)
     await central.kill()
-    await central.start(CENTRAL_STUB_EVENT_LIMIT="50")
-    campaign.say(f"Central restarted with a log of 50 events at line {campaign.answered}")
+    central.switches = Switches(event_limit=50)
+    await central.start()
+    say(f"Central restarted with a log of 50 events at line {campaign.answered}")
 
 
 async def until_answered(campaign: Campaign, share: float) -> None:
@@ -173,41 +155,23 @@ async def until_answered(campaign: Campaign, share: float) -> None:
         await asyncio.sleep(0.02)
 
 
-async def read_all_the_time(
-    campaign: Campaign, catalogue: list[dict[str, object]], done: asyncio.Event
-) -> None:
-    chance = random.Random(campaign.seed + 2)
-    ids = [str(row["productId"]) for row in catalogue]
-    seen: dict[str, int] = {}
-    async with campaign.store.client() as client:
-        while not done.is_set():
-            await read_once(campaign, client, chance.sample(ids, 20), seen)
-            await asyncio.sleep(0.02)
-
-
-async def read_once(
-    campaign: Campaign, client: httpx.AsyncClient, ids: list[str], seen: dict[str, int]
-) -> None:
-    was_up, began = campaign.store_is_up, time.monotonic()
-    try:
-        response = await client.post("/v1/store/inventory/lookup", json={"productIds": ids})
-        response.raise_for_status()
-    except httpx.HTTPError as problem:
-        if was_up and campaign.store_is_up:
-            campaign.reads.failed.append(repr(problem))
-        return
-    campaign.reads.answered += 1
-    took = time.monotonic() - began
-    campaign.reads.slowest_seconds = max(campaign.reads.slowest_seconds, took)
-    for row in response.json()["products"]:
-        product_id, version = row["productId"], row["version"]
-        if version < seen.get(product_id, 0):
-            campaign.reads.went_back.append(f"{product_id}: {seen[product_id]} -> {version}")
-        seen[product_id] = max(version, seen.get(product_id, 0))
+async def read_all_the_time(campaign: Campaign) -> None:
+    """Look products up; a read may fail only while the store is killed."""
+    chance, shop = random.Random(campaign.seed + 2), campaign.shop
+    while True:
+        was_up, began = campaign.store_is_up, time.monotonic()
+        try:
+            reply = await shop.store.look_up(*chance.sample(shop.product_ids, LOOKED_UP))
+        except aiohttp.ClientError as problem:
+            if was_up and campaign.store_is_up:
+                campaign.reads.failed.append(repr(problem))
+        else:
+            campaign.reads.note(reply, time.monotonic() - began)
+        await asyncio.sleep(READ_PAUSE_SECONDS)
 
 
 async def judge(campaign: Campaign, summaries: tuple[Summary, Summary]) -> bool:
-    central, store, say = campaign.central, campaign.store, campaign.say
+    shop, reads = campaign.shop, campaign.reads
     for where, summary in zip(("store", "Central"), summaries, strict=True):
         say(
             f"at the {where}: {summary.sold} lines in {summary.duration_seconds:.1f} s "
@@ -217,33 +181,34 @@ async def judge(campaign: Campaign, summaries: tuple[Summary, Summary]) -> bool:
         )
         for line, reason in summary.refused[:5]:
             say(f"  line {line}: {reason}")
-    took = await until_equal(store, central, 30.0)
-    say(f"the store's reads equal Central's {took:.2f} s after the last sale")
-    status = await store.status()
-    for item in status["fullSyncs"]:
-        say(f"full sync since the last start: {item['reasons']} {item['problem']}")
-    reads = campaign.reads
+    began = time.monotonic()
+    await shop.until_in_sync(SYNC_SECONDS)
+    say(f"the store's reads equal Central's {time.monotonic() - began:.2f} s after the last sale")
+    for sync in (await shop.store.status())["fullSyncs"]:
+        say(f"full sync since the last start: {sync['reasons']} {sync['problem']}")
     say(
         f"reads meanwhile: {reads.answered}, {len(reads.failed)} failed while the store was up, "
         f"slowest {reads.slowest_seconds * 1000:.0f} ms, {len(reads.went_back)} went back"
     )
-    from_reads = checksum(await store.stock())
-    await store.stop()
-    await central.stop()
-    await store.start("/ready")
-    from_files = checksum(await store.stock())
+    from_reads = checksum(await shop.store.rows())
+    await shop.store.stop()
+    await shop.central.stop()
+    await shop.store.start("/ready")
+    from_files = checksum(await shop.store.rows())
     say(f"checksum of the reads: {from_reads}")
     say(f"checksum of the files, Central down: {from_files}")
-    await store.stop()
     wanted = CHECKSUMS[campaign.lines]
     well = from_reads == from_files == wanted and not reads.failed and not reads.went_back
     say("as it must be" if well else f"NOT as it must be: {wanted} {reads.failed[:3]}")
     return well
 
 
-def read_catalogue(path: Path) -> list[dict[str, object]]:
-    with gzip.open(path, "rb") as lines:
-        return [orjson.loads(line) for line in lines]
+async def run_in(folder: Path, options: argparse.Namespace) -> bool:
+    catalogue = read_catalogue(options.data)
+    async with a_shop_of_processes(folder, catalogue, Switches()) as shop:
+        sales = options.data / "sales.csv.gz"
+        campaign = Campaign(shop, sales, options.lines, options.kills, options.seed)
+        return await run(campaign, central_faults=options.central_faults)
 
 
 def main() -> int:
@@ -256,27 +221,13 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave files and logs")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sales-"))
-    central = Central(folder / "central")
-    store = Store(folder / "store", central.url)
-    campaign = Campaign(
-        central, store, options.lines, options.kills, options.central_faults, options.seed
-    )
-    campaign.say(f"seed {options.seed}, files in {folder}")
+    say(f"seed {options.seed}, files in {folder}")
     began = time.monotonic()
-    catalogue = read_catalogue(options.data / "catalogue.jsonl.gz")
-    try:
-        well = asyncio.run(run(campaign, catalogue, options.data / "sales.csv.gz"))
-    finally:
-        asyncio.run(_end(central, store))
-    campaign.say(f"took {time.monotonic() - began:.1f} s")
+    well = asyncio.run(run_in(folder, options))
+    say(f"took {time.monotonic() - began:.1f} s")
     if well and not options.keep:
         shutil.rmtree(folder)
     return 0 if well else 1
-
-
-async def _end(*programs: Central | Store) -> None:
-    for program in programs:
-        await program.kill()
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ class Judge:
         """`central` is its whole state, with nothing under way."""
         expected = {row["productId"]: row for row in central["products"]}
         _demand(expected == self._rows, "what is shown is not Central's state", self._rows)
-        applied = _applied(central["events"])
+        applied = applied_keys(central["events"], STORE_ID)
         for key, answer in self.answers.items():
             _demand(applied[key] == answer["applied"], f"{key} was applied {applied[key]}x", answer)
         for key, times in applied.items():
@@ -129,13 +129,13 @@ class Judge:
             _demand(not applied[key], f"{key} was sent before it was on disk", {})
 
 
-def _applied(events: list[Record]) -> Counter[str]:
-    """How often each key of a till was applied, by the events that name it: all of its attempts
-    together."""
+def applied_keys(events: list[Record], store_id: str) -> Counter[str]:
+    """How often each key of a store's tills was applied, by the events that name it: all of its
+    attempts together."""
     return Counter(
-        event["idempotencyKey"].removeprefix(f"{STORE_ID}-").partition("~")[0]
+        event["idempotencyKey"].removeprefix(f"{store_id}-").partition("~")[0]
         for event in events
-        if event.get("storeId") == STORE_ID
+        if event.get("storeId") == store_id
     )
 
 

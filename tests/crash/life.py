@@ -8,7 +8,6 @@ Refuses to know: when it is killed, and whether what it tells is right.
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -36,6 +35,7 @@ from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from store_cache.writes.write import Adjustment, Write, WriteError
 from tests.crash.records import Activity, Reporter
+from tests.harness.store import ExecutorFileThread
 
 STORE_ID = "store-crash"
 TILLS = 3
@@ -64,23 +64,6 @@ class Plan:
     writes: int = 1_000_000
     syncs: int = 1_000_000
     one_thread: bool = False
-
-
-class OneThread(files.FileThread):
-    """In the place of a thread for each file: the one that does everything else, too."""
-
-    def __init__(self) -> None:
-        self.is_ended = False
-
-    def call(self, perform: Callable[[], None]) -> asyncio.Future[None]:
-        if self.is_ended:
-            raise OSError(errno.EBADF, "the file is closed already")
-        return asyncio.get_running_loop().run_in_executor(None, perform)
-
-    def end(self, perform: Callable[[], None]) -> asyncio.Future[None]:
-        done = self.call(perform)
-        self.is_ended = True
-        return done
 
 
 # -- the parts, which tell what they are at ----------------------------------------------------
@@ -188,7 +171,7 @@ class Life:
     async def run(self) -> None:
         if self.plan.one_thread:
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-            files.FileThread = OneThread  # type: ignore[misc]
+            files.FileThread = ExecutorFileThread  # type: ignore[misc]
         with self.reporter.doing(Activity.START):
             life = self._started()
             store = await life.__aenter__()

@@ -23,13 +23,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
-
-from tests.campaigns.processes import CENTRAL_KEY, Central, Store, client_from, until_equal
-from tests.campaigns.watch import reading
+from central_stub.switches import Switches
+from tests.crash.judge import applied_keys
 from tests.crash.toxics import Proxy, Toxic
+from tests.harness.clients import StoreClient
+from tests.harness.processes import CentralProcess, StoreProcess
+from tests.scenarios.shop import ProcessShop, Shop
 
 IDS = [f"P-{number:03}" for number in range(40)]
 TILLS = 3
@@ -43,8 +43,7 @@ WITHIN_SECONDS = 70.0
 
 @dataclass
 class Sales:
-    """What tills asked, by key: the body, and the final answer (`applied` or not) if there is
-    one."""
+    """What tills asked for, by key, and each final answer: whether it was applied."""
 
     asked: dict[str, tuple[str, int]] = field(default_factory=dict)
     applied: dict[str, bool] = field(default_factory=dict)
@@ -54,62 +53,49 @@ class Sales:
     def open(self) -> list[str]:
         return [key for key in self.asked if key not in self.applied]
 
-    async def ask(self, client: httpx.AsyncClient, key: str) -> None:
-        product_id, delta = self.asked[key]
-        path = f"/v1/store/inventory/{product_id}/inventory"
-        headers = {"Idempotency-Key": key}
-        answer = await client.patch(path, json={"quantityChange": delta}, headers=headers)
-        if "applied" in answer.json():
-            self.applied[key] = answer.json()["applied"]
+    async def ask(self, store: StoreClient, key: str) -> None:
+        answer = (await store.adjust(*self.asked[key], key)).json
+        if "applied" in answer:
+            self.applied[key] = answer["applied"]
         else:
             self.unanswered += 1
 
 
-class Line:
-    """Store, proxy and Central, each on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.central = Central(folder / "central", CENTRAL_STUB_EVENT_LIMIT="1000000")
-        self.proxy = Proxy(self.central.port)
-        self._folder = folder
-
-    @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        products = [{"productId": i, "name": f"Product {i}", "available": 100_000} for i in IDS]
-        await self.proxy.start()
-        self.store = Store(
-            self._folder / "store",
-            self.proxy.url,
-            STORE_ID=STORE_ID,
-            WRITE_TIMEOUT_SECONDS=str(WRITE_SECONDS),
-        )
-        try:
-            await self.central.start()
-            await self.central.load(products)
-            await self.store.start("/ready")
-            yield
-        finally:
-            await self.store.kill()
-            await self.proxy.stop()
-            await self.central.kill()
+@asynccontextmanager
+async def a_proxied_shop(folder: Path) -> AsyncIterator[tuple[ProcessShop, Proxy]]:
+    """A store that reaches Central through a proxy, each on a port of its own."""
+    products = [{"productId": i, "name": f"Product {i}", "available": 100_000} for i in IDS]
+    central = CentralProcess(folder / "central", Switches(event_limit=1_000_000))
+    proxy = Proxy(central.port)
+    await proxy.start()
+    settings = {"STORE_ID": STORE_ID, "WRITE_TIMEOUT_SECONDS": str(WRITE_SECONDS)}
+    store = StoreProcess(folder / "store", proxy.url, **settings)
+    try:
+        await central.start()
+        await central.create(*products)
+        await store.start("/ready")
+        yield Shop(central, [store], IDS), proxy
+    finally:
+        await store.close()
+        await proxy.stop()
+        await central.close()
 
 
-async def suffer(line: Line, toxic: Toxic, seconds: float) -> str:
+async def suffer(shop: ProcessShop, proxy: Proxy, toxic: Toxic, seconds: float) -> str:
     """Let the fault strike for `seconds`, heal, and judge; what happened, in a line. Raises
     AssertionError."""
     sales = Sales()
-    async with reading(line.store, IDS) as reads, _selling(line, sales, toxic):
-        await line.proxy.strike(toxic)
+    async with shop.reading() as reads, _selling(shop, sales, toxic):
+        await proxy.strike(toxic)
         await asyncio.sleep(seconds)
-        await asyncio.wait_for(line.proxy.until_struck(), STRIKES_SECONDS)
-        struck = line.proxy.struck
-        await line.proxy.heal()
+        await asyncio.wait_for(proxy.until_struck(), STRIKES_SECONDS)
+        struck = proxy.struck
+        await proxy.heal()
     began = time.monotonic()
-    await until_equal(line.store, line.central, WITHIN_SECONDS)
+    await shop.until_in_sync(WITHIN_SECONDS)
     took = time.monotonic() - began
-    await _ask_again(line.store, sales)
-    applied = await _applied(line.central)
-    _judge(sales, applied)
+    await _ask_again(shop.store, sales)
+    _judge(sales, applied_keys((await shop.central.backup())["events"], STORE_ID))
 
     assert not reads.failed + reads.went_back, (reads.failed + reads.went_back)[:5]
     return (
@@ -127,59 +113,36 @@ def _judge(sales: Sales, applied: Counter[str]) -> None:
         assert not applied[key], f"{key} was applied, and its repeats do not say so"
 
 
-async def _applied(central: Central) -> Counter[str]:
-    """How often each key of a till was applied, all of its attempts together."""
-    state = await central.admin("GET", "/v1/admin/backup")
-    return Counter(
-        event["idempotencyKey"].removeprefix(f"{STORE_ID}-").partition("~")[0]
-        for event in state["events"]
-        if event.get("storeId") == STORE_ID
-    )
-
-
 # -- tills -------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def _selling(line: Line, sales: Sales, toxic: Toxic) -> AsyncIterator[None]:
+async def _selling(shop: ProcessShop, sales: Sales, toxic: Toxic) -> AsyncIterator[None]:
     """Tills at the store and one at Central sell until the block ends; a write on its way is
     waited for."""
     ended = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for number in range(TILLS):
-            group.create_task(_sell(line.store, sales, f"{toxic}-{number}", ended))
-        group.create_task(_sell_elsewhere(line.central, f"{toxic}", ended))
+            group.create_task(_sell(shop.store, sales, f"{toxic}-{number}", ended))
+        group.create_task(_sell_elsewhere(shop.central, toxic, ended))
         yield
         ended.set()
 
 
-async def _sell(store: Store, sales: Sales, till: str, ended: asyncio.Event) -> None:
+async def _sell(store: StoreClient, sales: Sales, till: str, ended: asyncio.Event) -> None:
     chance = random.Random(till)
-    async with store.client() as client:
-        for number in itertools.count():
-            if await _is_set(ended):
-                return
-            key = f"{till}-{number}"
-            sales.asked[key] = chance.choice(IDS), chance.choice((-2, -1, 1))
-            await sales.ask(client, key)
+    for number in itertools.count():
+        if await _is_set(ended):
+            return
+        key = f"{till}-{number}"
+        sales.asked[key] = chance.choice(IDS), chance.choice((-2, -1, 1))
+        await sales.ask(store, key)
 
 
-async def _sell_elsewhere(central: Central, till: str, ended: asyncio.Event) -> None:
-    chance = random.Random(till)
-    async with client_from("127.0.0.10", CENTRAL_KEY) as client:
-        client.base_url = httpx.URL(central.url)
-        for number in itertools.count():
-            if await _is_set(ended):
-                return
-            row = (await client.get(f"/v1/inventory/{chance.choice(IDS)}")).json()
-            write: dict[str, Any] = {
-                "storeId": "elsewhere",
-                "productId": row["productId"],
-                "delta": -1,
-                "version": row["version"],
-                "idempotencyKey": f"{till}-{number}",
-            }
-            await client.post("/v1/inventory/updates", json=write)
+async def _sell_elsewhere(central: CentralProcess, seed: str, ended: asyncio.Event) -> None:
+    chance = random.Random(seed)
+    while not await _is_set(ended):
+        await central.sell(chance.choice(IDS), -1)
 
 
 async def _is_set(ended: asyncio.Event) -> bool:
@@ -189,23 +152,21 @@ async def _is_set(ended: asyncio.Event) -> bool:
     return ended.is_set()
 
 
-async def _ask_again(store: Store, sales: Sales) -> None:
+async def _ask_again(store: StoreClient, sales: Sales) -> None:
     """Tills repeat what they have no final answer to. What another shop's sale overtook before it
     was sent may stay unknown (W3), so not for ever."""
-    async with store.client() as client:
-        for _ in range(3):
-            for key in sales.open:
-                await sales.ask(client, key)
+    for _ in range(3):
+        for key in sales.open:
+            await sales.ask(store, key)
 
 
 # -- the command -------------------------------------------------------------------------------
 
 
 async def run(toxics: Sequence[Toxic], folder: Path, seconds: float) -> list[str]:
-    """All of them, one after the other, on one line; a line of text for each."""
-    line = Line(folder)
-    async with line.working():
-        return [await suffer(line, toxic, seconds) for toxic in toxics]
+    """All of them, one after the other, at one shop; a line of text for each."""
+    async with a_proxied_shop(folder) as (shop, proxy):
+        return [await suffer(shop, proxy, toxic, seconds) for toxic in toxics]
 
 
 async def run_all(only: str, seconds: float) -> int:

@@ -30,7 +30,7 @@ from tests.docs.pages import (
     shown_answer,
     table_rows,
 )
-from tests.scenarios.shop import Shop, a_shop
+from tests.scenarios.shop import InProcessShop, a_shop
 
 OPERATIONS = DOCS / "operations.md"
 RELIABILITY = DOCS / "reliability.md"
@@ -55,7 +55,7 @@ async def demo_shop(tmp_path: Path) -> Any:
         yield shop
 
 
-async def test_each_example_of_the_readme_is_answered_as_shown(demo_shop: Shop) -> None:
+async def test_each_example_of_the_readme_is_answered_as_shown(demo_shop: InProcessShop) -> None:
     """With the demo's catalogue, in their order; times, tags and generations aside."""
     found = calls(README)
     for call, shown in found:
@@ -179,7 +179,7 @@ def test_each_step_of_a_full_sync_is_explained() -> None:
     assert {f"`{step}`" for step in FullSyncStep} == set(first_cells(SYNC, "A full sync"))
 
 
-async def test_each_field_of_the_status_is_explained(demo_shop: Shop) -> None:
+async def test_each_field_of_the_status_is_explained(demo_shop: InProcessShop) -> None:
     """docs/operations.md has every field that a store gives."""
     status = await demo_shop.store.status()
 

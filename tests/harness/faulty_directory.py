@@ -213,6 +213,9 @@ class FaultyFolder(Directory):
             change.make(self._durable_entries)
         self._changes = []
 
+    async def close(self) -> None:
+        """Nothing becomes durable by it."""
+
     async def size(self, name: str) -> int:
         await self.operate(f"size {name}")
         return len(self.entries[name].cached)

@@ -135,12 +135,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
-        """Call it now: no time passes for a thread."""
+        """Call it in the next step, whether or not the future is cancelled by then."""
         future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as problem:  # noqa: BLE001 - it is the caller's
-            future.set_exception(problem)
+
+        def perform() -> None:
+            try:
+                result = func(*args)
+            except Exception as problem:  # noqa: BLE001 - it is the caller's
+                if not future.done():
+                    future.set_exception(problem)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        self.call_soon(perform)
         return future
 
     async def create_server(self, protocol_factory: Any, *address: Any, **options: Any) -> Any:

@@ -1,66 +1,68 @@
-"""Those who use a store while things break: readers, tills, other shops.
-
-Knows: what no reader may ever see, and what a till does with each answer.
-Refuses to know: what is being broken.
-"""
+"""Those who use a store while things break: readers, tills, other shops."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.scenarios.chain import Central
-from tests.scenarios.shop import INVENTORY, Answer, Store
+from tests.harness.clients import StoreClient
+from tests.harness.http import Reply
+from tests.harness.processes import CentralProcess
+from tests.scenarios.in_process import Central
 
 SLOW_SECONDS = 0.8
-"""Whoever waits for Central here waits a second and more; the machine may be busy, too."""
+"""A read that waited for Central takes a second and more; one from memory no time, but for a busy
+machine's."""
 
+LOOKED_UP = 20
+READ_PAUSE_SECONDS = 0.05
+SALE_PAUSE_SECONDS = 0.2
 MOST_REPEATS = 200
 UNSETTLED = (429, 503, 504)
 
 
 @dataclass
 class Reads:
-    """What a reader saw: one page with every product, again and again."""
+    """What readers were answered. `newest`: the highest version seen, by generation and product: a
+    new generation may bring older versions."""
 
     answered: int = 0
     failed: list[str] = field(default_factory=list)
     slowest_seconds: float = 0.0
-    steps_back: int = 0
-    _last: dict[str, int] = field(default_factory=dict)
-    _generation: str | None = None
+    went_back: list[str] = field(default_factory=list)
+    newest: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def note(self, response: Answer, seconds: float) -> None:
+    def note(self, reply: Reply, seconds: float) -> None:
         self.answered += 1
         self.slowest_seconds = max(self.slowest_seconds, seconds)
-        if response.status != 200:
-            self.failed.append(f"{response.status} {response.body!r}")
+        if reply.status != 200:
+            self.failed.append(f"{reply.status} {reply.body!r}")
             return
-        generation = response.headers.get("X-Cache-Generation")
-        seen = {row["productId"]: row["version"] for row in response.json["products"]}
-        same = generation == self._generation
-        back = any(version < self._last.get(i, 0) for i, version in seen.items())
-        self.steps_back += same and back
-        self._last, self._generation = seen, generation
+        generation = reply.headers.get("X-Cache-Generation", "")
+        for row in reply.json["products"]:
+            place, version = (generation, row["productId"]), row["version"]
+            if version < self.newest.get(place, 0):
+                self.went_back.append(f"{place}: {self.newest[place]} -> {version}")
+            self.newest[place] = max(version, self.newest.get(place, 0))
 
     @property
     def problems(self) -> list[str]:
-        """A failed read, and one that waited; empty if all is well."""
+        """Reads that failed, waited, or went back; empty if all is well."""
         slow = self.slowest_seconds > SLOW_SECONDS
-        return self.failed + slow * [f"the slowest read took {self.slowest_seconds:.2f} s"]
+        waited = slow * [f"the slowest read took {self.slowest_seconds:.2f} s"]
+        return self.failed + self.went_back + waited
 
 
 @asynccontextmanager
-async def reading(store: Store) -> AsyncIterator[Reads]:
-    """Somebody who reads all the time, until the block ends."""
+async def reading(store: StoreClient, product_ids: Sequence[str]) -> AsyncIterator[Reads]:
+    """Look up some of the products, again and again, until the block ends."""
     reads = Reads()
-    task = asyncio.create_task(_read(store, reads))
+    task = asyncio.create_task(_read(store, product_ids, reads))
     try:
         yield reads
     finally:
@@ -69,22 +71,21 @@ async def reading(store: Store) -> AsyncIterator[Reads]:
     assert reads.answered
 
 
-async def _read(store: Store, reads: Reads) -> None:
+async def _read(store: StoreClient, product_ids: Sequence[str], reads: Reads) -> None:
+    chance, time = random.Random(7), asyncio.get_running_loop().time
     while True:
-        began = time.monotonic()
-        response = await store.call("GET", INVENTORY, params={"limit": "200"})
-        reads.note(response, time.monotonic() - began)
-        await asyncio.sleep(0.02)
+        began = time()
+        wanted = chance.sample(product_ids, min(LOOKED_UP, len(product_ids)))
+        reads.note(await store.look_up(*wanted), time() - began)
+        await asyncio.sleep(READ_PAUSE_SECONDS)
 
 
 class Till:
     """Sells under keys of its own; repeats what was not settled until it is."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: StoreClient, name: str) -> None:
         self.applied: Counter[str] = Counter()
         """What was acknowledged, by product."""
-        self.conflicts = 0
-        self.repeats = 0
         self._store = store
         self._name = name
         self._keys = itertools.count()
@@ -95,58 +96,96 @@ class Till:
             row = await self._store.row(product_id)
             assert row is not None
             key = f"{self._name}-{next(self._keys)}"
-            response = await self._settled(product_id, delta, row["version"], key)
-            if response.status == 200:
+            reply = await self._settled(product_id, delta, row["version"], key)
+            if reply.status == 200:
                 self.applied[product_id] += delta
                 return
-            assert response.json.get("errorType") == "version_conflict", response.body
-            self.conflicts += 1
+            assert reply.json.get("errorType") == "version_conflict", reply.body
 
-    async def _settled(self, product_id: str, delta: int, version: int, key: str) -> Answer:
-        while True:
-            response = await self._store.update(product_id, delta, version, key)
-            if response.status not in UNSETTLED:
-                return response
-            self.repeats += 1
-            assert self.repeats < MOST_REPEATS, (response.status, response.body)
-            await asyncio.sleep(min(float(response.headers.get("Retry-After", "0.1")), 5.0))
+    async def _settled(self, product_id: str, delta: int, version: int, key: str) -> Reply:
+        for _ in range(MOST_REPEATS):
+            reply = await self._store.update(product_id, delta, version, key)
+            if reply.status not in UNSETTLED:
+                return reply
+            await asyncio.sleep(min(float(reply.headers.get("Retry-After", "0.1")), 5.0))
+        raise AssertionError((reply.status, reply.body))
 
 
 async def trade(
-    store: Store,
-    central: Central,
+    store: StoreClient,
+    central: Central | CentralProcess,
     product_ids: Sequence[str],
     *,
     sales: int = 4,
 ) -> Counter[str]:
-    """Three tills and another shop sell the same products at once, each so often; what they
+    """Have three tills and another shop sell the same products at once, each so often; what they
     sold, by product."""
-    sold: Counter[str] = Counter()
-    people = [Till(store, f"till-{number}") for number in range(3)]
+    tills = [Till(store, f"till-{number}") for number in range(3)]
     async with asyncio.TaskGroup() as group:
-        for number, till in enumerate(people):
-            group.create_task(_sell_some(till, random.Random(number), product_ids, sales))
-        group.create_task(_sell_elsewhere(central, random.Random(99), product_ids, sales, sold))
-    for till in people:
-        sold.update(till.applied)
+        for number, till in enumerate(tills):
+            chosen = _chosen(number, product_ids, sales)
+            group.create_task(_sell(till, chosen))
+        elsewhere = group.create_task(sell_elsewhere(central, product_ids, sales=sales))
+    return added(elsewhere.result(), *(till.applied for till in tills))
+
+
+def added(*counts: Counter[str]) -> Counter[str]:
+    """Their sum, which may be negative: the sum of Counters leaves such out."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return total
+
+
+def _chosen(seed: int, product_ids: Sequence[str], sales: int) -> list[tuple[str, int]]:
+    chance = random.Random(seed)
+    return [(chance.choice(product_ids), -chance.randint(1, 3)) for _ in range(sales)]
+
+
+async def _sell(till: Till, sales: Sequence[tuple[str, int]]) -> None:
+    for product_id, delta in sales:
+        await till.sell(product_id, delta)
+
+
+async def sell_elsewhere(
+    central: Central | CentralProcess,
+    product_ids: Sequence[str],
+    *,
+    sales: int,
+    pause_seconds: float = 0.0,
+) -> Counter[str]:
+    """Have another shop sell so often; what it sold, by product."""
+    sold: Counter[str] = Counter()
+    for product_id, delta in _chosen(99, product_ids, sales):
+        await central.sell(product_id, delta)
+        sold[product_id] += delta
+        await asyncio.sleep(pause_seconds)
     return sold
 
 
-async def _sell_some(
-    till: Till, chance: random.Random, product_ids: Sequence[str], sales: int
-) -> None:
-    for _ in range(sales):
-        await till.sell(chance.choice(product_ids), -chance.randint(1, 3))
+@dataclass
+class Sales:
+    """How many sales of a till were applied, and how many were not."""
+
+    applied: int = 0
+    others: int = 0
 
 
-async def _sell_elsewhere(
-    central: Central,
-    chance: random.Random,
-    product_ids: Sequence[str],
-    sales: int,
-    sold: Counter[str],
-) -> None:
-    for _ in range(sales):
-        product_id, delta = chance.choice(product_ids), -chance.randint(1, 3)
-        await central.sell(product_id, delta)
-        sold[product_id] += delta
+@asynccontextmanager
+async def selling(store: StoreClient, product_id: str) -> AsyncIterator[Sales]:
+    """Have a till sell and take back until the block ends, whatever it is answered."""
+    sales = Sales()
+    task = asyncio.create_task(_sell_on(store, product_id, sales))
+    try:
+        yield sales
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _sell_on(store: StoreClient, product_id: str, sales: Sales) -> None:
+    for number in itertools.count():
+        reply = await store.adjust(product_id, 1 - 2 * (number % 2), f"on-and-on-{number}")
+        sales.applied += reply.status == 200
+        sales.others += reply.status != 200
+        await asyncio.sleep(SALE_PAUSE_SECONDS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tests.harness.clients import INVENTORY, checked
+from tests.scenarios.in_process import Store
 from tests.scenarios.people import trade
-from tests.scenarios.shop import INVENTORY, Store, a_shop, checked, until
+from tests.scenarios.shop import a_shop, until
 
 
 async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
@@ -16,7 +18,7 @@ async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
         await shop.central.set("P-001", available=7, price=1.5)
         await shop.central.create({"productId": "P-new", "name": "New", "available": 3})
         await shop.central.delete("P-002")
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert ["first start"] == await shop.store.reasons()
         assert 404 == (await shop.store.get("P-002")).status
@@ -27,7 +29,7 @@ async def test_a_change_is_seen_at_the_next_poll(tmp_path: Path) -> None:
     async with a_shop(tmp_path, poll_mode="interval", event_batch_limit=10) as shop:
         for number in range(20):
             await shop.central.sell(f"P-0{number:02}", -1)
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert ["first start"] == await shop.store.reasons()
 
@@ -44,7 +46,7 @@ async def test_each_update_of_a_batch_stands_alone(tmp_path: Path) -> None:
         path = f"{INVENTORY}/batch-updates"
         answer = checked(await shop.store.call("POST", path, json={"updates": updates}))
         again = checked(await shop.store.call("POST", path, json={"updates": updates}))
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert (3, 1, 2) == (answer["totalCount"], answer["successCount"], answer["failureCount"])
         assert [None, "version_conflict", "product_not_found"] == [
@@ -73,7 +75,7 @@ async def test_a_restart_with_central_down_serves_from_disk(tmp_path: Path) -> N
     with the feed where it was once Central is back: no full sync."""
     async with a_shop(tmp_path) as shop:
         await shop.central.set("P-001", available=5)
-        await shop.until_in_step()
+        await shop.until_in_sync()
         shown = await shop.store.rows()
         await shop.store.stop()
         async with shop.central.out_of_sight() as hidden:
@@ -120,7 +122,7 @@ async def test_a_kill_in_the_middle_of_sales_loses_and_doubles_none(tmp_path: Pa
             asyncio.create_task(shop.store.adjust(f"P-00{n}", -1, key))
             for n, key in enumerate(keys)
         ]
-        await until(lambda: sum(row["version"] for row in shop.central.rows().values()) > 20)
+        await until(lambda: sum(row["version"] for row in shop.central.ledger.everything()) > 20)
         await shop.store.kill()
         answered = await asyncio.gather(*calls, return_exceptions=True)
         assert any(isinstance(answer, Exception) for answer in answered)
@@ -128,7 +130,7 @@ async def test_a_kill_in_the_middle_of_sales_loses_and_doubles_none(tmp_path: Pa
         await shop.store.start()
         for number, key in enumerate(keys):
             await _repeated(shop.store, f"P-00{number}", key)
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert {999} == {shop.central.stock(f"P-00{number}") for number in range(8)}
 

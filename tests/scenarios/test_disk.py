@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from store_cache.storage.directory import DirectoryInUse, File, LocalDirectory
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
-from tests.scenarios.people import reading
-from tests.scenarios.shop import Shop, Store, a_shop, checked, until
+from tests.harness.clients import checked
+from tests.harness.clock import Clock
+from tests.scenarios.in_process import Store
+from tests.scenarios.shop import InProcessShop, a_shop, until
 
 HEAL_SECONDS = 31.0
 """A failing disk is tried again every half minute."""
@@ -78,9 +81,9 @@ async def test_a_shop_sells_while_its_disk_fails(tmp_path: Path) -> None:
     async with a_shop(tmp_path) as shop:
         disk = await _put_on_failing_disk(shop.store)
         disk.fails = True
-        async with reading(shop.store) as reads:
+        async with shop.reading() as reads:
             await shop.central.set("P-001", available=7)
-            await shop.until_in_step()
+            await shop.until_in_sync()
             sold = checked(await shop.store.update("P-002", -2, 1, "order-1"))
         answer = await shop.store.get("P-002")
         status, health = await shop.store.status(), await shop.store.health()
@@ -92,7 +95,7 @@ async def test_a_shop_sells_while_its_disk_fails(tmp_path: Path) -> None:
         assert "promises 2 and 7" in status["disk"]["promise"]
         assert [] == reads.problems
         disk.fails = False
-        await shop.passes(HEAL_SECONDS)
+        await asyncio.sleep(HEAL_SECONDS)
         await until(lambda: _is_durable(shop.store))
         await _serves_all_of_it_after_a_restart(shop)
 
@@ -118,13 +121,13 @@ async def test_a_folder_that_cannot_be_made_is_no_reason_not_to_start(tmp_path: 
         assert not status["durable"]
         assert "store-s1" in status["disk"]["problem"]
         in_the_way.unlink()
-        await shop.passes(HEAL_SECONDS)
+        await asyncio.sleep(HEAL_SECONDS)
         await until(lambda: _is_durable(shop.store))
         await shop.until_live()
         await _serves_all_of_it_after_a_restart(shop)
 
 
-async def _serves_all_of_it_after_a_restart(shop: Shop) -> None:
+async def _serves_all_of_it_after_a_restart(shop: InProcessShop) -> None:
     shown = await shop.store.rows()
     await shop.central.stop()
     await shop.store.stop()
@@ -163,7 +166,7 @@ async def test_a_damaged_journal_is_followed_by_a_full_sync(tmp_path: Path) -> N
     async with a_shop(tmp_path) as shop:
         for number in range(3):
             await shop.central.set(f"P-00{number}", available=number)
-            await shop.until_in_step()
+            await shop.until_in_sync()
         await shop.store.stop()
         [journal] = shop.store.data_dir.glob("journal-*.jsonl")
         first = journal.read_bytes().splitlines(keepends=True)
@@ -181,7 +184,7 @@ async def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
     it in, and no full sync is needed."""
     async with a_shop(tmp_path) as shop:
         await shop.central.set("P-001", available=1)
-        await shop.until_in_step()
+        await shop.until_in_sync()
         await shop.store.stop()
         [journal] = shop.store.data_dir.glob("journal-*.jsonl")
         journal.write_bytes(journal.read_bytes()[:-20])
@@ -215,7 +218,7 @@ async def test_files_of_a_newer_version_are_refused_and_kept(tmp_path: Path) -> 
 async def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
     """[D6] The second one ends with a message; the first one goes on as if nothing had been."""
     async with a_shop(tmp_path) as shop:
-        second = Store(shop.clock, shop.central.url, shop.store.data_dir)
+        second = Store(Clock(), shop.central.url, shop.store.data_dir)
         with pytest.raises(DirectoryInUse, match="in use by another"):
             await second.start()
         await second.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from central_stub.switches import Switches
-from tests.scenarios.people import Till, reading
-from tests.scenarios.shop import Shop, Store, a_shop, checked, until
+from tests.harness.clients import checked
+from tests.scenarios.in_process import Store
+from tests.scenarios.people import Till
+from tests.scenarios.shop import InProcessShop, a_shop, until
 
 UNNAMED = Switches(unnamed_writes=True)
 
@@ -20,30 +23,30 @@ UNNAMED = Switches(unnamed_writes=True)
 
 async def test_an_event_that_never_comes_is_loss(tmp_path: Path) -> None:
     """[E3] [F1] A hole that stays is noticed after the grace: exactly one full sync repairs it."""
-    async with a_shop(tmp_path) as shop, reading(shop.store) as reads:
+    async with a_shop(tmp_path) as shop, shop.reading() as reads:
         await shop.until_held()
         await shop.central.fault("skip", count=1)
         await shop.central.set("P-001", available=1)
         await shop.central.set("P-002", available=2)
-        await shop.until_in_step()
+        await shop.until_in_sync()
         await shop.until_live()
         _, *later = await shop.store.reasons()
 
         assert ["events are missing from Central's feed"] == later
-        assert ([], 0) == (reads.problems, reads.steps_back)
+        assert [] == reads.problems
 
 
 async def test_an_event_that_comes_twice_changes_nothing(tmp_path: Path) -> None:
     """[P2] [V1] Every page gives its first event again at its end."""
-    async with a_shop(tmp_path) as shop, reading(shop.store) as reads:
+    async with a_shop(tmp_path) as shop, shop.reading() as reads:
         await shop.central.fault("repeat")
         for number in range(6):
             await shop.central.sell("P-001", -1 - number)
             await shop.central.delete(f"P-01{number}")
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert ["first start"] == await shop.store.reasons()
-        assert ([], 0) == (reads.problems, reads.steps_back)
+        assert [] == reads.problems
 
 
 async def test_a_conflict_reveals_what_no_event_told(tmp_path: Path) -> None:
@@ -52,7 +55,7 @@ async def test_a_conflict_reveals_what_no_event_told(tmp_path: Path) -> None:
     async with a_shop(tmp_path) as shop:
         await shop.central.sell("P-001", -1)
         await shop.central.sell("P-001", -1)
-        await shop.until_in_step()
+        await shop.until_in_sync()
         await shop.central.fault(
             "lie", productId="P-001", attributes={"available": 44, "version": 2, "shelf": "B"}
         )
@@ -60,7 +63,7 @@ async def test_a_conflict_reveals_what_no_event_told(tmp_path: Path) -> None:
         row = await shop.store.row("P-001")
 
         assert (409, 2) == (refused.status, refused.json["newVersion"])
-        assert shop.central.rows()["P-001"] == row
+        assert (await shop.central.rows())["P-001"] == row
         assert 200 == (await shop.store.update("P-001", -1, 2, "order-2")).status
         assert ["first start"] == await shop.store.reasons()
 
@@ -87,18 +90,18 @@ async def test_the_line_is_bad_for_a_while(tmp_path: Path, trouble: dict[str, An
     """[B1] [B3] [W1] [W3] Everything but the pages of a full sync meets the trouble three times:
     the feed is followed, each sale is applied exactly once, nobody who reads notices, and no full
     sync runs."""
-    async with a_shop(tmp_path, switches=UNNAMED) as shop, reading(shop.store) as reads:
+    async with a_shop(tmp_path, switches=UNNAMED) as shop, shop.reading() as reads:
         for route in ("events", "updates", "product"):
             await shop.central.fault(routes=[route], times=3, **trouble)
         till = Till(shop.store, "till-1")
-        await shop.hurried(_sell(till, ["P-001", "P-002", "P-001"]))
+        await _sell(till, ["P-001", "P-002", "P-001"])
         await shop.central.set("P-003", name="Renamed")
         await until(lambda: is_well(shop))
 
         assert {"P-001": -2, "P-002": -1} == dict(till.applied)
         assert [998, 999] == [shop.central.stock(i) for i in ("P-001", "P-002")]
         assert ["first start"] == await shop.store.reasons()
-        assert ([], 0) == (reads.problems, reads.steps_back)
+        assert [] == reads.problems
 
 
 async def _sell(till: Till, product_ids: Sequence[str]) -> None:
@@ -106,9 +109,9 @@ async def _sell(till: Till, product_ids: Sequence[str]) -> None:
         await till.sell(product_id, -1)
 
 
-async def is_well(shop: Shop) -> bool:
-    await shop.passes(0.5)
-    return await shop.store.state() == "live" and await shop.is_in_step()
+async def is_well(shop: InProcessShop) -> bool:
+    await asyncio.sleep(0.5)
+    return await shop.store.state() == "live" and await shop.is_in_sync()
 
 
 async def test_an_unknown_outcome_is_called_unknown(tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ async def test_an_unknown_outcome_is_called_unknown(tmp_path: Path) -> None:
         await shop.central.fault("drop", when="after", routes=["updates"])
         lost = await shop.store.update("P-001", -2, 1, "order-1")
         await shop.central.clear_faults()
-        again = await shop.hurried(_settled(shop.store))
+        again = await _settled(shop.store)
 
         assert (504, "central_timeout") == (lost.status, lost.code)
         assert {"idempotencyKey": "order-1"}.items() <= lost.json["error"]["details"].items()
@@ -151,9 +154,9 @@ async def test_a_key_that_central_forgot_is_never_sold_twice(tmp_path: Path) -> 
         lost = await shop.store.update("P-001", -2, 1, "order-1")
         await shop.central.clear_faults()
         await shop.central.fault("forget_keys")
-        await shop.passes(6)
+        await asyncio.sleep(6)
         again = [await shop.store.update("P-001", -2, 1, "order-1") for _ in range(2)]
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert [504] * 3 == [answer.status for answer in (lost, *again)]
         assert 998 == shop.central.stock("P-001")
@@ -165,19 +168,19 @@ async def test_a_limit_is_no_failure(tmp_path: Path) -> None:
     async with a_shop(tmp_path) as shop:
         await shop.central.fault("status", status=429, retryAfter=3, routes=["events"], times=6)
         await until(lambda: _has_struck(shop))
-        began_at = shop.clock.now()
+        began_at = asyncio.get_running_loop().time()
         await shop.central.set("P-001", available=1)
         failures = set()
-        while not await shop.is_in_step():
+        while not await shop.is_in_sync():
             failures.add((await shop.store.status())["eventSync"]["consecutiveFailures"])
-            await shop.passes(0.5)
+            await asyncio.sleep(0.5)
 
         assert {0} == failures
-        assert shop.clock.now() - began_at >= 15
+        assert asyncio.get_running_loop().time() - began_at >= 15
         assert ["first start"] == await shop.store.reasons()
 
 
-async def _has_struck(shop: Shop) -> bool:
+async def _has_struck(shop: InProcessShop) -> bool:
     return await shop.central.struck() > 0
 
 

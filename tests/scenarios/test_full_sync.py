@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.scenarios.chain import product
-from tests.scenarios.people import reading, trade
-from tests.scenarios.shop import Shop, Store, a_shop, checked, until
+from tests.harness.clients import checked
+from tests.scenarios.in_process import Store
+from tests.scenarios.people import trade
+from tests.scenarios.shop import InProcessShop, a_shop, product, until
 
 MANY = [f"P-{number:03}" for number in range(15)]
 
@@ -15,7 +16,7 @@ MANY = [f"P-{number:03}" for number in range(15)]
 async def test_a_catalogue_that_shrank_is_not_believed(tmp_path: Path) -> None:
     """[F5] Central shows a quarter of its products, and no event says why: refused, reported, the
     old catalogue served on. An admin who says that it is right is believed at once."""
-    async with a_shop(tmp_path) as shop, reading(shop.store) as reads:
+    async with a_shop(tmp_path) as shop, shop.reading() as reads:
         shown = await shop.store.rows()
         for product_id in MANY:
             await shop.central.fault("lie", productId=product_id, attributes=None)
@@ -30,15 +31,15 @@ async def test_a_catalogue_that_shrank_is_not_believed(tmp_path: Path) -> None:
             set((await shop.store.reasons())[1:]),
             len(await shop.store.rows()),
         )
-        await shop.until_in_step()
-        assert ([], 0) == (reads.problems, reads.steps_back)
+        await shop.until_in_sync()
+        assert [] == reads.problems
 
 
 async def test_deletions_on_the_feed_explain_a_small_catalogue(tmp_path: Path) -> None:
     """[F5] Products that the feed says are deleted are not missing."""
     async with a_shop(tmp_path) as shop:
         await shop.central.delete(*MANY)
-        await shop.until_in_step()
+        await shop.until_in_sync()
         checked(await shop.store.force())
 
         assert 5 == len(await shop.store.rows())
@@ -51,7 +52,7 @@ async def test_a_forced_sync_repairs_what_no_event_told(tmp_path: Path) -> None:
         answer = checked(await shop.store.force())
 
         assert "Force sync completed successfully" == answer["message"]
-        assert shop.central.rows() == await shop.store.rows()
+        assert await shop.central.rows() == await shop.store.rows()
         assert ["first start", "on demand"] == await shop.store.reasons()
 
 
@@ -85,7 +86,7 @@ async def test_a_forced_sync_without_central_says_so(tmp_path: Path) -> None:
     """[F1] [B3] The caller hears soon that it failed, and the store serves on."""
     async with a_shop(tmp_path) as shop:
         await shop.central.stop()
-        failed = await shop.hurried(shop.store.force())
+        failed = await shop.store.force()
 
         assert (503, "sync_failed") == (failed.status, failed.code)
         assert "cannot be reached" in failed.json["error"]["message"]
@@ -98,7 +99,7 @@ async def test_the_catalogue_moves_while_it_is_read(tmp_path: Path) -> None:
     products = [product(number) for number in range(60)]
     async with (
         a_shop(tmp_path, products=products) as shop,
-        reading(shop.store) as reads,
+        shop.reading() as reads,
     ):
         await shop.central.switch(pageLimit=5)
         await shop.central.fault("delay", routes=["pages"], seconds=0.02)
@@ -110,16 +111,16 @@ async def test_the_catalogue_moves_while_it_is_read(tmp_path: Path) -> None:
             await shop.central.delete(f"P-0{40 + number}")
         checked(await run)
         sold = await sales
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert 1000 + sold["P-030"] == shop.central.stock("P-030")
         assert ["first start", "on demand"] == await shop.store.reasons()
-        assert ([], 0) == (reads.problems, reads.steps_back)
+        assert [] == reads.problems
 
 
 async def _is_running(store: Store) -> bool:
     return bool((await store.status())["inProgress"])
 
 
-async def _has_run(shop: Shop, runs: int) -> bool:
+async def _has_run(shop: InProcessShop, runs: int) -> bool:
     return len(await shop.store.reasons()) == runs

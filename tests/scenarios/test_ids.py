@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.scenarios.chain import Row
-from tests.scenarios.shop import INVENTORY, Shop, a_shop, checked, path_of
+from tests.harness.clients import INVENTORY, Row, checked, path_of
+from tests.scenarios.shop import InProcessShop, a_shop
 
 IDS = {
     "lower case": "abc-1",
@@ -66,7 +66,7 @@ async def test_every_id_in_every_call(tmp_path: Path) -> None:
         for number, product_id in enumerate(IDS.values()):
             await can_be_sold(shop, product_id, f"order-{number}")
             await shop.central.set(product_id, name=f"Renamed {number}")
-        await shop.until_in_step()
+        await shop.until_in_sync()
         shown = await shop.store.rows()
         await shop.store.stop()
         await shop.central.stop()
@@ -74,13 +74,13 @@ async def test_every_id_in_every_call(tmp_path: Path) -> None:
 
         assert sorted(IDS.values()) == list(shown)
         assert shown == await shop.store.rows()
-        assert shop.central.rows() == shown
+        assert await shop.central.rows() == shown
         for row in shown.values():
             assert BEYOND.items() <= row.items()
         assert shown == {i: await shop.store.row(i) for i in IDS.values()}
 
 
-async def all_can_be_looked_up(shop: Shop) -> None:
+async def all_can_be_looked_up(shop: InProcessShop) -> None:
     asked = {"productIds": [*IDS.values(), "ABC-2"]}
     found = checked(await shop.store.call("POST", f"{INVENTORY}/lookup", json=asked))
 
@@ -88,7 +88,7 @@ async def all_can_be_looked_up(shop: Shop) -> None:
     assert ["ABC-2"] == found["missing"]
 
 
-async def can_be_sold(shop: Shop, product_id: str, order: str) -> None:
+async def can_be_sold(shop: InProcessShop, product_id: str, order: str) -> None:
     answer = checked(await shop.store.update(product_id, -1, 1, order))
     adjusted = checked(await shop.store.adjust(product_id, -2, f"{order}-more"))
     fresh = checked(await shop.store.get(product_id, **{"Cache-Control": "no-cache"}))
@@ -104,7 +104,7 @@ async def test_ids_that_cannot_stand_in_an_address(tmp_path: Path, product_id: s
     odd: dict[str, Any] = {"productId": product_id, "name": "Odd", "available": 5}
     async with a_shop(tmp_path, products=[odd]) as shop:
         await shop.central.set(product_id, available=4)
-        await shop.until_in_step()
+        await shop.until_in_sync()
         asked = {"productIds": [product_id]}
         found = checked(await shop.store.call("POST", f"{INVENTORY}/lookup", json=asked))
 

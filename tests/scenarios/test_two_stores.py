@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from pathlib import Path
 
-from tests.scenarios.people import trade
-from tests.scenarios.shop import a_shop, checked
+from tests.harness.clients import checked
+from tests.scenarios.people import added, trade
+from tests.scenarios.shop import a_shop
 
 BOTH = ("store-s1", "store-s2")
 
@@ -19,7 +19,7 @@ async def test_the_same_order_id_in_two_shops_is_two_orders(tmp_path: Path) -> N
         first, second = shop.stores
         one = checked(await first.update("P-001", -2, 1, "order-1"))
         two = checked(await second.update("P-002", -5, 1, "order-1"))
-        await shop.until_in_step()
+        await shop.until_in_sync()
 
         assert ("P-001", 998) == (one["productId"], one["newQuantity"])
         assert ("P-002", 995) == (two["productId"], two["newQuantity"])
@@ -31,12 +31,9 @@ async def test_two_stores_that_sell_the_same_shelf_agree(tmp_path: Path) -> None
     order ids: all three agree in the end, and every sale was counted once."""
     shared = ["P-001", "P-002", "P-003"]
     async with a_shop(tmp_path, store_ids=BOTH) as shop:
-        sold: Counter[str] = Counter()
-        for part in await asyncio.gather(
-            *(trade(store, shop.central, shared) for store in shop.stores)
-        ):
-            sold.update(part)
-        await shop.until_in_step()
+        trades = (trade(store, shop.central, shared) for store in shop.stores)
+        sold = added(*await asyncio.gather(*trades))
+        await shop.until_in_sync()
 
         assert {i: 1000 + sold[i] for i in shared} == {i: shop.central.stock(i) for i in shared}
         assert [["first start"]] * 2 == [await store.reasons() for store in shop.stores]

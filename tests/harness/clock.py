@@ -1,0 +1,21 @@
+"""The wall clock of a test: it goes on with the loop's clock, and a test may set it."""
+
+from __future__ import annotations
+
+import asyncio
+
+NOON = 1_700_000_000.0
+"""Unix seconds at the loop's time 0."""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.set_by_seconds = 0.0
+
+    def now(self) -> float:
+        """Unix seconds, as the wall clock shows them."""
+        return self.steady() + self.set_by_seconds
+
+    def steady(self) -> float:
+        """Unix seconds that go on whatever the wall clock is set to."""
+        return NOON + asyncio.get_running_loop().time()
