@@ -181,8 +181,8 @@ async def following(
 
     forwarder.start()
     tasks = [
-        loop.create_task(kept_going("event sync", runner.run)),
-        loop.create_task(kept_going("repairs", refetcher.run)),
+        loop.create_task(keep_running("event sync", runner.run)),
+        loop.create_task(keep_running("refetches", refetcher.run)),
     ]
     try:
         yield StoreParts(writer, runner, refetcher, forwarder, freshness, status)
@@ -193,7 +193,7 @@ async def following(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def kept_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Run `work` for ever: if it raises, log the traceback and start it again.
 
     A defect in one part must not leave a shop with a cache that stands still. The part begins

@@ -1,8 +1,7 @@
 """Logs: one line for each event, as JSON, or as readable text on a terminal.
 
-Knows how a record becomes a line: its fields, the request that it belongs to, what must never be in
-it. Refuses to know what is worth logging. Whatever a client sent is encoded, so that one event can
-never look like two; keys are taken out, wherever they stand.
+A line names the request that it belongs to. Control characters are escaped, so that no text of a
+client can make one event look like two; keys are masked wherever they appear.
 """
 
 import json
@@ -19,17 +18,17 @@ from store_cache.api.request_ids import request_id
 
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
 
-# They log each request, with addresses and headers, at levels that this service uses for itself.
-_TALKATIVE = ("httpx", "httpcore", "asyncio")
+# Libraries that log each request, with addresses and headers, at info and debug.
+_VERBOSE = ("httpx", "httpcore", "asyncio")
 
 _MASK = "***"
 
-# A shorter secret may be an everyday word: it is masked where it stands alone.
+# A shorter secret may be an everyday word: it is masked only as a whole word.
 _LEAST_DISTINCT_CHARACTERS = 8
 
 _KEY_HEADER = re.compile(r"""(x-api-key\b["']?\s*[:=,]\s*b?["']?)[^\s"',;)}\]]+""", re.IGNORECASE)
 
-# What ends a line, steers a terminal or turns the direction of reading.
+# Characters that end a line, control a terminal or change the direction of text.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
@@ -38,10 +37,10 @@ _STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {"message
 def configure_logging(
     level: str, *, terminal: bool | None = None, secrets: Iterable[str] = ()
 ) -> None:
-    """Send every log line of the process to standard error, from `level` (as in `LOG_LEVEL`) on.
+    """Send the log of the process to standard error, from `level` (as in `LOG_LEVEL`) upwards.
 
-    `terminal` chooses text (true) or JSON (false); by default it is what standard error is. Each
-    of `secrets` is masked in every line. Replaces what was configured before.
+    `terminal` chooses text (true) or JSON (false); by default it is whether standard error is a
+    terminal. Each of `secrets` is masked in every line. Replaces any earlier configuration.
     """
     text = sys.stderr.isatty() if terminal is None else terminal
     handler = logging.StreamHandler(sys.stderr)
@@ -50,15 +49,15 @@ def configure_logging(
     handler.setFormatter(TextFormatter(redact) if text else JsonFormatter(redact))
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
     logging.captureWarnings(True)
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def quiet_malformed_request(record: logging.LogRecord) -> bool:
-    """A filter: say that a request was malformed, without what was in it.
+    """A filter that shortens aiohttp's report of a malformed request.
 
-    The parser's exception quotes the bad header, which may be a key; and a client's mistake is no
-    error of this service, with no traceback worth reading.
+    The parser's exception quotes the bad header, which may be a key; and the traceback of a
+    client's mistake is not worth reading.
     """
     exc = record.exc_info[1] if record.exc_info else None
     if isinstance(exc, HttpProcessingError):
@@ -71,18 +70,21 @@ def quiet_malformed_request(record: logging.LogRecord) -> bool:
 
 
 class Redaction:
-    """Masks the given secrets, and whatever follows the name of the key header."""
+    """Masks the given secrets, and what follows the name of the key header."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
         self._secrets = re.compile("|".join(map(_pattern, longest_first)) or r"(?!)")
 
     def __call__(self, value: object) -> object:
-        """The same value, of types that JSON knows, without the secrets."""
+        """Return the value as types of JSON, with its secrets masked."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self._entry(key, held) for key, held in value.items()}
+            return {
+                self.text(str(key)): _MASK if str(key).lower() == "x-api-key" else self(item)
+                for key, item in value.items()
+            }
         if isinstance(value, list | tuple | set | frozenset):
             return [self(item) for item in value]
         if value is None or isinstance(value, bool | int | float):
@@ -91,9 +93,6 @@ class Redaction:
 
     def text(self, text: str) -> str:
         return _KEY_HEADER.sub(rf"\g<1>{_MASK}", self._secrets.sub(_MASK, text))
-
-    def _entry(self, key: object, value: object) -> object:
-        return _MASK if str(key).lower() == "x-api-key" else self(value)
 
 
 def _pattern(secret: str) -> str:
@@ -108,7 +107,7 @@ class _RedactingFormatter(logging.Formatter):
         self._redact = redact
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """What the record says beyond its message, free of secrets; ready for JSON."""
+        """Return the request's id and the extra fields of the record, with secrets masked."""
         extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD_ATTRIBUTES}
         request = {"requestId": request_id.get()} if request_id.get() else {}
         redacted = self._redact({**request, **extra})
@@ -125,7 +124,7 @@ class _RedactingFormatter(logging.Formatter):
 
 
 class JsonFormatter(_RedactingFormatter):
-    """One JSON object in a line: time, level, logger, message, requestId, then the extra fields."""
+    """One JSON object per line: time, level, logger, message, requestId, then the extra fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         head: dict[str, object] = {
@@ -134,7 +133,7 @@ class JsonFormatter(_RedactingFormatter):
             "logger": record.name,
             "message": self.message(record),
         }
-        # The head comes first and has the last word: no extra field can pass for one of its own.
+        # The head comes first and overrides extra fields of the same name.
         line = head | self.fields(record) | head
         if traceback := self.traceback(record):
             line["traceback"] = traceback
@@ -148,7 +147,7 @@ class TextFormatter(_RedactingFormatter):
         fields = "".join(f"  {name}={value}" for name, value in self.fields(record).items())
         clock = _moment(record).astimezone().strftime("%H:%M:%S")
         line = f"{clock} {record.levelname:<7} {self.message(record)}{fields}"
-        # Indented, so that no line of a traceback can pass for an event.
+        # Indented, so that no line of a traceback looks like an event.
         rest = (f"    {part}" for part in self.traceback(record).splitlines())
         return "\n".join(_escaped(part) for part in (line, *rest))
 
@@ -161,7 +160,7 @@ def _dumped(line: dict[str, object]) -> str:
     try:
         return orjson.dumps(line).decode()
     except TypeError:
-        # A lone surrogate or an integer beyond 64 bits: slower, but no event is lost over it.
+        # A lone surrogate or an integer beyond 64 bits: slower, but the event is not lost.
         return json.dumps(line)
 
 

@@ -1,8 +1,7 @@
-"""Keeps Python's garbage collector from walking over the catalogue.
+"""Keep Python's garbage collector from traversing the catalogue.
 
-Knows: that a catalogue's order of ids is lists of a million texts, over which each full collection
-would walk, 45 ms at a time, to find nothing: they are freed by reference counts.
-Refuses to know: what else the catalogue is.
+The sorted order of a catalogue is lists of up to a million ids. Each full collection would traverse
+them, 45 ms at a time, and find nothing: they are freed by reference counts.
 """
 
 from __future__ import annotations
@@ -14,22 +13,24 @@ from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
-async def left_to_reference_counts(replaced: asyncio.Event) -> AsyncIterator[None]:
-    """Have the collector leave alone what is there now, and what is there each time `replaced` is
-    set: another catalogue. For a process that holds one store, since what is garbage of another
-    one by then would never be collected."""
+async def frozen_heap(replaced: asyncio.Event) -> AsyncIterator[None]:
+    """Exempt all objects from collection: those of now, and of each time that `replaced` is set
+    because another catalogue is in place.
+
+    Only for a process with a single store: garbage of another one would never be collected.
+    """
     replaced.clear()
     gc.freeze()
-    settling = asyncio.create_task(_settle_each(replaced), name="memory")
+    freezing = asyncio.create_task(_freeze_each(replaced), name="memory")
     try:
         yield
     finally:
-        settling.cancel()
+        freezing.cancel()
 
 
-async def _settle_each(replaced: asyncio.Event) -> None:
+async def _freeze_each(replaced: asyncio.Event) -> None:
     while True:
         await replaced.wait()
         replaced.clear()
-        gc.collect()  # garbage that is frozen is kept for ever
+        gc.collect()  # garbage that is frozen is never freed
         gc.freeze()

@@ -1,8 +1,4 @@
-"""`store-cache serve`: the store behind its HTTP API, until a signal ends it.
-
-Knows: signals, the port, the order of starting and stopping.
-Refuses to know: what is served.
-"""
+"""`store-cache serve`: the store with its HTTP API, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import signal
 from store_cache.api.app import build_api
 from store_cache.api.server import serve
 from store_cache.app.build import running
-from store_cache.app.memory import left_to_reference_counts
+from store_cache.app.memory import frozen_heap
 from store_cache.app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,16 +19,16 @@ REQUESTS_GRACE_SECONDS = 3.0
 """How long a stop waits for requests in flight."""
 
 
-def allow_many_connections() -> None:
-    """Use the whole of what the system allows: the guard admits more connections than the usual
-    soft limit of 1,024 open files has room for."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
-    """Serve until `stopped` is set. Raises CannotServe, DirectoryInUse, NewerFormat."""
-    async with running(settings) as store, left_to_reference_counts(store.writer.replaced):
+async def serve_until_signal(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises CannotServe, DirectoryInUse, NewerFormat."""
+    # More connections are admitted than the usual soft limit of 1,024 open files has room for.
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with running(settings) as store, frozen_heap(store.writer.replaced):
         app = build_api(
             store,
             store_id=settings.store_id,
@@ -55,13 +51,3 @@ async def serve_until(settings: Settings, stopped: asyncio.Event) -> None:
             log.info("stopping: no new requests; those in flight may end")
             await server.stop(REQUESTS_GRACE_SECONDS)
     log.info("stopped; everything acknowledged is on disk")
-
-
-async def serve_until_told(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    allow_many_connections()
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await serve_until(settings, stopped)

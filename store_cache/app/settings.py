@@ -1,9 +1,7 @@
-"""The store's settings: each variable, its default, what it may be, and how they are read.
+"""The settings: each variable, its default, its allowed values, and how they are read.
 
-Knows the environment and the `.env` file. Refuses to know what a setting is used for: the parts of
-the program receive plain values, never this object.
-
-Every bad variable is reported, each in a line of its own; no line ever holds a secret.
+Parts of the program receive plain values, never this object. Every wrong variable is reported, each
+in a line of its own; no line contains a secret.
 """
 
 import ipaddress
@@ -35,7 +33,7 @@ from pydantic_settings import (
 from store_cache.api.auth import HASHED, key_digest
 
 PUBLISHED_KEYS = ("store-s1-key", "demo")
-"""The default of `API_KEYS`: everybody can read it in the documentation."""
+"""The default of `API_KEYS`. It is public, since it is in the documentation."""
 
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HASHED_KEY = re.compile(r"sha256:[0-9a-f]{64}")
@@ -47,16 +45,16 @@ _SECRET_VARIABLES = frozenset({"API_KEYS", "ADMIN_API_KEYS", "CENTRAL_API_KEY"})
 
 
 class SettingsError(ValueError):
-    """The settings cannot be used; `str()` has one line for each bad variable."""
+    """The settings are wrong; `str()` has one line for each wrong variable."""
 
 
 def load_settings(
     env: Mapping[str, str] | None = None, env_file: Path | None = Path(".env")
 ) -> "Settings":
-    """Read the settings: the environment first, then the file, then the defaults.
+    """Read each setting from the environment, else from the file, else its default.
 
-    `env` is the process's environment unless given; a missing `env_file` is no error. Other
-    variables, in either, are ignored. Raises `SettingsError`.
+    `env` is the process's environment unless given. A missing `env_file` is not an error. Unknown
+    variables in either are ignored. Raises SettingsError.
     """
     source = os.environ if env is None else env
     given: dict[str, Any] = {
@@ -65,7 +63,7 @@ def load_settings(
     try:
         return Settings(_env_file=env_file, **given)
     except ValidationError as exc:
-        raise SettingsError("\n".join(_complaints(exc))) from None
+        raise SettingsError("\n".join(_error_lines(exc))) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{env_file} cannot be read as a file of settings: {exc}") from exc
 
@@ -75,12 +73,12 @@ def _lowered(value: object) -> object:
 
 
 def _switched(value: object) -> object:
-    """A switch's two words; anything else is left for the type to refuse."""
+    """Read true and false; leave anything else for the type to refuse."""
     return {"true": True, "false": False}.get(str(value).lower(), value)
 
 
 def _listed(value: object) -> object:
-    """The items of a comma-separated list; an empty text is an empty list."""
+    """Split a comma-separated list; an empty text is an empty list."""
     if not isinstance(value, str):
         return value
     return tuple(item.strip() for item in value.split(",")) if value.strip() else ()
@@ -91,7 +89,7 @@ def _path_or_none(value: object) -> object:
 
 
 def _setting(default: str | float, *, may_be: str, example: str, **bounds: Any) -> Any:
-    """A field whose default is written as in the documentation, and checked like a given value."""
+    """Return a field whose default is written as in the environment, and checked like it."""
     return Field(default, description=may_be, examples=[example], **bounds)
 
 
@@ -102,7 +100,7 @@ _KEYS_MAY_BE = (
 
 
 class Settings(BaseSettings):
-    """What the store was told, checked. Attributes are named like the variables, in lower case."""
+    """The checked settings. Attributes are named like the variables, in lower case."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -113,7 +111,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    # First, since what some others may be depends on it.
+    # First, since the bounds of some others depend on it.
     environment: Annotated[
         Literal["development", "staging", "production"], BeforeValidator(_lowered)
     ] = _setting("development", may_be="development, staging or production", example="production")
@@ -207,7 +205,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def variables(cls) -> dict[str, str]:
-        """The name of each field's variable."""
+        """Return the name of the variable of each field."""
         return {field: field.upper() for field in cls.model_fields}
 
     @classmethod
@@ -219,11 +217,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment arrives as arguments: nothing is read that the caller did not name."""
+        """Read the arguments and the file; `load_settings` passes the environment as arguments."""
         return init_settings, dotenv_settings
 
     def secrets(self) -> tuple[str, ...]:
-        """Every value that must never be written anywhere."""
+        """Return every value that must never be logged."""
         held = (*self.api_keys, *self.admin_api_keys, self.central_api_key)
         return tuple(secret.get_secret_value() for secret in held)
 
@@ -316,7 +314,7 @@ class Settings(BaseSettings):
 
 
 def _environment(info: ValidationInfo) -> str:
-    """The environment; while that itself is bad, the lenient one, so as to add no false lines."""
+    """Return ENVIRONMENT; development if it is wrong itself, so that no false lines follow."""
     return str(info.data.get("environment", "development"))
 
 
@@ -343,10 +341,10 @@ def _digests(keys: Iterable[SecretStr | str]) -> set[bytes]:
 
 
 def _split_url(url: str) -> SplitResult:
-    """Raises ValueError, with a reason that repeats nothing of the address."""
+    """Raises ValueError, whose text contains nothing of the address."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # looked at for its check alone
+        _ = parts.port  # raises if it is malformed
     except ValueError:
         raise ValueError("is no address: its host or its port is malformed") from None
     if not _VISIBLE_ASCII.fullmatch(url):
@@ -363,20 +361,21 @@ def _is_host(host: str) -> bool:
 
 
 def _is_origin(origin: str) -> bool:
-    """Whether a browser could send this as `Origin`: in lower case, without the default port."""
+    """Return whether a browser may send this as `Origin`: in lower case, without the default
+    port."""
     parts = _split_url(origin)
     usual_port = {"http": 80, "https": 443}.get(parts.scheme)
     whole = f"{parts.scheme}://{parts.netloc}".lower() == origin and "@" not in parts.netloc
     return whole and usual_port not in (None, parts.port) and _is_host(parts.hostname or "")
 
 
-def _complaints(exc: ValidationError) -> list[str]:
+def _error_lines(exc: ValidationError) -> list[str]:
     names = Settings.variables()
     first = {str(error["loc"][0]): error for error in reversed(exc.errors())}
-    return [_complaint(name, first[field]) for field, name in names.items() if field in first]
+    return [_error_line(name, first[field]) for field, name in names.items() if field in first]
 
 
-def _complaint(name: str, error: ErrorDetails) -> str:
+def _error_line(name: str, error: ErrorDetails) -> str:
     field = Settings.model_fields[name.lower()]
     was = "was ***" if name in _SECRET_VARIABLES else f"was {_shown(error['input'])}"
     why = f", which {error['ctx']['error']}" if error["type"] == "value_error" else ""
@@ -385,6 +384,6 @@ def _complaint(name: str, error: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    """The value in one short line, without what may be a password in an address."""
+    """Return the value in one short line, without what may be a password in an address."""
     text = _QUERY.sub("?***", _USER.sub("//***@", str(value)))
     return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")

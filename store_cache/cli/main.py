@@ -14,7 +14,7 @@ import uvloop
 from store_cache.api.auth import HASHED
 from store_cache.api.server import CannotServe
 from store_cache.app.logging import configure_logging
-from store_cache.app.serve import serve_until_told
+from store_cache.app.serve import serve_until_signal
 from store_cache.app.settings import Settings, SettingsError, load_settings
 from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
@@ -127,7 +127,7 @@ def _add_address(command: argparse.ArgumentParser) -> None:
 def _serve(_options: argparse.Namespace) -> int:
     settings = load_settings()
     configure_logging(settings.log_level, secrets=settings.secrets())
-    uvloop.run(serve_until_told(settings))
+    uvloop.run(serve_until_signal(settings))
     return 0
 
 

@@ -29,7 +29,7 @@ from pydantic import SecretStr
 
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
-from store_cache.app.memory import left_to_reference_counts
+from store_cache.app.memory import frozen_heap
 from store_cache.app.settings import Settings
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.files import CacheFiles
@@ -108,7 +108,7 @@ async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
         await writer.open()
         async with (
             build.following(settings, world, time.time, central, writer, keys) as store,
-            left_to_reference_counts(writer.replaced),
+            frozen_heap(writer.replaced),
         ):
             yield Parts(store, archive, keys)
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from store_cache.app.memory import left_to_reference_counts
+from store_cache.app.memory import frozen_heap
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ async def test_a_catalogue_in_place_is_no_business_of_the_collector() -> None:
     """What is there at the start, and each time that another catalogue is in place, is looked at
     no more; what is garbage by then is not kept."""
     replaced = asyncio.Event()
-    async with left_to_reference_counts(replaced):
+    async with frozen_heap(replaced):
         at_start = gc.get_freeze_count()
         catalogue = [[str(number)] for number in range(1_000)]
         Knot()

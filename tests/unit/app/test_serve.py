@@ -21,7 +21,7 @@ from central_stub.settings import Settings as StubSettings
 from store_cache.app import build
 from store_cache.app import serve as serve_module
 from store_cache.app.build import WRITES_GRACE_SECONDS
-from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_told
+from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_signal
 from store_cache.app.settings import Settings
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.files import CacheFiles
@@ -104,7 +104,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[Served]:
     till = httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}", headers=TILL, trust_env=False, timeout=30.0
     )
-    task = asyncio.ensure_future(serve_until_told(Settings(_env_file=None, **given)))
+    task = asyncio.ensure_future(serve_until_signal(Settings(_env_file=None, **given)))
     served = Served(central, tmp_path / "data", task, till)
     try:
         await until(served.is_ready)

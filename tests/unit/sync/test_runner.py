@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from store_cache.app.build import AFTER_DEFECT_SECONDS, kept_going
+from store_cache.app.build import AFTER_DEFECT_SECONDS, keep_running
 from store_cache.central import failures as errors
 from store_cache.central.failures import (
     CentralError,
@@ -85,7 +85,7 @@ async def syncing(
     shelf = Shelf(clock=clock, central=central(clock, *(products or ("P-1", "P-2", "P-3"))))
     await shelf.writer.open()
     sync = Sync(shelf, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
-    task = asyncio.create_task(kept_going("event sync", sync.runner.run))
+    task = asyncio.create_task(keep_running("event sync", sync.runner.run))
     try:
         yield sync
     finally:
