@@ -18,7 +18,7 @@ from store_cache.model.event import QuarantinedEvent
 from store_cache.writes.write import Write
 from tests.harness.faulty_directory import FaultyFolder
 from tests.harness.shelf import NOON, Clock
-from tests.harness.virtual_time import run
+from tests.harness.virtual_time import in_virtual_time
 from tests.harness.whole_store import Line, Whole, whole_store
 
 
@@ -35,147 +35,135 @@ def moment(seconds: float) -> str:
 # -- the documents -----------------------------------------------------------------------------
 
 
-def test_the_sync_status_of_a_store_that_follows() -> None:
+@in_virtual_time
+async def test_the_sync_status_of_a_store_that_follows() -> None:
     """[B4] [B5] The whole document of a store whose feed is quiet: the keys of the contract, and
     the store's own."""
+    async with whole_store() as store:
+        await store.until("live")
+        store.line.sell("P-1")
+        await asyncio.sleep(5.0)
+        status = store.status
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            store.line.sell("P-1")
-            await asyncio.sleep(5.0)
-            status = store.status
-
-            assert {
-                "inProgress": False,
-                "lastSyncTime": moment(0.001),
-                "lastSyncSuccess": True,
-                "productCount": 3,
-                "syncDuration": "0.0s",
-                "errorMessage": "",
-                "eventSync": {
-                    "lastEventOffset": 4,
-                    "consecutiveFailures": 0,
-                    "fallbackMode": False,
-                    "nextPollTime": moment(5.001),
-                },
-                "state": {"name": "live", "since": moment(0)},
-                "generation": "g-1",
-                "durable": True,
-                "centralHeadOffset": 4,
-                "lag": 0,
-                "breaker": {"state": "closed", "cause": "", "since": None},
-                "fullSync": None,
-                "fullSyncs": [
-                    {
-                        "number": 1,
-                        "reasons": ["first start"],
-                        "began": moment(0),
-                        "duration": "0.0s",
-                        "success": True,
-                        "products": 3,
-                        "problem": "",
-                    }
-                ],
-                "doubtful": {"toBeRead": 0, "failing": 0, "products": []},
-                "aheadOfFeed": 0,
-                "eventsSetAside": {"count": 0, "last": None},
-                "writes": {
-                    "breaker": "closed",
-                    "breakerSince": moment(0),
-                    "retryInSeconds": 0.0,
-                    "inFlight": 0,
-                    "underWay": 0,
-                    "unknown": 0,
-                    "remembered": 0,
-                },
-                "disk": {
-                    "durable": True,
+        assert {
+            "inProgress": False,
+            "lastSyncTime": moment(0.001),
+            "lastSyncSuccess": True,
+            "productCount": 3,
+            "syncDuration": "0.0s",
+            "errorMessage": "",
+            "eventSync": {
+                "lastEventOffset": 4,
+                "consecutiveFailures": 0,
+                "fallbackMode": False,
+                "nextPollTime": moment(5.001),
+            },
+            "state": {"name": "live", "since": moment(0)},
+            "generation": "g-1",
+            "durable": True,
+            "centralHeadOffset": 4,
+            "lag": 0,
+            "breaker": {"state": "closed", "cause": "", "since": None},
+            "fullSync": None,
+            "fullSyncs": [
+                {
+                    "number": 1,
+                    "reasons": ["first start"],
+                    "began": moment(0),
+                    "duration": "0.0s",
+                    "success": True,
+                    "products": 3,
                     "problem": "",
-                    "since": None,
-                    "promise": "",
-                    "findings": [],
-                    "snapshotSize": "0.0MB",
-                    "journalSize": "0.0MB",
-                    "sweepProblem": "",
-                },
-            } == status
+                }
+            ],
+            "doubtful": {"toBeRead": 0, "failing": 0, "products": []},
+            "aheadOfFeed": 0,
+            "eventsSetAside": {"count": 0, "last": None},
+            "writes": {
+                "breaker": "closed",
+                "breakerSince": moment(0),
+                "retryInSeconds": 0.0,
+                "inFlight": 0,
+                "underWay": 0,
+                "unknown": 0,
+                "remembered": 0,
+            },
+            "disk": {
+                "durable": True,
+                "problem": "",
+                "since": None,
+                "promise": "",
+                "findings": [],
+                "snapshotSize": "0.0MB",
+                "journalSize": "0.0MB",
+                "sweepProblem": "",
+            },
+        } == status
 
-    run(story())
 
-
-def test_the_statistics_of_the_cache() -> None:
+@in_virtual_time
+async def test_the_statistics_of_the_cache() -> None:
     """[P1] The keys of the contract: sizes in megabytes, the uptime for a person."""
+    async with whole_store() as store:
+        await store.until("live")
+        await asyncio.sleep(5430.0)
+        stats = store.parts.status.cache_stats()
+        memory = stats.pop("memoryUsage")
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            await asyncio.sleep(5430.0)
-            stats = store.parts.status.cache_stats()
-            memory = stats.pop("memoryUsage")
-
-            assert {
-                "totalProducts": 3,
-                "cacheSize": "0.0MB",
-                "lastSyncTime": store.status["lastSyncTime"],
-                "lastEventOffset": 3,
-                "initializedAt": moment(0),
-                "uptime": "1h30m30s",
-            } == stats
-            assert {"allocated", "inUse"} == set(memory)
-            assert "0.0MB" == memory["inUse"]
-
-    run(story())
+        assert {
+            "totalProducts": 3,
+            "cacheSize": "0.0MB",
+            "lastSyncTime": store.status["lastSyncTime"],
+            "lastEventOffset": 3,
+            "initializedAt": moment(0),
+            "uptime": "1h30m30s",
+        } == stats
+        assert {"allocated", "inUse"} == set(memory)
+        assert "0.0MB" == memory["inUse"]
 
 
-def test_a_healthy_store_says_so() -> None:
+@in_virtual_time
+async def test_a_healthy_store_says_so() -> None:
     """[B3] Every check is well, and Central is not asked for it."""
+    async with whole_store() as store:
+        await store.until("live")
+        asked = len(store.line.asked)
+        health = store.parts.status.health()
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            asked = len(store.line.asked)
-            health = store.parts.status.health()
-
-            assert {
-                "status": "healthy",
-                "service": "store-cache",
-                "version": "0.1.0",
-                "timestamp": moment(0.001),
-                "uptime": "0.0s",
-                "checks": {
-                    name: {"status": "ok"} for name in ("catalogue", "central", "freshness", "disk")
-                },
-            } == health
-            assert asked == len(store.line.asked)
-
-    run(story())
+        assert {
+            "status": "healthy",
+            "service": "store-cache",
+            "version": "0.1.0",
+            "timestamp": moment(0.001),
+            "uptime": "0.0s",
+            "checks": {
+                name: {"status": "ok"} for name in ("catalogue", "central", "freshness", "disk")
+            },
+        } == health
+        assert asked == len(store.line.asked)
 
 
-def test_each_trouble_degrades_its_own_check() -> None:
+@in_virtual_time
+async def test_each_trouble_degrades_its_own_check() -> None:
     """[B3] [D5] No catalogue yet and Central away; then a full disk; each check names its cause."""
+    clock = Clock()
+    line = Line(clock)
+    line.cut()
+    async with whole_store(clock=clock, line=line) as store:
+        await asyncio.sleep(60.0)
+        first = store.parts.status.health()
+        line.is_cut = False
+        await store.until("live")
+        store.disk.room = 0
+        line.sell("P-1")
+        await asyncio.sleep(1.0)
+        second = store.parts.status.health()
 
-    async def story() -> None:
-        clock = Clock()
-        line = Line(clock)
-        line.cut()
-        async with whole_store(clock=clock, line=line) as store:
-            await asyncio.sleep(60.0)
-            first = store.parts.status.health()
-            line.is_cut = False
-            await store.until("live")
-            store.disk.room = 0
-            line.sell("P-1")
-            await asyncio.sleep(1.0)
-            second = store.parts.status.health()
-
-        assert ("degraded", "degraded") == (first["status"], second["status"])
-        assert {"catalogue", "central", "freshness"} == _degraded(first)
-        assert "cannot be reached" in first["checks"]["central"]["problem"]
-        assert {"disk"} == _degraded(second)
-        assert "No space left" in second["checks"]["disk"]["problem"]
-
-    run(story())
+    assert ("degraded", "degraded") == (first["status"], second["status"])
+    assert {"catalogue", "central", "freshness"} == _degraded(first)
+    assert "cannot be reached" in first["checks"]["central"]["problem"]
+    assert {"disk"} == _degraded(second)
+    assert "No space left" in second["checks"]["disk"]["problem"]
 
 
 def _degraded(health: dict[str, Any]) -> set[str]:
@@ -186,36 +174,33 @@ def _degraded(health: dict[str, Any]) -> set[str]:
 # -- states by name (B4) -----------------------------------------------------------------------
 
 
-def test_empty_syncing_and_live(caplog: pytest.LogCaptureFixture) -> None:
+@in_virtual_time
+async def test_empty_syncing_and_live(caplog: pytest.LogCaptureFixture) -> None:
     """[B4] [B6] A first start whose key Central refuses is `empty` between its tries; while pages
     are read it is `syncing`; then `live`. Each has its since, and a line in the log."""
     caplog.set_level(logging.INFO, logger="store_cache")
+    clock = Clock()
+    line = Line(clock)
+    async with whole_store(clock=clock, line=line, central_api_key="wrong") as store:
+        assert ("empty", moment(0)) == (store.state, since(store))
+        await asyncio.sleep(1.0)
+        assert "empty" == store.state
 
-    async def story() -> None:
-        clock = Clock()
-        line = Line(clock)
-        async with whole_store(clock=clock, line=line, central_api_key="wrong") as store:
-            assert ("empty", moment(0)) == (store.state, since(store))
-            await asyncio.sleep(1.0)
-            assert "empty" == store.state
+    line.open.clear()
+    async with whole_store(clock=clock, line=line) as store:
+        began = store.clock.now()
+        await store.until("syncing")
+        await asyncio.sleep(3.0)
+        status = store.status
+        line.open.set()
+        await store.until("live")
 
-        line.open.clear()
-        async with whole_store(clock=clock, line=line) as store:
-            began = store.clock.now()
-            await store.until("syncing")
-            await asyncio.sleep(3.0)
-            status = store.status
-            line.open.set()
-            await store.until("live")
-
-            assert status["inProgress"]
-            assert moment(began - NOON) == status["state"]["since"]
-            assert "first page" == status["fullSync"]["step"]
-            assert ["first start"] == status["fullSync"]["reasons"]
-            assert 0 == status["fullSync"]["products"]
-            assert moment(began - NOON + 3.001) == since(store)
-
-    run(story())
+        assert status["inProgress"]
+        assert moment(began - NOON) == status["state"]["since"]
+        assert "first page" == status["fullSync"]["step"]
+        assert ["first start"] == status["fullSync"]["reasons"]
+        assert 0 == status["fullSync"]["products"]
+        assert moment(began - NOON + 3.001) == since(store)
     assert "sync status: syncing, was empty" in caplog.messages
     assert "sync status: live, was syncing" in caplog.messages
 
@@ -227,288 +212,243 @@ async def _files(clock: Clock, line: Line) -> FaultyFolder:
         return store.disk
 
 
-def test_cached_until_central_confirms_it() -> None:
+@in_virtual_time
+async def test_cached_until_central_confirms_it() -> None:
     """[B4] [D7] What came from disk is `cached` until the feed says that nothing is missing; its
     age is counted from what the last process wrote down."""
+    clock = Clock()
+    line = Line(clock)
+    folder = (await _files(clock, line)).after_kill()
+    await asyncio.sleep(7.0)
+    line.open.clear()
+    async with whole_store(folder, clock=clock, line=line) as store:
+        await asyncio.sleep(2.0)
+        before = (store.state, store.parts.freshness.measure().age_seconds)
+        line.open.set()
+        await store.until("live")
 
-    async def story() -> None:
-        clock = Clock()
-        line = Line(clock)
-        folder = (await _files(clock, line)).after_kill()
-        await asyncio.sleep(7.0)
-        line.open.clear()
-        async with whole_store(folder, clock=clock, line=line) as store:
-            await asyncio.sleep(2.0)
-            before = (store.state, store.parts.freshness.measure().age_seconds)
-            line.open.set()
-            await store.until("live")
-
-            assert ("cached", 9.0) == (before[0], round(before[1], 2))
-            assert 0.0 <= store.parts.freshness.measure().age_seconds < 1.0
-
-    run(story())
+        assert ("cached", 9.0) == (before[0], round(before[1], 2))
+        assert 0.0 <= store.parts.freshness.measure().age_seconds < 1.0
 
 
-def test_stale_and_fallback_when_central_goes_away() -> None:
+@in_virtual_time
+async def test_stale_and_fallback_when_central_goes_away() -> None:
     """[B4] [B1] Old before five failures is `stale`; after them it is `fallback`, with cause and
     since of the breaker; then `live` again."""
+    async with whole_store(stale_after_seconds=1) as store:
+        await store.until("live")
+        store.line.cut()
+        await store.until("stale")
+        stale = store.status
+        await store.until("fallback")
+        fallback = store.status
+        store.line.is_cut = False
+        await store.until("live")
 
-    async def story() -> None:
-        async with whole_store(stale_after_seconds=1) as store:
-            await store.until("live")
-            store.line.cut()
-            await store.until("stale")
-            stale = store.status
-            await store.until("fallback")
-            fallback = store.status
-            store.line.is_cut = False
-            await store.until("live")
-
-            assert 0 < stale["eventSync"]["consecutiveFailures"] < 5
-            assert not stale["eventSync"]["fallbackMode"]
-            assert 5 == fallback["eventSync"]["consecutiveFailures"]
-            assert fallback["eventSync"]["fallbackMode"]
-            assert "open" == fallback["breaker"]["state"]
-            assert "cannot be reached" in fallback["breaker"]["cause"]
-            assert moment(0.001) == fallback["breaker"]["since"]
-            assert fallback["errorMessage"] == fallback["breaker"]["cause"]
-            assert {"state": "closed", "cause": "", "since": None} == store.status["breaker"]
-
-    run(story())
+        assert 0 < stale["eventSync"]["consecutiveFailures"] < 5
+        assert not stale["eventSync"]["fallbackMode"]
+        assert 5 == fallback["eventSync"]["consecutiveFailures"]
+        assert fallback["eventSync"]["fallbackMode"]
+        assert "open" == fallback["breaker"]["state"]
+        assert "cannot be reached" in fallback["breaker"]["cause"]
+        assert moment(0.001) == fallback["breaker"]["since"]
+        assert fallback["errorMessage"] == fallback["breaker"]["cause"]
+        assert {"state": "closed", "cause": "", "since": None} == store.status["breaker"]
 
 
-def test_degraded_while_the_disk_fails() -> None:
+@in_virtual_time
+async def test_degraded_while_the_disk_fails() -> None:
     """[B4] [D5] It comes before every other name, and says what a restart would lose."""
+    async with whole_store() as store:
+        await store.until("live")
+        store.disk.room = 0
+        await asyncio.sleep(4.0)
+        store.line.sell("P-1")
+        await asyncio.sleep(1.0)
+        status = store.status
+        headers = freshness_headers(store.parts.freshness.measure())
+        store.disk.room = None
+        await asyncio.sleep(40.0)
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            store.disk.room = 0
-            await asyncio.sleep(4.0)
-            store.line.sell("P-1")
-            await asyncio.sleep(1.0)
-            status = store.status
-            headers = freshness_headers(store.parts.freshness.measure())
-            store.disk.room = None
-            await asyncio.sleep(40.0)
-
-            assert "degraded" == status["state"]["name"]
-            assert moment(4.001) == status["state"]["since"] == status["disk"]["since"]
-            assert not status["durable"]
-            assert "No space left" in status["disk"]["problem"]
-            assert "lost if the store restarts" in status["disk"]["promise"]
-            assert "not-durable" in headers["Cache-Status"]
-            assert "live" == store.state
-
-    run(story())
+        assert "degraded" == status["state"]["name"]
+        assert moment(4.001) == status["state"]["since"] == status["disk"]["since"]
+        assert not status["durable"]
+        assert "No space left" in status["disk"]["problem"]
+        assert "lost if the store restarts" in status["disk"]["promise"]
+        assert "not-durable" in headers["Cache-Status"]
+        assert "live" == store.state
 
 
 # -- the age (B5) ------------------------------------------------------------------------------
 
 
-def test_the_age_is_infinite_before_the_first_sync() -> None:
+@in_virtual_time
+async def test_the_age_is_infinite_before_the_first_sync() -> None:
     """[B5] Nobody knows how old nothing is."""
+    async with whole_store() as store:
+        freshness = store.parts.freshness.measure()
 
-    async def story() -> None:
-        async with whole_store() as store:
-            freshness = store.parts.freshness.measure()
-
-            assert math.isinf(freshness.age_seconds)
-            assert freshness.is_stale
-            assert (None, None, 0) == (
-                freshness.last_sync_time,
-                freshness.generation,
-                freshness.last_offset,
-            )
-
-    run(story())
+        assert math.isinf(freshness.age_seconds)
+        assert freshness.is_stale
+        assert (None, None, 0) == (
+            freshness.last_sync_time,
+            freshness.generation,
+            freshness.last_offset,
+        )
 
 
-def test_the_age_counts_also_while_a_poll_is_held() -> None:
+@in_virtual_time
+async def test_the_age_counts_also_while_a_poll_is_held() -> None:
     """[B5] It grows to the length of `wait` on a quiet feed and is never smaller than the truth:
     the answer to the poll, not its sending, proves that the store is in step."""
+    async with whole_store() as store:
+        await store.until("live")
+        ages = []
+        for _ in range(5):
+            ages.append(round(store.parts.freshness.measure().age_seconds))
+            await asyncio.sleep(9.0)
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            ages = []
-            for _ in range(5):
-                ages.append(round(store.parts.freshness.measure().age_seconds))
-                await asyncio.sleep(9.0)
-
-            assert [0, 9, 18, 7, 16] == ages
-            assert not store.parts.freshness.measure().is_stale
-
-    run(story())
+        assert [0, 9, 18, 7, 16] == ages
+        assert not store.parts.freshness.measure().is_stale
 
 
-def test_the_age_does_not_follow_a_clock_that_was_set() -> None:
+@in_virtual_time
+async def test_the_age_does_not_follow_a_clock_that_was_set() -> None:
     """[B5] Ages of this process are measured by the clock that never goes back."""
+    async with whole_store() as store:
+        await store.until("live")
+        await asyncio.sleep(3.0)
+        store.clock.set_by_seconds = -3600.0
+        back = store.parts.freshness.measure().age_seconds
+        store.clock.set_by_seconds = 3600.0
+        forth = store.parts.freshness.measure().age_seconds
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            await asyncio.sleep(3.0)
-            store.clock.set_by_seconds = -3600.0
-            back = store.parts.freshness.measure().age_seconds
-            store.clock.set_by_seconds = 3600.0
-            forth = store.parts.freshness.measure().age_seconds
-
-            assert (3.0, 3.0) == (round(back, 2), round(forth, 2))
-
-    run(story())
+        assert (3.0, 3.0) == (round(back, 2), round(forth, 2))
 
 
-def test_freshness_is_measured_anew_when_its_headers_would_be_others() -> None:
+@in_virtual_time
+async def test_freshness_is_measured_anew_when_its_headers_would_be_others() -> None:
     """[B5] It is one object while they are the same, so that they are made once; each second of
     age and each event make another."""
-
-    async def story() -> None:
-        async with whole_store(stale_after_seconds=3) as store:
-            await store.until("live")
-            seen = []
-            for _ in range(44):
-                seen.append(store.parts.freshness.measure())
-                await asyncio.sleep(0.1)
-            store.line.sell("P-1")
-            await asyncio.sleep(0.1)
+    async with whole_store(stale_after_seconds=3) as store:
+        await store.until("live")
+        seen = []
+        for _ in range(44):
             seen.append(store.parts.freshness.measure())
-            told = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
+            await asyncio.sleep(0.1)
+        store.line.sell("P-1")
+        await asyncio.sleep(0.1)
+        seen.append(store.parts.freshness.measure())
+        told = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
 
-            assert ["1", "2", "3", "4", "5", "1"] == [one["Age"] for one in told]
-            assert [False] * 3 + [True] * 2 + [False] == ["stale" in str(one) for one in told]
-            assert seen[-1].last_offset == seen[0].last_offset + 1
-
-    run(story())
+        assert ["1", "2", "3", "4", "5", "1"] == [one["Age"] for one in told]
+        assert [False] * 3 + [True] * 2 + [False] == ["stale" in str(one) for one in told]
+        assert seen[-1].last_offset == seen[0].last_offset + 1
 
 
-def test_an_age_from_disk_is_never_below_zero() -> None:
+@in_virtual_time
+async def test_an_age_from_disk_is_never_below_zero() -> None:
     """[B5] The clock was set back between two processes."""
-
-    async def story() -> None:
-        clock = Clock()
-        line = Line(clock)
-        folder = (await _files(clock, line)).after_kill()
-        clock.set_by_seconds = -3600.0
-        line.cut()
-        async with whole_store(folder, clock=clock, line=line) as store:
-            assert 0.0 == store.parts.freshness.measure().age_seconds
-
-    run(story())
+    clock = Clock()
+    line = Line(clock)
+    folder = (await _files(clock, line)).after_kill()
+    clock.set_by_seconds = -3600.0
+    line.cut()
+    async with whole_store(folder, clock=clock, line=line) as store:
+        assert 0.0 == store.parts.freshness.measure().age_seconds
 
 
 # -- parts of the document ---------------------------------------------------------------------
 
 
-def test_products_that_cannot_be_read_are_listed_and_few() -> None:
+@in_virtual_time
+async def test_products_that_cannot_be_read_are_listed_and_few() -> None:
     """[E5] How many are to be read and how many fail; twenty of them with product, doubt and
     problem, however many there are."""
+    async with whole_store() as store:
+        await store.until("live")
+        due = store.clock.now() + 100.0
+        owed = {
+            f"X-{n:03}": PendingRefetch(RefetchReason.UNREADABLE, due, due, n % 2, "answered 500")
+            for n in range(100)
+        }
+        catalogue = store.parts.writer.catalogue
+        assert catalogue is not None
+        catalogue.pending_refetches.update(owed)
+        doubtful = store.status["doubtful"]
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            due = store.clock.now() + 100.0
-            owed = {
-                f"X-{n:03}": PendingRefetch(
-                    RefetchReason.UNREADABLE, due, due, n % 2, "answered 500"
-                )
-                for n in range(100)
-            }
-            catalogue = store.parts.writer.catalogue
-            assert catalogue is not None
-            catalogue.pending_refetches.update(owed)
-            doubtful = store.status["doubtful"]
-
-            assert (100, 50) == (doubtful["toBeRead"], doubtful["failing"])
-            assert DOUBTFUL_SHOWN == len(doubtful["products"])
-            assert {
-                "productId": "X-001",
-                "doubt": "unreadable",
-                "problem": "answered 500",
-            } == doubtful["products"][0]
-
-    run(story())
+        assert (100, 50) == (doubtful["toBeRead"], doubtful["failing"])
+        assert DOUBTFUL_SHOWN == len(doubtful["products"])
+        assert {
+            "productId": "X-001",
+            "doubt": "unreadable",
+            "problem": "answered 500",
+        } == doubtful["products"][0]
 
 
-def test_writes_are_counted_by_what_is_known_of_them() -> None:
+@in_virtual_time
+async def test_writes_are_counted_by_what_is_known_of_them() -> None:
     """[W4] [W1] One that was answered is remembered; one without an answer is under way, then
     unknown; the breaker of writes has its own state."""
+    async with whole_store(write_timeout_seconds=2) as store:
+        await store.until("live")
+        await store.parts.forwarder.update(Write("P-1", -1, 1, "first"))
+        store.line.open.clear()
+        waiting = asyncio.ensure_future(store.parts.forwarder.update(Write("P-2", -1, 1, "second")))
+        await asyncio.sleep(1.0)
+        meanwhile = store.status["writes"]
+        await asyncio.wait([waiting])
+        after = store.status["writes"]
 
-    async def story() -> None:
-        async with whole_store(write_timeout_seconds=2) as store:
-            await store.until("live")
-            await store.parts.forwarder.update(Write("P-1", -1, 1, "first"))
-            store.line.open.clear()
-            waiting = asyncio.ensure_future(
-                store.parts.forwarder.update(Write("P-2", -1, 1, "second"))
-            )
-            await asyncio.sleep(1.0)
-            meanwhile = store.status["writes"]
-            await asyncio.wait([waiting])
-            after = store.status["writes"]
-
-            assert (1, 1, 1) == (
-                meanwhile["inFlight"],
-                meanwhile["underWay"],
-                meanwhile["remembered"],
-            )
-            assert (0, 0, 1) == (after["inFlight"], after["underWay"], after["unknown"])
-            assert waiting.exception() is not None
-
-    run(story())
+        assert (1, 1, 1) == (
+            meanwhile["inFlight"],
+            meanwhile["underWay"],
+            meanwhile["remembered"],
+        )
+        assert (0, 0, 1) == (after["inFlight"], after["underWay"], after["unknown"])
+        assert waiting.exception() is not None
 
 
-def test_a_full_sync_that_waits_for_its_time_is_shown() -> None:
+@in_virtual_time
+async def test_a_full_sync_that_waits_for_its_time_is_shown() -> None:
     """[F6] Pages that make no sense: the next attempt is wanted, and spaced."""
+    async with whole_store(central_api_key="wrong") as store:
+        await asyncio.sleep(1.0)
+        status = store.status
 
-    async def story() -> None:
-        async with whole_store(central_api_key="wrong") as store:
-            await asyncio.sleep(1.0)
-            status = store.status
-
-            assert {"wanted": ["first start"]} == status["fullSync"]
-            assert not status["lastSyncSuccess"]
-            assert "CENTRAL_API_KEY" in status["errorMessage"]
-            assert "CENTRAL_API_KEY" in status["fullSyncs"][0]["problem"]
-
-    run(story())
+        assert {"wanted": ["first start"]} == status["fullSync"]
+        assert not status["lastSyncSuccess"]
+        assert "CENTRAL_API_KEY" in status["errorMessage"]
+        assert "CENTRAL_API_KEY" in status["fullSyncs"][0]["problem"]
 
 
-def test_runs_are_listed_newest_first() -> None:
+@in_virtual_time
+async def test_runs_are_listed_newest_first() -> None:
     """[F1] Each with its reasons; a caller of force-sync gets the outcome of its own."""
+    async with whole_store() as store:
+        await store.until("live")
+        first = await store.parts.runner.force(accept=False)
+        store.line.cut()
+        second = await store.parts.runner.force(accept=False)
+        runs = store.status["fullSyncs"]
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            first = await store.parts.runner.force_full_sync(accept=False)
-            store.line.cut()
-            second = await store.parts.runner.force_full_sync(accept=False)
-            runs = store.status["fullSyncs"]
-
-            assert (2, 3) == (first.number, second.number)
-            assert (True, False) == (not first.problem, not second.problem)
-            assert [3, 2, 1] == [each["number"] for each in runs]
-            assert [False, True, True] == [each["success"] for each in runs]
-            assert ["on demand"] == runs[0]["reasons"]
-
-    run(story())
+        assert (2, 3) == (first.number, second.number)
+        assert (True, False) == (not first.problem, not second.problem)
+        assert [3, 2, 1] == [each["number"] for each in runs]
+        assert [False, True, True] == [each["success"] for each in runs]
+        assert ["on demand"] == runs[0]["reasons"]
 
 
-def test_events_set_aside_are_counted() -> None:
+@in_virtual_time
+async def test_events_set_aside_are_counted() -> None:
     """[E5] With the offset and reason of the last one."""
+    async with whole_store() as store:
+        await store.until("live")
+        store.parts.runner.quarantined = 2
+        store.parts.runner.last_quarantined = QuarantinedEvent(7, "P-1", "unknown eventType", "f")
 
-    async def story() -> None:
-        async with whole_store() as store:
-            await store.until("live")
-            store.parts.runner.quarantined = 2
-            store.parts.runner.last_quarantined = QuarantinedEvent(
-                7, "P-1", "unknown eventType", "f"
-            )
-
-            shown = {"count": 2, "last": {"offset": 7, "reason": "unknown eventType"}}
-            assert shown == store.status["eventsSetAside"]
-
-    run(story())
+        shown = {"count": 2, "last": {"offset": 7, "reason": "unknown eventType"}}
+        assert shown == store.status["eventsSetAside"]
 
 
 @pytest.mark.parametrize(
