@@ -1,4 +1,4 @@
-"""A real server on a free loopback port, before a small shop."""
+"""A real server of a small shop, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADMIN = {"X-API-Key": "office-secret"}
 
 @dataclass
 class Store:
-    """A shop with its API being served."""
+    """A shop whose API is served."""
 
     shop: Shop
     app: web.Application
@@ -36,26 +36,34 @@ class Store:
     async def send(
         self, method: str, target: str, *, headers: Headers = (), body: bytes = b""
     ) -> Reply:
-        """One request on a connection of its own, exactly as given."""
+        """Send one request, exactly as given, on a new connection."""
         line = await self.line()
         reply = await line.send(method, target, headers=headers, body=body)
         line.close()
         return reply
 
     async def get(self, target: str, **headers: str) -> Reply:
-        """A till's read; `if_none_match=…` becomes the header If-None-Match."""
-        return await self.send("GET", target, headers=TILL | _named(headers))
+        """Read as a till; `if_none_match=…` becomes the header If-None-Match."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.send("GET", target, headers=TILL | named)
 
     async def post(
         self, target: str, value: Any, headers: Mapping[str, str] = TILL, method: str = "POST"
     ) -> Reply:
-        """A till's call with a JSON body."""
+        """Send a JSON body as a till."""
         sent = {"Content-Type": "application/json"} | dict(headers)
         return await self.send(method, target, headers=sent, body=orjson.dumps(value))
 
 
-def _named(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
+def api_of(shop: Shop, **settings: Any) -> web.Application:
+    """The API of a shop, with these settings of `build_api` instead of the usual ones."""
+    usual: dict[str, Any] = {
+        "store_id": "store-s1",
+        "keys": ["till-secret"],
+        "admin_keys": ["office-secret"],
+        "cors_origins": [],
+    }
+    return build_api(shop.parts, **(usual | settings))
 
 
 Opened = Callable[..., Awaitable[Store]]
@@ -63,20 +71,14 @@ Opened = Callable[..., Awaitable[Store]]
 
 @pytest.fixture
 async def open_store() -> AsyncIterator[Opened]:
-    """Open stores with settings of the test's own; all are stopped afterwards."""
+    """Start stores with settings of the test; all are stopped afterwards."""
     opened: list[Store] = []
 
     async def opening(
         shop: Shop | None = None, *, limits: ConnectionLimits | None = None, **settings: Any
     ) -> Store:
         stocked = shop or Shop([product("PROD-001"), product("PROD-002"), product("PROD-003")])
-        usual: dict[str, Any] = {
-            "store_id": "store-s1",
-            "keys": ["till-secret"],
-            "admin_keys": ["office-secret"],
-            "cors_origins": [],
-        }
-        app = build_api(stocked.parts, **(usual | settings))
+        app = api_of(stocked, **settings)
         running = await serve(app, host="127.0.0.1", port=0, limits=limits)
         opened.append(Store(stocked, app, running))
         return opened[-1]

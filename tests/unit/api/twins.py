@@ -1,6 +1,6 @@
-"""Two servers before one shop, with the fast reads and without, on connections in memory.
+"""Two servers of one shop, one with fast reads and one without, on connections in memory.
 
-What is fed to one is fed to the other; what they say must be the same.
+Both are fed the same bytes, and must answer the same.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any
 
 from aiohttp import web
 
-from store_cache.api.app import FAST_READS, build_api
+from store_cache.api.app import FAST_READS
 from store_cache.api.limits import ClientConnection, ConnectionLimiter, ConnectionLimits
 from store_cache.api.server import track_requests
 from tests.harness.shop import Shop
+from tests.unit.api.conftest import api_of
 
 SETTLED_SECONDS = 0.001
-"""Of virtual time: it does not pass before everything that can be done has been."""
+"""Of virtual time: it passes once all callbacks that are ready have run."""
 
 _CHANGING = re.compile(rb"(?m)^(Date: ).*\r$|^(X-Request-ID: )[0-9a-f]{32}\r$")
 
 
 class Wire(asyncio.Transport):
-    """A connection's other end. `sent` is all that was written, `writes` how often; `at_once` is
-    what the other side says as soon as it is next written to."""
+    """The client's end of a connection. `sent` is all that the server wrote, `writes` how often;
+    `at_once` is fed as soon as the server writes next."""
 
     def __init__(self, connection: ClientConnection, address: str) -> None:
         super().__init__({"peername": (address, 50_000)})
@@ -41,6 +42,12 @@ class Wire(asyncio.Transport):
     def feed(self, data: bytes) -> None:
         if not self.is_closed:
             self.connection.data_received(data)
+
+    async def deliver(self, *chunks: bytes) -> None:
+        """Feed one chunk after the other, each once the one before has been processed."""
+        for chunk in chunks:
+            self.feed(chunk)
+            await asyncio.sleep(SETTLED_SECONDS)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if not self.is_closed:
@@ -65,7 +72,7 @@ class Wire(asyncio.Transport):
         self.close()
 
     def pause_reading(self) -> None:
-        """What waits here is fed nevertheless: a parser holds it."""
+        """Bytes are fed nevertheless; the parser holds them."""
 
     def resume_reading(self) -> None:
         pass
@@ -73,7 +80,7 @@ class Wire(asyncio.Transport):
 
 @dataclass
 class Server:
-    """One of the two. `seen` counts the requests that came to aiohttp."""
+    """One of the two. `seen` counts the requests that reached aiohttp."""
 
     server: web.Server
     limiter: ConnectionLimiter
@@ -87,16 +94,10 @@ class Server:
 
 
 @asynccontextmanager
-async def a_server(
-    shop: Shop, *, fast_reads: bool = True, limits: ConnectionLimits | None = None, **settings: Any
+async def memory_server(
+    shop: Shop, *, limits: ConnectionLimits | None = None, **settings: Any
 ) -> AsyncIterator[Server]:
-    usual: dict[str, Any] = {
-        "store_id": "store-s1",
-        "keys": ["till-secret"],
-        "admin_keys": ["office-secret"],
-        "cors_origins": [],
-    }
-    app = build_api(shop.parts, fast_reads=fast_reads, **(usual | settings))
+    app = api_of(shop, **settings)
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     assert runner.server is not None
@@ -130,12 +131,13 @@ class Pair:
             await asyncio.sleep(settled_seconds)
 
     @property
-    def said(self) -> tuple[tuple[bytes, bool], tuple[bytes, bool]]:
-        """What each has sent, without what changes each time, and whether it closed."""
-        return (
-            (unchanging(self.plain.sent), self.plain.is_closed),
-            (unchanging(self.fast.sent), self.fast.is_closed),
-        )
+    def plain_answers(self) -> tuple[bytes, bool]:
+        """What the plain server sent, without dates and ids, and whether it closed."""
+        return _CHANGING.sub(rb"\1\2*\r", bytes(self.plain.sent)), self.plain.is_closed
+
+    @property
+    def fast_answers(self) -> tuple[bytes, bool]:
+        return _CHANGING.sub(rb"\1\2*\r", bytes(self.fast.sent)), self.fast.is_closed
 
     async def close(self) -> None:
         self.fast.close()
@@ -144,13 +146,9 @@ class Pair:
 
 
 @asynccontextmanager
-async def the_twins(shop: Shop, **settings: Any) -> AsyncIterator[Twins]:
+async def twin_servers(shop: Shop, **settings: Any) -> AsyncIterator[Twins]:
     async with (
-        a_server(shop, fast_reads=True, **settings) as fast,
-        a_server(shop, fast_reads=False, **settings) as plain,
+        memory_server(shop, fast_reads=True, **settings) as fast,
+        memory_server(shop, fast_reads=False, **settings) as plain,
     ):
         yield Twins(fast, plain)
-
-
-def unchanging(sent: bytes | bytearray) -> bytes:
-    return _CHANGING.sub(rb"\1\2*\r", bytes(sent))
