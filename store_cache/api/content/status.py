@@ -49,8 +49,8 @@ class StatusDocuments:
     def sync_status(self) -> Document:
         """GET /v1/store/sync/status"""
         state, head = self._runner.state, self._runner.head_offset
-        health, runs = state.health, state.full_syncs
-        last = runs[-1] if runs else None
+        health, ended = state.health, state.full_syncs
+        last = ended[-1] if ended else None
         freshness = self._freshness.measure()
         catalogue = self._writer.catalogue
         self._state.update()
@@ -82,7 +82,7 @@ class StatusDocuments:
                 "since": None if health.since is None else self._clock.at(health.since),
             },
             "fullSync": self._current_full_sync(),
-            "fullSyncs": [self._ended_full_sync(record) for record in reversed(runs)],
+            "fullSyncs": [self._ended_full_sync(record) for record in reversed(ended)],
             "doubtful": _doubtful({} if catalogue is None else catalogue.pending_refetches),
             "aheadOfFeed": 0 if catalogue is None else len(catalogue.overrides),
             "eventsSetAside": {
@@ -139,12 +139,12 @@ class StatusDocuments:
         """The full sync that runs, or the one that is requested and has not begun."""
         state = self._runner.state
         if isinstance(state.phase, FullSyncing):
-            run = state.phase.full_sync
+            current = state.phase.full_sync
             return {
-                "number": run.number,
-                "reasons": list(run.reasons),
-                "step": str(run.step),
-                "began": self._clock.at(run.began_at),
+                "number": current.number,
+                "reasons": list(current.reasons),
+                "step": str(current.step),
+                "began": self._clock.at(current.began_at),
                 "products": self._runner.replica_products,
             }
         return None if state.requested is None else {"wanted": list(state.requested.reasons)}

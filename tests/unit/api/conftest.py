@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from aiohttp import web
 from store_cache.api.app import build_api
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import ApiServer, serve
-from tests.harness.http import Connection, Headers, Reply
+from tests.harness.http import DEADLINE_SECONDS, Connection, Headers, Reply, head_of
 from tests.harness.shop import Shop, product
 
 TILL = {"X-API-Key": "till-secret"}
@@ -53,6 +54,16 @@ class Store:
         """Send a JSON body as a till."""
         sent = {"Content-Type": "application/json"} | dict(headers)
         return await self.send(method, target, headers=sent, body=orjson.dumps(value))
+
+    async def begin_write(self) -> Connection:
+        """Send a write on a new connection, and wait until the shop has it."""
+        line = await self.line()
+        body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
+        headers = TILL | {"Content-Type": "application/json"}
+        line.writer.write(head_of("POST", "/v1/store/inventory/updates", headers, body) + body)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await self.shop.arrived.wait()
+        return line
 
 
 def api_of(shop: Shop, **settings: Any) -> web.Application:

@@ -1,4 +1,4 @@
-"""Who may call: keys, scopes, every route with every role, and the brake on guessing."""
+"""Authentication: keys, scopes, every route with every role, and the brake on guessing."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ FOR_ADMINS = {("POST", "/v1/store/sync/force")}
 NOT_FOUND = {("*", "/v1{rest}"), ("*", "/{rest}")}
 
 ROLES: Mapping[str, dict[str, str]] = {
-    "nobody": {},
-    "stranger": {"X-API-Key": "guess"},
+    "no key": {},
+    "wrong key": {"X-API-Key": "guess"},
     "till": TILL,
     "admin": ADMIN,
 }
@@ -36,8 +36,8 @@ def _with_head(routes: set[tuple[str, str]]) -> set[tuple[str, str]]:
     return routes | {("HEAD", path) for method, path in routes if method == "GET"}
 
 
-async def test_each_route_of_the_router_has_its_rule(store: Store) -> None:
-    """The router's routes are those of this file, each for the scope named here (T20)."""
+async def test_each_route_has_its_scope(store: Store) -> None:
+    """The routes of the router are those listed in this file, with these scopes (T20)."""
     scopes = store.app[SCOPES].registered()
     found: dict[Scope, set[tuple[str, str]]] = {scope: set() for scope in Scope}
     for route in store.app.router.routes():
@@ -54,14 +54,14 @@ async def test_each_route_of_the_router_has_its_rule(store: Store) -> None:
     ("method", "path"), sorted(_with_head(OPEN | FOR_TILLS | FOR_ADMINS) | NOT_FOUND)
 )
 async def test_each_role_on_each_route(store: Store, method: str, path: str, role: str) -> None:
-    """Nobody and strangers get 401 under /v1/, a till 403 from admin calls; others pass."""
+    """Without a right key /v1/ answers 401; a till's key gets 403 from admin calls."""
     target = path.replace("{productId}", "PROD-001").replace("{rest}", "/nowhere")
     sent = "GET" if method == "*" else method
     reply = await store.send(sent, target.replace("//", "/"), headers=ROLES[role])
 
     if not target.startswith("/v1"):
         assert reply.status not in (401, 403)
-    elif role in ("nobody", "stranger"):
+    elif role in ("no key", "wrong key"):
         assert 401 == reply.status
     elif (method, path) in FOR_ADMINS:
         assert (403 if role == "till" else 200) == reply.status
@@ -70,15 +70,15 @@ async def test_each_role_on_each_route(store: Store, method: str, path: str, rol
 
 
 @pytest.mark.parametrize("target", ["/v1", "/v1/", "/%761/store/inventory", "/v1/../health"])
-async def test_no_spelling_of_a_path_goes_around_the_key(store: Store, target: str) -> None:
-    """Encoded letters and dots in a path change nothing about the key it needs."""
+async def test_no_spelling_of_a_path_avoids_the_key(store: Store, target: str) -> None:
+    """Encoded letters and dots in a path do not avoid the key."""
     reply = await store.send("GET", target)
 
     assert 401 == reply.status
 
 
-async def test_missing_and_wrong_keys_are_told_the_same(store: Store) -> None:
-    """One answer, whatever is wrong with the key (T1)."""
+async def test_missing_and_wrong_keys_get_the_same_answer(store: Store) -> None:
+    """The answer is the same, whatever is wrong with the key (T1)."""
     keys = ["", "guess", "till-secre", "TILL-SECRET", "\xff"]
     sent = [{}, *({"X-API-Key": key} for key in keys)]
     replies = [await store.send("GET", "/v1/store/inventory", headers=one) for one in sent]
@@ -88,7 +88,7 @@ async def test_missing_and_wrong_keys_are_told_the_same(store: Store) -> None:
 
 
 async def test_without_admin_keys_every_key_is_one(open_store: Opened) -> None:
-    """A single shop starts with one list of keys."""
+    """One list of keys is enough for a single shop."""
     store = await open_store(admin_keys=[])
     reply = await store.send("POST", "/v1/store/sync/force", headers=TILL)
 
@@ -96,7 +96,7 @@ async def test_without_admin_keys_every_key_is_one(open_store: Opened) -> None:
 
 
 async def test_a_key_may_be_configured_as_its_digest(open_store: Opened) -> None:
-    """The plain key calls; its digest, which the configuration shows, does not."""
+    """The plain key is accepted; its digest, which the settings show, is not."""
     hashed = "sha256:" + hashlib.sha256(b"till-secret").hexdigest()
     store = await open_store(keys=[hashed])
     plain = await store.get("/v1/store/inventory")
@@ -117,7 +117,7 @@ def _guess(authority: Authenticator, address: str, now: float, times: int = 3) -
 
 
 def test_the_name_of_a_caller_is_not_its_key() -> None:
-    """Logs tell keys apart by their place in the settings."""
+    """Logs name keys by their position in the settings."""
     ring = KeyRing(keys=["right", "other"], admin_keys=["office"])
     found = [ring.find(key) for key in ("right", "other", "office")]
 
@@ -125,7 +125,7 @@ def test_the_name_of_a_caller_is_not_its_key() -> None:
 
 
 def test_guessing_is_stopped_for_the_rest_of_the_window() -> None:
-    """After too many wrong keys not even a right one is believed, until the minute is over."""
+    """After too many wrong keys not even a right one is accepted, until the minute is over."""
     authority = _authority()
     _guess(authority, "10.0.0.9", now=0.0)
     with pytest.raises(RateLimited) as limited:
@@ -136,7 +136,7 @@ def test_guessing_is_stopped_for_the_rest_of_the_window() -> None:
 
 
 def test_others_at_the_same_address_go_on() -> None:
-    """A key that served from an address before goes on serving, whoever else guesses there."""
+    """A key that was accepted from an address before stays accepted during wrong ones from it."""
     authority = _authority()
     authority.identify(["right"], address="10.0.0.9", now=0.0)
     _guess(authority, "10.0.0.9", now=1.0)
@@ -148,7 +148,7 @@ def test_others_at_the_same_address_go_on() -> None:
 
 
 def test_the_table_of_failures_is_bounded() -> None:
-    """Guesses from ever new addresses take no ever growing memory: the oldest is forgotten."""
+    """Wrong keys from ever new addresses take bounded memory: the oldest is forgotten."""
     authority = _authority()
     for address in ("a", "b", "c"):
         _guess(authority, address, now=0.0)
@@ -158,8 +158,8 @@ def test_the_table_of_failures_is_bounded() -> None:
         authority.identify(["right"], address="c", now=1.0)
 
 
-def test_two_keys_are_no_key() -> None:
-    """Which of them counts must not depend on who reads (T3)."""
+def test_two_keys_are_refused() -> None:
+    """Repeated headers are refused, since parsers differ on which one counts (T3)."""
     with pytest.raises(InvalidRequest):
         _authority().identify(["right", "right"], address="a", now=0.0)
 

@@ -1,11 +1,11 @@
-"""What reads answer with, apart from who asks."""
+"""The bodies of reads."""
 
 from __future__ import annotations
 
 import orjson
 import pytest
 
-from store_cache.api.content import bodies as contents
+from store_cache.api.content import bodies
 from tests.harness.shop import Shop, product
 
 HELD = ("PROD-001", "PROD-002", "PROD-003")
@@ -24,11 +24,11 @@ HELD = ("PROD-001", "PROD-002", "PROD-003")
     ids=len,
 )
 def test_a_basket_is_answered_in_the_order_asked(asked: tuple[str, ...]) -> None:
-    """However many are asked for, and whether all, some or none of them are held."""
+    """Whether all, some or none of the ids are held."""
     shop = Shop(product(one) for one in HELD)
-    body, tag = contents.basket(shop.held, asked)
+    body, tag = bodies.basket(shop.held, asked)
     rows = [shop.held.rows[one] for one in asked if one in HELD]
     missing = [one for one in asked if one not in HELD]
 
     assert {"products": [*map(orjson.loads, rows)], "missing": missing} == orjson.loads(body)
-    assert tag == contents.weak_tag(rows, *missing)
+    assert tag == bodies.weak_tag(rows, *missing)

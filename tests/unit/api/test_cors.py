@@ -1,4 +1,4 @@
-"""Web pages of configured origins may call, others may not."""
+"""CORS: web pages of configured origins may call, others may not."""
 
 import pytest
 
@@ -13,7 +13,7 @@ ASKS = {
 
 
 async def test_a_preflight_of_a_configured_origin(open_store: Opened) -> None:
-    """It needs no key; it is told methods and headers, and for how long."""
+    """It needs no key; the answer names methods, headers and how long it holds."""
     store = await open_store(cors_origins=[TILL_PAGE])
     reply = await store.send("OPTIONS", f"{INVENTORY}/A/inventory", headers=ASKS | origin())
 
@@ -37,10 +37,10 @@ async def test_a_preflight_of_a_configured_origin(open_store: Opened) -> None:
         {},
     ],
 )
-async def test_any_other_options_request_is_none(
+async def test_any_other_options_request_is_not_a_preflight(
     open_store: Opened, headers: dict[str, str]
 ) -> None:
-    """Without a key it is 401 like everything, with one 405; no header lets a page read on."""
+    """It gets 401 without a key and 405 with one, and no header that lets a page go on."""
     store = await open_store(cors_origins=[TILL_PAGE])
     without = await store.send("OPTIONS", INVENTORY, headers=headers)
     with_key = await store.send("OPTIONS", INVENTORY, headers=headers | TILL)
@@ -55,7 +55,7 @@ async def test_any_other_options_request_is_none(
 async def test_answers_say_that_the_origin_may_read_them(
     open_store: Opened, target: str, status: int
 ) -> None:
-    """Errors too, so that a page can tell its user; with the headers it needs."""
+    """Errors too, with the headers that a page needs."""
     store = await open_store(cors_origins=[TILL_PAGE])
     reply = await store.get(target, origin=TILL_PAGE)
 
@@ -72,8 +72,8 @@ async def test_answers_say_that_the_origin_may_read_them(
     } == set(exposed)
 
 
-async def test_a_page_is_told_that_its_key_is_wrong(open_store: Opened) -> None:
-    """Also a 401 can be read by a page that may call at all."""
+async def test_a_page_can_read_that_its_key_is_wrong(open_store: Opened) -> None:
+    """A page of a configured origin can read the 401."""
     store = await open_store(cors_origins=[TILL_PAGE])
     reply = await store.send("GET", INVENTORY, headers=origin())
 
@@ -81,7 +81,7 @@ async def test_a_page_is_told_that_its_key_is_wrong(open_store: Opened) -> None:
 
 
 async def test_answers_vary_by_origin(open_store: Opened) -> None:
-    """A cache between never gives one origin's answer to another, whoever asked first."""
+    """`Vary` keeps a cache from giving the answer for one origin to another."""
     store = await open_store(cors_origins=[TILL_PAGE])
     without = await store.get(INVENTORY)
     other = await store.get(INVENTORY, origin="https://other.example.com")
@@ -91,7 +91,7 @@ async def test_answers_vary_by_origin(open_store: Opened) -> None:
 
 
 async def test_any_origin(open_store: Opened) -> None:
-    """`*` lets every page call, with its key."""
+    """`*` lets every page with a key call."""
     store = await open_store(cors_origins=["*"])
     reply = await store.get(INVENTORY, origin="https://other.example.com")
 
@@ -100,7 +100,7 @@ async def test_any_origin(open_store: Opened) -> None:
 
 
 async def test_no_origin_is_configured(open_store: Opened) -> None:
-    """By default there is no word about origins at all."""
+    """By default there are no CORS headers."""
     store = await open_store()
     reply = await store.get(INVENTORY, origin=TILL_PAGE)
 

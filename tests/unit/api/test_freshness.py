@@ -15,7 +15,7 @@ READS = [INVENTORY, f"{INVENTORY}/PROD-001"]
 
 
 def test_a_fresh_answer() -> None:
-    """The four headers of the contract, and what a browser may do with the answer."""
+    """It has the headers of the contract, and says how a browser may cache it."""
     expected = {
         "Cache-Control": "private, no-cache",
         "X-Cache-Offset": "1045",
@@ -32,7 +32,7 @@ def test_a_fresh_answer() -> None:
     [(0.0, 0), (0.001, 1), (59.0, 59), (59.1, 60), (-3.0, 0), (math.inf, 2**31), (1e300, 2**31)],
 )
 def test_age_is_never_smaller_than_the_truth(age_seconds: float, age: int) -> None:
-    """Whole seconds, rounded up; a store that was never in step is as old as can be said (B5)."""
+    """It is rounded up to whole seconds; a store that was never in sync has the largest (B5)."""
     said = freshness_headers(replace(FRESH, age_seconds=age_seconds))
 
     assert str(age) == said["Age"]
@@ -50,7 +50,7 @@ def test_age_is_never_smaller_than_the_truth(age_seconds: float, age: int) -> No
 def test_cache_status_says_stale_and_not_durable(
     is_stale: bool, is_durable: bool, status: str
 ) -> None:
-    """One `detail`, one token; staleness first where both apply (RFC 9211, D5)."""
+    """`detail` is one token, with staleness first (RFC 9211, D5)."""
     said = freshness_headers(replace(FRESH, is_stale=is_stale, is_durable=is_durable))
 
     assert status == said["Cache-Status"]
@@ -66,13 +66,13 @@ def test_cache_status_says_stale_and_not_durable(
     ],
 )
 def test_a_generation_cannot_split_the_answer(generation: str, said: str) -> None:
-    """It is Central's text: what does not belong into a header is percent-encoded (T8)."""
+    """It is Central's text: what may not be in a header is percent-encoded (T8)."""
     headers = freshness_headers(replace(FRESH, generation=generation))
 
     assert said == headers["X-Cache-Generation"]
 
 
-async def test_a_generation_that_is_not_known_is_not_said(store: Store) -> None:
+async def test_without_a_generation_there_is_no_header(store: Store) -> None:
     """Without a generation there is no header for it."""
     store.shop.fresh = replace(FRESH, generation=None)
     reply = await store.get(INVENTORY)
@@ -82,7 +82,7 @@ async def test_a_generation_that_is_not_known_is_not_said(store: Store) -> None:
 
 @pytest.mark.parametrize("target", READS)
 async def test_an_unchanged_answer_is_304(store: Store, target: str) -> None:
-    """The tag of an answer gets 304 with no body, and how fresh that is."""
+    """Its tag gets 304 without a body, with the present freshness."""
     first = await store.get(target)
     store.shop.fresh = replace(FRESH, last_offset=2000, last_sync_time="2024-01-15T10:31:00Z")
     second = await store.get(target, if_none_match=first.headers["ETag"])
@@ -94,7 +94,7 @@ async def test_an_unchanged_answer_is_304(store: Store, target: str) -> None:
 
 
 async def test_an_unchanged_basket_is_304(store: Store) -> None:
-    """Lookup is a read that takes its list in the body: it is answered like one."""
+    """A lookup is answered like a read, though it is a POST."""
     body = {"productIds": ["PROD-001", "nope"]}
     first = await store.post(f"{INVENTORY}/lookup", body)
     headers = TILL | {"If-None-Match": first.headers["ETag"]}
@@ -106,7 +106,7 @@ async def test_an_unchanged_basket_is_304(store: Store) -> None:
 
 @pytest.mark.parametrize("target", READS)
 async def test_a_changed_answer_has_another_tag(store: Store, target: str) -> None:
-    """Whatever changes in the content changes the tag."""
+    """A change of the content changes the tag."""
     first = await store.get(target)
     store.shop.put(product("PROD-001", version=7))
     second = await store.get(target, if_none_match=first.headers["ETag"])
@@ -115,8 +115,8 @@ async def test_a_changed_answer_has_another_tag(store: Store, target: str) -> No
     assert first.headers["ETag"] != second.headers["ETag"]
 
 
-async def test_the_tag_of_a_page_is_of_its_products_and_place(store: Store) -> None:
-    """A page that holds the same rows of a longer list is another content."""
+async def test_the_tag_of_a_page_covers_its_pagination(store: Store) -> None:
+    """The same rows of a longer list are other content."""
     first = await store.get(f"{INVENTORY}?limit=1")
     store.shop.put(product("ZZZ"))
     second = await store.get(f"{INVENTORY}?limit=1", if_none_match=first.headers["ETag"])
@@ -125,8 +125,8 @@ async def test_the_tag_of_a_page_is_of_its_products_and_place(store: Store) -> N
     assert 200 == second.status
 
 
-async def test_tags_are_weak_where_the_body_holds_a_time(store: Store) -> None:
-    """A page's tag leaves `cacheInfo` out, so it is weak; a product's is strong."""
+async def test_tags_are_weak_if_the_body_has_a_time(store: Store) -> None:
+    """The tag of a page does not cover `cacheInfo`, so it is weak; that of a product is strong."""
     page, single = [(await store.get(target)).headers["ETag"] for target in READS]
 
     assert page.startswith('W/"')
@@ -152,12 +152,12 @@ async def test_tags_are_weak_where_the_body_holds_a_time(store: Store) -> None:
 )
 @pytest.mark.parametrize("tag", ['"x"', 'W/"x"'])
 def test_if_none_match(values: list[str], is_match: bool, tag: str) -> None:
-    """Lists, several lines, weak tags and `*`, by the weak comparison; a malformed one is none."""
+    """Lists, lines, weak tags and `*` are compared weakly; a malformed header is ignored."""
     assert is_match == matches(values, tag)
 
 
-def test_a_weak_tag_names_rows_and_what_is_said_of_them() -> None:
-    """Equal rows have equal tags, wherever they are held; other rows, order or numbers have not."""
+def test_a_weak_tag_covers_rows_and_numbers() -> None:
+    """Equal rows have equal tags; other rows, another order or other numbers do not."""
     rows = [b"one", b"two"]
     same = weak_tag([bytes(bytearray(row)) for row in rows], 0, 2)
     others = [(rows[::-1], 0, 2), (rows, 1, 2), ([b"one", b"tw0"], 0, 2), ([b"onetwo"], 0, 2)]

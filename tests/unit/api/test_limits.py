@@ -1,4 +1,4 @@
-"""The guard: deadlines for the slow and the silent, caps for the many, a clean stop."""
+"""Connection limits and a clean stop: deadlines, caps, and what a stop waits for."""
 
 import asyncio
 import logging
@@ -13,15 +13,15 @@ from tests.harness.shop import Shop, product
 from tests.unit.api.conftest import TILL, Opened, Store
 
 INVENTORY = "/v1/store/inventory"
-HASTY = ConnectionLimits(idle_seconds=0.1, head_seconds=0.1, unread_seconds=0.1, check_seconds=0.01)
+SHORT = ConnectionLimits(idle_seconds=0.1, head_seconds=0.1, unread_seconds=0.1, check_seconds=0.01)
 LATE_HEAD = ConnectionLimits(head_seconds=0.1, check_seconds=0.01)
 UNREAD = ConnectionLimits(unread_seconds=0.1, check_seconds=0.01)
 SILENT = ConnectionLimits(idle_seconds=0.1, check_seconds=0.01)
 JSON = TILL | {"Content-Type": "application/json"}
 
 
-async def test_a_connection_that_says_nothing_is_cut(open_store: Opened) -> None:
-    """A client that only connects does not hold its place."""
+async def test_a_connection_without_a_request_is_closed(open_store: Opened) -> None:
+    """A client that only connects does not keep its connection."""
     store = await open_store(limits=SILENT)
     line = await store.line()
 
@@ -29,7 +29,7 @@ async def test_a_connection_that_says_nothing_is_cut(open_store: Opened) -> None
 
 
 async def test_a_connection_is_kept_for_the_next_request(open_store: Opened) -> None:
-    """Between two requests it may be silent for a while, then it is cut."""
+    """Between two requests it may be idle for a while, then it is closed."""
     store = await open_store(limits=SILENT)
     line = await store.line()
     replies = [await line.send("GET", INVENTORY, headers=TILL) for _ in range(3)]
@@ -38,8 +38,8 @@ async def test_a_connection_is_kept_for_the_next_request(open_store: Opened) -> 
     assert b"" == await line.ended()
 
 
-async def test_a_head_that_does_not_end_is_cut(open_store: Opened) -> None:
-    """Each further byte buys no time: the deadline counts from the first one."""
+async def test_an_endless_head_ends_the_connection(open_store: Opened) -> None:
+    """The deadline counts from the first byte; more bytes do not extend it."""
     store = await open_store(limits=LATE_HEAD)
     line = await store.line()
     await line.send("GET", INVENTORY, headers=TILL)
@@ -57,8 +57,8 @@ async def _drip(line: Connection) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_a_body_that_does_not_come_is_told(open_store: Opened) -> None:
-    """The caller has an answer, and the connection ends."""
+async def test_a_body_that_does_not_arrive_is_an_error(open_store: Opened) -> None:
+    """The client gets an answer, and the connection ends."""
     store = await open_store(body_seconds=0.05)
     line = await store.line()
     head = head_of("POST", f"{INVENTORY}/updates", JSON | {"Content-Length": "100"}, b"")
@@ -69,12 +69,12 @@ async def test_a_body_that_does_not_come_is_told(open_store: Opened) -> None:
     assert "did not arrive" in reply.json["error"]["message"]
 
 
-async def test_a_reader_that_does_not_read_is_cut(open_store: Opened) -> None:
-    """Answers that nobody takes do not pile up: the connection ends, and with it the memory."""
+async def test_a_client_that_does_not_read_is_aborted(open_store: Opened) -> None:
+    """Unread answers do not pile up: the connection is aborted, which frees their memory."""
     large = "x" * 100_000
     shop = Shop(product(f"P{n}", note=large) for n in range(200))
     store = await open_store(shop, limits=UNREAD)
-    # So that the answers fill it at once.
+    # A small buffer, so that one answer fills it.
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     narrow.setblocking(False)
@@ -88,8 +88,8 @@ async def test_a_reader_that_does_not_read_is_cut(open_store: Opened) -> None:
     assert 200 == (await store.get(f"{INVENTORY}?limit=1")).status
 
 
-async def test_a_long_answer_is_not_cut_while_it_is_read(open_store: Opened) -> None:
-    """The deadlines are for the slow: whoever reads gets all of it."""
+async def test_a_long_answer_is_sent_while_it_is_read(open_store: Opened) -> None:
+    """A client that reads gets all of it."""
     large = "x" * 100_000
     shop = Shop(product(f"P{n}", note=large) for n in range(200))
     store = await open_store(shop, limits=ConnectionLimits(unread_seconds=2.0, check_seconds=0.01))
@@ -99,14 +99,12 @@ async def test_a_long_answer_is_not_cut_while_it_is_read(open_store: Opened) -> 
 
 
 async def test_a_request_may_take_longer_than_the_deadlines(open_store: Opened) -> None:
-    """They do not count while a request is being answered: Central may take its time."""
-    store = await open_store(limits=HASTY)
+    """No deadline counts while a request is being answered: Central may be slow."""
+    store = await open_store(limits=SHORT)
     store.shop.admission.clear()
-    line = await store.line()
-    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
-    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
-    silent = await store.line()
-    await silent.ended()
+    line = await store.begin_write()
+    idle = await store.line()
+    await idle.ended()
     store.shop.admission.set()
 
     assert 200 == (await line.reply()).status
@@ -115,8 +113,8 @@ async def test_a_request_may_take_longer_than_the_deadlines(open_store: Opened) 
 async def test_connections_are_capped_for_each_address(
     open_store: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One address can take its share and no more; others are served, and a place that becomes
-    free is given again. However many are refused, it is one line in the log."""
+    """Beyond the cap of an address its connections are refused, with one line in the log for all;
+    other addresses are served, and so is this one once it has closed a connection."""
     store = await open_store(limits=ConnectionLimits(most_connections_per_address=3))
     held = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(3)]
     await held[-1].send("GET", INVENTORY, headers=TILL)
@@ -132,7 +130,7 @@ async def test_connections_are_capped_for_each_address(
 
 
 async def test_connections_are_capped_in_all(open_store: Opened) -> None:
-    """Whoever comes to a full house is turned away at once."""
+    """Beyond the cap, a connection is closed at once."""
     store = await open_store(limits=ConnectionLimits(most_connections=2))
     held = [await store.line(local_addr=(f"127.0.0.{n}", 0)) for n in (2, 3)]
     for line in held:
@@ -142,10 +140,10 @@ async def test_connections_are_capped_in_all(open_store: Opened) -> None:
     assert b"" == await refused.ended()
 
 
-async def test_what_is_no_http_is_told_nothing_of_itself(
+async def test_malformed_requests_are_not_repeated(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither the answer nor the log repeats a malformed request, which may hold a key."""
+    """Neither the answer nor the log repeats a malformed request, which may contain a key."""
     caplog.set_level(logging.DEBUG)
     line = await store.line()
     line.writer.write(b"GET /health HTTP/1.1\r\nX-API-Key : canary\x00key\r\n\r\n")
@@ -159,15 +157,12 @@ async def test_what_is_no_http_is_told_nothing_of_itself(
 
 
 async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
-    """A write under way is answered; a connection without one is closed, new ones are refused."""
+    """A write under way is answered; an idle connection is closed, a new one refused."""
     store = await open_store()
     store.shop.admission.clear()
-    busy, idle = await store.line(), await store.line()
+    idle = await store.line()
     await idle.send("GET", "/health")
-    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
-    busy.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        await store.shop.arrived.wait()
+    busy = await store.begin_write()
     stopping = asyncio.create_task(store.running.stop(grace_seconds=DEADLINE_SECONDS))
 
     assert b"" == await idle.ended()
@@ -178,40 +173,32 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
     await stopping
 
 
-async def test_a_stop_does_not_wait_for_ever(open_store: Opened) -> None:
-    """What does not end within the grace is cut, so that the process ends."""
+async def test_a_stop_cancels_requests_after_the_grace(open_store: Opened) -> None:
+    """A request that does not end within the grace is cancelled."""
     store = await open_store()
     store.shop.admission.clear()
-    line = await store.line()
-    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
-    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
+    line = await store.begin_write()
     async with asyncio.timeout(DEADLINE_SECONDS):
-        await store.shop.arrived.wait()
         await store.running.stop(grace_seconds=0.05)
 
     assert b"" == await line.ended()
 
 
-async def test_a_stop_ends_what_nobody_waits_for_any_more(open_store: Opened) -> None:
-    """The till has gone away, its request waits on: no connection stands for it, and it must not
-    outlive the server."""
+async def test_a_stop_cancels_requests_of_disconnected_clients(open_store: Opened) -> None:
+    """A request whose client has disconnected does not outlive the server."""
     store = await open_store()
     store.shop.admission.clear()
-    line = await store.line()
-    body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
-    line.writer.write(head_of("POST", f"{INVENTORY}/updates", JSON, body) + body)
     others = asyncio.all_tasks()
+    line = await store.begin_write()
+    line.close()
+    await until(lambda: store.running.connections == 0)
     async with asyncio.timeout(DEADLINE_SECONDS):
-        await store.shop.arrived.wait()
-        line.close()
-        while store.running.connections:  # noqa: ASYNC110 - the loop has to see it go
-            await asyncio.sleep(0)
         await store.running.stop(grace_seconds=0.05)
 
     assert asyncio.all_tasks() <= others
 
 
-async def test_a_port_in_use_is_told(store: Store) -> None:
-    """The message says what was wanted and what to do."""
+async def test_a_port_in_use_is_an_error(store: Store) -> None:
+    """The message names the port and what to do."""
     with pytest.raises(CannotServe, match=r"port \d+: .*; stop the other process, or set PORT"):
         await serve(store.app, host="127.0.0.1", port=store.running.port)

@@ -1,4 +1,4 @@
-"""What all answers have in common: the request's id, the two shapes of errors, the log."""
+"""What all answers have in common: the request id, the two shapes of errors, the log."""
 
 import logging
 from collections.abc import Mapping
@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from store_cache.api import middleware as exchange
-from store_cache.api import problems as errors
+from store_cache.api import middleware, problems
 from store_cache.api.problems import STATUS, ApiError, WriteFailed
 from store_cache.api.request_ids import request_id
 from store_cache.sync.states import Failure
@@ -22,7 +21,7 @@ LOGGER = "store_cache.api.middleware"
 
 
 class Broken(Shop):
-    """A shop whose status cannot be told, for a reason that nobody outside may see."""
+    """A shop whose status fails, with an internal text."""
 
     @override
     def sync_status(self) -> dict[str, Any]:
@@ -30,7 +29,7 @@ class Broken(Shop):
 
 
 class Witness(Shop):
-    """A shop that tells the request's id which it sees."""
+    """A shop whose statistics are the id of the request that asks for them."""
 
     @override
     def cache_stats(self) -> dict[str, Any]:
@@ -49,10 +48,10 @@ class Witness(Shop):
         ("CONNECT", "store:1", 405),
     ],
 )
-async def test_a_sane_request_id_is_the_caller_s(
+async def test_a_sane_request_id_is_kept(
     store: Store, method: str, target: str, status: int
 ) -> None:
-    """Every answer, errors too, carries the id that came; and a plain server name."""
+    """Every answer, errors too, carries the id that was sent; and a plain server name."""
     reply = await store.send(method, target, headers=TILL | {"X-Request-ID": "till-3:2024/17"})
 
     assert (status, "till-3:2024/17") == (reply.status, reply.headers["X-Request-ID"])
@@ -72,7 +71,7 @@ async def test_a_sane_request_id_is_the_caller_s(
     ],
 )
 async def test_any_other_request_id_is_replaced(store: Store, sent: list[tuple[str, str]]) -> None:
-    """What is missing, odd or doubled becomes a new id, another one each time (T8)."""
+    """A missing, odd or repeated one is replaced by a new id each time (T8)."""
     ids = {
         (await store.send("GET", "/health", headers=sent)).headers["X-Request-ID"] for _ in range(2)
     }
@@ -81,8 +80,8 @@ async def test_any_other_request_id_is_replaced(store: Store, sent: list[tuple[s
     assert {32} == {len(one) for one in ids}
 
 
-async def test_the_request_s_id_is_known_where_it_is_served(open_store: Opened) -> None:
-    """Whatever the service logs while it answers can name the request."""
+async def test_the_request_id_is_known_while_it_is_answered(open_store: Opened) -> None:
+    """Log lines of the request can name it."""
     store = await open_store(Witness())
     reply = await store.get("/v1/store/cache/stats", x_request_id="till-7")
 
@@ -91,7 +90,7 @@ async def test_the_request_s_id_is_known_where_it_is_served(open_store: Opened) 
 
 
 async def test_an_error_has_one_shape(store: Store) -> None:
-    """Code, message and details; kept by no cache."""
+    """Code, message and details, not to be cached."""
     reply = await store.get("/v1/store/inventory?limit=0")
 
     message = "must be a whole number, at least 1, in plain digits"
@@ -105,7 +104,7 @@ async def test_an_error_has_one_shape(store: Store) -> None:
 
 
 async def test_the_same_error_as_problem_details(store: Store) -> None:
-    """RFC 9457 for whoever asks for it, with the same code, message and details."""
+    """RFC 9457 on request, with the same code, message and details."""
     reply = await store.send("GET", "/v1/store/inventory/PROD-999", headers=PROBLEM)
 
     expected = {
@@ -139,7 +138,7 @@ async def test_the_same_error_as_problem_details(store: Store) -> None:
 async def test_problem_details_are_asked_for_by_name(
     store: Store, accept: str, is_problem: bool
 ) -> None:
-    """Only an `Accept` that names the media type, and does not rule it out, gets it."""
+    """Only an `Accept` that names the media type, and does not exclude it, gets it."""
     reply = await store.get("/nowhere", accept=accept)
 
     assert is_problem == (reply.headers["Content-Type"] == "application/problem+json")
@@ -151,11 +150,11 @@ def _leaves(kind: type[ApiError]) -> list[type[ApiError]]:
 
 
 def test_each_error_has_a_status_and_is_in_the_tree() -> None:
-    """The table of statuses and the classes agree; the drawing names each class."""
+    """Each class has a status in the table, and a line in the drawing of the tree."""
     own = [leaf for leaf in _leaves(ApiError) if leaf is not WriteFailed]
 
     assert [] == [leaf for leaf in own if leaf.code not in STATUS]
-    assert [] == [leaf for leaf in _leaves(ApiError) if leaf.__name__ not in str(errors.__doc__)]
+    assert [] == [leaf for leaf in _leaves(ApiError) if leaf.__name__ not in str(problems.__doc__)]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +176,7 @@ async def test_a_failed_sync_has_the_status_of_its_cause(
 async def test_a_defect_is_500_without_its_inside(
     open_store: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing of the cause in the answer; all of it in the log, once."""
+    """The cause is in the log, once, and nothing of it in the answer."""
     store = await open_store(Broken())
     reply = await store.get("/v1/store/sync/status", x_request_id="till-1")
     lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -196,10 +195,10 @@ async def _logged(
     return [record.__dict__ for record in caplog.records if record.name == LOGGER]
 
 
-async def test_reads_are_logged_only_for_who_debugs(
+async def test_reads_are_logged_at_level_debug(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A read that went well, or that was the caller's mistake, is no line at level info."""
+    """A read that succeeded, or that was the client's mistake, is logged at level debug."""
     caplog.set_level(logging.INFO, LOGGER)
     quiet = await _logged(store, caplog, "GET", "/v1/store/inventory", headers=TILL)
     caplog.set_level(logging.DEBUG, LOGGER)
@@ -215,7 +214,7 @@ async def test_reads_are_logged_only_for_who_debugs(
 async def test_writes_and_admin_calls_are_logged(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who called what, with which outcome; never the key."""
+    """The log names caller, route and status, never the key."""
     caplog.set_level(logging.INFO, LOGGER)
     lines = await _logged(store, caplog, "POST", "/v1/store/sync/force", headers=ADMIN)
     lines += await _logged(store, caplog, "POST", UPDATES, headers=TILL)
@@ -227,7 +226,7 @@ async def test_writes_and_admin_calls_are_logged(
 
 
 async def test_failed_reads_are_warnings(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """A till that has to be told 503 is worth a line."""
+    """A 503 is logged as a warning."""
     store.shop.catalogue = None
     lines = await _logged(store, caplog, "GET", "/v1/store/inventory", headers=TILL)
 
@@ -237,8 +236,8 @@ async def test_failed_reads_are_warnings(store: Store, caplog: pytest.LogCapture
 async def test_slow_requests_are_warnings(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read that took longer than it may is worth a line, with the time it took."""
-    monkeypatch.setattr(exchange, "SLOW_SECONDS", 0.0)
+    """A read that took longer than `SLOW_SECONDS` is logged with its time."""
+    monkeypatch.setattr(middleware, "SLOW_SECONDS", 0.0)
     lines = await _logged(store, caplog, "GET", "/v1/store/inventory", headers=TILL)
 
     assert [("WARNING", 200, True)] == [
@@ -247,7 +246,7 @@ async def test_slow_requests_are_warnings(
 
 
 async def test_force_sync_takes_accept(store: Store) -> None:
-    """The admin's word that a much smaller catalogue is right reaches the service."""
+    """`accept=true` reaches the sync: a much smaller catalogue is right."""
     path = "/v1/store/sync/force"
     for target in (path, f"{path}?accept=false", f"{path}?accept=true"):
         reply = await store.send("POST", target, headers=ADMIN)
@@ -259,8 +258,8 @@ async def test_force_sync_takes_accept(store: Store) -> None:
     } == reply.json
 
 
-async def test_status_and_stats_are_the_service_s(store: Store) -> None:
-    """Told as they are, and kept by no cache."""
+async def test_status_and_stats_are_answered(store: Store) -> None:
+    """They are answered as they are, and not to be cached."""
     status = await store.get("/v1/store/sync/status")
     stats = await store.get("/v1/store/cache/stats")
 
@@ -272,7 +271,7 @@ async def test_status_and_stats_are_the_service_s(store: Store) -> None:
 
 
 async def test_health_and_readiness(store: Store) -> None:
-    """Without a catalogue the process is degraded but healthy enough for 200, and not ready."""
+    """Without a catalogue /health is 200 and says degraded, and /ready is 503."""
     before = [await store.send("GET", path) for path in ("/health", "/ready")]
     store.shop.catalogue = None
     after = [await store.send("GET", path) for path in ("/health?probe=1", "/ready")]
@@ -282,10 +281,10 @@ async def test_health_and_readiness(store: Store) -> None:
     assert ({"status": "ready"}, "cache_not_ready") == (before[1].json, after[1].code)
 
 
-async def test_a_probe_that_is_told_to_wait_is_no_warning(
+async def test_a_probe_before_readiness_is_not_a_warning(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """/ready says 503 until there is a catalogue; a log full of that would hide real trouble."""
+    """/ready is 503 until there is a catalogue; lines about that would hide real problems."""
     store.shop.catalogue = None
     caplog.set_level(logging.INFO, LOGGER)
 

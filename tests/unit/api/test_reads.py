@@ -44,7 +44,7 @@ IDS = [
 
 
 async def test_a_page_has_the_shape_of_the_contract(open_store: Opened) -> None:
-    """Rows as Central sent them, further attributes included; pagination; cacheInfo."""
+    """It has the rows as Central sent them, other attributes included, pagination and cacheInfo."""
     milk = product("MILK", name="Milk", category="Dairy", tags=["cold", {"deep": [1, None]}])
     store = await open_store(Shop([product("PROD-002"), milk]))
     reply = await store.get(INVENTORY)
@@ -80,8 +80,8 @@ async def test_a_page_has_the_shape_of_the_contract(open_store: Opened) -> None:
 async def test_pages(
     open_store: Opened, query: str, ids: str, pagination: tuple[int, int, bool]
 ) -> None:
-    """`limit` above 200 is served as 200; an offset past the end is an empty page; `after` goes on
-    behind an id that need not be held."""
+    """`limit` above 200 means 200; an offset past the end gives an empty page; `after` takes any
+    id, held or not."""
     store = await open_store(Shop(product(one) for one in "EDCBA"))
     reply = await store.get(INVENTORY + query)
     said = reply.json["pagination"]
@@ -92,7 +92,7 @@ async def test_pages(
 
 
 async def test_a_walk_by_after_neither_skips_nor_repeats(open_store: Opened) -> None:
-    """While products come and go between pages, `after` gives each that stays exactly once."""
+    """While products are added and removed between pages, `after` gives each other one once."""
     store = await open_store(Shop(product(f"P{n:02}") for n in range(10, 20)))
     walked: list[str] = []
     after, has_more = "", True
@@ -107,7 +107,7 @@ async def test_a_walk_by_after_neither_skips_nor_repeats(open_store: Opened) -> 
 
 
 async def test_products_are_in_the_order_of_code_points(open_store: Opened) -> None:
-    """Neither case nor accents are folded."""
+    """Case and accents count."""
     store = await open_store(Shop(product(one) for one in ["b", "a", "B", "é", "z", "🥛", "Z"]))
     reply = await store.get(INVENTORY)
 
@@ -118,7 +118,7 @@ async def test_products_are_in_the_order_of_code_points(open_store: Opened) -> N
 
 @pytest.mark.parametrize("product_id", IDS)
 async def test_any_id_is_reachable_percent_encoded(open_store: Opened, product_id: str) -> None:
-    """Whatever characters an id holds, encoding each that is not a letter or digit names it."""
+    """Whatever characters an id has, encoding all but letters and digits names it."""
     store = await open_store(Shop([product(product_id), product("other")]))
     reply = await store.get(f"{INVENTORY}/{quote(product_id, safe='')}")
 
@@ -127,7 +127,7 @@ async def test_any_id_is_reachable_percent_encoded(open_store: Opened, product_i
 
 @pytest.mark.parametrize("product_id", IDS)
 async def test_each_character_may_be_encoded(open_store: Opened, product_id: str) -> None:
-    """Encoding what need not be encoded, in either case of the digits, names the same product."""
+    """Encoding what need not be encoded names the same product."""
     encoded = "".join(f"%{byte:02x}" for byte in product_id.encode())
     store = await open_store(Shop(product(one) for one in IDS))
     reply = await store.get(f"{INVENTORY}/{encoded}")
@@ -136,14 +136,14 @@ async def test_each_character_may_be_encoded(open_store: Opened, product_id: str
 
 
 async def test_the_absolute_form_of_a_target_is_understood(store: Store) -> None:
-    """A request as it is sent to a proxy, with host and all, finds the same product."""
+    """A request as sent to a proxy, with scheme and host, finds the same product."""
     reply = await store.get(f"http://store{INVENTORY}/PROD-001")
 
     assert (200, "PROD-001") == (reply.status, reply.json["productId"])
 
 
 async def test_a_product_that_is_not_held(store: Store) -> None:
-    """404 in the contract's words, saying how fresh the cache is that does not hold it."""
+    """404 as in the contract, with the headers of freshness."""
     reply = await store.get(f"{INVENTORY}/PROD-999")
 
     expected = {
@@ -161,7 +161,7 @@ async def test_a_product_that_is_not_held(store: Store) -> None:
 
 
 async def test_no_cache_asks_central_first(store: Store) -> None:
-    """With `Cache-Control: no-cache` the product is what Central holds now, also a new one."""
+    """With `Cache-Control: no-cache` a product is what Central has now, also a new one."""
     store.shop.elsewhere["PROD-001"] = read_product(product("PROD-001", version=7, available=3))
     store.shop.elsewhere["NEW"] = read_product(product("NEW", version=1))
     before = await store.get(f"{INVENTORY}/PROD-001")
@@ -174,10 +174,8 @@ async def test_no_cache_asks_central_first(store: Store) -> None:
 
 
 @pytest.mark.parametrize("product_id", ["%2E", "%2E%2E", "a%0Ab"])
-async def test_an_id_that_cannot_be_asked_for_is_read_from_memory(
-    store: Store, product_id: str
-) -> None:
-    """Central is not asked for an id that no URL can carry safely."""
+async def test_an_unsendable_id_is_read_from_memory(store: Store, product_id: str) -> None:
+    """Central is not asked for an id that cannot be part of a URL."""
     reply = await store.get(f"{INVENTORY}/{product_id}", cache_control="no-cache")
 
     assert (404, []) == (reply.status, store.shop.refreshed)
@@ -196,7 +194,7 @@ async def test_lookup_answers_a_basket_at_once(store: Store) -> None:
 
 
 async def test_lookup_of_nothing_and_of_two_hundred(store: Store) -> None:
-    """Both ends of what may be asked."""
+    """These are the smallest and the largest lookup."""
     none = await store.post(f"{INVENTORY}/lookup", {"productIds": []})
     most = await store.post(f"{INVENTORY}/lookup", {"productIds": [f"x{n}" for n in range(200)]})
 
@@ -206,7 +204,7 @@ async def test_lookup_of_nothing_and_of_two_hundred(store: Store) -> None:
 
 @pytest.mark.parametrize("charset", ["", "; charset=utf-8", '; charset="UTF-8"'])
 async def test_json_may_name_its_charset(store: Store, charset: str) -> None:
-    """UTF-8, said or not, is what JSON is in."""
+    """UTF-8, named or not, is accepted."""
     headers = TILL | {"Content-Type": "application/json" + charset}
     reply = await store.post(f"{INVENTORY}/lookup", {"productIds": ["é"]}, headers)
 
@@ -222,10 +220,10 @@ async def test_json_may_name_its_charset(store: Store, charset: str) -> None:
         ("POST", f"{INVENTORY}/lookup", {"productIds": ["PROD-001"]}),
     ],
 )
-async def test_without_a_catalogue_every_read_says_so(
+async def test_without_a_catalogue_every_read_is_503(
     store: Store, method: str, target: str, body: Any
 ) -> None:
-    """503 `cache_not_ready` with `Retry-After`; never an empty list or a 404."""
+    """503 `cache_not_ready` with `Retry-After`, not an empty list or a 404."""
     store.shop.catalogue = None
     reply = await store.post(target, body, method=method)
 
@@ -248,7 +246,7 @@ async def test_head_is_get_without_the_body(store: Store, target: str) -> None:
 
 
 async def test_pipelined_reads_are_answered_in_order(store: Store) -> None:
-    """Requests sent without waiting for answers have theirs, in the order sent."""
+    """Requests sent without waiting are answered in the order sent."""
     line = await store.line()
     ids = ["PROD-003", "PROD-001", "PROD-002"] * 20
     for one in ids:

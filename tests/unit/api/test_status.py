@@ -1,4 +1,4 @@
-"""What an operator is told: the documents of the contract, the state by name, and the age."""
+"""The status documents, the state by name, and the age."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def since(store: Whole) -> str:
 
 
 def moment(seconds: float) -> str:
-    """So many seconds after the start, to the millisecond."""
+    """Return the moment so many seconds after the start, to the millisecond."""
     at = datetime.fromtimestamp(NOON + round(seconds, 3), UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03}Z"
 
@@ -36,9 +36,8 @@ def moment(seconds: float) -> str:
 
 
 @in_virtual_time
-async def test_the_sync_status_of_a_store_that_follows() -> None:
-    """[B4] [B5] The whole document of a store whose feed is quiet: the keys of the contract, and
-    the store's own."""
+async def test_the_sync_status_of_a_store_in_sync() -> None:
+    """[B4] [B5] The whole document of a store in sync: the fields of the contract, and more."""
     async with whole_store() as store:
         await store.until("live")
         store.line.sell("P-1")
@@ -103,7 +102,7 @@ async def test_the_sync_status_of_a_store_that_follows() -> None:
 
 @in_virtual_time
 async def test_the_statistics_of_the_cache() -> None:
-    """[P1] The keys of the contract: sizes in megabytes, the uptime for a person."""
+    """[P1] The fields of the contract, with sizes in megabytes and a readable uptime."""
     async with whole_store() as store:
         await store.until("live")
         await asyncio.sleep(5430.0)
@@ -124,7 +123,7 @@ async def test_the_statistics_of_the_cache() -> None:
 
 @in_virtual_time
 async def test_a_healthy_store_says_so() -> None:
-    """[B3] Every check is well, and Central is not asked for it."""
+    """[B3] Every check is ok, and no request goes to Central."""
     async with whole_store() as store:
         await store.until("live")
         asked = len(store.line.asked)
@@ -144,8 +143,9 @@ async def test_a_healthy_store_says_so() -> None:
 
 
 @in_virtual_time
-async def test_each_trouble_degrades_its_own_check() -> None:
-    """[B3] [D5] No catalogue yet and Central away; then a full disk; each check names its cause."""
+async def test_each_problem_degrades_its_own_check() -> None:
+    """[B3] [D5] First there is no catalogue and no Central, then the disk is full. Each check that
+    fails names its cause."""
     clock = Clock()
     line = Line(clock)
     line.cut()
@@ -176,8 +176,8 @@ def _degraded(health: dict[str, Any]) -> set[str]:
 
 @in_virtual_time
 async def test_empty_syncing_and_live(caplog: pytest.LogCaptureFixture) -> None:
-    """[B4] [B6] A first start whose key Central refuses is `empty` between its tries; while pages
-    are read it is `syncing`; then `live`. Each has its since, and a line in the log."""
+    """[B4] [B6] Before the first full sync the state is `empty`, during it `syncing`, then `live`.
+    Each has its `since` and a line in the log."""
     caplog.set_level(logging.INFO, logger="store_cache")
     clock = Clock()
     line = Line(clock)
@@ -206,7 +206,7 @@ async def test_empty_syncing_and_live(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def _files(clock: Clock, line: Line) -> FaultyFolder:
-    """What a store leaves that was in step until now."""
+    """Return the files of a store that was in sync until now."""
     async with whole_store(clock=clock, line=line) as store:
         await store.until("live")
         return store.disk
@@ -214,8 +214,8 @@ async def _files(clock: Clock, line: Line) -> FaultyFolder:
 
 @in_virtual_time
 async def test_cached_until_central_confirms_it() -> None:
-    """[B4] [D7] What came from disk is `cached` until the feed says that nothing is missing; its
-    age is counted from what the last process wrote down."""
+    """[B4] [D7] A catalogue from disk is `cached` until the feed shows that nothing is missing. Its
+    age counts from what the process before recorded."""
     clock = Clock()
     line = Line(clock)
     folder = (await _files(clock, line)).after_kill()
@@ -233,8 +233,8 @@ async def test_cached_until_central_confirms_it() -> None:
 
 @in_virtual_time
 async def test_stale_and_fallback_when_central_goes_away() -> None:
-    """[B4] [B1] Old before five failures is `stale`; after them it is `fallback`, with cause and
-    since of the breaker; then `live` again."""
+    """[B4] [B1] An old catalogue is `stale`; after five failures in a row the state is `fallback`,
+    with cause and `since` of the breaker; then `live` again."""
     async with whole_store(stale_after_seconds=1) as store:
         await store.until("live")
         store.line.cut()
@@ -258,7 +258,7 @@ async def test_stale_and_fallback_when_central_goes_away() -> None:
 
 @in_virtual_time
 async def test_degraded_while_the_disk_fails() -> None:
-    """[B4] [D5] It comes before every other name, and says what a restart would lose."""
+    """[B4] [D5] `degraded` overrides every other name; the status says what a restart loses."""
     async with whole_store() as store:
         await store.until("live")
         store.disk.room = 0
@@ -284,7 +284,7 @@ async def test_degraded_while_the_disk_fails() -> None:
 
 @in_virtual_time
 async def test_the_age_is_infinite_before_the_first_sync() -> None:
-    """[B5] Nobody knows how old nothing is."""
+    """[B5] Without a catalogue there is no last sync to count from."""
     async with whole_store() as store:
         freshness = store.parts.freshness.measure()
 
@@ -299,8 +299,8 @@ async def test_the_age_is_infinite_before_the_first_sync() -> None:
 
 @in_virtual_time
 async def test_the_age_counts_also_while_a_poll_is_held() -> None:
-    """[B5] It grows to the length of `wait` on a quiet feed and is never smaller than the truth:
-    the answer to the poll, not its sending, proves that the store is in step."""
+    """[B5] On a quiet feed it grows up to `wait`: the answer to a poll, not its sending, proves
+    that the store is in sync."""
     async with whole_store() as store:
         await store.until("live")
         ages = []
@@ -313,8 +313,8 @@ async def test_the_age_counts_also_while_a_poll_is_held() -> None:
 
 
 @in_virtual_time
-async def test_the_age_does_not_follow_a_clock_that_was_set() -> None:
-    """[B5] Ages of this process are measured by the clock that never goes back."""
+async def test_setting_the_clock_does_not_change_the_age() -> None:
+    """[B5] Ages are measured by the clock that never goes back."""
     async with whole_store() as store:
         await store.until("live")
         await asyncio.sleep(3.0)
@@ -327,9 +327,9 @@ async def test_the_age_does_not_follow_a_clock_that_was_set() -> None:
 
 
 @in_virtual_time
-async def test_freshness_is_measured_anew_when_its_headers_would_be_others() -> None:
-    """[B5] It is one object while they are the same, so that they are made once; each second of
-    age and each event make another."""
+async def test_freshness_is_one_object_while_its_headers_are_the_same() -> None:
+    """[B5] `measure` returns one object while its headers stay right; each second of age and each
+    event make a new one."""
     async with whole_store(stale_after_seconds=3) as store:
         await store.until("live")
         seen = []
@@ -339,16 +339,16 @@ async def test_freshness_is_measured_anew_when_its_headers_would_be_others() -> 
         store.line.sell("P-1")
         await asyncio.sleep(0.1)
         seen.append(store.parts.freshness.measure())
-        told = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
+        headers = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
 
-        assert ["1", "2", "3", "4", "5", "1"] == [one["Age"] for one in told]
-        assert [False] * 3 + [True] * 2 + [False] == ["stale" in str(one) for one in told]
+        assert ["1", "2", "3", "4", "5", "1"] == [one["Age"] for one in headers]
+        assert [False] * 3 + [True] * 2 + [False] == ["stale" in str(one) for one in headers]
         assert seen[-1].last_offset == seen[0].last_offset + 1
 
 
 @in_virtual_time
 async def test_an_age_from_disk_is_never_below_zero() -> None:
-    """[B5] The clock was set back between two processes."""
+    """[B5] Not even if the clock was set back between two processes."""
     clock = Clock()
     line = Line(clock)
     folder = (await _files(clock, line)).after_kill()
@@ -362,19 +362,18 @@ async def test_an_age_from_disk_is_never_below_zero() -> None:
 
 
 @in_virtual_time
-async def test_products_that_cannot_be_read_are_listed_and_few() -> None:
-    """[E5] How many are to be read and how many fail; twenty of them with product, doubt and
-    problem, however many there are."""
+async def test_failing_refetches_are_counted_and_some_listed() -> None:
+    """[E5] The status counts pending and failing refetches, and lists at most twenty of them."""
     async with whole_store() as store:
         await store.until("live")
         due = store.clock.now() + 100.0
-        owed = {
+        pending = {
             f"X-{n:03}": PendingRefetch(RefetchReason.UNREADABLE, due, due, n % 2, "answered 500")
             for n in range(100)
         }
         catalogue = store.parts.writer.catalogue
         assert catalogue is not None
-        catalogue.pending_refetches.update(owed)
+        catalogue.pending_refetches.update(pending)
         doubtful = store.status["doubtful"]
 
         assert (100, 50) == (doubtful["toBeRead"], doubtful["failing"])
@@ -387,9 +386,9 @@ async def test_products_that_cannot_be_read_are_listed_and_few() -> None:
 
 
 @in_virtual_time
-async def test_writes_are_counted_by_what_is_known_of_them() -> None:
-    """[W4] [W1] One that was answered is remembered; one without an answer is under way, then
-    unknown; the breaker of writes has its own state."""
+async def test_writes_are_counted_by_their_outcome() -> None:
+    """[W4] [W1] A write that was answered is remembered; one without an answer is under way, then
+    unknown."""
     async with whole_store(write_timeout_seconds=2) as store:
         await store.until("live")
         await store.parts.forwarder.update(Write("P-1", -1, 1, "first"))
@@ -410,8 +409,8 @@ async def test_writes_are_counted_by_what_is_known_of_them() -> None:
 
 
 @in_virtual_time
-async def test_a_full_sync_that_waits_for_its_time_is_shown() -> None:
-    """[F6] Pages that make no sense: the next attempt is wanted, and spaced."""
+async def test_a_full_sync_that_has_not_begun_is_shown() -> None:
+    """[F6] After a failed full sync the next one is shown with its reasons until it begins."""
     async with whole_store(central_api_key="wrong") as store:
         await asyncio.sleep(1.0)
         status = store.status
@@ -423,13 +422,13 @@ async def test_a_full_sync_that_waits_for_its_time_is_shown() -> None:
 
 
 @in_virtual_time
-async def test_runs_are_listed_newest_first() -> None:
-    """[F1] Each with its reasons; a caller of force-sync gets the outcome of its own."""
+async def test_full_syncs_are_listed_newest_first() -> None:
+    """[F1] Each has its reasons; a forced one returns its own outcome."""
     async with whole_store() as store:
         await store.until("live")
-        first = await store.parts.runner.force(accept=False)
+        first = await store.parts.runner.force_full_sync(accept=False)
         store.line.cut()
-        second = await store.parts.runner.force(accept=False)
+        second = await store.parts.runner.force_full_sync(accept=False)
         runs = store.status["fullSyncs"]
 
         assert (2, 3) == (first.number, second.number)
@@ -440,8 +439,8 @@ async def test_runs_are_listed_newest_first() -> None:
 
 
 @in_virtual_time
-async def test_events_set_aside_are_counted() -> None:
-    """[E5] With the offset and reason of the last one."""
+async def test_quarantined_events_are_counted() -> None:
+    """[E5] The status also has the offset and reason of the last one."""
     async with whole_store() as store:
         await store.until("live")
         store.parts.runner.quarantined = 2
@@ -455,12 +454,12 @@ async def test_events_set_aside_are_counted() -> None:
     ("seconds", "text"),
     [(0.0, "0.0s"), (1.24, "1.2s"), (59.9, "59.9s"), (250.4, "4m10s"), (5445.0, "1h30m45s")],
 )
-def test_durations_are_for_people(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     """As in the contract: `1.2s`, `1h30m45s`."""
     assert text == short_duration(seconds)
 
 
 def test_sizes_are_in_megabytes() -> None:
-    """As in the contract: `2.4MB`; and the process holds some."""
+    """As in the contract: `2.4MB`; and the memory of the process is found."""
     assert "2.4MB" == megabytes(2_400_000)
     assert resident_bytes() > 1_000_000

@@ -1,11 +1,11 @@
-"""Writes: what reaches the service, and how its answers are told."""
+"""Writes: what reaches the forwarder, and how its answers become responses."""
 
 import asyncio
 
 import pytest
 
 from store_cache.writes.write import Adjustment, Write, WriteError
-from tests.harness.http import DEADLINE_SECONDS
+from tests.harness.http import DEADLINE_SECONDS, until
 from tests.harness.shop import MOMENT
 from tests.unit.api.conftest import TILL, Store
 
@@ -42,7 +42,7 @@ async def test_an_update_is_applied_and_read_at_once(store: Store) -> None:
 async def test_a_refusal_is_central_s_answer(
     store: Store, changes: dict[str, object], status: int, error_type: str
 ) -> None:
-    """A write that was not applied is no error of the API: it has the service's body as it is."""
+    """A write that was not applied has Central's body as it is; it is not an error of the API."""
     reply = await store.post(UPDATES, UPDATE | changes)
 
     assert (status, False, error_type) == (
@@ -52,8 +52,8 @@ async def test_a_refusal_is_central_s_answer(
     )
 
 
-async def test_the_whole_write_reaches_the_service(store: Store) -> None:
-    """Every field arrives as it was sent; what was left out or null is None."""
+async def test_the_whole_write_reaches_the_forwarder(store: Store) -> None:
+    """Every field arrives as sent; one that is missing or null is None."""
     key = "!" + "x" * 198 + "}"
     extremes = {"productId": "a/ü", "delta": 999_999_999, "version": 2**53 - 1}
     told = {"reason": "sold", "updatedBy": "cashier123"}
@@ -67,7 +67,7 @@ async def test_the_whole_write_reaches_the_service(store: Store) -> None:
 
 
 async def test_a_batch_has_one_result_for_each_update(store: Store) -> None:
-    """Counts and results in the order sent, 200 also where some were refused."""
+    """Results are in the order sent; the status is 200 even if some were refused."""
     updates = [UPDATE, UPDATE | {"productId": "PROD-002", "version": 3, "idempotencyKey": "b"}]
     reply = await store.post(BATCH, {"updates": updates})
     results = reply.json["results"]
@@ -86,7 +86,7 @@ async def test_a_batch_has_one_result_for_each_update(store: Store) -> None:
 
 
 async def test_a_batch_of_one_hundred(store: Store) -> None:
-    """As many as may be sent at once, also with a reason each."""
+    """That is the largest batch."""
     updates = [
         UPDATE | {"idempotencyKey": f"k{n}", "version": 6 + n, "delta": 1, "reason": "count"}
         for n in range(100)
@@ -111,7 +111,7 @@ async def test_patch_is_a_write_without_a_version(store: Store) -> None:
 
 
 async def test_patch_reaches_an_id_with_a_slash(store: Store) -> None:
-    """An encoded slash belongs to the id, also before `/inventory`."""
+    """An encoded slash is part of the id, also before `/inventory`."""
     headers = TILL | {"Idempotency-Key": "order-9"}
     await store.post(
         "/v1/store/inventory/a%2Finventory/inventory", {"quantityChange": 1}, headers, "PATCH"
@@ -135,7 +135,7 @@ async def test_patch_reaches_an_id_with_a_slash(store: Store) -> None:
 async def test_a_write_without_an_answer_is_one_of_the_errors(
     store: Store, code: str, status: int, wait_seconds: float | None, retry_after: str | None
 ) -> None:
-    """Code, message and details are the service's; a wait is whole seconds, rounded up."""
+    """Code, message and details are the forwarder's; a wait is rounded up to whole seconds."""
     store.shop.failure = WriteError(
         code, "said so", details={"productId": "PROD-001"}, retry_after_seconds=wait_seconds
     )
@@ -146,33 +146,22 @@ async def test_a_write_without_an_answer_is_one_of_the_errors(
     assert retry_after == reply.headers.get("Retry-After")
 
 
-async def test_a_till_that_hangs_up_does_not_cancel_its_write(store: Store) -> None:
-    """A write that was begun ends, whoever still listens (W5)."""
+async def test_a_disconnect_does_not_cancel_a_write(store: Store) -> None:
+    """A write that was begun is carried out (W5)."""
     store.shop.admission.clear()
-    line = await store.line()
-    waiting = asyncio.create_task(
-        line.send(
-            "POST",
-            UPDATES,
-            headers=TILL | {"Content-Type": "application/json"},
-            body=b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}',
-        )
-    )
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        await store.shop.arrived.wait()
+    line = await store.begin_write()
     line.close()
-    await asyncio.wait([waiting])
+    await until(lambda: store.running.connections == 0)
     store.shop.admission.set()
     async with asyncio.timeout(DEADLINE_SECONDS):
         await store.shop.applied.wait()
     read = await store.get("/v1/store/inventory/PROD-001")
 
-    assert isinstance(waiting.exception(), Exception)
     assert 8 == read.json["available"]
 
 
 async def test_an_adjustment_needs_a_catalogue(store: Store) -> None:
-    """Without one there is no version to fill in: 503 `cache_not_ready`, not a 404."""
+    """Without one there is no version to send: 503 `cache_not_ready`, not 404."""
     store.shop.catalogue = None
     reply = await store.post(
         "/v1/store/inventory/PROD-001/inventory",
