@@ -21,21 +21,19 @@ from typing import Protocol
 from store_cache.catalogue.apply import (
     OVERRIDE_SECONDS,
     TOMBSTONE_SECONDS,
-    ChangeSet,
-    KnownState,
     apply_answer,
     apply_answer_figures,
     apply_events,
     apply_refetch,
-    version_of,
 )
 from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
+from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.central.failures import CentralError
 from store_cache.model.change import Change, PendingRefetch, RefetchReason
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position, succeeding_generation
-from store_cache.model.product import Row
+from store_cache.model.product import Row, version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.directory import DirectoryInUse
 from store_cache.storage.files import CacheFiles, JournalBroken, NewerFormat
@@ -322,11 +320,7 @@ class CacheWriter:
         replica = self.replica
         if replica is None:
             raise RuntimeError("there is no replica to install")
-        verdict = replica.judge(
-            least_percent=least_percent,
-            accept=installation.accept,
-            agreed_products=installation.agreed_products,
-        )
+        verdict = replica.judge(installation, least_percent=least_percent)
         if not verdict.accepted:
             self.replica = None
             return verdict

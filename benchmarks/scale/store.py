@@ -16,7 +16,8 @@ from random import Random
 from typing import Any, TypeVar, cast
 
 from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
-from store_cache.catalogue.replica import FIRST_LIMIT, Installation, Verdict
+from store_cache.catalogue.paging import FIRST_LIMIT
+from store_cache.catalogue.replica import Installation, Verdict
 from store_cache.central.client import GRACE_SECONDS, PAGE_SECONDS, WriteReply
 from store_cache.central.failures import (
     CentralError,

@@ -1,8 +1,8 @@
-"""The catalogue in memory: rows, their order, marks, what is ahead and what is owed.
+"""The products in memory, and what is known about them besides their rows.
 
-Knows: how to make a change, and how to answer a read, each in one call without a pause, so that
-a reader sees all of a batch or nothing of it (promise 1).
-Refuses to know: whether a change is right, and whether it is on disk; `rules` and the keeper do.
+Each read and each change is one call without a pause, so a reader sees all of a batch or nothing of
+it (promise 1). Whether a change is right is decided before (`apply.py`), and the writer puts it on
+disk first.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from store_cache.model.change import Change, Override, PendingRefetch, Tombstone
 from store_cache.model.position import Position
 
 PART_ROWS = 5_000
-"""As many rows are let go at once: about a millisecond."""
+"""Rows that `dismantle` frees at once, which takes about a millisecond."""
 
 
 class PointInTimeView:
     """The catalogue as it was at one moment, read in parts while changes go on (D3).
 
-    Holds the old row of every product that changed since, and that was not yet read.
+    It keeps the old row of every product that has changed since and was not read before that.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -36,49 +36,48 @@ class PointInTimeView:
         self.unfollowed_until = catalogue.unfollowed_until
         self.follow_up_reason = catalogue.follow_up_reason
         self._catalogue = catalogue
-        self._before: dict[str, bytes | None] = {}
-        self._last = ""
+        self._old_rows: dict[str, bytes | None] = {}
+        self._last_id = ""
         self._is_read = False
 
-    def keep(self, rows: Mapping[str, bytes | None]) -> None:
-        """Remember what is about to be overwritten."""
+    def save_old(self, rows: Mapping[str, bytes | None]) -> None:
+        """Save rows that are about to be replaced; None where there is none yet."""
         if self._is_read:
             return
-        for product_id, body in rows.items():
-            if product_id > self._last:
-                self._before.setdefault(product_id, body)
+        for product_id, row in rows.items():
+            if product_id > self._last_id:
+                self._old_rows.setdefault(product_id, row)
 
     def next_rows(self, limit: int) -> list[bytes]:
-        """The next rows in order of id, some `limit` of them; empty at the end."""
+        """Return about `limit` further rows in the order of their ids; none at the end."""
         while not self._is_read:
-            ids, rows = self._catalogue.after(self._last, limit)
+            ids, rows = self._catalogue.after(self._last_id, limit)
             end = ids[-1] if len(ids) == limit else None
-            old = self._take_before(end)
+            old_rows = {i: row for i, row in self._old_rows.items() if end is None or i <= end}
+            for product_id in old_rows:
+                del self._old_rows[product_id]
             self._is_read = end is None
-            self._last = end or self._last
-            if rows and not old:
+            self._last_id = end or self._last_id
+            if rows and not old_rows:
                 return rows
-            merged = dict(zip(ids, rows, strict=True)) | old
-            if kept := [body for _, body in sorted(merged.items()) if body is not None]:
-                return kept
+            merged = dict(zip(ids, rows, strict=True)) | old_rows
+            if found := [row for _, row in sorted(merged.items()) if row is not None]:
+                return found
         return []
-
-    def _take_before(self, end: str | None) -> dict[str, bytes | None]:
-        taken = {i: b for i, b in self._before.items() if end is None or i <= end}
-        for product_id in taken:
-            del self._before[product_id]
-        return taken
 
 
 class Catalogue:
     """All products that the store holds, at one position of the feed.
 
-    `position` is None until a catalogue was installed. `sequence` counts changes (P3).
-    `incarnations` says when products were created or deleted lately, `in_sync_at` when the store
-    was last in sync with Central (both unix seconds). `unfollowed_until`: it was installed without
-    the feed having been followed to its end (F2), so that rows may be newer than events below this
-    offset, until the store was in step once; else 0. `follow_up_reason`: why another full sync has
-    to follow; or empty. `rows` is for reading: each row is in order besides.
+    `rows`: by product id; for reading only, since their order is kept beside them.
+    `tombstones`, `overrides`, `pending_refetches`: by product id; see `apply.py`.
+    `incarnations`: when an incarnation of a product began or ended lately (unix seconds).
+    `position`: None until a catalogue was installed.
+    `sequence`: the number of the last change (P3).
+    `in_sync_at`: when the store was last in sync with Central (unix seconds).
+    `unfollowed_until`: if it was installed without the feed having been followed to its end (F2),
+    rows may be newer than events below this offset, until the store is in sync; else 0.
+    `follow_up_reason`: why another full sync has to follow, or empty.
     """
 
     def __init__(self) -> None:
@@ -93,7 +92,7 @@ class Catalogue:
         self.follow_up_reason = ""
         self.sequence = 0
         self._order = SortedRows(self.rows)
-        self._cut: PointInTimeView | None = None
+        self._view: PointInTimeView | None = None
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -110,24 +109,36 @@ class Catalogue:
         return self.rows.get(product_id)
 
     def page(self, offset: int, limit: int) -> list[bytes]:
-        """Rows `offset` to `offset + limit` in code point order of their ids."""
+        """Return rows `offset` to `offset + limit` in code point order of their ids."""
         return self._order.page(offset, limit)
 
     def page_after(self, product_id: str, limit: int) -> tuple[int, list[bytes]]:
-        """The rows behind `product_id` (which need not be held), and the first one's offset."""
+        """Return the offset of the first row after `product_id`, and the rows from there.
+
+        `product_id` need not be held.
+        """
         return self._order.page_after(product_id, limit)
 
     def after(self, product_id: str, limit: int) -> tuple[list[str], list[bytes]]:
-        """The ids behind `product_id`, and their rows."""
+        """Return the ids after `product_id`, and their rows."""
         return self._order.after(product_id, limit)
 
     def ids(self) -> Iterator[str]:
         return self._order.ids()
 
+    def among(self, ids: Sequence[str]) -> set[str]:
+        """Return those of `ids` that are held. Sorted ids need no lookup of each."""
+        found = self._order.among(ids)
+        return set(filter(self.rows.__contains__, ids)) if found is None else found
+
+    def reuse_ids(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the ids, reusing the string objects already held, to save memory."""
+        return self._order.reuse_ids(ids) if self.rows else ids
+
     # -- changes ---------------------------------------------------------------------------
 
     def apply(self, change: Change) -> None:
-        """Make a planned change. It holds absolute states: making it twice changes nothing."""
+        """Apply a change. It holds absolute states, so that applying it twice changes nothing."""
         self._set(change.rows)
         _merge(self.tombstones, change.tombstones)
         _merge(self.overrides, change.overrides)
@@ -140,42 +151,34 @@ class Catalogue:
             self.unfollowed_until = 0
         self.sequence = max(self.sequence, change.sequence)
 
-    def load(self, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
-        """Take many rows at once. Nothing of them is looked at one by one where they are in order
-        and behind all that are held, as a snapshot's are."""
-        if self._cut is None and self._order.is_behind(ids):
-            self._add(ids, bodies)
+    def load(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        """Set many rows. If they are sorted and follow all that are held, as those of a snapshot
+        do, none is looked at by itself."""
+        if self._view is None and self._order.is_behind(ids):
+            self._add(ids, rows)
         else:
-            self.fill(zip(ids, bodies, strict=True))
+            self.fill(zip(ids, rows, strict=True))
 
     def fill(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Take many rows; the later one of a product counts."""
+        """Set many rows; of two of one product the later one counts."""
         self._set(dict(rows))
 
-    def among(self, ids: Sequence[str]) -> set[str]:
-        """Those that are held; of a page that is in order without a look-up for each."""
-        there = self._order.among(ids)
-        return set(filter(self.rows.__contains__, ids)) if there is None else there
-
-    def own(self, ids: Sequence[str]) -> Sequence[str]:
-        """The same ids, as the objects that are held where they are, so that whoever keeps them
-        keeps no second one of each."""
-        return self._order.own(ids)
-
     def add(self, rows: Mapping[str, bytes]) -> None:
-        """Take products that are not held."""
-        if self._cut is not None:
-            self._cut.keep(dict.fromkeys(rows))
+        """Add products that are not held."""
+        if self._view is not None:
+            self._view.save_old(dict.fromkeys(rows))
         ids = sorted(rows)
         self._add(ids, list(map(rows.__getitem__, ids)))
 
     def index(self) -> None:
-        """Count the places after `fill`, which else the first read does."""
+        """Count offsets now, after `fill`, instead of in the first read."""
         self._order.count()
 
     def dismantle(self) -> Iterator[None]:
-        """Let go of the rows part by part; all at once, a million would hold the loop for 40 ms
-        and more. Nobody may read the catalogue from now on; who does so meets an error."""
+        """Free the rows in parts. All at once, a million would block the loop for 40 ms and more.
+
+        The catalogue must not be read any more: a read raises an error.
+        """
         rows, order = self.rows, self._order
         del self.rows, self._order
         while rows:
@@ -184,68 +187,57 @@ class Catalogue:
                 rows.popitem()
             yield
 
-    def _set(self, rows: Mapping[str, bytes | None]) -> None:
-        """Set, take or, where a row is None, let go of products."""
-        old = list(map(self.rows.get, rows))
-        if self._cut is not None:
-            self._cut.keep(dict(zip(rows, old, strict=True)))
-        if all(old) and all(rows.values()):  # as nearly all changes are
-            self._replace(cast("Mapping[str, bytes]", rows), cast("list[bytes]", old))
-        else:
-            self._come_and_go(rows)
+    def forget(self, *, before: float, at_most: int) -> None:
+        """Drop tombstones and incarnations from before `before` (unix seconds), or beyond
+        `at_most`. They matter no more, so this is not written to disk."""
+        _forget(self.tombstones, lambda tombstone: tombstone.at < before, at_most)
+        _forget(self.incarnations, lambda at: at < before, at_most)
 
-    def _come_and_go(self, rows: Mapping[str, bytes | None]) -> None:
-        held = {i: body for i, body in rows.items() if body is not None and i in self.rows}
-        self._replace(held, list(map(self.rows.__getitem__, held)))
-        self._remove(i for i, body in rows.items() if body is None and i in self.rows)
-        new = {i: body for i, body in rows.items() if body is not None and i not in self.rows}
+    def _set(self, rows: Mapping[str, bytes | None]) -> None:
+        """Set or, where a row is None, remove products."""
+        old = list(map(self.rows.get, rows))
+        if self._view is not None:
+            self._view.save_old(dict(zip(rows, old, strict=True)))
+        if all(old) and all(rows.values()):  # nearly all changes
+            self._replace(cast("Mapping[str, bytes]", rows), cast("list[bytes]", old))
+            return
+        present = {i: row for i, row in rows.items() if row is not None and i in self.rows}
+        self._replace(present, list(map(self.rows.__getitem__, present)))
+        for product_id in [i for i, row in rows.items() if row is None and i in self.rows]:
+            self._bytes -= len(self.rows.pop(product_id))
+            self._order.remove(product_id)
+        new = {i: row for i, row in rows.items() if row is not None and i not in self.rows}
         ids = sorted(new)
         self._add(ids, list(map(new.__getitem__, ids)))
 
     def _replace(self, rows: Mapping[str, bytes], old: Sequence[bytes]) -> None:
-        """Set the rows of products that are held, and have the `old` ones."""
-        self._bytes += _length(rows.values()) - _length(old)
+        """Set the rows of products that are held, instead of the `old` ones."""
+        self._bytes += sum(map(len, rows.values())) - sum(map(len, old))
         self.rows.update(rows)
         self._order.replace(rows)
 
-    def _add(self, ids: Sequence[str], bodies: Sequence[bytes]) -> None:
-        """Take products that are not held, in order."""
-        self._bytes += _length(bodies)
-        self.rows.update(zip(ids, bodies, strict=True))
-        self._order.add(ids, bodies)
+    def _add(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        """Add products that are not held, sorted."""
+        self._bytes += sum(map(len, rows))
+        self.rows.update(zip(ids, rows, strict=True))
+        self._order.add(ids, rows)
 
-    def _remove(self, product_ids: Iterable[str]) -> None:
-        """Let go of products that are held."""
-        for product_id in list(product_ids):
-            self._bytes -= len(self.rows.pop(product_id))
-            self._order.remove(product_id)
-
-    def forget(self, *, before: float, at_most: int) -> None:
-        """Drop marks and lives that are older than `before` (unix seconds) or too many; they
-        matter no more, so their going needs no record."""
-        _forget(self.tombstones, lambda mark: mark.at < before, at_most)
-        _forget(self.incarnations, lambda at: at < before, at_most)
-
-    # -- cuts ------------------------------------------------------------------------------
+    # -- views -----------------------------------------------------------------------------
 
     def begin_view(self) -> PointInTimeView:
-        """Start reading the catalogue as it is now; one cut at a time."""
-        if self._cut is not None:
-            raise RuntimeError("a cut is being read already")
-        self._cut = PointInTimeView(self)
-        return self._cut
+        """Return a view of the catalogue as it is now. Only one at a time can be read."""
+        if self._view is not None:
+            raise RuntimeError("a view is being read already")
+        self._view = PointInTimeView(self)
+        return self._view
 
     def end_view(self) -> None:
-        self._cut = None
+        self._view = None
 
 
-def _length(bodies: Iterable[bytes]) -> int:
-    return sum(map(len, bodies))
-
-
-def _merge(held: dict[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key, item in wanted.items():
-        held.pop(key, None)  # what is renewed goes to the end: `_forget` takes the oldest first
+def _merge(held: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, item in new.items():
+        held.pop(key, None)  # a renewed entry moves to the end: `_forget` drops the oldest first
         if item is not None:
             held[key] = item
 

@@ -1,9 +1,7 @@
-"""Rows in the order of their ids, in blocks.
+"""Rows sorted by id, in blocks, so that a page is a few slices.
 
-Knows: where a row is by its id and by its number, and how to give a run of rows by slices alone:
-a page needs no look-up of each of its products, which in a large catalogue is a miss of the
-processor's caches each, and nearly all that a page would cost.
-Refuses to know: what is in a row, and what else is known of a product.
+A dict alone would need a lookup for each product of a page. In a large catalogue each lookup is a
+miss of the processor's caches, and the lookups are nearly all that a page would cost.
 """
 
 from __future__ import annotations
@@ -14,88 +12,90 @@ from itertools import accumulate, chain, islice
 from operator import lt
 
 BLOCK_ROWS = 1_000
-"""Rows of a block as it is filled. It is split at twice as many, and joined with another one below
-a quarter: so moving a block's rows for an insertion, and counting the blocks anew for the page
-after it, cost about the same at a million products."""
+"""Rows of a block as it is filled. A block is split at twice as many, and joined with another one
+below a quarter. With this size, moving a block's rows for an insertion and counting the blocks anew
+for the page after it cost about the same at a million products."""
 
-MANY_LATE = 100
-"""With more late rows than this a block lets go of its list of rows, which the next read makes anew
-of a look-up each: cheaper than to look for the place of every late one, and the old rows go."""
+MANY_UPDATES = 100
+"""With more pending updates than this, a block drops its list of rows, and the next read makes it
+anew with one lookup per row. That is cheaper than finding the place of every update, and frees the
+old rows at once."""
 
 
 class _Block:
-    """A run of ids, and their rows for whoever reads a run of them. `late`: rows that replace some
-    of `rows`, which are put there by the next read: no acknowledgement has to wait for that.
-    `rows` is None where nearly all would have to be."""
+    """A run of sorted ids and their rows.
 
-    __slots__ = ("ids", "late", "rows")
+    `updates`: rows that replace some of `rows`. The next read puts them in place, so that no
+    acknowledgement waits for that. `rows` is None if nearly all of them have been replaced.
+    """
+
+    __slots__ = ("ids", "rows", "updates")
 
     def __init__(self, ids: list[str], rows: list[bytes] | None) -> None:
         self.ids = ids
         self.rows = rows
-        self.late: dict[str, bytes] = {}
+        self.updates: dict[str, bytes] = {}
 
-    def let_go(self) -> None:
-        self.rows = None
-        self.late = {}
-
-    def settled(self, by_id: Mapping[str, bytes]) -> list[bytes]:
-        """The rows, all in their places."""
+    def current_rows(self, by_id: Mapping[str, bytes]) -> list[bytes]:
+        """Return the rows with all updates in place."""
         if self.rows is None:
             self.rows = list(map(by_id.__getitem__, self.ids))
-        elif self.late:
-            for product_id, row in self.late.items():
+        elif self.updates:
+            for product_id, row in self.updates.items():
                 self.rows[bisect_left(self.ids, product_id)] = row
-            self.late = {}
+            self.updates = {}
         return self.rows
 
 
 class SortedRows:
-    """The rows of `by_id` in code point order of their ids; whoever changes one tells the other.
-    There is always a block; only a single one is empty."""
+    """The rows of `by_id` in code point order of their ids. Both have to be changed together.
+
+    There is always a block; only a single one may be empty. A place is the number of a block and an
+    index in it.
+    """
 
     def __init__(self, by_id: Mapping[str, bytes]) -> None:
         self._by_id = by_id
         self._blocks = [_Block([], [])]
         self._last_ids = [""]
-        self._starts: list[int] | None = None  # each block's first offset; None: count anew
+        self._starts: list[int] | None = None  # offset of each block; None: has to be counted
 
     # -- reads -----------------------------------------------------------------------------
 
     def page(self, offset: int, limit: int) -> list[bytes]:
-        """Rows `offset` to `offset + limit`."""
+        """Return rows `offset` to `offset + limit`."""
         starts = self._starts or self.count()
         block = bisect_right(starts, offset) - 1
         return self._rows(block, offset - starts[block], limit)
 
     def page_after(self, product_id: str, limit: int) -> tuple[int, list[bytes]]:
-        """The rows behind `product_id` (which need not be there), and the first one's offset."""
-        block, place = self._place_after(product_id)
+        """Return the offset of the first row after `product_id`, and the rows from there."""
+        block, index = self._place_after(product_id)
         starts = self._starts or self.count()
-        return starts[block] + place, self._rows(block, place, limit)
+        return starts[block] + index, self._rows(block, index, limit)
 
     def after(self, product_id: str, limit: int) -> tuple[list[str], list[bytes]]:
-        """Ids and rows behind `product_id`."""
-        block, place = self._place_after(product_id)
-        return self._ids(block, place, limit), self._rows(block, place, limit)
+        """Return ids and rows after `product_id`."""
+        block, index = self._place_after(product_id)
+        return self._ids(block, index, limit), self._rows(block, index, limit)
 
     def ids(self) -> Iterator[str]:
         return chain.from_iterable(block.ids for block in self._blocks)
 
     def among(self, ids: Sequence[str]) -> set[str] | None:
-        """Those of `ids` that are there, by what lies between the first and the last one; None
-        where they are not in order, or too much does."""
+        """Return those of `ids` that are held; None if that needs a lookup of each."""
         between = self._between(ids)
         return None if between is None else set(between).intersection(ids)
 
-    def own(self, ids: Sequence[str]) -> Sequence[str]:
-        """The same, but those that are there as the very objects that they are there, where that
-        is as easily told."""
+    def reuse_ids(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the ids, as the string objects held where those are found without lookups."""
         between = self._between(ids) or ()
-        there = dict(zip(between, between, strict=True))
-        return list(map(there.get, ids, ids)) if there else ids
+        held = dict(zip(between, between, strict=True))
+        return list(map(held.get, ids, ids)) if held else ids
 
     def _between(self, ids: Sequence[str]) -> list[str] | None:
+        """Return all ids held from the first to the last of `ids`; None if `ids` are not sorted, or
+        far more lie between."""
         if not ids or not _is_ascending(ids):
             return None if ids else []
         first, begin = self._place_of(ids[0])
@@ -108,86 +108,90 @@ class SortedRows:
         return list(chain.from_iterable(blocks))
 
     def count(self) -> list[int]:
-        """Each block's first offset, which reads need after rows came or went."""
+        """Count the offset of each block, which reads need after rows were added or removed."""
         lengths = (len(block.ids) for block in self._blocks[:-1])
         self._starts = list(accumulate(lengths, initial=0))
         return self._starts
 
+    def _place_of(self, product_id: str) -> tuple[int, int]:
+        """Return where the product is, or would be."""
+        number = min(bisect_left(self._last_ids, product_id), len(self._blocks) - 1)
+        return number, bisect_left(self._blocks[number].ids, product_id)
+
     def _place_after(self, product_id: str) -> tuple[int, int]:
-        block = min(bisect_right(self._last_ids, product_id), len(self._blocks) - 1)
-        return block, bisect_right(self._blocks[block].ids, product_id)
+        number = min(bisect_right(self._last_ids, product_id), len(self._blocks) - 1)
+        return number, bisect_right(self._blocks[number].ids, product_id)
 
-    def _rows(self, block: int, place: int, limit: int) -> list[bytes]:
-        run = self._blocks[block].settled(self._by_id)[place : place + limit]
-        while len(run) < limit and (block := block + 1) < len(self._blocks):
-            run += self._blocks[block].settled(self._by_id)[: limit - len(run)]
-        return run
+    def _rows(self, block: int, index: int, limit: int) -> list[bytes]:
+        rows = self._blocks[block].current_rows(self._by_id)[index : index + limit]
+        while len(rows) < limit and (block := block + 1) < len(self._blocks):
+            rows += self._blocks[block].current_rows(self._by_id)[: limit - len(rows)]
+        return rows
 
-    def _ids(self, block: int, place: int, limit: int) -> list[str]:
-        run = self._blocks[block].ids[place : place + limit]
-        while len(run) < limit and (block := block + 1) < len(self._blocks):
-            run += self._blocks[block].ids[: limit - len(run)]
-        return run
+    def _ids(self, block: int, index: int, limit: int) -> list[str]:
+        ids = self._blocks[block].ids[index : index + limit]
+        while len(ids) < limit and (block := block + 1) < len(self._blocks):
+            ids += self._blocks[block].ids[: limit - len(ids)]
+        return ids
 
     # -- changes ---------------------------------------------------------------------------
 
     def is_behind(self, ids: Sequence[str]) -> bool:
-        """Whether these are in order, each once, and behind all that are there."""
+        """Return whether `ids` are sorted, each once, and follow all that are held."""
         return not ids or (ids[0] > self._last_ids[-1] and _is_ascending(ids))
 
     def add(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
-        """Take products that are not there, in order of their ids: as many at once as have their
-        place between the same two that are."""
+        """Add sorted products that are not held. Those that belong between the same two are
+        inserted at once."""
         begin = 0
         while begin < len(ids):
-            number, place = self._place_of(ids[begin])
-            there = self._blocks[number].ids
-            end = bisect_left(ids, there[place], begin) if place < len(there) else len(ids)
-            self._insert(number, place, ids[begin:end], rows[begin:end])
+            number, index = self._place_of(ids[begin])
+            held = self._blocks[number].ids
+            end = bisect_left(ids, held[index], begin) if index < len(held) else len(ids)
+            self._insert(number, index, ids[begin:end], rows[begin:end])
             begin = end
 
     def replace(self, new: Mapping[str, bytes]) -> None:
-        """Set the rows of products that are there."""
+        """Set the rows of products that are held."""
         blocks, last_ids = self._blocks, self._last_ids
         for product_id, row in new.items():
             block = blocks[bisect_left(last_ids, product_id)]
             if block.rows is None:
                 continue
-            block.late[product_id] = row
-            if len(block.late) > MANY_LATE:
-                block.let_go()
-
-    def _place_of(self, product_id: str) -> tuple[int, int]:
-        """Where the product is, or would be."""
-        number = min(bisect_left(self._last_ids, product_id), len(self._blocks) - 1)
-        return number, bisect_left(self._blocks[number].ids, product_id)
-
-    def _insert(self, number: int, place: int, ids: Sequence[str], rows: Sequence[bytes]) -> None:
-        block = self._blocks[number]
-        block.ids[place:place] = ids
-        if block.rows is not None:
-            block.rows[place:place] = rows
-        self._last_ids[number] = block.ids[-1]
-        self._starts = None
-        if len(block.ids) > 2 * BLOCK_ROWS:
-            self._split(number)
+            block.updates[product_id] = row
+            if len(block.updates) > MANY_UPDATES:
+                block.rows, block.updates = None, {}
 
     def remove(self, product_id: str) -> None:
-        """Let go of a product that is there."""
-        number, place = self._place_of(product_id)
+        """Remove a product that is held."""
+        number, index = self._place_of(product_id)
         block = self._blocks[number]
-        block.late.pop(product_id, None)
-        del block.ids[place]
+        block.updates.pop(product_id, None)
+        del block.ids[index]
         if block.rows is not None:
-            del block.rows[place]
+            del block.rows[index]
         self._last_ids[number] = block.ids[-1] if block.ids else ""
         self._starts = None
         if len(block.ids) <= BLOCK_ROWS // 4 and len(self._blocks) > 1:
             self._join(max(1, number))
 
+    def shorten(self, blocks: int) -> None:
+        """Drop so many blocks of an order that is not read any more."""
+        del self._blocks[-blocks:]
+
+    def _insert(self, number: int, index: int, ids: Sequence[str], rows: Sequence[bytes]) -> None:
+        block = self._blocks[number]
+        block.ids[index:index] = ids
+        if block.rows is not None:
+            block.rows[index:index] = rows
+        self._last_ids[number] = block.ids[-1]
+        self._starts = None
+        if len(block.ids) > 2 * BLOCK_ROWS:
+            self._split(number)
+
     def _split(self, number: int) -> None:
-        """Into blocks of the usual size; the last one takes what is left over."""
-        ids, rows = self._blocks[number].ids, self._blocks[number].settled(self._by_id)
+        """Split a block into blocks of the usual size; the last one takes the rest."""
+        ids, rows = self._blocks[number].ids, self._blocks[number].current_rows(self._by_id)
         begins = range(0, len(ids) - BLOCK_ROWS + 1, BLOCK_ROWS)
         parts = [slice(begin, begin + BLOCK_ROWS) for begin in begins[:-1]]
         parts.append(slice(begins[-1], None))
@@ -195,17 +199,13 @@ class SortedRows:
         self._last_ids[number : number + 1] = [ids[part][-1] for part in parts]
 
     def _join(self, number: int) -> None:
-        """Put a block behind the one before it."""
+        """Append a block to the one before it."""
         before, block = self._blocks[number - 1 : number + 1]
         ids = before.ids + block.ids
         self._blocks[number - 1 : number + 1] = [_Block(ids, None)]
         self._last_ids[number - 1 : number + 1] = [ids[-1]]
         if len(ids) > 2 * BLOCK_ROWS:
             self._split(number - 1)
-
-    def shorten(self, blocks: int) -> None:
-        """Let go of that many blocks, of an order that is not read any more."""
-        del self._blocks[-blocks:]
 
 
 def _is_ascending(ids: Sequence[str]) -> bool:

@@ -1,7 +1,7 @@
-"""One change of the catalogue: what the journal keeps and what a reader sees afterwards (P3).
+"""One change of the catalogue: what the journal stores and what a reader sees afterwards (P3).
 
-Knows: the record's parts and its JSON form, which is what lies on disk.
-Refuses to know: why the change is right; `rules` plans it, `catalogue` makes it.
+A `ChangeSet` plans it, the writer puts it on disk, and `Catalogue.apply` applies it. The names in
+its JSON are older than those in the code, and stay: files of earlier versions are read.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from store_cache.model.position import Position
 
 
 class RefetchReason(StrEnum):
-    """Why a product has to be read again by itself. All but a refresh win over what is held, if
-    nothing about the product changed since the reading was sent (V2, E4, E5, W7): what it says
-    is the truth, absence included."""
+    """Why a product has to be read from Central again by itself (V2, E4, E5, W6, W7)."""
 
-    ORDER = "order"  # V2: creation, deletion and others too close to be told apart
-    UNREADABLE = "unreadable"  # E5
+    ORDER = "order"  # V2: a creation or deletion may be out of order with other events
+    UNREADABLE = "unreadable"  # E5: an event or row cannot be read
     CONFLICT = "conflict"  # E4: Central named a lower version than the one held
-    CROSSED = "crossed"  # W6: a creation or deletion crossed a write's answer, or a jump
-    REFRESH = "refresh"  # W6: a conflict's answer
-    AHEAD = "ahead"  # W7: still ahead after 60 s
+    CROSSED = "crossed"  # W6: a creation, deletion or missed event may have crossed an answer
+    REFRESH = "refresh"  # W6: Central refused a write for its version
+    AHEAD = "ahead"  # W7: an override has lasted for a minute
 
     @property
     def wins(self) -> bool:
+        """Whether Central's answer replaces even a newer row. All but a refresh win: what is held
+        is uncertain, and the answer, which may be that the product is absent, settles it."""
         return self is not RefetchReason.REFRESH
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRefetch:
-    """A reading of one product that is still to be done. `due` and `since` are unix seconds."""
+    """A refetch of one product that is still to be done. `due`, `since`: unix seconds."""
 
     reason: RefetchReason
     due: float
@@ -65,16 +65,19 @@ class PendingRefetch:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What a deletion leaves for at least ten minutes (V2). `version` 0: not known."""
+    """What a deletion leaves for at least ten minutes (V2).
+
+    `version` 0: not known. `at`: unix seconds.
+    """
 
     offset: int
     version: int
     at: float
 
     @property
-    def is_of_refetch(self) -> bool:
-        """Whether a reading, not the feed, said that the product is gone: the feed may be behind
-        it, and tell of lives that had ended by then."""
+    def from_refetch(self) -> bool:
+        """Whether a refetch found the product absent. The feed may be behind that, and still bring
+        events of incarnations that had ended by then."""
         return self.offset == 0
 
     def to_json(self) -> list[float]:
@@ -87,8 +90,10 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A product that an answer or a reading has put ahead of the feed (W7). `version` 0: a reading
-    said that it is gone."""
+    """A row that an answer or a refetch has put ahead of the feed (W7).
+
+    `version` 0: a refetch found the product absent. `since`: unix seconds.
+    """
 
     version: int
     since: float
@@ -107,13 +112,13 @@ def _nothing() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Absolute states by product id, so that making it twice changes nothing.
+    """New states by product id. They are absolute, so applying a change twice changes nothing.
 
-    `rows`: the row's bytes, or None where the product is gone. `tombstones`, `overrides` and
-    `pending_refetches`: the new entry, or None where it ends. `incarnations`: when a product was
-    created or deleted (unix seconds). `position`: the new one, or None where it does not move.
-    `in_sync_at`: when the store was in step with Central (B5, unix seconds), or None where that
-    says nothing new.
+    `rows`: the row, or None if the product is deleted. `tombstones`, `overrides` and
+    `pending_refetches`: the new entry, or None if it ends. `incarnations`: when an incarnation of
+    the product began or ended (unix seconds). `position`: the new one, or None if it does not move.
+    `in_sync_at`: when the store was in sync with Central (B5, unix seconds), or None if the change
+    does not say.
     """
 
     cause: str
@@ -143,7 +148,7 @@ class Change:
 
 
 def encode_change(change: Change) -> bytes:
-    """The change as one JSON object; rows go in as the bytes they are."""
+    """Return the change as one JSON object, with the bytes of rows as they are."""
     value: dict[str, Any] = {"cause": change.cause, "sequence": change.sequence}
     if change.position is not None:
         value["position"] = change.position.to_json()
@@ -164,8 +169,10 @@ def encode_change(change: Change) -> bytes:
 
 
 def decode_change(value: dict[str, Any]) -> Change:
-    """The inverse of `encode_change`, from the parsed object. Raises KeyError, TypeError or
-    ValueError where it is none."""
+    """Return the change that `encode_change` encoded, from the parsed object.
+
+    Raises KeyError, TypeError or ValueError if the object is no change.
+    """
     position = value.get("position")
     return Change(
         cause=value["cause"],

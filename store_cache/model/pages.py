@@ -1,8 +1,4 @@
-"""What Central's reading endpoints answer, as plain values.
-
-Knows: the parts of a page of events and of a page of the catalogue, whatever shape they came in.
-Refuses to know: the wire (`edges.wire` makes these) and what follows from them (`sync`).
-"""
+"""Pages of Central's feed and catalogue, whatever shape they came in (`central/parsing.py`)."""
 
 from __future__ import annotations
 
@@ -14,8 +10,11 @@ from store_cache.model.product import Rows
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """`next_offset` and `has_more` are hints (P4); None where Central left them out.
-    `events` are in the order sent, which need not be that of their offsets."""
+    """A page of the feed.
+
+    `events`: in the order sent, which need not be that of their offsets. `next_offset` and
+    `has_more` are hints (P4), None if Central left them out.
+    """
 
     events: tuple[AnyEvent, ...]
     next_offset: int | None = None
@@ -25,7 +24,7 @@ class EventPage:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """The next page to ask for: by `cursor` where Central gave one, else by `offset`."""
+    """The next page of the catalogue: by `cursor` if Central gave one, else by `offset`."""
 
     offset: int
     limit: int
@@ -34,7 +33,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be read (F5): read singly where its id is known."""
+    """A row that cannot be read (F5). Its product is refetched, if its id is known."""
 
     product_id: str | None
     reason: str
@@ -42,8 +41,11 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class CataloguePage:
-    """`event_offset`: the head of the feed when the page was read, or None. `is_whole`: the bare
-    list, everything at once. `total` and `has_more` are None where Central left them out."""
+    """A page of the catalogue.
+
+    `event_offset`: the head of the feed when Central read the page. `is_whole`: a bare list, which
+    is the whole catalogue. What Central left out is None.
+    """
 
     rows: Rows
     bad_rows: tuple[BadRow, ...] = ()

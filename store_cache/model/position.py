@@ -1,8 +1,4 @@
-"""Where in Central's feed the cache stands (P1).
-
-Knows: generation, next offset, and the fingerprint of the event before it (E4).
-Refuses to know: how events are fetched or applied.
-"""
+"""Where in Central's feed the cache stands: generation, next offset, fingerprint (P1, E4)."""
 
 from __future__ import annotations
 
@@ -10,15 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 LOCAL_PREFIX = "local "
-"""Generations that the store names itself, where Central names none, start with this; the blank
-cannot be part of a name that Central sends in a header."""
+"""Prefix of generations that the store names itself because Central names none. A name that Central
+sends in a header cannot contain the blank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """`offset` is the next one wanted, not the last one seen; it counts in `generation` alone.
+    """A place in one generation of the feed.
 
-    `fingerprint` identifies the event at `offset - 1`, or is None where that one was never seen.
+    `offset`: the next one wanted, not the last one seen. `fingerprint`: of the event at
+    `offset - 1`; None if that one was never seen.
     """
 
     generation: str
@@ -27,7 +24,7 @@ class Position:
 
     @property
     def last_offset(self) -> int:
-        """Offset of the last event that the data reflects; 0 before the first."""
+        """Offset of the last event that the rows reflect; 0 before the first."""
         return max(self.offset - 1, 0)
 
     @property
@@ -36,13 +33,13 @@ class Position:
 
     @property
     def named(self) -> str | None:
-        """The generation as Central names it; None where it names none."""
+        """The generation as Central names it; None if it names none."""
         return None if self.is_local else self.generation.partition(" ")[0]
 
     @property
     def label(self) -> str:
-        """The generation as answers show it, one token: a till sees that Central was replaced,
-        also where Central itself does not say so (promise 2)."""
+        """The generation as the store's answers show it, one token. It shows a till that Central
+        was replaced, even if Central itself does not (promise 2)."""
         return self.generation.replace(" ", "~")
 
     def renamed(self, generation: str) -> Position:
@@ -61,10 +58,10 @@ class Position:
 
 
 def succeeding_generation(held: str | None, named: str | None) -> str:
-    """The generation of the feed that replaced `held`, which Central calls `named`, or None.
+    """Return a name for the feed that replaced `held`; Central calls it `named`, if anything.
 
-    It differs from `held` with every sign of a replaced Central, so that offsets of the old feed
-    are worth nothing (P1): a Central restored from a backup keeps its name, and gets a number.
+    It always differs from `held`, so that offsets of the old feed are not used in the new one (P1).
+    A Central restored from a backup keeps its name, so the store adds a number.
     """
     if named is None:
         return next_local_generation(held)
@@ -73,7 +70,7 @@ def succeeding_generation(held: str | None, named: str | None) -> str:
 
 
 def next_local_generation(held: str | None) -> str:
-    """The store's own name for the feed after `held`, where Central names none."""
+    """Return the store's own name for the feed after `held`."""
     if held is None or not held.startswith(LOCAL_PREFIX):
         return f"{LOCAL_PREFIX}1"
     return f"{LOCAL_PREFIX}{int(held.removeprefix(LOCAL_PREFIX)) + 1}"

@@ -1,4 +1,4 @@
-"""What Central says that an applied write made of a product."""
+"""The stock of a product after an applied write."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StockAnswer:
-    """What Central says that an applied write made of the product; laid over the catalogue (W6).
+    """Central's answer to an applied write, to be shown in the catalogue (W6).
 
-    `last_updated` is RFC 3339 as Central sent it, or None where it sent none.
+    `sent_version`: that the write was sent for. `last_updated`: RFC 3339 as Central sent it, or
+    None if it sent none.
     """
 
     product_id: str

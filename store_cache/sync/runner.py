@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from store_cache.catalogue.replica import PagingBroken, Replica
+from store_cache.catalogue.paging import PagingBroken
+from store_cache.catalogue.replica import Replica
 from store_cache.central.failures import (
     AccessDenied,
     CentralError,

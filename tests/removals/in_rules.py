@@ -13,11 +13,13 @@ from typing import Any
 from store_cache import writer
 from store_cache.catalogue import apply as rules
 from store_cache.catalogue import replica
-from store_cache.catalogue.apply import CROSSING_SECONDS, ChangeSet, KnownState, version_of
+from store_cache.catalogue.apply import CROSSING_SECONDS
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model import change as changes
 from store_cache.model.change import Change, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, QuarantinedEvent
+from store_cache.model.product import version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage import journal
 from store_cache.writer import CacheWriter
@@ -40,7 +42,7 @@ def version_guard(patch: Patch) -> None:
             update(change_set, event, body)
             return
         patch.act()
-        change_set.put(event.product_id, body)
+        change_set.set_row(event.product_id, body)
 
     patch.replace(rules, "_update", any_update)
 
@@ -80,7 +82,7 @@ def marks_of_readings(patch: Patch) -> None:
             patch.act()
         return False
 
-    patch.replace(Tombstone, "is_of_refetch", property(of_reading))
+    patch.replace(Tombstone, "from_refetch", property(of_reading))
 
 
 @in_rules("V2", "where order is in doubt the product is read again", needs="disorder")
@@ -90,7 +92,7 @@ def doubts_of_order(patch: Patch) -> None:
     def no_doubt(*_: object) -> None:
         patch.act()
 
-    patch.replace(rules, "_doubt_order", no_doubt)
+    patch.replace(rules, "_refetch_for_order", no_doubt)
 
 
 @in_rules("V1 W7", "an event of the life before does not undo what is ahead of the feed")
@@ -305,7 +307,8 @@ def answers_create_nothing(patch: Patch) -> None:
         patch.act()
         told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
         named = answer.product_id.encode()
-        change_set.put(answer.product_id, told % (named, answer.new_quantity, answer.new_version))
+        row = told % (named, answer.new_quantity, answer.new_version)
+        change_set.set_row(answer.product_id, row)
         change_set.add_override(answer.product_id, answer.new_version)
         return True
 

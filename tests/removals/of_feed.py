@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from store_cache.catalogue.apply import ChangeSet
-from store_cache.catalogue.replica import Replica, Verdict
+from store_cache.catalogue.change_set import ChangeSet
+from store_cache.catalogue.paging import Paging
+from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.central import client as centrals
 from store_cache.central.client import Central
 from store_cache.central.connection import Connection
@@ -19,7 +20,7 @@ from store_cache.central.failures import CentralError
 from store_cache.central.rate_limit import RateLimit
 from store_cache.model.change import PendingRefetch, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
-from store_cache.model.pages import EventPage, PageRequest
+from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.sync import backoff as lines
 from store_cache.sync import follow as following
@@ -222,14 +223,16 @@ def position_gone(patch: Patch) -> None:
 )
 def page_overlap(patch: Patch) -> None:
     """Each page is taken for the one that follows the one before."""
-    joins = Replica._joins
+    joins = Paging.joins
 
-    def always(self: Replica, request: PageRequest, ids: Set[str], fresh: Set[str]) -> bool:
-        if not joins(self, request, ids, fresh):
+    def always(
+        self: Paging, request: PageRequest, page: CataloguePage, ids: Set[str], unseen: Set[str]
+    ) -> bool:
+        if not joins(self, request, page, ids, unseen):
             patch.act()
         return True
 
-    patch.replace(Replica, "_joins", always)
+    patch.replace(Paging, "joins", always)
 
 
 @of_feed("F2", "the feed is followed alongside a full sync", needs="slow")
@@ -269,19 +272,6 @@ def _finish_without(patch: Patch, left_out: str) -> None:
     patch.replace(Replica, "finish", finished)
 
 
-def _lay_nothing_ahead(patch: Patch) -> None:
-    lay = Replica._lay_what_is_ahead
-
-    def laid(self: Replica, change_set: ChangeSet) -> None:
-        before = dict(change_set._rows)
-        lay(self, change_set)
-        if change_set._rows != before:
-            patch.act()
-            change_set._rows, change_set._overrides, change_set._pending_refetches = before, {}, {}
-
-    patch.replace(Replica, "_lay_what_is_ahead", laid)
-
-
 @of_feed(
     "F4",
     "answers given during a full sync are laid over the copy",
@@ -301,7 +291,15 @@ def answers_over_the_copy(patch: Patch) -> None:
 )
 def what_is_ahead_over_the_copy(patch: Patch) -> None:
     """What readings and answers showed meanwhile is not carried over."""
-    _lay_nothing_ahead(patch)
+    keep_overrides = Replica._keep_overrides
+
+    def keep_none(self: Replica, change_set: ChangeSet) -> None:
+        keep_overrides(self, change_set)
+        if change_set._rows:
+            patch.act()
+            change_set._rows, change_set._overrides, change_set._pending_refetches = {}, {}, {}
+
+    patch.replace(Replica, "_keep_overrides", keep_none)
 
 
 @of_feed(
@@ -317,10 +315,10 @@ def what_is_gone_out_of_the_copy(patch: Patch) -> None:
     """The copy's row goes in place, though readers saw the product end."""
 
     def nothing(self: Replica, _: ChangeSet, marks: Mapping[str, Tombstone]) -> None:
-        if any(m.is_of_refetch and m.at >= self.began_at for m in marks.values()):
+        if any(m.from_refetch and m.at >= self.began_at for m in marks.values()):
             patch.act()
 
-    patch.replace(Replica, "_leave_out_what_is_gone", nothing)
+    patch.replace(Replica, "_keep_deletions", nothing)
 
 
 @of_feed(
@@ -336,12 +334,10 @@ def fresher_rows_over_the_copy(patch: Patch) -> None:
     """The copy's row goes in place, though readers saw a newer one."""
 
     def nothing(self: Replica, _: ChangeSet) -> None:
-        if any(
-            self._held is not None and self._is_lower(i) for i in self.catalogue.pending_refetches
-        ):
+        if any(map(self._lowers, self.catalogue.pending_refetches)):
             patch.act()
 
-    patch.replace(Replica, "_keep_fresher", nothing)
+    patch.replace(Replica, "_keep_held_rows", nothing)
 
 
 @of_feed(
@@ -374,16 +370,16 @@ def marks_outlive_a_copy(patch: Patch) -> None:
 )
 def lowered_by_a_page(patch: Patch) -> None:
     """One page's word lowers a version."""
-    is_news = Replica._is_news
+    accepts = Replica._accepts
 
-    def lowered(self: Replica, product_id: str, body: bytes) -> bool:
-        taken = is_news(self, product_id, body)
+    def lowered(self: Replica, product_id: str, row: bytes) -> bool:
+        taken = accepts(self, product_id, row)
         if product_id in self._lowered:
             patch.act()
             self._lowered.discard(product_id)
         return taken
 
-    patch.replace(Replica, "_is_news", lowered)
+    patch.replace(Replica, "_accepts", lowered)
 
 
 @of_feed(
@@ -394,15 +390,15 @@ def lowered_by_a_page(patch: Patch) -> None:
 )
 def older_pages(patch: Patch) -> None:
     """The later reading counts, also over an event that came before it."""
-    is_news = Replica._is_news
+    accepts = Replica._accepts
 
-    def as_it_comes(self: Replica, product_id: str, body: bytes) -> bool:
-        if not is_news(self, product_id, body) and product_id in self._doubts:
+    def as_it_comes(self: Replica, product_id: str, row: bytes) -> bool:
+        if not accepts(self, product_id, row) and product_id in self._untrusted:
             patch.act()
-            self._doubts.pop(product_id)
+            self._untrusted.remove(product_id)
         return True
 
-    patch.replace(Replica, "_is_news", as_it_comes)
+    patch.replace(Replica, "_accepts", as_it_comes)
 
 
 @of_feed(
@@ -458,16 +454,16 @@ def pages_before_the_feed(patch: Patch) -> None:
 )
 def creations_behind_the_pages(patch: Patch) -> None:
     """What an event creates is believed, though no page showed it."""
-    note = Replica._note
+    note_events = Replica._note_events
 
     def believed(self: Replica, events: Sequence[AnyEvent]) -> None:
-        note(self, events)
+        note_events(self, events)
         created = {e.product_id for e in events if isinstance(e, Event) and e.kind is Kind.CREATED}
-        if created & self._unpaged:
+        if created & self._expected:
             patch.act()
-        self._unpaged -= created
+        self._expected -= created
 
-    patch.replace(Replica, "_note", believed)
+    patch.replace(Replica, "_note_events", believed)
 
 
 @of_feed(
@@ -480,8 +476,8 @@ def judgement_of_a_copy(patch: Patch) -> None:
     """Whatever was read goes in place."""
     judge = Replica.judge
 
-    def accepted(self: Replica, **told: Any) -> Verdict:
-        if not judge(self, **told).accepted:
+    def accepted(self: Replica, installation: Installation, *, least_percent: int) -> Verdict:
+        if not judge(self, installation, least_percent=least_percent).accepted:
             patch.act()
         return Verdict()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from store_cache.catalogue.apply import version_of
+from store_cache.model.product import version_of
 from tests.harness.http import Reply
 from tests.simulation.checks import Checks
 from tests.simulation.line import Line, LineLost, request_bytes

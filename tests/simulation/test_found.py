@@ -6,12 +6,11 @@ import pytest
 
 from store_cache.catalogue.apply import (
     ABSENT_VERSION,
-    ChangeSet,
-    KnownState,
     apply_events,
     apply_refetch,
 )
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.catalogue.replica import Replica
 from store_cache.model.change import Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import Event, Kind
@@ -160,7 +159,7 @@ def test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone() -> None:
 
     assert None is copy.get("P")
     assert RefetchReason.CROSSED is copy.pending_refetches["P"].reason
-    assert copy.tombstones["P"].is_of_refetch
+    assert copy.tombstones["P"].from_refetch
 
 
 @pytest.mark.parametrize("found", [row(10, 117), None], ids=["there again", "gone"])

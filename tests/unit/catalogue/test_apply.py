@@ -13,18 +13,16 @@ from hypothesis import strategies as st
 from store_cache.catalogue.apply import (
     CROSSING_SECONDS,
     TOMBSTONE_SECONDS,
-    ChangeSet,
-    KnownState,
     apply_answer,
     apply_answer_figures,
     apply_events,
     apply_refetch,
-    version_of,
 )
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model.change import Change, Override, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, QuarantinedEvent, read_event
-from store_cache.model.product import Row, read_product
+from store_cache.model.product import Row, read_product, version_of
 from store_cache.model.stock import StockAnswer
 
 NOW = 10_000.0

@@ -158,7 +158,7 @@ class CatalogueMachine(RuleBasedStateMachine):
         asked = sorted({*product_ids}) if in_order else product_ids
 
         assert {i for i in asked if i in self.model} == self.catalogue.among(asked)
-        assert asked == [*self.catalogue.own(asked)]
+        assert asked == [*self.catalogue.reuse_ids(asked)]
 
     # -- cuts ------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ def test_reads_and_cuts_are_those_of_a_dict(
     which it began; and pages, walks and counts are those of a sorted dict, wherever its blocks
     begin and end."""
     monkeypatch.setattr(ordered, "BLOCK_ROWS", block_rows)
-    monkeypatch.setattr(ordered, "MANY_LATE", min(block_rows, 4) - 1)
+    monkeypatch.setattr(ordered, "MANY_UPDATES", min(block_rows, 4) - 1)
     often = settings(max_examples=80, stateful_step_count=30, deadline=None, derandomize=True)
     run_state_machine_as_test(CatalogueMachine, settings=often)
 
@@ -256,7 +256,7 @@ def test_one_cut_at_a_time() -> None:
     begin."""
     catalogue = filled("P-1")
     catalogue.begin_view()
-    with pytest.raises(RuntimeError, match="a cut is being read already"):
+    with pytest.raises(RuntimeError, match="a view is being read already"):
         catalogue.begin_view()
     catalogue.end_view()
 
@@ -360,7 +360,7 @@ def test_ids_are_held_once() -> None:
     """A copy that takes the ids as its own has no second object of any that is held (promise 8)."""
     catalogue = filled("P-1", "P-3")
     asked = ["".join(("P-", str(number))) for number in range(5)]
-    own = catalogue.own(asked)
+    own = catalogue.reuse_ids(asked)
 
     assert asked == own
     assert [None, "P-1", None, "P-3", None] == [

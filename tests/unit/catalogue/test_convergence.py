@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 from store_cache.catalogue.apply import (
     OVERRIDE_SECONDS,
     TOMBSTONE_SECONDS,
-    ChangeSet,
-    KnownState,
     apply_answer,
     apply_events,
     apply_refetch,
 )
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model.change import RefetchReason, decode_change, encode_change
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store_cache.catalogue.apply import ChangeSet, KnownState, apply_refetch
+from store_cache.catalogue.apply import apply_refetch
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.replica import PagingBroken, Replica
+from store_cache.catalogue.change_set import ChangeSet, KnownState
+from store_cache.catalogue.paging import PagingBroken
+from store_cache.catalogue.replica import Installation, Replica
 from store_cache.model.change import Change, Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind, read_event
 from store_cache.model.pages import BadRow, CataloguePage, PageRequest
@@ -450,7 +452,6 @@ def test_a_row_that_cannot_be_read_is_read_singly() -> None:
     replica.apply_refetch("P-1", row("P-1", 3), known=replica.known_state("P-1"), now=NOW)
 
     assert row("P-1", 3).body == finish(replica).get("P-1")
-    assert {} == replica.doubtful
 
 
 def test_what_cannot_be_read_singly_either_is_doubtful() -> None:
@@ -461,7 +462,6 @@ def test_what_cannot_be_read_singly_either_is_doubtful() -> None:
     copy = finish(replica)
 
     assert [] == replica.products_to_refetch()
-    assert {"P-1": "Central answered 500"} == replica.doubtful
     assert row("P-1", 7).body == copy.get("P-1")
     assert (
         PendingRefetch(RefetchReason.UNREADABLE, NOW, NOW, 1, "Central answered 500")
@@ -482,13 +482,13 @@ def test_given_up_the_fresher_row_is_kept_within_a_generation(
     assert version == orjson.loads(finish(replica).rows["P-1"])["version"]
 
 
-def test_a_row_without_an_id_is_listed() -> None:
-    """[F5] It cannot be read singly; it is named by its page."""
+def test_a_row_without_an_id_is_left_out() -> None:
+    """[F5] It cannot be refetched; the other rows of its page count."""
     replica = begin()
     with_bad_row(replica, None, row("P-1"))
 
     assert [] == replica.products_to_refetch()
-    assert {"(a row without an id, page 1)": "version is -1"} == replica.doubtful
+    assert ["P-1"] == list(finish(replica).ids())
 
 
 # -- what was learned during the run -----------------------------------------------------------
@@ -692,7 +692,9 @@ def judged(
     replica: Replica, *, accept: bool = False, agreed: int | None = None, percent: int = 50
 ) -> bool:
     finish(replica)
-    return replica.judge(least_percent=percent, accept=accept, agreed_products=agreed).accepted
+    return replica.judge(
+        Installation(Position("g", 1), accept, agreed), least_percent=percent
+    ).accepted
 
 
 def rows(count: int) -> Iterable[Row]:
@@ -734,7 +736,7 @@ def test_an_admin_may_accept_it() -> None:
 
     assert judged(replica, accept=True)
 
-    verdict = replica.judge(least_percent=50, accept=False, agreed_products=None)
+    verdict = replica.judge(Installation(Position("g", 1)), least_percent=50)
 
     assert "1 products where 100 are held" in verdict.problem
     assert "?accept=true" in verdict.problem
@@ -848,6 +850,6 @@ def test_what_pages_showed_is_known_without_a_list_of_it(steps: list[tuple[str, 
         noting.take(step)
 
         known = noting.replica.catalogue.rows.keys() & PRODUCTS
-        fresh = noting.replica._fresh(set(PRODUCTS), known)
+        fresh = noting.replica.paged.unseen(set(PRODUCTS), known)
 
         assert set(PRODUCTS) - noting.paged == fresh
