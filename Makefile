@@ -56,7 +56,7 @@ KILLS ?= 500
 simulate: $(TOOLS) ## SCHEDULES=10000 fault schedules in virtual time, or those named: SEEDS=17,20-40
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
 
-removals: $(TOOLS) ## take every safeguard out in turn: somebody must notice; writes docs/evidence/removals.md
+removals: $(TOOLS) ## take every safeguard out in turn: a test must fail; writes docs/evidence/removals.md
 	$(BIN)/python -m tests.removals
 
 crash: $(TOOLS) ## kill the real store KILLS times, then at every system call of the disk

@@ -1,6 +1,5 @@
 """What is written beside the code agrees with it: settings, image, compose file, locks."""
 
-import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -9,22 +8,23 @@ from typing import Any
 import pytest
 import yaml
 from dotenv import dotenv_values
-from pydantic import BaseModel
+from pydantic_settings import BaseSettings
 
+import central_stub.settings
 import store_cache
-from store_cache.app.settings import load_settings
+from store_cache.app.settings import Settings, load_settings
 from tests.docs.pages import DOCS, section, table_rows
 
-PACKAGES = ["store_cache.app.settings", "central_stub.settings"]
+STUB = central_stub.settings.Settings
+PROGRAMS: list[type[BaseSettings]] = [Settings, STUB]
 
 
-def documented_defaults(package: str) -> dict[str, str]:
-    """The variables of a package's `Settings`, with their defaults as one would write them."""
-    model: type[BaseModel] = importlib.import_module(package).Settings
-    prefix = str(model.model_config.get("env_prefix", ""))
+def documented_defaults(program: type[BaseSettings]) -> dict[str, str]:
+    """The variables of a program, with their defaults as one would write them."""
+    prefix = program.model_config.get("env_prefix", "")
     return {
         f"{prefix}{name}".upper(): _written(field.get_default(call_default_factory=True))
-        for name, field in model.model_fields.items()
+        for name, field in program.model_fields.items()
     }
 
 
@@ -36,10 +36,12 @@ def _written(default: Any) -> str:
     return "" if default is None else str(default)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_each_setting_is_in_the_example_with_its_default(project_root: Path, package: str) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_setting_is_in_the_example_with_its_default(
+    project_root: Path, program: type[BaseSettings]
+) -> None:
     """A copied `.env.example` changes nothing: it names every setting and gives its default."""
-    defaults = documented_defaults(package)
+    defaults = documented_defaults(program)
     example = dotenv_values(project_root / ".env.example")
 
     assert defaults == {name: example.get(name) for name in defaults}
@@ -47,7 +49,7 @@ def test_each_setting_is_in_the_example_with_its_default(project_root: Path, pac
 
 def test_the_example_names_no_setting_that_does_not_exist(project_root: Path) -> None:
     """Whatever can be set in `.env.example` has an effect."""
-    known = {name for package in PACKAGES for name in documented_defaults(package)}
+    known = {name for program in PROGRAMS for name in documented_defaults(program)}
 
     assert set() == set(dotenv_values(project_root / ".env.example")) - known
 
@@ -58,24 +60,26 @@ def test_the_example_is_a_legal_file(project_root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "page", "heading"),
+    ("program", "page", "heading"),
     [
-        ("store_cache.app.settings", "configuration.md", "Settings of the store"),
-        ("central_stub.settings", "central-stub.md", "Settings"),
+        (Settings, "configuration.md", "Settings of the store"),
+        (STUB, "central-stub.md", "Settings"),
     ],
 )
-def test_each_setting_is_documented_with_its_default(package: str, page: str, heading: str) -> None:
+def test_each_setting_is_documented_with_its_default(
+    program: type[BaseSettings], page: str, heading: str
+) -> None:
     """The table has a row for each setting, and no other: `| NAME | default | ...`."""
     rows = table_rows(section(DOCS / page, heading))[1:]
     said = {name.strip("`"): default for name, default, _ in rows}
 
-    assert said == {n: value or "(empty)" for n, value in documented_defaults(package).items()}
+    assert said == {n: value or "(empty)" for n, value in documented_defaults(program).items()}
 
 
 def test_the_compose_file_sets_only_what_can_be_set(project_root: Path) -> None:
     """Each variable of each service is a setting, and each store's settings are legal."""
     services = _yaml(project_root / "compose.yaml")["services"]
-    known = {name for package in PACKAGES for name in documented_defaults(package)}
+    known = {name for program in PROGRAMS for name in documented_defaults(program)}
     given = {name for service in services.values() for name in service["environment"]}
     stores = {name: service for name, service in services.items() if name.startswith("store-")}
 
