@@ -31,8 +31,8 @@ FIRST_GUESS_SECONDS = {
     Activity.START: 0.05,
     Activity.EVENTS: 0.004,
     Activity.WRITES: 0.01,
-    Activity.FOLD: 0.015,
-    Activity.PLACE: 0.01,
+    Activity.COMPACTION: 0.015,
+    Activity.INSTALL: 0.01,
 }
 
 

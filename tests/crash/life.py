@@ -69,30 +69,30 @@ class Plan:
 # -- the parts, which tell what they are at ----------------------------------------------------
 
 
-class WatchedArchive(CacheFiles):
-    """Folds far more often than a shop's journal would ask for."""
+class WatchedFiles(CacheFiles):
+    """Compacts the journal far earlier than usual."""
 
     def __init__(
         self, folder: LocalDirectory, *, now: Callable[[], float], reporter: Reporter
     ) -> None:
         super().__init__(folder, now=now)
         self._reporter = reporter
-        self._is_folding = False
+        self._is_compacting = False
 
     @property
     def compaction_due(self) -> bool:
-        return not self._is_folding and self.journal_bytes > EARLY_COMPACTION_BYTES
+        return not self._is_compacting and self.journal_bytes > EARLY_COMPACTION_BYTES
 
     async def compact(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
-        self._is_folding = True
+        self._is_compacting = True
         try:
-            with self._reporter.doing(Activity.FOLD):
+            with self._reporter.doing(Activity.COMPACTION):
                 await super().compact(catalogue, writes)
         finally:
-            self._is_folding = False
+            self._is_compacting = False
 
 
-class WatchedKeeper(CacheWriter):
+class WatchedWriter(CacheWriter):
     def watch(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
@@ -101,7 +101,7 @@ class WatchedKeeper(CacheWriter):
             await super().apply_events(events, position)
 
     async def install(self, installation: Installation, *, least_percent: int) -> Verdict:
-        with self._reporter.doing(Activity.PLACE):
+        with self._reporter.doing(Activity.INSTALL):
             return await super().install(installation, least_percent=least_percent)
 
 
@@ -192,8 +192,8 @@ class Life:
         )
         central = build.build_central(settings, world)
         keys = KeyTable(retention_seconds=86_400.0)
-        writer = WatchedKeeper(
-            WatchedArchive(folder, now=time.time, reporter=reporter),
+        writer = WatchedWriter(
+            WatchedFiles(folder, now=time.time, reporter=reporter),
             keys,
             now=time.time,
             steady=time.time,

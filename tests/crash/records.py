@@ -21,22 +21,22 @@ Record = dict[str, Any]
 
 
 class Activity(IntEnum):
-    """What a kill may interrupt. `START` is the whole way to the first answer, `PLACE` the end of
-    a full sync: its copy is put on disk and in place."""
+    """What a kill may interrupt. `START` is the whole way to the first answer, `INSTALL` the
+    end of a full sync: its replica is written to disk and installed."""
 
     START = 0
     EVENTS = 1
     WRITES = 2
-    FOLD = 3
-    PLACE = 4
+    COMPACTION = 3
+    INSTALL = 4
 
 
 NAMES = {
     Activity.START: "start",
     Activity.EVENTS: "events applied",
     Activity.WRITES: "writes forwarded",
-    Activity.FOLD: "snapshot folded",
-    Activity.PLACE: "full sync put in place",
+    Activity.COMPACTION: "journal compacted",
+    Activity.INSTALL: "full sync installed",
 }
 
 

@@ -1,4 +1,4 @@
-"""Every operation on the disk fails in turn, under the whole keeper (D5, promises 2 and 7)."""
+"""Every operation on the disk fails in turn, under the whole writer (D5, promises 2 and 7)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from store_cache.model.pages import CataloguePage
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
 from store_cache.model.stock import StockAnswer
-from store_cache.storage import files as archive
+from store_cache.storage import files
 from store_cache.storage.files import CacheFiles
 from store_cache.writer import HEAL_SECONDS, CacheWriter, Disk
 from store_cache.writes.idempotency import Attempt, Final, KeyTable, encode_attempt, encode_final
 from store_cache.writes.write import Applied
 from tests.harness.faulty_directory import FaultyFolder
-from tests.harness.virtual_time import run
+from tests.harness.virtual_time import in_virtual_time, run
 from tests.unit.storage.small_store import state
 
 NOW = 1_700_000_000.0
@@ -34,8 +34,8 @@ Step = Callable[["Shop"], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
-def _early_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "COMPACTION_BYTES", 1)
+def _early_compactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "COMPACTION_BYTES", 1)
 
 
 def product(product_id: str, version: int, available: int = 5) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def product(product_id: str, version: int, available: int = 5) -> dict[str, Any]
 
 @dataclass
 class Shop:
-    """A keeper on a disk that fails, and what has been acknowledged through it."""
+    """A writer on a disk that fails, and what it has acknowledged."""
 
     folder: FaultyFolder
     offset: int = 1
@@ -73,8 +73,8 @@ class Shop:
     async def open(self) -> None:
         self.damaged = await self.writer.open()
 
-    async def place(self, version: int) -> None:
-        """A full sync comes to its end."""
+    async def install(self, version: int) -> None:
+        """Install the replica of a full sync."""
         replica = self.writer.begin_replica(same_generation=True)
         self.versions = dict.fromkeys(IDS, version)
         rows = Rows.of(read_product(product(i, version)) for i in IDS)
@@ -86,7 +86,7 @@ class Shop:
         assert verdict.accepted
 
     async def follow(self, count: int = 1) -> None:
-        """A batch of the feed."""
+        """Apply a batch of events."""
         events = [self._event(IDS[(self.offset + number) % len(IDS)]) for number in range(count)]
         await self.writer.apply_events(events, Position("g", self.offset, events[-1].fingerprint))
 
@@ -104,7 +104,7 @@ class Shop:
         )
 
     async def sell(self, product_id: str, key: str) -> None:
-        """A write as the forwarder records it: its attempt first, then its final answer."""
+        """Record a write as the forwarder does: first its attempt, then its final answer."""
         version = self.versions[product_id]
         attempt = Attempt(key, bytes(12), product_id, version, self.now())
         self.keys.put(attempt)
@@ -115,8 +115,8 @@ class Shop:
         await self.writer.settle_write(encode_final(key, final), answer)
         self.versions[product_id] += 1
 
-    async def read(self, product_id: str) -> None:
-        """A reading by itself, as repairs do."""
+    async def refetch(self, product_id: str) -> None:
+        """Fetch a product, as the refetcher does."""
         self.versions[product_id] += 1
         row = await self.fetch_product(product_id)
         known = self.writer.known_state(product_id)
@@ -126,7 +126,7 @@ class Shop:
         )
 
     async def rest(self) -> None:
-        """Let a fold under way come to its end: virtual time passes when nothing else can run."""
+        """Let a compaction end: virtual time passes only when nothing else can run."""
         await asyncio.sleep(1.0)
 
     def holds(self) -> tuple[Any, ...]:
@@ -135,15 +135,15 @@ class Shop:
 
 SCRIPT: tuple[Step, ...] = (
     lambda shop: shop.open(),
-    lambda shop: shop.place(1),
+    lambda shop: shop.install(1),
     lambda shop: shop.follow(),
     lambda shop: shop.sell("A", "k1"),
     lambda shop: shop.follow(3),
     lambda shop: shop.rest(),
     lambda shop: shop.sell("Ü/1", "k2"),
-    lambda shop: shop.read("B"),
+    lambda shop: shop.refetch("B"),
     lambda shop: shop.follow(2),
-    lambda shop: shop.place(20),
+    lambda shop: shop.install(20),
     lambda shop: shop.follow(6),
     lambda shop: shop.sell("N", "k3"),
     lambda shop: shop.follow(9),
@@ -220,9 +220,9 @@ async def fails_once(operation: int, fault: int, expected: tuple[Any, ...]) -> b
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_operation_fails_once(fault: int) -> None:
-    """[D5] Whichever it is, the store goes on in memory as if nothing had been. Where it does not
-    say that the disk fails, nothing is lost by a power cut after any step; where it says so, a
-    whole snapshot ends that, and nothing acknowledged since is lost."""
+    """[D5] Whichever it is, the store goes on in memory. If it does not say that the disk fails, a
+    power cut after any step loses nothing; if it says so, a whole snapshot ends the failure, and
+    nothing acknowledged since is lost."""
     total, expected = run(undisturbed())
     said = [run(fails_once(number, fault, expected)) for number in range(1, total + 1)]
 
@@ -249,22 +249,24 @@ async def fails_until_mended(operation: int, fault: int, expected: tuple[Any, ..
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_disk_fails_from_some_operation_on(fault: int) -> None:
-    """[D5] It is tried again and again; the store says so as long as it fails, and when it works
-    again everything from memory is in a new snapshot."""
+    """[D5] The store says so as long as the disk fails. When it works again, everything from memory
+    is in a new snapshot."""
     total, expected = run(undisturbed())
     for operation in range(1, total, 2):
         run(fails_until_mended(operation, fault, expected))
 
 
-async def breaks_the_journal_by_a_fold() -> None:
+@in_virtual_time
+async def test_a_compaction_that_breaks_the_journal_is_said_at_once() -> None:
+    """[D5] Not only when the next append fails: by then the failure may have ended."""
     shop = Shop(FaultyFolder())
     await shop.open()
-    await shop.place(1)
-    fold = shop.folder.hold("sync journal-3.jsonl")  # of its header, by the fold
+    await shop.install(1)
+    compaction = shop.folder.hold("sync journal-3.jsonl")  # of the new journal's header
     for _ in range(20):
         await shop.follow()
-    await fold.reached.wait()
-    fold.release.set()
+    await compaction.reached.wait()
+    compaction.release.set()
     shop.folder.failures = {len(shop.folder.trace) + 4: errno.EIO}
     await shop.rest()
 
@@ -273,11 +275,6 @@ async def breaks_the_journal_by_a_fold() -> None:
     await heal(shop)
     await goes_on_durably(shop)
     await shop.writer.close()
-
-
-def test_a_fold_that_breaks_the_journal_is_said_at_once() -> None:
-    """[D5] Not only when the next change cannot be kept: by then it may be healed."""
-    run(breaks_the_journal_by_a_fold())
 
 
 async def fills_up(room: int, expected: tuple[Any, ...]) -> None:
@@ -299,7 +296,7 @@ def test_the_disk_fills_up_at_any_byte() -> None:
 
 
 async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bool:
-    """False where the start ended before that operation."""
+    """Return False if the start ended before that operation."""
     shop = Shop(FaultyFolder())
     await play(shop, after_each=nothing)
     expected = shop.holds()
@@ -314,11 +311,10 @@ async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bo
     await promises_what_is_there(second)
     await heal(second)
     if second.damaged:
-        await second.place(90)
-        await goes_on_durably(second)
+        await second.install(90)
     else:
         assert expected == second.holds()
-        await goes_on_durably(second)
+    await goes_on_durably(second)
     await second.writer.close()
     return True
 
@@ -326,9 +322,9 @@ async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bo
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("lasts", [1, 1000])
 def test_a_start_on_a_failing_disk(fault: int, lasts: int) -> None:
-    """[D4] [D5] Each operation of a start fails, once or until it is mended: the start does not.
-    What could not be read is damage, which a full sync heals; what could not be written is said,
-    and healed by a new snapshot."""
+    """[D4] [D5] Each operation of a start fails, once or until it is repaired: the start does not.
+    What could not be read is damage, which a full sync repairs; if something could not be written,
+    the store says so until a new snapshot holds it."""
     operation = 1
     while run(starts_on_a_failing_disk(operation, fault, operation + lasts - 1)):
         operation += 1

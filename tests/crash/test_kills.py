@@ -23,8 +23,8 @@ def crash(root: Path, folder: Path, *options: str) -> subprocess.CompletedProces
 
 
 def test_kills_lose_nothing(project_root: Path, tmp_path: Path) -> None:
-    """[promises 2, 4, 7] Killed while events are applied, writes forwarded, snapshots folded, full
-    syncs put in place and starts under way: what was acknowledged is there, no start fails."""
+    """[promises 2, 4, 7] Killed while events are applied, writes forwarded, journals compacted,
+    full syncs installed and starts under way: what was acknowledged is there, no start fails."""
     done = crash(project_root, tmp_path / "kills", "--kills", "26", "--calls", "0")
 
     assert 0 == done.returncode, done.stdout + done.stderr
