@@ -1,8 +1,8 @@
 """The one writer of the cache: durable, then visible (D2, P3).
 
-Every change of the catalogue takes the same steps: a lock gives it its turn, a change set plans it,
-the journal makes it durable, and one call without a pause shows it to readers. A full sync does the
-same as a whole: `install` writes a new snapshot, then swaps one reference.
+Every change of the catalogue takes the same steps under one lock: a change set plans it, the
+journal makes it durable, and one call without a pause shows it to readers. The catalogue of a full
+sync goes the same way as a whole: `install` writes a new snapshot, then swaps one reference.
 
 If the disk fails, changes go on in memory. `disk` says so, and new files are tried until they
 succeed (D5).
@@ -94,8 +94,8 @@ class CacheWriter:
         grace_seconds: float,
         fetch_product: FetchProduct,
     ) -> None:
-        """`now` and `steady` return unix seconds; setting the clock does not change `steady`, by
-        which tombstones, overrides and refetches grow old."""
+        """`now` and `steady` return unix seconds. Setting the clock changes only `now`; tombstones,
+        overrides and refetches age by `steady`."""
         self.catalogue: Catalogue | None = None
         self.replica: Replica | None = None
         self.disk = Disk()
@@ -108,7 +108,7 @@ class CacheWriter:
         self._steady = steady
         self._grace_seconds = grace_seconds
         self._fetch_product = fetch_product
-        self._order = asyncio.Lock()  # from the plan of a change until it is visible
+        self._lock = asyncio.Lock()  # held from the plan of a change until it is visible
         self._is_loaded = False
         self._followed_at: float | None = None  # when the feed was last followed to its end, steady
         self._compaction: asyncio.Task[None] | None = None
@@ -164,7 +164,7 @@ class CacheWriter:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        async with self._order:
+        async with self._lock:
             await self.files.close()
 
     # -- what is held ----------------------------------------------------------------------
@@ -187,12 +187,13 @@ class CacheWriter:
     def stale_overrides(self) -> list[str]:
         """Return products whose override was not confirmed by the feed for 60 s (W7).
 
-        The time ends when the feed was last followed to its end: while it is behind, the events of
-        these products are still to come. Products with a pending refetch are left out.
+        Their age is counted up to the moment when the feed was last followed to its end: while the
+        store is behind, their events are still to come. Products with a pending refetch are left
+        out.
         """
         if self.catalogue is None:
             return []
-        limit = self._followed_for(OVERRIDE_SECONDS)
+        limit = self._before_followed(OVERRIDE_SECONDS)
         oldest_first = self.catalogue.overrides.items()
         stale = takewhile(lambda item: item[1].since <= limit, oldest_first)
         return [i for i, _ in stale if i not in self.catalogue.pending_refetches]
@@ -201,7 +202,7 @@ class CacheWriter:
 
     async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
         """Apply a batch of events; readers see all of it or nothing (promise 1)."""
-        async with self._order:
+        async with self._lock:
             change_set = self._change_set()
             apply_events(change_set, events)
             await self._commit(change_set.to_change("events", position=position))
@@ -215,7 +216,7 @@ class CacheWriter:
         seconds_ago = self._now() - (catalogue.in_sync_at or 0)
         if catalogue.unfollowed_until == 0 and 0 <= seconds_ago < IN_SYNC_RECORD_SECONDS:
             return
-        async with self._order:
+        async with self._lock:
             if catalogue is self.catalogue:
                 await self._commit(Change("in step", in_sync_at=self._now()))
 
@@ -226,9 +227,10 @@ class CacheWriter:
     ) -> bool:
         """Apply what Central says of one product; `row` is None if Central has no such product.
 
-        Return False if the product has changed since `known` was taken. Then it stays due.
+        Return False if the product has changed since `known` was taken; then it has to be fetched
+        again.
         """
-        async with self._order:
+        async with self._lock:
             if self.catalogue is None:
                 return False
             change_set = self._change_set()
@@ -239,7 +241,7 @@ class CacheWriter:
             return applied
 
     async def request_refetch(self, product_id: str, reason: RefetchReason) -> None:
-        async with self._order:
+        async with self._lock:
             if self.catalogue is not None:
                 change_set = self._change_set()
                 change_set.request_refetch(product_id, reason)
@@ -247,7 +249,7 @@ class CacheWriter:
 
     async def postpone(self, product_id: str, refetch: PendingRefetch) -> None:
         """Keep a refetch that failed, with its new time."""
-        async with self._order:
+        async with self._lock:
             if self.catalogue is not None and product_id in self.catalogue.pending_refetches:
                 pending = {product_id: refetch}
                 await self._commit(Change("reading failed", pending_refetches=pending))
@@ -268,7 +270,7 @@ class CacheWriter:
         if answer is None:
             await self.record_write(write)
             return
-        async with self._order:
+        async with self._lock:
             if self.catalogue is None:
                 await self.record_write(write)
                 return
@@ -284,7 +286,7 @@ class CacheWriter:
             is_fetched = True
         except CentralError as problem:
             log.info("a product could not be fetched after a write: %s", problem)
-        async with self._order:
+        async with self._lock:
             change_set = self._change_set()
             is_applied = is_fetched and apply_refetch(
                 change_set, answer.product_id, row, known=known, reason=RefetchReason.CROSSED
@@ -303,7 +305,7 @@ class CacheWriter:
     # -- full syncs ------------------------------------------------------------------------
 
     def begin_replica(self, *, same_generation: bool) -> Replica:
-        """Begin a replica in place of any other. It collects answers of writes from now on (F4)."""
+        """Begin a replica, which collects the answers of writes from now on (F4)."""
         self.replica = Replica(
             held=self.catalogue,
             same_generation=same_generation,
@@ -324,7 +326,7 @@ class CacheWriter:
         if not verdict.accepted:
             self.replica = None
             return verdict
-        async with self._order:
+        async with self._lock:
             old = self.catalogue
             catalogue = self._finish(replica, installation)
             await self._begin_files(catalogue)
@@ -361,12 +363,12 @@ class CacheWriter:
             raise RuntimeError("there is no catalogue to change yet")
         # Tombstones and incarnations count until the feed was followed ten minutes past them: a
         # store that is behind will still get events of incarnations that ended (V2).
-        before = self._followed_for(TOMBSTONE_SECONDS)
+        before = self._before_followed(TOMBSTONE_SECONDS)
         self.catalogue.forget(before=before, at_most=TOMBSTONES_AT_MOST)
         return ChangeSet(self.catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
 
-    def _followed_for(self, seconds: float) -> float:
-        """Return the time since which the feed has been followed for that many seconds."""
+    def _before_followed(self, seconds: float) -> float:
+        """Return the time `seconds` before the feed was last followed to its end."""
         return -inf if self._followed_at is None else self._followed_at - seconds
 
     async def _commit(self, change: Change, write: bytes | None = None) -> None:
@@ -433,7 +435,7 @@ class CacheWriter:
     async def _heal(self) -> None:
         while not self.disk.is_durable:
             await asyncio.sleep(HEAL_SECONDS)
-            async with self._order:
+            async with self._lock:
                 try:
                     if not self._is_loaded:  # what is in the directory is used, once it is there
                         await self._load()
