@@ -322,7 +322,7 @@ def answers_create_nothing(patch: Patch) -> None:
     "V2",
     "doubts and marks grow old by a clock that nobody sets",
     needs="clock",
-    test="tests/unit/app/test_clocks.py::test_a_clock_that_is_set_brings_no_ended_life_back",
+    test="tests/unit/app/test_clocks.py::test_setting_the_clock_brings_no_deleted_product_back",
 )
 def steady_clock(patch: Patch) -> None:
     """They grow old by the wall clock."""

@@ -1,4 +1,4 @@
-"""Somebody sets the clock of the shop's machine."""
+"""The clock of the machine is set while the store remembers times."""
 
 import asyncio
 
@@ -15,9 +15,9 @@ from tests.harness.virtual_time import in_virtual_time
 
 @pytest.mark.parametrize("set_by_seconds", [3600.0, -3600.0])
 @in_virtual_time
-async def test_a_clock_that_is_set_brings_no_ended_life_back(set_by_seconds: float) -> None:
-    """[V2] A reading said that the product is gone, and the feed, which is behind, tells of how a
-    life of it began that has ended by then: it stays gone, whatever the clock says."""
+async def test_setting_the_clock_brings_no_deleted_product_back(set_by_seconds: float) -> None:
+    """[V2] A refetch found the product deleted, and the feed, which is behind, then brings the
+    creation of that incarnation: the product stays deleted, whatever the clock says."""
     row = read_row(b'{"productId":"P-1","available":9,"version":1}')
     shelf = await Shelf().filled()
     await shelf.writer.note_in_sync()
@@ -33,15 +33,15 @@ async def test_a_clock_that_is_set_brings_no_ended_life_back(set_by_seconds: flo
 
 
 class SetBack(Clock):
-    """The clock of a process that began when it was an hour behind."""
+    """The clock of a process that started while it was an hour behind."""
 
     def steady(self) -> float:
         return super().steady() - 3600
 
 
 @in_virtual_time
-async def test_what_is_ahead_grows_old_though_the_clock_was_set_back_before_a_start() -> None:
-    """[W7] A product still ahead a minute after the start is read again, and not in an hour."""
+async def test_overrides_expire_though_the_clock_was_set_back_before_a_start() -> None:
+    """[W7] An override that is left a minute after the start is refetched then, not in an hour."""
     ahead = read_row(b'{"productId":"P-1","available":9,"version":7}')
     shelf = await Shelf().filled()
     known = shelf.writer.known_state("P-1")

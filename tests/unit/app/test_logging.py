@@ -1,4 +1,4 @@
-"""Logs: one line for each event, readable by programs or people, and never a key in them."""
+"""Logs: one line for each event, for programs or for people, and never a key in them."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ Lines = Callable[[], list[str]]
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Each test leaves the process's logging as it found it."""
+    """Restore the logging of the process after each test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -35,7 +35,7 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
-    """What was written to standard error since the last look, line by line."""
+    """Return the lines written to standard error since the last call."""
 
     def written() -> list[str]:
         return capsys.readouterr().err.splitlines()
@@ -51,7 +51,7 @@ def only(lines: list[str]) -> dict[str, Any]:
 
 
 def test_an_event_is_one_json_object(lines: Lines) -> None:
-    """A line has time, level, logger, message and request, in this order, then its own fields."""
+    """It has time, level, logger, message and request, in this order, then the extra fields."""
     configure_logging("info", terminal=False)
     token = request_id.set("req-1")
     log.error("full sync failed after %d pages", 3, extra={"reason": "gone", "offset": 7})
@@ -73,7 +73,7 @@ def test_an_event_is_one_json_object(lines: Lines) -> None:
 
 
 def test_outside_a_request_no_request_is_named(lines: Lines) -> None:
-    """Background work has no request id, rather than an empty or an old one."""
+    """Background work has no request id."""
     configure_logging("info", terminal=False)
     log.info("event sync")
 
@@ -81,7 +81,7 @@ def test_outside_a_request_no_request_is_named(lines: Lines) -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "heard"),
+    ("level", "written"),
     [
         ("debug", ["DEBUG", "INFO", "WARNING", "ERROR"]),
         ("info", ["INFO", "WARNING", "ERROR"]),
@@ -89,18 +89,20 @@ def test_outside_a_request_no_request_is_named(lines: Lines) -> None:
         ("error", ["ERROR"]),
     ],
 )
-def test_the_level_is_the_least_that_is_heard(lines: Lines, level: str, heard: list[str]) -> None:
-    """Each value of LOG_LEVEL lets its own level and all above through."""
+def test_the_level_is_the_least_that_is_written(
+    lines: Lines, level: str, written: list[str]
+) -> None:
+    """LOG_LEVEL writes events of its level and above."""
     configure_logging(level, terminal=False)
     for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         log.log(number, "x")
 
-    assert heard == [json.loads(line)["level"] for line in lines()]
+    assert written == [json.loads(line)["level"] for line in lines()]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_client_text_cannot_forge_a_line(lines: Lines, terminal: bool) -> None:
-    """Whatever ends a line somewhere is encoded, in the message as in the fields."""
+    """Every character that ends a line is escaped, in the message and in the fields."""
     configure_logging("info", terminal=terminal)
     forged = f'PROD-1{SPLITTING}\x1b[2J\u202e{{"level": "ERROR"}}'
     log.info("product %s", forged, extra={"productId": forged, forged: "name"})
@@ -110,7 +112,7 @@ def test_client_text_cannot_forge_a_line(lines: Lines, terminal: bool) -> None:
 
 
 def test_json_keeps_what_the_client_sent(lines: Lines) -> None:
-    """Encoding loses nothing: reading the line gives the text back."""
+    """Parsing the line gives the same text."""
     configure_logging("info", terminal=False)
     text = f'naïve 😀 "quoted" \\ {SPLITTING} \x7f \u202e'
     log.info("x", extra={"productId": text, "number": 2**70, "half": "\ud800"})
@@ -120,7 +122,7 @@ def test_json_keeps_what_the_client_sent(lines: Lines) -> None:
 
 
 def test_an_extra_field_cannot_replace_the_head(lines: Lines) -> None:
-    """A field named like one of the head's loses against it."""
+    """Extra fields cannot pose as time, level or logger."""
     configure_logging("info", terminal=False)
     log.info("x", extra={"level": "ERROR", "time": "never", "logger": "other"})
     event = only(lines())
@@ -130,7 +132,7 @@ def test_an_extra_field_cannot_replace_the_head(lines: Lines) -> None:
 
 
 def test_on_a_terminal_events_are_text(lines: Lines) -> None:
-    """A person reads time, level, message and the fields by name."""
+    """Time, level, message, then the fields by name."""
     configure_logging("info", terminal=True)
     log.warning("sync status changed", extra={"state": "fallback"})
     [line] = lines()
@@ -140,7 +142,7 @@ def test_on_a_terminal_events_are_text(lines: Lines) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_no_secret_is_written(lines: Lines, terminal: bool) -> None:
-    """A key is masked in the message, in fields however nested, in field names and tracebacks."""
+    """A key is masked in messages, nested fields, field names and tracebacks."""
     configure_logging("debug", terminal=terminal, secrets=[CANARY, 'ca"n\\ary-2', ""])
     nested = {"a": [CANARY, (CANARY.encode(),)], CANARY: ValueError(CANARY)}
     log.info("key %s", CANARY, extra={"config": nested, "other": 'x ca"n\\ary-2 x'})
@@ -166,7 +168,7 @@ def test_no_secret_is_written(lines: Lines, terminal: bool) -> None:
     ],
 )
 def test_keys_that_no_setting_knows_are_masked_too(lines: Lines, text: str) -> None:
-    """What follows the header's name is a key, be it a wrong one."""
+    """What follows the name of the header is masked, be it a wrong key."""
     configure_logging("info", terminal=False)
     log.info(text, extra={"headers": {"x-API-key": CANARY}})
     [line] = lines()
@@ -175,15 +177,15 @@ def test_keys_that_no_setting_knows_are_masked_too(lines: Lines, text: str) -> N
 
 
 def test_a_short_key_is_masked_as_a_word_only(lines: Lines) -> None:
-    """The key `demo` does not tear holes into `demonstration` and `demo-till`."""
+    """The key `demo` is not masked within `demonstration` and `demo-till`."""
     configure_logging("info", terminal=False, secrets=["demo"])
     log.info("the demonstration of demo-till uses demo")
 
     assert "the demonstration of demo-till uses ***" == only(lines())["message"]
 
 
-def test_the_clients_of_http_keep_their_headers(lines: Lines) -> None:
-    """Even at debug the HTTP client does not log requests and headers of its own."""
+def test_the_http_client_logs_no_headers(lines: Lines) -> None:
+    """Even at level debug the HTTP client logs no requests and headers."""
     configure_logging("debug", terminal=False)
     logging.getLogger("httpcore.http11").debug("send_request_headers.started")
     logging.getLogger("httpx").info("HTTP Request: GET")
@@ -192,7 +194,7 @@ def test_the_clients_of_http_keep_their_headers(lines: Lines) -> None:
 
 
 async def test_a_malformed_request_is_a_warning_without_its_contents(lines: Lines) -> None:
-    """A real server that is sent a broken key header logs neither the key nor a traceback."""
+    """A server that gets a broken key header logs neither the key nor a traceback."""
     configure_logging("info", terminal=False)
     runner = web.AppRunner(web.Application(), access_log=None)
     await runner.setup()
@@ -213,7 +215,7 @@ async def test_a_malformed_request_is_a_warning_without_its_contents(lines: Line
 
 
 def test_a_malformed_request_is_not_made_louder(lines: Lines) -> None:
-    """What the server holds for noise, at debug, stays there."""
+    """A record at level debug stays at that level."""
     configure_logging("debug", terminal=False)
     server = logging.getLogger("aiohttp.server")
     server.debug("Error handling request", exc_info=BadHttpMessage(CANARY))
@@ -222,7 +224,7 @@ def test_a_malformed_request_is_not_made_louder(lines: Lines) -> None:
 
 
 def test_configuring_again_replaces(lines: Lines) -> None:
-    """A second call does not double the lines."""
+    """A second call does not repeat the lines."""
     configure_logging("info", terminal=False)
     configure_logging("info", terminal=False)
     log.info("once")

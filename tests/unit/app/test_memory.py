@@ -1,4 +1,4 @@
-"""What the garbage collector has to look at."""
+"""The garbage collector does not traverse the catalogue."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from store_cache.app.memory import frozen_heap
 
 @pytest.fixture(autouse=True)
 def _collected_again() -> Iterator[None]:
-    """Other tests' garbage is not to be kept for ever."""
+    """Let the garbage of other tests be collected."""
     yield
     gc.unfreeze()
 
 
 class Knot:
-    """Garbage that only the collector finds."""
+    """Garbage in a cycle, which only the collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
-async def test_a_catalogue_in_place_is_no_business_of_the_collector() -> None:
-    """What is there at the start, and each time that another catalogue is in place, is looked at
-    no more; what is garbage by then is not kept."""
+async def test_a_catalogue_in_place_is_frozen() -> None:
+    """Objects are frozen at the start and whenever another catalogue is in place; garbage is freed
+    before."""
     replaced = asyncio.Event()
     async with frozen_heap(replaced):
         at_start = gc.get_freeze_count()

@@ -1,4 +1,4 @@
-"""Serving until a signal: what a stop waits for, what it does not, and what is on disk then."""
+"""Serving until a signal: what a stop waits for, and what is on disk afterwards."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from store_cache.storage.recovery import Loaded
 from tests.scenarios.shop import until
 
 CONTAINER_SECONDS = 10.0
-"""What a container is given between SIGTERM and SIGKILL."""
+"""How long a container has between SIGTERM and SIGKILL."""
 
 CLOSING_SECONDS = 1.5
-"""Cancelling what is late, and closing files and connections."""
+"""How long cancelling late requests and closing files and connections takes."""
 
 TILL = {"X-API-Key": "till-secret"}
 ADMIN = {"X-API-Key": "admin-demo"}
@@ -40,7 +40,7 @@ ADMIN = {"X-API-Key": "admin-demo"}
 
 @dataclass
 class Served:
-    """A store that `store-cache serve` runs, in this process, until a signal."""
+    """A store that `store-cache serve` runs in this process."""
 
     central: Running
     data_dir: Path
@@ -54,7 +54,7 @@ class Served:
             return False
 
     async def has_struck(self) -> bool:
-        """Whether the fault that is set met its request."""
+        """Return whether the fault has affected its request."""
         async with httpx.AsyncClient(headers=ADMIN, trust_env=False) as client:
             answer = await client.get(f"{self.central.url}/v1/admin/faults")
         return any(fault["struck"] for fault in answer.json()["faults"])
@@ -72,14 +72,14 @@ class Served:
         return await self.till.post(path, json=body)
 
     async def stopped_by(self, number: signal.Signals) -> float:
-        """Send the signal; how many seconds the store takes to end."""
+        """Send the signal; return how many seconds the store takes to end."""
         began_at = asyncio.get_running_loop().time()
         os.kill(os.getpid(), number)
         await self.task
         return asyncio.get_running_loop().time() - began_at
 
     async def left(self) -> Loaded:
-        """What the next process finds."""
+        """Return what the next process loads."""
         folder = LocalDirectory(self.data_dir)
         loaded = await CacheFiles(folder, now=lambda: 0.0).load()
         await folder.close()
@@ -88,7 +88,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(tmp_path: Path) -> AsyncIterator[Served]:
-    """A Central with one product, and a store whose first sync is done and whose poll is held."""
+    """Start a Central with one product, and a store that is in sync and has a poll held."""
     central = Running(StubSettings(_env_file=None, port=0))
     await central.start()
     central.ledger.create({"productId": "P-1", "available": 10}, 0.0)
@@ -124,10 +124,10 @@ def _free_port() -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_held_poll_holds_no_stop_up(
+async def test_a_held_poll_does_not_delay_a_stop(
     tmp_path: Path, number: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """[D7] Either signal ends a quiet store at once: giving up a poll loses nothing."""
+    """[D7] Either signal ends an idle store at once, since giving up a poll loses nothing."""
     caplog.set_level("INFO", logger="store_cache")
     async with serving(tmp_path) as store:
         seconds = await store.stopped_by(number)
@@ -136,15 +136,15 @@ async def test_a_held_poll_holds_no_stop_up(
     assert seconds < 1.0
     assert loaded.catalogue is not None
     assert (1, (), False) == (len(loaded.catalogue), loaded.findings, loaded.damaged)
-    said = [each.message for each in caplog.records if each.name == "store_cache.app.serve"]
-    assert said[0].startswith("serving on 127.0.0.1:")
-    assert ["stopping: no new requests; those in flight may end"] == said[1:2]
-    assert "stopped; everything acknowledged is on disk" == said[-1]
+    messages = [each.message for each in caplog.records if each.name == "store_cache.app.serve"]
+    assert messages[0].startswith("serving on 127.0.0.1:")
+    assert ["stopping: no new requests; those in flight may end"] == messages[1:2]
+    assert "stopped; everything acknowledged is on disk" == messages[-1]
 
 
 async def test_a_write_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
-    """[W5] [D2] SIGTERM while Central thinks about a sale and a poll is held: the till gets its
-    answer, and both the stock and the key are on disk."""
+    """[W5] [D2] After SIGTERM during a write, the till gets its answer, and both the stock and the
+    key are on disk."""
     async with serving(tmp_path) as store:
         await store.fault(kind="delay", seconds=0.5, routes=["updates"])
         sale = store.sale()
@@ -161,11 +161,11 @@ async def test_a_write_under_way_is_answered_before_the_end(tmp_path: Path) -> N
     assert "applied" in loaded.writes[-1]
 
 
-async def test_a_write_that_never_ends_does_not_outlast_the_graces(
+async def test_a_stop_waits_for_a_write_no_longer_than_its_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[W1] [W3] Central takes its time: the stop goes on without it. The attempt is on disk without
-    an answer, and so unknown to the next process."""
+    """[W1] [W3] A stop does not wait longer for Central. The attempt is on disk without an answer,
+    so its outcome is unknown to the next process."""
     monkeypatch.setattr(serve_module, "REQUESTS_GRACE_SECONDS", 0.2)
     monkeypatch.setattr(build, "WRITES_GRACE_SECONDS", 0.3)
     async with serving(tmp_path) as store:
@@ -182,5 +182,5 @@ async def test_a_write_that_never_ends_does_not_outlast_the_graces(
 
 
 def test_the_graces_together_are_shorter_than_a_containers() -> None:
-    """[W5] Whatever hangs, a stop ends by itself before it is killed."""
+    """[W5] A stop ends by itself before the container is killed."""
     assert REQUESTS_GRACE_SECONDS + WRITES_GRACE_SECONDS + CLOSING_SECONDS < CONTAINER_SECONDS

@@ -1,4 +1,4 @@
-"""Settings: defaults, bounds, and what a shop's engineer reads when one is wrong."""
+"""Settings: defaults, bounds, and the errors of wrong ones."""
 
 import hashlib
 import ssl
@@ -17,14 +17,14 @@ def settings(**env: str) -> Settings:
     return load_settings(env, env_file=None)
 
 
-def complaints(**env: str) -> list[str]:
+def errors(**env: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         settings(**env)
     return str(caught.value).splitlines()
 
 
 def test_defaults_are_right_for_one_shop() -> None:
-    """With nothing set, every setting has the default of the documentation."""
+    """With nothing set, every setting has its documented default."""
     loaded = settings()
     shown = loaded.model_dump(exclude={"api_keys", "central_api_key"})
 
@@ -72,20 +72,20 @@ def test_defaults_are_right_for_one_shop() -> None:
 def test_numbers_have_bounds(
     variable: str, lowest: str, highest: str, below: str, above: str
 ) -> None:
-    """A number is taken up to its bounds and refused beyond, as is what is no number."""
+    """A number is accepted up to its bounds and refused beyond, and so is other text."""
     env = {"ENVIRONMENT": "staging"}
     for good in (lowest, highest):
         assert float(good) == getattr(settings(**env, **{variable: good}), variable.lower())
     for bad in (below, above, "many", "", "nan"):
-        [line] = complaints(**env, **{variable: bad})
+        [line] = errors(**env, **{variable: bad})
         assert line.startswith(f"{variable} was {bad!r}")
 
 
 @pytest.mark.parametrize("variable", ["SYNC_INTERVAL_SECONDS", "EVENT_WAIT_TIMEOUT_SECONDS"])
 def test_development_lowers_the_bounds_to_one_second(variable: str) -> None:
-    """In development the timings of the sync may be as short as one second, and no shorter."""
+    """In development the intervals of the sync may be as short as one second."""
     assert 1 == getattr(settings(**{variable: "1"}), variable.lower())
-    assert 1 == len(complaints(**{variable: "0"}))
+    assert 1 == len(errors(**{variable: "0"}))
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_development_lowers_the_bounds_to_one_second(variable: str) -> None:
     ],
 )
 def test_a_bad_value_is_named_and_explained(variable: str, bad: str) -> None:
-    """The one line says which variable, what it was, what it may be, and gives an example."""
-    [line] = complaints(**{variable: bad})
+    """The line names the variable, its value, the allowed values and an example."""
+    [line] = errors(**{variable: bad})
 
     assert line.startswith(f"{variable} was {bad!r}")
     assert "; it may be " in line
@@ -131,13 +131,13 @@ def test_a_bad_value_is_named_and_explained(variable: str, bad: str) -> None:
 
 @pytest.mark.parametrize(("word", "is_on"), [("true", True), ("False", False), ("FALSE", False)])
 def test_a_switch_is_one_of_two_words(word: str, is_on: bool) -> None:
-    """In whichever case."""
+    """Case does not matter."""
     assert is_on == settings(FAST_READS=word).fast_reads
 
 
 def test_all_bad_variables_are_reported_at_once() -> None:
-    """Nobody has to start the store once for each mistake."""
-    lines = complaints(
+    """There is one line for each, so that one start shows all mistakes."""
+    lines = errors(
         PORT="x", STORE_ID="", API_KEYS="", CENTRAL_API_URL="x", ENVIRONMENT="prod", HOST=" "
     )
 
@@ -159,33 +159,33 @@ def test_all_bad_variables_are_reported_at_once() -> None:
         {"CENTRAL_API_URL": "http://canary@central:port"},
     ],
 )
-def test_no_complaint_holds_a_secret(env: dict[str, str]) -> None:
-    """Keys, and passwords in addresses, are never repeated in the message."""
-    [line] = complaints(**env)
+def test_no_error_contains_a_secret(env: dict[str, str]) -> None:
+    """Keys and passwords in addresses are not repeated in the message."""
+    [line] = errors(**env)
 
     assert "canary" not in line
 
 
 def test_settings_do_not_print_their_secrets() -> None:
-    """The object may be logged by mistake without giving a key away."""
+    """Logging the object by mistake reveals no key."""
     loaded = settings(API_KEYS="canary", ADMIN_API_KEYS="canary-2", CENTRAL_API_KEY="canary-3")
 
     assert "canary" not in repr(loaded)
 
 
 def test_production_refuses_the_keys_of_the_documentation() -> None:
-    """The default keys are public, so that production starts only with keys of its own."""
+    """The default keys are public: production needs keys of its own."""
     production = {"ENVIRONMENT": "production"}
     hashed_demo = "sha256:" + hashlib.sha256(b"demo").hexdigest()
     for public in ({}, {"API_KEYS": "mine,demo"}, {"API_KEYS": hashed_demo}):
-        [line] = complaints(**production, **public)
+        [line] = errors(**production, **public)
         assert "which production refuses" in line
 
     assert "production" == settings(**production, API_KEYS="mine").environment
 
 
 def test_keys_may_be_plain_or_hashed() -> None:
-    """Spaces around keys do not count, and a hash stands for the key that it was made of."""
+    """Spaces around keys are ignored, and a hash stands for the key it was made of."""
     digits = HASH.removeprefix(HASHED)
     loaded = settings(API_KEYS=f" till-1 , {HASHED}{digits.upper()}", CENTRAL_API_KEY="c")
 
@@ -194,23 +194,23 @@ def test_keys_may_be_plain_or_hashed() -> None:
 
 
 def test_a_key_has_one_scope() -> None:
-    """A key that is both a till's and an admin's, even as its hash, is refused."""
-    [line] = complaints(API_KEYS="till-1", ADMIN_API_KEYS=HASH)
+    """A key for tills and admins, even as its hash, is refused."""
+    [line] = errors(API_KEYS="till-1", ADMIN_API_KEYS=HASH)
 
     assert "holds a key of API_KEYS too" in line
 
 
 def test_central_may_have_a_path_in_front() -> None:
-    """The address is kept as given, without the slash at its end."""
+    """The address is used as given, without the slash at its end."""
     loaded = settings(CENTRAL_API_URL="https://gateway.example.com:8443/chain/central/")
 
     assert "https://gateway.example.com:8443/chain/central" == loaded.central_api_url
 
 
 def test_origins_are_a_list_and_every_page_only_outside_production() -> None:
-    """Several origins may be named; `*` stands alone, and not in production."""
+    """Several origins are allowed; `*` only alone, and not in production."""
     two = settings(CORS_ORIGINS="https://a.example.com, http://localhost:5173").cors_origins
-    [line] = complaints(ENVIRONMENT="production", API_KEYS="mine", CORS_ORIGINS="*")
+    [line] = errors(ENVIRONMENT="production", API_KEYS="mine", CORS_ORIGINS="*")
 
     assert ("https://a.example.com", "http://localhost:5173") == two
     assert ("*",) == settings(CORS_ORIGINS="*").cors_origins
@@ -218,11 +218,11 @@ def test_origins_are_a_list_and_every_page_only_outside_production() -> None:
 
 
 def test_a_certificate_authority_needs_https_and_certificates(tmp_path: Path) -> None:
-    """The file must hold certificates, and the address must be one that uses them."""
+    """The file must contain certificates, and the address must use https."""
     no_pem = tmp_path / "ca.pem"
     no_pem.write_text("not a certificate")
-    [over_http] = complaints(CENTRAL_CA_FILE=str(no_pem), CENTRAL_API_URL="http://central")
-    [without_any] = complaints(CENTRAL_CA_FILE=str(no_pem), CENTRAL_API_URL="https://central")
+    [over_http] = errors(CENTRAL_CA_FILE=str(no_pem), CENTRAL_API_URL="http://central")
+    [without_any] = errors(CENTRAL_CA_FILE=str(no_pem), CENTRAL_API_URL="https://central")
 
     assert "CENTRAL_API_URL is http" in over_http
     assert "holds no certificate in PEM form" in without_any
@@ -239,7 +239,7 @@ def test_a_certificate_authority_is_taken() -> None:
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    """Variables of the file count where the environment is silent; others in it are ignored."""
+    """The file is used for variables that the environment lacks; unknown ones are ignored."""
     file = tmp_path / ".env"
     file.write_text("PORT=9001\nSTORE_ID=from-file\nCENTRAL_STUB_PORT=1\nAPI_KEYS=a,b\n")
     loaded = load_settings({"PORT": "9002", "PATH": "/bin"}, env_file=file)
@@ -252,14 +252,14 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without arguments the settings are those of the process and of `.env` in its folder."""
+    """Without arguments, variables come from the environment of the process."""
     monkeypatch.setenv("STORE_ID", "from-process")
 
     assert "from-process" == load_settings(env_file=None).store_id
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
-    """A damaged `.env` is a bad setting like any other, not a traceback."""
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    """A damaged `.env` gives an error like a wrong setting, not a traceback."""
     file = tmp_path / ".env"
     file.write_bytes(b"PORT=\xff\xfe")
     with pytest.raises(SettingsError, match=r"\.env cannot be read as a file of settings"):
@@ -278,7 +278,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_profiles_load(
     project_root: Path, profile: str, numbers: tuple[int, int, int], others: dict[str, str]
 ) -> None:
-    """Each ready profile gives its interval, wait and batch, and sets nothing unknown."""
+    """Each profile sets its interval, wait and batch limit, and no unknown variable."""
     file = project_root / "config" / f"{profile}.env"
     loaded = load_settings({"API_KEYS": "mine"}, env_file=file)
 
