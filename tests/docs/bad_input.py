@@ -48,7 +48,7 @@ at Central before it was stopped; afterwards it was in sync with Central, produc
 """
 
 REFUSED_HEAD = """
-Only files of somebody else are refused: the start ends with exit status 1, and nothing is touched.
+Only files of a newer version are refused: the start ends with exit status 1 and touches nothing.
 
 """
 
