@@ -1,13 +1,13 @@
 """Forwards writes to Central: each key is sent once, settled once, and always answered alike (W1).
 
-A write takes the steps of this module from top to bottom: its key is looked up (`_forward`), its
-attempt is recorded on disk, admitted, sent and judged (`_send`), and its outcome is settled on
-disk, shown and answered (`_conclude`). A batch is one request with several writes, which are sent
-together and then concluded each by itself.
+A write takes the steps of this module from top to bottom: its key is looked up (`_forward`), it
+waits for its turn at the product (`_deliver`), its attempt is recorded on disk, admitted, sent and
+judged (`_send`), and its outcome is settled on disk, shown and answered (`_conclude`). A batch is
+one request with several writes, which are sent together and then concluded each by itself.
 
-From when a write is sent it runs in a task of its own, so that a client that disconnects cancels
-nothing (W5); a repeat joins it. Nothing pauses between the look-up in the key table and the entry
-made there, so that two calls never start the same key.
+A write runs in a task of its own, so that a client that disconnects cancels nothing (W5); a repeat
+joins it. Nothing pauses between the look-up of a key and the start of its task, so that two calls
+never start the same key.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -30,9 +31,11 @@ from store_cache.writes.idempotency import (
     encode_attempt,
     encode_final,
     fingerprint,
+    key_reused,
 )
 from store_cache.writes.in_doubt import InDoubtWrites
 from store_cache.writes.in_doubt_search import EventSource, search_feed
+from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
     Adjustment,
     Answer,
@@ -128,7 +131,10 @@ class Forwarder:
         self._now = now
         self._write_timeout_seconds = write_timeout_seconds
         self._in_doubt = InDoubtWrites(store_id=store_id)
+        self._queue = ProductQueue()
         self._under_way: dict[str, asyncio.Future[Result]] = {}
+        # Payloads of new keys that wait for their turn: the key table does not have them yet.
+        self._waiting: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- start, stop, status ---------------------------------------------------------------
@@ -170,15 +176,12 @@ class Forwarder:
         return BatchAnswer(tuple(answer.body for answer in answers))
 
     async def adjust(self, adjustment: Adjustment) -> Answer:
-        """Forward a write without a version: with the version held and, after a conflict, with
-        Central's.
+        """Forward a write without a version: with the version held when its turn comes and, after
+        a conflict, with Central's.
 
         A conflict is the answer once the attempts, or the time, are used up. Raises WriteError;
         `product_not_found` if the store does not hold the product and cannot fetch it.
         """
-        held = self._store.held_version(adjustment.product_id)
-        if held is None and self._keys.find(adjustment) is None:
-            await self._refetches.refresh_missing(adjustment.product_id)
         return (await self._forward((adjustment,)))[0]
 
     def observe_events(self, events: Iterable[AnyEvent]) -> None:
@@ -196,7 +199,7 @@ class Forwarder:
         """Start the writes whose keys are new or unknown, and return an answer for each key."""
         for expired in self._keys.expire(self._now()):
             self._in_doubt.drop(expired)
-        found = [self._keys.find(request) for request in requests]
+        found = [self._find(request) for request in requests]
         self._start_missing(requests, found)
         # A key under way may have its final entry already, which is not durable yet: join it.
         joined = [self._under_way.get(request.key) for request in requests]
@@ -208,6 +211,13 @@ class Forwarder:
                 assert isinstance(known, Final), "every other key has been started"
                 results.append(await self._repeat(request, known))
         return _answers(results, [request.key for request in requests])
+
+    def _find(self, request: WriteRequest) -> Attempt | Final | None:
+        """Return the entry of a request's key. Raises WriteError `idempotency_key_reused`."""
+        waiting = self._waiting.get(request.key)
+        if waiting is not None and waiting != fingerprint(request):
+            raise key_reused(request.key)
+        return self._keys.find(request)
 
     def _start_missing(
         self, requests: Sequence[WriteRequest], found: Sequence[Attempt | Final | None]
@@ -228,11 +238,48 @@ class Forwarder:
                 raise
             # What may have been applied is never answered as something that was not sent.
             raise unsettled(away.message, unknown, away.retry_after_seconds) from None
-        self._keys.reserve(sum(known is None for _, known in missing))
-        entries = [self._entry(request, known) for request, known in missing]
-        self._start([entry.attempt.key for entry in entries], self._deliver(entries))
+        new = {request.key: fingerprint(request) for request, known in missing if known is None}
+        self._keys.reserve(len(self._waiting) + len(new))
+        self._waiting |= new
+        self._start([request.key for request, _ in missing], self._deliver(missing))
 
-    def _entry(self, request: WriteRequest, known: Attempt | None) -> Entry:
+    async def _repeat(self, request: WriteRequest, final: Final) -> Result:
+        """Return the first answer again. If it was applied, the cache shows it by then."""
+        outcome, held = final.outcome, self._store.held_version(request.product_id)
+        if isinstance(outcome, Applied) and held is not None and held <= final.version:
+            try:
+                await self._store.settle_write(encode_final(request.key, final), outcome.stock)
+            except OSError as problem:
+                return not_recorded(problem)
+        return answer_to(outcome, request.product_id)
+
+    # -- wait for the turn -----------------------------------------------------------------
+
+    async def _deliver(self, missing: Sequence[tuple[WriteRequest, Attempt | None]]) -> None:
+        """Send writes in one request once it is their products' turn; conclude each by itself."""
+        deadline_at = asyncio.get_running_loop().time() + self._write_timeout_seconds
+        products = {request.product_id for request, _ in missing}
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout_at(deadline_at - SHORTEST_EXCHANGE_SECONDS):
+                    await turn.enter_async_context(self._queue.turn(products))
+            except TimeoutError:
+                self._turn_away(missing, unavailable("Too many writes to the product wait", 1.0))
+                return
+            try:
+                entries = [await self._entry(request, known) for request, known in missing]
+            except WriteError as problem:
+                self._turn_away(missing, problem)
+                return
+            outcomes = await self._attempt(entries, deadline_at)
+            concluded = [*zip(entries, outcomes, strict=True)]
+            # What was applied is shown before the next write to the product takes its version.
+            applied = [each for each in concluded if isinstance(each[1], Applied)]
+            await self._conclude_each(applied, deadline_at)
+        others = [each for each in concluded if not isinstance(each[1], Applied)]
+        await self._conclude_each(others, deadline_at)
+
+    async def _entry(self, request: WriteRequest, known: Attempt | None) -> Entry:
         """Take up a known attempt, or make the first one. Raises WriteError."""
         if known is not None:
             return Entry(request, known, is_recorded=True)
@@ -240,6 +287,9 @@ class Forwarder:
             version: int | None = request.version
         else:
             version = self._store.held_version(request.product_id)
+            if version is None:
+                await self._refetches.refresh_missing(request.product_id)
+                version = self._store.held_version(request.product_id)
         if version is None:
             raise WriteError(
                 "product_not_found",
@@ -264,28 +314,32 @@ class Forwarder:
             offset=None if position is None else position.offset,
         )
         self._keys.put(attempt)
+        self._waiting.pop(request.key, None)
         self._in_doubt.add(attempt)
         return attempt
 
-    async def _repeat(self, request: WriteRequest, final: Final) -> Result:
-        """Return the first answer again. If it was applied, the cache shows it by then."""
-        outcome, held = final.outcome, self._store.held_version(request.product_id)
-        if isinstance(outcome, Applied) and held is not None and held <= final.version:
-            try:
-                await self._store.settle_write(encode_final(request.key, final), outcome.stock)
-            except OSError as problem:
-                return not_recorded(problem)
-        return answer_to(outcome, request.product_id)
+    def _turn_away(
+        self, missing: Sequence[tuple[WriteRequest, Attempt | None]], error: WriteError
+    ) -> None:
+        """End writes that were not sent this time."""
+        for request, known in missing:
+            if known is None:
+                self._end(request.key, error)
+            else:
+                self._withdraw(Entry(request, known, is_recorded=True), error)
 
     # -- record, admit, send, judge --------------------------------------------------------
 
-    async def _deliver(self, entries: Sequence[Entry]) -> None:
-        """Send writes in one request, then conclude each by itself."""
-        deadline_at = asyncio.get_running_loop().time() + self._write_timeout_seconds
+    async def _attempt(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
+        """Send writes; an adjustment that meets a conflict again, with Central's version."""
         outcomes = await self._send(entries, deadline_at)
-        async with asyncio.TaskGroup() as group:
-            for entry, outcome in zip(entries, outcomes, strict=True):
-                group.create_task(self._conclude(entry, outcome, deadline_at))
+        while (version := _retry_version(entries[0], outcomes[0], deadline_at)) is not None:
+            [entry] = entries
+            number = entry.attempt.number + 1
+            entry.attempt = self._new_attempt(entry.request, number=number, version=version)
+            entry.is_recorded = False
+            outcomes = await self._send(entries, deadline_at)
+        return outcomes
 
     async def _send(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
         """Record the latest attempts, send them in one request, and judge the answer to each."""
@@ -339,13 +393,15 @@ class Forwarder:
 
     # -- settle, answer --------------------------------------------------------------------
 
+    async def _conclude_each(
+        self, concluded: Sequence[tuple[Entry, WriteOutcome]], deadline_at: float
+    ) -> None:
+        async with asyncio.TaskGroup() as group:
+            for entry, outcome in concluded:
+                group.create_task(self._conclude(entry, outcome, deadline_at))
+
     async def _conclude(self, entry: Entry, outcome: WriteOutcome, deadline_at: float) -> None:
-        """Bring one write to its end: further attempts, what the feed proves, the answer."""
-        while (version := _retry_version(entry, outcome, deadline_at)) is not None:
-            number = entry.attempt.number + 1
-            entry.attempt = self._new_attempt(entry.request, number=number, version=version)
-            entry.is_recorded = False
-            [outcome] = await self._send([entry], deadline_at)
+        """Bring one write to its end: what the feed proves, the answer."""
         attempt = entry.attempt
         in_doubt = self._in_doubt.get(attempt)
         if isinstance(outcome, Unknown) and outcome.refusal is not None and in_doubt is not None:
@@ -409,8 +465,9 @@ class Forwarder:
             self._tasks.discard(task)
             for key, future in started.items():
                 if not future.done():
-                    gave_up = "the store gave up before Central answered"
-                    self._end(key, unsettled(gave_up, [key]))
+                    never_sent = unavailable("The store stops", 1.0)
+                    gave_up = unsettled("the store gave up before Central answered", [key])
+                    self._end(key, never_sent if key in self._waiting else gave_up)
             if not task.cancelled() and (problem := task.exception()) is not None:
                 _log.error("a write is left unknown by a defect of the store", exc_info=problem)
 
@@ -420,6 +477,7 @@ class Forwarder:
 
     def _end(self, key: str, result: Result) -> None:
         """Answer the calls that wait for a key, and free it for a repeat."""
+        self._waiting.pop(key, None)
         self._under_way.pop(key).set_result(result)
 
 

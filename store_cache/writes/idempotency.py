@@ -72,6 +72,15 @@ def fingerprint(request: WriteRequest) -> bytes:
     return hashlib.blake2b(orjson.dumps(parts), digest_size=_FINGERPRINT_BYTES).digest()
 
 
+def key_reused(key: str) -> WriteError:
+    """Return the error of a key that was used for another payload."""
+    return WriteError(
+        "idempotency_key_reused",
+        "This idempotency key was used for another write; give each write its own key",
+        details={"idempotencyKey": key},
+    )
+
+
 class KeyTable:
     """One entry per key: an attempt without a final answer, or the final answer.
 
@@ -104,11 +113,7 @@ class KeyTable:
         """
         found = self._open.get(request.key) or self._final(request.key, request.product_id)
         if found is not None and found.fingerprint != fingerprint(request):
-            raise WriteError(
-                "idempotency_key_reused",
-                "This idempotency key was used for another write; give each write its own key",
-                details={"idempotencyKey": request.key},
-            )
+            raise key_reused(request.key)
         return found
 
     def reserve(self, count: int) -> None:

@@ -7,7 +7,8 @@ Knows: how the product would look without each. Refuses to know: how that is not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from store_cache.writes.forwarder import Entry, Forwarder
 from store_cache.writes.idempotency import Attempt, Final, KeyTable
 from store_cache.writes.in_doubt import InDoubtWrite
 from store_cache.writes.in_doubt_search import EventSource, search_feed
+from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
     Answer,
     Applied,
@@ -119,6 +121,23 @@ def answers_shown(patch: Patch) -> None:
     patch.replace(CacheWriter, "settle_write", kept_alone)
 
 
+@of_writes(
+    "W8",
+    "this store's writes to a product go one after the other",
+    test="tests/unit/writes/test_forwarder.py::test_adjustments_of_one_product_never_meet_each_other",
+    why="a conflict is a right answer",
+)
+def one_after_the_other(patch: Patch) -> None:
+    """Writes to a product go whenever they come."""
+
+    @asynccontextmanager
+    async def at_once(*_: object) -> AsyncIterator[None]:
+        patch.act()
+        yield
+
+    patch.replace(ProductQueue, "turn", at_once)
+
+
 # -- repeats -----------------------------------------------------------------------------------
 
 
@@ -127,8 +146,8 @@ def same_key_on_a_repeat(patch: Patch) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""
     entry = Forwarder._entry
 
-    def under_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
-        found = entry(self, request, known)
+    async def under_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
+        found = await entry(self, request, known)
         if known is not None:
             patch.act()
             found.attempt = replace(known, number=known.number + 1)
@@ -151,8 +170,8 @@ def same_version_on_a_repeat(patch: Patch) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
     entry = Forwarder._entry
 
-    def with_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
-        found = entry(self, request, known)
+    async def with_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
+        found = await entry(self, request, known)
         held = self._store.held_version(request.product_id)
         if known is None or held is None or isinstance(request, Write) or held == known.version:
             return found

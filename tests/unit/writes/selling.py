@@ -55,6 +55,7 @@ class Central:
         self.deadlines: list[float] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.answers_after = 0.0
         self.arrived = asyncio.Event()
         self.log_is_lost = False
         self.generation: str | None = "g-1"
@@ -88,6 +89,8 @@ class Central:
         self.arrived.set()
         trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
         await self.may_answer.wait()
+        if self.answers_after:
+            await asyncio.sleep(self.answers_after)
         if isinstance(trouble.value, Exception):
             raise trouble.value
         if trouble is Trouble.SILENCE:
@@ -223,6 +226,13 @@ class Store:
             assert isinstance(event, Event)
             self.writer.show(event)
         self.forwarder.observe_events(read.events)
+
+    def stock_up(self, product_id: str, available: int) -> str:
+        """Create a product at Central that the store knows."""
+        row = {"productId": product_id, "name": "Hot", "available": available}
+        self.central.ledger.create(row, NOON)
+        self.writer.versions[product_id], self.writer.quantities[product_id] = 1, available
+        return product_id
 
     def switch(self, **switches: Any) -> None:
         self.central.ledger.switch(Switches(**switches))

@@ -38,6 +38,12 @@ async def held_at_central(store: Store, call: Coroutine[Any, Any, T]) -> asyncio
     return task
 
 
+async def wakes() -> None:
+    """Let every task go as far as it can without Central's answer."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def left_unknown(store: Store, trouble: Trouble = Trouble.REQUEST_LOST) -> None:
     store.central.troubles.append(trouble)
     await failure(store.forwarder.update(sale()))
@@ -504,6 +510,123 @@ async def test_an_adjustment_of_a_product_that_does_not_exist_is_404(store: Stor
     assert 200 == (await store.forwarder.adjust(ADJUST)).status
 
 
+# -- the turn at a product -----------------------------------------------------------------
+
+
+def adjustments(count: int, *products: str) -> list[Adjustment]:
+    """Sales of one piece each, of these products in turn."""
+    return [Adjustment(products[n % len(products)], -1, f"till-{n}") for n in range(count)]
+
+
+@pytest.mark.parametrize(("count", "products"), [(50, 1), (1000, 4)])
+def test_adjustments_of_one_product_never_meet_each_other(count: int, products: int) -> None:
+    """W8: each is sent once, with the version that the answer before it made visible, and all of
+    them are applied within their deadline at a Central that answers within 20 ms."""
+
+    async def rush() -> tuple[set[int], int, list[int]]:
+        store = Store(Central())
+        names = [store.stock_up(f"hot-{n}", count) for n in range(products)]
+        store.central.answers_after = 0.02
+        sales = adjustments(count, *names)
+        answers = await asyncio.gather(*map(store.forwarder.adjust, sales))
+        left = [store.central.stock(name)[0] for name in names]
+        return {answer.status for answer in answers}, len(store.central.sent), left
+
+    assert ({200}, count, [count - count // products] * products) == run(rush())
+
+
+async def test_writes_to_a_product_go_in_the_order_in_which_they_came(store: Store) -> None:
+    """W8: also writes that name their version; other products do not wait."""
+    first = await held_at_central(store, store.forwarder.update(sale("a")))
+    rest = [sale("b", version=2), sale("other", product_id="P-2"), sale("c", version=3)]
+    calls = [asyncio.create_task(store.forwarder.update(write)) for write in rest]
+    await wakes()
+    sent = list(store.central.keys)
+    store.central.may_answer.set()
+    answers = await asyncio.gather(first, *calls)
+
+    assert ["store-s1-a", "store-s1-other"] == sent
+    assert ["store-s1-b", "store-s1-c"] == store.central.keys[2:]
+    assert [200] * 4 == [answer.status for answer in answers]
+
+
+async def test_batches_take_their_products_in_the_order_of_ids(store: Store) -> None:
+    """W8: so two that name the same products the other way round both go."""
+    calls = [
+        store.forwarder.update_batch([sale("a1", version=1), sale("a2", product_id="P-2")]),
+        store.forwarder.update_batch(
+            [sale("b2", product_id="P-2", version=2), sale("b1", version=2)]
+        ),
+    ]
+
+    results = [result for answer in await asyncio.gather(*calls) for result in answer.results]
+
+    assert [True] * 4 == [result["applied"] for result in results]
+
+
+def test_a_write_whose_turn_does_not_come_in_time_was_not_sent() -> None:
+    """W8: 503 within its deadline, and its key is free."""
+
+    async def silence() -> tuple[str, float, list[str], int]:
+        store = Store(Central())
+        store.central.troubles.append(Trouble.SILENCE)
+        first = asyncio.create_task(failure(store.forwarder.adjust(ADJUST)))
+        await store.central.arrived.wait()
+        error = await failure(store.forwarder.adjust(replace(ADJUST, key="late")))
+        waited = asyncio.get_running_loop().time()
+        await first
+        free = await store.forwarder.adjust(replace(ADJUST, key="late", delta=-1))
+        return error.code, waited, store.central.keys, free.status
+
+    keys = ["store-s1-sale", "store-s1-late"]
+    assert ("central_unavailable", 7.5, keys, 200) == run(silence())
+
+
+async def test_a_key_that_waits_for_its_turn_is_taken(store: Store) -> None:
+    """W1: a repeat joins it, and another write under it is refused."""
+    first = await held_at_central(store, store.forwarder.update(sale()))
+    waiting = Adjustment("P-1", -1, "waiting")
+    calls = [asyncio.create_task(store.forwarder.adjust(waiting)) for _ in range(2)]
+    await asyncio.sleep(0)
+
+    error = await failure(store.forwarder.adjust(replace(waiting, delta=-3)))
+    store.central.may_answer.set()
+    answers = await asyncio.gather(first, *calls)
+
+    assert "idempotency_key_reused" == error.code
+    assert ["store-s1-sale", "store-s1-waiting"] == store.central.keys
+    assert answers[1] == answers[2]
+
+
+async def test_keys_that_wait_for_their_turn_count_for_the_room_of_the_table() -> None:
+    """W1: no key has to be forgotten when their turn comes."""
+    store = Store(Central(), capacity=2)
+    first = await held_at_central(store, store.forwarder.update(sale()))
+    waiting = asyncio.create_task(store.forwarder.adjust(Adjustment("P-1", -1, "waiting")))
+    await asyncio.sleep(0)
+
+    error = await failure(store.forwarder.adjust(Adjustment("P-1", -1, "no room")))
+    store.central.may_answer.set()
+
+    assert "storage_unavailable" == error.code
+    assert [200, 200] == [(await first).status, (await waiting).status]
+
+
+def test_a_stop_ends_writes_that_wait_for_their_turn_as_never_sent() -> None:
+    """Nothing of them is on disk, and the till may repeat them elsewhere."""
+
+    async def stop() -> list[str]:
+        store = Store(Central())
+        calls = [await held_at_central(store, failure(store.forwarder.update(sale())))]
+        waiting = Adjustment("P-1", -1, "waiting")
+        calls.append(asyncio.create_task(failure(store.forwarder.adjust(waiting))))
+        await asyncio.sleep(0)
+        await store.forwarder.stop(within_seconds=5)
+        return [(await call).code for call in calls]
+
+    assert ["central_timeout", "central_unavailable"] == run(stop())
+
+
 # -- batches -------------------------------------------------------------------------------
 
 
@@ -638,7 +761,7 @@ def test_writes_in_flight_are_capped_and_the_rest_wait_within_their_deadline() -
     async def rush() -> tuple[int, int, int, float]:
         store = Store(Central())
         store.central.may_answer.clear()
-        writes = [sale(str(number), version=1) for number in range(WRITES_IN_FLIGHT + 5)]
+        writes = [sale(f"{n}", product_id=f"P-{n}") for n in range(WRITES_IN_FLIGHT + 5)]
         calls = [asyncio.create_task(store.forwarder.update(write)) for write in writes]
         rest = await asyncio.gather(*(failure(call) for call in calls[WRITES_IN_FLIGHT:]))
         waited = asyncio.get_running_loop().time()
@@ -656,7 +779,7 @@ async def test_a_write_that_waits_its_turn_is_not_sent_to_a_central_that_went_aw
     """W4 again, when its turn comes."""
     store.central.may_answer.clear()
     store.central.troubles.extend([Trouble.UNREACHABLE] * WRITES_IN_FLIGHT)
-    writes = [sale(str(number)) for number in range(WRITES_IN_FLIGHT + 5)]
+    writes = [sale(f"{n}", product_id=f"P-{n}") for n in range(WRITES_IN_FLIGHT + 5)]
     calls = [asyncio.create_task(failure(store.forwarder.update(write))) for write in writes]
     await store.central.arrived.wait()
     store.central.may_answer.set()
