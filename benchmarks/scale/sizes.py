@@ -20,7 +20,7 @@ from central_stub.faults import Faults
 from central_stub.ledger import Ledger
 from central_stub.wire import Request
 from store_cache.catalogue.replica import Replica
-from store_cache.central.client import Central
+from store_cache.central.client import CentralClient
 from store_cache.central.rate_limit import RateLimit
 from store_cache.model.pages import PageRequest
 
@@ -79,10 +79,10 @@ class Chain:
         keys = AccessKeys([KEY], [])
         stub = Stub(self.ledger, keys=keys, faults=Faults(lambda: 0.0), new_name=lambda: "g-2")
         self.line = Line(stub)
-        self.client = Central(
+        self.client = CentralClient(
             base_url=URL,
             api_key=KEY,
-            budget=RateLimit(),
+            rate_limit=RateLimit(),
             random=random.Random(1).random,
             now=lambda: NOON,
             transport=self.line,

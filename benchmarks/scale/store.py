@@ -1,7 +1,7 @@
-"""One store of the chain: the product's own driver, gate, retries and budget, and a till.
+"""One store of the chain: the product's own driver, gate, retries and rate limit, and a till.
 
 Knows: what stands in for the parts that a plan for many stores needs no truth of: the HTTP client
-(an exchange is a call of the modelled Central, under the client's own deadlines and budget) and
+(an exchange is a call of the modelled Central, under the client's own deadlines and rate limit) and
 the keeper (events and pages are counted, not kept).
 Refuses to know: any wait. Each is decided by `core.sync`, `core.breaker`, `core.budget` and
 `edges.retries` as in the program.
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
 from store_cache.catalogue.paging import FIRST_LIMIT
 from store_cache.catalogue.replica import Installation, Verdict
-from store_cache.central.client import GRACE_SECONDS, PAGE_SECONDS, WriteReply
+from store_cache.central.client import PAGE_DEADLINE_SECONDS, POLL_GRACE_SECONDS, WriteReply
 from store_cache.central.failures import (
     CentralError,
     ExchangeBroken,
@@ -27,7 +27,7 @@ from store_cache.central.failures import (
     WriteUnsent,
 )
 from store_cache.central.rate_limit import Priority, RateLimit
-from store_cache.central.retries import Tries
+from store_cache.central.retries import Attempts
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
@@ -57,22 +57,22 @@ def in_the_middle() -> float:
 
 
 class Client:
-    """`edges.central.Central` without HTTP: the same budget, deadlines and errors."""
+    """`central.client.CentralClient` without HTTP: the same rate limit, deadlines and errors."""
 
     def __init__(self, central: Central, random: Chance) -> None:
         self._central = central
         self._random = random
-        self._budget = RateLimit()
+        self._rate_limit = RateLimit()
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
-        seconds = wait_seconds + GRACE_SECONDS
+        seconds = wait_seconds + POLL_GRACE_SECONDS
         async with _Deadline(seconds):
             return await self._send(
                 Priority.FEED, lambda: self._central.events(offset, limit, wait_seconds)
             )
 
     async def page(self, request: PageRequest) -> CataloguePage:
-        async with _Deadline(PAGE_SECONDS):
+        async with _Deadline(PAGE_DEADLINE_SECONDS):
             return await self._send(Priority.PAGES, lambda: self._central.page(request))
 
     async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
@@ -81,29 +81,29 @@ class Client:
 
     async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
         """Raises WriteUnsent, WriteUnknown."""
-        tries = Tries(_now() + deadline_seconds)
+        attempts = Attempts(_now() + deadline_seconds)
         try:
             async with _Deadline(deadline_seconds):
-                await tries.retrying(self._random)(self._try_write, tries)
+                await attempts.retrying(self._random)(self._attempt_write, attempts)
         except CentralError as problem:
-            raise tries.verdict(problem) from problem
-        return WriteReply(200, payload, certain=not tries.reached)
+            raise attempts.verdict(problem) from problem
+        return WriteReply(200, payload, certain=not attempts.may_have_arrived)
 
-    async def _try_write(self, tries: Tries) -> None:
-        with tries.sending():
+    async def _attempt_write(self, attempts: Attempts) -> None:
+        with attempts.sending():
             await self._send(Priority.WRITES, self._central.write)
 
     async def _send(self, priority: Priority, ask: Callable[[], Awaitable[T]]) -> T:
-        if (ready_in := self._budget.ready_in(priority, _now())) > 0:
-            raise LimitExceeded("the budget", retry_after_seconds=ready_in)
-        self._budget.sent(priority, _now())
+        if (ready_in := self._rate_limit.ready_in(priority, _now())) > 0:
+            raise LimitExceeded("the rate limit", retry_after_seconds=ready_in)
+        self._rate_limit.sent(priority, _now())
         try:
             answer = await ask()
         except TooMany as limit:
-            self._budget.limited(_now(), limit.retry_after_seconds)
-            ready_in = self._budget.ready_in(priority, _now())
+            self._rate_limit.limited(_now(), limit.retry_after_seconds)
+            ready_in = self._rate_limit.ready_in(priority, _now())
             raise LimitExceeded("429", retry_after_seconds=ready_in) from limit
-        self._budget.passed(_now())
+        self._rate_limit.passed(_now())
         return answer
 
 

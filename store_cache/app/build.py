@@ -19,7 +19,7 @@ from store_cache.api.content.state import StateTracker
 from store_cache.api.content.status import StatusDocuments
 from store_cache.api.parts import StoreParts
 from store_cache.app.settings import Settings
-from store_cache.central.client import Central
+from store_cache.central.client import CentralClient
 from store_cache.central.rate_limit import RateLimit
 from store_cache.storage.directory import Directory, LocalDirectory
 from store_cache.storage.files import CacheFiles
@@ -100,12 +100,12 @@ def steady_clock(now: Callable[[], float]) -> Callable[[], float]:
     return lambda: offset + loop_time()
 
 
-def build_central(settings: Settings, environment: Environment) -> Central:
+def build_central(settings: Settings, environment: Environment) -> CentralClient:
     ca_file = settings.central_ca_file
-    return Central(
+    return CentralClient(
         base_url=settings.central_api_url,
         api_key=settings.central_api_key.get_secret_value(),
-        budget=RateLimit(),
+        rate_limit=RateLimit(),
         random=environment.random,
         now=environment.now,
         transport=environment.transport,
@@ -118,7 +118,7 @@ async def following(
     settings: Settings,
     environment: Environment,
     steady: Callable[[], float],
-    central: Central,
+    central: CentralClient,
     writer: CacheWriter,
     keys: KeyTable,
 ) -> AsyncIterator[StoreParts]:

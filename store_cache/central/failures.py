@@ -1,52 +1,57 @@
-"""How an exchange with Central can fail. Messages are for people: what was wrong, what to do.
+"""Errors of the client of Central. Every message says what was wrong and what to do.
 
     CentralError
-    ├── Unreachable     it cannot have reached Central: no connection
-    ├── Broken          it may have: a timeout, a broken line, a cut or endless answer, a 5xx
-    ├── Limited         429, or the store's own budget says not now; nothing was done
-    ├── Denied          401, 403: the key
-    ├── Refused         any other 4xx, or a redirect
-    ├── Gone            410: older than Central's log holds
-    ├── Unreadable      a whole answer that is not of Central's shape
-    ├── OtherFeed       a product of another generation than what is held
-    ├── UnsendableId    a product id that no address can hold; nothing was sent
-    ├── WriteUnsent     no try of a write can have reached Central
-    └── WriteUnknown    one may have, and none was answered
+    ├── Unreachable       no connection: the request cannot have arrived
+    ├── ExchangeBroken    it may have arrived: a timeout, a broken connection, a cut answer, a 5xx
+    ├── LimitExceeded     429, or the store's own rate limit: the request had no effect
+    ├── AccessDenied      401 or 403: Central does not accept the key
+    ├── RequestRefused    any other 4xx, or a redirect
+    ├── PositionGone      410: Central no longer holds the events asked for
+    ├── Unreadable        a complete answer whose shape is not Central's
+    ├── OtherFeed         a product of another generation than expected
+    ├── UnsendableId      a product id that no address can hold: nothing was sent
+    ├── WriteUnsent       no attempt of a write can have arrived
+    └── WriteUnknown      an attempt of a write may have arrived, and none was answered
 
-No message holds a key, or more of an answer than its first characters.
+What each means for the sync is the table `sync.runner.FAILURES`. No message contains a key, or more
+than the first characters of an answer.
 """
 
 from __future__ import annotations
 
 
 class CentralError(Exception):
-    """Central did not give what it was asked for."""
+    """Central did not give what it was asked for.
+
+    `retry_after_seconds` is how long Central asks to wait before the next request, or None.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Unreachable(CentralError):
-    """No connection came about, so that Central cannot have seen the request."""
+    """There was no connection, so Central cannot have seen the request."""
 
 
 class ExchangeBroken(CentralError):
-    """Central may have seen the request, and may have done what it asks.
-
-    `status` is that of a 5xx, else None. `retry_after_seconds` is what Central named, if anything.
-    """
+    """Central may have seen the request and may have acted on it. `status`: of a 5xx, else None."""
 
     def __init__(
         self, message: str, *, status: int | None = None, retry_after_seconds: float | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.status = status
-        self.retry_after_seconds = retry_after_seconds
 
 
 class LimitExceeded(CentralError):
-    """Not now: ask again in `retry_after_seconds`, an estimate where Central names no time."""
+    """No request is allowed for `retry_after_seconds`: an estimate if Central names no time."""
+
+    retry_after_seconds: float
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
 
 
 class AccessDenied(CentralError):
@@ -54,7 +59,7 @@ class AccessDenied(CentralError):
 
 
 class RequestRefused(CentralError):
-    """Central, or something in front of it, refuses such a request with `status`."""
+    """Central, or a proxy in front of it, refuses the request with `status`."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -66,12 +71,12 @@ class PositionGone(CentralError):
 
 
 class Unreadable(CentralError):
-    """A whole answer, but not one that Central's contract knows."""
+    """The answer is complete, but its shape is not one of Central's."""
 
 
 class OtherFeed(CentralError):
-    """Central names another generation than the one whose products are held: it was replaced, and
-    what it says of a product is of another history. `generation` is the name it gives."""
+    """Central was replaced: its `generation` is another than that of the products held, so its
+    answer about a product belongs to another history."""
 
     def __init__(self, message: str, *, generation: str) -> None:
         super().__init__(message)
@@ -79,16 +84,12 @@ class OtherFeed(CentralError):
 
 
 class UnsendableId(CentralError):
-    """A product id that would lead to another address than its own."""
+    """The product id would lead to another address than its own."""
 
 
 class WriteUnsent(CentralError):
     """Central cannot have seen the write. `retry_after_seconds` is set after a 429."""
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
-
 
 class WriteUnknown(CentralError):
-    """Central may have applied the write; only the same key can tell (W3)."""
+    """Central may have applied the write; only a repeat with the same key can tell (W3)."""

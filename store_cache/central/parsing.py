@@ -1,15 +1,14 @@
-"""Central's JSON, in every shape that deployed Centrals use, as plain values.
+"""Central's JSON as plain values, in every shape that deployed Centrals use.
 
-Knows: the names and shapes of `central-api.md` for what is read, and how strict to be: hints that
-are left out are None, what is there must be right, so that nothing wrong is taken for a fact.
-Refuses to know: HTTP, and what follows from the values.
+A hint that is left out becomes None. A value that is there must be valid, so that nothing wrong is
+taken for a fact; otherwise the functions raise InvalidShape.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -43,22 +42,26 @@ _ERROR_NAMES = frozenset(
 
 
 class InvalidShape(ValueError):
-    """An answer that Central's contract does not know; the message says in what."""
+    """The answer has none of Central's shapes; the message says what is wrong with it."""
 
 
 def read_json(body: bytes | bytearray) -> Any:
-    """Raises Misshapen."""
+    """Parse a body, or raise InvalidShape."""
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError as exc:
-        raise InvalidShape("it is not JSON") from exc
+    except orjson.JSONDecodeError as error:
+        raise InvalidShape("it is not JSON") from error
 
 
 # -- the feed ----------------------------------------------------------------------------------
 
 
 def read_event_page(value: Any, generation: str | None) -> EventPage:
-    """A page of the feed; `generation` is what the header says. Raises Misshapen."""
+    """Return a page of the feed; `generation` is the one in the header.
+
+    Raises:
+        InvalidShape
+    """
     if not isinstance(value, dict):
         raise InvalidShape("a page of events must be an object")
     next_offset = _whole(value, "nextOffset", "next_offset")
@@ -66,7 +69,7 @@ def read_event_page(value: Any, generation: str | None) -> EventPage:
     if events is None and "events" not in value and next_offset is None:
         raise InvalidShape("it holds neither events nor nextOffset")
     return EventPage(
-        _events(_listed(events, "events")),
+        _events(_list(events, "events")),
         next_offset,
         _flag(value, "hasMore", "has_more"),
         read_generation(generation, value),
@@ -78,25 +81,28 @@ def _events(values: list[Any]) -> tuple[AnyEvent, ...]:
         try:
             return tuple(read_events(values))
         except _TOO_DEEP_TO_ENCODE:
-            return tuple(map(_read_or_set_aside, values))
-    except UnreadableEvent as exc:
-        raise InvalidShape(str(exc)[:_REASON_CHARACTERS]) from exc
+            return tuple(map(_read_or_quarantine, values))
+    except UnreadableEvent as error:
+        raise InvalidShape(str(error)[:_REASON_CHARACTERS]) from error
 
 
-def _read_or_set_aside(value: Any) -> AnyEvent:
-    """One event that is nested too deep must not hold up the feed for ever."""
+def _read_or_quarantine(value: Any) -> AnyEvent:
+    """Read one event; quarantine it if it is nested too deep, so that it cannot stop the feed."""
     try:
         return read_event(value)
     except _TOO_DEEP_TO_ENCODE:
         flat = {name: item for name, item in value.items() if isinstance(item, str | int)}
         offset = read_event(flat).offset
-        return QuarantinedEvent(offset, _id_of(value), _TOO_DEEP, fingerprint(flat))
+        return QuarantinedEvent(offset, _product_id(value), _TOO_DEEP, fingerprint(flat))
 
 
 def read_generation(header: str | None, value: Any) -> str | None:
-    """The feed's generation by the header, else by the body; None where Central names none.
+    """Return the feed's generation from the header, or from the body, or None.
 
-    It goes into headers of the store's own: 1 to 200 visible ASCII characters. Raises Misshapen.
+    It becomes a header of the store's own answers: 1 to 200 visible ASCII characters.
+
+    Raises:
+        InvalidShape
     """
     named = header or (value.get("generation") if isinstance(value, dict) else None)
     if named is None or named == "":
@@ -111,27 +117,17 @@ def read_generation(header: str | None, value: Any) -> str | None:
 # -- the catalogue -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PageOutline:
-    """A catalogue page whose rows are yet to be read. `values` are as Central sent them; the
-    other fields are those of `CataloguePage`."""
+def read_page_outline(value: Any, generation: str | None) -> tuple[list[Any], CataloguePage]:
+    """Return the products of a page as Central sent them, and the page without its rows.
 
-    values: list[Any]
-    total: int | None = None
-    has_more: bool | None = None
-    next_cursor: str | None = None
-    event_offset: int | None = None
-    generation: str | None = None
-    is_whole: bool = False
+    `generation` is the one in the header. `PageRows` parses the products.
 
-
-def read_page_outline(value: Any, generation: str | None) -> PageOutline:
-    """A page of the catalogue in one of its three shapes; `generation` is what the header says.
-
-    Raises Misshapen.
+    Raises:
+        InvalidShape
     """
     if isinstance(value, list):
-        return PageOutline(value, generation=read_generation(generation, None), is_whole=True)
+        named = read_generation(generation, None)
+        return value, CataloguePage(Rows.of(()), generation=named, is_whole=True)
     if not isinstance(value, dict) or not ("products" in value or "items" in value):
         raise InvalidShape("a page of products must be a list, or hold products or items")
     hints = value.get("pagination")
@@ -139,45 +135,55 @@ def read_page_outline(value: Any, generation: str | None) -> PageOutline:
         hints = value
     elif not isinstance(hints, dict):
         raise InvalidShape("pagination must be an object")
-    cursor = _cursor(value)
+    name = "products" if "products" in value else "items"
+    cursor = _first(value, "nextCursor", "next_cursor")
+    if cursor == "":
+        cursor = None
+    if cursor is not None and (not isinstance(cursor, str) or len(cursor) > LONGEST_CURSOR):
+        raise InvalidShape(f"nextCursor must be a text of at most {LONGEST_CURSOR} characters")
     total = _whole(hints, "total_count", "total", "totalCount")
     has_more = _flag(hints, "has_more", "hasMore")
-    if "products" not in value and cursor is None and total is None and has_more is None:
-        has_more = False  # walked by cursor, and this is the last page
-    name = "products" if "products" in value else "items"
-    return PageOutline(
-        _listed(value[name], name),
-        total,
-        has_more,
-        cursor,
-        _whole(value, "eventOffset", "event_offset"),
-        read_generation(generation, value),
+    if name == "items" and cursor is None and total is None and has_more is None:
+        has_more = False  # this Central pages by cursor, and this is the last page
+    return _list(value[name], name), CataloguePage(
+        Rows.of(()),
+        total=total,
+        has_more=has_more,
+        next_cursor=cursor,
+        event_offset=_whole(value, "eventOffset", "event_offset"),
+        generation=read_generation(generation, value),
     )
 
 
-def _cursor(value: dict[str, Any]) -> str | None:
-    cursor = _first(value, "nextCursor", "next_cursor")
-    if cursor is None or cursor == "":
-        return None
-    if not isinstance(cursor, str) or len(cursor) > LONGEST_CURSOR:
-        raise InvalidShape(f"nextCursor must be a text of at most {LONGEST_CURSOR} characters")
-    return cursor
-
-
 class PageRows:
-    """The rows of one page, read in parts so that a large page need not stop everything else."""
+    """The rows of one page, added in parts so that a large page does not hold up other tasks."""
 
     def __init__(self) -> None:
         self._rows = Rows.of(())
         self._bad_rows: list[BadRow] = []
         self._ids: set[str] = set()
 
-    def take(self, values: Sequence[Any]) -> None:
-        """Raises Misshapen where a product is there twice: the page is no state of anything."""
-        if not self._take_regular(values):
-            self._take_singly(values)
+    def add(self, values: Sequence[Any]) -> None:
+        """Parse products and add them.
 
-    def _take_regular(self, values: Sequence[Any]) -> bool:
+        Raises:
+            InvalidShape: a product is on the page twice, so the page is no state of the catalogue.
+        """
+        if self._add_regular(values):
+            return
+        for value in values:
+            try:
+                row = read_product(value)
+            except UnreadableProduct as problem:
+                self._add_bad(value, str(problem)[:_REASON_CHARACTERS])
+            except _TOO_DEEP_TO_ENCODE:
+                self._add_bad(value, _TOO_DEEP)
+            else:
+                self._add_id(row.product_id)
+                self._rows.append(row)
+
+    def _add_regular(self, values: Sequence[Any]) -> bool:
+        """Add all in one go if each is a regular row with a new id; else add none."""
         try:
             rows = regular_rows(values) if values else Rows.of(())
         except _TOO_DEEP_TO_ENCODE:
@@ -191,72 +197,52 @@ class PageRows:
         self._ids |= ids
         return True
 
-    def _take_singly(self, values: Sequence[Any]) -> None:
-        for value in values:
-            try:
-                row = read_product(value)
-            except UnreadableProduct as problem:
-                self._set_aside(value, str(problem)[:_REASON_CHARACTERS])
-            except _TOO_DEEP_TO_ENCODE:
-                self._set_aside(value, _TOO_DEEP)
-            else:
-                self._note(row.product_id)
-                self._rows.append(row)
-
-    def page(self, outline: PageOutline) -> CataloguePage:
-        return CataloguePage(
-            self._rows,
-            tuple(self._bad_rows),
-            outline.total,
-            outline.has_more,
-            outline.next_cursor,
-            outline.event_offset,
-            outline.generation,
-            outline.is_whole,
-        )
-
-    def _set_aside(self, value: Any, reason: str) -> None:
-        product_id = _id_of(value)
+    def _add_bad(self, value: Any, reason: str) -> None:
+        product_id = _product_id(value)
         if product_id is not None:
-            self._note(product_id)
+            self._add_id(product_id)
         self._bad_rows.append(BadRow(product_id, reason))
 
-    def _note(self, product_id: str) -> None:
+    def _add_id(self, product_id: str) -> None:
         if product_id in self._ids:
             raise InvalidShape(f"product {product_id[:80]!a} is on the page twice")
         self._ids.add(product_id)
+
+    def page(self, outline: CataloguePage) -> CataloguePage:
+        """Return the page with all rows added so far."""
+        return replace(outline, rows=self._rows, bad_rows=tuple(self._bad_rows))
 
 
 # -- one product -------------------------------------------------------------------------------
 
 
 def read_single(value: Any, product_id: str) -> Row:
-    """Raises Misshapen."""
+    """Return the product `product_id`, or raise InvalidShape."""
     try:
         return read_product(value, product_id=product_id)
     except UnreadableProduct as problem:
         raise InvalidShape(str(problem)[:_REASON_CHARACTERS]) from problem
-    except _TOO_DEEP_TO_ENCODE as exc:
-        raise InvalidShape(_TOO_DEEP) from exc
+    except _TOO_DEEP_TO_ENCODE as error:
+        raise InvalidShape(_TOO_DEEP) from error
 
 
 def is_own_error(value: Any) -> bool:
-    """Whether this is an error in Central's own shape, `{"code", "message", "details"}` or
-    `{"error"}`: frameworks and gateways that know no such route add names of their own."""
+    """Return whether this is an error in Central's own shape: `{"code", "message", "details"}` or
+    `{"error"}`. Frameworks and gateways, which know no such route, add other names."""
     if not isinstance(value, dict) or not value.keys() <= _ERROR_NAMES:
         return False
     reason = _first(value, "code", "error", "errorType")
     return isinstance(reason, str) and reason != ""
 
 
-# -- parts -------------------------------------------------------------------------------------
+# -- fields ------------------------------------------------------------------------------------
 
 
 def _first(value: dict[str, Any], *names: str) -> Any:
     return next((value[name] for name in names if value.get(name) is not None), None)
 
 
-def _listed(value: Any, name: str) -> list[Any]:
+def _list(value: Any, name: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
@@ -280,7 +266,7 @@ def _flag(value: dict[str, Any], *names: str) -> bool | None:
     return flag
 
 
-def _id_of(value: Any) -> str | None:
-    """The product that an unreadable row or event is about, where it says so."""
+def _product_id(value: Any) -> str | None:
+    """Return the product that an unreadable row or event names, if it does."""
     product_id = value.get("productId") if isinstance(value, dict) else None
     return product_id if isinstance(product_id, str) and product_id else None

@@ -1,19 +1,19 @@
-"""How many requests a minute Central stands, learned from its refusals, and who may use them (F6).
+"""The rate limit of requests to Central, learned from its refusals and shared by priority (F6).
 
-Knows: when the next request of a kind may be sent. Central names no limit, so there is none until
-its first 429; then what was sent in the minute before is the guess, lowered by each further
-refusal and raised slowly while it holds something back.
-Refuses to know: what is sent, and how waiting is done; times are seconds of a monotonic clock.
+Central names no limit, so there is none until its first 429. Then the requests of the minute before
+are the estimate. Each further refusal lowers it; while it holds requests back, it rises slowly.
 
-Each kind has at most its part of the limit, so that none starves another:
+Each priority has at most its share of the limit, so that none starves another:
 
                                      writes   feed   products   pages
-    while no pages are being read      85 %   60 %       20 %
-    while they are                     55 %   20 %       10 %    40 %
+    while no pages are read            85 %   60 %       20 %
+    while pages are read               55 %   20 %       10 %    40 %
 
-Sales beyond the limit must not blind the store to the feed, nor put off a first full sync for
-ever; readings always leave the writes a fifth and more. Readings are spaced evenly as well: a
-feed that spent its part in the first seconds of a minute would be blind for the rest of it.
+Sales beyond the limit must neither stop the feed nor put off a first full sync for ever, and reads
+always leave a fifth or more to writes. Reads are spaced evenly as well: a feed that used its share
+in the first seconds of a minute would see nothing for the rest of it.
+
+Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from collections import deque
 from enum import Enum
 
 WINDOW_SECONDS = 60.0
-"""Limits are given by the minute; no more than the limit in *any* minute suits every counting."""
+"""Limits are per minute. At most the limit in *any* minute suits every way of counting."""
 
 LONGEST_PAUSE_SECONDS = 300.0
-"""A Central that names a longer wait is asked again after this: its clock may be wrong."""
+"""If Central names a longer wait, requests go on after this: its clock may be wrong."""
 
 LONGEST_GUESS_SECONDS = 60.0
-"""The same for waits that Central does not name: 1, 2, 4 and so on up to this."""
+"""If Central names no wait, the pauses are 1, 2, 4 and so on up to this."""
 
 SHORTEST_PAUSE_SECONDS = 1.0
 
 LOWEST_FIRST_LIMIT = 60
-"""After a restart the first 429 may come at once, since Central still counts the requests of the
-process before: what was sent says little then."""
+"""After a restart the first 429 may come at once, because Central still counts the requests of the
+process before. The number sent since then would be too low an estimate."""
 
 LOWEST_LIMIT = 6
 
 _LOWERED = 0.75
 _RAISED = 2
 _MOST_COUNTED = 20_000
-"""Bounds the memory. A limit above this is none to a shop."""
+"""Bounds the memory. No shop reaches a limit above this."""
 
 _BURST = 5
-"""Feed pages and products that may follow each other at once: a hole is asked for again within
-fractions of a second (E3), and an interval's backlog is drained in a few pages."""
+"""Feed or product requests that may follow each other at once: a gap is polled again within
+fractions of a second (E3), and the backlog of an interval takes a few pages."""
 
 
 class Priority(Enum):
-    """Kinds of requests, the most urgent first."""
+    """The kinds of requests, the most urgent first."""
 
     WRITES = "writes"
     FEED = "feed"
@@ -57,24 +57,24 @@ class Priority(Enum):
     PAGES = "pages"
 
 
-_PARTS = {
+_SHARES = {
     Priority.WRITES: 0.85,
     Priority.FEED: 0.6,
     Priority.PRODUCTS: 0.2,
     Priority.PAGES: 0.4,
 }
-_PARTS_WITH_PAGES = {
+_SHARES_WITH_PAGES = {
     Priority.WRITES: 0.55,
     Priority.FEED: 0.2,
     Priority.PRODUCTS: 0.1,
     Priority.PAGES: 0.4,
 }
 _PAGES_STOP_AT = 0.95
-"""Pages leave the last of the whole limit to the others: they are the least urgent."""
+"""Pages are the least urgent: they leave the rest of the whole limit to the others."""
 
 
-class _Window:
-    """When requests were sent during the last minute."""
+class _LastMinute:
+    """The times of the requests sent within `WINDOW_SECONDS`."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=_MOST_COUNTED)
@@ -88,19 +88,22 @@ class _Window:
         return len(self._times)
 
     def room_in(self, limit: int, now: float) -> float:
-        """Seconds until fewer than `limit` of them are in the window."""
+        """Return the seconds until fewer than `limit` requests count."""
         excess = self.count(now) - limit
         return 0.0 if excess < 0 else self._times[excess] + WINDOW_SECONDS - now
 
 
 class RateLimit:
-    """One for all requests to a Central: it counts them by address, not by kind."""
+    """The limit of all requests to one Central, which counts them by address, not by kind.
+
+    `paused_until`: nothing is sent before this moment.
+    """
 
     def __init__(self) -> None:
-        self._all = _Window()
-        self._writes = _Window()
+        self.paused_until = float("-inf")
+        self._all = _LastMinute()
+        self._writes = _LastMinute()
         self._limit: int | None = None
-        self._paused_until = float("-inf")
         self._guesses = 0
         self._settled_at = 0.0
         self._holds_back = False
@@ -109,79 +112,79 @@ class RateLimit:
 
     @property
     def limit(self) -> int | None:
-        """Requests a minute that Central is believed to stand; None while it refused none."""
+        """The estimated limit in requests per minute; None before the first refusal."""
         return self._limit
 
     def ready_in(self, priority: Priority, now: float) -> float:
-        """Seconds until a request of this kind may be sent; 0.0: now."""
+        """Return the seconds until a request may be sent; 0.0 means now."""
         if priority is Priority.PAGES:
             self._pages_wanted_at = now
-        if now < self._paused_until:
-            return self._paused_until - now
+        if now < self.paused_until:
+            return self.paused_until - now
         if self._limit is None:
             return 0.0
         self._raise_limit(now)
-        seconds = max(self._room_in(priority, now), self._turn_in(priority, now))
+        share = _PAGES_STOP_AT if priority is Priority.PAGES else 1.0
+        room_in = self._all.room_in(self._requests(share), now)
+        seconds = max(room_in, self._turn_in(priority, now))
         self._holds_back = self._holds_back or seconds > 0.0
         return seconds
 
     def sent(self, priority: Priority, now: float) -> None:
-        """A request is being sent. Call it in the same step as the `ready_in` that allowed it."""
+        """Count a request. Call this in the same step as the `ready_in` that allowed it."""
         self._all.add(now)
         if priority is Priority.WRITES:
             self._writes.add(now)
         elif self._limit is not None:
-            part = self._part(priority, now)
-            due = max(self._due(priority, part, now), now)
-            self._next_due[priority] = due + WINDOW_SECONDS / part, part
+            per_minute = self._per_minute(priority, now)
+            due = max(self._due(priority, per_minute, now), now)
+            self._next_due[priority] = due + WINDOW_SECONDS / per_minute, per_minute
 
     def limited(self, now: float, retry_after: float | None) -> None:
-        """Central answered 429. `retry_after`: the seconds that it named, if any.
+        """Pause all requests after a 429. `retry_after`: the seconds that Central named, if any.
 
-        Everything pauses. Refusals that arrive during a pause belong to the one that began it.
+        Refusals during a pause belong to the one that began it, and do not lower the limit again.
         """
-        if now >= self._paused_until:
+        if now >= self.paused_until:
             self._lower_limit(now)
             self._guesses += 1
         guess = min(2.0 ** min(self._guesses - 1, 10), LONGEST_GUESS_SECONDS)
         seconds = guess if retry_after is None else min(retry_after, LONGEST_PAUSE_SECONDS)
         pause_ends = now + max(seconds, SHORTEST_PAUSE_SECONDS)
-        self._paused_until = max(self._paused_until, pause_ends)
+        self.paused_until = max(self.paused_until, pause_ends)
 
     def passed(self, now: float) -> None:
-        """Central answered something else than 429. During a pause that answers an older
-        request, and says nothing."""
-        if now >= self._paused_until:
+        """Note an answer other than 429. During a pause it belongs to an older request."""
+        if now >= self.paused_until:
             self._guesses = 0
 
-    def _room_in(self, priority: Priority, now: float) -> float:
-        share = _PAGES_STOP_AT if priority is Priority.PAGES else 1.0
-        return self._all.room_in(self._requests(share), now)
-
     def _turn_in(self, priority: Priority, now: float) -> float:
-        part = self._part(priority, now)
+        """Return the seconds until the share of this priority allows a request."""
+        per_minute = self._per_minute(priority, now)
         if priority is Priority.WRITES:
-            return self._writes.room_in(part, now)
+            return self._writes.room_in(per_minute, now)
         burst = 1 if priority is Priority.PAGES else _BURST
-        tolerance = (burst - 1) * WINDOW_SECONDS / part
-        return max(self._due(priority, part, now) - tolerance - now, 0.0)
+        tolerance = (burst - 1) * WINDOW_SECONDS / per_minute
+        return max(self._due(priority, per_minute, now) - tolerance - now, 0.0)
 
-    def _due(self, priority: Priority, part: int, now: float) -> float:
-        """When the next of this kind is due in an even spacing. Where its part is another than when
-        the last was sent, what is left of the wait changes with it: else a feed that may go faster,
-        the pages being done, would first wait in the pace of before."""
-        due, part_then = self._next_due.get(priority, (now, part))
-        if part != part_then and due > now:
-            due = now + (due - now) * part_then / part
-            self._next_due[priority] = due, part
+    def _due(self, priority: Priority, per_minute: int, now: float) -> float:
+        """Return when the next request is due at an even spacing.
+
+        If the pace has changed since the last request, scale the rest of the wait: otherwise a feed
+        that may go faster, because the pages are done, would first wait at the old pace.
+        """
+        due, pace_then = self._next_due.get(priority, (now, per_minute))
+        if per_minute != pace_then and due > now:
+            due = now + (due - now) * pace_then / per_minute
+            self._next_due[priority] = due, per_minute
         return due
 
-    def _part(self, priority: Priority, now: float) -> int:
+    def _per_minute(self, priority: Priority, now: float) -> int:
         with_pages = now - self._pages_wanted_at < WINDOW_SECONDS
-        return self._requests((_PARTS_WITH_PAGES if with_pages else _PARTS)[priority])
+        return self._requests((_SHARES_WITH_PAGES if with_pages else _SHARES)[priority])
 
     def _requests(self, share: float) -> int:
-        """That share of the limit, at least one request a minute."""
+        """Return that share of the limit, at least one request per minute."""
         return max(int(share * (self._limit or 1)), 1)
 
     def _lower_limit(self, now: float) -> None:
@@ -193,7 +196,7 @@ class RateLimit:
         self._settle(now)
 
     def _raise_limit(self, now: float) -> None:
-        """A limit that holds nothing back has no reason to grow: it would only end in a 429."""
+        """Raise the limit once a minute, but only if it held a request back."""
         if self._limit is None or now - self._settled_at < WINDOW_SECONDS:
             return
         if self._holds_back:

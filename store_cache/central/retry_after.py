@@ -1,7 +1,7 @@
-"""How long Central asks to be left alone, as its headers say it.
+"""Read from an answer's headers how long Central asks to wait.
 
-Knows: `Retry-After` in seconds or as a date, `X-RateLimit-Reset` as seconds ahead or as a moment.
-Refuses to know: what is done about it; `core.budget` and `core.sync` do.
+`Retry-After` is a number of seconds or a date; `X-RateLimit-Reset` a number of seconds, or a moment
+in unix seconds or milliseconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 LONGEST_SECONDS = 300.0
-"""More than this is not believed: a clock that is wrong by hours must not stop the store."""
+"""Longer waits are cut to this: a clock that is wrong by hours must not stop the store."""
 
 _EARLIEST_MOMENT = 1e9
 _EARLIEST_MOMENT_IN_MILLISECONDS = 1e12
@@ -19,10 +19,10 @@ _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,9})?")
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds, above 0 and at most `LONGEST_SECONDS`; None where the headers name no time ahead.
+    """Return the wait in seconds, above 0 and at most `LONGEST_SECONDS`, or None.
 
-    Moments are read against Central's own `Date` where it sends one, since a shop's clock may be
-    wrong, else against `now` (unix seconds).
+    Moments are compared with the answer's `Date`, since a shop's clock may be wrong; without
+    `Date`, with `now` (unix seconds).
     """
     sent_at = _moment(headers.get("Date", ""))
     reference = now if sent_at is None else sent_at
@@ -52,7 +52,7 @@ def _number(text: str) -> float | None:
 
 
 def _moment(text: str) -> float | None:
-    """Unix seconds of a date as HTTP writes it; None where it is none."""
+    """Return the unix seconds of an HTTP date, or None if `text` is none."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError, TypeError):

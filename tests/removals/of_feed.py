@@ -13,8 +13,8 @@ from typing import Any
 from store_cache.catalogue.change_set import ChangeSet
 from store_cache.catalogue.paging import Paging
 from store_cache.catalogue.replica import Installation, Replica, Verdict
-from store_cache.central import client as centrals
-from store_cache.central.client import Central
+from store_cache.central import client
+from store_cache.central.client import CentralClient
 from store_cache.central.connection import Connection
 from store_cache.central.failures import CentralError
 from store_cache.central.rate_limit import RateLimit
@@ -181,19 +181,19 @@ def other_feeds_noticed_at_all(patch: Patch) -> None:
     "P1 V3",
     "a single product's answer is of the generation that is held",
     needs="generation",
-    test="tests/unit/central/test_client.py::test_product_of_another_generation_is_not_given",
+    test="tests/unit/central/test_client.py::test_product_of_another_generation_is_refused",
 )
 def generation_of_single_readings(patch: Patch) -> None:
     """A product that another Central shows is taken for one of this one's."""
-    check = Central._check_generation
+    check = CentralClient._check_generation
 
-    def unchecked(self: Central, reply: Any, expected: str | None) -> None:
+    def unchecked(self: CentralClient, reply: Any, expected: str | None) -> None:
         try:
             check(self, reply, expected)
         except CentralError:
             patch.act()
 
-    patch.replace(Central, "_check_generation", unchecked)
+    patch.replace(CentralClient, "_check_generation", unchecked)
 
 
 @of_feed(
@@ -514,26 +514,26 @@ def deadlines(patch: Patch) -> None:
         patch.act()
         yield
 
-    patch.replace(Central, "_deadline", without)
+    patch.replace(CentralClient, "_deadline", without)
 
 
 @of_feed(
     "E5",
     "only Central's own words mean that a product is gone",
     needs="server_error",
-    test="tests/unit/central/test_client.py::test_absence_is_only_what_central_says_in_its_own_words",
+    test="tests/unit/central/test_client.py::test_only_centrals_own_error_means_absence",
     why="a product that a reading said to be gone is asked for once more within a minute",
 )
 def absence(patch: Patch) -> None:
     """Any 404 means it."""
-    is_absence = centrals._is_absence
+    is_absence = client._is_absence
 
     def any_404(reply: Any) -> bool:
         if not is_absence(reply):
             patch.act()
         return True
 
-    patch.replace(centrals, "_is_absence", any_404)
+    patch.replace(client, "_is_absence", any_404)
 
 
 @of_feed(
@@ -594,7 +594,7 @@ def spacing(patch: Patch) -> None:
     test=("tests/unit/central/test_rate_limit.py::test_refusal_pauses_everything"),
     why="what Central refuses for its limit is asked for again",
 )
-def budget(patch: Patch) -> None:
+def rate_limit(patch: Patch) -> None:
     """Requests are sent whatever Central said."""
     ready_in = RateLimit.ready_in
 
@@ -609,18 +609,18 @@ def budget(patch: Patch) -> None:
 @of_feed(
     "E6",
     "an answer has a cap on bytes",
-    test="tests/unit/central/test_client.py::test_answer_that_names_too_great_a_length_is_not_read",
+    test="tests/unit/central/test_client.py::test_answer_that_announces_too_many_bytes_is_not_read",
     why="no answer of the simulation is endless",
 )
 def caps_on_bytes(patch: Patch) -> None:
     """Whatever comes is read."""
-    body = Connection._body
+    read_body = Connection._read_body
 
     async def endless(self: Connection, response: Any, request: Any) -> bytearray:
         patch.act()
-        return await body(self, response, replace(request, most_bytes=2**62))
+        return await read_body(self, response, replace(request, most_bytes=2**62))
 
-    patch.replace(Connection, "_body", endless)
+    patch.replace(Connection, "_read_body", endless)
 
 
 @of_feed(

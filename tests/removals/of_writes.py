@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from store_cache.api.limits import ConnectionLimiter
-from store_cache.central import client as centrals
+from store_cache.central import client
 from store_cache.central import parsing as wire
-from store_cache.central.client import Central, WriteReply
+from store_cache.central.client import CentralClient, WriteReply
 from store_cache.central.failures import WriteUnsent
-from store_cache.central.retries import Tries
+from store_cache.central.retries import Attempts
 from store_cache.model.change import Change
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
@@ -223,33 +223,33 @@ def refusals_of_repeats(patch: Patch) -> None:
     "W3",
     "a try that may have reached Central makes the next answer uncertain",
     needs="forget_keys reset_after",
-    test="tests/unit/central/test_client.py::test_denied_after_a_lost_try_is_unknown",
+    test="tests/unit/central/test_client.py::test_denied_after_a_lost_attempt_is_unknown",
 )
 def tries_that_reached(patch: Patch) -> None:
     """Only the last try counts."""
-    judged = Central._judged
+    write_reply = CentralClient._write_reply
 
-    def certain(self: Central, request: Any, reply: Any, *, certain: bool) -> WriteReply:
+    def certain(self: CentralClient, request: Any, reply: Any, *, certain: bool) -> WriteReply:
         if not certain:
             patch.act()
-        return judged(self, request, reply, certain=True)
+        return write_reply(self, request, reply, certain=True)
 
-    patch.replace(Central, "_judged", certain)
+    patch.replace(CentralClient, "_write_reply", certain)
 
 
 @of_writes("W3", "what may have reached Central is never called unsent", needs="reset_after")
 def unsent_for_certain(patch: Patch) -> None:
     """A write that failed was not sent."""
-    verdict = Tries.verdict
+    verdict = Attempts.verdict
 
-    def unsent(self: Tries, last: Any) -> WriteUnsent:
+    def unsent(self: Attempts, last: Any) -> WriteUnsent:
         found = verdict(self, last)
         if isinstance(found, WriteUnsent):
             return found
         patch.act()
         return WriteUnsent(str(found), retry_after_seconds=None)
 
-    patch.replace(Tries, "verdict", unsent)
+    patch.replace(Attempts, "verdict", unsent)
 
 
 @of_writes(
@@ -457,7 +457,7 @@ def one_probe_at_a_time(patch: Patch) -> None:
 @of_writes(
     "E5",
     "a single reading is of the product that was asked for",
-    test="tests/unit/central/test_parsing.py::test_anything_but_the_product_asked_for_is_refused",
+    test="tests/unit/central/test_parsing.py::test_anything_but_the_requested_product_is_refused",
     why="no Central of the simulation answers with another product",
 )
 def identity_of_single_readings(patch: Patch) -> None:
@@ -473,10 +473,7 @@ def identity_of_single_readings(patch: Patch) -> None:
 @of_writes(
     "T5",
     "an id that would lead to another address is refused",
-    test=(
-        "tests/unit/central/test_client.py::"
-        "test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent"
-    ),
+    test=("tests/unit/central/test_client.py::test_ids_that_lead_elsewhere_are_not_sent"),
     why="no product of the simulation is called `..`",
 )
 def ids_that_lead_elsewhere(patch: Patch) -> None:
@@ -486,7 +483,7 @@ def ids_that_lead_elsewhere(patch: Patch) -> None:
         patch.act()
         return product_id
 
-    patch.replace(centrals, "_quoted", quoted)
+    patch.replace(client, "_quoted", quoted)
 
 
 @of_writes(

@@ -67,7 +67,7 @@ def _requests(store: StoreParts | None, chain: Chain, plan: Plan) -> int:
 
 
 def _longest_wait(store: StoreParts, monotonic: float, wall: float) -> float:
-    """The longest that the driver, the budget, a full sync or a reading still waits."""
+    """The longest that the driver, the rate limit, a full sync or a reading still waits."""
     state = store.runner.state
     run_due = full_sync_due_at(state)
     owed = (
@@ -78,7 +78,7 @@ def _longest_wait(store: StoreParts, monotonic: float, wall: float) -> float:
     ends = (
         store.runner.rests_until or 0.0,
         state.spacing.next_at if run_due is None else run_due,
-        store.runner._central._budget._paused_until,  # type: ignore[attr-defined]
+        store.runner._central.rate_limit.paused_until,  # type: ignore[attr-defined]
         *(min(each.due - wall, refetcher.CLOCK_JUMP_SECONDS) + monotonic for each in owed),
     )
     return max(0.0, float(max(ends)) - monotonic)
@@ -89,7 +89,7 @@ def _after_failure(plan: Plan) -> float:
     may_refuse = plan.has("denied") or plan.has("server_error") or plan.has("garbage")
     refused = line.REFUSED_FLOOR_SECONDS + line.REFUSED_SPREAD_SECONDS
     pause = refused if may_refuse else line.PROBE_LONGEST_SECONDS
-    exchange = max(plan.wait_seconds + central.GRACE_SECONDS, central.PAGE_SECONDS)
+    exchange = max(plan.wait_seconds + central.POLL_GRACE_SECONDS, central.PAGE_DEADLINE_SECONDS)
     interval = plan.interval_seconds if plan.poll_mode == "interval" else plan.wait_seconds
     return exchange + pause + 3 * (plan.grace_seconds + interval)
 
@@ -112,8 +112,8 @@ def _unsettled(store: StoreParts) -> float:
 
 def _limit(store: StoreParts | None, chain: Chain, requests: int) -> float:
     """What Central's own limit, and what the store believes of it, hold requests back."""
-    budget = None if store is None else store.runner._central._budget  # type: ignore[attr-defined]
-    limits = [chain.ledger.switches.rate_limit, None if budget is None else budget.limit]
+    learned = None if store is None else store.runner._central.rate_limit  # type: ignore[attr-defined]
+    limits = [chain.ledger.switches.rate_limit, None if learned is None else learned.limit]
     known = [limit for limit in limits if limit]  # 0 and None: there is none
     if not known:
         return 0.0

@@ -1,10 +1,9 @@
-"""Central's client against answers that a right Central would never give, and lines that break."""
+"""The client against answers that no correct Central gives, and connections that break."""
 
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from email.utils import formatdate
 
 import httpx
@@ -12,7 +11,7 @@ import orjson
 import pytest
 import respx
 
-from store_cache.central.client import WRITES_AT_ONCE, Central, WriteReply
+from store_cache.central.client import WRITES_AT_ONCE, CentralClient, WriteReply
 from store_cache.central.connection import CONNECTIONS, Connection
 from store_cache.central.failures import (
     AccessDenied,
@@ -31,6 +30,7 @@ from store_cache.central.failures import (
 from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.model.pages import PageRequest
 from tests.harness.virtual_time import run
+from tests.unit.central.server import Server
 
 KEY = "canary-7f3a9"
 BASE = "http://central.test:8081/api"
@@ -41,7 +41,7 @@ Script = list[httpx.Response | Exception]
 
 
 class Scripted(httpx.AsyncBaseTransport):
-    """Answers by `handler`, and remembers what was asked and when."""
+    """Answers by `handler`, and records each request and its time."""
 
     def __init__(self, handler: Handler) -> None:
         self.requests: list[httpx.Request] = []
@@ -69,7 +69,7 @@ class Slow(httpx.AsyncByteStream):
 
 
 class Torn(httpx.AsyncByteStream):
-    """A body whose line breaks after its first bytes."""
+    """A body whose connection breaks after the first bytes."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b'{"events'
@@ -77,7 +77,7 @@ class Torn(httpx.AsyncByteStream):
 
 
 def in_turn(*script: httpx.Response | Exception) -> Handler:
-    """Each request gets the next answer or failure; the last one goes on."""
+    """Give each request the next answer or failure, and repeat the last one."""
     left = list(script)
 
     def answer(_: httpx.Request) -> httpx.Response:
@@ -93,32 +93,33 @@ def connect(
     transport: httpx.AsyncBaseTransport | None = None,
     *,
     base_url: str = BASE,
-    budget: RateLimit | None = None,
+    api_key: str = KEY,
+    rate_limit: RateLimit | None = None,
     random: float = 1.0,
-) -> Central:
-    return Central(
+) -> CentralClient:
+    return CentralClient(
         base_url=base_url,
-        api_key=KEY,
-        budget=budget or RateLimit(),
+        api_key=api_key,
+        rate_limit=rate_limit or RateLimit(),
         random=lambda: random,
         now=lambda: NOW,
         transport=transport,
     )
 
 
-async def poll(central: Central, wait_seconds: int = 20) -> object:
+async def poll(central: CentralClient, wait_seconds: int = 20) -> object:
     return await central.events(offset=7, limit=100, wait_seconds=wait_seconds)
 
 
-async def read_page(central: Central) -> object:
+async def read_page(central: CentralClient) -> object:
     return await central.page(PageRequest(0, 200))
 
 
-async def read_product(central: Central) -> object:
+async def read_product(central: CentralClient) -> object:
     return await central.product("A")
 
 
-READINGS = [poll, read_page, read_product]
+READS = [poll, read_page, read_product]
 PRODUCT = {"productId": "A", "name": "N", "available": 3, "version": 2}
 PAYLOAD = {"storeId": "s1", "productId": "A", "delta": -1, "version": 2, "idempotencyKey": "s1-k"}
 APPLIED = {"productId": "A", "newQuantity": 2, "newVersion": 3, "applied": True}
@@ -134,11 +135,11 @@ def html(status: int = 200, text: str = "<html>Bad gateway</html>") -> httpx.Res
     return httpx.Response(status, html=text)
 
 
-# -- what is asked -----------------------------------------------------------------------------
+# -- requests ----------------------------------------------------------------------------------
 
 
 async def test_requests_are_as_central_wants_them() -> None:
-    """Each call has its own address and parameters, the key, and asks for nothing compressed."""
+    """Each call has its address and parameters, sends the key, and asks for no compression."""
     router = respx.Router(base_url=BASE, assert_all_called=True)
     pages = router.get("/v1/inventory").respond(json=[PRODUCT])
     events = router.get("/v1/inventory/events").respond(json=EMPTY)
@@ -164,7 +165,7 @@ def queries_of(route: respx.Route) -> list[bytes]:
 
 
 async def test_write_is_posted_as_given() -> None:
-    """The caller builds the payload; it goes out byte for byte, as JSON."""
+    """The payload is sent as JSON, unchanged."""
     router = respx.Router(base_url=BASE)
     route = router.post("/v1/inventory/updates").respond(json=APPLIED)
     central = connect(httpx.MockTransport(router.async_handler))
@@ -193,8 +194,8 @@ async def test_write_is_posted_as_given() -> None:
         ("~'\"<>{}|^`", b"~%27%22%3C%3E%7B%7D%7C%5E%60"),
     ],
 )
-async def test_every_id_is_asked_for_as_one_part_of_the_path(product_id: str, path: bytes) -> None:
-    """T5: whatever characters an id has, it leads to its own address."""
+async def test_every_id_is_one_segment_of_the_path(product_id: str, path: bytes) -> None:
+    """T5: whatever characters an id has, the request goes to its own address."""
     transport = Scripted(lambda _: json({**PRODUCT, "productId": product_id}))
     row = await connect(transport).product(product_id)
 
@@ -207,7 +208,7 @@ async def test_every_id_is_asked_for_as_one_part_of_the_path(product_id: str, pa
 @pytest.mark.parametrize(
     "product_id", ["", ".", "..", "a\r\nX-Evil: 1", "a\0", "\x7f", "\x85", "\ud800", "x" * 70_000]
 )
-async def test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent(product_id: str) -> None:
+async def test_ids_that_lead_elsewhere_are_not_sent(product_id: str) -> None:
     """T5, T7."""
     transport = Scripted(lambda _: json(PRODUCT))
 
@@ -218,30 +219,30 @@ async def test_ids_that_lead_elsewhere_are_refused_before_anything_is_sent(produ
 
 
 @pytest.mark.parametrize("path", ["/v1/inventory/..", "/v1/./admin", "@evil.test/v1", ".test/v1"])
-def test_address_that_would_become_another_is_refused(path: str) -> None:
-    """T5: host and path of every address are compared with what was meant, whoever built it."""
-    exchange = Connection(base_url="http://central", api_key=KEY, transport=None, ca_file=None)
+def test_address_that_is_read_as_another_is_refused(path: str) -> None:
+    """T5: host and path of every address are compared with those written."""
+    connection = Connection(base_url="http://central", api_key=KEY, transport=None, ca_file=None)
 
     with pytest.raises(UnsendableId, match="leads to another address"):
-        exchange.url(path)
+        connection.url(path)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "a\nb", "é"])
-def test_key_that_no_header_can_hold_is_refused_without_being_shown(key: str) -> None:
+def test_key_that_no_header_can_hold_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(ValueError, match=r"CENTRAL_API_KEY must be visible ASCII characters$"):
-        Central(base_url=BASE, api_key=key, budget=RateLimit(), random=lambda: 0.5, now=lambda: NOW)
+        connect(api_key=key)
 
 
 @pytest.mark.parametrize("base_url", ["ftp://central.test", "central.test:8081", "http://"])
-def test_address_that_is_none_is_refused(base_url: str) -> None:
+def test_invalid_address_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match="CENTRAL_API_URL must be an http or https address"):
         connect(base_url=base_url)
 
 
-# -- what answers mean -------------------------------------------------------------------------
+# -- answers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("read", READINGS)
+@pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
@@ -265,16 +266,18 @@ def test_address_that_is_none_is_refused(base_url: str) -> None:
     ],
 )
 async def test_each_answer_is_one_kind_of_error(
-    read: Callable[[Central], Awaitable[object]], answer: httpx.Response, error: type[CentralError]
+    read: Callable[[CentralClient], Awaitable[object]],
+    answer: httpx.Response,
+    error: type[CentralError],
 ) -> None:
-    """The table at the head of the client, for each reading."""
+    """The table in the docstring of the client, for each read."""
     with pytest.raises(CentralError) as caught:
         await read(connect(Scripted(lambda _: answer)))
 
     assert error is type(caught.value)
 
 
-@pytest.mark.parametrize("read", READINGS)
+@pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize(
     ("failure", "error"),
     [
@@ -292,9 +295,11 @@ async def test_each_answer_is_one_kind_of_error(
     ],
 )
 async def test_each_failure_says_whether_central_can_have_seen_the_request(
-    read: Callable[[Central], Awaitable[object]], failure: Exception, error: type[CentralError]
+    read: Callable[[CentralClient], Awaitable[object]],
+    failure: Exception,
+    error: type[CentralError],
 ) -> None:
-    """Finding 9: all but a connection that never came about may have reached Central."""
+    """Only a request that got no connection cannot have reached Central."""
     with pytest.raises(CentralError) as caught:
         await read(connect(Scripted(in_turn(failure))))
 
@@ -302,8 +307,8 @@ async def test_each_failure_says_whether_central_can_have_seen_the_request(
     assert KEY not in str(caught.value)
 
 
-async def test_absence_is_only_what_central_says_in_its_own_words() -> None:
-    """E5: a bare 404 means nothing about the product."""
+async def test_only_centrals_own_error_means_absence() -> None:
+    """E5: a bare 404 says nothing about the product."""
     absent = json({"code": "not_found", "message": "no such product"}, 404)
 
     assert await connect(Scripted(lambda _: absent)).product("A") is None
@@ -313,7 +318,7 @@ async def test_absence_is_only_what_central_says_in_its_own_words() -> None:
 
 
 async def test_redirect_is_not_followed() -> None:
-    """T6: the address comes from the configuration only."""
+    """T6: only the configuration names addresses."""
     moved = httpx.Response(301, headers={"Location": "http://elsewhere.test/v1"})
     transport = Scripted(lambda _: moved)
 
@@ -327,7 +332,7 @@ async def test_redirect_is_not_followed() -> None:
 
 
 async def test_unreadable_answer_names_status_and_first_characters() -> None:
-    """A person sees at once that a proxy answers; nothing in it can forge a log line (T15)."""
+    """T15: the message shows that a proxy answered, and the answer cannot forge a log line."""
     page = html(text="<html>\r\nERROR \x1b[31mdisk full" + "x" * 10_000)
 
     with pytest.raises(Unreadable) as caught:
@@ -342,7 +347,7 @@ async def test_unreadable_answer_names_status_and_first_characters() -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 500])
 async def test_key_that_central_echoes_is_in_no_message(status: int) -> None:
-    """T4: a page for developers may repeat the request's headers."""
+    """T4: a debug page may repeat the request's headers."""
     echo = html(status, f"<pre>X-API-Key: {KEY}</pre>")
 
     with pytest.raises(CentralError) as caught:
@@ -353,12 +358,12 @@ async def test_key_that_central_echoes_is_in_no_message(status: int) -> None:
 
 
 async def test_key_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    """T4: not in the libraries' own, at any level, either."""
-    for library in ("", "httpx", "aiohttp", "asyncio"):  # the program itself keeps them quieter
+    """T4: nor in those of the libraries, at any level."""
+    for library in ("", "httpx", "aiohttp", "asyncio"):
         caplog.set_level(logging.DEBUG, logger=library)
     logging.getLogger("aiohttp.client").debug("this level is heard")
-    async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
-        central = connect(base_url=base_url)
+    async with Server(EMPTY_ANSWER) as server:
+        central = connect(base_url=server.url)
         await poll(central)
         await central.close()
 
@@ -385,7 +390,7 @@ async def test_compressed_answer_is_not_unpacked() -> None:
 
 
 async def test_cookies_are_not_kept() -> None:
-    """A hostile Central cannot fill the store's memory with them."""
+    """A hostile Central cannot fill the store's memory with cookies."""
     transport = Scripted(lambda _: json(EMPTY, Set_Cookie="a=b; Path=/"))
     central = connect(transport)
     await poll(central)
@@ -403,8 +408,8 @@ async def test_generation_of_the_header_is_read(sent: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 404])
-async def test_product_of_another_generation_is_not_given(status: int) -> None:
-    """[P1] Neither its row nor its absence says anything about the generation that is held."""
+async def test_product_of_another_generation_is_refused(status: int) -> None:
+    """[P1] Neither its row nor its absence says anything about the generation held."""
     body = PRODUCT if status == 200 else {"code": "not_found", "message": "m", "details": []}
     answer = httpx.Response(status, json=body, headers={"X-Feed-Generation": "g2"})
     central = connect(Scripted(lambda _: answer))
@@ -415,10 +420,10 @@ async def test_product_of_another_generation_is_not_given(status: int) -> None:
 
 
 @pytest.mark.parametrize(("named", "expected"), [("g1", "g1"), ("g1", None), (None, "g1")])
-async def test_product_of_no_other_generation_is_given(
+async def test_product_of_the_same_or_no_generation_is_returned(
     named: str | None, expected: str | None
 ) -> None:
-    """[P1] What Central does not name cannot be compared."""
+    """[P1] A generation that is not named cannot be compared."""
     headers = {} if named is None else {"X-Feed-Generation": named}
     answer = httpx.Response(200, json=PRODUCT, headers=headers)
     row = await connect(Scripted(lambda _: answer)).product("A", generation=expected)
@@ -426,8 +431,8 @@ async def test_product_of_no_other_generation_is_given(
     assert row is not None
 
 
-async def test_large_page_does_not_hold_the_loop() -> None:
-    """Promise 9: tills are served while a catalogue that comes all at once is read."""
+async def test_large_page_does_not_block_the_loop() -> None:
+    """Promise 9: tills are served while a large catalogue is parsed."""
     products = [{**PRODUCT, "productId": f"P{number:05}"} for number in range(5000)]
     central = connect(Scripted(lambda _: json(products)))
     turns = 0
@@ -446,11 +451,11 @@ async def test_large_page_does_not_hold_the_loop() -> None:
     assert turns >= 10
 
 
-# -- limits of time and size -------------------------------------------------------------------
+# -- deadlines and sizes -----------------------------------------------------------------------
 
 
-def ends_after(handler: Handler, read: Callable[[Central], Awaitable[object]]) -> float:
-    """Virtual seconds until the reading is given up as broken."""
+def ends_after(handler: Handler, read: Callable[[CentralClient], Awaitable[object]]) -> float:
+    """Return the virtual seconds after which the read fails at its deadline."""
 
     async def give_up() -> float:
         with pytest.raises(ExchangeBroken, match=r"within [0-9]+ s"):
@@ -462,7 +467,7 @@ def ends_after(handler: Handler, read: Callable[[Central], Awaitable[object]]) -
 
 async def never(_: httpx.Request) -> httpx.Response:
     await asyncio.sleep(3600)
-    raise AssertionError("nobody waits for an hour")
+    raise AssertionError("waited for an hour")
 
 
 def drip(_: httpx.Request) -> httpx.Response:
@@ -472,14 +477,14 @@ def drip(_: httpx.Request) -> httpx.Response:
 @pytest.mark.parametrize("handler", [never, drip])
 @pytest.mark.parametrize(("read", "seconds"), [(poll, 30), (read_page, 30), (read_product, 5)])
 def test_every_exchange_ends(
-    handler: Handler, read: Callable[[Central], Awaitable[object]], seconds: float
+    handler: Handler, read: Callable[[CentralClient], Awaitable[object]], seconds: float
 ) -> None:
-    """E6: a half-open line and a drip end at the total deadline; a poll's is 10 s past `wait`."""
+    """E6: silence and a drip end at the deadline, which for a poll is 10 s after its `wait`."""
     assert pytest.approx(seconds) == ends_after(handler, read)
 
 
 def test_poll_held_for_the_whole_wait_is_answered() -> None:
-    """E6: the deadline is longer than `wait`."""
+    """E6: the deadline is after the end of `wait`."""
 
     async def hold(_: httpx.Request) -> httpx.Response:
         await asyncio.sleep(20)
@@ -494,16 +499,16 @@ def test_poll_held_for_the_whole_wait_is_answered() -> None:
 
 @pytest.mark.parametrize(("read", "mebibytes"), [(poll, 64), (read_page, 64), (read_product, 1)])
 async def test_endless_answer_is_cut_off(
-    read: Callable[[Central], Awaitable[object]], mebibytes: int
+    read: Callable[[CentralClient], Awaitable[object]], mebibytes: int
 ) -> None:
-    """T14: a cap on bytes, also where no length is named."""
+    """T14: the size is bounded, also if the answer names no length."""
     endless = Slow(b" " * 2**19, chunks=1000)
 
     with pytest.raises(ExchangeBroken, match=f"sent more than {mebibytes * 2**20} bytes"):
         await read(connect(Scripted(lambda _: httpx.Response(200, stream=endless))))
 
 
-async def test_answer_that_names_too_great_a_length_is_not_read() -> None:
+async def test_answer_that_announces_too_many_bytes_is_not_read() -> None:
     huge = httpx.Response(200, stream=Torn(), headers={"Content-Length": str(10**12)})
 
     with pytest.raises(ExchangeBroken, match="sent more than"):
@@ -517,13 +522,13 @@ async def test_answer_that_names_too_great_a_length_is_not_read() -> None:
         httpx.Response(200, stream=Slow(b"[]", chunks=1), headers={"Content-Length": "400"}),
     ],
 )
-async def test_cut_answer_is_a_broken_line(answer: httpx.Response) -> None:
-    """Half an answer is none, even where it happens to be JSON."""
+async def test_cut_answer_is_a_broken_exchange(answer: httpx.Response) -> None:
+    """Even if the part that arrived is valid JSON."""
     with pytest.raises(ExchangeBroken):
         await read_page(connect(Scripted(lambda _: answer)))
 
 
-# -- Central's limits --------------------------------------------------------------------------
+# -- the rate limit ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -556,8 +561,8 @@ async def test_cut_answer_is_a_broken_line(answer: httpx.Response) -> None:
         ({"X-RateLimit-Reset": str(int(NOW) - 60)}, 1.0),
     ],
 )
-def test_limit_names_its_end_in_many_ways(headers: dict[str, str], seconds: float) -> None:
-    """B1: seconds, a date, a delta, a moment, or nothing; against Central's own clock."""
+def test_429_names_its_end_in_many_ways(headers: dict[str, str], seconds: float) -> None:
+    """B1: seconds, a date, a moment or nothing, compared with Central's own clock."""
 
     async def ask() -> float:
         with pytest.raises(LimitExceeded) as caught:
@@ -567,33 +572,31 @@ def test_limit_names_its_end_in_many_ways(headers: dict[str, str], seconds: floa
     assert seconds == pytest.approx(run(ask()))
 
 
-def test_after_a_limit_nothing_is_sent_until_it_ends() -> None:
-    """B1: one budget; readings are told at once, and do not wait."""
+def test_nothing_is_sent_until_a_limit_ends() -> None:
+    """B1: all reads share the limit; they fail at once and do not wait."""
 
     async def ask() -> tuple[list[float], list[float]]:
         transport = Scripted(in_turn(httpx.Response(429, headers={"Retry-After": "7"}), json([])))
         central = connect(transport)
-        told = []
-        for read in READINGS:
+        waits = []
+        for read in READS:
             with pytest.raises(LimitExceeded) as caught:
                 await read(central)
-            told.append(caught.value.retry_after_seconds)
+            waits.append(caught.value.retry_after_seconds)
             await asyncio.sleep(1)
         await asyncio.sleep(4)
         await read_page(central)
-        return told, transport.times
+        return waits, transport.times
 
-    told, times = run(ask())
+    waits, times = run(ask())
 
-    assert [7, 6, 5] == told
+    assert [7, 6, 5] == waits
     assert [0, 7] == times
 
 
 @pytest.mark.parametrize(("named", "seconds"), [({"Retry-After": "9"}, 9.0), ({}, None)])
-async def test_overloaded_central_names_its_return(
-    named: dict[str, str], seconds: float | None
-) -> None:
-    """B1: `Retry-After` of a 503 is the floor of the driver's wait."""
+async def test_503_carries_its_retry_after(named: dict[str, str], seconds: float | None) -> None:
+    """B1: it is the least wait before the next request."""
     with pytest.raises(ExchangeBroken) as caught:
         await poll(connect(Scripted(lambda _: httpx.Response(503, headers=named))))
 
@@ -609,7 +612,7 @@ CONFLICT = {"productId": "A", "applied": False, "errorType": "version_conflict",
 
 
 def write(*script: httpx.Response | Exception) -> tuple[WriteReply | CentralError, list[float]]:
-    """What a write comes to, in virtual time, and when its tries were sent."""
+    """Send a write in virtual time; return its result, and when its attempts were sent."""
 
     async def send() -> tuple[WriteReply | CentralError, list[float]]:
         transport = Scripted(in_turn(*script))
@@ -640,10 +643,10 @@ def write(*script: httpx.Response | Exception) -> tuple[WriteReply | CentralErro
         ([httpx.Response(200, stream=Torn()), json(APPLIED)], False, [0, 0.1]),
     ],
 )
-def test_write_is_tried_again_where_that_can_help(
+def test_write_is_repeated_where_that_can_help(
     script: Script, certain: bool, times: list[float]
 ) -> None:
-    """W2: the same bytes each time; the reply says whether an earlier try may have arrived."""
+    """W2: with the same bytes; the reply says whether an earlier attempt may have arrived."""
     result, sent_at = write(*script)
 
     assert WriteReply(200, APPLIED, certain=certain) == result
@@ -651,8 +654,8 @@ def test_write_is_tried_again_where_that_can_help(
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 409, 410, 422])
-def test_refusal_is_given_back_and_never_tried_again(status: int) -> None:
-    """W2, W3: what it proves, the caller judges."""
+def test_refusal_is_returned_and_not_repeated(status: int) -> None:
+    """W2, W3: the caller judges what it proves."""
     result, sent_at = write(json(CONFLICT, status))
 
     assert WriteReply(status, CONFLICT, certain=True) == result
@@ -676,7 +679,7 @@ def test_refusal_is_given_back_and_never_tried_again(status: int) -> None:
     ],
 )
 def test_write_with_any_other_answer_is_unknown_at_once(answer: httpx.Response) -> None:
-    """W3: an HTML page, a 5xx, a cut body prove nothing; only the same key can tell."""
+    """W3: an HTML page, a 5xx or a cut body proves nothing; only the same key can tell."""
     result, sent_at = write(answer)
 
     assert WriteUnknown is type(result)
@@ -685,22 +688,22 @@ def test_write_with_any_other_answer_is_unknown_at_once(answer: httpx.Response) 
 
 
 def test_denied_write_names_the_key() -> None:
-    """B2: Central's own 401 says that nothing was done."""
+    """B2: a 401 in Central's own words says that nothing was done."""
     result, _ = write(json({"code": "unauthorized", "message": "…"}, 401))
 
     assert AccessDenied is type(result)
 
 
-def test_denied_after_a_lost_try_is_unknown() -> None:
-    """W3: the key may have been withdrawn after the first try was applied."""
+def test_denied_after_a_lost_attempt_is_unknown() -> None:
+    """W3: the key may have been withdrawn after the first attempt was applied."""
     result, _ = write(RESET, json({"code": "unauthorized", "message": "…"}, 401))
 
     assert WriteUnknown is type(result)
     assert "CENTRAL_API_KEY" in str(result)
 
 
-def test_write_that_cannot_be_sent_is_known_to_be_unsent() -> None:
-    """W3: 503 for the till, since no try can have reached Central; it keeps to the deadline."""
+def test_write_without_a_connection_is_unsent() -> None:
+    """W3: no attempt can have reached Central; the last one begins before the deadline."""
     result, sent_at = write(REFUSED)
 
     assert isinstance(result, WriteUnsent)
@@ -709,8 +712,8 @@ def test_write_that_cannot_be_sent_is_known_to_be_unsent() -> None:
     assert 6 < sent_at[-1] < 8
 
 
-def test_write_behind_a_long_limit_is_told_at_once() -> None:
-    """W3: 503 with `Retry-After`; a till is not kept waiting for what cannot come in time."""
+def test_write_behind_a_long_limit_fails_at_once() -> None:
+    """W3: a till does not wait for what cannot come within the deadline."""
     result, sent_at = write(httpx.Response(429, headers={"Retry-After": "60"}))
 
     assert isinstance(result, WriteUnsent)
@@ -718,7 +721,7 @@ def test_write_behind_a_long_limit_is_told_at_once() -> None:
     assert [0] == sent_at
 
 
-def test_limit_after_a_lost_try_leaves_the_write_unknown() -> None:
+def test_limit_after_a_lost_attempt_is_unknown() -> None:
     result, _ = write(RESET, httpx.Response(429, headers={"Retry-After": "60"}))
 
     assert WriteUnknown is type(result)
@@ -726,7 +729,7 @@ def test_limit_after_a_lost_try_leaves_the_write_unknown() -> None:
 
 @pytest.mark.parametrize("handler", [never, drip])
 def test_write_without_an_answer_is_unknown_at_its_deadline(handler: Handler) -> None:
-    """W3, finding 9: one deadline over all tries and waits."""
+    """W3: one deadline covers all attempts and waits."""
 
     async def send() -> float:
         with pytest.raises(WriteUnknown, match="within 8 s"):
@@ -736,14 +739,14 @@ def test_write_without_an_answer_is_unknown_at_its_deadline(handler: Handler) ->
     assert 8 == pytest.approx(run(send()))
 
 
-def test_write_waits_for_its_turn_within_its_deadline() -> None:
-    """F6: where Central limits, a write waits for the pause to end; it is not refused for it."""
+def test_write_waits_for_a_limit_within_its_deadline() -> None:
+    """F6: a write waits for the end of a pause, if that is before its deadline."""
 
     async def send() -> list[float]:
         transport = Scripted(lambda _: json(APPLIED))
-        budget = RateLimit()
-        budget.limited(0.0, 4.0)
-        reply = await connect(transport, budget=budget).write(PAYLOAD, deadline_seconds=8)
+        rate_limit = RateLimit()
+        rate_limit.limited(0.0, 4.0)
+        reply = await connect(transport, rate_limit=rate_limit).write(PAYLOAD, deadline_seconds=8)
         assert reply.certain
         return transport.times
 
@@ -751,7 +754,7 @@ def test_write_waits_for_its_turn_within_its_deadline() -> None:
 
 
 def test_writes_leave_connections_to_the_feed() -> None:
-    """T17: writes in flight are capped; those beyond wait, and end unsent at their deadline."""
+    """T17: concurrent writes are bounded; the others wait, and are unsent at their deadline."""
 
     async def hang(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
@@ -777,8 +780,7 @@ def test_writes_leave_connections_to_the_feed() -> None:
     }
 
 
-def test_cancelled_write_leaves_its_place_to_others() -> None:
-    """A stop of the program cancels what is under way; nothing stays held."""
+def test_cancelled_write_frees_its_slot() -> None:
 
     async def send() -> WriteReply:
         transport = Scripted(never)
@@ -797,95 +799,40 @@ def test_cancelled_write_leaves_its_place_to_others() -> None:
 
 # -- over a real network -----------------------------------------------------------------------
 
-EMPTY_ANSWER = orjson.dumps(EMPTY)
-Answering = Callable[[str, int], bytes | None]
+EMPTY_JSON = orjson.dumps(EMPTY)
+EMPTY_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(EMPTY_JSON), EMPTY_JSON)
 
 
-@asynccontextmanager
-async def serving(answering: Answering) -> AsyncIterator[str]:
-    """A server that answers each request by its head and its number on the connection; None:
-    it holds the request."""
-    held = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        count = 0
-        with closing(writer):
-            while head := await read_head(reader):
-                count += 1
-                body = answering(head, count)
-                if body is None:
-                    await held.wait()
-                    return
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        held.set()
-        server.close()
-        await server.wait_closed()
-
-
-@contextmanager
-def closing(writer: asyncio.StreamWriter) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        writer.close()
-
-
-async def read_head(reader: asyncio.StreamReader) -> str:
-    """The head of a request, or nothing where the client is gone."""
-    try:
-        return (await reader.readuntil(b"\r\n\r\n")).decode()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return ""
-
-
-async def test_interrupted_polls_leave_the_connections_free() -> None:
-    """The driver interrupts a held poll; more often than there are connections, if need be."""
-    arrived = asyncio.Queue[int]()
-
-    def hold_polls(head: str, count: int) -> bytes | None:
-        arrived.put_nowait(count)
-        return None if "wait=20" in head else EMPTY_ANSWER
-
-    async with serving(hold_polls) as base_url, asyncio.timeout(20):
-        central = connect(base_url=base_url)
-        for _ in range(CONNECTIONS + 5):
+async def test_cancelled_polls_free_their_connections() -> None:
+    """Also if more polls are cancelled than there are connections."""
+    polls = CONNECTIONS + 5
+    async with Server(*[None] * polls, EMPTY_ANSWER) as server, asyncio.timeout(20):
+        central = connect(base_url=server.url)
+        for _ in range(polls):
             held = asyncio.create_task(poll(central))
-            await arrived.get()
+            await server.asked.wait()
+            server.asked.clear()
             held.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await held
-        page = await central.events(offset=7, limit=100, wait_seconds=0)
+        await poll(central)
         await central.close()
-
-    assert 7 == page.next_offset
 
 
 async def test_connection_is_kept_between_requests() -> None:
-    """A new connection for each poll would cost a round trip, and more with TLS."""
-    numbers = []
-
-    def note(_: str, number: int) -> bytes:
-        numbers.append(number)
-        return EMPTY_ANSWER
-
-    async with serving(note) as base_url:
-        central = connect(base_url=base_url)
+    """A new one for each poll would cost a round trip, and more with TLS."""
+    async with Server(*[EMPTY_ANSWER] * 3) as server:
+        central = connect(base_url=server.url)
         for _ in range(3):
             await poll(central)
         await central.close()
 
-    assert [1, 2, 3] == numbers
+    assert 1 == server.connections
 
 
-async def test_nobody_listening_is_unreachable() -> None:
-    async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
-        pass
-    central = connect(base_url=base_url)
+async def test_closed_port_is_unreachable() -> None:
+    async with Server() as server:
+        central = connect(base_url=server.url)
 
     with pytest.raises(Unreachable, match="cannot be reached"):
         await poll(central)
@@ -898,26 +845,26 @@ async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    async with serving(lambda _, __: EMPTY_ANSWER) as base_url:
-        central = connect(base_url=base_url)
-        page = await central.events(offset=7, limit=100, wait_seconds=0)
+    async with Server(EMPTY_ANSWER) as server:
+        central = connect(base_url=server.url)
+        await poll(central)
         await central.close()
 
-    assert 7 == page.next_offset
+    assert 1 == server.connections
 
 
 @pytest.mark.parametrize("priority", [Priority.PAGES, Priority.FEED])
-async def test_readings_beyond_the_budget_are_not_sent(priority: Priority) -> None:
-    """F6: the budget is asked with the kind of the request."""
-    budget = RateLimit()
+async def test_reads_beyond_the_limit_are_not_sent(priority: Priority) -> None:
+    """F6: each read counts against the share of its priority."""
+    rate_limit = RateLimit()
     now = asyncio.get_running_loop().time()
     for _ in range(101):
-        budget.sent(Priority.WRITES, now - 59)
-    budget.limited(now - 58, 1.0)
+        rate_limit.sent(Priority.WRITES, now - 59)
+    rate_limit.limited(now - 58, 1.0)
     transport = Scripted(lambda _: json([]))
-    reading = read_page if priority is Priority.PAGES else poll
+    read = read_page if priority is Priority.PAGES else poll
 
     with pytest.raises(LimitExceeded, match="the store keeps to the limit"):
-        await reading(connect(transport, budget=budget))
+        await read(connect(transport, rate_limit=rate_limit))
 
     assert [] == transport.requests

@@ -1,4 +1,4 @@
-"""Central's JSON in the shapes of the field, and in shapes that it must not have (T14)."""
+"""Central's JSON in the shapes of deployed Centrals, and in invalid ones (T14)."""
 
 from typing import Any
 
@@ -32,9 +32,9 @@ def event(offset: int = 7, **more: Any) -> dict[str, Any]:
 
 
 def read_page(value: Any, generation: str | None = None) -> CataloguePage:
-    outline = read_page_outline(value, generation)
+    values, outline = read_page_outline(value, generation)
     rows = PageRows()
-    rows.take(outline.values)
+    rows.add(values)
     return rows.page(outline)
 
 
@@ -58,7 +58,7 @@ def ids(page: CataloguePage) -> list[str]:
         b"[" * 5000,
     ],
 )
-def test_what_is_not_json_is_refused(body: bytes) -> None:
+def test_invalid_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidShape, match="not JSON"):
         read_json(body)
 
@@ -66,7 +66,7 @@ def test_what_is_not_json_is_refused(body: bytes) -> None:
 # -- the feed ----------------------------------------------------------------------------------
 
 
-def test_page_of_events_is_read() -> None:
+def test_page_of_events() -> None:
     value = {"events": [event(7), event(8)], "nextOffset": 9, "hasMore": True, "count": 2}
     page = read_event_page(value, "g1")
 
@@ -85,7 +85,7 @@ def test_page_of_events_is_read() -> None:
     ],
 )
 def test_empty_pages_of_events(value: Any, next_offset: int | None, has_more: bool | None) -> None:
-    """`events` may be null; what is left out is None."""
+    """`events` may be null; a hint that is left out is None."""
     page = read_event_page(value, None)
 
     assert () == page.events
@@ -119,33 +119,33 @@ def test_empty_pages_of_events(value: Any, next_offset: int | None, has_more: bo
         {"events": [], "generation": "two words"},
     ],
 )
-def test_pages_of_events_that_are_none(value: Any) -> None:
-    """T14: a page with an event that names no offset says nothing that could be relied on."""
+def test_invalid_pages_of_events(value: Any) -> None:
+    """T14: a page with an event without offset is refused as a whole."""
     with pytest.raises(InvalidShape):
         read_event_page(value, None)
 
 
-def test_unreadable_event_does_not_spoil_the_page() -> None:
-    """E5: set aside with offset and product; the rest goes on."""
+def test_unreadable_event_is_quarantined() -> None:
+    """E5: with its offset and product; the other events of the page count."""
     page = read_event_page({"events": [event(7, eventType="moved"), event(8)]}, None)
-    aside, good = page.events
+    quarantined, good = page.events
 
-    assert isinstance(aside, QuarantinedEvent)
-    assert (7, "A") == (aside.offset, aside.product_id)
+    assert isinstance(quarantined, QuarantinedEvent)
+    assert (7, "A") == (quarantined.offset, quarantined.product_id)
     assert isinstance(good, Event)
 
 
 @pytest.mark.parametrize(
     "odd", [{"data": product(tags=TOO_DEEP)}, {"eventType": DEEPEST}, {"version": DEEPEST}]
 )
-def test_event_that_is_nested_too_deep_is_set_aside(odd: dict[str, Any]) -> None:
-    """T14: one such event must not hold up the feed for ever, nor end the program."""
+def test_event_that_is_nested_too_deep_is_quarantined(odd: dict[str, Any]) -> None:
+    """T14: it can neither stop the feed nor end the program."""
     page = read_event_page({"events": [event(7, **odd), event(8)]}, None)
-    aside, good = page.events
+    quarantined, good = page.events
 
-    assert isinstance(aside, QuarantinedEvent)
-    assert (7, "A") == (aside.offset, aside.product_id)
-    assert aside.fingerprint
+    assert isinstance(quarantined, QuarantinedEvent)
+    assert (7, "A") == (quarantined.offset, quarantined.product_id)
+    assert quarantined.fingerprint
     assert isinstance(good, Event)
 
 
@@ -174,15 +174,15 @@ def test_deletion_needs_no_data() -> None:
         ("x" * 200, {}, "x" * 200),
     ],
 )
-def test_generation_is_of_the_header_else_of_the_body(
+def test_generation_comes_from_the_header_or_the_body(
     header: str | None, body: Any, expected: str | None
 ) -> None:
     assert expected == read_generation(header, body)
 
 
 @pytest.mark.parametrize("odd", ["x" * 201, "a b", "a\r\nSet-Cookie: b", "é", True, 1.5, ["g"]])
-def test_generation_that_could_harm_a_header_is_refused(odd: Any) -> None:
-    """T8: it goes into a header of the store's answers."""
+def test_generation_that_is_unsafe_in_a_header_is_refused(odd: Any) -> None:
+    """T8: it becomes a header of the store's answers."""
     with pytest.raises(InvalidShape, match="generation"):
         read_generation(None, {"generation": odd})
 
@@ -228,14 +228,14 @@ def test_page_with_cursor() -> None:
 
 
 @pytest.mark.parametrize("end", [{}, {"nextCursor": None}, {"nextCursor": ""}])
-def test_page_without_cursor_where_central_walks_by_cursor_is_the_last(end: dict[str, Any]) -> None:
-    """Else a catalogue of a single page would be asked for again by offset."""
+def test_items_without_cursor_are_the_last_page(end: dict[str, Any]) -> None:
+    """Otherwise a catalogue of one page would be requested again by offset."""
     page = read_page({"items": [product()], **end})
 
     assert (None, False) == (page.next_cursor, page.has_more)
 
 
-def test_items_with_a_total_are_walked_by_it() -> None:
+def test_items_with_a_total_are_not_the_last_page() -> None:
     page = read_page({"items": [product()], "total": 2})
 
     assert (2, None) == (page.total, page.has_more)
@@ -276,8 +276,8 @@ def test_empty_pages(value: Any) -> None:
         {"products": [], "generation": "\n"},
     ],
 )
-def test_pages_of_the_catalogue_that_are_none(value: Any) -> None:
-    """T14: strict shapes; an error page with status 200 is no empty catalogue."""
+def test_invalid_pages_of_the_catalogue(value: Any) -> None:
+    """T14: an error page with status 200 is not an empty catalogue."""
     with pytest.raises(InvalidShape):
         read_page(value)
 
@@ -300,8 +300,8 @@ def test_pages_of_the_catalogue_that_are_none(value: Any) -> None:
         ("X", None),
     ],
 )
-def test_unreadable_row_does_not_spoil_the_page(bad: Any, product_id: str | None) -> None:
-    """F5: such rows are read singly, where their id is known."""
+def test_unreadable_row_is_a_bad_row(bad: Any, product_id: str | None) -> None:
+    """F5: it carries its id, if it has one, to be refetched; the other rows count."""
     page = read_page([product("A"), bad, product("Z")])
 
     assert ["A", "Z"] == ids(page)
@@ -309,8 +309,8 @@ def test_unreadable_row_does_not_spoil_the_page(bad: Any, product_id: str | None
     assert all(row.reason for row in page.bad_rows)
 
 
-def test_rows_left_without_zeros_are_read() -> None:
-    """Deployed Centrals leave zeros out."""
+def test_rows_without_zeros_are_read() -> None:
+    """Some deployed Centrals leave zeros out."""
     page = read_page([{"productId": "A", "name": "N", "version": 1}])
 
     assert [0] == [orjson.loads(body)["available"] for body in page.rows.bodies]
@@ -325,8 +325,8 @@ def test_rows_left_without_zeros_are_read() -> None:
         [product("A", version="unreadable"), product("A")],
     ],
 )
-def test_product_twice_on_one_page_is_a_fault(rows: list[Any]) -> None:
-    """F3: repeats across pages merge, but one page is one reading."""
+def test_product_twice_on_one_page_is_refused(rows: list[Any]) -> None:
+    """F3: repeats on different pages are merged, but a page is read at one moment."""
     with pytest.raises(InvalidShape, match="'A' is on the page twice"):
         read_page(rows)
 
@@ -335,17 +335,16 @@ def test_ids_that_differ_only_by_case_are_two_products() -> None:
     assert ["a", "A", "a "] == ids(read_page([product("a"), product("A"), product("a ")]))
 
 
-def test_rows_are_read_in_parts() -> None:
-    """A product in two parts of one page is there twice all the same."""
+def test_product_twice_in_two_parts_of_a_page_is_refused() -> None:
     rows = PageRows()
-    rows.take([product("A")])
+    rows.add([product("A")])
 
     with pytest.raises(InvalidShape, match="twice"):
-        rows.take([product("A")])
+        rows.add([product("A")])
 
 
 def test_reason_of_a_bad_row_is_short() -> None:
-    """T14: what Central sends never decides how long a reason is."""
+    """T14: Central's data does not decide its length."""
     (bad,) = read_page([product("X", version=10**18)]).bad_rows
 
     assert isinstance(bad, BadRow)
@@ -355,7 +354,7 @@ def test_reason_of_a_bad_row_is_short() -> None:
 # -- one product -------------------------------------------------------------------------------
 
 
-def test_single_product_is_read() -> None:
+def test_single_product() -> None:
     assert 2 == read_single(product("A"), "A").version
 
 
@@ -372,8 +371,8 @@ def test_single_product_is_read() -> None:
         product("B" * 10_000),
     ],
 )
-def test_anything_but_the_product_asked_for_is_refused(value: Any) -> None:
-    """Another product's answer, or a whole page, never becomes this product."""
+def test_anything_but_the_requested_product_is_refused(value: Any) -> None:
+    """Neither another product nor a page is taken for this product."""
     with pytest.raises(InvalidShape) as caught:
         read_single(value, "A")
 
@@ -399,5 +398,5 @@ def test_anything_but_the_product_asked_for_is_refused(value: Any) -> None:
     ],
 )
 def test_only_centrals_own_error_shape_means_absence(value: Any, expected: bool) -> None:
-    """E5: frameworks and gateways answer 404 in JSON too, about the address and not the product."""
+    """E5: a 404 of a framework or gateway is about the address, not the product."""
     assert expected == is_own_error(value)
