@@ -1,6 +1,6 @@
 """The admin calls: products, faults, switches, backup, restore, wipe.
 
-It knows what an administrator may send and what it does to the ledger; keys were checked before.
+API keys are checked before, in `central`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,20 +21,20 @@ Model = TypeVar("Model")
 LONGEST_ID = 512
 DEEPEST_ATTRIBUTE = 32
 LARGEST_EXACT = 2**53 - 1
-"""RFC 8785 has no larger whole numbers; a digest could not be made of them."""
+"""RFC 8785 has no larger whole numbers, so rows with them would have no digest."""
 
 GenerationName = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
-"""It goes into a header, so nothing that could end one."""
+"""It becomes a header, so it must not contain what ends one."""
 
 
 class Action(BaseModel):
-    """Something that happens to the ledger at once, and once."""
+    """A change of the ledger that is made once, at once."""
 
     model_config = WireModel
 
 
 class ForgetLog(Action):
-    """Lose all events: older offsets are gone, counting goes on."""
+    """Lose all events: older offsets are gone, new ones continue."""
 
     kind: Literal["forget_log"]
 
@@ -53,14 +53,14 @@ class NewGeneration(Action):
 
 
 class Skip(Action):
-    """The next `count` events never appear; their offsets stay holes."""
+    """The next `count` events never appear; their offsets stay gaps."""
 
     kind: Literal["skip"]
     count: Annotated[int, Field(ge=1)] = 1
 
 
 class Lie(Action):
-    """Change a product without version or event; `attributes` null removes it."""
+    """Change a product without a new version or event; `attributes` null removes it."""
 
     kind: Literal["lie"]
     product_id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
@@ -68,7 +68,7 @@ class Lie(Action):
 
 
 class Replacement(BaseModel):
-    """The body of `wipe`; with a backup, of `restore`."""
+    """The body of `wipe`, and a part of that of `restore`."""
 
     model_config = WireModel
 
@@ -76,7 +76,7 @@ class Replacement(BaseModel):
 
 
 class Backup(BaseModel):
-    """What `GET /v1/admin/backup` gives. Rows and events are taken as they are."""
+    """The answer of `GET /v1/admin/backup`. Rows and events are not checked."""
 
     model_config = WireModel
 
@@ -95,13 +95,13 @@ class Restoration(Replacement):
 
 
 AnyAction = ForgetLog | ForgetKeys | NewGeneration | Skip | Lie
-_ORDERS: TypeAdapter[Fault | Action] = TypeAdapter(
+_COMMANDS: TypeAdapter[Fault | Action] = TypeAdapter(
     Annotated[AnyFault | AnyAction, Field(discriminator="kind")]
 )
 
 
 class Administration:
-    """Admin calls on one ledger. `new_name` gives names of generations, each once."""
+    """Admin calls on one ledger. `new_name` returns a new name for a generation."""
 
     def __init__(
         self, ledger: Ledger, faults: Faults, limiter: Limiter, new_name: Callable[[], str]
@@ -125,7 +125,7 @@ class Administration:
         }
 
     def answer(self, request: Request, now: float) -> Reply:
-        """The reply to an admin call. Refused if it is none or its body is wrong."""
+        """Return the reply to an admin call, or raise Refused for a wrong path, method or body."""
         path = request.raw_path.removeprefix("/v1/admin/")
         call = self._calls.get((request.method, path))
         if call is not None:
@@ -166,11 +166,11 @@ class Administration:
         return json_reply({"faults": [each.body() for each in self._faults.everything()]})
 
     def _set_fault(self, request: Request, _: float) -> Reply:
-        order = _parsed(_ORDERS, parse_json(request.body))
-        if isinstance(order, Fault):
-            return json_reply(self._faults.add(order).body())
-        self._act(order)
-        return json_reply({"done": order.model_dump(mode="json", by_alias=True)})
+        command = _parsed(_COMMANDS, parse_json(request.body))
+        if isinstance(command, Fault):
+            return json_reply(self._faults.add(command).body())
+        self._act(command)
+        return json_reply({"done": command.model_dump(mode="json", by_alias=True)})
 
     def _act(self, action: Action) -> None:
         match action:
@@ -211,23 +211,23 @@ class Administration:
         self._limiter.forget()
         return self._show_switches(request, now)
 
-    # Replacing everything
+    # Backup, restore, wipe
 
     def _backup(self, _: Request, __: float) -> Reply:
         return json_reply(self._ledger.backup())
 
     def _restore(self, request: Request, _: float) -> Reply:
-        order = _parsed(TypeAdapter(Restoration), parse_json(request.body))
-        backup = order.backup
-        kept = order.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
-        name = backup.generation if kept else self._new_name()
+        command = _parsed(TypeAdapter(Restoration), parse_json(request.body))
+        backup = command.backup
+        keeps = command.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
+        name = backup.generation if keeps else self._new_name()
         self._ledger.restore(backup.model_dump(mode="json"), name)
         return self._state()
 
     def _wipe(self, request: Request, _: float) -> Reply:
-        order = _parsed(TypeAdapter(Replacement), parse_json(request.body or b"{}"))
-        kept = order.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
-        self._ledger.wipe(self._ledger.generation if kept else self._new_name())
+        command = _parsed(TypeAdapter(Replacement), parse_json(request.body or b"{}"))
+        keeps = command.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
+        self._ledger.wipe(self._ledger.generation if keeps else self._new_name())
         return self._state()
 
     def _state(self) -> Reply:
@@ -237,7 +237,7 @@ class Administration:
 
 
 def issue_of(attributes: Any) -> str | None:
-    """What is wrong with a product's attributes as sent; None if nothing."""
+    """Return what is wrong with a product's attributes, or None."""
     if not isinstance(attributes, dict):
         return "a product must be an object"
     product_id = attributes.get("productId")

@@ -1,7 +1,6 @@
-"""The products: whole rows by id, and their order.
+"""The products: rows by id, in order, in pages and in buckets.
 
-It knows order, pages and buckets; it refuses to know versions, time and why a row changed. Rows are
-never changed in place, so a row that was handed out stays what it was.
+Rows are never changed in place, so a row that was returned stays as it is.
 """
 
 import hashlib
@@ -13,17 +12,17 @@ Row = dict[str, Any]
 """One product as Central sends it: `productId`, `version`, `lastUpdated`, and every attribute."""
 
 FEW = 32
-"""Up to here inserting ids one by one beats sorting the whole list again."""
+"""Up to this many ids, inserting each is faster than sorting the whole list again."""
 
 
 def bucket_of(product_id: str, buckets: int) -> int:
-    """The bucket of a product: the first eight bytes of sha256(UTF-8 id), big-endian, modulo."""
+    """Return the bucket: the first eight bytes of sha256(UTF-8 id), big-endian, modulo."""
     prefix = hashlib.sha256(product_id.encode()).digest()[:8]
     return int.from_bytes(prefix, "big") % buckets
 
 
 class Catalogue:
-    """Rows by id, walked in code point order of the ids."""
+    """Rows by id, in code point order of the ids."""
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
@@ -37,7 +36,7 @@ class Catalogue:
         return self._rows.get(product_id)
 
     def rows(self) -> list[Row]:
-        """Every row, in no order, as a list of its own that stays as it is."""
+        """Return a new list of all rows, in no order."""
         return list(self._rows.values())
 
     def put(self, row: Row) -> None:
@@ -57,7 +56,7 @@ class Catalogue:
         self._unsorted = []
 
     def ids(self) -> list[str]:
-        """All ids in code point order; the list itself, not to be changed by the caller."""
+        """Return all ids in code point order. The caller must not change the list."""
         if self._unsorted:
             self._sort()
         return self._ids
@@ -66,13 +65,13 @@ class Catalogue:
         return [self._rows[product_id] for product_id in self.ids()[offset : offset + limit]]
 
     def page_after(self, product_id: str | None, limit: int) -> list[Row]:
-        """The rows whose ids come after `product_id`, or the first ones."""
+        """Return the rows whose ids come after `product_id`, or the first ones."""
         ids = self.ids()
         start = 0 if product_id is None else bisect_right(ids, product_id)
         return self.page(start, limit)
 
     def bucket(self, bucket: int, buckets: int) -> Iterator[Row]:
-        """The rows of one bucket, in order."""
+        """Yield the rows of one bucket, in order."""
         for product_id in self.ids():
             if bucket_of(product_id, buckets) == bucket:
                 yield self._rows[product_id]

@@ -1,8 +1,7 @@
-"""Central over HTTP without a network: a request in, a reply out.
+"""Central's HTTP API without a network: a request in, a reply out.
 
-It knows keys, routes, rate limit and validation, and puts the ledger's values into `wire`'s shapes.
-It refuses to know sockets, files and waiting: a poll with nothing to give comes back as `Held`, and
-the caller asks `poll` again when something happened, `release` when the time is up.
+It checks keys, routes, the rate limit and bodies. A poll without an event is returned as `Held`:
+the caller then calls `poll` after each change, and `release` when the time is up.
 """
 
 import hmac
@@ -58,7 +57,7 @@ METHODS = {Route.UPDATES: "POST"}
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A poll that has nothing to give yet."""
+    """A poll for which there is no event yet."""
 
     offset: int
     limit: int
@@ -67,13 +66,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class AccessKeys:
-    """Who may call: stores the inventory, administrators everything."""
+    """Keys of stores, for the inventory, and of administrators, for everything."""
 
     stores: Sequence[str]
     admins: Sequence[str]
 
     def check(self, key: str, route: Route) -> None:
-        """Refused with 401 for an unknown key, 403 for a store's key on an admin call."""
+        """Raise Refused: 401 for an unknown key, 403 for a store's key on an admin call."""
         if _is_one_of(key, self.admins):
             return
         if not _is_one_of(key, self.stores):
@@ -88,7 +87,7 @@ def _is_one_of(key: str, keys: Sequence[str]) -> bool:
 
 
 class Central:
-    """Everything of Central but the network. `new_name` gives names of generations."""
+    """Central without a network. `new_name` returns a new name for a generation."""
 
     def __init__(
         self, ledger: Ledger, *, keys: AccessKeys, faults: Faults, new_name: Callable[[], str]
@@ -111,19 +110,19 @@ class Central:
         }
 
     def answer(self, request: Request, now: float) -> Reply | Held:
-        """The reply to one request. Never raises for what a client sent."""
+        """Return the reply to one request, also to an invalid one."""
         try:
             route = self.route(request)
             self._admit(request, route, now)
             reply = self._handlers[route](request, now)
         except Refused as refused:
             reply = error_reply(refused, self.ledger.switches)
-            # That a product is absent says something of this generation alone.
+            # Absence of a product is a statement about this generation.
             return self._signed(reply) if refused.status == 404 else reply
         return self._signed(reply) if isinstance(reply, Reply) else reply
 
     def route(self, request: Request) -> Route:
-        """The kind of a request, as faults name it. Refused where there is none."""
+        """Return the kind of a request, or raise Refused if there is none."""
         route = route_of(request.raw_path)
         if route is None:
             raise Refused(404, "not_found", "no such path")
@@ -132,9 +131,9 @@ class Central:
         return route
 
     def poll(self, held: Held, now: float) -> Reply | None:
-        """The reply to a held poll, or None while there is still nothing to give.
+        """Return the reply to a held poll, or None while there is no event.
 
-        One reply serves all polls that ask for the same until something changes.
+        Equal polls share one reply until something changes.
         """
         if self._prepared_at != self.ledger.revision:
             self._prepared.clear()
@@ -148,7 +147,7 @@ class Central:
         return self._prepared[key]
 
     def release(self, held: Held, now: float) -> Reply:
-        """The reply to a held poll whose time is up."""
+        """Return the reply to a held poll whose time is up."""
         reply = self._page_of_events(held, now, even_empty=True)
         assert reply is not None
         return self._signed(reply)
@@ -328,15 +327,15 @@ class Central:
 
 
 def check_update(body: Any, store_id: Any) -> Answer | None:
-    """The refusal of an update that is not one; None if it may go to the ledger."""
+    """Return the refusal of an invalid update, or None if it is valid."""
     if not isinstance(body, dict):
         return refusal("", "invalid_request", "an update must be an object")
     product_id = body.get("productId")
     if product_id is None or product_id == "":
         return refusal("", "missing_product_id", "productId is missing")
     if not isinstance(product_id, str) or len(product_id) > LONGEST_ID:
-        said = f"productId must be a string of at most {LONGEST_ID} characters"
-        return refusal("", "invalid_request", said)
+        too_long = f"productId must be a string of at most {LONGEST_ID} characters"
+        return refusal("", "invalid_request", too_long)
     issue = _issue_of_update(body, store_id)
     return refusal(product_id, "invalid_request", issue) if issue else None
 

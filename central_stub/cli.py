@@ -1,4 +1,4 @@
-"""The `central-stub` command: serve, load, replay. It knows options and exit codes alone."""
+"""The `central-stub` command: serve, load, replay."""
 
 import argparse
 import asyncio
@@ -36,7 +36,7 @@ EPILOG = "Every switch and fault, with an example each: docs/central-stub.md"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; the exit code is 0, 1 when something failed, 2 for a wrong use."""
+    """Run the command and return the exit status: 0, 1 for a failure, 2 for wrong usage."""
     options = _parser().parse_args(argv)
     try:
         code: int = options.run(options)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="central-stub",
-        description="A small, honest Central to develop, test and load a store against.",
+        description="A stub of Central to develop, test and load a store against.",
         epilog=EPILOG,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -77,8 +77,8 @@ def _add_serve(commands: Any) -> None:
 
 
 def _add_load(commands: Any) -> None:
-    said = "put a catalogue into Central: products are created, or set where they exist"
-    parser = commands.add_parser("load", help=said, description=said)
+    purpose = "put a catalogue into Central: products are created, or set where they exist"
+    parser = commands.add_parser("load", help=purpose, description=purpose)
     parser.add_argument("file", type=Path, help="JSON lines or CSV, .gz too")
     _add_central(parser, "--url")
     parser.add_argument("--admin-key", default="admin-demo", help="(default: %(default)s)")
@@ -86,8 +86,8 @@ def _add_load(commands: Any) -> None:
 
 
 def _add_replay(commands: Any) -> None:
-    said = "sell from a file of stock movements, straight at Central or through stores"
-    parser = commands.add_parser("replay", help=said, description=said)
+    purpose = "sell from a file of stock movements, straight at Central or through stores"
+    parser = commands.add_parser("replay", help=purpose, description=purpose)
     parser.add_argument("file", type=Path, help="CSV with productId and delta, .gz too")
     _add_central(parser, "--central")
     parser.add_argument(
@@ -143,7 +143,7 @@ def _serve(options: argparse.Namespace) -> int:
     _allow_many_connections()
     _collect_garbage_rarely()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_told(settings, switches, options.seed))
+        runner.run(_serve_until_stopped(settings, switches, options.seed))
     return 0
 
 
@@ -157,37 +157,37 @@ def _switched(switches: Switches, assignments: Sequence[str]) -> Switches:
         raise BadSetting(f"--switch {name} was {problem['input']!r}: {problem['msg']}") from None
 
 
-async def _serve_until_told(settings: Settings, switches: Switches, seed: int | None) -> None:
-    told = asyncio.Event()
+async def _serve_until_stopped(settings: Settings, switches: Switches, seed: int | None) -> None:
+    stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     central = Running(settings, switches, seed)
     try:
         await central.start()
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        said = f"cannot listen on {where}: {error.strerror}; see CENTRAL_STUB_PORT"
-        raise BadSetting(said) from error
+        message = f"cannot listen on {where}: {error.strerror}; see CENTRAL_STUB_PORT"
+        raise BadSetting(message) from error
     print(f"central-stub serves {len(central.ledger)} products at {central.url}", flush=True)
-    _say_what_is_missing(switches)
-    await told.wait()
+    _print_missing_features(switches)
+    await stopped.wait()
     await central.stop()
 
 
-def _say_what_is_missing(switches: Switches) -> None:
+def _print_missing_features(switches: Switches) -> None:
     missing = [feature.value for feature in Feature if not switches.has(feature)]
     if missing:
         print(f"without {', '.join(missing)}", flush=True)
 
 
 def _allow_many_connections() -> None:
-    """Thousands of held polls are a connection, and so a file, each."""
+    """Raise the limit of open files: each held poll is a connection."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _collect_garbage_rarely() -> None:
-    """Looking through ten thousand held polls for cycles cost a third of the time to wake them."""
+    """Searching ten thousand held polls for cycles took a third of the time to wake them."""
     gc.set_threshold(200_000, 50, 1000)
 
 

@@ -1,12 +1,12 @@
-"""Digests: a few hashes that prove that two catalogues are equal, or show where they are not.
+"""Digests: a few hashes that show whether two catalogues are equal, or where they differ.
 
     row hash     sha256 of the row's canonical JSON (RFC 8785), 32 bytes
     bucket       bucket_of(productId, buckets)
     bucket hash  sha256 over the row hashes of its rows, one after the other in code point order of
                  productId; in hex. An empty bucket is the sha256 of nothing.
 
-Hashing rows first lets both sides keep a row's hash until the row changes. It refuses to know the
-feed: the caller takes the event offset in the same breath.
+Rows are hashed first, so that both sides can keep a row's hash until the row changes. The caller
+reads the event offset at the same moment.
 """
 
 import hashlib
@@ -38,14 +38,14 @@ class Digests:
         return [each for each in self._catalogue.ids() if each not in self._hashes]
 
     def hash(self, product_ids: Iterable[str]) -> None:
-        """Hash these now, so that `buckets` finds the work done; unknown ids are passed over."""
+        """Hash these rows before `buckets` needs them; ignore unknown ids."""
         for product_id in product_ids:
             row = self._catalogue.get(product_id)
             if row is not None:
                 self._hashes[product_id] = hash_row(row)
 
     def buckets(self, count: int) -> list[str]:
-        """The hash of each of `count` buckets, in hex."""
+        """Return the hash of each of `count` buckets, in hex."""
         self.hash(self.unhashed())
         hashers = [hashlib.sha256() for _ in range(count)]
         for product_id in self._catalogue.ids():

@@ -1,7 +1,7 @@
-"""Faults on demand: which are set, when one strikes, what it does to a reply.
+"""Faults on demand: which are set, when one strikes, and how it changes a reply.
 
-It knows the rules and the odds (`draw` gives numbers in [0, 1)); sockets and sleeping belong to the
-server, which is told what to perform. What happens to the ledger is in `administration`.
+The server delays, drops and cuts; changes of the ledger are in `administration`. `draw` returns
+numbers in [0, 1).
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from central_stub.wire import Reply, Route, bare_reply, html_reply, json_reply
 
 FaultRoute = Literal[Route.EVENTS, Route.PAGES, Route.PRODUCT, Route.UPDATES, Route.DIGEST]
 Moment = Literal["before", "after"]
-"""Before the request takes effect, or after it did."""
+"""Before or after the request takes effect."""
 
 
 class Fault(BaseModel):
-    """One rule. No `routes` means all, no `times` until it is cleared."""
+    """One rule. Without `routes` it is for all routes; without `times`, until it is cleared."""
 
     model_config = WireModel
 
@@ -34,12 +34,12 @@ class Fault(BaseModel):
         return "after"
 
     def spoil(self, reply: Reply) -> Reply:
-        """The reply after this fault; as it was unless the fault changes replies."""
+        """Return the reply, changed if this kind of fault changes replies."""
         return reply
 
 
 class Delay(Fault):
-    """Wait `seconds` before the request takes effect, or before its answer goes."""
+    """Wait `seconds` before the request takes effect, or before it is answered."""
 
     kind: Literal["delay"]
     when: Moment = "before"
@@ -62,14 +62,14 @@ class Drop(Fault):
 
 
 class Cut(Fault):
-    """Announce the whole body, send `keepBytes` of it (half if not said), close."""
+    """Announce the whole body, send `keepBytes` of it (default: half), close."""
 
     kind: Literal["cut"]
     keep_bytes: Annotated[int, Field(ge=0)] | None = None
 
 
 class Status(Fault):
-    """Answer a status instead, the request having taken effect or not."""
+    """Answer with a status, before or after the request takes effect."""
 
     kind: Literal["status"]
     when: Moment = "before"
@@ -83,16 +83,16 @@ class Status(Fault):
         return self.when
 
     def spoil(self, reply: Reply) -> Reply:
-        said: dict[str, int | None] = {
+        hints: dict[str, int | None] = {
             "Retry-After": self.retry_after,
             "X-RateLimit-Reset": self.rate_limit_reset,
         }
-        headers = {name: str(value) for name, value in said.items() if value is not None}
+        headers = {name: str(value) for name, value in hints.items() if value is not None}
         return _status_reply(self.status, self.body).but(headers=headers)
 
 
 class Html(Fault):
-    """Answer a proxy's page, with a status that may even be 200; the request took effect."""
+    """Answer with a proxy's page, of any status from 200 on; the request takes effect."""
 
     kind: Literal["html"]
     status: Annotated[int, Field(ge=200, le=599)] = 502
@@ -102,7 +102,7 @@ class Html(Fault):
 
 
 class Repeat(Fault):
-    """Give the first event of a page a second time, at its end."""
+    """Repeat the first event of a page at its end."""
 
     kind: Literal["repeat"]
     routes: tuple[FaultRoute, ...] = (Route.EVENTS,)
@@ -120,19 +120,19 @@ AnyFault = Annotated[Delay | Drop | Cut | Status | Html | Repeat, Field(discrimi
 
 @dataclass(slots=True)
 class SetFault:
-    """A fault with its number and how often it has struck."""
+    """A fault, its number, and how often it has struck."""
 
     number: int
     fault: Fault
     struck: int = 0
 
     def body(self) -> dict[str, Any]:
-        said = self.fault.model_dump(mode="json", by_alias=True)
-        return {"id": self.number, "struck": self.struck, **said}
+        fields = self.fault.model_dump(mode="json", by_alias=True)
+        return {"id": self.number, "struck": self.struck, **fields}
 
 
 class Faults:
-    """The faults that are set, in the order they were."""
+    """The faults that are set, in that order."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -145,7 +145,7 @@ class Faults:
         return entry
 
     def clear(self, number: int | None = None) -> int:
-        """Clear one, or all for None; how many there were."""
+        """Clear one fault, or all, and return how many there were."""
         if number is not None:
             return 0 if self._set.pop(number, None) is None else 1
         count = len(self._set)
@@ -156,7 +156,7 @@ class Faults:
         return list(self._set.values())
 
     def strike(self, route: Route) -> list[Fault]:
-        """The faults that strike a request of this kind now; each time counts."""
+        """Return the faults that strike a request of this kind, and count them."""
         if not self._set:
             return []
         return [entry.fault for entry in self.everything() if self._strikes(entry, route)]

@@ -3,11 +3,9 @@
 Rules
 - An event gets the next offset once; every offset is used once.
 - A late event is either numbered late (its offset comes after those of younger writes, so versions
-  arrive out of order) or published late (its offset is a hole until then, and it stands behind
-  younger events afterwards). What is late, and by how much, is decided by the caller.
+  arrive out of order) or published late (its offset is a gap until then, and it comes after younger
+  events in a page). The caller decides what is late, and by how much.
 - The log holds the newest events up to a limit. An offset below `first` is gone.
-
-It refuses to know what an event says, and the clock.
 """
 
 import random
@@ -22,7 +20,7 @@ LONGEST_LATENESS_SECONDS = 0.11
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """By how many seconds one event's number, or else its publication, comes after its write."""
+    """By how many seconds an event is numbered, or else published, after its write."""
 
     number_after_seconds: float = 0.0
     publish_after_seconds: float = 0.0
@@ -32,7 +30,7 @@ IN_ORDER = Lateness()
 
 
 def draw_lateness(source: random.Random) -> Lateness:
-    """One write of a Central whose writers race: seven in ten are in time."""
+    """Draw the lateness of one write of a Central whose writers race: seven in ten are in time."""
     fate, seconds = source.random(), source.uniform(0.005, LONGEST_LATENESS_SECONDS)
     if fate < 0.2:
         return Lateness(publish_after_seconds=seconds)
@@ -41,7 +39,7 @@ def draw_lateness(source: random.Random) -> Lateness:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """`next_offset` and `has_more` are what Central claims; in a disorderly feed they mislead."""
+    """`next_offset` and `has_more` as Central claims; if events come late, they mislead."""
 
     events: tuple[Event, ...]
     next_offset: int
@@ -55,13 +53,13 @@ class Unnumbered:
 
 
 class Feed:
-    """The log. `first` is the oldest offset held, `next` the one that the next event gets."""
+    """The log. `first` is the oldest offset held, `next` that of the next event."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Empty, from offset 1: a new generation's feed."""
+        """Start again at offset 1, without events: the feed of a new generation."""
         self.first = 1
         self.next = 1
         self._events: dict[int, Event] = {}
@@ -71,7 +69,7 @@ class Feed:
 
     @property
     def due_at(self) -> float | None:
-        """When something late is numbered or published next."""
+        """When the next late event is numbered or published, or None."""
         if not self._unnumbered and not self._hidden_until:
             return None
         instants = [late.due_at for late in self._unnumbered.values()]
@@ -83,14 +81,14 @@ class Feed:
         self.next = max(self.next, offset + 1)
 
     def postpone(self, sequence: int, event: Event, due_at: float) -> None:
-        """Keep an event without a number until `number` is called for it."""
+        """Hold an event without an offset until `number` is called for it."""
         self._unnumbered[sequence] = Unnumbered(due_at, event)
 
     def number(self, sequence: int, offset: int) -> None:
         self.append(offset, self._unnumbered.pop(sequence).event)
 
     def unnumbered_due(self, now: float) -> list[int]:
-        """The sequence numbers of events that want a number now, in the order they were due."""
+        """Return the sequence numbers of the events to number now, in the order they were due."""
         due = [(late.due_at, n) for n, late in self._unnumbered.items() if late.due_at <= now]
         return [sequence for _, sequence in sorted(due)]
 
@@ -98,7 +96,7 @@ class Feed:
         self._hidden_until[offset] = until
 
     def reveal(self, now: float) -> bool:
-        """Publish what is due, behind everything published before it; True if there was any."""
+        """Publish the late events that are due, and return whether there were any."""
         due = sorted((at, o) for o, at in self._hidden_until.items() if at <= now)
         for _, offset in due:
             del self._hidden_until[offset]
@@ -106,7 +104,7 @@ class Feed:
         return bool(due)
 
     def lose(self, offset: int) -> None:
-        """Drop one event for good: its offset stays a hole."""
+        """Drop one event: its offset stays a gap."""
         self._events.pop(offset, None)
         self._hidden_until.pop(offset, None)
 
@@ -114,15 +112,15 @@ class Feed:
         self._forget_below(self.next - limit)
 
     def forget(self) -> None:
-        """Forget every event, keep counting."""
+        """Forget every event; offsets continue."""
         self._forget_below(self.next)
 
     def reaches(self, offset: int) -> bool:
-        """Whether nothing from `offset` on (0 counts as 1) has been forgotten."""
+        """Return whether all events from `offset` on (0 counts as 1) are held."""
         return max(offset, 1) >= self.first
 
     def page(self, offset: int, limit: int) -> EventPage:
-        """What is published from `offset` on, as it arrived: at most `limit`, oldest first."""
+        """Return at most `limit` published events from `offset` on, in the order of publication."""
         found: list[int] = []
         at = max(offset, self.first)
         while at < self.next and len(found) < limit:
@@ -136,15 +134,15 @@ class Feed:
         return EventPage(tuple(self._events[number] for number in found), next_offset, more)
 
     def everything(self) -> list[Event]:
-        """All numbered events, oldest first, published or not."""
+        """Return all numbered events, oldest first, published or not."""
         return list(self._events.values())
 
     def still_unnumbered(self) -> list[list[Any]]:
-        """What `postpone` was called with and is not numbered yet."""
+        """Return the arguments of `postpone` of each event that is not numbered yet."""
         return [[n, late.event, late.due_at] for n, late in self._unnumbered.items()]
 
     def refill(self, first: int, next_offset: int, events: list[Event]) -> None:
-        """Take over a log that was written down: `events` carry their offsets."""
+        """Replace the log by a stored one, whose events contain their offsets."""
         self.clear()
         self._events = {event["offset"]: event for event in events}
         self.first, self.next = first, next_offset

@@ -1,14 +1,14 @@
-"""The idempotency keys that Central remembers, each with the first answer given under it.
+"""The idempotency keys that Central remembers, each with the first answer given for it.
 
-It knows that a key is global, that refusals are remembered too, and that memory ends. It refuses to
-know whether a repeat is the same request: deployed Centrals do not look either.
+Keys are global, refusals are remembered too, and memory ends. A repeat is not compared with the
+first request: deployed Centrals do not compare it either.
 """
 
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
 Answer = dict[str, Any]
-"""The body of a write's answer, with nothing left out."""
+"""The body of a write's answer, with all fields."""
 
 
 class Remembered(NamedTuple):

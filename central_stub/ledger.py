@@ -4,11 +4,11 @@ Rules
 - An applied write raises the product's version by one and puts exactly one event on the feed.
 - A deletion carries the next version; a product created again starts at version 1.
 - A key's first answer, refusals included, is the answer to every repeat while it is remembered.
-- Whatever changes does so through one `Change`, a JSON value, which is given to `record` before
-  it is made; the same changes made again (`replay`) give the same ledger.
+- Every change is a `Change`, a JSON value, which is passed to `record` before it is applied.
+  Applying the same changes again (`replay`) gives the same ledger.
 
-Pure: no file, no clock, no randomness. `now` is unix seconds, `lateness` says by how much an event
-comes late (asked only without the feature `order`), names of generations come from the caller.
+Pure: no file, no clock, no randomness. `now` is unix seconds. `lateness` returns by how much an
+event comes late; it is called only without the feature `order`. The caller names generations.
 """
 
 import math
@@ -25,10 +25,10 @@ from central_stub.keys import Answer, KeyMemory, Remembered
 from central_stub.switches import Feature, Switches
 
 Change = dict[str, Any]
-"""One change of the state: `op` and what it needs. JSON, to be written down and replayed."""
+"""One change of the state: `op` and its fields. JSON, to be stored and replayed."""
 
 RESERVED = frozenset({"productId", "version", "lastUpdated"})
-"""Attributes of a row that are Central's own to set."""
+"""Attributes of a row that only Central sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Update:
 
 
 class PositionGone(Exception):
-    """The log no longer holds the offset asked for; `first` is the oldest that it holds."""
+    """The log no longer holds the requested offset; `first` is the oldest that it holds."""
 
     def __init__(self, first: int) -> None:
         super().__init__(f"the oldest event still held is {first}")
@@ -55,17 +55,17 @@ def in_order() -> Lateness:
 
 
 def discard(_: Change) -> None:
-    """Record nothing: a ledger that lives in memory only."""
+    """Record nothing, for a ledger in memory only."""
 
 
-@lru_cache(maxsize=16)  # all that happens in one moment has the same
+@lru_cache(maxsize=16)  # changes of one moment have the same timestamp
 def timestamp(now: float) -> str:
-    """RFC 3339, UTC, to the millisecond."""
+    """Return `now` in RFC 3339, UTC, to the millisecond."""
     return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class Ledger:
-    """Central, to be called in process. Rows, events and answers given out are never changed."""
+    """Central's state. Returned rows, events and answers are never changed."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Ledger:
     # Reading
 
     def __len__(self) -> int:
-        """How many products there are."""
+        """Return the number of products."""
         return len(self._catalogue)
 
     @property
@@ -109,35 +109,36 @@ class Ledger:
 
     @property
     def due_at(self) -> float | None:
-        """When `settle` has something to do next; None while nothing is late."""
+        """When `settle` is to be called next; None while no event is late."""
         return self._feed.due_at
 
     def read(self, product_id: str) -> Row | None:
         return self._catalogue.get(product_id)
 
     def page(self, offset: int, limit: int) -> list[Row]:
-        """At most `page_limit` rows from position `offset`, sorted by id in code point order."""
+        """Return at most `page_limit` rows from `offset` on, in code point order of their ids."""
         return self._catalogue.page(offset, min(limit, self.switches.page_limit))
 
     def page_after(self, product_id: str | None, limit: int) -> list[Row]:
-        """At most `page_limit` rows behind that id; from the first one for None."""
+        """Return at most `page_limit` rows after that id, or from the first one."""
         return self._catalogue.page_after(product_id, min(limit, self.switches.page_limit))
 
     def ids(self) -> list[str]:
-        """The ids of all products, in code point order."""
+        """Return the ids of all products, in code point order."""
         return list(self._catalogue.ids())
 
     def everything(self) -> list[Row]:
         return self._catalogue.page(0, len(self._catalogue))
 
     def bucket(self, bucket: int, buckets: int) -> list[Row]:
-        """All rows of one bucket of the digest, in order."""
+        """Return all rows of one bucket of the digest, in order."""
         return list(self._catalogue.bucket(bucket, buckets))
 
     def events(self, offset: int, limit: int, now: float) -> EventPage:
-        """What is published from `offset` on. PositionGone if that is older than the log.
+        """Return the published events from `offset` on.
 
-        Without the feature `gone` the answer begins at the oldest event instead, silently.
+        Raises PositionGone if the log no longer holds them. Without the feature `gone` the page
+        begins at the oldest event instead.
         """
         self.settle(now)
         if not self._feed.reaches(offset) and self.switches.has(Feature.GONE):
@@ -145,21 +146,21 @@ class Ledger:
         return self._feed.page(offset, limit)
 
     def unhashed(self) -> list[str]:
-        """The ids whose rows `digest` would have to hash first."""
+        """Return the ids whose rows `digest` would have to hash."""
         return self._digests.unhashed()
 
     def hash_rows(self, product_ids: Iterable[str]) -> None:
-        """Do some of the hashing ahead, so that a large digest can be made in slices."""
+        """Hash some rows ahead, so that a large digest is made in slices."""
         self._digests.hash(product_ids)
 
     def digest(self, buckets: int) -> list[str]:
-        """The hash of every bucket of the catalogue as it is at `head`."""
+        """Return the hash of every bucket of the catalogue."""
         return self._digests.buckets(buckets)
 
     # Writing
 
     def update(self, update: Update, now: float) -> Answer:
-        """Apply one update or refuse it; the answer is the wire's, complete."""
+        """Apply one update or refuse it, and return the answer with all fields."""
         self.settle(now)
         remembered = self._keys.recall(update.idempotency_key)
         if remembered is not None:
@@ -171,10 +172,10 @@ class Ledger:
             key = Remembered(update.idempotency_key, now, answer)
             self._do({"op": "refusal", "key": list(key)})
             return answer
-        return self._apply(update, row, now)
+        return self._update(update, row, now)
 
     def create(self, attributes: Row, now: float) -> Answer:
-        """A new product at version 1; `attributes` has `productId`, and `available` if not 0."""
+        """Create a product at version 1. `attributes` has `productId`, and `available` if not 0."""
         self.settle(now)
         product_id = attributes["productId"]
         held = self._catalogue.get(product_id)
@@ -185,7 +186,7 @@ class Ledger:
         return _success(row)
 
     def set(self, attributes: Row, now: float) -> Answer:
-        """Change the attributes given of one product, keep the others."""
+        """Change some attributes of one product, and leave the others."""
         self.settle(now)
         product_id = attributes["productId"]
         held = self._catalogue.get(product_id)
@@ -198,19 +199,19 @@ class Ledger:
         return _success(row)
 
     def delete(self, product_id: str, now: float) -> Answer:
-        """End a product; the event carries the next version and the row as it was."""
+        """Delete a product; the event has the next version and the row as it was."""
         self.settle(now)
         held = self._catalogue.get(product_id)
         if held is None:
             return _failure(product_id, "product_not_found", "no such product")
-        ended = {**held, "version": held["version"] + 1, "lastUpdated": timestamp(now)}
-        self._write("product_deleted", ended, held, now)
-        return _success(ended)
+        deleted = {**held, "version": held["version"] + 1, "lastUpdated": timestamp(now)}
+        self._write("product_deleted", deleted, held, now)
+        return _success(deleted)
 
     # Time
 
     def settle(self, now: float) -> None:
-        """Number and publish what was late and is due by now; forget what is out of memory."""
+        """Number and publish late events that are due, and forget old keys."""
         self._keys.forget_before(now - self.switches.key_memory_seconds)
         if self._feed.due_at is None:
             return
@@ -222,30 +223,30 @@ class Ledger:
     # Faults and replacement
 
     def switch(self, switches: Switches) -> None:
-        """Be another Central from now on."""
+        """Change the switches."""
         self.switches = switches
         self._feed.trim(switches.event_limit)
         self.revision += 1
 
     def forget_log(self) -> None:
-        """Lose all events; offsets go on, older ones are gone."""
+        """Lose all events; offsets continue, older ones are gone."""
         self._do({"op": "forget_log"})
 
     def forget_keys(self) -> None:
         self._do({"op": "forget_keys"})
 
     def begin_generation(self, name: str) -> None:
-        """A new feed from offset 1 with the same products."""
+        """Begin a new feed at offset 1, with the same products."""
         self._do({"op": "generation", "name": name})
 
     def lose_next(self, count: int) -> None:
-        """Let the next `count` events never appear: their offsets stay holes."""
+        """Let the next `count` events never appear: their offsets stay gaps."""
         self._to_lose += count
 
     def lie(self, product_id: str, attributes: Row | None) -> None:
-        """Change a product, or remove it (None), without version, time or event.
+        """Change a product, or remove it (None), without a new version, time or event.
 
-        Attributes replace the held ones as they are, `version` included.
+        `attributes` may set `version`, too.
         """
         new = {"productId": product_id, "available": 0, "version": 1}
         held = self._catalogue.get(product_id) or new
@@ -253,7 +254,7 @@ class Ledger:
         self._do({"op": "lie", "productId": product_id, "row": row})
 
     def backup(self) -> Change:
-        """The whole state as one JSON value, for `restore`."""
+        """Return the whole state as one JSON value, for `restore`."""
         return {
             "generation": self.generation,
             "first": self._feed.first,
@@ -266,20 +267,20 @@ class Ledger:
         }
 
     def restore(self, backup: Change, generation: str) -> None:
-        """Become what `backup` was, offsets included, under that name of a generation."""
+        """Replace the state by `backup`, offsets included, with this name of the generation."""
         self._do({"op": "restore", "state": {**backup, "generation": generation}})
 
     def wipe(self, generation: str) -> None:
-        """No products, no keys, an empty feed from offset 1."""
+        """Remove all products and keys, and begin an empty feed at offset 1."""
         empty: Change = {"first": 1, "next": 1, "products": [], "events": [], "keys": []}
         self.restore(empty | {"unnumbered": [], "sequence": 0}, generation)
 
     def replay(self, changes: Iterable[Change]) -> None:
-        """Make changes that were recorded, without recording them again; then nothing is late."""
+        """Apply recorded changes without recording them again; then no event is late."""
         for change in changes:
-            self._make(change)
+            self._apply(change)
         for sequence in self._feed.unnumbered_due(math.inf):
-            self._make({"op": "numbered", "sequence": sequence, "offset": self._feed.next})
+            self._apply({"op": "numbered", "sequence": sequence, "offset": self._feed.next})
 
     # How a write becomes a change
 
@@ -289,16 +290,16 @@ class Ledger:
         if row is None:
             return refusal(update.product_id, "product_not_found", "no such product")
         if row["version"] != update.version:
-            said = f"version conflict: expected {row['version']}, got {update.version}"
-            return refusal(update.product_id, "version_conflict", said, row)
+            message = f"version conflict: expected {row['version']}, got {update.version}"
+            return refusal(update.product_id, "version_conflict", message, row)
         if row["available"] + update.delta < 0:
-            said = (
+            message = (
                 f"insufficient inventory: {row['available']} available, {-update.delta} asked for"
             )
-            return refusal(update.product_id, "insufficient_inventory", said, row)
+            return refusal(update.product_id, "insufficient_inventory", message, row)
         return None
 
-    def _apply(self, update: Update, row: Row, now: float) -> Answer:
+    def _update(self, update: Update, row: Row, now: float) -> Answer:
         after = row | {
             "available": row["available"] + update.delta,
             "version": row["version"] + 1,
@@ -357,17 +358,17 @@ class Ledger:
         elif late.publish_after_seconds > 0:
             self._feed.hide(offset, now + late.publish_after_seconds)
 
-    # How a change is made: live and from the journal alike
+    # How a change is applied, live and from the journal
 
     def _do(self, change: Change) -> None:
         self.record(change)
-        self._make(change)
+        self._apply(change)
 
-    def _make(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
         self.revision += 1
-        _MAKERS[change["op"]](self, change)
+        _APPLY[change["op"]](self, change)
 
-    def _make_write(self, change: Change) -> None:
+    def _apply_write(self, change: Change) -> None:
         event = change["event"]
         self._digests.forget(event["productId"])
         if event["eventType"] == "product_deleted":
@@ -381,36 +382,36 @@ class Ledger:
             self._feed.append(change["offset"], event)
             self._feed.trim(self.switches.event_limit)
         if "key" in change:
-            self._make_remembered(change)
+            self._apply_remembered(change)
 
-    def _make_remembered(self, change: Change) -> None:
+    def _apply_remembered(self, change: Change) -> None:
         self._keys.keep(Remembered(*change["key"]))
 
-    def _make_numbered(self, change: Change) -> None:
+    def _apply_numbered(self, change: Change) -> None:
         self._feed.number(change["sequence"], change["offset"])
         self._feed.trim(self.switches.event_limit)
 
-    def _make_lost(self, change: Change) -> None:
+    def _apply_lost(self, change: Change) -> None:
         self._feed.lose(change["offset"])
 
-    def _make_forgotten_log(self, _: Change) -> None:
+    def _apply_forgotten_log(self, _: Change) -> None:
         self._feed.forget()
 
-    def _make_forgotten_keys(self, _: Change) -> None:
+    def _apply_forgotten_keys(self, _: Change) -> None:
         self._keys.forget_all()
 
-    def _make_generation(self, change: Change) -> None:
+    def _apply_generation(self, change: Change) -> None:
         self.generation = change["name"]
         self._feed.clear()
 
-    def _make_lie(self, change: Change) -> None:
+    def _apply_lie(self, change: Change) -> None:
         self._digests.forget(change["productId"])
         if change["row"] is None:
             self._catalogue.remove(change["productId"])
         else:
             self._catalogue.put(change["row"])
 
-    def _make_restored(self, change: Change) -> None:
+    def _apply_restored(self, change: Change) -> None:
         state = change["state"]
         self.generation = state["generation"]
         self._digests.forget_all()
@@ -425,21 +426,21 @@ class Ledger:
             self._keys.keep(Remembered(*key))
 
 
-_MAKERS: dict[str, Callable[[Ledger, Change], None]] = {
-    "write": Ledger._make_write,
-    "refusal": Ledger._make_remembered,
-    "numbered": Ledger._make_numbered,
-    "lost": Ledger._make_lost,
-    "forget_log": Ledger._make_forgotten_log,
-    "forget_keys": Ledger._make_forgotten_keys,
-    "generation": Ledger._make_generation,
-    "lie": Ledger._make_lie,
-    "restore": Ledger._make_restored,
+_APPLY: dict[str, Callable[[Ledger, Change], None]] = {
+    "write": Ledger._apply_write,
+    "refusal": Ledger._apply_remembered,
+    "numbered": Ledger._apply_numbered,
+    "lost": Ledger._apply_lost,
+    "forget_log": Ledger._apply_forgotten_log,
+    "forget_keys": Ledger._apply_forgotten_keys,
+    "generation": Ledger._apply_generation,
+    "lie": Ledger._apply_lie,
+    "restore": Ledger._apply_restored,
 }
 
 
 def refusal(product_id: str, error_type: str, message: str, row: Row | None = None) -> Answer:
-    """The answer of a write that was not applied, with the current state where there is one."""
+    """Return the answer to a write that was not applied, with the current state if there is one."""
     answer: Answer = {"productId": product_id, "applied": False}
     if row is not None:
         answer |= {"newQuantity": row["available"], "newVersion": row["version"]}

@@ -1,4 +1,4 @@
-"""How many requests an address may make in a minute.
+"""The rate limit per address.
 
 A window begins with an address's first request and lasts a minute.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 WINDOW_SECONDS = 60.0
 MOST_ADDRESSES = 10_000
-"""Above this, windows that have ended are dropped, so that strangers cannot fill the memory."""
+"""Above this, ended windows are dropped, so that strangers cannot fill the memory."""
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Limiter:
         self._windows: dict[str, Window] = {}
 
     def admit(self, address: str, limit: int, now: float) -> float | None:
-        """Count one request; None if it may pass, else the instant from which the next may."""
+        """Count one request. Return None if it is allowed, else when the next one is."""
         window = self._windows.get(address)
         if window is None or window.ends_at <= now:
             self._drop_ended(now)
@@ -30,7 +30,7 @@ class Limiter:
         return None if window.count <= limit else window.ends_at
 
     def forget(self) -> None:
-        """Begin all windows anew, as after a restart."""
+        """Drop all windows, as a restart does."""
         self._windows.clear()
 
     def _drop_ended(self, now: float) -> None:

@@ -1,8 +1,8 @@
-"""Put a catalogue into Central: JSON lines or CSV, `.gz` too, through the admin calls.
+"""Load a catalogue into Central by admin calls: JSON lines or CSV, also `.gz`.
 
-It knows files and how to say which line is bad; every line is in Central afterwards or listed.
+Afterwards every line is in Central, or listed as bad.
 Errors:
-    UnreadableFile      the file is not there, not text, or cut short
+    UnreadableFile      the file is missing, not text, or cut short
     LoadFailed          Central cannot be reached, or refuses the key
 """
 
@@ -26,7 +26,7 @@ BATCH = 500
 ATTEMPTS = 8
 TIMEOUT_SECONDS = 60.0
 SURROGATES = frozenset(map(chr, range(0xDC80, 0xDD00)))
-"""What bytes that are no UTF-8 are read as, so that one bad line is not the end of a file."""
+"""What invalid UTF-8 is decoded to, so that a bad line does not end the file."""
 
 
 class UnreadableFile(Exception):
@@ -34,12 +34,12 @@ class UnreadableFile(Exception):
 
 
 class LoadFailed(Exception):
-    """Loading cannot go on; the message says what Central said."""
+    """Loading cannot continue; the message contains Central's answer."""
 
 
 @dataclass(slots=True)
 class Loaded:
-    """What became of the lines; `bad_lines` are (line number from 1, what is wrong)."""
+    """The result. `bad_lines` are (line number from 1, what is wrong)."""
 
     created: int = 0
     changed: int = 0
@@ -53,7 +53,7 @@ class Line:
 
 
 def load(path: Path, *, url: str, admin_key: str) -> Loaded:
-    """Create every product of the file, set those that exist. UnreadableFile, LoadFailed."""
+    """Create every product of the file, or set it if it exists. UnreadableFile, LoadFailed."""
     loaded = Loaded()
     headers = {"X-API-Key": admin_key}
     with (
@@ -72,7 +72,7 @@ def load(path: Path, *, url: str, admin_key: str) -> Loaded:
 
 @contextmanager
 def opened(path: Path, unit: str, total: int | None = None) -> Iterator[tuple[TextIO, "tqdm[Any]"]]:
-    """The text of a file, unpacked if it ends in `.gz`, and a progress bar. UnreadableFile."""
+    """Open a text file, unpacked if it ends in `.gz`, with a progress bar. UnreadableFile."""
     try:
         with path.open("rb") as raw:
             unpacked = gzip.open(raw) if path.suffix == ".gz" else raw  # noqa: SIM115
@@ -126,7 +126,7 @@ def _csv_lines(text: TextIO, loaded: Loaded) -> Iterator[Line]:
 
 
 def _attributes(row: Mapping[str | None, Any]) -> dict[str, Any]:
-    """A CSV row as attributes: `available` whole, `price` a number, the rest text."""
+    """Return a CSV row as attributes: `available` whole, `price` a number, the rest text."""
     if None in row:
         raise ValueError("more cells than the first line has names")
     if any(character in SURROGATES for text in row.values() if text for character in text):
@@ -166,7 +166,7 @@ def _note(loaded: Loaded, paired: list[tuple[Line, dict[str, Any]]]) -> None:
 
 
 def _send(client: httpx.Client, method: str, path: str, batch: list[Line]) -> list[dict[str, Any]]:
-    """The results of one call, repeated while Central is away: a repeat ends in the same state."""
+    """Return the results of one call. It is repeated while Central is away, which is idempotent."""
     body = orjson.dumps({"products": [line.attributes for line in batch]})
     failure = ""
     for attempt in range(ATTEMPTS):

@@ -1,15 +1,14 @@
-"""Sell from a file of stock movements: tills that write to Central or through stores.
+"""Replay a file of stock movements: tills that write to Central or through stores.
 
 A till reads the product for its version, sends the update, and
-- after a version conflict reads again and sends under a new key: `line-7`, `line-7.2`, `line-7.3`;
+- after a version conflict reads again and sends with a new key: `line-7`, `line-7.2`, `line-7.3`;
 - after an unknown outcome (a broken connection, a timeout, 5xx) repeats the same key and payload
   until it is answered;
 - after 429 or 503 waits as `Retry-After` says, bounded and jittered, and repeats.
 
-Lines are taken in their order by whichever till is free. It knows the two APIs' names for the same
-write; it refuses to know why an answer took long.
+The next free till takes the next line.
 Errors:
-    KeyRefused          401 or 403: no till can go on
+    KeyRefused          401 or 403: no till can continue
 """
 
 import asyncio
@@ -29,15 +28,15 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 TIMEOUT_SECONDS = 15.0
 TRY_AGAIN = frozenset({408, 425, 429})
-"""The only refusals that another attempt can change."""
+"""The only refusals that are repeated."""
 
 
 class KeyRefused(Exception):
-    """The API key of a till is not accepted; the message says by whom."""
+    """The API key of a till is not accepted; the message says where."""
 
 
 class Movement(NamedTuple):
-    """One line of the file; the number, from 1, names it."""
+    """One line of the file, with its number from 1."""
 
     line: int
     product_id: str
@@ -46,7 +45,7 @@ class Movement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one kind of till writes: Central itself, or a store."""
+    """Where a till writes: Central itself, or a store."""
 
     url: str
     api_key: str
@@ -61,18 +60,18 @@ def central_target(url: str, api_key: str, store_id: str) -> Target:
 
 
 def store_target(url: str, api_key: str) -> Target:
-    """A store fills in its own id."""
+    """Return a store as the target; it adds its own `storeId`."""
     paths = ("/v1/store/inventory/", "/v1/store/inventory/updates")
     return Target(url, api_key, *paths, None)
 
 
 @dataclass(slots=True)
 class Summary:
-    """What became of the lines.
+    """The result of a replay.
 
-    `refused` are (line, reason): answered, but not sold. `doubtful` are lines sold under another
-    key after a conflict that followed an unknown outcome: if the answering side had forgotten the
-    first key, they may have been sold twice.
+    `refused` are (line, reason): answered, but not sold. `doubtful` are lines sold with another key
+    after a conflict that followed an unknown outcome: if the first key had been forgotten, they may
+    have been sold twice.
     """
 
     sold: int = 0
@@ -99,9 +98,9 @@ async def replay(
 ) -> Summary:
     """Write every movement once; till i uses target i modulo their number.
 
-    Ends when every line has its answer, however long that takes. `answered` is called
-    after each line, sold or refused. `events_per_second` None: as fast as answers come. The first
-    error of any till or of the iterator ends all: KeyRefused, or whatever `movements` raises.
+    Returns when every line is answered, however long that takes. `answered` is called after each
+    line, sold or refused. `events_per_second` None: as fast as answers come. The first error of a
+    till or of `movements` ends the replay and is raised.
     """
     summary = Summary()
     queue = _Queue(movements, events_per_second)
@@ -119,9 +118,9 @@ async def replay(
 
 
 def read_movements(text: TextIO, *, skip: int = 0, lines: int | None = None) -> Iterator[Movement]:
-    """The movements of a CSV with columns productId and delta, numbered from 1.
+    """Yield the movements of a CSV with columns productId and delta, numbered from 1.
 
-    The first `skip` are left out, then at most `lines` given. ValueError for a line that is none.
+    Leaves out the first `skip` and returns at most `lines`. Raises ValueError for an invalid line.
     """
     rows = csv.DictReader(text, strict=True)
     if not {"productId", "delta"} <= set(rows.fieldnames or ()):
@@ -142,7 +141,7 @@ def _movement(number: int, row: dict[str, Any]) -> Movement:
 
 
 class _Queue:
-    """Movements handed out one by one, no faster than the speed asked for."""
+    """Movements one by one, no faster than the given speed."""
 
     def __init__(self, movements: Iterator[Movement], events_per_second: float | None) -> None:
         self._movements = movements
@@ -182,7 +181,7 @@ async def _connected(target: Target) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class _Answer(NamedTuple):
-    """A complete answer, and whether an attempt before it had an unknown outcome."""
+    """A complete answer, and whether an earlier attempt had an unknown outcome."""
 
     status: int
     body: dict[str, Any]
@@ -201,7 +200,7 @@ class _Till:
         self._jitter = jitter
 
     async def sell(self, movement: Movement) -> None:
-        """Send the movement under key after key until it is applied or refused for good."""
+        """Send the movement with one key after another until it is applied or finally refused."""
         attempt, version = 1, await self._read_version(movement)
         while version is not None:
             answer = await self._write(movement, version, attempt)
@@ -225,10 +224,10 @@ class _Till:
         return None
 
     async def _read_newer(self, movement: Movement, sent: int, answer: _Answer) -> int | None:
-        """The version to send next; the conflict's own word where the read is still behind it."""
+        """Return the version to send next: that of the conflict if the read is older."""
         version = await self._read_version(movement)
-        said = answer.body.get("newVersion")
-        return said if version == sent and isinstance(said, int) else version
+        current = answer.body.get("newVersion")
+        return current if version == sent and isinstance(current, int) else version
 
     async def _write(self, movement: Movement, version: int, attempt: int) -> _Answer:
         key = f"line-{movement.line}" + (f".{attempt}" if attempt > 1 else "")
@@ -243,13 +242,13 @@ class _Till:
         return await self._ask("POST", self._target.write_path, orjson.dumps(update))
 
     async def _ask(self, method: str, path: str, body: bytes | None) -> _Answer:
-        """The answer to one request, repeated as it is until there is a final one."""
+        """Return the final answer to one request, which is repeated unchanged until then."""
         pause, was_unknown = FIRST_PAUSE_SECONDS, False
         while True:
             response = await self._try(method, path, body)
             if response is not None and response.status_code in {401, 403}:
-                said = f"{self._target.url} answered {response.status_code}: check the API key"
-                raise KeyRefused(said)
+                message = f"{self._target.url} answered {response.status_code}: check the API key"
+                raise KeyRefused(message)
             if response is not None and _is_final(response):
                 return _Answer(response.status_code, response.json(), was_unknown)
             self._summary.repeats += 1
@@ -258,7 +257,7 @@ class _Till:
             await asyncio.sleep(_pause(response, pause) * self._jitter.uniform(0.5, 1.0))
 
     async def _try(self, method: str, path: str, body: bytes | None) -> httpx.Response | None:
-        """One exchange; None if it broke. InvalidURL and the like are the caller's mistakes."""
+        """Return the answer of one attempt, or None if the exchange broke."""
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -283,7 +282,7 @@ class _Till:
 
 
 def _is_final(response: httpx.Response) -> bool:
-    """Whether the other side answered for itself: success or a refusal, as a JSON object."""
+    """Return whether this is a success or a refusal, as a JSON object."""
     refused = 400 <= response.status_code < 500 and response.status_code not in TRY_AGAIN
     if response.status_code != 200 and not refused:
         return False
@@ -294,10 +293,10 @@ def _is_final(response: httpx.Response) -> bool:
 
 
 def _is_pause(response: httpx.Response | None) -> bool:
-    """429 and 503 say that nothing was done; anything else that is not final says nothing."""
+    """Return whether the answer, 429 or 503, says that nothing was done."""
     return response is not None and response.status_code in {429, 503}
 
 
 def _pause(response: httpx.Response | None, otherwise: float) -> float:
-    said = "" if response is None else response.headers.get("Retry-After", "")
-    return min(float(said), LONGEST_PAUSE_SECONDS) if said.isdigit() else otherwise
+    named = "" if response is None else response.headers.get("Retry-After", "")
+    return min(float(named), LONGEST_PAUSE_SECONDS) if named.isdigit() else otherwise

@@ -1,7 +1,7 @@
-"""Central on a socket: aiohttp in front of `central`, storage behind it, waiting in between.
+"""Central on a socket: aiohttp in front of `central`, and storage behind it.
 
-It knows how to hold a poll, perform a delay or a broken connection, and when an answer may leave:
-after everything that it could have seen is on disk. What an answer says is decided in `central`.
+The server holds polls, and performs delays and broken connections. It sends an answer only after
+every change that the answer can reflect is on disk. `central` decides what an answer says.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, json_reply
 
 HASH_SLICE = 500
-"""Rows hashed at a time for a digest: some 10 ms in which nothing else is answered."""
+"""Rows hashed at a time for a digest: about 10 ms during which no request is answered."""
 STOP_SECONDS = 5.0
 BACKLOG = 4096
 
@@ -35,12 +35,12 @@ logger = logging.getLogger("central_stub")
 
 
 def new_name() -> str:
-    """A name for a generation that no other has."""
+    """Return a unique name for a generation."""
     return f"g-{uuid.uuid4().hex[:12]}"
 
 
 class Service:
-    """Answers requests: one loop, one ledger."""
+    """Answers the requests to one ledger."""
 
     def __init__(
         self, central: Central, storage: Storage, clock: Callable[[], float] = time.time
@@ -56,11 +56,11 @@ class Service:
 
     @property
     def held_polls(self) -> int:
-        """How many polls wait for something to happen."""
+        """How many polls are held."""
         return len(self._waiters)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The one handler: every path is Central's own business."""
+        """Answer any request; `central` routes it."""
         asked = Request(
             method=request.method,
             target=request.raw_path,
@@ -74,7 +74,7 @@ class Service:
         return await self._faulty(request, asked, faults)
 
     async def stop(self, _: web.Application | None = None) -> None:
-        """Release every held poll, hold no more."""
+        """Answer every held poll, and hold no more."""
         self._stopping = True
         self._wake()
         if self._timer is not None:
@@ -87,15 +87,15 @@ class Service:
         reply = self.central.answer(request, self._clock())
         if isinstance(reply, Held):
             reply = await self._wait(reply)
-        return await self._kept(reply)
+        return await self._when_durable(reply)
 
-    async def _kept(self, reply: Reply) -> Reply:
-        """The reply, once all it could have seen is on disk; then the news for those who wait."""
+    async def _when_durable(self, reply: Reply) -> Reply:
+        """Return the reply once all changes are on disk, and wake held polls if there were any."""
         try:
             await self._storage.synced()
         except StorageError as error:
-            said = {"code": "internal_error", "message": str(error), "details": []}
-            return json_reply(said, status=500)
+            body = {"code": "internal_error", "message": str(error), "details": []}
+            return json_reply(body, status=500)
         if self._announced != self.central.ledger.revision:
             self._wake()
             self._arm()
@@ -118,10 +118,10 @@ class Service:
         self._announced = self.central.ledger.revision
         self._waiters.wake()
 
-    # What comes late
+    # Late events
 
     def _arm(self) -> None:
-        """See that late events are published in time, if there are any."""
+        """Set the timer for the next late event."""
         due_at = self.central.ledger.due_at
         if self._timer is not None:
             self._timer.cancel()
@@ -143,7 +143,7 @@ class Service:
         self._arm()
 
     async def _hash_ahead(self, request: Request) -> None:
-        """Hash the rows of a digest in slices, so that others are answered meanwhile."""
+        """Hash the rows of a digest in slices, so that other requests are answered in between."""
         if not request.raw_path.endswith("/digest"):
             return
         ids = self.central.ledger.unhashed()
@@ -175,7 +175,7 @@ class Service:
         return response_of(request, reply)
 
     async def _early(self, request: web.Request, faults: list[Fault]) -> Reply | None:
-        """What is answered without the request having taken effect, if a fault says so."""
+        """Return the answer of a fault that strikes before the request takes effect, or None."""
         dropped = await self._disturb(request, faults, "before")
         for fault in faults:
             if isinstance(fault, Status) and fault.moment == "before":
@@ -183,7 +183,7 @@ class Service:
         return Reply(503, b"") if dropped else None
 
     async def _disturb(self, request: web.Request, faults: list[Fault], moment: Moment) -> bool:
-        """Delay and drop; True if the connection is gone."""
+        """Delay and drop; return whether the connection was dropped."""
         dropped = False
         for fault in faults:
             if fault.moment != moment:
@@ -218,7 +218,7 @@ def build_app(
     random_source: random.Random | None = None,
     clock: Callable[[], float] = time.time,
 ) -> web.Application:
-    """The application over a ledger; `storage` is where the ledger's `record` writes."""
+    """Build the application for a ledger; `storage` is where the ledger's `record` writes."""
     draw = (random_source or random.Random()).random
     central = Central(ledger, keys=keys, faults=Faults(draw), new_name=new_name)
     service = Service(central, storage or MemoryStorage(), clock)
@@ -232,7 +232,7 @@ def build_app(
 def open_ledger(
     settings: Settings, switches: Switches, source: random.Random
 ) -> tuple[Ledger, Storage]:
-    """The ledger of these settings, with what its folder holds. StorageError if it cannot be."""
+    """Open the ledger, from its folder if there is one. StorageError."""
     ledger = Ledger(
         generation=new_name(), switches=switches, lateness=lambda: draw_lateness(source)
     )
@@ -250,9 +250,9 @@ def open_ledger(
 
 
 class Running:
-    """A Central that serves. Stop it, kill it, start it again: it keeps its address.
+    """A serving Central. It keeps its address when it is stopped or killed, and started again.
 
-    `clock` gives unix seconds; timers are the running loop's.
+    `clock` returns unix seconds; timers are those of the running loop.
     """
 
     def __init__(
@@ -277,18 +277,18 @@ class Running:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger being served. RuntimeError before the start."""
+        """The ledger being served. RuntimeError before `start`."""
         if self._ledger is None:
             raise RuntimeError("not started yet: call start() first")
         return self._ledger
 
     @property
     def held_polls(self) -> int:
-        """How many polls wait for something to happen; 0 while it is not running."""
+        """How many polls are held; 0 while it is not running."""
         return 0 if self._runner is None else self._runner.app[SERVICE].held_polls
 
     async def start(self) -> None:
-        """Read the folder, listen. StorageError or OSError if that is not possible."""
+        """Read the folder and listen. StorageError, OSError."""
         self._ledger, self._storage = open_ledger(self._settings, self._switches, self._source)
         keys = AccessKeys(self._settings.store_keys, self._settings.admin_keys)
         app = build_app(
@@ -306,14 +306,14 @@ class Running:
             raise
 
     async def stop(self) -> None:
-        """Release held polls, answer what is under way, close. Nothing if it is not running."""
+        """Answer all requests, also held polls, and close. Do nothing if it is not running."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
             await self._storage.close()
 
     async def kill(self) -> None:
-        """Break every connection and drop what is not on disk, as `kill -9` does."""
+        """Break every connection and lose what is not on disk, as `kill -9` does."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -336,7 +336,7 @@ class Running:
 async def running(
     settings: Settings, switches: Switches | None = None, seed: int | None = None
 ) -> AsyncIterator[Running]:
-    """A Central that serves until the block ends; port 0 of the settings is any free port."""
+    """Serve until the block ends; port 0 is any free port."""
     central = Running(settings, switches, seed)
     await central.start()
     try:

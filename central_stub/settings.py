@@ -1,9 +1,7 @@
-"""The settings of `central-stub serve`: the environment, `.env`, and options that override them.
+"""The settings of `central-stub serve`: options, the environment, and `.env`, in this order.
 
-It knows names, defaults and bounds. A bad one becomes one line that names the variable, what it was
-and what it may be; what a secret was is never said.
-Errors:
-    BadSetting          the line to print
+A bad one raises BadSetting: one line with the variable, its value and the values it may have. The
+value of a secret is not shown.
 """
 
 from pathlib import Path
@@ -34,7 +32,7 @@ KeyList = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
 
 
 class BadSetting(ValueError):
-    """One line for a person: the variable, what it was, what it may be."""
+    """One line to print: the variable, its value, and the values it may have."""
 
 
 class Settings(BaseSettings):
@@ -69,7 +67,7 @@ class Settings(BaseSettings):
 
     @property
     def switches(self) -> Switches:
-        """The differences from an honest Central that the settings name."""
+        """The switches that the settings name."""
         return Switches(
             without=self.without,
             page_limit=self.page_limit,
@@ -88,7 +86,7 @@ class Settings(BaseSettings):
 
 
 def read_settings(**options: Any) -> Settings:
-    """The settings, `options` before the environment before `.env`. BadSetting if one is wrong."""
+    """Return the settings; `options` override the environment. BadSetting."""
     try:
         return Settings(**options)
     except ValidationError as error:

@@ -2,12 +2,12 @@
 
 Rules
 - `synced` returns when everything recorded so far is on disk (fdatasync); one disk operation
-  serves all who wait. No answer leaves before it, so nobody has seen what a crash could take back.
+  serves all callers. No answer is sent before, so no client has seen what a crash can lose.
 - Every start begins a new snapshot and a new journal before anything is acknowledged; nothing is
   appended to a file of another process.
-- A torn end of the last journal is cut: it was never acknowledged. Damage elsewhere stops the
+- A torn end of the last journal is ignored: it was never acknowledged. Damage elsewhere stops the
   start.
-- After a failed write or fsync nothing is acknowledged any more, until a restart.
+- After a failed write or fsync nothing is acknowledged until a restart.
 
 Files: `lock`; `snapshot-<n>.jsonl`, `journal-<n>.jsonl`, each line a CRC-32 in hex, a blank, JSON.
 Errors:
@@ -28,8 +28,8 @@ import orjson
 
 from central_stub.ledger import Change
 
-FOLD_BYTES = 64 << 20
-"""A journal of this size is folded into a new snapshot: some 200,000 writes."""
+COMPACT_BYTES = 64 << 20
+"""A journal of this size, about 200,000 writes, is compacted into a new snapshot."""
 CHUNK = 1000
 
 logger = logging.getLogger("central_stub.storage")
@@ -49,7 +49,7 @@ class Storage(Protocol):
 
 
 class MemoryStorage:
-    """Nowhere: a restart begins with nothing."""
+    """No storage: a restart begins without products."""
 
     def record(self, change: Change) -> None:
         """Nothing to do."""
@@ -65,7 +65,7 @@ class MemoryStorage:
 
 
 class FolderStorage:
-    """One folder, locked. `load` first, then `begin` with the state that came of it."""
+    """One locked folder. Call `load` first, then `begin` with the loaded state."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -78,14 +78,14 @@ class FolderStorage:
         self._recorded = self._durable = 0
         self._failure: StorageError | None = None
         self._commit_task: asyncio.Task[None] | None = None
-        self._fold_task: asyncio.Task[None] | None = None
+        self._compaction: asyncio.Task[None] | None = None
         self._writer = ThreadPoolExecutor(1, "journal")
         self._folder_writer = ThreadPoolExecutor(1, "snapshot")
 
     # Start
 
     def load(self) -> Iterator[Change]:
-        """The changes that lead to the state on disk; none in a new folder."""
+        """Yield the changes that lead to the state on disk; none in a new folder."""
         newest = max(self._numbers("snapshot"), default=0)
         if newest:
             lines, _ = _read(self._path("snapshot", newest), may_be_torn=False)
@@ -95,11 +95,11 @@ class FolderStorage:
             path, last = self._path("journal", number), number == journals[-1]
             changes, torn_bytes = _read(path, may_be_torn=last)
             if torn_bytes:
-                logger.warning("%s: %d torn bytes at the end were cut", path, torn_bytes)
+                logger.warning("%s: %d torn bytes at the end were ignored", path, torn_bytes)
             yield from changes
 
     def begin(self, backup: Callable[[], Change]) -> None:
-        """Write the state as a new snapshot and open a new journal; `backup` gives the state."""
+        """Write the state that `backup` returns as a new snapshot, and open a new journal."""
         self._backup = backup
         self._number += 1
         try:
@@ -116,7 +116,7 @@ class FolderStorage:
         self._recorded += 1
 
     async def synced(self) -> None:
-        """Wait until all that is recorded now is on disk. StorageError once writing failed."""
+        """Wait until all changes recorded so far are on disk. StorageError after a failed write."""
         target = self._recorded
         while self._durable < target:
             if self._failure is not None:
@@ -130,8 +130,10 @@ class FolderStorage:
             return
         lines, recorded = b"".join(self._lines), self._recorded
         self._lines.clear()
-        folding = self._size > FOLD_BYTES and (self._fold_task is None or self._fold_task.done())
-        state = self._backup() if folding and self._backup is not None else None
+        is_due = self._size > COMPACT_BYTES and (
+            self._compaction is None or self._compaction.done()
+        )
+        state = self._backup() if is_due and self._backup is not None else None
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writer, self._append, lines)
@@ -144,30 +146,30 @@ class FolderStorage:
         self._durable = recorded
         if state is not None and self._failure is None:
             self._number += 1
-            self._fold_task = asyncio.create_task(self._fold(self._number, state))
+            self._compaction = asyncio.create_task(self._compact(self._number, state))
 
-    async def _fold(self, number: int, state: Change) -> None:
+    async def _compact(self, number: int, state: Change) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._folder_writer, self._write_snapshot, number, state)
             await loop.run_in_executor(self._folder_writer, self._remove_below, number)
         except OSError as error:
-            # Nothing is lost: the older snapshot and all journals since are still there.
-            logger.warning("the journal could not be folded, it goes on growing: %s", error)
+            # Nothing is lost: the older snapshot and all later journals are still there.
+            logger.warning("the journal could not be compacted and keeps growing: %s", error)
 
     # End
 
     async def close(self) -> None:
-        """Everything on disk, files closed, folder unlocked."""
+        """Wait until all is on disk, close the files, unlock the folder."""
         try:
             await self.synced()
         finally:
-            if self._fold_task is not None:
-                await self._fold_task
+            if self._compaction is not None:
+                await self._compaction
             self.abandon()
 
     def abandon(self) -> None:
-        """Let go at once, as `kill -9` does: what is not on disk yet is lost."""
+        """Close at once, as `kill -9` does: what is not on disk yet is lost."""
         self._lines.clear()
         self._failure = StorageError("the storage is closed")
         self._writer.shutdown(wait=True)
@@ -228,8 +230,8 @@ def _locked(folder: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        said = f"{folder} is in use by another central-stub: stop it or name another folder"
-        raise StorageError(said) from error
+        message = f"{folder} is in use by another central-stub: stop it or name another folder"
+        raise StorageError(message) from error
     return lock
 
 
@@ -239,7 +241,7 @@ def _line(value: Any) -> bytes:
 
 
 def _value(line: bytes) -> Any:
-    """What a line holds; ValueError if it is not whole."""
+    """Return the value of a line, or raise ValueError if it is damaged."""
     checksum, _, text = line.partition(b" ")
     if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text[:-1]):
         raise ValueError("checksum")
@@ -247,7 +249,7 @@ def _value(line: bytes) -> Any:
 
 
 def _read(path: Path, *, may_be_torn: bool) -> tuple[list[Any], int]:
-    """The values of a file and how many torn bytes at its end were left out."""
+    """Return the values of a file, and how many torn bytes at its end were ignored."""
     lines = path.read_bytes().splitlines(keepends=True)
     values: list[Any] = []
     for line in lines:
@@ -257,8 +259,10 @@ def _read(path: Path, *, may_be_torn: bool) -> tuple[list[Any], int]:
             break
     rest = lines[len(values) :]
     if rest and (not may_be_torn or any(map(_is_whole, rest))):
-        said = f"{path} is damaged at line {len(values) + 1}: restore the folder or start a new one"
-        raise StorageError(said)
+        message = (
+            f"{path} is damaged at line {len(values) + 1}: restore the folder or start a new one"
+        )
+        raise StorageError(message)
     return values, sum(map(len, rest))
 
 
@@ -271,7 +275,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _parts(state: Change) -> Iterator[Change]:
-    """A state in pieces, none of which holds the interpreter for long."""
+    """Yield a state in parts, so that encoding one does not block the interpreter for long."""
     yield {name: value for name, value in state.items() if not isinstance(value, list)}
     for name, value in state.items():
         if isinstance(value, list):

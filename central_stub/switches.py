@@ -1,7 +1,4 @@
-"""In what deployed Centrals differ from an honest one, as one frozen value.
-
-It knows the names and the bounds of the differences; what each does is where it is done.
-"""
+"""How deployed Centrals differ from the one of the contract, as one frozen value."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -11,7 +8,7 @@ from pydantic.alias_generators import to_camel
 
 
 class Feature(StrEnum):
-    """What some deployed Centrals do not have; the names of `CENTRAL_STUB_WITHOUT`."""
+    """What some deployed Centrals lack; the names of `CENTRAL_STUB_WITHOUT`."""
 
     GENERATION = "generation"
     EVENT_OFFSET = "event-offset"
@@ -29,9 +26,9 @@ WireModel = ConfigDict(
 
 
 class Switches(BaseModel):
-    """All differences and limits; the defaults are an honest Central with everything on.
+    """All differences and limits; the defaults are a Central with every feature.
 
-    On the wire (`/v1/admin/switches`) the names are camelCase: `eventOffsetMeans`.
+    In `/v1/admin/switches` the names are camelCase: `eventOffsetMeans`.
     """
 
     model_config = WireModel

@@ -1,10 +1,10 @@
-"""Held polls: all who wait for news, woken at once. It refuses to know what the news is."""
+"""Held polls, which all wait for the next change and are woken together."""
 
 import asyncio
 
 
 class Waiters:
-    """Those who wait. Waking ten thousand is one pass over a set, and nothing more per waiter."""
+    """The held polls. Waking them costs no more than setting one future each."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
@@ -13,7 +13,7 @@ class Waiters:
         return len(self._waiting)
 
     async def wait(self, seconds: float) -> None:
-        """Return when somebody wakes everybody, or after `seconds`."""
+        """Return after the next `wake`, or after `seconds`."""
         loop = asyncio.get_running_loop()
         woken = loop.create_future()
         self._waiting.add(woken)

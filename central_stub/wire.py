@@ -1,8 +1,7 @@
-"""Central's words on HTTP: requests, replies, and every shape of body under the switches.
+"""Central's requests and replies on HTTP, and every shape of body under the switches.
 
-It knows JSON and names of fields; it refuses to know when something is said, and the network.
 Errors:
-    Refused     a request that is answered in Central's error shape
+    Refused     a request that is answered with an error
 """
 
 import base64
@@ -30,7 +29,7 @@ OLD_EVENT_NAMES = {"inventory_updated": "product_updated", "product_modified": "
 
 
 class Route(StrEnum):
-    """The kinds of requests that faults can be limited to; `admin` and `health` never have any."""
+    """The kinds of requests. Faults strike all but `admin` and `health`."""
 
     EVENTS = "events"
     PAGES = "pages"
@@ -43,7 +42,7 @@ class Route(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. `target` is path and query as they came, percent-encoded."""
+    """One request. `target` is the path and query as received, percent-encoded."""
 
     method: str
     target: str
@@ -68,7 +67,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def but(self, **changes: Any) -> "Reply":
-        """This reply with some fields replaced."""
+        """Return this reply with some fields replaced."""
         return replace(self, **changes)
 
 
@@ -79,7 +78,7 @@ class Detail:
 
 
 class Refused(Exception):
-    """What a request is refused with: a status and Central's error shape."""
+    """The request is refused with a status and Central's error shape."""
 
     def __init__(
         self,
@@ -99,16 +98,16 @@ class Refused(Exception):
 
 
 def invalid(field_name: str, issue: str) -> Refused:
-    """400 for one bad field."""
+    """Return a 400 for one bad field."""
     message = f"{field_name} {issue}"
     return Refused(400, "invalid_request", message, details=[Detail(field_name, issue)])
 
 
-# Reading what came
+# Reading requests
 
 
 def route_of(raw_path: str) -> Route | None:
-    """The kind of a path; None where Central has nothing."""
+    """Return the kind of a path, or None."""
     if raw_path == "/health":
         return Route.HEALTH
     if raw_path.startswith("/v1/admin/"):
@@ -121,7 +120,7 @@ def route_of(raw_path: str) -> Route | None:
 
 
 def product_id_of(raw_path: str) -> str:
-    """The id in `/v1/inventory/{productId}`, decoded once."""
+    """Return the id in `/v1/inventory/{productId}`, decoded once."""
     try:
         return unquote(raw_path.removeprefix("/v1/inventory/"), errors="strict")
     except UnicodeDecodeError:
@@ -136,7 +135,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def whole_number(query: Mapping[str, str], name: str, default: int, least: int) -> int:
-    """A whole number of the query, or its default; Refused if it is none or below `least`."""
+    """Return a whole number of the query, or its default. Refused for any other value."""
     text = query.get(name)
     if text is None:
         return default
@@ -146,7 +145,7 @@ def whole_number(query: Mapping[str, str], name: str, default: int, least: int) 
 
 
 def read_cursor(text: str) -> str | None:
-    """The id that a cursor stands behind; None for the empty cursor, the beginning."""
+    """Return the id after which a page begins, or None for the beginning."""
     if not text:
         return None
     try:
@@ -159,7 +158,7 @@ def write_cursor(product_id: str) -> str:
     return base64.urlsafe_b64encode(product_id.encode()).decode()
 
 
-# Writing what goes
+# Building replies
 
 
 def json_reply(body: Any, *, status: int = 200, **headers: str) -> Reply:
@@ -167,7 +166,7 @@ def json_reply(body: Any, *, status: int = 200, **headers: str) -> Reply:
 
 
 def error_reply(refused: Refused, switches: Switches) -> Reply:
-    """Central's error shape, or a proxy's page where errors are HTML."""
+    """Return Central's error shape, or a proxy's page if errors are HTML."""
     if switches.html_errors:
         return html_reply(refused.status).but(headers=refused.headers)
     details = [{"field": each.field, "issue": each.issue} for each in refused.details]
@@ -176,19 +175,19 @@ def error_reply(refused: Refused, switches: Switches) -> Reply:
 
 
 def html_reply(status: int) -> Reply:
-    """What a proxy in front of Central says."""
+    """Return a page as a proxy in front of Central answers it."""
     title = f"<title>{status}</title>"
     page = f"<html><head>{title}</head><body><h1>{status}</h1><hr>proxy</body></html>\n"
     return Reply(status, page.encode(), content_type="text/html")
 
 
 def bare_reply(status: int) -> Reply:
-    """A status with a word of text, as routers and proxies say it: means nothing of Central's."""
+    """Return a status with a short text, as routers and proxies answer it."""
     return Reply(status, f"{status}\n".encode(), content_type="text/plain")
 
 
 def without_zeros(body: dict[str, Any]) -> dict[str, Any]:
-    """The body as a Central that leaves out zero and false sends it."""
+    """Return the body without zero and false, as some Centrals send it."""
     return {name: each for name, each in body.items() if each is None or each != 0}
 
 
@@ -201,7 +200,7 @@ def rows_body(rows: list[Row], switches: Switches) -> list[Row]:
 
 
 def head_fields(head: int, switches: Switches) -> dict[str, int]:
-    """`eventOffset`, in whichever meaning, or nothing."""
+    """Return the field `eventOffset`, in its configured meaning, or no field."""
     if not switches.has(Feature.EVENT_OFFSET):
         return {}
     return {"eventOffset": head + 1 if switches.event_offset_means == "next" else head}
@@ -227,7 +226,7 @@ def events_body(page: EventPage, switches: Switches) -> dict[str, Any]:
 
 
 def event_body(event: Event, switches: Switches) -> Event:
-    """One event as this Central words it."""
+    """Return one event in the shape of this Central."""
     body = event
     if switches.unnamed_writes:
         body = {k: v for k, v in body.items() if k not in {"storeId", "idempotencyKey"}}
@@ -253,14 +252,14 @@ def answer_body(answer: Answer, switches: Switches) -> Answer:
 
 
 def answer_status(answer: Answer, switches: Switches) -> int:
-    """The status of a single update's answer."""
+    """Return the status of the answer to a single update."""
     if answer["applied"]:
         return 200
     return 409 if switches.refusal_status == "conflict" else _varied_status(answer)
 
 
 def batch_totals(total: int, applied: int, switches: Switches) -> dict[str, Any]:
-    """How a batch's answer counts, in either of the shapes in use."""
+    """Return the totals of a batch's answer, in one of the two shapes in use."""
     failed = total - applied
     if switches.batch_totals == "summary":
         return {"summary": {"total": total, "succeeded": applied, "failed": failed}}

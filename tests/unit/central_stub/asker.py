@@ -1,4 +1,4 @@
-"""A Central in memory, asked as over HTTP but without a network, at a time of the test's own."""
+"""A client of a Central in memory: as over HTTP, without a network, with a clock of its own."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ class Answered(NamedTuple):
 
 
 class Asker:
-    """Asks a Central at a time of its own."""
+    """Sends requests to a Central at the time `now`."""
 
     def __init__(self, switches: Switches) -> None:
         self.now = NOON

@@ -1,4 +1,4 @@
-"""What the tests of Central's stub share."""
+"""Fixtures of the tests of the stub."""
 
 from collections.abc import AsyncIterator
 
@@ -13,7 +13,7 @@ from tests.unit.central_stub.asker import Asker, AskerOf
 
 @pytest.fixture
 def asker() -> Asker:
-    """An honest Central with nothing in it."""
+    """A Central without products."""
     return Asker(Switches())
 
 

@@ -1,4 +1,4 @@
-"""Central's side of the wire: every shape, with and without its switches."""
+"""Central's HTTP API: every shape, with and without switches."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def ids(answered: Any, name: str = "products") -> list[str]:
 # The honest Central
 
 
-def test_a_page_says_where_it_stands(asker: Asker) -> None:
+def test_page_of_products(asker: Asker) -> None:
     """products, pagination, eventOffset of the last event, generation in body and header."""
     asker.create(P1, P2)
 
@@ -39,7 +39,7 @@ def test_a_page_says_where_it_stands(asker: Asker) -> None:
     assert {"X-Feed-Generation": "g-1"} == answered.headers
 
 
-def test_a_cursor_walks_the_whole_catalogue(asker: Asker) -> None:
+def test_pages_by_cursor(asker: Asker) -> None:
     """items and nextCursor when asked with cursor=; the last page has none."""
     asker.create(*({"productId": f"P{number}"} for number in range(5)))
     seen: list[str] = []
@@ -65,7 +65,7 @@ def test_a_cursor_walks_the_whole_catalogue(asker: Asker) -> None:
     ],
 )
 def test_any_id_can_be_fetched_percent_encoded(asker: Asker, product_id: str, encoded: str) -> None:
-    """Decoded once, never twice."""
+    """It is decoded once."""
     asker.create({"productId": product_id})
 
     answered = asker.get(f"/v1/inventory/{encoded}")
@@ -81,7 +81,7 @@ def test_an_unknown_product_is_a_404_of_centrals_own_shape(asker: Asker) -> None
     assert (404, said) == (answered.status, answered.body)
 
 
-def test_attributes_are_kept_as_they_came(asker: Asker) -> None:
+def test_attributes_are_kept_unchanged(asker: Asker) -> None:
     """Every attribute, of every JSON type; version and lastUpdated are Central's."""
     odd = {"productId": "X", "nested": {"a": [1, None, 2.5]}, "": "", "version": 9, "Name": "n"}
     asker.create(odd)
@@ -103,8 +103,8 @@ def test_events_come_with_the_next_offset(asker: Asker) -> None:
     assert {"nextOffset": 2, "hasMore": True, "count": 1, "generation": "g-1"} == body
 
 
-def test_a_poll_with_nothing_to_give_is_held_until_something_happens(asker: Asker) -> None:
-    """At most 60 s; woken polls that ask for the same share one reply."""
+def test_poll_without_an_event_is_held_until_there_is_one(asker: Asker) -> None:
+    """At most 60 s; equal polls that are woken share one reply."""
     held = asker.raw("GET", "/v1/inventory/events?offset=1&wait=99")
     assert isinstance(held, Held)
 
@@ -114,7 +114,7 @@ def test_a_poll_with_nothing_to_give_is_held_until_something_happens(asker: Aske
 
 
 def test_a_poll_beyond_the_head_is_answered_at_once(asker: Asker) -> None:
-    """The lower nextOffset says that the feed is shorter than the caller believes."""
+    """The lower nextOffset says that the feed is shorter."""
     body = asker.get("/v1/inventory/events?offset=50&wait=20").body
 
     assert ([], 1) == (body["events"], body["nextOffset"])
@@ -131,7 +131,7 @@ def test_an_offset_that_is_gone_is_410(asker_of: AskerOf) -> None:
 
 
 def test_one_update_is_answered_with_the_new_state(asker: Asker) -> None:
-    """200 with quantity and version; a refusal is 409 with the current ones."""
+    """200 with quantity and version; a refusal is a 409 with the current ones."""
     asker.create(P1)
 
     applied = asker.sell("P1", -3, 1, "k1")
@@ -150,8 +150,8 @@ def test_one_update_is_answered_with_the_new_state(asker: Asker) -> None:
     assert 409 == refused.status
 
 
-def test_a_batch_is_answered_in_order_and_each_stands_alone(asker: Asker) -> None:
-    """200, results in order, counts."""
+def test_updates_of_a_batch_are_independent(asker: Asker) -> None:
+    """200, with results in their order, and counts."""
     asker.create(P1)
     updates = [
         {"productId": "P1", "delta": -1, "version": 1, "idempotencyKey": "a"},
@@ -169,7 +169,7 @@ def test_a_batch_is_answered_in_order_and_each_stands_alone(asker: Asker) -> Non
 
 
 def test_the_digest_is_of_one_event_offset(asker: Asker) -> None:
-    """generation, eventOffset, count, buckets; the rows of a bucket can be asked for."""
+    """generation, eventOffset, count, buckets; the rows of a bucket can be read."""
     asker.create(P1, P2)
 
     body = asker.get("/v1/inventory/digest?buckets=2").body
@@ -229,16 +229,16 @@ UPDATE = {"productId": "P1", "delta": -1, "version": 1, "idempotencyKey": "k", "
         ("POST", "/v1/admin/restore", {"backup": {}}, "admin-demo", 400, "invalid_request"),
     ],
 )
-def test_a_wrong_request_is_told_so(
+def test_invalid_request_is_refused(
     asker: Asker, *, method: str, target: str, body: Any, key: str, status: int, code: str
 ) -> None:
-    """A status and Central's own error shape, never a traceback."""
+    """With a status and Central's error shape."""
     answered = asker.ask(method, target, body, key=key)
 
     assert (status, code) == (answered.status, answered.body["code"])
 
 
-def test_a_body_that_is_no_json_is_told_so(asker: Asker) -> None:
+def test_body_that_is_not_json_is_refused(asker: Asker) -> None:
     """invalid_json."""
     reply = asker.raw("POST", "/v1/inventory/updates", b"{")
 
@@ -271,7 +271,7 @@ def test_a_huge_body_is_refused(asker: Asker) -> None:
         ({"storeId": 1}, "invalid_request"),
     ],
 )
-def test_a_wrong_update_is_refused_and_changes_nothing(
+def test_invalid_update_is_refused_and_changes_nothing(
     asker: Asker, changes: dict[str, Any], error_type: str
 ) -> None:
     """409 with an errorType."""
@@ -296,8 +296,8 @@ def test_a_wrong_update_is_refused_and_changes_nothing(
         {"productId": "A", "size": 2**53},
     ],
 )
-def test_a_wrong_product_fails_alone(asker: Asker, product: Any) -> None:
-    """The others of the call go in."""
+def test_invalid_product_fails_alone(asker: Asker, product: Any) -> None:
+    """The others of the call are created."""
     body = asker.create(product, P2).body
 
     assert [False, True] == [result["success"] for result in body["results"]]
@@ -316,7 +316,7 @@ def test_without_generation_nothing_names_it(asker_of: AskerOf) -> None:
         assert ({}, False) == (answered.headers, "generation" in answered.body)
 
 
-def test_without_event_offset_pages_do_not_tell_the_head(asker_of: AskerOf) -> None:
+def test_without_event_offset_pages_do_not_name_the_head(asker_of: AskerOf) -> None:
     """eventOffset is missing."""
     assert "eventOffset" not in asker_of(without(Feature.EVENT_OFFSET)).get("/v1/inventory").body
 
@@ -338,8 +338,8 @@ def test_without_hold_polls_are_answered_at_once(asker_of: AskerOf) -> None:
     assert (None, 1) == (body["events"], body["nextOffset"])
 
 
-def test_beyond_the_head_a_deployed_central_holds(asker_of: AskerOf) -> None:
-    """And answers a lower nextOffset when the time is up."""
+def test_poll_beyond_the_head_can_be_held(asker_of: AskerOf) -> None:
+    """Then it answers with the lower nextOffset."""
     asker = asker_of(Switches(hold_beyond_head=True))
 
     held = asker.raw("GET", "/v1/inventory/events?offset=50&wait=20")
@@ -363,7 +363,7 @@ def test_without_cursor_asking_for_one_changes_nothing(asker_of: AskerOf) -> Non
 
 
 def test_without_zeros_they_are_left_out_everywhere(asker_of: AskerOf) -> None:
-    """Of rows, of events, of answers to writes: applied, newQuantity, available, price."""
+    """In rows, events, and answers to writes: applied, newQuantity, available, price."""
     asker = asker_of(without(Feature.ZEROS))
     asker.create(P2, {"productId": "P3", "available": 1})
 
@@ -392,7 +392,7 @@ def test_pages_come_in_three_shapes(asker_of: AskerOf, shape: Any, name: str | N
     assert (2 if name is None else 1) == len(body if name is None else body[name])
 
 
-def test_totals_go_by_two_names(asker_of: AskerOf) -> None:
+def test_totals_have_two_names(asker_of: AskerOf) -> None:
     """total and hasMore; summary for a batch."""
     asker = asker_of(Switches(total_names="camel", batch_totals="summary"))
 
@@ -406,10 +406,10 @@ def test_totals_go_by_two_names(asker_of: AskerOf) -> None:
 @pytest.mark.parametrize(
     ("product_id", "version", "status"), [("P1", 9, 409), ("P9", 1, 404), ("P1", 0, 400)]
 )
-def test_refusals_can_come_with_statuses_of_their_own(
+def test_refusals_can_have_different_statuses(
     asker_of: AskerOf, product_id: str, version: int, status: int
 ) -> None:
-    """400 and 404 instead of 409 for everything."""
+    """400 and 404 besides 409."""
     asker = asker_of(Switches(refusal_status="varied"))
     asker.create(P1)
 
@@ -424,8 +424,8 @@ def test_positive_deltas_can_be_refused(asker_of: AskerOf) -> None:
     assert "invalid_request" == asker.sell("P1", 1, 1, "k").body["errorType"]
 
 
-def test_events_can_be_worded_the_old_way(asker_of: AskerOf) -> None:
-    """product_updated, no data with deletions, no word of who wrote."""
+def test_events_can_have_their_old_names(asker_of: AskerOf) -> None:
+    """product_updated, deletions without data, no storeId or key."""
     asker = asker_of(Switches(old_event_names=True, deletion_data="absent", unnamed_writes=True))
     asker.create(P1)
     asker.sell("P1", -1, 1, "k")
@@ -439,8 +439,8 @@ def test_events_can_be_worded_the_old_way(asker_of: AskerOf) -> None:
     assert not any("idempotencyKey" in event for event in events)
 
 
-def test_one_version_can_come_with_several_states(asker_of: AskerOf) -> None:
-    """set leaves the version where it was."""
+def test_version_can_have_several_states(asker_of: AskerOf) -> None:
+    """set keeps the version."""
     asker = asker_of(Switches(same_version=True))
     asker.create(P1)
     asker.admin("PUT", "products/set", {"products": [{"productId": "P1", "available": 3}]})
@@ -451,7 +451,7 @@ def test_one_version_can_come_with_several_states(asker_of: AskerOf) -> None:
 
 
 def test_ids_with_slashes_can_be_out_of_reach(asker_of: AskerOf) -> None:
-    """A bare 404 that means nothing; the list still has it."""
+    """A bare 404, though the list has the product."""
     asker = asker_of(Switches(slashes_unreachable=True))
     asker.create({"productId": "a/b"})
 
@@ -462,7 +462,7 @@ def test_ids_with_slashes_can_be_out_of_reach(asker_of: AskerOf) -> None:
 
 
 def test_errors_can_be_a_proxys_page(asker_of: AskerOf) -> None:
-    """HTML for every error; refusals of writes stay Central's own."""
+    """HTML for every error; refusals of writes stay JSON."""
     asker = asker_of(Switches(html_errors=True))
 
     assert asker.get("/v1/inventory/nothing").text.startswith("<html>")
@@ -480,7 +480,7 @@ def test_errors_can_be_a_proxys_page(asker_of: AskerOf) -> None:
 def test_requests_are_limited_per_address_and_minute(
     asker_of: AskerOf, hint: Any, headers: dict[str, str]
 ) -> None:
-    """Everything counts but administration and health; the hint comes in three kinds."""
+    """All requests count but administration and health; there are three kinds of hints."""
     asker = asker_of(Switches(rate_limit=2, rate_limit_hint=hint))
     asker.admin("GET", "faults")
     asker.get("/health")
@@ -498,7 +498,7 @@ def test_requests_are_limited_per_address_and_minute(
 
 
 def test_products_are_created_set_and_deleted(asker: Asker) -> None:
-    """One result each, with the new version; what cannot be is told alone."""
+    """One result each, with the new version; an impossible call fails alone."""
     created = asker.create(P1, P1).body["results"]
     changed = asker.admin("PUT", "products/set", {"products": [P1, P2]}).body["results"]
     ended = asker.admin("DELETE", "products/delete", {"productIds": ["P1", "P1", 5]}).body
@@ -509,8 +509,8 @@ def test_products_are_created_set_and_deleted(asker: Asker) -> None:
     assert {"total": 3, "succeeded": 1, "failed": 2} == ended["summary"]
 
 
-def test_switches_are_thrown_one_by_one_while_it_runs(asker: Asker) -> None:
-    """What is not named stays."""
+def test_switches_can_be_changed_while_it_runs(asker: Asker) -> None:
+    """A switch that is not named stays."""
     asker.admin("PUT", "switches", {"pageLimit": 50})
     body = asker.admin("PUT", "switches", {"without": ["hold", "gone"]}).body
 
@@ -518,8 +518,8 @@ def test_switches_are_thrown_one_by_one_while_it_runs(asker: Asker) -> None:
     assert isinstance(asker.raw("GET", "/v1/inventory/events?wait=9"), Reply)
 
 
-def test_a_restore_begins_a_new_generation_unless_told_otherwise(asker: Asker) -> None:
-    """As an honest Central does; keepGeneration imitates one that does not notice."""
+def test_restore_begins_a_new_generation_by_default(asker: Asker) -> None:
+    """keepGeneration imitates a Central that does not notice a restore."""
     asker.create(P1)
     backup = asker.admin("GET", "backup").body
     asker.create(P2)
@@ -532,7 +532,7 @@ def test_a_restore_begins_a_new_generation_unless_told_otherwise(asker: Asker) -
 
 
 def test_without_generation_a_restore_keeps_the_name(asker_of: AskerOf) -> None:
-    """Nobody sees it anyway."""
+    """Clients do not see it."""
     asker = asker_of(without(Feature.GENERATION))
 
     backup = asker.admin("GET", "backup").body

@@ -35,7 +35,7 @@ def health(url: str) -> int:
 def test_serve_load_replay_and_a_clean_stop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The three commands together; SIGTERM ends with 0 and the folder has it all."""
+    """The three commands together; after SIGTERM the status is 0 and the folder has everything."""
     (tmp_path / "c.csv").write_text("productId,available\nA,9\nB,9\n")
     (tmp_path / "s.csv").write_text("productId,delta\nA,-1\nB,-2\nA,-1\n")
     with serving(tmp_path) as (process, url):
@@ -79,7 +79,7 @@ def test_switches_are_options_too(tmp_path: Path) -> None:
         (["replay", "nowhere.csv"], "central-stub: nowhere.csv cannot be read: "),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_1(
+def test_mistake_is_one_line_and_status_1(
     arguments: list[str],
     said: str,
     capsys: pytest.CaptureFixture[str],
@@ -97,7 +97,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["load"], ["replay"]])
-def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """For the command and each of its parts."""
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])

@@ -1,4 +1,4 @@
-"""The digest is what its definition says, computed here a second time from the words."""
+"""The digest, computed here a second time from its definition."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ def a_ledger() -> Ledger:
 
 
 def canonical(row: dict[str, object]) -> bytes:
-    """RFC 8785 for these rows: sorted names, no blanks, 2.0 as 2."""
+    """Return these rows in RFC 8785: sorted names, no blanks, 2.0 as 2."""
     whole = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in row.items()}
     return json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -33,8 +33,8 @@ def test_a_bucket_is_the_hash_of_the_hashes_of_its_rows() -> None:
     assert [each.hexdigest() for each in expected] == ledger.digest(buckets)
 
 
-def test_a_change_changes_one_bucket_and_the_rows_of_it_find_it() -> None:
-    """The differing bucket's rows hold the product that changed."""
+def test_change_of_a_product_changes_its_bucket() -> None:
+    """The rows of that bucket contain the product."""
     ledger = a_ledger()
     before = ledger.digest(16)
 
@@ -47,7 +47,7 @@ def test_a_change_changes_one_bucket_and_the_rows_of_it_find_it() -> None:
 
 
 def test_a_lie_shows_in_the_digest() -> None:
-    """What no event tells, the digest does; undone, it is as before."""
+    """The digest shows a change without an event."""
     ledger = a_ledger()
     before = ledger.digest(4)
 

@@ -1,4 +1,4 @@
-"""Faults: when they strike, and what the ledger's ones do."""
+"""Faults: when they strike, and what those of the ledger do."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def struck(asker: Asker, route: Route) -> list[Fault]:
 
 
 def test_a_fault_strikes_its_routes_its_times(asker: Asker) -> None:
-    """Other routes are spared, and after the last time it is gone."""
+    """It spares other routes, and is gone after the last time."""
     asker.admin("POST", "faults", {"kind": "drop", "routes": ["events"], "times": 2})
 
     hits = [bool(struck(asker, route)) for route in (Route.PAGES, *[Route.EVENTS] * 3)]
@@ -67,7 +67,7 @@ def test_faults_are_listed_with_their_strikes_and_cleared(asker: Asker) -> None:
 def test_a_status_comes_in_every_shape(
     asker: Asker, body: str, content_type: str, text: str
 ) -> None:
-    """Central's two error shapes, a page, a word, nothing."""
+    """Central's two error shapes, a page, a text, or an empty body."""
     order = {"kind": "status", "status": 410, "body": body, "retryAfter": 7, "rateLimitReset": 9}
     asker.admin("POST", "faults", order)
 
@@ -80,7 +80,7 @@ def test_a_status_comes_in_every_shape(
 
 
 def test_a_repeated_event_stands_at_the_end_of_its_page(asker: Asker) -> None:
-    """The same offset twice; pages without events are left alone."""
+    """The same offset twice; pages without events stay unchanged."""
     asker.create({"productId": "P1"}, {"productId": "P2"})
     asker.admin("POST", "faults", {"kind": "repeat"})
     (fault,) = struck(asker, Route.EVENTS)
@@ -118,7 +118,7 @@ def test_a_repeated_event_stands_at_the_end_of_its_page(asker: Asker) -> None:
 def test_faults_of_the_ledger_happen_at_once(
     asker: Asker, order: dict[str, Any], target: str, expected: tuple[int, str, Any]
 ) -> None:
-    """They are done when they are answered, and not listed."""
+    """They are done before the answer, and not listed."""
     asker.create({"productId": "P1", "available": 10})
 
     asker.admin("POST", "faults", order)
@@ -129,8 +129,8 @@ def test_faults_of_the_ledger_happen_at_once(
     assert [] == asker.admin("GET", "faults").body["faults"]
 
 
-def test_a_skipped_event_stays_a_hole(asker: Asker) -> None:
-    """Its offset is used up."""
+def test_skipped_event_stays_a_gap(asker: Asker) -> None:
+    """Its offset is used."""
     asker.admin("POST", "faults", {"kind": "skip", "count": 2})
     asker.create(*({"productId": f"P{number}"} for number in range(3)))
 
@@ -140,7 +140,7 @@ def test_a_skipped_event_stays_a_hole(asker: Asker) -> None:
 
 
 def test_forgotten_keys_make_a_repeat_a_conflict(asker: Asker) -> None:
-    """As after the restart of a Central that remembers in memory."""
+    """As after the restart of a Central that keeps keys in memory."""
     asker.create({"productId": "P1", "available": 10})
     asker.sell("P1", -1, 1, "k")
 

@@ -1,4 +1,4 @@
-"""Disorder: what is late, for how long, and what a page looks like meanwhile."""
+"""Late events: how late they are, and what a page looks like meanwhile."""
 
 import random
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ def seen(ledger: Ledger, offset: int, now: float) -> list[tuple[int, int]]:
     return [(event["offset"], event["version"]) for event in page.events]
 
 
-def test_an_event_published_late_is_a_hole_that_next_offset_jumps_over() -> None:
-    """A poller that trusts nextOffset loses it; asked from the hole, the answer comes at once."""
+def test_event_published_late_is_a_gap_that_next_offset_skips() -> None:
+    """A poller that trusts nextOffset loses it; a poll from the gap is answered at once."""
     ledger = a_disorderly_ledger(PUBLISHED_LATE, IN_TIME)
 
     assert [(1, 1), (3, 3)] == seen(ledger, 1, NOON)
@@ -41,8 +41,8 @@ def test_an_event_published_late_is_a_hole_that_next_offset_jumps_over() -> None
     assert 4 == ledger.events(2, 100, NOON).next_offset
 
 
-def test_the_missing_event_appears_behind_younger_ones() -> None:
-    """An older offset after a newer one, and nextOffset goes back."""
+def test_missing_event_appears_after_younger_ones() -> None:
+    """An older offset follows a newer one, and nextOffset goes back."""
     ledger = a_disorderly_ledger(PUBLISHED_LATE, IN_TIME)
 
     assert [(1, 1), (3, 3), (2, 2)] == seen(ledger, 1, NOON + 0.1)
@@ -50,8 +50,8 @@ def test_the_missing_event_appears_behind_younger_ones() -> None:
     assert [(2, 2)] == seen(ledger, 2, NOON + 0.1)[-1:]
 
 
-def test_an_event_numbered_late_brings_versions_out_of_order() -> None:
-    """Offsets stay dense, the older version gets the later one."""
+def test_event_numbered_late_is_out_of_order() -> None:
+    """Offsets have no gap, but the older version gets the later one."""
     ledger = a_disorderly_ledger(NUMBERED_LATE, IN_TIME)
 
     assert [(1, 1), (2, 3)] == seen(ledger, 1, NOON)
@@ -59,14 +59,14 @@ def test_an_event_numbered_late_brings_versions_out_of_order() -> None:
 
 
 def test_the_product_is_never_late() -> None:
-    """The catalogue shows a write at once, whenever its event comes."""
+    """The catalogue shows a write at once, however late its event is."""
     ledger = a_disorderly_ledger(NUMBERED_LATE)
 
     assert {"available": 1, "version": 2}.items() <= (ledger.read("P1") or {}).items()
 
 
-def test_due_at_says_when_to_look_again() -> None:
-    """None, once nothing is late any more."""
+def test_due_at_is_the_time_of_the_next_late_event() -> None:
+    """None if no event is late."""
     ledger = a_disorderly_ledger(PUBLISHED_LATE, NUMBERED_LATE)
 
     assert NOON + 0.1 == ledger.due_at
@@ -75,7 +75,7 @@ def test_due_at_says_when_to_look_again() -> None:
 
 
 def test_in_order_nothing_is_ever_late() -> None:
-    """With the feature `order` nobody is asked how late an event is."""
+    """With the feature `order`, `lateness` is not called."""
     ledger = Ledger(generation="g-1", lateness=lambda: NUMBERED_LATE)
 
     ledger.create({"productId": "P1"}, NOON)
@@ -84,7 +84,7 @@ def test_in_order_nothing_is_ever_late() -> None:
 
 
 def test_drawn_lateness_is_bounded_and_repeats_with_its_seed() -> None:
-    """At most what was seen in deployed Centrals; all three fates occur."""
+    """At most that of deployed Centrals; all three kinds occur."""
     drawn = [draw_lateness(source) for source in [random.Random(7)] for _ in range(500)]
     again = [draw_lateness(source) for source in [random.Random(7)] for _ in range(500)]
 

@@ -28,8 +28,8 @@ def offsets(ledger: Ledger, offset: int, now: float = NOON) -> list[int]:
     return [event["offset"] for event in ledger.events(offset, 100, now).events]
 
 
-def test_an_applied_write_raises_the_version_by_one_and_makes_one_event() -> None:
-    """Version, quantity, time and exactly one event that names the write."""
+def test_applied_write_raises_the_version_and_adds_one_event() -> None:
+    """The event names the write."""
     ledger = a_ledger()
 
     answer = ledger.update(sale("P1", -3, 1, "k1"), NOON)
@@ -70,10 +70,10 @@ def test_an_applied_write_raises_the_version_by_one_and_makes_one_event() -> Non
         (sale("P9", -1, 1, "k"), "product_not_found", (None, None)),
     ],
 )
-def test_a_refusal_changes_nothing_and_tells_the_current_state(
+def test_refusal_changes_nothing_and_has_the_current_state(
     update: Update, error_type: str, current: tuple[int | None, int | None]
 ) -> None:
-    """No event, no new version; the present quantity and version where there are any."""
+    """No event, no new version; the current quantity and version if there are any."""
     ledger = a_ledger()
     before = ledger.backup()["products"]
 
@@ -97,7 +97,7 @@ def test_a_repeated_key_gets_the_first_answer() -> None:
 
 
 def test_refusals_are_remembered_too() -> None:
-    """A conflict stays one under its key, even once the version has come round."""
+    """A conflict stays one for its key, even when the version matches later."""
     ledger = a_ledger()
     first = ledger.update(sale("P1", -1, 2, "k1"), NOON)
     ledger.update(sale("P1", -1, 1, "k2"), NOON)
@@ -105,8 +105,8 @@ def test_refusals_are_remembered_too() -> None:
     assert first == ledger.update(sale("P1", -1, 2, "k1"), NOON)
 
 
-def test_a_key_used_for_another_product_gets_the_other_ones_numbers() -> None:
-    """Keys are global: the other product's numbers come under the id that was asked about."""
+def test_key_used_for_another_product_gets_the_first_answer() -> None:
+    """Keys are global: the numbers are those of the first product."""
     ledger = a_ledger()
     ledger.update(sale("P1", -3, 1, "k1"), NOON)
 
@@ -117,7 +117,7 @@ def test_a_key_used_for_another_product_gets_the_other_ones_numbers() -> None:
 
 
 def test_a_forgotten_key_is_a_new_write() -> None:
-    """Memory ends after its seconds, counted from the first answer."""
+    """Memory ends some seconds after the first answer."""
     ledger = a_ledger(key_memory_seconds=120)
     ledger.update(sale("P1", -1, 1, "k1"), NOON)
     ledger.update(sale("P1", -1, 1, "k1"), NOON + 119)
@@ -127,8 +127,8 @@ def test_a_forgotten_key_is_a_new_write() -> None:
     assert "version_conflict" == answer["errorType"]
 
 
-def test_a_deletion_carries_the_next_version_and_creation_starts_at_one() -> None:
-    """A life ends with version + 1 and the next begins at 1."""
+def test_deletion_has_the_next_version_and_creation_starts_at_one() -> None:
+    """An incarnation ends with version + 1, and the next begins at 1."""
     ledger = a_ledger()
 
     ended = ledger.delete("P1", NOON)
@@ -144,7 +144,7 @@ def test_a_deletion_carries_the_next_version_and_creation_starts_at_one() -> Non
     assert ("product_created", 1) == (created["eventType"], created["version"])
 
 
-def test_set_keeps_what_it_does_not_name() -> None:
+def test_set_keeps_attributes_that_it_does_not_name() -> None:
     """Only stock: inventory_updated; anything else: product_modified."""
     ledger = a_ledger()
 
@@ -171,8 +171,8 @@ def test_ids_that_differ_only_by_case_are_two_products_in_code_point_order() -> 
     assert ["a/b", "é"] == [row["productId"] for row in ledger.page_after("BANK CHARGES", 2)]
 
 
-def test_pages_are_capped_without_a_word() -> None:
-    """More is asked for than the limit: the limit is given."""
+def test_pages_are_capped_silently() -> None:
+    """A request for more than the limit gets the limit."""
     ledger = a_ledger(page_limit=1)
 
     assert ["P1"] == [row["productId"] for row in ledger.page(0, 50)]
@@ -192,22 +192,22 @@ def test_an_offset_below_the_log_is_gone() -> None:
 
 
 def test_without_gone_the_log_is_cut_silently() -> None:
-    """The answer starts at the oldest event that there is."""
+    """The page starts at the oldest event."""
     ledger = a_ledger(event_limit=1, without=frozenset({Feature.GONE}))
 
     assert [2] == offsets(ledger, 1)
 
 
-def test_an_empty_page_names_the_offset_that_comes_next() -> None:
-    """At the head, the position; beyond it, a lower one: the feed is shorter than believed."""
+def test_empty_page_names_the_next_offset() -> None:
+    """At the head the same offset; beyond it a lower one."""
     ledger = a_ledger()
 
     assert 3 == ledger.events(3, 10, NOON).next_offset
     assert 3 == ledger.events(50, 10, NOON).next_offset
 
 
-def test_a_lost_event_stays_a_hole() -> None:
-    """`lose_next` uses up the offset and gives nothing for it."""
+def test_lost_event_stays_a_gap() -> None:
+    """`lose_next` uses the offset without an event."""
     ledger = a_ledger()
     ledger.lose_next(1)
 
@@ -218,7 +218,7 @@ def test_a_lost_event_stays_a_hole() -> None:
 
 
 def test_a_lie_has_no_event() -> None:
-    """The product differs, the feed says nothing."""
+    """The product differs, but the feed does not show it."""
     ledger = a_ledger()
 
     ledger.lie("P1", {"available": 99})
@@ -228,8 +228,8 @@ def test_a_lie_has_no_event() -> None:
     assert (None, 2) == (ledger.read("P2"), ledger.head)
 
 
-def test_a_new_generation_keeps_products_and_starts_counting_again() -> None:
-    """Offsets of the old feed mean nothing in the new one."""
+def test_new_generation_keeps_products_and_restarts_offsets() -> None:
+    """Offsets of the old feed have no meaning in the new one."""
     ledger = a_ledger()
 
     ledger.begin_generation("g-2")
@@ -239,7 +239,7 @@ def test_a_new_generation_keeps_products_and_starts_counting_again() -> None:
 
 
 def test_a_restored_ledger_uses_offsets_again() -> None:
-    """What came after the backup never happened, and its offsets are given anew."""
+    """Changes after the backup are lost, and their offsets are used again."""
     ledger = a_ledger()
     backup = orjson.loads(orjson.dumps(ledger.backup()))
     ledger.update(sale("P1", -1, 1, "k1"), NOON)

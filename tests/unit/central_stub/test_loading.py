@@ -1,4 +1,4 @@
-"""Loading: every line ends up in Central or is listed."""
+"""Loading: every line is in Central afterwards, or listed."""
 
 import asyncio
 import gzip
@@ -39,7 +39,7 @@ def written(path: Path, text: str) -> Path:
     return path
 
 
-async def test_json_lines_go_in_and_bad_ones_are_named(
+async def test_json_lines_are_loaded_and_bad_ones_listed(
     central: Running, tmp_path: Path, ending: str
 ) -> None:
     """Line numbers from 1; a second line of one product sets it."""
@@ -58,10 +58,10 @@ async def test_json_lines_go_in_and_bad_ones_are_named(
     assert central.ledger.read("é/") is not None
 
 
-async def test_csv_goes_in_with_all_its_columns(
+async def test_csv_is_loaded_with_all_columns(
     central: Running, tmp_path: Path, ending: str
 ) -> None:
-    """available whole, price a number, the rest text as it stands; empty cells left out."""
+    """available whole, price a number, the rest text; empty cells are left out."""
     path = written(tmp_path / f"c.csv{ending}", CSV)
 
     loaded = await asyncio.to_thread(load, path, url=central.url, admin_key="admin-demo")
@@ -85,7 +85,7 @@ async def test_a_second_load_sets_what_the_first_created(central: Running, tmp_p
 
 
 async def test_a_load_waits_for_a_central_that_is_away(central: Running, tmp_path: Path) -> None:
-    """What was not answered is sent again."""
+    """A batch that was not answered is sent again."""
     path = written(tmp_path / "c.jsonl", '{"productId":"A"}\n')
     await central.kill()
     task = asyncio.create_task(
@@ -97,10 +97,10 @@ async def test_a_load_waits_for_a_central_that_is_away(central: Running, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.csv"])
-async def test_lines_that_are_not_utf_8_are_named(
+async def test_lines_that_are_not_utf_8_are_listed(
     central: Running, tmp_path: Path, name: str
 ) -> None:
-    """The others go in."""
+    """The others are loaded."""
     lines = {
         "c.jsonl": b'{"productId":"A"}\n{"productId":"\xff"}\n{"productId":"B"}\n',
         "c.csv": b"\xef\xbb\xbfproductId\n\xff\nA\nB\n",
@@ -114,7 +114,7 @@ async def test_lines_that_are_not_utf_8_are_named(
 
 
 async def test_a_wrong_key_ends_the_load(central: Running, tmp_path: Path) -> None:
-    """With what Central said."""
+    """With Central's answer."""
     path = written(tmp_path / "c.jsonl", '{"productId":"A"}\n')
 
     with pytest.raises(LoadFailed, match="answered 401"):
@@ -123,7 +123,7 @@ async def test_a_wrong_key_ends_the_load(central: Running, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("content", [None, b"\x1f\x8b\x08cut", b"plain"])
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
-    """Missing, cut short, or not what its name says."""
+    """Missing, cut short, or of another type than its name says."""
     path = tmp_path / "c.jsonl.gz"
     if content is not None:
         path.write_bytes(content)

@@ -44,7 +44,7 @@ def target(central: Running) -> Target:
 
 
 async def test_every_line_is_sold_once_by_tills_that_share_products(central: Running) -> None:
-    """Conflicts are met and each is sold under a new key of its line."""
+    """After a conflict a line is sold with its next key."""
     stocked(central)
 
     summary = await replay(movements(60), [target(central)], tills=6)
@@ -67,10 +67,10 @@ async def test_every_line_is_sold_once_by_tills_that_share_products(central: Run
         {"kind": "status", "status": 429, "body": "text"},
     ],
 )
-async def test_what_was_not_answered_is_repeated_under_the_same_key(
+async def test_unanswered_write_is_repeated_with_the_same_key(
     central: Running, client: httpx.AsyncClient, fault: dict[str, object]
 ) -> None:
-    """Applied or not the first time, it is sold once."""
+    """It is sold once, whether the first attempt was applied or not."""
     stocked(central)
     await client.post("/v1/admin/faults", json={**fault, "routes": ["updates"], "times": 2})
 
@@ -106,7 +106,7 @@ async def test_tills_outlast_a_killed_central(tmp_path: Path) -> None:
 
 
 async def test_a_refusal_is_listed_with_its_line(central: Running) -> None:
-    """More than there is, and what there is not."""
+    """More than is available, and an unknown product."""
     stocked(central)
     wrong = iter([Movement(1, "P0", -5000), Movement(2, "none", -1), Movement(3, "P0", -1)])
 
@@ -122,14 +122,14 @@ async def test_a_wrong_key_ends_the_replay(central: Running) -> None:
 
 
 def test_a_store_is_written_to_by_its_own_paths() -> None:
-    """And fills in its own id."""
+    """It adds its own id."""
     said = store_target("http://s", "k")
 
     assert ("/v1/store/inventory/updates", None) == (said.write_path, said.store_id)
 
 
 def test_the_rate_is_lines_a_second() -> None:
-    """None of nothing."""
+    """0 for a replay without lines."""
     assert (5.0, 0.0) == (Summary(sold=10, duration_seconds=2).rate, Summary().rate)
 
 
@@ -157,6 +157,6 @@ def test_movements_are_named_by_their_line(
     [("a,b\n1,2\n", "must name the columns"), ("productId,delta\nA,few\n", "movement 1: delta")],
 )
 def test_a_file_without_movements_is_told_so(text: str, said: str) -> None:
-    """ValueError that says which line."""
+    """The ValueError names the line."""
     with pytest.raises(ValueError, match=said):
         list(read_movements(io.StringIO(text)))

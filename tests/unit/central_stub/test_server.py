@@ -1,4 +1,4 @@
-"""Central on a socket: waiting, breaking, stopping, coming back."""
+"""Central on a socket: held polls, broken connections, stops and restarts."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ async def fault(client: httpx.AsyncClient, **order: Any) -> None:
 async def test_a_held_poll_is_answered_when_something_happens(
     central: Running, client: httpx.AsyncClient
 ) -> None:
-    """Long before its thirty seconds are up."""
+    """Long before its thirty seconds have passed."""
     began = time.monotonic()
     poll = asyncio.create_task(client.get(POLL))
     await until_held(central)
@@ -48,7 +48,7 @@ async def test_a_held_poll_is_answered_when_something_happens(
 
 
 async def test_a_held_poll_ends_empty_when_its_time_is_up(client: httpx.AsyncClient) -> None:
-    """An empty list, after the seconds asked for and not before."""
+    """An empty list, after the requested seconds and not before."""
     began = time.monotonic()
 
     body = (await client.get("/v1/inventory/events?offset=1&wait=1")).json()
@@ -85,7 +85,7 @@ async def test_a_stop_releases_held_polls(central: Running, client: httpx.AsyncC
 
 
 async def until_held(central: Running, polls: int = 1) -> None:
-    """Return when so many polls wait."""
+    """Return when so many polls are held."""
     async with asyncio.timeout(20):
         while central.held_polls < polls:  # noqa: ASYNC110 (the server runs in this loop)
             await asyncio.sleep(0)
@@ -114,7 +114,7 @@ async def raw_exchange(url: str, asked: bytes) -> tuple[Mapping[str, str], bytes
 
 
 async def test_a_dropped_write_took_effect_or_not(client: httpx.AsyncClient) -> None:
-    """before: never happened; after: applied, and the same key tells."""
+    """before: it has no effect; after: it is applied, as the same key shows."""
     await create(client, "P1")
 
     for moment, version in (("before", 1), ("after", 2)):
@@ -151,7 +151,7 @@ async def test_a_cut_body_is_shorter_than_announced(client: httpx.AsyncClient) -
 async def test_another_answer_is_given_before_or_after_the_effect(
     client: httpx.AsyncClient, order: dict[str, Any], status: int, version: int
 ) -> None:
-    """What the caller sees, and what is true."""
+    """What the client sees, and whether the write was applied."""
     await create(client, "P1")
     await fault(client, **order, times=1)
 
@@ -172,7 +172,7 @@ async def test_a_delay_delays(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_killed_central_comes_back_from_its_folder(tmp_path: Path) -> None:
-    """Same address, generation, offsets and keys; what was answered is there."""
+    """Same address, generation, offsets and keys; every answered write is there."""
     settings = Settings(_env_file=None, port=0, data_dir=tmp_path)
     async with running(settings) as central:
         url, generation = central.url, central.ledger.generation
@@ -205,7 +205,7 @@ async def test_in_memory_every_start_is_a_new_generation(central: Running) -> No
 async def test_a_failed_disk_is_answered_with_500_and_nothing_is_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even reads, which might show what a crash would take back."""
+    """Not even reads, which could show what a crash loses."""
     settings = Settings(_env_file=None, port=0, data_dir=tmp_path)
     async with running(settings) as central:
         async with httpx.AsyncClient(
@@ -223,8 +223,8 @@ def failing(_: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-async def test_late_events_wake_those_who_wait(settings: Settings) -> None:
-    """A Central without order publishes everything within 0.11 s, and says so."""
+async def test_late_events_wake_held_polls(settings: Settings) -> None:
+    """A Central without order publishes everything within 0.11 s."""
     switches = Switches(without=frozenset({Feature.ORDER}))
     async with (
         running(settings, switches, seed=4) as central,

@@ -12,14 +12,14 @@ CANARY = "canary-secret"
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No `.env` and no variables of whoever runs the tests."""
+    """Remove `.env` and the variables of the machine."""
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(f"CENTRAL_STUB_{name.upper()}", raising=False)
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
-    """An honest Central on 8081, in memory."""
+    """Port 8081, in memory, with every feature."""
     settings = read_settings()
 
     assert ("127.0.0.1", 8081, None) == (settings.host, settings.port, settings.data_dir)
@@ -33,7 +33,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
 def test_options_win_over_the_environment_and_that_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And an empty folder means memory."""
+    """An empty folder means memory."""
     lines = ["CENTRAL_STUB_PORT=1", "CENTRAL_STUB_HOST=h", "CENTRAL_STUB_PAGE_LIMIT=7", "PORT=9"]
     (tmp_path / ".env").write_text("\n".join([*lines, "CENTRAL_STUB_DATA_DIR="]))
     monkeypatch.setenv("CENTRAL_STUB_PORT", "2")
@@ -62,7 +62,7 @@ def test_options_win_over_the_environment_and_that_over_the_file(
 def test_a_bad_setting_is_one_line_that_names_it(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
 ) -> None:
-    """The variable, what it was, what it may be."""
+    """The variable, its value, and what it may be."""
     monkeypatch.setenv(f"CENTRAL_STUB_{name}", value)
 
     with pytest.raises(BadSetting) as bad:
@@ -73,7 +73,7 @@ def test_a_bad_setting_is_one_line_that_names_it(
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in the settings' own words nor in an error about another one."""
+    """Neither in the settings' repr nor in an error about another one."""
     monkeypatch.setenv("CENTRAL_STUB_API_KEYS", CANARY)
     shown = repr(read_settings())
     monkeypatch.setenv("CENTRAL_STUB_PORT", "x")

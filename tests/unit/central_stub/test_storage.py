@@ -1,4 +1,4 @@
-"""The folder: what was acknowledged is there again, whatever happened to the rest."""
+"""The folder: everything acknowledged is there after any restart."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ NOON = 1_750_000_000.0
 
 
 def opened(folder: Path) -> tuple[Ledger, FolderStorage]:
-    """A ledger with what the folder holds."""
+    """Load the ledger of a folder."""
     ledger, storage = Ledger(generation="new"), FolderStorage(folder)
     try:
         ledger.replay(storage.load())
@@ -45,7 +45,7 @@ def count(folder: Path, kind: str) -> int:
 
 
 async def written(folder: Path, products: int) -> Ledger:
-    """A ledger of that many products whose storage was left as `kill -9` leaves it."""
+    """Make a ledger of that many products, with its storage as `kill -9` leaves it."""
     ledger, storage = opened(folder)
     fill(ledger, 0, products)
     await storage.synced()
@@ -65,8 +65,8 @@ async def test_a_killed_ledger_comes_back_whole(tmp_path: Path) -> None:
     assert {0o600} == modes(tmp_path)
 
 
-async def test_what_was_not_synced_is_not_promised(tmp_path: Path) -> None:
-    """A kill before the disk answered loses it, and nothing else."""
+async def test_change_that_was_not_synced_can_be_lost(tmp_path: Path) -> None:
+    """A kill before the fsync loses it, and nothing else."""
     ledger, storage = opened(tmp_path)
     fill(ledger, 0, 3)
     await storage.synced()
@@ -79,7 +79,7 @@ async def test_what_was_not_synced_is_not_promised(tmp_path: Path) -> None:
     assert 3 == len(after)
 
 
-async def test_one_disk_operation_serves_all_who_wait(
+async def test_one_disk_operation_serves_all_callers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred concurrent writers, a few fsyncs."""
@@ -103,8 +103,8 @@ async def test_one_disk_operation_serves_all_who_wait(
 
 
 @pytest.mark.parametrize("torn", [1, 5, 40])
-async def test_a_torn_end_is_cut(tmp_path: Path, torn: int) -> None:
-    """The last record is lost, every other one is there, and writing goes on."""
+async def test_torn_end_is_ignored(tmp_path: Path, torn: int) -> None:
+    """The last record is lost, all others are there, and writing continues."""
     await written(tmp_path, 10)
     journal = newest(tmp_path, "journal")
     journal.write_bytes(journal.read_bytes()[:-torn])
@@ -123,8 +123,8 @@ def opened_and_left(folder: Path) -> Ledger:
     return ledger
 
 
-async def test_every_length_of_a_journal_is_a_state_that_was(tmp_path: Path) -> None:
-    """Cut anywhere, it loads, and the head is the number of whole lines."""
+async def test_every_prefix_of_a_journal_is_an_earlier_state(tmp_path: Path) -> None:
+    """The head is the number of complete lines."""
     await written(tmp_path / "whole", 3)
     journal = newest(tmp_path / "whole", "journal").read_bytes()
 
@@ -137,7 +137,7 @@ async def test_every_length_of_a_journal_is_a_state_that_was(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["journal", "snapshot"])
 async def test_damage_elsewhere_stops_the_start(tmp_path: Path, kind: str) -> None:
-    """With the file and the line, and nothing is changed."""
+    """The error names file and line, and no file is changed."""
     await written(tmp_path, 10)
     opened_and_left(tmp_path)
     await written_again(tmp_path)
@@ -160,7 +160,7 @@ async def written_again(folder: Path) -> None:
 
 
 async def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
-    """The second one is told so."""
+    """A second one is refused."""
     _, storage = opened(tmp_path)
 
     with pytest.raises(StorageError, match="in use by another central-stub"):
@@ -168,9 +168,9 @@ async def test_a_folder_belongs_to_one_process(tmp_path: Path) -> None:
     storage.abandon()
 
 
-async def test_a_long_journal_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One snapshot, one short journal, the same ledger, written to all the while."""
-    monkeypatch.setattr(storage_module, "FOLD_BYTES", 2000)
+async def test_long_journal_is_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One snapshot, one short journal and the same ledger, during writes."""
+    monkeypatch.setattr(storage_module, "COMPACT_BYTES", 2000)
     ledger, storage = opened(tmp_path)
     for number in range(60):
         fill(ledger, number, number + 1)
@@ -185,7 +185,7 @@ async def test_a_long_journal_is_folded(tmp_path: Path, monkeypatch: pytest.Monk
 async def test_after_a_failed_fsync_nothing_is_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even once the disk says that it works again: the failed pages may be gone."""
+    """Not even if the disk works again: the pages of the failed fsync may be lost."""
     ledger, storage = opened(tmp_path)
 
     def broken(_: int) -> None:
@@ -203,7 +203,7 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged(
     storage.abandon()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     """The path and the reason."""
     (tmp_path / "file").touch()
 
