@@ -1,4 +1,4 @@
-# Every target does the set-up that it needs; nothing but Python >= 3.11, git and make is expected.
+# Every target does the set-up that it needs. It requires Python >= 3.11, git and make.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,83 +8,83 @@ TOOLS  := $(VENV)/.tools
 CODE   := store_cache central_stub tests benchmarks
 DATA   ?= ../shared/data
 
-# Locks name versions and hashes, and no index: where packages come from is the machine's business.
+# Locks contain versions and hashes, but no index: the machine decides where packages come from.
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint types unit format sales outages older campaigns crash simulate removals bench lock upgrade audit clean
 
-help: ## show what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(LINKED) ## the demo: a Central, a store, live changes; Ctrl-C ends it
+run: $(LINKED) ## run the demo: a Central, a store, live changes; Ctrl-C ends it
 	@exec $(BIN)/store-cache demo
 
-test: lint types unit ## everything that continuous integration checks
+test: lint types unit ## run everything that continuous integration checks
 
-lint: $(TOOLS) ## style and common mistakes
+lint: $(TOOLS) ## check style, common mistakes and imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-types: $(TOOLS) ## the types, strictly
+types: $(TOOLS) ## check types, strictly
 	$(BIN)/mypy
 
 JOBS ?= 2
-unit: $(TOOLS) ## the tests alone, JOBS=2 at a time
+unit: $(TOOLS) ## run only the tests, JOBS=2 at a time
 	$(BIN)/pytest -q -n $(JOBS)
 
-format: $(TOOLS) ## put the code into shape
+format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Campaigns need real data (DATA=folder) and minutes; they are no part of `make test`.
-sales: $(TOOLS) ## real sales through a store that is killed ten times on the way
+# Campaigns need real data (DATA=folder) and take minutes; they are not part of `make test`.
+sales: $(TOOLS) ## replay real sales through a store that is killed ten times
 	$(BIN)/python -m tests.campaigns.sales --data $(DATA)
 
-outages: $(TOOLS) ## everything that can happen to Central, one after the other
+outages: $(TOOLS) ## run through all outages of Central
 	$(BIN)/python -m tests.campaigns.outages --data $(DATA)
 
-older: $(TOOLS) ## older Centrals, each imitated by switches
+older: $(TOOLS) ## run against older Centrals
 	$(BIN)/python -m tests.campaigns.older --data $(DATA)
 
-campaigns: sales outages older ## all three
+campaigns: sales outages older ## run all three campaigns
 
 SCHEDULES ?= 10000
 KILLS ?= 500
-simulate: $(TOOLS) ## SCHEDULES=10000 fault schedules in virtual time, or those named: SEEDS=17,20-40
+simulate: $(TOOLS) ## run SCHEDULES=10000 fault schedules in virtual time, or SEEDS=17,20-40
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
 
-removals: $(TOOLS) ## take every safeguard out in turn: a test must fail; writes docs/evidence/removals.md
+removals: $(TOOLS) ## remove each safeguard in turn, which a test must notice; write docs/evidence/removals.md
 	$(BIN)/python -m tests.removals
 
-crash: $(TOOLS) ## kill the real store KILLS times, then at every system call of the disk
+crash: $(TOOLS) ## kill the real store KILLS times, and at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
 
 NAMES ?=
-bench: $(TOOLS) ## measure beside peers, and write docs/benchmarks.md (NAMES="reads start": some)
+bench: $(TOOLS) ## measure, and write docs/benchmarks.md (NAMES="reads start": only these)
 	$(BIN)/python -m benchmarks $(NAMES)
 
-lock: $(TOOLS) ## write the lock files anew after a change of dependencies
+lock: $(TOOLS) ## update the lock files after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 
 upgrade: LOCK += --upgrade
-upgrade: lock ## the same with the newest versions
+upgrade: lock ## update the lock files to the newest versions
 
-# Strict: what could not be looked up was not audited, and that is no success.
-audit: $(TOOLS) ## known vulnerabilities in the locked dependencies
+# Strict: fail if a package cannot be looked up.
+audit: $(TOOLS) ## look for known vulnerabilities in the locked dependencies
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock
 
-clean: ## remove everything that can be made again
+clean: ## remove everything that was generated
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# .venv is made in three steps, each of which ends by leaving a file in it. `make run` needs two.
-# Whenever a lock changes, .venv is made anew.
+# .venv is set up in three steps; each ends by creating a file in it. `make run` needs only two.
+# When a lock changes, .venv is set up anew.
 $(VENV)/.locked: requirements.lock requirements-build.lock requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"store-cache needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 ..." % sys.version_info[:2])'
@@ -94,12 +94,12 @@ $(VENV)/.locked: requirements.lock requirements-build.lock requirements-dev.lock
 	@$(INSTALL) --require-hashes -r requirements.lock -r requirements-build.lock
 	@touch $@
 
-# This project itself, linked: a new command or version needs just this again.
+# The project itself, installed as editable; repeated when pyproject.toml changes.
 $(LINKED): $(VENV)/.locked pyproject.toml
 	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-# While tools are added there is no .locked: if that is interrupted, .venv is made anew.
+# There is no .locked while tools are added: if that is interrupted, .venv is set up anew.
 $(TOOLS): $(VENV)/.locked | $(LINKED)
 	@echo "Adding the tools of requirements-dev.lock to $(VENV): about half a minute, once ..."
 	@mv $(VENV)/.locked $(VENV)/.adding
@@ -107,8 +107,8 @@ $(TOOLS): $(VENV)/.locked | $(LINKED)
 	@mv $(VENV)/.adding $(VENV)/.locked
 	@touch $@
 
-# Locks are complete, so nothing is resolved. The pip of $(PYTHON) fills .venv if it can (22.3 and
-# newer): to install another one there would take 5 seconds.
+# The locks are complete, so dependencies are not resolved. The pip of $(PYTHON) installs into .venv
+# if it can (since 22.3), because a pip of its own would take 5 seconds to install.
 OUTER_PIP = $(shell $(PYTHON) -c 'import pip; print(pip.__version__ >= "22.3" or "")' 2>/dev/null)
 PIP       = $(if $(OUTER_PIP),$(PYTHON) -m pip --python $(BIN)/python,$(BIN)/python -m pip)
 INSTALL   = $(PIP) install -q --disable-pip-version-check --no-deps
