@@ -17,7 +17,7 @@ from tests.unit.app.bad_input import (
     WRONG_SETTINGS,
     Damage,
     Start,
-    complaints,
+    error_lines,
     start_after,
 )
 
@@ -90,7 +90,7 @@ def page() -> str:
 
 def _setting_row(wrong: dict[str, str]) -> tuple[str, ...]:
     given = "<br>".join(f"`{name}={value}`" for name, value in wrong.items())
-    return given, _lines(complaints(wrong))
+    return given, _lines(error_lines(wrong))
 
 
 def _damage_row(damage: Damage, start: Start) -> tuple[str, ...]:

@@ -55,12 +55,17 @@ class Store:
         sent = {"Content-Type": "application/json"} | dict(headers)
         return await self.send(method, target, headers=sent, body=orjson.dumps(value))
 
+    async def begin_post(self, headers: Mapping[str, str], body: bytes = b"") -> Connection:
+        """Send the head of an update and these bytes of its body on a new connection."""
+        line = await self.line()
+        sent = {"Content-Type": "application/json"} | dict(headers)
+        line.writer.write(head_of("POST", "/v1/store/inventory/updates", sent, b"") + body)
+        return line
+
     async def begin_write(self) -> Connection:
         """Send a write on a new connection, and wait until the shop has it."""
-        line = await self.line()
         body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
-        headers = TILL | {"Content-Type": "application/json"}
-        line.writer.write(head_of("POST", "/v1/store/inventory/updates", headers, body) + body)
+        line = await self.begin_post(TILL | {"Content-Length": str(len(body))}, body)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self.shop.arrived.wait()
         return line

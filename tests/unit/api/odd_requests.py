@@ -1,4 +1,4 @@
-"""Requests as they come, and as they should not: drawn from a seed."""
+"""Common, odd and malformed requests, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ODD_IDS = (
     "PROD-001", "PROD-002", "PROD-003", "a", "_x", "~x", "a.b", "-", "lookup", "x" * 199, "x" * 200,
     "x" * 201, ".hidden", "..", ".", "tea/green 50%", "ä", "a b", "a+b", "1:2", "a;b", "a=b", "a@b",
 )  # fmt: skip
-"""Held by the shop."""
+"""The ids of the products of the shop."""
 
 _PATH = b"/v1/store/inventory"
 _PRODUCTS = tuple(
@@ -127,13 +127,13 @@ _ENDS = (b"\r\n\r\n",) * 12 + (
 
 
 class Odd:
-    """A source of requests; the same seed gives the same ones."""
+    """Draws requests; the same seed gives the same ones."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
 
     def requests(self, most: int = 5) -> list[list[bytes]]:
-        """What one connection is fed: requests, each in the chunks that it comes in."""
+        """Return the requests of one connection, each in the chunks in which it arrives."""
         return [self._cut(self._request()) for _ in range(self.random.randint(1, most))]
 
     def _request(self) -> bytes:
@@ -188,7 +188,7 @@ class Odd:
         return self._pick(_OTHERS)
 
     def _damaged(self, request: bytes) -> bytes:
-        """One byte lost, doubled or another."""
+        """Remove, double or change one byte."""
         at = self.random.randrange(len(request))
         new = self._pick((b"", request[at : at + 1] * 2, bytes([self.random.randrange(256)])))
         return request[:at] + new + request[at + 1 :]

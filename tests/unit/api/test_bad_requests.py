@@ -1,4 +1,4 @@
-"""Each wrong request gets its own clear answer, and reaches nothing behind the API."""
+"""Each wrong request gets its own error, and reaches no part of the store."""
 
 import asyncio
 
@@ -7,7 +7,6 @@ import pytest
 from store_cache.api.content.models import read_update
 from store_cache.api.content.requests import parse_json
 from store_cache.api.problems import InvalidJson, InvalidRequest
-from tests.harness.http import head_of
 from tests.unit.api.bad_requests import BAD_REQUESTS, UPDATE, Bad
 from tests.unit.api.conftest import TILL, Store
 
@@ -15,8 +14,8 @@ MILLISECONDS = 0.001
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.what) for case in BAD_REQUESTS])
-async def test_a_wrong_request_is_told_what_is_wrong(store: Store, case: Bad) -> None:
-    """Status, code and the names of all bad fields are as the table says; nothing is written."""
+async def test_each_wrong_request_gets_its_error(store: Store, case: Bad) -> None:
+    """Status, code and the names of all wrong fields are as in the table; nothing is written."""
     reply = await store.send(
         case.method, case.target, headers=case.sent_headers, body=case.sent_body
     )
@@ -43,7 +42,7 @@ async def test_a_wrong_request_is_told_what_is_wrong(store: Store, case: Bad) ->
     ids=["deep lists", "deep objects", "one number", "infinities", "unclosed", "surrogates"],
 )
 async def test_hostile_json_costs_milliseconds(body: bytes) -> None:
-    """A body made to be slow to refuse is refused as fast as it was read (T12)."""
+    """A body made to be slow to parse is refused quickly (T12)."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     with pytest.raises(InvalidJson):
@@ -52,8 +51,8 @@ async def test_hostile_json_costs_milliseconds(body: bytes) -> None:
     assert loop.time() - started < 500 * MILLISECONDS
 
 
-def test_an_error_names_fields_only_as_far_as_fits() -> None:
-    """Thousands of unknown fields, or one with an endless name, make no endless answer."""
+def test_an_error_names_a_limited_number_of_fields() -> None:
+    """Thousands of unknown fields, or one with a very long name, make no long answer."""
     body = UPDATE | {f"field-{n}": n for n in range(5000)} | {"x" * 100_000: 1}
     with pytest.raises(InvalidRequest) as refused:
         read_update(body, store_id="store-s1")
@@ -63,21 +62,16 @@ def test_an_error_names_fields_only_as_far_as_fits() -> None:
 
 
 async def test_a_body_is_not_read_before_the_key_is_checked(store: Store) -> None:
-    """A caller without a key has its answer while its body is still to come."""
-    line = await store.line()
-    head = {"Content-Length": "100000", "Content-Type": "application/json"}
-    line.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b""))
-    reply = await line.reply()
+    """A caller without a key gets its answer before it has sent the body."""
+    reply = await (await store.begin_post({"Content-Length": "100000"})).reply()
 
     assert (401, "unauthorized") == (reply.status, reply.code)
 
 
-async def test_nobody_is_told_to_continue_without_a_key(store: Store) -> None:
+async def test_there_is_no_continue_without_a_key(store: Store) -> None:
     """`Expect: 100-continue` gets 401 at once without a key, and 100 with one."""
-    head = {"Content-Length": "2", "Content-Type": "application/json", "Expect": "100-continue"}
-    without, with_key = await store.line(), await store.line()
-    without.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b""))
-    with_key.writer.write(head_of("POST", "/v1/store/inventory/updates", head | TILL, b""))
+    headers = {"Content-Length": "2", "Expect": "100-continue"}
+    without, with_key = [await store.begin_post(headers | key) for key in ({}, TILL)]
 
     assert 401 == (await without.reply()).status
     assert 100 == (await with_key.reply()).status
@@ -86,29 +80,25 @@ async def test_nobody_is_told_to_continue_without_a_key(store: Store) -> None:
 
 
 async def test_a_chunked_body_is_counted_as_it_comes(store: Store) -> None:
-    """A body that does not say its length is refused once it is over the limit."""
-    line = await store.line()
-    head = TILL | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+    """A body without a length is refused once it exceeds the limit."""
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
-    line.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b"") + chunk * 5)
+    line = await store.begin_post(TILL | {"Transfer-Encoding": "chunked"}, chunk * 5)
     reply = await line.reply()
 
     assert (413, "payload_too_large") == (reply.status, reply.code)
 
 
-async def test_a_malformed_chunk_is_told(store: Store) -> None:
-    """A transfer coding that breaks in the middle of a body is a wrong request, not a defect."""
-    line = await store.line()
-    head = TILL | {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
-    line.writer.write(head_of("POST", "/v1/store/inventory/updates", head, b"") + b"zz\r\nhello")
+async def test_a_malformed_chunk_is_an_error(store: Store) -> None:
+    """A transfer coding that breaks within a body is a wrong request, not a defect."""
+    line = await store.begin_post(TILL | {"Transfer-Encoding": "chunked"}, b"zz\r\nhello")
     reply = await line.reply()
 
     assert (400, "invalid_request") == (reply.status, reply.code)
 
 
 async def test_a_compressed_body_is_never_unpacked(store: Store) -> None:
-    """What calls itself gzip is skipped as the bytes it is: one that cannot be unpacked does no
-    harm to the connection, one that unpacks to much would do none to the loop (T13)."""
+    """A body called gzip is skipped unread: neither one that cannot be unpacked nor one that
+    unpacks to too much does harm (T13)."""
     line = await store.line()
     head = TILL | {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     refused = await line.send("POST", "/v1/store/inventory/updates", headers=head, body=b"no gzip")

@@ -17,7 +17,6 @@ SHORT = ConnectionLimits(idle_seconds=0.1, head_seconds=0.1, unread_seconds=0.1,
 LATE_HEAD = ConnectionLimits(head_seconds=0.1, check_seconds=0.01)
 UNREAD = ConnectionLimits(unread_seconds=0.1, check_seconds=0.01)
 SILENT = ConnectionLimits(idle_seconds=0.1, check_seconds=0.01)
-JSON = TILL | {"Content-Type": "application/json"}
 
 
 async def test_a_connection_without_a_request_is_closed(open_store: Opened) -> None:
@@ -60,9 +59,7 @@ async def _drip(line: Connection) -> None:
 async def test_a_body_that_does_not_arrive_is_an_error(open_store: Opened) -> None:
     """The client gets an answer, and the connection ends."""
     store = await open_store(body_seconds=0.05)
-    line = await store.line()
-    head = head_of("POST", f"{INVENTORY}/updates", JSON | {"Content-Length": "100"}, b"")
-    line.writer.write(head + b"{")
+    line = await store.begin_post(TILL | {"Content-Length": "100"}, b"{")
     reply = await line.reply()
 
     assert (400, "invalid_request") == (reply.status, reply.code)

@@ -1,4 +1,7 @@
-"""The status documents, the state by name, and the age."""
+"""The status documents, the state by name, and the age.
+
+The whole sync status in many situations is in tests/golden/answers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.api.content.clock import short_duration
 from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
-from store_cache.model.event import QuarantinedEvent
 from store_cache.writes.write import Write
 from tests.harness.faulty_directory import FaultyFolder
 from tests.harness.shelf import NOON, Clock
@@ -33,71 +35,6 @@ def moment(seconds: float) -> str:
 
 
 # -- the documents -----------------------------------------------------------------------------
-
-
-@in_virtual_time
-async def test_the_sync_status_of_a_store_in_sync() -> None:
-    """[B4] [B5] The whole document of a store in sync: the fields of the contract, and more."""
-    async with whole_store() as store:
-        await store.until("live")
-        store.line.sell("P-1")
-        await asyncio.sleep(5.0)
-        status = store.status
-
-        assert {
-            "inProgress": False,
-            "lastSyncTime": moment(0.001),
-            "lastSyncSuccess": True,
-            "productCount": 3,
-            "syncDuration": "0.0s",
-            "errorMessage": "",
-            "eventSync": {
-                "lastEventOffset": 4,
-                "consecutiveFailures": 0,
-                "fallbackMode": False,
-                "nextPollTime": moment(5.001),
-            },
-            "state": {"name": "live", "since": moment(0)},
-            "generation": "g-1",
-            "durable": True,
-            "centralHeadOffset": 4,
-            "lag": 0,
-            "breaker": {"state": "closed", "cause": "", "since": None},
-            "fullSync": None,
-            "fullSyncs": [
-                {
-                    "number": 1,
-                    "reasons": ["first start"],
-                    "began": moment(0),
-                    "duration": "0.0s",
-                    "success": True,
-                    "products": 3,
-                    "problem": "",
-                }
-            ],
-            "doubtful": {"toBeRead": 0, "failing": 0, "products": []},
-            "aheadOfFeed": 0,
-            "eventsSetAside": {"count": 0, "last": None},
-            "writes": {
-                "breaker": "closed",
-                "breakerSince": moment(0),
-                "retryInSeconds": 0.0,
-                "inFlight": 0,
-                "underWay": 0,
-                "unknown": 0,
-                "remembered": 0,
-            },
-            "disk": {
-                "durable": True,
-                "problem": "",
-                "since": None,
-                "promise": "",
-                "findings": [],
-                "snapshotSize": "0.0MB",
-                "journalSize": "0.0MB",
-                "sweepProblem": "",
-            },
-        } == status
 
 
 @in_virtual_time
@@ -436,18 +373,6 @@ async def test_full_syncs_are_listed_newest_first() -> None:
         assert [3, 2, 1] == [each["number"] for each in runs]
         assert [False, True, True] == [each["success"] for each in runs]
         assert ["on demand"] == runs[0]["reasons"]
-
-
-@in_virtual_time
-async def test_quarantined_events_are_counted() -> None:
-    """[E5] The status also has the offset and reason of the last one."""
-    async with whole_store() as store:
-        await store.until("live")
-        store.parts.runner.quarantined = 2
-        store.parts.runner.last_quarantined = QuarantinedEvent(7, "P-1", "unknown eventType", "f")
-
-        shown = {"count": 2, "last": {"offset": 7, "reason": "unknown eventType"}}
-        assert shown == store.status["eventsSetAside"]
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
 )
 
 
-def complaints(wrong: dict[str, str]) -> list[str]:
-    """The lines that a start with these variables ends with."""
+def error_lines(wrong: dict[str, str]) -> list[str]:
+    """Return the lines that a start with these variables prints."""
     try:
         load_settings(wrong, env_file=None)
     except SettingsError as problem:
@@ -83,8 +83,8 @@ SNAPSHOT, JOURNAL = "snapshot-2.jsonl", "journal-2.jsonl"
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that happens to the files of a stopped store. `failing`: the operation of the
-    next start that the disk fails."""
+    """A change of the files of a stopped store. `failing` is the number of the disk operation
+    that fails at the next start."""
 
     what: str
     make: Callable[[Files], Files]
@@ -93,9 +93,8 @@ class Damage:
 
 @dataclass(frozen=True)
 class Start:
-    """What the next start made of it: its log, what it showed before Central was asked, why it
-    ran full syncs. `is_right`: once it is in step it shows what Central holds. `refused`: why it
-    did not start."""
+    """The next start: its log, what it showed before it reached Central, the reasons of its full
+    syncs. `is_right`: once in sync, it showed what Central has. `refused`: why it did not start."""
 
     log: tuple[str, ...]
     shown: str
@@ -122,13 +121,13 @@ def _line(number: int, change: Callable[[bytes], bytes]) -> Callable[[bytes], by
 
 
 def _flip(line: bytes) -> bytes:
-    """One bit, in the middle."""
+    """Flip one bit in the middle."""
     place = len(line) // 2
     return line[:place] + bytes([line[place] ^ 1]) + line[place + 1 :]
 
 
 def _edit(line: bytes) -> bytes:
-    """What somebody with an editor does."""
+    """Change a number with an editor."""
     return line.replace(b'"available":10', b'"available":99')
 
 
@@ -161,30 +160,30 @@ DAMAGES: Sequence[Damage] = (
 )
 
 
-class Lines(logging.Handler):
-    """What is logged about files."""
+class LogLines(logging.Handler):
+    """Collects the warnings about files."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.getMessage().startswith("files: "):
-            self.said.append(f"{record.levelname} {record.getMessage()}")
+            self.lines.append(f"{record.levelname} {record.getMessage()}")
 
 
 def start_after(damage: Damage) -> Start:
-    """A store sells, is stopped, is damaged, and starts again."""
-    lines = Lines()
+    """Run a store that sells, stop it, damage its files, and start it again."""
+    log = LogLines()
     logger = logging.getLogger("store_cache")
-    logger.addHandler(lines)
+    logger.addHandler(log)
     try:
-        return run(_start_after(damage, lines))
+        return run(_start_after(damage, log))
     finally:
-        logger.removeHandler(lines)
+        logger.removeHandler(log)
 
 
-async def _start_after(damage: Damage, lines: Lines) -> Start:
+async def _start_after(damage: Damage, log: LogLines) -> Start:
     clock = Clock()
     line = Line(clock)
     async with whole_store(clock=clock, line=line) as store:
@@ -197,26 +196,26 @@ async def _start_after(damage: Damage, lines: Lines) -> Start:
     if damage.failing is not None:
         folder.failures = {damage.failing: errno.EIO}
     try:
-        return await _started(folder, clock, line, lines)
+        return await _started(folder, clock, line, log)
     except NewerFormat as problem:
         return Start((), "", (), refused=str(problem))
 
 
-async def _started(folder: FaultyFolder, clock: Clock, line: Line, lines: Lines) -> Start:
+async def _started(folder: FaultyFolder, clock: Clock, line: Line, log: LogLines) -> Start:
     line.open.clear()
     async with whole_store(folder, clock=clock, line=line) as store:
-        held = store.parts.writer.catalogue
-        shown = [] if held is None else held.page(0, 9)
+        cached = store.parts.writer.catalogue
+        shown = [] if cached is None else cached.page(0, 9)
         line.open.set()
         await store.until("degraded" if store.state == "degraded" else "live")
-        runs = tuple("; ".join(run["reasons"]) for run in store.status["fullSyncs"])
+        full_syncs = tuple("; ".join(one["reasons"]) for one in store.status["fullSyncs"])
         now = store.parts.writer.catalogue
         assert now is not None
         is_right = line.ledger.everything() == [orjson.loads(row) for row in now.page(0, 9)]
-        return Start(tuple(lines.said), _shown(shown, now.page(0, 9)), runs, is_right)
+        return Start(tuple(log.lines), _shown(shown, now.page(0, 9)), full_syncs, is_right)
 
 
-def _shown(shown: Sequence[bytes], in_step: Sequence[bytes]) -> str:
+def _shown(shown: Sequence[bytes], in_sync: Sequence[bytes]) -> str:
     if not shown:
         return "nothing, until the full sync is done"
-    return "everything" if shown == in_step else "an older state, whole"
+    return "everything" if shown == in_sync else "an older state, whole"

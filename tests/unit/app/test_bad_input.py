@@ -1,18 +1,18 @@
-"""Wrong settings and damaged files: what is said of each."""
+"""Wrong settings and damaged files: the error or the log of each."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.unit.app.bad_input import DAMAGES, WRONG_SETTINGS, Damage, complaints, start_after
+from tests.unit.app.bad_input import DAMAGES, WRONG_SETTINGS, Damage, error_lines, start_after
 
 SECRET = ("secret", "till-1", "till-2", "mine")
 
 
 @pytest.mark.parametrize("wrong", WRONG_SETTINGS, ids=" ".join)
 def test_each_wrong_setting_is_named(wrong: dict[str, str]) -> None:
-    """A line for each variable that is wrong, which says what it may be; and no key in it."""
-    lines = complaints(wrong)
+    """There is a line for each wrong variable, with the allowed values and without keys."""
+    lines = error_lines(wrong)
     named = [line.split()[0] for line in lines]
 
     assert 1 <= len(lines)
@@ -25,20 +25,20 @@ def test_each_wrong_setting_is_named(wrong: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("wrong", WRONG_SETTINGS, ids=" ".join)
-def test_the_example_that_is_given_is_right(wrong: dict[str, str]) -> None:
-    """Whoever copies it from the line has mended that variable, but for a file that is on nobody's
-    machine."""
-    examples = [line.partition(", for example ")[2].partition("=") for line in complaints(wrong)]
+def test_the_example_in_a_line_is_right(wrong: dict[str, str]) -> None:
+    """With the example from its line, a variable is right. The certificate file is not tested:
+    it does not exist here."""
+    examples = [line.partition(", for example ")[2].partition("=") for line in error_lines(wrong)]
     mended = {name: example for name, _, example in examples if name != "CENTRAL_CA_FILE"}
-    left = {line.split()[0] for line in complaints(wrong | mended)}
+    left = {line.split()[0] for line in error_lines(wrong | mended)}
 
     assert set() == left & set(mended)
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.what)
 def test_no_damage_keeps_a_store_from_starting_right(damage: Damage) -> None:
-    """[D4] [D5] [D6] Whatever happened to the files, the store ends in step with Central; whatever
-    it could not use is in the log. Files of a newer version alone are refused."""
+    """[D4] [D5] [D6] Whatever happened to the files, the store gets in sync with Central and logs
+    what it could not use. Only files of a newer version are refused."""
     start = start_after(damage)
 
     assert start.is_right

@@ -88,37 +88,28 @@ def test_development_lowers_the_bounds_to_one_second(variable: str) -> None:
     assert 1 == len(errors(**{variable: "0"}))
 
 
-@pytest.mark.parametrize(
-    ("variable", "bad"),
-    [
-        ("ENVIRONMENT", "prod"),
-        ("HOST", ""),
-        ("HOST", "two hosts"),
-        ("LOG_LEVEL", "loud"),
-        ("STORE_ID", ""),
-        ("STORE_ID", "s" * 65),
-        ("STORE_ID", "süd"),
-        ("STORE_ID", "store-s1\n"),
-        ("CENTRAL_API_URL", ""),
-        ("CENTRAL_API_URL", "central.example.com"),
-        ("CENTRAL_API_URL", "ftp://central.example.com"),
-        ("CENTRAL_API_URL", "http://"),
-        ("CENTRAL_API_URL", "http://central:99999"),
-        ("CENTRAL_API_URL", "http://central/#top"),
-        ("CENTRAL_API_URL", "http://central/api/../admin"),
-        ("CENTRAL_API_URL", "http://cen tral"),
-        ("DATA_DIR", ""),
-        ("POLL_MODE", "sometimes"),
-        ("FAST_READS", "maybe"),
-        ("FAST_READS", ""),
-        ("FAST_READS", "1"),
-        ("CORS_ORIGINS", "till.example.com"),
-        ("CORS_ORIGINS", "https://till.example.com/"),
-        ("CORS_ORIGINS", "https://till.example.com:443"),
-        ("CORS_ORIGINS", "https://Till.example.com"),
-        ("CORS_ORIGINS", "https://a.example.com,*"),
-        ("CENTRAL_CA_FILE", "/does/not/exist.pem"),
+WRONG = {
+    "ENVIRONMENT": ["prod"],
+    "HOST": ["", "two hosts"],
+    "LOG_LEVEL": ["loud"],
+    "STORE_ID": ["", "s" * 65, "süd", "store-s1\n"],
+    "CENTRAL_API_URL": [
+        *("", "central.example.com", "ftp://central.example.com", "http://", "http://cen tral"),
+        *("http://central:99999", "http://central/#top", "http://central/api/../admin"),
     ],
+    "DATA_DIR": [""],
+    "POLL_MODE": ["sometimes"],
+    "FAST_READS": ["maybe", "", "1"],
+    "CORS_ORIGINS": [
+        *("till.example.com", "https://till.example.com/", "https://till.example.com:443"),
+        *("https://Till.example.com", "https://a.example.com,*"),
+    ],
+    "CENTRAL_CA_FILE": ["/does/not/exist.pem"],
+}
+
+
+@pytest.mark.parametrize(
+    ("variable", "bad"), [(name, bad) for name in WRONG for bad in WRONG[name]]
 )
 def test_a_bad_value_is_named_and_explained(variable: str, bad: str) -> None:
     """The line names the variable, its value, the allowed values and an example."""
