@@ -1,20 +1,20 @@
-"""The steps of a full sync (F1, F2): the half of `sync.advance` that runs while a copy is built.
+"""A full sync (F1, F2): the half of `machine.advance` that runs while a replica is built.
 
     Step           asks for                              then
     -------------  ------------------------------------  ------------------------------------------
-    FIRST_PAGE     the first page, which names the head  PAGES; HEAD where it names none
+    FIRST_PAGE     the first page, which names the head  PAGES; HEAD if it names none
     HEAD           the feed's end                        PAGES, from the first page again
     PAGES          pages, and the feed alongside         CATCHING_UP
-    CATCHING_UP    the feed, until nothing is left       SETTLING if products are doubted, VERIFYING
-    SETTLING       doubted products by themselves        CATCHING_UP
-    VERIFYING      the event before the position (E4)    PLACING
-    PLACING        that the copy is put in place         the run has ended
+    CATCHING_UP    the feed, until nothing is left       REFETCHING
+    REFETCHING     products in doubt, one by one         CATCHING_UP if there were any; VERIFYING
+    VERIFYING      the event before the position (E4)    INSTALLING
+    INSTALLING     that the replica is installed         the full sync has ended
 
-A feed that cannot be followed from where the copy stands (410, a new generation, backwards) starts
-the copy afresh, three times at the most; so does one of which nothing was seen before the line
-failed. A failing page is asked for again: the reading goes on where it was. Five failures in a row
-end the run, one where the breaker was open already, so that the feed can be resumed; with no
-position to resume from, it goes on until Central is back.
+If the feed cannot be followed from where the replica stands (410, a new generation, backwards), the
+replica is begun again, three times at the most; likewise if the connection failed before anything
+of the feed was seen. A page that fails is asked for again: the reading resumes where it was. Five
+failures in a row end the full sync, or one if the breaker was open already, so that the feed can be
+resumed. Without a position to resume from it goes on until Central is back.
 """
 
 from __future__ import annotations
@@ -24,33 +24,26 @@ from dataclasses import replace
 from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position, succeeding_generation
-from store_cache.sync.backoff import (
-    count_failure,
-    pause_after,
-    reached,
-    spaced,
-)
-from store_cache.sync.follow import (
-    ANOTHER_EVENT,
+from store_cache.sync.backoff import count_failure, pause_after, reached, spaced
+from store_cache.sync.cursor import (
     BACKWARDS,
-    Match,
-    after,
-    arrange,
-    begins_at_one,
-    can_check,
-    compare,
-    gap_rest,
-    generation_changed,
-    hint,
-    leaves_more,
-    nameless,
+    ENDS_SHORT,
+    AtEnd,
+    Cursor,
+    Lost,
+    Ready,
+    Wait,
+    can_verify,
+    new_generation,
+    read_page,
+    verify,
 )
+from store_cache.sync.follow import NAMELESS, has_nameless
 from store_cache.sync.states import (
     COUNTED,
     FAILURES_TO_FALL_BACK,
     FALLBACK_TIMER,
     ON_DEMAND,
-    REPLACED,
     ApplyEvents,
     Command,
     ConnectionHealth,
@@ -58,16 +51,13 @@ from store_cache.sync.states import (
     EventsArrived,
     ExchangeFailed,
     Failure,
-    Feed,
     FetchEvents,
     FetchPage,
     FullSync,
     FullSyncFailed,
     FullSyncing,
     FullSyncRecord,
-    FullSyncSpacing,
     FullSyncStep,
-    Gap,
     InFlight,
     InstallReplica,
     Interrupted,
@@ -85,26 +75,26 @@ from store_cache.sync.states import (
     State,
     decide,
     request_full_sync,
-    rest,
+    sleep,
 )
 
 FULL_SYNCS_REMEMBERED = 10
 SECOND_READING_SECONDS = 600.0
-"""A refused catalogue is believed if a reading this much later agrees (F5)."""
+"""A refused catalogue is believed if a full sync this much later agrees (F5)."""
 
 FOLLOW_SECONDS = 1.0
 """How often the feed is read alongside the pages: often enough that a log cannot outrun it."""
 
 HEAD_SLACK = 20
-"""How many events before the head the copy is followed from: what two writers may publish out of
+"""How many events before the head the replica is followed from: what two writers may publish out of
 order, and an event to take the fingerprint from."""
 
-FLAWED_GRACE_SECONDS = 0.25
-"""The grace of a hole where another run has to follow anyway: twice the longest that an event was
-seen late. A feed with a hole every two seconds would keep the copy from ever being put in place."""
+FOLLOWED_UP_GRACE_SECONDS = 0.25
+"""The grace of a gap if another full sync has to follow anyway: twice the longest that an event was
+seen late. A feed with a gap every two seconds would keep the replica from ever being installed."""
 
 LIVE_BACKLOG = 5000
-"""Up to so many events behind the head, the catalogue in place is fed alongside the copy."""
+"""Up to so many events behind the head, the catalogue is fed alongside the replica."""
 
 FAR_OFFSET = 2_000_000_000
 """An offset beyond every feed's end that a 32-bit Central can still read."""
@@ -114,640 +104,596 @@ FEED_FAILURES_FOR_NONE = 2
 HEAD_GONE = "the log of events did not reach back to the head of the full sync's first page"
 """Either that head is the last event, long forgotten, or one was missed: nothing tells which."""
 OUTRUN = "the log of events was shorter than the full sync"
-TOO_SHORT = "Central's feed ended before the events that its catalogue named"
+MISSED = "events were missing from Central's feed during the full sync"
 FORCED_FAILURES = 2
-"""An operator who waits for a forced run hears of a failing line after so many failures."""
+"""An operator who waits for a forced full sync hears of a failing connection after so many."""
 
 
-def begin_run(state: State, now: float) -> Next:
-    """Start the full sync that is wanted."""
-    requested = state.requested
-    assert requested is not None
-    run = FullSync(
+def begin_full_sync(state: State, now: float) -> Next:
+    """Start the full sync that is requested."""
+    request = state.requested
+    assert request is not None
+    sync = FullSync(
         number=state.full_syncs_begun + 1,
-        reasons=requested.reasons,
+        reasons=request.reasons,
         began_at=now,
-        forced=requested.forced,
-        accept=requested.accept,
-        same_generation=not state.lost.startswith(REPLACED),
+        forced=request.forced,
+        accept=request.accept,
+        same_generation=state.lost is None or not state.lost.is_replaced,
     )
-    feed = replace(state.feed.doubted(), gap=None)  # nobody asks from its position meanwhile
     state = replace(
-        state, requested=None, full_syncs_begun=run.number, poll_began_at=None, feed=feed
+        state,
+        cursor=state.cursor and state.cursor.interrupted(),
+        requested=None,
+        full_syncs_begun=sync.number,
+        poll_began_at=None,
     )
-    return _afresh(state, run, head=None)
+    return _begin_replica(state, sync)
 
 
-def advance_run(state: State, run: FullSync, outcome: Outcome, now: float) -> Next:
-    """What follows from `outcome` while a full sync runs. Raises OutOfTurn."""
-    match run.in_flight, outcome:
+def advance_full_sync(state: State, sync: FullSync, outcome: Outcome, now: float) -> Next:
+    """Return what follows from `outcome` during a full sync. Raises OutOfTurn."""
+    match sync.in_flight, outcome:
         case InFlight.PAGE, PageApplied():
-            return _page_taken(_page_works(state), replace(run, failures=0), outcome, now)
+            return _page_applied(state, replace(sync, failures=0), outcome, now)
         case InFlight.EVENTS, EventsArrived(page, held_seconds):
-            run = replace(run, feed_failures=0, polled_at=now - held_seconds)
-            return _events_arrived(reached(state), run, page, now)
+            sync = replace(sync, feed_failures=0, feed_read_at=now - held_seconds)
+            return _events_arrived(reached(state), sync, page, now)
         case InFlight.APPLYING, EventsApplied():
-            return _events_kept(state, run, now)
+            return _events_applied(state, sync, now)
         case InFlight.SLEEPING, (Slept() | Interrupted()):
-            return _proceed(state, run, now)
+            return _proceed(state, sync, now)
         case InFlight.REFETCHING, ProductsRefetched():
-            return _settled(state, replace(run, failures=0), outcome, now)
+            return _refetched(state, replace(sync, failures=0), outcome, now)
         case InFlight.INSTALLING, ReplicaInstalled(products):
-            return _placed(state, run, products, now)
+            return _installed(state, sync, products, now)
         case InFlight.INSTALLING, ReplicaRefused(problem, products):
-            return _refused(state, run, problem, products, now)
+            return _refused(state, sync, problem, products, now)
         case ((InFlight.PAGE | InFlight.EVENTS | InFlight.REFETCHING), ExchangeFailed()):
-            return _exchange_failed(state, run, outcome, now)
+            return _exchange_failed(state, sync, outcome, now)
         case ((InFlight.PAGE | InFlight.REFETCHING), FullSyncFailed(problem)):
-            return _broken(state, run, problem, now)
-    raise OutOfTurn(f"{type(outcome).__name__} cannot end a run {run.in_flight} in step {run.step}")
+            return _broken(state, sync, problem, now)
+    kind = type(outcome).__name__
+    raise OutOfTurn(f"{kind} cannot end {sync.in_flight} of a full sync in step {sync.step}")
 
 
-def _do(state: State, run: FullSync, in_flight: InFlight, command: Command) -> Next:
-    return replace(state, phase=FullSyncing(replace(run, in_flight=in_flight))), command
+def _do(state: State, sync: FullSync, in_flight: InFlight, command: Command) -> Next:
+    return replace(state, phase=FullSyncing(replace(sync, in_flight=in_flight))), command
 
 
-def _page_works(state: State) -> State:
-    """A page arrived. It resets the count of failures, but an open breaker is closed only by the
-    feed itself or by a run that ends well (B1)."""
-    return (
-        state
-        if state.health.fallback_due is not None
-        else replace(state, health=ConnectionHealth())
-    )
+def _sleep(state: State, sync: FullSync, seconds: float) -> Next:
+    return _do(state, sync, InFlight.SLEEPING, Sleep(seconds))
 
 
 # -- what to ask for next ----------------------------------------------------------------------
 
 
-def _afresh(state: State, run: FullSync, *, head: int | None) -> Next:
-    """Begin the copy with the first page; `head` if it is known already."""
-    run = replace(
-        run, step=FullSyncStep.FIRST_PAGE if head is None else FullSyncStep.PAGES, head=head
-    )
-    run = replace(run, request=None, feed=Feed(), are_pages_doubted=False)
-    return _do(state, run, InFlight.PAGE, FetchPage(None, True, run.same_generation))
+def _begin_replica(state: State, sync: FullSync, head: int | None = None) -> Next:
+    """Ask for the first page; `head`: the end of the feed if it is known already."""
+    step = FullSyncStep.FIRST_PAGE if head is None else FullSyncStep.PAGES
+    sync = replace(sync, step=step, head=head, next_page=None, must_reread_pages=False)
+    return _do(state, sync, InFlight.PAGE, FetchPage(None, True, sync.same_generation))
 
 
-def _proceed(state: State, run: FullSync, now: float) -> Next:
-    match run.step:
+def _proceed(state: State, sync: FullSync, now: float) -> Next:
+    """Ask for what the step needs next."""
+    match sync.step:
         case FullSyncStep.FIRST_PAGE:
-            return _afresh(state, run, head=None)
+            return _begin_replica(state, sync)
         case FullSyncStep.HEAD:
-            fetch = FetchEvents(_head_guess(run), state.settings.batch_limit, 0)
-            return _do(state, run, InFlight.EVENTS, fetch)
+            fetch = FetchEvents(_head_guess(sync), state.settings.batch_limit, 0)
+            return _do(state, sync, InFlight.EVENTS, fetch)
         case FullSyncStep.PAGES:
-            return _page_or_events(state, run, now)
-        case FullSyncStep.CATCHING_UP if not run.feedless:
-            return _follow(state, run, now)
+            return _page_or_events(state, sync, now)
+        case FullSyncStep.CATCHING_UP if not sync.without_feed:
+            return _fetch_events(state, sync, now)
         case FullSyncStep.CATCHING_UP | FullSyncStep.REFETCHING:
-            settle = RefetchProducts(_known_generation(state, run))
-            return _do(
-                state, replace(run, step=FullSyncStep.REFETCHING), InFlight.REFETCHING, settle
-            )
-        case FullSyncStep.VERIFYING if not run.feedless and can_check(_follows(run)):
-            return _do(state, run, InFlight.EVENTS, FetchEvents(_follows(run).offset - 1, 1, 0))
-    return _place(state, run, now)
+            sync = replace(sync, step=FullSyncStep.REFETCHING)
+            refetch = RefetchProducts(_known_generation(state, sync))
+            return _do(state, sync, InFlight.REFETCHING, refetch)
+        case FullSyncStep.VERIFYING:
+            position = _cursor(sync).position
+            if not sync.without_feed and can_verify(position):
+                return _do(state, sync, InFlight.EVENTS, FetchEvents(position.offset - 1, 1, 0))
+    return _install(state, sync, now)
 
 
-def _head_guess(run: FullSync) -> int:
-    return FAR_OFFSET if run.head is None else run.head
+def _cursor(sync: FullSync) -> Cursor:
+    if sync.cursor is None:
+        raise OutOfTurn(f"the replica of a full sync in step {sync.step} stands nowhere")
+    return sync.cursor
 
 
-def _follows(run: FullSync) -> Position:
-    if run.follow is None:
-        raise OutOfTurn(f"the copy of a run in step {run.step} stands nowhere in the feed")
-    return run.follow
+def _head_guess(sync: FullSync) -> int:
+    return FAR_OFFSET if sync.head is None else sync.head
 
 
-def _page_or_events(state: State, run: FullSync, now: float) -> Next:
-    begins = run.request is None
-    if run.polled_at is not None and now - run.polled_at >= FOLLOW_SECONDS:
-        run = replace(_unproved(run), kept_more=True)
-    due = run.polled_at is None or run.kept_more
-    feed_waits = max(0.0, run.feed_not_before - now)
-    if due and not begins and not run.feedless and not feed_waits:
-        return _follow(state, run, now)
-    if now < run.pages_not_before:
-        pages_wait = run.pages_not_before - now
-        alongside = pages_wait if run.feedless else max(feed_waits, FOLLOW_SECONDS)
-        return _do(state, run, InFlight.SLEEPING, Sleep(min(pages_wait, alongside)))
-    return _do(state, run, InFlight.PAGE, FetchPage(run.request, begins, run.same_generation))
+def _page_or_events(state: State, sync: FullSync, now: float) -> Next:
+    """Ask for the next page, or for the feed if that is due."""
+    begins = sync.next_page is None
+    if sync.feed_read_at is not None and now - sync.feed_read_at >= FOLLOW_SECONDS:
+        sync = replace(_unverified(sync), has_more=True)
+    is_due = sync.feed_read_at is None or sync.has_more
+    feed_seconds = max(0.0, sync.feed_not_before - now)
+    if is_due and not begins and not sync.without_feed and not feed_seconds:
+        return _fetch_events(state, sync, now)
+    page_seconds = sync.pages_not_before - now
+    if page_seconds > 0:
+        alongside = page_seconds if sync.without_feed else max(feed_seconds, FOLLOW_SECONDS)
+        return _sleep(state, sync, min(page_seconds, alongside))
+    return _do(state, sync, InFlight.PAGE, FetchPage(sync.next_page, begins, sync.same_generation))
 
 
-def _follow(state: State, run: FullSync, now: float) -> Next:
-    if now < run.feed_not_before:
-        return _do(state, run, InFlight.SLEEPING, Sleep(run.feed_not_before - now))
-    offset = _follows(run).offset - _is_unproved(run)
+def _fetch_events(state: State, sync: FullSync, now: float) -> Next:
+    """Ask for the events from where the replica stands. If the one before must be verified, it is
+    asked for together with them (E4)."""
+    if now < sync.feed_not_before:
+        return _sleep(state, sync, sync.feed_not_before - now)
+    cursor = _cursor(sync)
+    offset = cursor.position.offset - cursor.must_verify
     fetch = FetchEvents(offset, state.settings.batch_limit, 0)
-    return _do(state, run, InFlight.EVENTS, fetch)
+    return _do(state, sync, InFlight.EVENTS, fetch)
 
 
-def _unproved(run: FullSync) -> FullSync:
-    """Time has passed: a Central that was restored meanwhile, under its own name, may have grown
-    past the copy's position. Not where the log has just been found not to reach back so far."""
-    return run if run.check_is_gone else replace(run, feed=run.feed.doubted())
-
-
-def _is_unproved(run: FullSync) -> bool:
-    """Whether the feed may be another one since it was read last: the event before the copy's
-    position is then asked for with those after it (E4)."""
-    return run.feed.unchecked and can_check(_follows(run))
-
-
-def _settled(state: State, run: FullSync, settled: ProductsRefetched, now: float) -> Next:
-    """Readings took time: catch up once more after them; with none, the copy is complete."""
-    if settled.generation is not None:
-        return _restart(state, run, _renewed(settled.generation), now, True)
-    step = FullSyncStep.CATCHING_UP if settled.read and not run.feedless else FullSyncStep.VERIFYING
-    return _proceed(state, replace(run, step=step), now)
-
-
-def _place(state: State, run: FullSync, now: float) -> Next:
-    refused = state.refused
-    agreed = None
-    if refused is not None and now - refused.at >= SECOND_READING_SECONDS:
-        agreed = refused.products
-    run = replace(run, step=FullSyncStep.INSTALLING)
-    installation = Installation(
-        position=_follows(run),
-        accept=run.accept,
-        agreed_products=agreed,
-        unfollowed_until=run.horizon if run.feedless else 0,
-        follow_up_reason=run.follow_up_reason,
-    )
-    return _do(state, run, InFlight.INSTALLING, InstallReplica(installation))
+def _unverified(sync: FullSync) -> FullSync:
+    """Time has passed: a Central that was restored meanwhile under its own name may have grown past
+    the replica's position. Its log has just said if it does not reach back so far."""
+    if sync.cursor is None or sync.cursor.log_starts_here:
+        return sync
+    return replace(sync, cursor=sync.cursor.unverified())
 
 
 # -- pages -------------------------------------------------------------------------------------
 
 
-def _page_taken(state: State, run: FullSync, taken: PageApplied, now: float) -> Next:
-    if taken.generation not in (None, _known_generation(state, run) or taken.generation):
-        return _restart(state, run, _renewed(taken.generation or ""), now, True)
-    run = replace(
-        run,
-        generation=taken.generation or run.generation,
-        request=taken.following,
-        horizon=max(run.horizon, _newest_on(taken)),
-        named=max(run.named, taken.event_offset or 0),
+def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -> Next:
+    if state.health.fallback_due is None:  # only the feed, or an installation, closes the breaker
+        state = replace(state, health=ConnectionHealth())
+    if page.generation not in (None, _known_generation(state, sync) or page.generation):
+        return _restart(state, sync, new_generation(page.generation), now)
+    head = page.event_offset
+    sync = replace(
+        sync,
+        generation=page.generation or sync.generation,
+        next_page=page.next_page,
+        named_offset=max(sync.named_offset, head or 0),
+        rows_until=max(sync.rows_until, FAR_OFFSET if head is None else head + HEAD_SLACK + 1),
     )
-    if run.step is FullSyncStep.FIRST_PAGE:
-        return _head_known(state, run, taken, now)
-    return _pages_on(state, run, now)
+    if sync.step is not FullSyncStep.FIRST_PAGE:
+        return _after_page(state, sync, now)
+
+    # Decide where the replica is followed from (F2). If the catalogue stands before the head, and
+    # not too far, both follow the feed together from there.
+    held = state.cursor if sync.same_generation and state.lost is None else None
+    if held is not None and (
+        head is None or head - LIVE_BACKLOG <= held.position.offset <= head + 1
+    ):
+        sync = replace(sync, cursor=held, head=head, in_catalogue=True, is_open=False)
+    elif head is None:
+        return _proceed(state, replace(sync, step=FullSyncStep.HEAD), now)
+    else:
+        start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
+        sync = replace(sync, cursor=start, head=head)
+    return _after_page(state, sync, now)
 
 
-def _newest_on(taken: PageApplied) -> int:
-    """The offset up to which the page's rows may reflect the feed."""
-    return FAR_OFFSET if taken.event_offset is None else taken.event_offset + HEAD_SLACK + 1
+def _after_page(state: State, sync: FullSync, now: float) -> Next:
+    is_last = sync.next_page is None
+    step = FullSyncStep.CATCHING_UP if is_last else FullSyncStep.PAGES
+    return _proceed(state, replace(sync, step=step), now)
 
 
-def _known_generation(state: State, run: FullSync) -> str | None:
-    """The name of the feed that the run's pages have to be of; None before there is one."""
-    if run.generation is None and run.same_generation and state.position is not None:
+def _known_generation(state: State, sync: FullSync) -> str | None:
+    """Return the name of the feed that the pages must belong to; None before one is known."""
+    if sync.generation is None and sync.same_generation and state.position is not None:
         return state.position.named
-    return run.generation
+    return sync.generation
 
 
-def _pages_on(state: State, run: FullSync, now: float) -> Next:
-    step = FullSyncStep.PAGES if run.request is not None else FullSyncStep.CATCHING_UP
-    return _proceed(state, replace(run, step=step), now)
+def _position_at(state: State, sync: FullSync, offset: int) -> Position:
+    """Return a position in the feed that the pages belong to."""
+    held, named = state.position, sync.generation
+    if held is None or not sync.same_generation:
+        before = None if held is None else held.generation
+        return Position(succeeding_generation(before, named), offset)
+    if named is None or named == held.named:
+        return Position(held.generation, offset)
+    return Position(named, offset)
 
 
-def _head_known(state: State, run: FullSync, taken: PageApplied, now: float) -> Next:
-    """The first page was taken: decide where the copy is followed from (F2)."""
-    live = _live_position(state, run, taken.event_offset)
-    if live is not None:
-        feed = Feed(unchecked=state.feed.unchecked)
-        run = replace(run, follow=live, head=taken.event_offset, feed=feed)
-        return _pages_on(state, replace(run, in_catalogue=True, is_open=False), now)
-    if taken.event_offset is None:
-        return _proceed(state, replace(run, step=FullSyncStep.HEAD, head=None), now)
-    start = _stand(state, run, max(0, taken.event_offset - HEAD_SLACK))
-    run = replace(run, follow=start, head=taken.event_offset, is_open=True, in_catalogue=False)
-    return _pages_on(state, run, now)
-
-
-def _live_position(state: State, run: FullSync, head: int | None) -> Position | None:
-    """The position of the catalogue in place, where copy and catalogue can follow the feed
-    together from there: it lies before the head, and not too far."""
-    position = state.position
-    if position is None or state.lost or not run.same_generation:
-        return None
-    if head is not None and not head - LIVE_BACKLOG <= position.offset <= head + 1:
-        return None
-    return position
-
-
-def _stand(state: State, run: FullSync, offset: int) -> Position:
-    return Position(_generation(state, run), offset)
-
-
-def _generation(state: State, run: FullSync) -> str:
-    position = state.position
-    if position is None or not run.same_generation:
-        held = position.generation if position is not None else None
-        return succeeding_generation(held, run.generation)
-    return position.generation if run.generation in (None, position.named) else run.generation
-
-
-def _renewed(generation: str) -> str:
-    return f"Central has a new generation {generation}"
-
-
-def _restart(state: State, run: FullSync, problem: str, now: float, replaced: bool) -> Next:
-    """The copy's position is worth nothing: begin the copy again."""
-    if run.restarts >= RESTARTS_AT_MOST:
-        return _broken(state, run, f"{problem}, {run.restarts + 1} times in one full sync", now)
-    if replaced or run.in_catalogue:
-        marker = f"{REPLACED}{problem}" if replaced else problem
-        state = replace(state, lost=marker)
+def _restart(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
+    """Begin the replica again: its position is worth nothing any more."""
+    if sync.restarts >= RESTARTS_AT_MOST:
+        problem = f"{lost.reason}, {sync.restarts + 1} times in one full sync"
+        return _broken(state, sync, problem, now)
+    if lost.is_replaced or sync.in_catalogue:
+        state = replace(state, lost=lost)
     fresh = replace(
-        _begun_again(run),
-        reasons=(*run.reasons, problem) if problem not in run.reasons else run.reasons,
-        same_generation=run.same_generation and not replaced,
-        restarts=run.restarts + 1,
+        _unread(sync),
+        reasons=tuple(dict.fromkeys((*sync.reasons, lost.reason))),
+        same_generation=sync.same_generation and not lost.is_replaced,
+        restarts=sync.restarts + 1,
     )
-    return _afresh(state, fresh, head=None)
+    return _begin_replica(state, fresh)
 
 
-def _begun_again(run: FullSync) -> FullSync:
-    """The same run before it has read anything."""
+def _unread(sync: FullSync) -> FullSync:
+    """Return the same full sync before it has read anything."""
     return FullSync(
-        number=run.number,
-        reasons=run.reasons,
-        began_at=run.began_at,
-        forced=run.forced,
-        accept=run.accept,
-        same_generation=run.same_generation,
-        restarts=run.restarts,
-        is_second_reading=run.is_second_reading,
+        number=sync.number,
+        reasons=sync.reasons,
+        began_at=sync.began_at,
+        forced=sync.forced,
+        accept=sync.accept,
+        same_generation=sync.same_generation,
+        restarts=sync.restarts,
+        is_second_reading=sync.is_second_reading,
     )
 
 
 # -- the feed alongside ------------------------------------------------------------------------
 
 
-def _events_arrived(state: State, run: FullSync, page: EventPage, now: float) -> Next:
-    if run.step is FullSyncStep.HEAD:
-        return _head_arrived(state, run, page, now)
-    if generation_changed(_follows(run), page.generation):
-        return _restart(state, run, _renewed(page.generation or ""), now, True)
-    if run.step is FullSyncStep.VERIFYING:
-        return _verified(state, run, page, now)
-    if _is_unproved(run) and compare(_follows(run), page) is Match.ANOTHER:
-        return _restart(state, run, ANOTHER_EVENT, now, True)
-    if run.are_pages_doubted:
-        return _afresh(state, _begun_again(run), head=None)
-    run = _opened(replace(run, feed=replace(run.feed, unchecked=False)), page)
-    follow = _follows(run)
-    ready, early = arrange(follow.offset, run.feed.early, page.events)
-    if nameless(ready):
-        follow_up_reason = "an event that names no product cannot be applied"
-        run = replace(run, follow_up_reason=follow_up_reason, in_catalogue=False)
-    if ready:
-        new = after(follow, ready, page.generation)
-        more = leaves_more(new.offset, page, state.settings.batch_limit) or bool(early)
-        feed = Feed(gap=Gap(now) if early else None, early=early)
-        run = replace(run, kept=new, kept_more=more, feed=feed, is_open=False, has_events=True)
-        keep = ApplyEvents(ready, new, run.in_catalogue, True)
-        return _do(state, run, InFlight.APPLYING, keep)
-    return _nothing_ready(state, replace(run, feed=replace(run.feed, early=early)), page, now)
-
-
-def _opened(run: FullSync, page: EventPage) -> FullSync:
-    """The first answer of the feed may begin later than asked, up to the head: the copy was asked
-    to follow from a little before it, further back than the log may reach (F2)."""
-    if not run.is_open or run.follow is None or run.head is None:
-        return run
-    offsets = [event.offset for event in page.events]
-    first = min(offsets) if offsets else page.next_offset
-    if first is not None and run.follow.offset < first <= run.head + 1:
-        return replace(run, follow=Position(run.follow.generation, first))
-    return run
-
-
-def _nothing_ready(state: State, run: FullSync, page: EventPage, now: float) -> Next:
-    follow = _follows(run)
-    ahead = bool(run.feed.early) or hint(page, follow) > follow.offset
-    behind = hint(page, follow) < follow.offset
-    if not ahead and not behind and not _ends_short(run):
-        return _caught_up(state, replace(run, kept_more=False, is_open=False), now)
-    gap, asked_at = run.feed.gap or Gap(now), now if run.polled_at is None else run.polled_at
+def _events_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> Next:
+    if sync.step is FullSyncStep.HEAD:
+        return _head_arrived(state, sync, page, now)
+    asked_at = now if sync.feed_read_at is None else sync.feed_read_at
     grace_seconds = state.settings.grace_seconds
-    if run.follow_up_reason:
-        grace_seconds = min(grace_seconds, FLAWED_GRACE_SECONDS)
-    if asked_at - gap.since < grace_seconds:
-        feed = run.feed.doubted() if behind else run.feed
-        feed = replace(feed, gap=Gap(gap.since, gap.tries + 1))
-        return _do(state, replace(run, feed=feed, kept_more=True), InFlight.SLEEPING, gap_rest(gap))
-    if ahead and run.is_open and not begins_at_one(follow, run.feed.early, page):
-        return _restart(state, run, OUTRUN, now, False)
-    if ahead:
-        return _step_over(state, run, page)
-    if behind:
-        return _restart(state, run, BACKWARDS, now, True)
-    return _too_short(state, run, now)
+    if sync.follow_up_reason:
+        grace_seconds = min(grace_seconds, FOLLOWED_UP_GRACE_SECONDS)
+    read: Cursor | Ready | Wait | AtEnd | Lost
+    if sync.step is FullSyncStep.VERIFYING:
+        read = verify(_cursor(sync), page, asked_at=asked_at, now=now, grace_seconds=grace_seconds)
+    else:
+        sync = replace(sync, cursor=_opened(sync, page))
+        read = read_page(
+            _cursor(sync),
+            page,
+            asked_at=asked_at,
+            now=now,
+            grace_seconds=grace_seconds,
+            limit=state.settings.batch_limit,
+            named_offset=sync.named_offset if _ends_short(sync) else 0,
+        )
+    match read:
+        case Lost():
+            return _lost(state, sync, read, now)
+        case _ if sync.must_reread_pages:
+            return _begin_replica(state, _unread(sync))
+        case Cursor():
+            return _install(state, replace(sync, cursor=read), now)
+        case Wait(cursor, seconds):
+            sync = replace(sync, cursor=cursor, has_more=True)
+            return _sleep(state, sync, seconds) if seconds else _proceed(state, sync, now)
+        case AtEnd(cursor):
+            return _caught_up(state, replace(sync, cursor=cursor), now)
+        case Ready():
+            return _apply(state, sync, read)
 
 
-def _ends_short(run: FullSync) -> bool:
-    """Whether the feed ends before an event that a page named."""
-    catches_up = run.step is FullSyncStep.CATCHING_UP and not run.is_open
-    return catches_up and _follows(run).offset < run.named
-
-
-def _too_short(state: State, run: FullSync, now: float) -> Next:
-    """Central was restored under its own name behind the pages' back, or its last events were lost,
-    or its feed lags behind its catalogue: another reading tells the first. One more run looks after
-    the others, and no third."""
-    if not run.is_second_reading:
-        again = replace(_begun_again(run), is_second_reading=True)
-        return _afresh(state, again, head=None)
-    follow_up_reason = run.follow_up_reason or ("" if TOO_SHORT in run.reasons else TOO_SHORT)
-    run = replace(run, kept_more=False, named=0, follow_up_reason=follow_up_reason)
-    return _caught_up(state, run, now)
-
-
-def _step_over(state: State, run: FullSync, page: EventPage) -> Next:
-    """A hole that stays during the run does not restart it: the copy goes in place, and another
-    run follows (F2). Only the copy steps over it."""
-    follow = _follows(run)
-    first = run.feed.early[0].offset if run.feed.early else hint(page, follow)
-    follow_up_reason = (
-        run.follow_up_reason or "events were missing from Central's feed during the full sync"
+def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
+    if has_nameless(ready.events):
+        sync = replace(_followed_up(sync, NAMELESS), in_catalogue=False)
+    sync = replace(
+        sync,
+        next_cursor=ready.cursor,
+        has_more=ready.has_more,
+        is_open=False,
+        has_events=sync.has_events or bool(ready.events),
     )
-    if begins_at_one(follow, run.feed.early, page):
-        follow_up_reason = run.follow_up_reason
-    new = Position(follow.generation, first)
-    feed = Feed(early=run.feed.early)
-    run = replace(
-        run,
-        kept=new,
-        kept_more=True,
-        feed=feed,
-        follow_up_reason=follow_up_reason,
-        in_catalogue=False,
+    apply = ApplyEvents(ready.events, ready.cursor.position, sync.in_catalogue, in_replica=True)
+    return _do(state, sync, InFlight.APPLYING, apply)
+
+
+def _opened(sync: FullSync, page: EventPage) -> Cursor:
+    """Return where the replica is followed from. The first answer may begin later than asked, up to
+    the head: the replica was to be followed from a little before it, where the log may not reach
+    back to (F2)."""
+    cursor = _cursor(sync)
+    if sync.is_open and sync.head is not None:
+        offsets = [event.offset for event in page.events]
+        first = min(offsets) if offsets else page.next_offset
+        if first is not None and cursor.position.offset < first <= sync.head + 1:
+            return Cursor(Position(cursor.position.generation, first))
+    return cursor
+
+
+def _ends_short(sync: FullSync) -> bool:
+    """Whether the replica stands before an event that a page named, and all pages are read."""
+    is_catching_up = sync.step is FullSyncStep.CATCHING_UP and not sync.is_open
+    return is_catching_up and _cursor(sync).position.offset < sync.named_offset
+
+
+def _followed_up(sync: FullSync, reason: str) -> FullSync:
+    return replace(sync, follow_up_reason=sync.follow_up_reason or reason)
+
+
+def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
+    """The feed cannot be followed from where the replica stands."""
+    if lost.is_replaced:
+        return _restart(state, sync, lost, now)
+    if lost.reason == ENDS_SHORT:
+        return _ended_short(state, sync, now)
+    if sync.is_open:
+        return _restart(state, sync, Lost(OUTRUN), now)
+    # A gap that stays does not begin the replica again: it is installed, and another full sync
+    # follows (F2). Only the replica steps over the gap.
+    position = Position(_cursor(sync).position.generation, lost.resumes_at)
+    sync = replace(
+        _followed_up(sync, MISSED), next_cursor=Cursor(position), has_more=True, in_catalogue=False
     )
-    return _do(state, run, InFlight.APPLYING, ApplyEvents((), new, False, True))
+    apply = ApplyEvents((), position, in_catalogue=False, in_replica=True)
+    return _do(state, sync, InFlight.APPLYING, apply)
 
 
-def _events_kept(state: State, run: FullSync, now: float) -> Next:
-    run = replace(run, follow=run.kept, kept=None, check_is_gone=False)
-    if run.in_catalogue:
-        state = replace(state, position=run.follow)
-    if run.kept_more or run.step is not FullSyncStep.CATCHING_UP or _ends_short(run):
-        return _proceed(state, run, now)
-    return _caught_up(state, run, now)
+def _ended_short(state: State, sync: FullSync, now: float) -> Next:
+    """Central was restored under its own name after the pages were read, or its last events were
+    lost, or its feed lags behind its catalogue. Reading the pages again shows whether it is the
+    first; one more full sync follows for the others, and no third."""
+    if not sync.is_second_reading:
+        return _begin_replica(state, replace(_unread(sync), is_second_reading=True))
+    if ENDS_SHORT not in sync.reasons:
+        sync = _followed_up(sync, ENDS_SHORT)
+    cursor = Cursor(_cursor(sync).position)
+    return _caught_up(state, replace(sync, cursor=cursor, named_offset=0), now)
 
 
-def _caught_up(state: State, run: FullSync, now: float) -> Next:
-    """The copy stands at the feed's end, for now."""
-    run = replace(run, feed=Feed())
-    if run.in_catalogue:
+def _events_applied(state: State, sync: FullSync, now: float) -> Next:
+    sync = replace(sync, cursor=sync.next_cursor, next_cursor=None)
+    if sync.in_catalogue and state.cursor is not None:
+        held = replace(state.cursor, position=_cursor(sync).position)
+        state = replace(state, cursor=held)
+    if sync.has_more or sync.step is not FullSyncStep.CATCHING_UP or _ends_short(sync):
+        return _proceed(state, sync, now)
+    return _caught_up(state, sync, now)
+
+
+def _caught_up(state: State, sync: FullSync, now: float) -> Next:
+    """The replica stands at the feed's end, for now."""
+    sync = replace(sync, has_more=False, is_open=False)
+    if sync.in_catalogue:
         state = replace(state, in_sync_at=now)
-    if run.step is not FullSyncStep.CATCHING_UP:
-        return _proceed(state, run, now)
-    if _ends_before(state.position, run):
-        return _restart(state, run, BACKWARDS, now, True)
-    return _proceed(state, replace(run, step=FullSyncStep.REFETCHING), now)
+    if sync.step is not FullSyncStep.CATCHING_UP:
+        return _proceed(state, sync, now)
+    held, position = state.position, _cursor(sync).position
+    is_same = held is not None and sync.same_generation and held.generation == position.generation
+    if held is not None and is_same and position.offset < held.offset:
+        return _restart(state, sync, Lost(BACKWARDS, is_replaced=True), now)
+    return _proceed(state, replace(sync, step=FullSyncStep.REFETCHING), now)
 
 
-def _ends_before(held: Position | None, run: FullSync) -> bool:
-    """Whether the feed's end lies before what the catalogue in place has seen of it (E3)."""
-    follow = _follows(run)
-    same = held is not None and run.same_generation and held.generation == follow.generation
-    return same and held is not None and follow.offset < held.offset
-
-
-def _head_arrived(state: State, run: FullSync, page: EventPage, now: float) -> Next:
-    """The head from the feed itself: an offset beyond it is answered with the true next one; a
-    Central that only echoes is walked from the start."""
-    asked = _head_guess(run)
+def _head_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> Next:
+    """Learn the head from the feed itself: an offset beyond it is answered with the true next one.
+    If Central only echoes the offset, the feed is walked from its start."""
+    asked = _head_guess(sync)
     ends = max((event.offset + 1 for event in page.events), default=0)
     if ends > asked or (page.events and asked == FAR_OFFSET):
-        return _proceed(state, replace(run, head=ends), now)
+        return _proceed(state, replace(sync, head=ends), now)
     if asked == FAR_OFFSET and page.next_offset in (None, FAR_OFFSET):
-        return _proceed(state, replace(run, head=0), now)
+        return _proceed(state, replace(sync, head=0), now)
     head = asked if page.next_offset is None else page.next_offset
-    start = _stand(state, run, max(0, head - HEAD_SLACK))
-    return _afresh(state, replace(run, follow=start, is_open=True), head=head)
+    start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
+    return _begin_replica(state, replace(sync, cursor=start), head)
 
 
-def _verified(state: State, run: FullSync, page: EventPage, now: float) -> Next:
-    match compare(_follows(run), page):
-        case Match.SAME:
-            return _place(state, run, now)
-        case Match.BEHIND:
-            return _nothing_ready(state, run, page, now)
-    return _restart(state, run, ANOTHER_EVENT, now, True)
+def _refetched(state: State, sync: FullSync, refetched: ProductsRefetched, now: float) -> Next:
+    """Reading the products took time: catch up once more after it. Without any, all is read."""
+    if refetched.generation is not None:
+        return _restart(state, sync, new_generation(refetched.generation), now)
+    is_behind = refetched.read > 0 and not sync.without_feed
+    step = FullSyncStep.CATCHING_UP if is_behind else FullSyncStep.VERIFYING
+    return _proceed(state, replace(sync, step=step), now)
 
 
 # -- failures ----------------------------------------------------------------------------------
 
 
-def _exchange_failed(state: State, run: FullSync, outcome: ExchangeFailed, now: float) -> Next:
-    if outcome.failure is Failure.LIMITED:
-        return _limited(state, run, outcome.retry_after_seconds or 1.0, now)
-    if outcome.failure is Failure.GONE:
-        return _gone(state, run, outcome, now)
-    if outcome.failure is Failure.REFUSED and run.step is FullSyncStep.HEAD and run.head is None:
-        return _proceed(state, replace(run, head=0), now)  # an offset too far for it: walk
-    of_feed = run.in_flight is InFlight.EVENTS
-    run = replace(
-        run,
-        failures=run.failures + (not of_feed),
-        # Where pages fail too it is the line, and says nothing of the feed.
-        feed_failures=run.feed_failures + 1 if of_feed else 0,
-        feed=replace(run.feed.doubted(), gap=None),
-        are_pages_doubted=run.are_pages_doubted or run.rests_on_pages_alone,
+def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float) -> Next:
+    of_feed = sync.in_flight is InFlight.EVENTS
+    match failed.failure:
+        case Failure.LIMITED:
+            return _limited(state, sync, failed.retry_after_seconds or 1.0, now)
+        case Failure.GONE if of_feed:
+            return _gone(state, sync, now)
+        case Failure.GONE:
+            problem = f"Central's catalogue cannot be read: {failed.problem}"
+            return _broken(state, sync, problem, now)
+        case Failure.REFUSED if sync.step is FullSyncStep.HEAD and sync.head is None:
+            return _proceed(state, replace(sync, head=0), now)  # an offset too far for it: walk
+    sync = replace(
+        sync,
+        failures=sync.failures + (not of_feed),
+        # If pages fail too it is the connection, and says nothing about the feed.
+        feed_failures=sync.feed_failures + 1 if of_feed else 0,
+        cursor=sync.cursor and sync.cursor.interrupted(),
+        must_reread_pages=sync.must_reread_pages or sync.rests_on_pages_alone,
     )
-    already_fell_back = state.health.fallback_due is not None
-    state = count_failure(state, outcome, now)
+    had_fallen_back = state.health.fallback_due is not None
+    state = count_failure(state, failed, now)
+    goes_on = _goes_on(state, sync)
     if of_feed and (
-        (already_fell_back and not _goes_on(state, run))
-        or _may_do_without_feed(state, run, outcome)
+        (had_fallen_back and not goes_on) or _may_do_without_feed(state, sync, failed, goes_on)
     ):
-        return _without_feed(state, run, now)
-    if _gives_up(state, run, outcome, already_fell_back):
-        return _failed(state, run, outcome, now)
-    pause = pause_after(state.health, outcome, now)
-    if of_feed and run.step is FullSyncStep.PAGES and _goes_on(state, run):
+        return _without_feed(state, sync, now)
+    if failed.failure not in COUNTED or not (goes_on or _may_retry(state, sync, had_fallen_back)):
+        return _end_failed(state, sync, failed, now)
+    pause = pause_after(state.health, failed, now)
+    if of_feed and sync.step is FullSyncStep.PAGES and goes_on:
         longest = pause.at_least_seconds + pause.spread_seconds
-        run = replace(run, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
-    return _do(state, run, InFlight.SLEEPING, pause)
+        sync = replace(sync, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
+    return _do(state, sync, InFlight.SLEEPING, pause)
 
 
-def _limited(state: State, run: FullSync, seconds: float, now: float) -> Next:
-    """Central's limit, or the store's own share of it, says not now (F6)."""
-    if run.in_flight is InFlight.EVENTS:
-        run = replace(_unproved(run), feed_not_before=now + seconds)
-        return _proceed_later(state, run, now, seconds)
-    if run.step is FullSyncStep.PAGES:
-        return _proceed(state, replace(run, pages_not_before=now + seconds), now)
-    return _do(state, run, InFlight.SLEEPING, Sleep(seconds))
+def _limited(state: State, sync: FullSync, seconds: float, now: float) -> Next:
+    """Central's limit, or the store's own share of it, says not now (F6). Pages and feed do not
+    wait for each other."""
+    if sync.in_flight is InFlight.EVENTS:
+        sync = replace(_unverified(sync), feed_not_before=now + seconds)
+    elif sync.step is FullSyncStep.PAGES:
+        sync = replace(sync, pages_not_before=now + seconds)
+    if sync.step is FullSyncStep.PAGES:
+        return _proceed(state, sync, now)
+    return _sleep(state, sync, seconds)
 
 
-def _proceed_later(state: State, run: FullSync, now: float, seconds: float) -> Next:
-    if run.step is FullSyncStep.PAGES:
-        return _proceed(state, run, now)
-    return _do(state, run, InFlight.SLEEPING, Sleep(seconds))
+def _gone(state: State, sync: FullSync, now: float) -> Next:
+    """410: the log does not reach back to where the replica stands. The slack before the head may
+    be too much for it; anything else means that it has outrun the reading."""
+    if sync.step is FullSyncStep.HEAD:
+        return _without_feed(state, sync, now)  # nothing says where it ends
+    if sync.step is FullSyncStep.VERIFYING:
+        return _install(state, sync, now)  # nothing to compare: that proves nothing
+    cursor = _cursor(sync)
+    if cursor.must_verify:
+        return _fetch_events(state, replace(sync, cursor=cursor.at_log_start()), now)
+    position, head = cursor.position, sync.head
+    if not sync.is_open or head is None or position.offset > head:
+        return _restart(state, sync, Lost(OUTRUN), now)
+    if position.offset == head:
+        sync, head = _followed_up(sync, HEAD_GONE), head + 1
+    nearer = Cursor(Position(position.generation, head))
+    return _fetch_events(state, replace(sync, cursor=nearer), now)
 
 
-def _gone(state: State, run: FullSync, outcome: ExchangeFailed, now: float) -> Next:
-    """410: the log does not reach back to where the copy stands. The slack before the head may be
-    too much for it; anything else means that it has outrun the reading."""
-    if run.in_flight is not InFlight.EVENTS:
-        return _broken(state, run, f"Central's catalogue cannot be read: {outcome.problem}", now)
-    if run.step is FullSyncStep.HEAD:
-        return _without_feed(state, run, now)  # nothing says where it ends
-    if run.step is FullSyncStep.VERIFYING:
-        return _place(state, run, now)  # the log has no memory of it: that proves nothing
-    if _is_unproved(run):
-        passed = replace(run, feed=replace(run.feed, unchecked=False), check_is_gone=True)
-        return _follow(state, passed, now)
-    if run.is_open and run.head is not None and _follows(run).offset <= run.head:
-        follow = _follows(run)
-        if follow.offset < run.head:
-            nearer = Position(follow.generation, run.head)
-            return _follow(state, replace(run, follow=nearer), now)
-        nearer = Position(follow.generation, run.head + 1)
-        return _follow(
-            state,
-            replace(run, follow=nearer, follow_up_reason=run.follow_up_reason or HEAD_GONE),
-            now,
-        )
-    return _restart(state, run, OUTRUN, now, False)
+def _goes_on(state: State, sync: FullSync) -> bool:
+    """Whether no failing connection ends the full sync: with no position to resume from, what was
+    read counts. Not if a person waits; nor without the feed, because only the feed could show, once
+    Central answers again, that it is still the one that the pages belong to."""
+    is_waited_for = sync.forced or (state.requested is not None and state.requested.forced)
+    has_position = state.position is not None and state.lost is None
+    return not (is_waited_for or has_position or sync.without_feed)
 
 
-def _may_do_without_feed(state: State, run: FullSync, outcome: ExchangeFailed) -> bool:
-    """With the feed unreadable altogether pages alone are better, with nothing to serve soon
-    (F2)."""
-    if outcome.failure is Failure.REFUSED:
+def _may_retry(state: State, sync: FullSync, had_fallen_back: bool) -> bool:
+    """Whether a full sync that a failing connection can end may go on this time."""
+    if had_fallen_back or state.health.fell_back:
+        return False
+    at_most = FORCED_FAILURES if sync.forced else FAILURES_TO_FALL_BACK
+    return max(sync.failures, sync.feed_failures) < at_most
+
+
+def _may_do_without_feed(
+    state: State, sync: FullSync, failed: ExchangeFailed, goes_on: bool
+) -> bool:
+    """Whether pages alone are better than nothing: the feed cannot be read at all, and there is
+    nothing to serve soon (F2)."""
+    if failed.failure is Failure.REFUSED:
         return state.position is None
     enough = FEED_FAILURES_FOR_NONE if state.position is None else FAILURES_TO_FALL_BACK
-    return _goes_on(state, run) and run.feed_failures >= enough
+    return goes_on and sync.feed_failures >= enough
 
 
-def _without_feed(state: State, run: FullSync, now: float) -> Next:
-    """Go on with the pages alone, to be placed at the first one's `eventOffset`; or, where events
-    went into the copy, behind the last of these: what follows it was never laid over the copy."""
-    follow = _stand(state, run, run.head or 0) if run.follow is None else run.follow
-    if not run.has_events and run.head is not None and follow.offset < run.head:
-        follow = Position(follow.generation, run.head)
-    run = replace(run, feedless=True, follow=follow, in_catalogue=False)
-    if run.step is FullSyncStep.HEAD and run.head:
-        return _afresh(state, run, head=run.head)  # that was learned after its page was read
-    if run.step is FullSyncStep.HEAD:
-        return _pages_on(state, run, now)
-    return _proceed(state, run, now)
+def _without_feed(state: State, sync: FullSync, now: float) -> Next:
+    """Go on with the pages alone. The replica stands at the first page's `eventOffset`; or, if it
+    has events, behind the last of these: what follows was never applied to it."""
+    head = sync.head or 0
+    cursor = sync.cursor or Cursor(_position_at(state, sync, head))
+    if not sync.has_events and cursor.position.offset < head:
+        cursor = Cursor(Position(cursor.position.generation, head))
+    sync = replace(sync, without_feed=True, cursor=cursor, in_catalogue=False)
+    if sync.step is not FullSyncStep.HEAD:
+        return _proceed(state, sync, now)
+    if sync.head:
+        return _begin_replica(state, sync, sync.head)  # it was learned after its page was read
+    return _after_page(state, sync, now)
 
 
-def _gives_up(
-    state: State, run: FullSync, outcome: ExchangeFailed, already_fell_back: bool
-) -> bool:
-    if outcome.failure not in COUNTED:
-        return True
-    if _goes_on(state, run):
-        return False
-    if already_fell_back:
-        return True
-    most = FORCED_FAILURES if run.forced else FAILURES_TO_FALL_BACK
-    return max(run.failures, run.feed_failures) >= most or state.health.fell_back
+# -- the end -----------------------------------------------------------------------------------
 
 
-def _goes_on(state: State, run: FullSync) -> bool:
-    """Whether a failing line ends the run at no time: with no position to resume from, what was
-    read counts. Not where a person waits; nor without the feed, which alone could tell, once
-    Central answers again, that it is still the one that the pages are of."""
-    is_waited_for = run.forced or (state.requested is not None and state.requested.forced)
-    has_position = state.position is not None and not state.lost
-    return not (is_waited_for or has_position or run.feedless)
+def _install(state: State, sync: FullSync, now: float) -> Next:
+    refused, agreed_products = state.refused, None
+    if refused is not None and now - refused.at >= SECOND_READING_SECONDS:
+        agreed_products = refused.products
+    installation = Installation(
+        position=_cursor(sync).position,
+        accept=sync.accept,
+        agreed_products=agreed_products,
+        unfollowed_until=sync.rows_until if sync.without_feed else 0,
+        follow_up_reason=sync.follow_up_reason,
+    )
+    sync = replace(sync, step=FullSyncStep.INSTALLING)
+    return _do(state, sync, InFlight.INSTALLING, InstallReplica(installation))
 
 
-def _failed(state: State, run: FullSync, outcome: ExchangeFailed, now: float) -> Next:
-    """The line ended the run; the next attempt is a probe like any other."""
-    state = _recorded(state, run, now, problem=outcome.problem, failure=outcome.failure)
-    state = _want_again(state, run)
+def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
+    # Only full syncs that the store starts by itself are spaced (F6).
+    if sync.forced or sync.reasons == (FALLBACK_TIMER,):
+        spacing = replace(state.spacing, installed_at=now)
+    else:
+        spacing = spaced(state.spacing, now, now)
+    state = replace(
+        _recorded(state, sync, now, products=products),
+        cursor=Cursor(_cursor(sync).position),
+        lost=None,
+        health=ConnectionHealth(),
+        spacing=spacing,
+        refused=None,
+        in_sync_at=sync.began_at if sync.without_feed else now,
+        is_proven=not sync.without_feed,
+    )
+    if sync.follow_up_reason:
+        state = request_full_sync(state, sync.follow_up_reason)
+    return decide(state)
+
+
+def _refused(state: State, sync: FullSync, problem: str, products: int, now: float) -> Next:
+    """The replica is too small to be believed (F5): a second reading decides."""
+    state = _recorded(state, sync, now, problem=problem, products=products)
+    refused = state.refused
+    if refused is None or now - refused.at >= SECOND_READING_SECONDS:
+        refused = RefusedReplica(products, now)
+    spacing = spaced(state.spacing, now, None)
+    state = replace(state, refused=refused, spacing=spacing, health=ConnectionHealth())
+    for reason in sync.reasons:
+        not_before = refused.at + SECOND_READING_SECONDS
+        state = request_full_sync(state, reason, not_before=not_before)
+    return decide(state)
+
+
+def _end_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float) -> Next:
+    """The connection ended the full sync; the next attempt is a probe like any other."""
+    state = _recorded(state, sync, now, problem=failed.problem, failure=failed.failure)
+    state = _requested_again(state, sync)
     if state.requested is not None and state.requested.forced:
-        return decide(state)  # somebody waits for it
-    return rest(state, pause_after(state.health, outcome, now))
+        return decide(state)  # a person waits for it
+    return sleep(state, pause_after(state.health, failed, now))
 
 
-def _want_again(state: State, run: FullSync) -> State:
-    """What the store needs stays wanted; a person who asked is told, and the timer comes again."""
-    for reason in run.reasons:
-        if reason not in (ON_DEMAND, FALLBACK_TIMER):
-            state = request_full_sync(state, reason)
-    return state
+def _broken(state: State, sync: FullSync, problem: str, now: float) -> Next:
+    """Central answers, but the full sync makes no sense: the next one is spaced."""
+    state = _recorded(state, sync, now, problem=problem)
+    state = _requested_again(state, sync)
+    return decide(replace(state, spacing=spaced(state.spacing, now, None)))
 
 
 def give_up(state: State, now: float) -> State:
     """End a full sync that a defect of the store has stopped."""
     if not isinstance(state.phase, FullSyncing):
         return state
-    run = state.phase.full_sync
-    state = _recorded(state, run, now, problem="stopped by a defect of the store; see its log")
-    return replace(_want_again(state, run), spacing=spaced(state.spacing, now, None))
+    problem = "stopped by a defect of the store; see its log"
+    return _broken(state, state.phase.full_sync, problem, now)[0]
 
 
-def _broken(state: State, run: FullSync, problem: str, now: float) -> Next:
-    """Central answers, but the run makes no sense: the next one is spaced."""
-    state = _recorded(state, run, now, problem=problem)
-    state = replace(_want_again(state, run), spacing=spaced(state.spacing, now, None))
-    return decide(state)
-
-
-# -- the end -----------------------------------------------------------------------------------
-
-
-def _placed(state: State, run: FullSync, products: int, now: float) -> Next:
-    state = _recorded(state, run, now, products=products)
-    state = replace(
-        state,
-        position=run.follow,
-        lost="",
-        health=ConnectionHealth(),
-        feed=Feed(),
-        spacing=_spacing_after(state, run, now),
-        refused=None,
-        in_sync_at=run.began_at if run.feedless else now,
-        is_proven=not run.feedless,
-    )
-    if run.follow_up_reason:
-        state = request_full_sync(state, run.follow_up_reason)
-    return decide(state)
-
-
-def _spacing_after(state: State, run: FullSync, now: float) -> FullSyncSpacing:
-    """Only runs that the store starts by itself are spaced (F6)."""
-    if run.forced or run.reasons == (FALLBACK_TIMER,):
-        return replace(state.spacing, placed_at=now)
-    return spaced(state.spacing, now, now)
-
-
-def _refused(state: State, run: FullSync, problem: str, products: int, now: float) -> Next:
-    """The copy is too small to be believed (F5): a second reading decides."""
-    state = _recorded(state, run, now, problem=problem, products=products)
-    refused = state.refused
-    if refused is None or now - refused.at >= SECOND_READING_SECONDS:
-        refused = RefusedReplica(products, now)
-    state = replace(
-        state, refused=refused, spacing=spaced(state.spacing, now, None), health=ConnectionHealth()
-    )
-    again = refused.at + SECOND_READING_SECONDS
-    for reason in run.reasons:
-        state = request_full_sync(state, reason, not_before=again)
-    return decide(state)
+def _requested_again(state: State, sync: FullSync) -> State:
+    """What the store needs stays requested. A person who asked gets the outcome, and the timer
+    comes again."""
+    for reason in sync.reasons:
+        if reason not in (ON_DEMAND, FALLBACK_TIMER):
+            state = request_full_sync(state, reason)
+    return state
 
 
 def _recorded(
     state: State,
-    run: FullSync,
+    sync: FullSync,
     now: float,
     *,
     products: int = 0,
     problem: str = "",
     failure: Failure | None = None,
 ) -> State:
-    record = FullSyncRecord(run.number, run.reasons, run.began_at, now, products, problem, failure)
+    record = FullSyncRecord(
+        sync.number, sync.reasons, sync.began_at, now, products, problem, failure
+    )
     return replace(state, full_syncs=(*state.full_syncs, record)[-FULL_SYNCS_REMEMBERED:])

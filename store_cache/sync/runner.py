@@ -289,7 +289,7 @@ class SyncRunner:
     async def _keep_events(self, command: ApplyEvents) -> Outcome:
         if command.in_catalogue:
             await self._writer.apply_events(command.events, command.position)
-        if command.in_copy and (replica := self._writer.replica) is not None:
+        if command.in_replica and (replica := self._writer.replica) is not None:
             replica.take_events(command.events, position=command.position, now=self._now())
         self._note(command.events)
         self.on_events(command.events)
@@ -315,8 +315,8 @@ class SyncRunner:
             replica = self._writer.begin_replica(same_generation=command.same_generation)
         request = command.request or replica.first_request()
         page = await self._central.page(request)
-        following = replica.take_page(request, page)
-        return PageApplied(following, page.event_offset, page.generation)
+        next_page = replica.take_page(request, page)
+        return PageApplied(next_page, page.event_offset, page.generation)
 
     async def _settle_doubts(self, command: RefetchProducts) -> Outcome:
         read = 0

@@ -1,7 +1,6 @@
-"""The vocabulary of `sync`: outcomes in, commands out, and the state between them.
+"""The values of the sync state machine: outcomes go in, commands come out, `State` is between them.
 
-Knows: what can be told and asked, and what the decisions remember. All values are frozen.
-Refuses to know: what follows from what; `following`, `resync` and `sync` decide.
+All are frozen. What follows from what is decided in `machine`, `follow` and `full_sync`.
 """
 
 from __future__ import annotations
@@ -13,25 +12,23 @@ from store_cache.catalogue.replica import Installation
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
+from store_cache.sync.cursor import Cursor, Lost
 
 FAILURES_TO_FALL_BACK = 5
 ON_DEMAND = "on demand"
 FALLBACK_TIMER = "fallback timer"
 
-REPLACED = "replaced: "
-"""Prefix of `State.lost` where Central itself was replaced, so that versions held do not count."""
-
 
 class OutOfTurn(Exception):
-    """An outcome that the phase cannot end with: a defect of the driver. Nothing changed."""
+    """An outcome that the phase cannot end with: a defect of the runner. Nothing changed."""
 
 
 # -- outcomes ----------------------------------------------------------------------------------
 
 
 class Failure(StrEnum):
-    """How an exchange with Central failed. The first three are failures that are counted; a limit
-    pauses, a refusal names a cause (B1, B2), `GONE` is about the position (410)."""
+    """How an exchange with Central failed. The first three are counted; a limit is a pause, a
+    refusal names a cause (B1, B2), `GONE` is about the position (410)."""
 
     UNREACHABLE = "unreachable"
     BROKEN = "broken"
@@ -58,17 +55,18 @@ class EventsApplied:
 
 @dataclass(frozen=True, slots=True)
 class PageApplied:
-    """A page was laid over the copy; `following` is the request for the next, None at the end."""
+    """A page was applied to the replica. `next_page`: the request for the next one, None at the
+    end."""
 
-    following: PageRequest | None
+    next_page: PageRequest | None
     event_offset: int | None = None
     generation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProductsRefetched:
-    """All doubted products were read, or given up. `read`: how many it were. `generation`: the
-    name of the new feed that one of them turned out to be of; the others were not read then."""
+    """All products in doubt were read again, or given up. `read`: how many these were.
+    `generation`: the name of another feed that one of them belongs to; the rest was not read."""
 
     read: int
     generation: str | None = None
@@ -87,7 +85,7 @@ class ReplicaRefused:
 
 @dataclass(frozen=True, slots=True)
 class FullSyncFailed:
-    """Central's pages make no sense; another attempt is spaced."""
+    """Central's pages make no sense; the next attempt is spaced."""
 
     problem: str
 
@@ -99,7 +97,7 @@ class Slept:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A wait or a held poll was ended early: something is wanted, or Central seems back."""
+    """A wait or a held poll was ended early: a full sync is requested, or Central seems back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ Outcome = (
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Wait `at_least_seconds` and a random part of `spread_seconds` more. May be interrupted."""
+    """Wait `at_least_seconds`, and a random part of `spread_seconds` more. May be interrupted."""
 
     at_least_seconds: float
     spread_seconds: float = 0.0
@@ -145,17 +143,17 @@ class FetchEvents:
 
 @dataclass(frozen=True, slots=True)
 class ApplyEvents:
-    """Plan, journal and make the change; in the catalogue, in the copy, or in both."""
+    """Apply a batch to the catalogue, on disk first, to the replica, or to both."""
 
     events: tuple[AnyEvent, ...]
     position: Position
     in_catalogue: bool = True
-    in_copy: bool = False
+    in_replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FetchPage:
-    """`begins`: start a new copy with it. `same_generation`: versions held still count (V3)."""
+    """`begins`: start a new replica with it. `same_generation`: versions held still count (V3)."""
 
     request: PageRequest | None
     begins: bool = False
@@ -164,7 +162,8 @@ class FetchPage:
 
 @dataclass(frozen=True, slots=True)
 class RefetchProducts:
-    """Read the copy's doubted products by themselves, from the feed of this name; None: of any."""
+    """Read the replica's products in doubt one by one. `generation`: the name of the feed that they
+    must belong to, or None for any."""
 
     generation: str | None = None
 
@@ -195,31 +194,8 @@ class SyncSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
-    """Offsets missing at the position since `since`, asked for `tries` times (E3)."""
-
-    since: float
-    tries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """How the following of one position goes: what is missing, what came too early (E2), how many
-    empty answers in a row were not held, whether the fingerprint is to be checked first (E4)."""
-
-    gap: Gap | None = None
-    early: tuple[AnyEvent, ...] = ()
-    unheld: int = 0
-    unchecked: bool = False
-
-    def doubted(self) -> Feed:
-        """What is left of it where the feed may be another one since it was asked last (E4)."""
-        return replace(self, unchecked=True, early=())
-
-
-@dataclass(frozen=True, slots=True)
 class ConnectionHealth:
-    """How the line to Central is: failures in a row, and refusals with their cause."""
+    """Failures in a row of the connection to Central, and refusals with their cause."""
 
     failures: int = 0
     refusals: int = 0
@@ -239,12 +215,12 @@ class FullSyncSpacing:
 
     next_at: float = 0.0
     delay_seconds: float = 0.0
-    placed_at: float | None = None
+    installed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FullSyncRequest:
-    """A full sync that was asked for and has not begun (F1)."""
+    """A full sync that was requested and has not begun (F1)."""
 
     reasons: tuple[str, ...]
     forced: bool = False
@@ -254,8 +230,8 @@ class FullSyncRequest:
 
 @dataclass(frozen=True, slots=True)
 class FullSyncRecord:
-    """One full sync that ended: why it ran and what came of it (`problem` empty: it was placed).
-    Times are those of `now`. `failure`: what ended it, where that was the line."""
+    """One full sync that has ended. `problem`: why no replica was installed, or empty. `failure`:
+    what ended it, if that was the connection. Times are those of `now`."""
 
     number: int
     reasons: tuple[str, ...]
@@ -268,7 +244,7 @@ class FullSyncRecord:
 
 @dataclass(frozen=True, slots=True)
 class RefusedReplica:
-    """A reading that was refused because it was too small (F5)."""
+    """A replica that was refused because it was too small (F5)."""
 
     products: int
     at: float
@@ -291,21 +267,21 @@ class Checking:
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """`began_at`: of the first poll since the store was in step; `wait_seconds`: as asked."""
+    """`wait_seconds`: how long Central may hold the poll."""
 
-    began_at: float
     wait_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    position: Position
-    feed: Feed
-    more: bool
+    """`cursor`: where the catalogue stands afterwards. `has_more`: ask again at once."""
+
+    cursor: Cursor
+    has_more: bool
 
 
 class FullSyncStep(StrEnum):
-    """The steps of a full sync; see `resync`."""
+    """The steps of a full sync, see `full_sync`. The status shows these values."""
 
     FIRST_PAGE = "first page"
     HEAD = "learning the head"
@@ -317,7 +293,7 @@ class FullSyncStep(StrEnum):
 
 
 class InFlight(StrEnum):
-    """What a run's command in flight is; a step may ask for different things in turn."""
+    """The kind of command that a full sync has in flight; a step may need several in turn."""
 
     PAGE = "page"
     EVENTS = "events"
@@ -331,15 +307,27 @@ class InFlight(StrEnum):
 class FullSync:
     """One full sync under way.
 
-    `follow` is where its copy stands in the feed; None until the head is learned. `in_catalogue`:
-    the events go into the catalogue in place too, whose position is the same one. `is_open`:
-    nothing was followed yet, so the log may begin later than asked. `has_events`: some went into
-    the copy, which is then right at `follow` and nowhere else. `check_is_gone`: the log does not
-    reach back to the event before `follow`. `named`: the highest `eventOffset` of a page.
-    `is_second_reading`: a copy was begun again since the feed had ended before that. `polled_at`:
-    when the feed answered last. `are_pages_doubted`: the line failed before anything of the feed
-    was seen, so a Central that was restored meanwhile, under its own name, could be told by
-    nothing. `follow_up_reason`: why another run has to follow this one.
+    What it was asked for:
+    `same_generation`: versions held still count (V3). `restarts`: how often the replica was begun
+    again because the feed was lost. `is_second_reading`: it was begun again because the feed ended
+    before an event that a page had named.
+
+    The feed alongside:
+    `cursor`: where the replica stands in the feed; None until the head is known. `next_cursor`:
+    where it stands once the batch in flight is applied. `has_more`: read the feed before the next
+    page. `in_catalogue`: events go into the catalogue too, which stands at the same position.
+    `is_open`: nothing was followed yet, so the log may begin later than asked. `has_events`: the
+    replica has events, so it is right at `cursor` and nowhere else. `without_feed`: the feed cannot
+    be read; pages alone make the replica. `feed_read_at`: when the feed last answered.
+
+    The pages:
+    `next_page`: the request for the next one; None before the first and after the last. `head`: the
+    end of the feed as the first page was read. `named_offset`: the highest `eventOffset` of a page.
+    `rows_until`: the offset up to which rows may reflect the feed. `generation`: as pages name it.
+    `must_reread_pages`: the connection failed before anything of the feed was seen, so nothing
+    would tell that Central was restored meanwhile under its own name.
+
+    `follow_up_reason`: why another full sync has to follow this one.
     """
 
     number: int
@@ -348,38 +336,40 @@ class FullSync:
     forced: bool = False
     accept: bool = False
     same_generation: bool = True
+    restarts: int = 0
+    is_second_reading: bool = False
     step: FullSyncStep = FullSyncStep.FIRST_PAGE
     in_flight: InFlight = InFlight.PAGE
-    follow: Position | None = None
-    feed: Feed = field(default_factory=Feed)
+
+    cursor: Cursor | None = None
+    next_cursor: Cursor | None = None
+    has_more: bool = False
     in_catalogue: bool = False
     is_open: bool = True
     has_events: bool = False
-    check_is_gone: bool = False
-    feedless: bool = False
-    request: PageRequest | None = None
-    head: int | None = None
-    horizon: int = 0
-    named: int = 0
-    is_second_reading: bool = False
-    generation: str | None = None
-    polled_at: float | None = None
-    pages_not_before: float = 0.0
+    without_feed: bool = False
+    feed_read_at: float | None = None
     feed_not_before: float = 0.0
-    failures: int = 0
     feed_failures: int = 0
-    restarts: int = 0
-    kept: Position | None = None
-    kept_more: bool = False
-    are_pages_doubted: bool = False
+
+    next_page: PageRequest | None = None
+    head: int | None = None
+    named_offset: int = 0
+    rows_until: int = 0
+    generation: str | None = None
+    must_reread_pages: bool = False
+    pages_not_before: float = 0.0
+    failures: int = 0
+
     follow_up_reason: str = ""
 
     @property
     def rests_on_pages_alone(self) -> bool:
-        """Whether pages were read, and nothing of the feed: no event to know it by again that is as
-        young as the pages are."""
-        has_pages = self.request is not None or self.step is FullSyncStep.CATCHING_UP
-        return has_pages and (self.is_open or self.polled_at is None) and not self.feedless
+        """Whether pages were read, and nothing of the feed: no event that is as young as the pages
+        would show a replaced feed."""
+        has_pages = self.next_page is not None or self.step is FullSyncStep.CATCHING_UP
+        has_read_feed = not self.is_open and self.feed_read_at is not None
+        return has_pages and not has_read_feed and not self.without_feed
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,16 +382,19 @@ Phase = Starting | Sleeping | Checking | Polling | Applying | FullSyncing
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that the decisions rest on. `position` is what the catalogue in place holds; `lost` says
-    why it is worth nothing, or is empty. `in_sync_at`: B5, in the time of `now`. `is_proven`: it
-    was in step since the start or the last failure, so that the next poll may be held. `returned`:
-    Central has just come back from an outage that many stores may have seen (F6)."""
+    """All that the decisions rest on.
+
+    `cursor`: where the catalogue that readers see stands in the feed; None while there is none.
+    `lost`: why it cannot be followed from there. `in_sync_at`: when the store was last known to be
+    in sync (B5), in the time of `now`. `is_proven`: that was since the start and the last failure,
+    so the next poll may be held. `poll_began_at`: of the first poll since the store was in sync.
+    `returned`: Central has just come back from an outage that many stores may have seen (F6).
+    """
 
     settings: SyncSettings
     phase: Phase = field(default_factory=Starting)
-    position: Position | None = None
-    lost: str = ""
-    feed: Feed = field(default_factory=Feed)
+    cursor: Cursor | None = None
+    lost: Lost | None = None
     health: ConnectionHealth = field(default_factory=ConnectionHealth)
     spacing: FullSyncSpacing = field(default_factory=FullSyncSpacing)
     requested: FullSyncRequest | None = None
@@ -413,17 +406,20 @@ class State:
     full_syncs: tuple[FullSyncRecord, ...] = ()
     full_syncs_begun: int = 0
 
+    @property
+    def position(self) -> Position | None:
+        return None if self.cursor is None else self.cursor.position
+
 
 Next = tuple[State, Command | None]
-"""A decision: the next state and what to perform in it; None: `sync.advance` decides
-afresh."""
+"""A decision: the next state, and what to perform in it. None: `machine.advance` decides afresh."""
 
 
 def decide(state: State) -> Next:
     return state, None
 
 
-def rest(state: State, command: Sleep) -> Next:
+def sleep(state: State, command: Sleep) -> Next:
     return replace(state, phase=Sleeping()), command
 
 
@@ -435,20 +431,24 @@ def request_full_sync(
     accept: bool = False,
     not_before: float = 0.0,
 ) -> State:
-    """Ask for a full sync that begins after now (F1); several calls share one."""
-    held = state.requested or FullSyncRequest(())
-    reasons = held.reasons if reason in held.reasons else (*held.reasons, reason)
-    earliest = min(held.not_before, not_before) if held.reasons else not_before
-    requested = FullSyncRequest(reasons, held.forced or forced, held.accept or accept, earliest)
-    return replace(state, requested=requested)
+    """Ask for a full sync that begins after now; several requests share one (F1)."""
+    earlier = state.requested or FullSyncRequest((), not_before=not_before)
+    request = FullSyncRequest(
+        tuple(dict.fromkeys((*earlier.reasons, reason))),
+        earlier.forced or forced,
+        earlier.accept or accept,
+        min(earlier.not_before, not_before),
+    )
+    return replace(state, requested=request)
 
 
 def full_sync_due_at(state: State) -> float | None:
-    """When the wanted full sync may begin; None where none is wanted."""
-    if state.requested is None:
+    """When the requested full sync may begin; None if none is requested."""
+    request = state.requested
+    if request is None:
         return None
-    if state.requested.forced:
+    if request.forced:
         return 0.0
-    if state.requested.reasons == (FALLBACK_TIMER,):
-        return state.requested.not_before
-    return max(state.requested.not_before, state.spacing.next_at)
+    if request.reasons == (FALLBACK_TIMER,):
+        return request.not_before
+    return max(request.not_before, state.spacing.next_at)

@@ -23,16 +23,14 @@ from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.sync import backoff as lines
+from store_cache.sync import cursor as cursors
 from store_cache.sync import follow as following
 from store_cache.sync import full_sync as resync
 from store_cache.sync import machine as sync
-from store_cache.sync.follow import Match
+from store_cache.sync.cursor import MISSING, AtEnd, Cursor, Lost, Ready, Wait
 from store_cache.sync.states import (
-    ApplyEvents,
-    Applying,
     ExchangeFailed,
     Failure,
-    Feed,
     FullSync,
     Next,
     Sleep,
@@ -50,7 +48,7 @@ Events = tuple[AnyEvent, ...]
 @of_feed("P4 E3", "only what is contiguous is applied", needs="disorder")
 def contiguity(patch: Patch) -> None:
     """The position moves over holes, whatever is missing."""
-    arrange = following.arrange
+    arrange = cursors.arrange
 
     def all_of_it(
         offset: int, early: Sequence[AnyEvent], arrived: Sequence[AnyEvent]
@@ -60,25 +58,25 @@ def contiguity(patch: Patch) -> None:
             patch.act()
         return (*ready, *rest), ()
 
-    patch.replace((following, resync), "arrange", all_of_it)
+    patch.replace(cursors, "arrange", all_of_it)
 
 
 @of_feed("P4", "`nextOffset` never moves the position", needs="lost_events")
 def next_offset_is_a_hint(patch: Patch) -> None:
     """A page that leads further than its events do is followed there."""
-    gap = following._gap
+    read_page = cursors.read_page
 
-    def believed(
-        state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
-    ) -> Next:
-        position = state.position
-        if page is None or position is None or (page.next_offset or 0) <= position.offset:
-            return gap(state, problem, asked_at, now, page)
+    def believed(cursor: Cursor, page: EventPage, **told: Any) -> Ready | Wait | AtEnd | Lost:
+        read, position = read_page(cursor, page, **told), cursor.position
+        is_missing = isinstance(read, Lost) and read.reason == MISSING
+        is_hint = (page.next_offset or 0) > position.offset
+        if not is_hint or not (is_missing or (isinstance(read, Wait) and read.seconds)):
+            return read
         patch.act()
         new = Position(position.generation, page.next_offset or 0)
-        return replace(state, phase=Applying(new, Feed(), True)), ApplyEvents((), new)
+        return Ready((), Cursor(new), has_more=True)
 
-    patch.replace(following, "_gap", believed)
+    patch.replace(following, "read_page", believed)
 
 
 @of_feed(
@@ -89,40 +87,37 @@ def next_offset_is_a_hint(patch: Patch) -> None:
 )
 def grace_for_holes(patch: Patch) -> None:
     """What is missing is lost at once, and a full sync follows."""
-    gap = following._gap
 
-    def impatient(
-        state: State, problem: str, asked_at: float, now: float, page: EventPage | None = None
-    ) -> Next:
+    def impatient(cursor: Cursor, lost: Lost, *_: float) -> Lost:
         patch.act()
-        return gap(state, problem, asked_at + state.settings.grace_seconds, now, page)
+        return lost
 
-    patch.replace(following, "_gap", impatient)
+    patch.replace(cursors, "_wait_or_lose", impatient)
 
 
 # -- another feed ------------------------------------------------------------------------------
 
 
 def _same_event(patch: Patch) -> None:
-    compare = following.compare
+    holds_another_event = cursors.holds_another_event
 
-    def same(position: Position, page: EventPage) -> Match:
-        if compare(position, page) is not Match.SAME:
+    def never(position: Position, page: EventPage) -> bool:
+        if holds_another_event(position, page):
             patch.act()
-        return Match.SAME
+        return False
 
-    patch.replace((following, resync), "compare", same)
+    patch.replace(cursors, "holds_another_event", never)
 
 
 def _same_generation(patch: Patch) -> None:
-    changed = following.generation_changed
+    changed = cursors.generation_changed
 
     def never(position: Position, named: str | None) -> bool:
         if changed(position, named):
             patch.act()
         return False
 
-    patch.replace((following, resync), "generation_changed", never)
+    patch.replace(cursors, "generation_changed", never)
 
 
 @of_feed(
@@ -148,14 +143,15 @@ def generation_compared(patch: Patch) -> None:
 
 
 def _never_backwards(patch: Patch) -> None:
-    hint = following.hint
+    leads_to = cursors.leads_to
 
     def never_lower(page: EventPage, position: Position) -> int:
-        if hint(page, position) < position.offset:
+        end = leads_to(page, position)
+        if end < position.offset:
             patch.act()
-        return max(hint(page, position), position.offset)
+        return max(end, position.offset)
 
-    patch.replace((following, resync), "hint", never_lower)
+    patch.replace(cursors, "leads_to", never_lower)
 
 
 @of_feed(
@@ -205,9 +201,9 @@ def generation_of_single_readings(patch: Patch) -> None:
 def position_gone(patch: Patch) -> None:
     """A 410 of the feed is a failure like any other: wait, and ask again."""
 
-    def a_failure(state: State, reason: str, now: float) -> Next:
+    def a_failure(state: State, lost: Lost, now: float) -> Next:
         patch.act()
-        return lines.failed(state, ExchangeFailed(Failure.BROKEN, reason), now)
+        return lines.failed(state, ExchangeFailed(Failure.BROKEN, lost.reason), now)
 
     patch.replace(sync, "lose", a_failure)
 
@@ -631,11 +627,11 @@ def caps_on_bytes(patch: Patch) -> None:
 )
 def bound_of_what_is_early(patch: Patch) -> None:
     """Everything beyond a hole is remembered."""
-    arrange = following.arrange
+    arrange = cursors.arrange
 
     def counted(*told: Any) -> tuple[Events, Events]:
         patch.act()
         return arrange(*told)
 
-    patch.replace(following, "EARLY_AT_MOST", 10**9)
-    patch.replace((following, resync), "arrange", counted)
+    patch.replace(cursors, "EARLY_AT_MOST", 10**9)
+    patch.replace(cursors, "arrange", counted)

@@ -25,7 +25,7 @@ from aiohttp.web_app import _cached_build_middleware
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.storage import files as archive
-from store_cache.sync.follow import can_check
+from store_cache.sync.cursor import can_verify
 from store_cache.sync.states import FullSyncing, InFlight, Sleeping
 from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
@@ -100,11 +100,11 @@ class Simulation:
         if isinstance(state.phase, FullSyncing):
             run = state.phase.full_sync
             if run.rests_on_pages_alone:
-                return run.in_flight is not InFlight.SLEEPING or run.are_pages_doubted
-            return run.polled_at is None or run.polled_at >= self.chain.paged_at
+                return run.in_flight is not InFlight.SLEEPING or run.must_reread_pages
+            return run.feed_read_at is None or run.feed_read_at >= self.chain.paged_at
         if not isinstance(state.phase, Sleeping):
             return True
-        return state.feed.unchecked or state.position is None or bool(state.lost)
+        return state.cursor is None or state.cursor.is_unverified or state.lost is not None
 
     # -- the run ---------------------------------------------------------------------------
 
@@ -369,7 +369,7 @@ def _is_behind_pages(store: StoreParts) -> bool:
     catalogue = store.writer.catalogue
     if catalogue is None or catalogue.position is None:
         return False
-    return catalogue.unfollowed_until > 0 or not can_check(catalogue.position)
+    return catalogue.unfollowed_until > 0 or not can_verify(catalogue.position)
 
 
 def _essence(row: dict[str, Any]) -> dict[str, Any]:

@@ -92,10 +92,10 @@ class Chaos:
 
     def _page(self) -> Outcome:
         head = self.random.choice([None, 0, 7, 40, 60])
-        following = self.random.choice([None, PageRequest(200, 200)])
+        next_page = self.random.choice([None, PageRequest(200, 200)])
         if self.random.random() < 0.05:
             return FullSyncFailed("chaos")
-        return PageApplied(following, head, self.named)
+        return PageApplied(next_page, head, self.named)
 
     def _events(self, command: FetchEvents) -> EventPage:
         offset = min(command.offset, 60)

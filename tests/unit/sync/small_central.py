@@ -68,9 +68,9 @@ class SmallCentral:
 
     def page(self, request: PageRequest) -> PageApplied:
         number = request.offset // PAGE_SIZE + 1
-        following = PageRequest(number * PAGE_SIZE, PAGE_SIZE) if number < self.pages else None
+        next_page = PageRequest(number * PAGE_SIZE, PAGE_SIZE) if number < self.pages else None
         head = max(0, self.head - 1) if self.head_is_last else self.head
-        return PageApplied(following, head if self.says_head else None, self.generation)
+        return PageApplied(next_page, head if self.says_head else None, self.generation)
 
     def events(self, asked: FetchEvents) -> EventPage | ExchangeFailed:
         if self.feed_fails:
@@ -229,11 +229,11 @@ class SmallStore(Told):
         feeds = {feed_of(each) for each in command.events}
         if command.in_catalogue and feeds:
             assert {self.of_feed} == feeds, "events of another feed in the catalogue (E4)"
-        if command.in_copy and feeds:
+        if command.in_replica and feeds:
             assert {feed for feed, _ in self._copy.read} == feeds, "a copy of two feeds (E4)"
-        if command.in_copy and self._copy.kept_from is None:
-            assert self.full_sync.follow is not None
-            self._copy.kept_from = self.full_sync.follow.offset
+        if command.in_replica and self._copy.kept_from is None:
+            assert self.full_sync.cursor is not None
+            self._copy.kept_from = self.full_sync.cursor.position.offset
         return EventsApplied()
 
     def _place(self, installation: Installation) -> Outcome:

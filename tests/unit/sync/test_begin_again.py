@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from store_cache.model.position import Position
+from store_cache.sync.cursor import Cursor, Lost
 from store_cache.sync.machine import advance, begin, begin_again
 from store_cache.sync.states import (
     FullSyncing,
@@ -30,11 +31,11 @@ def test_a_full_sync_that_a_defect_stopped_is_told_to_who_waits_for_it() -> None
 
 def test_what_was_lost_stays_lost() -> None:
     """[P1] A position that is worth nothing is not followed because the sync began again."""
-    lost = replace(begin(SyncSettings(), HELD), lost="the position is gone (410)")
+    lost = replace(begin(SyncSettings(), HELD), lost=Lost("the position is gone (410)"))
     state = request_full_sync(lost, "the position is gone (410)", not_before=100.0)
     state = begin_again(state, HELD, 5.0)
 
     assert isinstance(state.phase, Starting)
-    assert (HELD, True) == (state.position, state.feed.unchecked)
+    assert Cursor(HELD, is_unverified=True) == state.cursor
     assert state.requested is not None
     assert state.lost

@@ -10,7 +10,6 @@ import pytest
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.backoff import LONG_PAUSE_SECONDS
 from store_cache.sync.states import (
-    REPLACED,
     ApplyEvents,
     Applying,
     Checking,
@@ -155,13 +154,23 @@ def test_a_feed_that_gets_a_name_keeps_its_place() -> None:
     assert at(100, "g-1") == told.state.position
 
 
+def test_a_feed_that_gets_a_name_is_followed_if_its_log_forgot_the_event_before() -> None:
+    """[P1] [E4] The comparison is 410 and proves nothing: it is not asked for again and again."""
+    told = followed()
+    told.answers(100, generation="g-1")
+    told.fails(Failure.GONE)
+    told.answers(100, generation="g-1")
+
+    assert ApplyEvents(events(100), at(101, "g-1")) == told.command
+
+
 def test_another_feed_that_names_itself_is_noticed() -> None:
     """[P1] A Central that names its feed, where one without a name had been, may be another."""
     told = followed()
     told.answers(100, next_offset=101, has_more=False, generation="g-1")
     told.answers(event(99, "other"), generation="g-1")
 
-    assert told.state.lost.startswith(REPLACED)
+    assert told.is_central_replaced()
 
 
 def test_offsets_of_another_generation_are_worth_nothing() -> None:
@@ -428,8 +437,9 @@ def test_what_came_early_is_bounded() -> None:
         told.answers(*range(start, start + 500))
         told.rests()
 
-    assert 5000 == len(told.state.feed.early)
-    assert 101 == told.state.feed.early[0].offset
+    assert told.state.cursor is not None
+    early = told.state.cursor.early
+    assert (5000, 101) == (len(early), early[0].offset)
 
 
 def test_repeated_events_are_taken_once() -> None:
@@ -626,7 +636,7 @@ def test_a_restored_central_that_grows_past_the_position_meanwhile_is_noticed() 
     assert FetchEvents(99, 1, 0) == told.command
     told.answers(event(99, "restored"))
 
-    assert told.state.lost.startswith(REPLACED)
+    assert told.is_central_replaced()
 
 
 # -- the fingerprint ---------------------------------------------------------------------------
@@ -712,7 +722,7 @@ def test_a_wiped_central_is_noticed_by_the_comparison() -> None:
         told.answers(next_offset=0)
 
     assert BACKOFFS == backoffs
-    assert told.state.lost.startswith(REPLACED)
+    assert told.is_central_replaced()
 
 
 def test_a_log_that_ends_just_before_the_position_is_compared_again() -> None:

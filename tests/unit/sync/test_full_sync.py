@@ -7,12 +7,11 @@ import pytest
 from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import PageRequest
 from store_cache.model.position import Position, next_local_generation
-from store_cache.sync.follow import ANOTHER_EVENT
-from store_cache.sync.full_sync import FAR_OFFSET, HEAD_GONE, OUTRUN, TOO_SHORT
+from store_cache.sync.cursor import ANOTHER_EVENT, ENDS_SHORT
+from store_cache.sync.full_sync import FAR_OFFSET, HEAD_GONE, OUTRUN
 from store_cache.sync.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
-    REPLACED,
     ApplyEvents,
     Failure,
     FetchEvents,
@@ -408,9 +407,9 @@ def test_a_good_position_is_followed_in_the_catalogue_too() -> None:
     assert 99 == told.fetch.offset  # with the event before it, to be compared (E4)
     told.answers(99, 100, next_offset=101)
 
-    assert ApplyEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
+    assert ApplyEvents(events(100), at(101), in_catalogue=True, in_replica=True) == told.command
     told.keeps()
-    assert at(101) == told.state.position == told.full_sync.follow
+    assert at(101) == told.state.position == told.replica_position
 
 
 @pytest.mark.parametrize("head", [100 + 5001, 98])
@@ -650,7 +649,7 @@ def test_a_feed_that_stays_too_short_has_one_more_run_follow() -> None:
         assert at(101) == told.state.position
 
     stays_short()
-    assert (TOO_SHORT,) == told.full_sync.reasons
+    assert (ENDS_SHORT,) == told.full_sync.reasons
     stays_short()
     assert told.state.requested is None
 
@@ -705,7 +704,7 @@ def test_pages_of_another_generation_restart_the_copy() -> None:
     told.page(generation="g-2")
 
     assert FetchPage(None, begins=True, same_generation=False) == told.command
-    assert told.state.lost.startswith(REPLACED)
+    assert told.is_central_replaced()
 
 
 def test_events_of_another_generation_restart_the_copy() -> None:
@@ -727,7 +726,7 @@ def test_a_first_page_of_another_generation_is_noticed() -> None:
     told.page(head=100, generation="g-2")
 
     assert not told.full_sync.in_catalogue
-    assert Position("g-2", 80) == told.full_sync.follow
+    assert Position("g-2", 80) == told.replica_position
 
 
 def test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen() -> None:
@@ -792,7 +791,7 @@ def test_a_feed_that_is_the_same_after_a_failure_is_followed_on() -> None:
     told.page(head=101)
     told.answers(99, 100, next_offset=101)
 
-    assert ApplyEvents(events(100), at(101), in_catalogue=True, in_copy=True) == told.command
+    assert ApplyEvents(events(100), at(101), in_catalogue=True, in_replica=True) == told.command
 
 
 def test_a_feed_that_seems_to_go_backwards_in_a_run_is_compared() -> None:
@@ -952,7 +951,7 @@ def test_without_a_feed_to_resume_a_run_goes_on_where_it_was(position: Position 
 
     assert () == told.state.full_syncs
     assert 1 == told.state.full_syncs_begun
-    assert PageRequest(200, 200) == told.full_sync.request
+    assert PageRequest(200, 200) == told.full_sync.next_page
 
 
 def test_pages_of_an_outage_are_not_placed_without_the_feed() -> None:
@@ -960,7 +959,7 @@ def test_pages_of_an_outage_are_not_placed_without_the_feed() -> None:
     restored, and nothing but the feed would tell. The reading begins anew."""
     told = Told()
     told.page(head=100)
-    while not told.full_sync.feedless:
+    while not told.full_sync.without_feed:
         feed_fails_and_pages_pass(told)
     for _ in range(5):
         told.fails(Failure.BROKEN)
@@ -996,7 +995,7 @@ def test_a_line_that_fails_for_pages_too_says_nothing_of_the_feed() -> None:
         else:
             told.page()
 
-    assert not told.full_sync.feedless
+    assert not told.full_sync.without_feed
     assert () == told.state.full_syncs
 
 

@@ -15,6 +15,7 @@ from typing import get_args
 import pytest
 
 from store_cache.model.pages import EventPage, PageRequest
+from store_cache.sync.cursor import Cursor
 from store_cache.sync.machine import advance
 from store_cache.sync.states import (
     Applying,
@@ -23,7 +24,6 @@ from store_cache.sync.states import (
     EventsArrived,
     ExchangeFailed,
     Failure,
-    Feed,
     FullSync,
     FullSyncFailed,
     FullSyncing,
@@ -69,8 +69,8 @@ PHASES: dict[str, Phase] = {
     "ST": Starting(),
     "SL": Sleeping(),
     "CH": Checking(),
-    "PO": Polling(START, 20),
-    "AP": Applying(at(101), Feed(), more=False),
+    "PO": Polling(20),
+    "AP": Applying(Cursor(at(101)), has_more=False),
 }
 STEPS = {
     "f": FullSyncStep.FIRST_PAGE,
@@ -134,13 +134,21 @@ def phase_of(row: str) -> Phase:
     run = FullSync(1, ("on demand",), START, step=step, in_flight=in_flight)
     if step in (FullSyncStep.FIRST_PAGE, FullSyncStep.HEAD):
         return FullSyncing(run)
-    request = PageRequest(200, 200) if step is FullSyncStep.PAGES else None
-    run = replace(run, follow=at(100), head=100, in_catalogue=True, is_open=False)
-    return FullSyncing(replace(run, request=request, polled_at=START, kept=at(101)))
+    run = replace(
+        run,
+        cursor=Cursor(at(100)),
+        next_cursor=Cursor(at(101)),
+        next_page=PageRequest(200, 200) if step is FullSyncStep.PAGES else None,
+        head=100,
+        in_catalogue=True,
+        is_open=False,
+        feed_read_at=START,
+    )
+    return FullSyncing(run)
 
 
 def state_of(row: str) -> State:
-    return State(SyncSettings(), phase_of(row), position=at(100), full_syncs_begun=1)
+    return State(SyncSettings(), phase_of(row), cursor=Cursor(at(100)), full_syncs_begun=1)
 
 
 def row_of(phase: Phase) -> str:

@@ -146,8 +146,8 @@ class Told:
         self, *, last: bool = False, head: int | None = None, generation: str | None = None
     ) -> None:
         """A page is taken; `last`: none follows it; `head`: its `eventOffset`."""
-        following = None if last else PageRequest(200, 200)
-        self.tell(PageApplied(following, head, generation))
+        next_page = None if last else PageRequest(200, 200)
+        self.tell(PageApplied(next_page, head, generation))
 
     def settles(self, read: int = 0) -> None:
         self.tell(ProductsRefetched(read))
@@ -178,6 +178,10 @@ class Told:
     def is_resting(self) -> bool:
         return isinstance(self.command, Sleep)
 
+    def is_central_replaced(self) -> bool:
+        """Whether the feed was lost because Central is another one."""
+        return self.state.lost is not None and self.state.lost.is_replaced
+
     def is_running(self) -> bool:
         return isinstance(self.state.phase, FullSyncing)
 
@@ -186,6 +190,11 @@ class Told:
         """The events that are being asked for."""
         assert isinstance(self.command, FetchEvents), self.command
         return self.command
+
+    @property
+    def replica_position(self) -> Position | None:
+        cursor = self.full_sync.cursor
+        return None if cursor is None else cursor.position
 
     @property
     def installation(self) -> Installation:
@@ -260,10 +269,11 @@ def moved_by(outcome: Outcome, ended: Command) -> Position | None:
 def check_kept(state: State, command: ApplyEvents) -> None:
     """What is kept follows on the offset held, without a hole (P4); the copy of a run may step
     over one that stays, and a feed may begin at 1."""
-    start = state.position
+    cursor = state.cursor
     if isinstance(state.phase, FullSyncing):
-        start = state.phase.full_sync.follow
-    assert start is not None
+        cursor = state.phase.full_sync.cursor
+    assert cursor is not None
+    start = cursor.position
     offsets = [each.offset for each in command.events]
     assert offsets == list(range(start.offset, start.offset + len(offsets)))
     if offsets:
