@@ -6,10 +6,8 @@ Pages of other origins get the same answers without these headers; their browser
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from store_cache.api.content.cache_headers import EXPOSED
 
@@ -26,11 +24,6 @@ ALLOWED_METHODS = ("GET", "HEAD", "POST", "PATCH")
 # How long browsers keep the answer to a preflight, and so how late an open page may see a change of
 # the settings.
 _MAX_AGE_SECONDS = 600
-
-
-class _HasHeaders(Protocol):
-    @property
-    def headers(self) -> CIMultiDict[str]: ...
 
 
 class Cors:
@@ -54,16 +47,16 @@ class Cors:
             },
         )
 
-    def mark(self, origin: str | None, answer: _HasHeaders) -> None:
-        """Add the headers that let a page of the origin read the answer."""
+    def add_headers(self, response: web.StreamResponse, origin: str | None) -> None:
+        """Add the headers that let a page of the origin read the response."""
         if not self._origins:
             return
         if not self._any:
-            answer.headers.add("Vary", "Origin")
+            response.headers.add("Vary", "Origin")
         if origin is not None and self._allows(origin):
             exposed = ", ".join((*EXPOSED, "X-Request-ID", "Retry-After"))
-            answer.headers["Access-Control-Allow-Origin"] = "*" if self._any else origin
-            answer.headers["Access-Control-Expose-Headers"] = exposed
+            response.headers["Access-Control-Allow-Origin"] = "*" if self._any else origin
+            response.headers["Access-Control-Expose-Headers"] = exposed
 
     def _allows(self, origin: str | None) -> bool:
         return origin is not None and (self._any or origin in self._origins)

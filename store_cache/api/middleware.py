@@ -59,7 +59,7 @@ def add_common_headers(
     """Add what every answer carries: the request's id, the server's name, and CORS."""
     response.headers[request_ids.HEADER] = request_id
     response.headers["Server"] = SERVER_NAME
-    cors.mark(origin, response)
+    cors.add_headers(response, origin)
 
 
 async def _answer(
