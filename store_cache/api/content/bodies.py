@@ -15,9 +15,10 @@ from store_cache.api.content.freshness import Freshness
 from store_cache.api.content.models import PageQuery
 from store_cache.catalogue.catalogue import Catalogue
 
+# Tills written against older stores read `total_count` and `has_more`.
 _PAGE = (
-    b'{"products":[%b],"pagination":{"offset":%d,"limit":%d,"total":%d,"hasMore":%b},'
-    b'"cacheInfo":{"lastSyncTime":%b,"totalProducts":%d}}'
+    b'{"products":[%b],"pagination":{"offset":%d,"limit":%d,"total":%d,"hasMore":%b,'
+    b'"total_count":%d,"has_more":%b},"cacheInfo":{"lastSyncTime":%b,"totalProducts":%d}}'
 )
 _BASKET = b'{"products":[%b],"missing":%b}'
 _HASH_BYTES = 8
@@ -52,7 +53,8 @@ def _page_of(
     """The tag covers rows and pagination, not the time of the last sync."""
     has_more = b"true" if rows and start + len(rows) < total else b"false"
     synced = orjson.dumps(freshness.last_sync_time)
-    body = _PAGE % (b",".join(rows), start, limit, total, has_more, synced, total)
+    counts = (total, has_more)
+    body = _PAGE % (b",".join(rows), start, limit, *counts, *counts, synced, total)
     return body, weak_tag(rows, start, limit, total)
 
 

@@ -27,7 +27,14 @@ async def test_a_page_has_the_shape_of_the_contract(open_store: Opened) -> None:
 
     expected = {
         "products": [milk, product("PROD-002")],
-        "pagination": {"offset": 0, "limit": 50, "total": 2, "hasMore": False},
+        "pagination": {
+            "offset": 0,
+            "limit": 50,
+            "total": 2,
+            "hasMore": False,
+            "total_count": 2,
+            "has_more": False,
+        },
         "cacheInfo": {"lastSyncTime": "2024-01-15T10:29:45Z", "totalProducts": 2},
     }
     assert expected == reply.json
@@ -57,14 +64,15 @@ async def test_pages(
     open_store: Opened, query: str, ids: str, pagination: tuple[int, int, bool]
 ) -> None:
     """`limit` above 200 means 200; an offset past the end gives an empty page; `after` takes any
-    id, held or not."""
+    id, held or not. The names of older stores say the same as the others."""
     store = await open_store(Shop(product(one) for one in "EDCBA"))
     reply = await store.get(INVENTORY + query)
     said = reply.json["pagination"]
 
     assert list(ids) == [one["productId"] for one in reply.json["products"]]
     assert pagination == (said["offset"], said["limit"], said["hasMore"])
-    assert 5 == said["total"]
+    assert 5 == said["total"] == said["total_count"]
+    assert said["hasMore"] is said["has_more"]
 
 
 async def test_a_walk_by_after_neither_skips_nor_repeats(open_store: Opened) -> None:
