@@ -3,73 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from pathlib import Path
 
 import orjson
 import pytest
 
-from store_cache.storage.directory import DirectoryInUse, File, LocalDirectory
+from store_cache.storage.directory import DirectoryInUse
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
 from tests.harness.clients import checked
 from tests.harness.clock import Clock
+from tests.harness.faulty_directory import FaultyFolder
 from tests.scenarios.in_process import Store
 from tests.scenarios.shop import InProcessShop, a_shop, until
 
 HEAL_SECONDS = 31.0
 """A failing disk is tried again every half minute."""
-
-
-class FailingFolder(LocalDirectory):
-    """A folder on a disk that fails every operation while `fails` is set."""
-
-    fails = False
-
-    def check(self) -> None:
-        if self.fails:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    async def names(self) -> list[str]:
-        self.check()
-        return await super().names()
-
-    async def create(self, name: str) -> File:
-        self.check()
-        return FailingFile(self, await super().create(name))
-
-    async def rename(self, old: str, new: str) -> None:
-        self.check()
-        await super().rename(old, new)
-
-    async def remove(self, name: str) -> None:
-        self.check()
-        await super().remove(name)
-
-    async def sync(self) -> None:
-        self.check()
-        await super().sync()
-
-
-class FailingFile(File):
-    def __init__(self, folder: FailingFolder, file: File) -> None:
-        self._folder = folder
-        self._file = file
-
-    async def append(self, data: bytes) -> None:
-        self._folder.check()
-        await self._file.append(data)
-
-    async def sync(self) -> None:
-        self._folder.check()
-        await self._file.sync()
-
-    async def write_durably(self, data: bytes) -> None:
-        self._folder.check()
-        await self._file.write_durably(data)
-
-    async def close(self) -> None:
-        await self._file.close()
 
 
 # -- a disk that fails -------------------------------------------------------------------------
@@ -80,7 +28,7 @@ async def test_a_shop_sells_while_its_disk_fails(tmp_path: Path) -> None:
     answer what that means. When there is room again a new snapshot holds everything."""
     async with a_shop(tmp_path) as shop:
         disk = await _put_on_failing_disk(shop.store)
-        disk.fails = True
+        disk.room = 0
         async with shop.reading() as reads:
             await shop.central.set("P-001", available=7)
             await shop.until_in_sync()
@@ -94,17 +42,17 @@ async def test_a_shop_sells_while_its_disk_fails(tmp_path: Path) -> None:
         assert "No space left on device" in status["disk"]["problem"]
         assert "promises 2 and 7" in status["disk"]["promise"]
         assert [] == reads.problems
-        disk.fails = False
+        disk.room = None
         await asyncio.sleep(HEAL_SECONDS)
         await until(lambda: _is_durable(shop.store))
         await _serves_all_of_it_after_a_restart(shop)
 
 
-async def _put_on_failing_disk(store: Store) -> FailingFolder:
-    """Restart the store on the same folder, on a disk that can be told to fail."""
-    disk = FailingFolder(store.data_dir)
-    store.disk = lambda _: disk
+async def _put_on_failing_disk(store: Store) -> FaultyFolder:
+    """Restart the store on what its folder holds, on a disk that a test can fill up."""
     await store.stop()
+    disk = FaultyFolder(_files(store.data_dir))
+    store.disk = lambda _: disk
     await store.start()
     return disk
 

@@ -25,7 +25,6 @@ from store_cache.writes.admission import PROBE_SECONDS
 from store_cache.writes.write import Adjustment, WriteError
 from tests.harness.faulty_directory import FaultyFolder
 from tests.harness.shelf import Clock, Shelf
-from tests.harness.virtual_time import run
 from tests.harness.whole_store import Line, Whole, whole_store
 
 T = TypeVar("T")
@@ -115,173 +114,149 @@ def reasons(store: Whole) -> list[list[str]]:
 # -- without Central ---------------------------------------------------------------------------
 
 
-def test_a_minute_without_central() -> None:
+async def test_a_minute_without_central() -> None:
     """[B1] [B3] [B5] [W4] Reads go on and say `stale` once nothing was heard for longer than
     STALE_AFTER_SECONDS. A sale that is the probe is 503 within two seconds, the next one at once,
     with a `Retry-After` of seconds. The return is noticed within five seconds, and the feed goes
     on where it was."""
+    async with a_store() as store:
+        store.line.cut()
+        await asyncio.sleep(30.0)
+        early = headers_of(store)
+        probe, probe_seconds = await timed(refused(store, "sale-1"))
+        problem, seconds_of_next = await timed(refused(store, "sale-2"))
+        await asyncio.sleep(35.0)
+        late, name = headers_of(store), store.state
+        seconds = await returns(store)
 
-    async def story() -> None:
-        async with a_store() as store:
-            store.line.cut()
-            await asyncio.sleep(30.0)
-            early = headers_of(store)
-            probe, probe_seconds = await timed(refused(store, "sale-1"))
-            problem, seconds_of_next = await timed(refused(store, "sale-2"))
-            await asyncio.sleep(35.0)
-            late, name = headers_of(store), store.state
-            seconds = await returns(store)
-
-            assert "store-cache; hit" == early["Cache-Status"]
-            assert "store-cache; hit; detail=stale" == late["Cache-Status"]
-            assert int(late["Age"]) >= 60
-            assert 10 == shown(store, "P-1")
-            assert ("central_unavailable", 503) == (problem.code, problem.status)
-            assert 0 < (problem.retry_after_seconds or 0) <= 5
-            assert 503 == probe.status
-            assert (True, 0.0) == (probe_seconds <= PROBE_SECONDS, seconds_of_next)
-            assert "fallback" == name
-            assert seconds <= 5
-            assert [["first start"]] == reasons(store)
-            assert 9 == await sell(store, "sale-1")
-
-    run(story())
+        assert "store-cache; hit" == early["Cache-Status"]
+        assert "store-cache; hit; detail=stale" == late["Cache-Status"]
+        assert int(late["Age"]) >= 60
+        assert 10 == shown(store, "P-1")
+        assert ("central_unavailable", 503) == (problem.code, problem.status)
+        assert 0 < (problem.retry_after_seconds or 0) <= 5
+        assert 503 == probe.status
+        assert (True, 0.0) == (probe_seconds <= PROBE_SECONDS, seconds_of_next)
+        assert "fallback" == name
+        assert seconds <= 5
+        assert [["first start"]] == reasons(store)
+        assert 9 == await sell(store, "sale-1")
 
 
-def test_an_hour_without_central() -> None:
+async def test_an_hour_without_central() -> None:
     """[B1] [B3] [B4] Central is probed every 2 to 30 s, less often as time goes on, and a full sync
     is tried every SYNC_INTERVAL_MINUTES, at once after a probe that has failed; after the return
     the store is live within the longest wait, whatever changed meanwhile is shown, and the sale
     that was refused goes through."""
+    async with a_store() as store:
+        before = len(requests_of(store))
+        store.line.cut()
+        await asyncio.sleep(HOUR)
+        probes = requests_of(store)[before:]
+        pauses = [b - a for a, b in pairwise(probes) if a > 60.0]
+        tried = sum("inventory?" in target for target in store.line.asked[before:])
+        name, headers = store.state, headers_of(store)
+        problem = await refused(store, "sale-1")
+        store.line.sell("P-2")
+        seconds = await returns(store)
 
-    async def story() -> None:
-        async with a_store() as store:
-            before = len(requests_of(store))
-            store.line.cut()
-            await asyncio.sleep(HOUR)
-            probes = requests_of(store)[before:]
-            pauses = [b - a for a, b in pairwise(probes) if a > 60.0]
-            tried = sum("inventory?" in target for target in store.line.asked[before:])
-            name, headers = store.state, headers_of(store)
-            problem = await refused(store, "sale-1")
-            store.line.sell("P-2")
-            seconds = await returns(store)
-
-            assert 2.0 <= min(pause for pause in pauses if pause)
-            assert max(pauses) <= LONGEST_PROBE_SECONDS
-            assert 200 <= len(probes) <= 300
-            assert 10 <= tried <= 13
-            assert ("fallback", "store-cache; hit; detail=stale") == (
-                name,
-                headers["Cache-Status"],
-            )
-            assert HOUR - 30 <= int(headers["Age"]) <= HOUR + 30
-            assert (503, True) == (problem.status, (problem.retry_after_seconds or 99) <= 5)
-            assert seconds <= LONGEST_PROBE_SECONDS + 1
-            assert 9 == shown(store, "P-2")
-            assert 9 == await sell(store, "sale-1")
-
-    run(story())
+        assert 2.0 <= min(pause for pause in pauses if pause)
+        assert max(pauses) <= LONGEST_PROBE_SECONDS
+        assert 200 <= len(probes) <= 300
+        assert 10 <= tried <= 13
+        assert ("fallback", "store-cache; hit; detail=stale") == (
+            name,
+            headers["Cache-Status"],
+        )
+        assert HOUR - 30 <= int(headers["Age"]) <= HOUR + 30
+        assert (503, True) == (problem.status, (problem.retry_after_seconds or 99) <= 5)
+        assert seconds <= LONGEST_PROBE_SECONDS + 1
+        assert 9 == shown(store, "P-2")
+        assert 9 == await sell(store, "sale-1")
 
 
-def test_a_sale_that_gets_through_ends_the_wait() -> None:
+async def test_a_sale_that_gets_through_ends_the_wait() -> None:
     """[W4] [B4] After hours the next probe may be half a minute away: a till's sale that Central
     answers has the feed asked at once."""
+    async with a_store() as store:
+        store.line.cut()
+        await asyncio.sleep(HOUR)
+        while store.parts.runner.rests_until is None:
+            await store.parts.runner.changed.wait()
+        store.line.is_cut = False
+        await sell(store, "sale-1")
+        seconds = await store.until("live")
 
-    async def story() -> None:
-        async with a_store() as store:
-            store.line.cut()
-            await asyncio.sleep(HOUR)
-            while store.parts.runner.rests_until is None:
-                await store.parts.runner.changed.wait()
-            store.line.is_cut = False
-            await sell(store, "sale-1")
-            seconds = await store.until("live")
-
-            assert seconds < 1
-
-    run(story())
+        assert seconds < 1
 
 
-def test_a_day_without_central() -> None:
+async def test_a_day_without_central() -> None:
     """[B1] [D7] [E4] The same after a day: the feed goes on from the position, as long as Central's
     log still has it. Where it has not, there is one full sync and no more."""
+    async with a_store() as store:
+        store.line.cut()
+        await asyncio.sleep(DAY)
+        store.line.sell("P-1")
+        served, name = shown(store, "P-1"), store.state
+        seconds = await returns(store)
+        before = reasons(store)
+        store.line.cut()
+        await asyncio.sleep(MINUTE)
+        store.line.ledger.switches = Switches(event_limit=10)
+        for _ in range(8):
+            store.line.sell("P-2")
+            store.line.sell("P-3")
+        await returns(store)
+        await asyncio.sleep(MINUTE)
+        later = [reason.partition(":")[0] for [reason] in reasons(store)]
 
-    async def story() -> None:
-        async with a_store() as store:
-            store.line.cut()
-            await asyncio.sleep(DAY)
-            store.line.sell("P-1")
-            served, name = shown(store, "P-1"), store.state
-            seconds = await returns(store)
-            before = reasons(store)
-            store.line.cut()
-            await asyncio.sleep(MINUTE)
-            store.line.ledger.switches = Switches(event_limit=10)
-            for _ in range(8):
-                store.line.sell("P-2")
-                store.line.sell("P-3")
-            await returns(store)
-            await asyncio.sleep(MINUTE)
-            later = [reason.partition(":")[0] for [reason] in reasons(store)]
-
-            assert (10, "fallback") == (served, name)
-            assert 9 == shown(store, "P-1")
-            assert 2 == shown(store, "P-2") == shown(store, "P-3")
-            assert seconds <= LONGEST_PROBE_SECONDS + 1
-            assert [] == before  # all of the last ten were tries
-            assert ["the position is gone (410)"] == later
-
-    run(story())
+        assert (10, "fallback") == (served, name)
+        assert 9 == shown(store, "P-1")
+        assert 2 == shown(store, "P-2") == shown(store, "P-3")
+        assert seconds <= LONGEST_PROBE_SECONDS + 1
+        assert [] == before  # all of the last ten were tries
+        assert ["the position is gone (410)"] == later
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["within the retention", "beyond it"])
-def test_the_answer_to_a_key_after_a_day(known: bool) -> None:
+async def test_the_answer_to_a_key_after_a_day(known: bool) -> None:
     """[W1] Within KEY_RETENTION_HOURS a repeat gets its first answer, Central being away or not;
     beyond it the key is a new one, and 503 says that nothing was sent."""
-
-    async def story() -> None:
-        async with a_store(key_retention_hours=26 if known else 24) as store:
-            left = await sell(store, "sale-1")
-            store.line.cut()
-            await asyncio.sleep(MINUTE)
-            store.clock.set_by_seconds = DAY + HOUR
-            if known:
-                assert left == await sell(store, "sale-1")
-            else:
-                assert 503 == (await refused(store, "sale-1")).status
-
-    run(story())
+    async with a_store(key_retention_hours=26 if known else 24) as store:
+        left = await sell(store, "sale-1")
+        store.line.cut()
+        await asyncio.sleep(MINUTE)
+        store.clock.set_by_seconds = DAY + HOUR
+        if known:
+            assert left == await sell(store, "sale-1")
+        else:
+            assert 503 == (await refused(store, "sale-1")).status
 
 
 # -- a clock that is wrong ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["ahead", "behind"])
-def test_a_clock_set_by_an_hour_while_the_store_runs(jump: float) -> None:
+async def test_a_clock_set_by_an_hour_while_the_store_runs(jump: float) -> None:
     """[B5] [B1] Age, waits and probes are measured by another clock: nothing changes, with Central
     there or away, and a key is still known."""
+    async with a_store() as store:
+        left = await sell(store, "sale-1")
+        store.clock.set_by_seconds = jump
+        store.line.sell("P-2")
+        await asyncio.sleep(5.0)
+        age, name = headers_of(store)["Age"], store.state
+        store.line.cut()
+        await asyncio.sleep(MINUTE)
+        away = headers_of(store)["Age"]
+        seconds = await returns(store)
 
-    async def story() -> None:
-        async with a_store() as store:
-            left = await sell(store, "sale-1")
-            store.clock.set_by_seconds = jump
-            store.line.sell("P-2")
-            await asyncio.sleep(5.0)
-            age, name = headers_of(store)["Age"], store.state
-            store.line.cut()
-            await asyncio.sleep(MINUTE)
-            away = headers_of(store)["Age"]
-            seconds = await returns(store)
-
-            assert ("live", 9) == (name, shown(store, "P-2"))
-            assert int(age) <= 6
-            assert 55 <= int(away) <= 70
-            assert seconds <= 5
-            assert left == await sell(store, "sale-1")
-            assert [["first start"]] == reasons(store)
-
-    run(story())
+        assert ("live", 9) == (name, shown(store, "P-2"))
+        assert int(age) <= 6
+        assert 55 <= int(away) <= 70
+        assert seconds <= 5
+        assert left == await sell(store, "sale-1")
+        assert [["first start"]] == reasons(store)
 
 
 @pytest.mark.parametrize(
@@ -291,29 +266,27 @@ def test_a_clock_set_by_an_hour_while_the_store_runs(jump: float) -> None:
         pytest.param(-HOUR, 0, "store-cache; hit", id="behind"),
     ],
 )
-def test_a_clock_that_is_wrong_by_an_hour_at_start(jump: float, age: int, status: str) -> None:
+async def test_a_clock_that_is_wrong_by_an_hour_at_start(
+    jump: float, age: int, status: str
+) -> None:
     """[B5] [D7] Until Central's first answer the age is the difference of two wall clocks: an hour
     too much, or none. From the first answer on it is right; keys are known, no full sync runs."""
+    async with a_store() as store:
+        left = await sell(store, "sale-1")
+        folder, line, clock = store.disk, store.line, store.clock
+    clock.set_by_seconds = jump
+    line.cut()
+    async with whole_store(folder, clock=clock, line=line) as store:
+        await store.until("cached")
+        headers = headers_of(store)
+        again = await sell(store, "sale-1")
+        await returns(store)
 
-    async def story() -> None:
-        async with a_store() as store:
-            left = await sell(store, "sale-1")
-            folder, line, clock = store.disk, store.line, store.clock
-        clock.set_by_seconds = jump
-        line.cut()
-        async with whole_store(folder, clock=clock, line=line) as store:
-            await store.until("cached")
-            headers = headers_of(store)
-            again = await sell(store, "sale-1")
-            await returns(store)
-
-            assert (left, left) == (again, shown(store, "P-1"))
-            assert age <= int(headers["Age"]) <= age + 30
-            assert status == headers["Cache-Status"]
-            assert int(headers_of(store)["Age"]) <= 1
-            assert [] == reasons(store)
-
-    run(story())
+        assert (left, left) == (again, shown(store, "P-1"))
+        assert age <= int(headers["Age"]) <= age + 30
+        assert status == headers["Cache-Status"]
+        assert int(headers_of(store)["Age"]) <= 1
+        assert [] == reasons(store)
 
 
 # -- a disk that cannot be written -------------------------------------------------------------
@@ -330,58 +303,50 @@ class ReadOnly(FaultyFolder):
         await super().operate(what)
 
 
-def test_a_disk_that_becomes_read_only() -> None:
+async def test_a_disk_that_becomes_read_only() -> None:
     """[D5] The store follows, serves and sells on, and says so in every read; once the disk can
     be written a whole snapshot ends the state within half a minute, and a kill then loses
     nothing."""
+    disk = ReadOnly()
+    async with a_store(disk) as store:
+        disk.is_read_only = True
+        left = await sell(store, "sale-1")
+        store.line.sell("P-2")
+        await asyncio.sleep(1.0)
+        headers, problem = headers_of(store), store.status["disk"]["problem"]
+        disk.is_read_only = False
+        await asyncio.sleep(31.0)
+        name, left_on_disk = store.state, disk.after_kill()
+        store.line.cut()
 
-    async def story() -> None:
-        disk = ReadOnly()
-        async with a_store(disk) as store:
-            disk.is_read_only = True
-            left = await sell(store, "sale-1")
-            store.line.sell("P-2")
-            await asyncio.sleep(1.0)
-            headers, problem = headers_of(store), store.status["disk"]["problem"]
-            disk.is_read_only = False
-            await asyncio.sleep(31.0)
-            name, left_on_disk = store.state, disk.after_kill()
-            store.line.cut()
-
-        assert "not-durable" in headers["Cache-Status"]
-        assert "Read-only file system" in problem
-        assert "live" == name
-        async with whole_store(left_on_disk, line=cut_line()) as store:
-            await store.until("cached")
-            assert (left, 9) == (shown(store, "P-1"), shown(store, "P-2"))
-            assert left == await sell(store, "sale-1")
-
-    run(story())
+    assert "not-durable" in headers["Cache-Status"]
+    assert "Read-only file system" in problem
+    assert "live" == name
+    async with whole_store(left_on_disk, line=cut_line()) as store:
+        await store.until("cached")
+        assert (left, 9) == (shown(store, "P-1"), shown(store, "P-2"))
+        assert left == await sell(store, "sale-1")
 
 
-def test_a_start_on_a_read_only_disk() -> None:
+async def test_a_start_on_a_read_only_disk() -> None:
     """[D5] [D7] Everything on it is served, with Central down as well; with Central back the store
     follows and sells. The files are as they were."""
+    disk = ReadOnly()
+    async with a_store(disk) as store:
+        left = await sell(store, "sale-1")
+    before = disk.contents()
+    disk.is_read_only = True
+    async with whole_store(disk, line=(line := cut_line())) as store:
+        await store.until("degraded")
+        served, again = shown(store, "P-1"), await sell(store, "sale-1")
+        line.is_cut = False
+        await asyncio.sleep(MINUTE)
+        follows = store.status["errorMessage"]
 
-    async def story() -> None:
-        disk = ReadOnly()
-        async with a_store(disk) as store:
-            left = await sell(store, "sale-1")
-        before = disk.contents()
-        disk.is_read_only = True
-        async with whole_store(disk, line=(line := cut_line())) as store:
-            await store.until("degraded")
-            served, again = shown(store, "P-1"), await sell(store, "sale-1")
-            line.is_cut = False
-            await asyncio.sleep(MINUTE)
-            follows = store.status["errorMessage"]
-
-            assert (left, left) == (served, again)
-            assert "" == follows
-            assert "degraded" == store.state
-            assert before == disk.contents()
-
-    run(story())
+        assert (left, left) == (served, again)
+        assert "" == follows
+        assert "degraded" == store.state
+        assert before == disk.contents()
 
 
 def cut_line() -> Watched:
@@ -391,22 +356,18 @@ def cut_line() -> Watched:
     return line
 
 
-def test_a_folder_that_was_emptied_before_a_start() -> None:
+async def test_a_folder_that_was_emptied_before_a_start() -> None:
     """[D7] [F1] With Central down there is nothing to serve, and reads say `cache_not_ready`; once
     it is back, one full sync brings everything."""
+    async with whole_store(FaultyFolder(), line=(line := cut_line())) as store:
+        await asyncio.sleep(MINUTE)
+        is_ready = store.parts.writer.catalogue is not None
+        line.is_cut = False
+        seconds = await store.until("live")
 
-    async def story() -> None:
-        async with whole_store(FaultyFolder(), line=(line := cut_line())) as store:
-            await asyncio.sleep(MINUTE)
-            is_ready = store.parts.writer.catalogue is not None
-            line.is_cut = False
-            seconds = await store.until("live")
-
-            assert not is_ready
-            assert seconds <= 10
-            assert 10 == shown(store, "P-1")
-
-    run(story())
+        assert not is_ready
+        assert seconds <= 10
+        assert 10 == shown(store, "P-1")
 
 
 # -- other versions of the program -------------------------------------------------------------
@@ -432,52 +393,40 @@ def _with_format(data: bytes, form: int) -> bytes:
     return frame("header", orjson.dumps(header)) + rest
 
 
-def test_a_downgrade_refuses_and_the_newer_version_finds_everything() -> None:
+async def test_a_downgrade_refuses_and_the_newer_version_finds_everything() -> None:
     """[D6] Files of a newer format: the start ends with what to do, and touches nothing, so that
     the newer version then serves all of it, answers to keys included."""
+    files, left = await _left_files()
+    newer = FaultyFolder(_of_format(files, FORMAT + 1))
+    with pytest.raises(NewerFormat, match="start the newer version again, or empty DATA_DIR"):
+        async with whole_store(newer):
+            pass
+    assert newer.contents() == _of_format(files, FORMAT + 1)
 
-    async def story() -> None:
-        files, left = await _left_files()
-        newer = FaultyFolder(_of_format(files, FORMAT + 1))
-        with pytest.raises(NewerFormat, match="start the newer version again, or empty DATA_DIR"):
-            async with whole_store(newer):
-                pass
-        assert newer.contents() == _of_format(files, FORMAT + 1)
-
-        found = FaultyFolder(_of_format(newer.contents(), FORMAT))
-        async with whole_store(found, line=cut_line()) as store:
-            await store.until("cached")
-            assert left == shown(store, "P-1") == await sell(store, "sale-1")
-
-    run(story())
+    found = FaultyFolder(_of_format(newer.contents(), FORMAT))
+    async with whole_store(found, line=cut_line()) as store:
+        await store.until("cached")
+        assert left == shown(store, "P-1") == await sell(store, "sale-1")
 
 
-def test_an_upgrade_reads_an_older_format_and_fields_it_does_not_know() -> None:
+async def test_an_upgrade_reads_an_older_format_and_fields_it_does_not_know() -> None:
     """[D6] [D7] Everything is served at once, with Central down, and the next files are of the new
     format."""
+    files, left = await _left_files()
+    older = FaultyFolder(_of_format(files, FORMAT - 1))
+    async with whole_store(older, line=cut_line()) as store:
+        await store.until("cached")
 
-    async def story() -> None:
-        files, left = await _left_files()
-        older = FaultyFolder(_of_format(files, FORMAT - 1))
-        async with whole_store(older, line=cut_line()) as store:
-            await store.until("cached")
-
-            assert left == shown(store, "P-1") == await sell(store, "sale-1")
-            assert [] == store.status["disk"]["findings"]
-            heads = [data.partition(b"\n")[0] for data in older.contents().values()]
-            assert {FORMAT} == {head[1]["format"] for head in map(unframe, heads) if head}
-
-    run(story())
+        assert left == shown(store, "P-1") == await sell(store, "sale-1")
+        assert [] == store.status["disk"]["findings"]
+        heads = [data.partition(b"\n")[0] for data in older.contents().values()]
+        assert {FORMAT} == {head[1]["format"] for head in map(unframe, heads) if head}
 
 
-def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
+async def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
     """[F2] The catalogue was put in place over a hole in the feed, and the store was killed before
     the full sync that has to follow: its position alone would tell nothing of it."""
-
-    async def story() -> None:
-        shelf = await Shelf().filled()
-        await shelf.place(follow_up_reason="events were missing")
-        async with a_store(shelf.disk.after_kill()) as store:
-            assert "events were missing" in store.parts.runner.state.full_syncs[0].reasons
-
-    run(story())
+    shelf = await Shelf().filled()
+    await shelf.place(follow_up_reason="events were missing")
+    async with a_store(shelf.disk.after_kill()) as store:
+        assert "events were missing" in store.parts.runner.state.full_syncs[0].reasons
