@@ -2,11 +2,11 @@
 
     make bench                              everything, into docs/benchmarks.md
     python -m benchmarks reads visibility   some of it
-    python -m benchmarks --quick reads      a look: short rounds, nothing written
+    python -m benchmarks --quick reads      a look: short rounds, nothing is written
 
-A benchmark is a module here with a `BENCHMARK`. It runs its candidates interleaved, in the same
-run, and returns comparisons; the harness says what machine it saw, makes the ratios, refuses those
-that cannot be told from noise, and writes tables and plots. All of one:
+A benchmark is a module of `experiments` with a `BENCHMARK`. It runs its candidates interleaved, in
+one run, and returns comparisons. The harness notes the machine, computes the ratios, rejects those
+that are smaller than the noise, and writes tables and plots. A whole benchmark:
 
     async def measure(effort: Effort) -> Sequence[Part]:
         async def mine() -> Sample:

@@ -1,4 +1,4 @@
-"""The command line: which benchmarks, how much effort, and where the results go."""
+"""The command: which benchmarks to run, with how much effort, and where results go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES = [info.name for info in pkgutil.iter_modules(experiments.__path__)]
 
 
 def named(name: str) -> Benchmark | None:
-    """The `BENCHMARK` of that module of the package; None where it has none."""
+    """Return the `BENCHMARK` of an experiment; None if there is none of that name."""
     if name not in MODULES:
         return None
     found = getattr(importlib.import_module(f"benchmarks.experiments.{name}"), "BENCHMARK", None)
@@ -30,7 +30,7 @@ def named(name: str) -> Benchmark | None:
 
 
 def chosen(names: list[str]) -> list[Benchmark]:
-    """Those, or all. Raises LookupError for a name that is none."""
+    """Return those, or all. Raises LookupError for an unknown name."""
     found = {name: benchmark for name in names or MODULES if (benchmark := named(name))}
     if unknown := [name for name in names if name not in found]:
         there = ", ".join(name for name in MODULES if named(name))
@@ -39,7 +39,7 @@ def chosen(names: list[str]) -> list[Benchmark]:
 
 
 async def run(benchmark: Benchmark, *, quick: bool) -> Result:
-    """Measure, with a folder that is gone afterwards however it ends."""
+    """Measure, in a folder that is removed afterwards."""
     seen = machine.seen()
     with tempfile.TemporaryDirectory(prefix="store-cache-bench-") as folder:
         effort = Effort(Path(folder))

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
-import sys
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks.harness.machine import LOAD_CORE, ROOT, SERVER_CORE
+from benchmarks.harness.cache import a_cache
+from benchmarks.harness.machine import SERVER_CORE
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import end, free_port, on_core
-from benchmarks.harness.ready_central import EVENT_LIMIT, GENERATION
+from benchmarks.harness.prepared_central import EVENT_LIMIT
+from benchmarks.harness.processes import figures, prepared_central
+from benchmarks.harness.profiling import as_markdown
 from benchmarks.harness.results import Comparison, Goal, Part, Text
-from benchmarks.harness.rows import row
-from benchmarks.harness.spent import told
-from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.position import Position
-from store_cache.model.product import read_product
-from store_cache.storage.directory import LocalDirectory
-from store_cache.storage.files import CacheFiles
 
 STORE, BARE = "store: on disk and visible", "bare httpx client: fetched and parsed"
 SECONDS, RATE = "s", "events a second"
@@ -31,8 +23,8 @@ SECONDS, RATE = "s", "events a second"
 async def measure(effort: Effort) -> Sequence[Part]:
     products, events = (10_000, 10_000) if effort.quick else (100_000, 100_000)
     held = effort.folder / "held"
-    await hold(held, products)
-    async with ready_central(products, events) as url:
+    await write_files(held, products)
+    async with prepared_central(products, events) as url:
         rounds = await interleave(
             effort.rounds,
             {
@@ -40,7 +32,6 @@ async def measure(effort: Effort) -> Sequence[Part]:
                 BARE: rated(events, catching("events", url, events)),
             },
         )
-        spent = await spent_on("backlog", url, events, held)
         spent = await spent_on("backlog", url, events, held)
     return [
         Comparison(
@@ -56,26 +47,11 @@ async def measure(effort: Effort) -> Sequence[Part]:
             ),
             note="Both ask a Central whose answers are made beforehand, on the other core, so that "
             "its time hides nothing. The store has each batch on disk (fdatasync) before it is "
-            "visible, and is asked to have it visible before it asks for the next one: that "
-            "question tells Central that everything before is owned.",
+            "visible before it asks for the next one: "
+            "that request tells Central that the store has everything before it.",
         ),
         spent,
     ]
-
-
-async def hold(path: Path, products: int) -> None:
-    """A data folder with the catalogue of `rows`, at the feed's beginning."""
-    catalogue = Catalogue()
-    rows = (read_product(row(number)) for number in range(products))
-    catalogue.fill((each.product_id, each.body) for each in rows)
-    catalogue.index()
-    catalogue.position = Position(GENERATION, 1)
-    folder = LocalDirectory(path)
-    archive = CacheFiles(folder, now=time.time)
-    await archive.load()
-    await archive.begin(catalogue, ())
-    await archive.close()
-    await folder.close()
 
 
 def rated(events: int, seconds: Candidate) -> Candidate:
@@ -87,81 +63,39 @@ def rated(events: int, seconds: Candidate) -> Candidate:
 
 
 def catching(part: str, url: str, count: int, held: Path | None = None) -> Candidate:
-    """A part of `benchmarks.harness.catching`, with a data folder of its own if it needs one."""
+    """A part of `benchmarks.harness.catch_up`, with a data folder of its own if it needs one."""
 
     async def measure_once() -> Sample:
-        return {SECONDS: json.loads(await caught(part, url, count, held))}
+        return {SECONDS: await fetched(part, url, count, held)}
 
     return measure_once
 
 
 async def spent_on(part: str, url: str, count: int, held: Path) -> Text:
-    """What the store's time goes into."""
-    return Text(text=told(json.loads(await caught(part, url, count, held, "profiled"))))
+    """Where the store's time goes."""
+    return Text(text=as_markdown(await fetched(part, url, count, held, "profiled")))
 
 
-async def caught(part: str, url: str, count: int, held: Path | None, *more: str) -> bytes:
-    """What a part of `benchmarks.harness.catching` says."""
+async def fetched(part: str, url: str, count: int, held: Path | None, *more: str) -> Any:
+    """What a part of `benchmarks.harness.catch_up` prints."""
     folder = "-" if held is None else await asyncio.to_thread(begin_anew, held, part)
-    process = await asyncio.create_subprocess_exec(
-        *on_core(SERVER_CORE),
-        *(
-            sys.executable,
-            "-m",
-            "benchmarks.harness.catching",
-            part,
-            url,
-            folder,
-            str(count),
-            *more,
-        ),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        said = await process.stdout.read()
-    finally:
-        await end(process)
-    if not said:
-        raise RuntimeError(f"{part} ended without a figure; its reason stands above")
-    return said
+    return await figures("harness.catch_up", part, url, folder, count, *more, core=SERVER_CORE)
+
+
+async def write_files(path: Path, products: int) -> None:
+    """Write a data folder with the catalogue of `rows`, at the beginning of the feed."""
+    async with a_cache(path, products):
+        pass
 
 
 def begin_anew(held: Path, part: str) -> str:
-    """A data folder like `held`, which may be one that is not there; the last round's is gone."""
+    """A copy of the data folder `held`, or a new folder if there is none; replaces the last
+    round's."""
     folder = held.with_name(f"{held.name}-{part}")
     shutil.rmtree(folder, ignore_errors=True)
     if held.exists():
         shutil.copytree(held, folder)
     return str(folder)
-
-
-@asynccontextmanager
-async def ready_central(products: int, events: int) -> AsyncIterator[str]:
-    """Its address, once all its answers are made."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *on_core(LOAD_CORE),
-        *(
-            sys.executable,
-            "-m",
-            "benchmarks.harness.ready_central",
-            str(port),
-            str(products),
-            str(events),
-        ),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await end(process)
 
 
 BENCHMARK = Benchmark(

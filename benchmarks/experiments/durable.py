@@ -10,20 +10,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.harness.keeping import Kept, as_served, kept
+from benchmarks.harness.cache import Cache, a_cache, as_served
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
+from benchmarks.harness.profiling import as_markdown, profiled
 from benchmarks.harness.results import Comparison, Goal, Part, Text
 from benchmarks.harness.rows import product_id, row
-from benchmarks.harness.spent import profiled, told
 from store_cache.model.product import encode_exactly
 
-STORE, DISK, SQLITE = "store: keep_events", "write + fdatasync", "SQLite, WAL, FULL"
+STORE, DISK, SQLITE = "store: apply_events", "write + fdatasync", "SQLite, WAL, FULL"
 MEDIAN, P99, MEAN = "p50 ms", "p99 ms", "mean ms"
 EVENTS = 100
 BATCHES = 200
 
-Keep = Callable[[], Awaitable[float]]
-"""Keeps one batch; the seconds that took."""
+WriteBatch = Callable[[], Awaitable[float]]
+"""Makes one batch durable; returns the seconds that took."""
 
 
 async def measure(effort: Effort) -> Sequence[Part]:
@@ -33,12 +33,12 @@ async def measure(effort: Effort) -> Sequence[Part]:
 async def measure_here(effort: Effort) -> Sequence[Part]:
     products = 10_000 if effort.quick else 100_000
     async with (
-        kept(effort.folder / "store", products) as store,
+        a_cache(effort.folder / "store", products) as store,
         disk(effort.folder / "peer.jsonl", await record_of(store)) as alone,
         sqlite(effort.folder / "peer.db", products) as database,
     ):
-        keepers = {STORE: in_store(store), DISK: alone, SQLITE: database}
-        candidates = {name: batches(keep) for name, keep in keepers.items()}
+        writers = {STORE: in_store(store), DISK: alone, SQLITE: database}
+        candidates = {name: batches(write) for name, write in writers.items()}
         rounds = await interleave(effort.rounds, candidates)
         spent = await profiled(candidates[STORE]())
     return [
@@ -53,13 +53,13 @@ async def measure_here(effort: Effort) -> Sequence[Part]:
                 Goal(candidate=SQLITE, metric=MEDIAN, at_least=2.0, peer=STORE),
             ),
         ),
-        Text(text=told(spent)),
+        Text(text=as_markdown(spent)),
     ]
 
 
-def batches(keep: Keep) -> Candidate:
+def batches(write: WriteBatch) -> Candidate:
     async def candidate() -> Sample:
-        took = sorted([await keep() for _ in range(BATCHES)])
+        took = sorted([await write() for _ in range(BATCHES)])
         return {
             MEDIAN: statistics.median(took) * 1000,
             P99: took[-BATCHES // 100 - 1] * 1000,
@@ -69,35 +69,35 @@ def batches(keep: Keep) -> Candidate:
     return candidate
 
 
-def in_store(store: Kept) -> Keep:
-    async def keep() -> float:
+def in_store(store: Cache) -> WriteBatch:
+    async def write() -> float:
         events, position = store.batch(EVENTS)
         began = time.perf_counter()
         await store.writer.apply_events(events, position)
         return time.perf_counter() - began
 
-    return keep
+    return write
 
 
-async def record_of(store: Kept) -> bytes:
+async def record_of(store: Cache) -> bytes:
     """As many bytes as the store writes for a batch."""
-    before = store.archive.journal_bytes
+    before = store.files.journal_bytes
     await store.writer.apply_events(*store.batch(EVENTS))
-    return b"x" * (store.archive.journal_bytes - before)
+    return b"x" * (store.files.journal_bytes - before)
 
 
 @asynccontextmanager
-async def disk(path: Path, record: bytes) -> AsyncIterator[Keep]:
+async def disk(path: Path, record: bytes) -> AsyncIterator[WriteBatch]:
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
-    async def keep() -> float:
+    async def write() -> float:
         began = time.perf_counter()
         os.write(descriptor, record)
         os.fdatasync(descriptor)
         return time.perf_counter() - began
 
     try:
-        yield keep
+        yield write
     finally:
         os.close(descriptor)
 
@@ -118,7 +118,7 @@ WHERE excluded.version >= version
 
 
 @asynccontextmanager
-async def sqlite(path: Path, products: int) -> AsyncIterator[Keep]:
+async def sqlite(path: Path, products: int) -> AsyncIterator[WriteBatch]:
     """The same products and events, and the position with them, in one transaction."""
     database = sqlite3.connect(path, isolation_level=None)
     database.executescript(SCHEMA)
@@ -128,7 +128,7 @@ async def sqlite(path: Path, products: int) -> AsyncIterator[Keep]:
     database.execute("COMMIT")
     feed = Feed(products)
 
-    async def keep() -> float:
+    async def write() -> float:
         changed = feed.next_rows()
         began = time.perf_counter()
         database.execute("BEGIN")
@@ -138,7 +138,7 @@ async def sqlite(path: Path, products: int) -> AsyncIterator[Keep]:
         return time.perf_counter() - began
 
     try:
-        yield keep
+        yield write
     finally:
         database.close()
 

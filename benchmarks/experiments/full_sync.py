@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.experiments.backlog import SECONDS, catching, ready_central, spent_on
+from benchmarks.experiments.backlog import SECONDS, catching, spent_on
 from benchmarks.harness.measuring import Benchmark, Effort, interleave
-from benchmarks.harness.ready_central import PAGE_LIMIT
+from benchmarks.harness.prepared_central import PAGE_LIMIT
+from benchmarks.harness.processes import prepared_central
 from benchmarks.harness.results import Comparison, Goal, Part
 
 STORE, BARE = "store: on disk and visible", "bare httpx client: downloaded and parsed"
@@ -17,7 +18,7 @@ ROUNDS = 5
 async def measure(effort: Effort) -> Sequence[Part]:
     products = 50_000 if effort.quick else 1_000_000
     nothing = effort.folder / "nothing"
-    async with ready_central(products, EVENTS) as url:
+    async with prepared_central(products, EVENTS) as url:
         rounds = await interleave(
             min(effort.rounds, ROUNDS),
             {

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from benchmarks.harness.keeping import Kept, as_served, kept
+from benchmarks.harness.cache import Cache, a_cache, as_served
 from benchmarks.harness.measuring import Benchmark, Effort, Sample, interleave
 from benchmarks.harness.results import Growth, Part, Rounds
 from benchmarks.harness.rows import product_id, random_numbers
@@ -22,8 +22,8 @@ READS = 2_000
 PAGE_ROWS = 50
 METRIC = "us"
 
-Work = Callable[[Kept], Awaitable[float]]
-"""Does a piece of work some times; the microseconds of one."""
+Work = Callable[[Cache], Awaitable[float]]
+"""Does a piece of work some times; returns the microseconds of one."""
 
 
 async def measure(effort: Effort) -> Sequence[Part]:
@@ -35,7 +35,7 @@ async def measure_here(effort: Effort) -> Sequence[Part]:
     async with AsyncExitStack() as running:
         stores = {}
         for size in sizes:
-            entered = kept(effort.folder / str(size), size)
+            entered = a_cache(effort.folder / str(size), size)
             stores[size] = await running.enter_async_context(entered)
         gc.freeze()  # as the store itself does with its catalogue
         try:
@@ -64,7 +64,7 @@ async def measure_here(effort: Effort) -> Sequence[Part]:
 
 
 async def curves(
-    works: Mapping[str, Work], stores: Mapping[int, Kept], rounds: int
+    works: Mapping[str, Work], stores: Mapping[int, Cache], rounds: int
 ) -> dict[str, dict[int, list[float]]]:
     """By work, then by size, the figure of each round."""
     found: dict[str, dict[int, list[float]]] = {}
@@ -75,7 +75,7 @@ async def curves(
     return found
 
 
-def candidate(work: Work, store: Kept) -> Callable[[], Awaitable[Sample]]:
+def candidate(work: Work, store: Cache) -> Callable[[], Awaitable[Sample]]:
     async def measured() -> Sample:
         return {METRIC: await work(store)}
 
@@ -85,7 +85,7 @@ def candidate(work: Work, store: Kept) -> Callable[[], Awaitable[Sample]]:
 # -- pieces of work ----------------------------------------------------------------------------
 
 
-async def keep_batches(store: Kept) -> float:
+async def apply_batches(store: Cache) -> float:
     took = []
     for _ in range(BATCHES):
         events, position = store.batch(EVENTS)
@@ -95,7 +95,7 @@ async def keep_batches(store: Kept) -> float:
     return statistics.median(took) * 1e6
 
 
-async def look_up(store: Kept) -> float:
+async def look_up(store: Cache) -> float:
     catalogue, ids = store.catalogue, [product_id(n) for n in numbers(store)]
     began = time.perf_counter()
     for each in ids:
@@ -103,7 +103,7 @@ async def look_up(store: Kept) -> float:
     return (time.perf_counter() - began) / READS * 1e6
 
 
-async def read_pages(store: Kept) -> float:
+async def read_pages(store: Cache) -> float:
     catalogue, offsets = store.catalogue, list(numbers(store))
     began = time.perf_counter()
     for offset in offsets:
@@ -111,7 +111,7 @@ async def read_pages(store: Kept) -> float:
     return (time.perf_counter() - began) / READS * 1e6
 
 
-async def walk_on(store: Kept) -> float:
+async def walk_on(store: Cache) -> float:
     catalogue, ids = store.catalogue, [product_id(n) for n in numbers(store)]
     began = time.perf_counter()
     for each in ids:
@@ -119,24 +119,24 @@ async def walk_on(store: Kept) -> float:
     return (time.perf_counter() - began) / READS * 1e6
 
 
-def numbers(store: Kept) -> Sequence[int]:
+def numbers(store: Cache) -> Sequence[int]:
     return list(itertools.islice(random_numbers(READS, store.products), READS))
 
 
-async def fold(store: Kept) -> float:
+async def fold(store: Cache) -> float:
     began = time.perf_counter()
-    await store.archive.compact(store.catalogue, store.keys.encoded)
+    await store.files.compact(store.catalogue, store.keys.encoded)
     return (time.perf_counter() - began) * 1e6
 
 
-async def sync(store: Kept) -> float:
+async def sync(store: Cache) -> float:
     began = time.perf_counter()
     await store.sync()
     return (time.perf_counter() - began) * 1e6
 
 
 CONSTANT: Mapping[str, Work] = {
-    "event batch": keep_batches,
+    "event batch": apply_batches,
     "lookup": look_up,
     "page at any offset": read_pages,
     "page of an `after` walk": walk_on,

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.keeping import snapshot_in
-from benchmarks.harness.machine import SERVER_CORE
+from benchmarks.harness.cache import snapshot_in
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import Server, central, client, started, store
+from benchmarks.harness.processes import central, client, serving, store
 from benchmarks.harness.results import Comparison, Goal, Part
 from benchmarks.harness.rows import product_id, random_numbers
+from tests.harness.processes import Program
 
 STORE, PEAK = "store: after a full sync and reads", "store: peak of another full sync"
 DICT = "dict of id to bytes"
@@ -63,7 +63,7 @@ async def measure(effort: Effort) -> Sequence[Part]:
     ]
 
 
-def resident(served: Server, products: int) -> Candidate:
+def resident(served: Program, products: int) -> Candidate:
     async def candidate() -> Sample:
         async with client(served.url) as asking:
             for number in random_numbers(READS, products):
@@ -74,7 +74,7 @@ def resident(served: Server, products: int) -> Candidate:
     return candidate
 
 
-def peak(served: Server) -> Candidate:
+def peak(served: Program) -> Candidate:
     async def candidate() -> Sample:
         forget = Path(f"/proc/{served.process_id}/clear_refs")
         await asyncio.to_thread(forget.write_text, "5")  # the peak so far
@@ -99,8 +99,8 @@ def held_by_a_dict(effort: Effort, data: Path) -> Candidate:
         said = effort.folder / "dict.log"
         said.unlink(missing_ok=True)
         command = (sys.executable, "-c", HOLD, str(snapshot_in(data)))
-        async with started(command, log=said, core=SERVER_CORE) as process:
-            assert await process.wait() == 0, said.read_text()
+        async with serving(command, log=said) as program:
+            assert await program.process.wait() == 0, said.read_text()
         return {METRIC: int(said.read_text()) * 1024 / 1e6}
 
     return candidate

@@ -13,25 +13,25 @@ from itertools import islice
 import httpx
 import orjson
 
-from benchmarks.experiments.backlog import ready_central
-from benchmarks.harness.answering import asked, measure_answers
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import Server, central, client, store
+from benchmarks.harness.processes import central, client, prepared_central, store
+from benchmarks.harness.read_cost import asked, measure_answers
 from benchmarks.harness.results import Comparison, Goal, Part, Text
 from benchmarks.harness.rows import PAGE_ROWS, product_id, random_numbers
-from benchmarks.harness.shop import (
+from benchmarks.harness.servers import (
     FASTAPI,
     HELLO,
     NGINX,
     PLAIN,
     STORE,
-    Shop,
+    Servers,
     check_answers,
     start_peers,
     start_stores,
 )
 from benchmarks.harness.wrk import BUSY, MEDIAN, MISSING, P99, RATE, is_installed
 from benchmarks.peers import nginx
+from tests.harness.processes import Program
 
 REQUESTS = 50_000
 BASKETS = 5_000
@@ -44,14 +44,14 @@ async def measure(effort: Effort) -> Sequence[Part]:
     if not is_installed():
         return [Text(text=f"Left out: {MISSING}")]
     products = 10_000 if effort.quick else 100_000
-    shop = Shop(effort, products)
+    servers = Servers(effort, products)
     async with AsyncExitStack() as running:
         source = await running.enter_async_context(central(effort.folder, products))
-        await start_stores(shop, source, running)
-        await start_peers(shop, running)
-        await check_answers(shop)
-        quiet = [await measure_product(shop), await measure_page(shop)]
-    return [*quiet, await measure_events(shop), await measure_answers(products, kinds(products))]
+        await start_stores(servers, source, running)
+        await start_peers(servers, running)
+        await check_answers(servers)
+        quiet = [await measure_product(servers), await measure_page(servers)]
+    return [*quiet, await measure_events(servers), await measure_answers(products, kinds(products))]
 
 
 def kinds(products: int) -> dict[str, list[bytes]]:
@@ -71,28 +71,28 @@ def product_paths(products: int) -> Iterator[str]:
     return (f"/v1/store/inventory/{product_id(n)}" for n in random_numbers(REQUESTS, products))
 
 
-async def measure_product(shop: Shop) -> Comparison:
-    requests = shop.requests("products", product_paths(shop.products))
-    hello = shop.requests("hello", iter(("/hello",)))
+async def measure_product(servers: Servers) -> Comparison:
+    requests = servers.requests("products", product_paths(servers.products))
+    hello = servers.requests("hello", iter(("/hello",)))
     candidates: dict[str, Candidate] = {}
     for name in (STORE, PLAIN, NGINX, HELLO, FASTAPI):
-        candidates |= shop.asked(name, hello if name == HELLO else requests)
+        candidates |= servers.asked(name, hello if name == HELLO else requests)
     return Comparison(
-        title=f"GET one product of {shop.products:,}, at random",
+        title=f"GET one product of {servers.products:,}, at random",
         metric=RATE,
         peers=(NGINX, HELLO, FASTAPI, PLAIN),
         also=ALSO,
-        rounds=await interleave(shop.effort.rounds, candidates, turns=shop.effort.turns),
+        rounds=await interleave(servers.effort.rounds, candidates, turns=servers.effort.turns),
         goals=(
             Goal(candidate=STORE, metric=RATE, at_least=1.0, peer=NGINX),
             Goal(candidate=STORE, metric=RATE, at_least=2.0, peer=HELLO),
             Goal(candidate=STORE, metric=RATE, at_least=8.0, peer=FASTAPI),
             Goal(candidate=STORE, metric=P99, at_most=1.5, peer=NGINX),
         ),
-        without=shop.without,
+        without=servers.without,
         note="The key is checked by all but aiohttp, which says hello to anyone; the store answers "
         "with `ETag`, `Age`, `Cache-Status`, offset, generation and request id. nginx serves the "
-        f"same JSON as files in memory, {nginx_files(shop.products)}.",
+        f"same JSON as files in memory, {nginx_files(servers.products)}.",
     )
 
 
@@ -125,29 +125,29 @@ def baskets(products: int) -> Iterator[str]:
 BASKET = f"{STORE}: lookup of {PAGE_ROWS}"
 
 
-async def measure_page(shop: Shop) -> Comparison:
-    requests = shop.requests("pages", page_paths(shop.products))
-    files = shop.requests("files", page_files(shop.products))
+async def measure_page(servers: Servers) -> Comparison:
+    requests = servers.requests("pages", page_paths(servers.products))
+    files = servers.requests("files", page_files(servers.products))
     path = "/v1/store/inventory/lookup"
-    lookups = shop.requests("baskets", baskets(shop.products), method="POST", path=path)
+    lookups = servers.requests("baskets", baskets(servers.products), method="POST", path=path)
     candidates: dict[str, Candidate] = {}
     for name in (STORE, PLAIN, NGINX, FASTAPI):
-        candidates |= shop.asked(name, files if name == NGINX else requests)
-    candidates[BASKET] = shop.asked(STORE, lookups)[STORE]
+        candidates |= servers.asked(name, files if name == NGINX else requests)
+    candidates[BASKET] = servers.asked(STORE, lookups)[STORE]
     return Comparison(
-        title=f"GET a page of {PAGE_ROWS} of {shop.products:,}, at random",
+        title=f"GET a page of {PAGE_ROWS} of {servers.products:,}, at random",
         metric=RATE,
         peers=(NGINX, FASTAPI, PLAIN, STORE),
         also=ALSO,
-        rounds=await interleave(shop.effort.rounds, candidates, turns=shop.effort.turns),
+        rounds=await interleave(servers.effort.rounds, candidates, turns=servers.effort.turns),
         goals=(
             Goal(candidate=STORE, metric=RATE, at_least=0.8, peer=NGINX),
             Goal(candidate=STORE, metric=RATE, at_least=8.0, peer=FASTAPI),
             Goal(candidate=BASKET, metric=RATE, at_least=0.6, peer=STORE),
         ),
-        without=shop.without,
+        without=servers.without,
         note="The store and FastAPI are asked from any offset, nginx for one of its "
-        f"{shop.products // PAGE_ROWS:,} files of a page each.",
+        f"{servers.products // PAGE_ROWS:,} files of a page each.",
     )
 
 
@@ -157,20 +157,20 @@ QUIET = f"{STORE}, quiet"
 BUSY_STORE = f"{STORE}, {EVENTS_PER_SECOND:,} events a second"
 
 
-async def measure_events(shop: Shop) -> Comparison:
+async def measure_events(servers: Servers) -> Comparison:
     """A store of its own, that follows a Central whose answers cost the load's core next to
     nothing: what reads lose is then what the store spends on events."""
-    requests = shop.requests("while-events", product_paths(shop.products))
+    requests = servers.requests("while-events", product_paths(servers.products))
     async with (
-        ready_central(shop.products, 1) as url,
-        store(shop.effort.folder, url, name="following") as server,
+        prepared_central(servers.products, 1) as url,
+        store(servers.effort.folder, url, name="following") as server,
     ):
-        shop.servers[QUIET] = server
-        quiet = shop.asked(QUIET, requests)[QUIET]
+        servers.running[QUIET] = server
+        quiet = servers.asked(QUIET, requests)[QUIET]
         rounds = await interleave(
-            shop.effort.rounds,
+            servers.effort.rounds,
             {QUIET: quiet, BUSY_STORE: lambda: while_arriving(server, url, quiet)},
-            turns=shop.effort.turns,
+            turns=servers.effort.turns,
         )
     return Comparison(
         title=f"GET one product while {EVENTS_PER_SECOND:,} events a second arrive",
@@ -184,7 +184,7 @@ async def measure_events(shop: Shop) -> Comparison:
     )
 
 
-async def while_arriving(server: Server, central_url: str, quiet: Candidate) -> Sample:
+async def while_arriving(server: Program, central_url: str, quiet: Candidate) -> Sample:
     """Measure while events arrive, and how many a second the store followed meanwhile."""
     async with client(server.url) as asking, client(central_url) as central:
         await central.get(f"/pace?events={EVENTS_PER_SECOND}")

@@ -6,9 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from benchmarks.harness.machine import SERVER_CORE
 from benchmarks.harness.measuring import Benchmark, Effort
-from benchmarks.harness.processes import started
+from benchmarks.harness.processes import serving
 from benchmarks.harness.results import Comparison, Goal, Part, Rounds
 
 METRIC = "longest stall ms"
@@ -40,8 +39,8 @@ async def tick(effort: Effort, products: int) -> dict[str, float]:
     said = effort.folder / "stalls.log"
     said.unlink(missing_ok=True)
     command = (sys.executable, "-m", "tests.crash.stalls", "--products", str(products), "--json")
-    async with started(command, log=said, core=SERVER_CORE) as process:
-        assert await process.wait() == 0, said.read_text()
+    async with serving(command, log=said) as program:
+        assert await program.process.wait() == 0, said.read_text()
     found: dict[str, float] = json.loads(said.read_text().splitlines()[-1])
     return found
 

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.keeping import as_served, kept, snapshot_in
-from benchmarks.harness.machine import SERVER_CORE
+from benchmarks.experiments.backlog import write_files
+from benchmarks.harness.cache import as_served, snapshot_in
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import KEY, Environment, free_port, started
+from benchmarks.harness.processes import KEY, Environment, serving
 from benchmarks.harness.results import Comparison, Goal, Part
 from benchmarks.harness.rows import product_id
+from tests.harness.processes import free_port
 
 STORE, SCRIPT = "store: first read served", "script: read and indexed"
 METRIC = "seconds"
@@ -52,11 +53,6 @@ async def measure_size(effort: Effort, products: int) -> Comparison:
     )
 
 
-async def write_files(data: Path, products: int) -> None:
-    async with kept(data, products):
-        pass
-
-
 def environment(effort: Effort) -> Environment:
     """Bytecode is kept, as an installation does."""
     return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(effort.folder / "bytecode")}
@@ -76,7 +72,7 @@ def store(effort: Effort, data: Path, products: int) -> Candidate:
         command = (sys.executable, "-m", "store_cache", "serve")
         log = effort.folder / "store.log"
         began = time.perf_counter()
-        async with started(command, log=log, environment={**environment(effort), **settings}):
+        async with serving(command, log=log, environment={**environment(effort), **settings}):
             await first_read(port, product_id(products // 2))
             return {METRIC: time.perf_counter() - began}
 
@@ -112,10 +108,8 @@ def script(effort: Effort, data: Path) -> Candidate:
         command = (sys.executable, "-c", INDEX, str(snapshot_in(data)))
         began = time.perf_counter()
         log = effort.folder / "script.log"
-        async with started(
-            command, log=log, core=SERVER_CORE, environment=environment(effort)
-        ) as it:
-            assert await it.wait() == 0, log.read_text()
+        async with serving(command, log=log, environment=environment(effort)) as program:
+            assert await program.process.wait() == 0, log.read_text()
             return {METRIC: time.perf_counter() - began}
 
     return candidate

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import orjson
 
-from benchmarks.experiments.backlog import SECONDS, catching, hold, ready_central, spent_on
-from benchmarks.harness.machine import LOAD_CORE, ROOT, SERVER_CORE
+from benchmarks.experiments.backlog import SECONDS, catching, spent_on, write_files
+from benchmarks.harness.machine import LOAD_CORE, SERVER_CORE
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import central, end, on_core, store
+from benchmarks.harness.observers import CHANGES_A_SECOND, PAGE_ROWS, READ_PAUSE_SECONDS
+from benchmarks.harness.processes import central, helper, next_line, prepared_central, store
 from benchmarks.harness.results import Comparison, Goal, Part, Text
-from benchmarks.harness.witness import CHANGES_A_SECOND, PAGE_ROWS, READ_PAUSE_SECONDS
 
 STORE, BARE = "store: seen in a read", "bare httpx client: parsed"
 MEDIAN, P99, ANSWERED = "p50 ms", "p99 ms", "Central's answer to the change, p50 ms"
@@ -38,11 +37,11 @@ async def measure(effort: Effort) -> Sequence[Part]:
         central(folder, products, name="central-of-client") as polled,
         store(folder, followed.url) as served,
     ):
-        seeing = Seeing("read", served.url, LOAD_CORE)
-        polling = Seeing("poll", polled.url, SERVER_CORE)
+        reader = Observer("read", served.url, LOAD_CORE)
+        poller = Observer("poll", polled.url, SERVER_CORE)
         rounds = await interleave(
             effort.rounds,
-            {STORE: turn(seeing, followed.url, count), BARE: turn(polling, polled.url, count)},
+            {STORE: turn(reader, followed.url, count), BARE: turn(poller, polled.url, count)},
         )
     return [comparison(rounds, products), await one_by_one(effort, products)]
 
@@ -50,8 +49,8 @@ async def measure(effort: Effort) -> Sequence[Part]:
 async def one_by_one(effort: Effort, products: int) -> Text:
     """What the store itself spends on each event that comes alone."""
     held = effort.folder / "held"
-    await hold(held, products)
-    async with ready_central(products, SINGLES) as url:
+    await write_files(held, products)
+    async with prepared_central(products, SINGLES) as url:
         seconds = (await catching("singly", url, SINGLES, held)())[SECONDS]
         spent = await spent_on("singly", url, SINGLES, held)
     about = (
@@ -84,21 +83,22 @@ def comparison(rounds: dict[str, dict[str, list[float]]], products: int) -> Comp
 
 
 @dataclass(frozen=True)
-class Seeing:
-    """Who sees the changes: a part of `benchmarks.harness.witness`, where, on which core."""
+class Observer:
+    """What sees the changes: a part of `benchmarks.harness.observers`, where, on which core."""
 
     part: str
     url: str
     core: int
 
 
-def turn(seeing: Seeing, central_url: str, count: int) -> Candidate:
+def turn(observer: Observer, central_url: str, count: int) -> Candidate:
     async def measure_once() -> Sample:
         async with (
-            witness(seeing.part, seeing.url, count, seeing.core) as observer,
-            witness("change", central_url, count, LOAD_CORE) as changer,
+            started(observer.part, observer.url, count, observer.core) as observing,
+            started("change", central_url, count, LOAD_CORE) as changing,
         ):
-            latencies, answered = await asyncio.gather(figures(observer), figures(changer))
+            lines = await asyncio.gather(next_line(observing), next_line(changing))
+        latencies, answered = map(orjson.loads, lines)
         cuts = statistics.quantiles(latencies, n=100)
         return {MEDIAN: cuts[49], P99: cuts[98], ANSWERED: statistics.median(answered)}
 
@@ -106,33 +106,13 @@ def turn(seeing: Seeing, central_url: str, count: int) -> Candidate:
 
 
 @asynccontextmanager
-async def witness(
+async def started(
     part: str, url: str, count: int, core: int
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process, once it is ready."""
-    process = await asyncio.create_subprocess_exec(
-        *on_core(core),
-        *(sys.executable, "-m", "benchmarks.harness.witness", part, url, str(count)),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        limit=2**24,
-    )
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
+    """A part of `benchmarks.harness.observers`, once it is ready."""
+    async with helper("harness.observers", part, url, count, core=core) as process:
+        await next_line(process)
         yield process
-    finally:
-        await end(process)
-
-
-async def figures(process: asyncio.subprocess.Process) -> list[float]:
-    assert process.stdout is not None
-    said = await process.stdout.read()
-    if not said:
-        raise RuntimeError("a witness ended without figures; its reason stands above")
-    latencies: list[float] = orjson.loads(said)
-    return latencies
 
 
 BENCHMARK = Benchmark(

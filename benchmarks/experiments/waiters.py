@@ -1,8 +1,7 @@
-"""Polls held by `central-stub`, and how long until all of them have heard of an event."""
+"""Polls held by `central-stub`, and how long until all of them are answered with an event."""
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import statistics
 import sys
@@ -10,13 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import orjson
-
-from benchmarks.harness.crowd import SPARE_FILES
-from benchmarks.harness.machine import LOAD_CORE, ROOT
+from benchmarks.harness.held_polls import SPARE_FILES
+from benchmarks.harness.machine import LOAD_CORE
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import Server, end, fill, free_port, on_core, serving
+from benchmarks.harness.processes import figures, fill, serving
 from benchmarks.harness.results import Comparison, Goal, Part, Text
+from tests.harness.processes import Program, free_port
 
 POLLS = 10_000
 WAKES = 5
@@ -26,8 +24,8 @@ LAST = "s until the last has its answer"
 
 async def measure(effort: Effort) -> Sequence[Part]:
     polls = allowed(1_000 if effort.quick else POLLS)
-    async with central(effort.folder) as stub, bell(effort.folder) as bare:
-        candidates = {STUB: crowd(stub, polls), BARE: crowd(bare, polls)}
+    async with central(effort.folder) as stub, minimal_central(effort.folder) as bare:
+        candidates = {STUB: held_polls(stub, polls), BARE: held_polls(bare, polls)}
         rounds = await interleave(effort.rounds, candidates)
     comparison = Comparison(
         title=f"{polls:,} polls held at once, woken by one event",
@@ -45,8 +43,8 @@ async def measure(effort: Effort) -> Sequence[Part]:
 
 
 @asynccontextmanager
-async def central(folder: Path) -> AsyncIterator[Server]:
-    """`central-stub` on the core of what is measured: here it is that."""
+async def central(folder: Path) -> AsyncIterator[Program]:
+    """`central-stub` on the core of what is measured."""
     port = free_port()
     async with serving(
         (sys.executable, "-m", "central_stub", "serve"),
@@ -60,36 +58,25 @@ async def central(folder: Path) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def bell(folder: Path) -> AsyncIterator[Server]:
+async def minimal_central(folder: Path) -> AsyncIterator[Program]:
     port = free_port()
-    command = (sys.executable, "-m", "benchmarks.peers.bell", str(port))
-    async with serving(command, port=port, path="/health", log=folder / "bell.log") as server:
+    command = (sys.executable, "-m", "benchmarks.peers.minimal_central", str(port))
+    log = folder / "minimal-central.log"
+    async with serving(command, port=port, path="/health", log=log) as server:
         yield server
 
 
 def allowed(polls: int) -> int:
-    """So many, or as many as there may be open files for."""
+    """So many polls, or as many as there may be open files for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(polls, hard - SPARE_FILES)
 
 
-def crowd(server: Server, polls: int) -> Candidate:
+def held_polls(server: Program, polls: int) -> Candidate:
     async def measure_once() -> Sample:
-        process = await asyncio.create_subprocess_exec(
-            *on_core(LOAD_CORE),
-            *(sys.executable, "-m", "benchmarks.harness.crowd", server.url, str(polls), str(WAKES)),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        try:
-            assert process.stdout is not None
-            said = await process.stdout.read()
-        finally:
-            await end(process)
-        if not said:
-            raise RuntimeError("the crowd ended without figures; its reason stands above")
-        return {LAST: statistics.median(orjson.loads(said))}
+        arguments = (server.url, polls, WAKES)
+        took = await figures("harness.held_polls", *arguments, core=LOAD_CORE)
+        return {LAST: statistics.median(took)}
 
     return measure_once
 

@@ -1,9 +1,7 @@
-"""The machine that a benchmark sees: cores, versions, commit.
+"""The machine that benchmarks run on: cores, versions, commit. Linux only.
 
-Knows: Linux. Refuses to know: what is measured.
-
-What is measured runs on one core, and all that asks it on the other. The harness itself starts on
-the load's core, and so do its children unless they are pinned elsewhere.
+What is measured runs on one core, and whatever sends requests to it on the other. The harness
+itself starts on the load's core, and so do its children, unless they are pinned elsewhere.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ def pin_to(core: int) -> None:
 
 @contextmanager
 def on_server_core() -> Iterator[None]:
-    """For what is measured in the harness's own process."""
+    """Run the block on the core of what is measured."""
     before = os.sched_getaffinity(0)
     pin_to(SERVER_CORE)
     try:
@@ -73,7 +71,7 @@ def memory_gigabytes() -> float:
 
 
 def program_versions() -> Iterator[str]:
-    """What the programs say of themselves; those that are not installed are left out."""
+    """Yield the version line of each program that is installed."""
     for name, command in PROGRAMS.items():
         if shutil.which(name):
             said = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -81,14 +79,14 @@ def program_versions() -> Iterator[str]:
 
 
 def commit() -> str:
-    """The commit, and whether the files that are measured differ from it."""
+    """Return the commit, and whether the measured files differ from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--", "store_cache", "central_stub", "benchmarks")
     return (head or "none") + (", with changes that are in no commit" if changed else "")
 
 
 def _git(*arguments: str) -> str:
-    """What git says; nothing where this is no checkout."""
+    """Return git's output, empty if this is not a checkout."""
     said = subprocess.run(
         ("git", *arguments), cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,7 +1,4 @@
-"""What a benchmark is, and how its candidates take turns.
-
-Knows: rounds. Refuses to know: what is measured.
-"""
+"""What a benchmark is, and how its candidates take turns."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from tqdm import tqdm
 from benchmarks.harness.results import Part, Rounds
 
 Sample = Mapping[str, float]
-"""The figures of one candidate in one round, by metric; a metric's name holds its unit."""
+"""The figures of one candidate in one round, by metric. The name of a metric ends with its unit."""
 
 Candidate = Callable[[], Awaitable[Sample]]
 """Measures itself once."""
@@ -26,10 +23,10 @@ Candidate = Callable[[], Awaitable[Sample]]
 class Effort:
     """How long to measure, and where temporary files may be.
 
-    `folder` is empty, on a disk, and removed afterwards. A benchmark that needs many seconds for
-    one measurement may take fewer `rounds`, down to five; with `quick` it should also take smaller
-    catalogues. `turns` of a second each make a round of reads: the processors of shared machines
-    change their speed within seconds, and by half.
+    `folder` is empty, on a disk, and removed afterwards. If one measurement takes many seconds, a
+    benchmark may reduce `rounds` to five; if `quick`, it should also take smaller catalogues. A
+    round of reads has several `turns` of a second, since processors of shared machines change
+    their speed within seconds, by up to half.
     """
 
     folder: Path
@@ -53,14 +50,14 @@ async def interleave(
 ) -> Rounds:
     """Measure A B C A B C ...; the first `warm_ups` rounds do not count.
 
-    Interleaved, since a shared machine gets slower and faster by the minute; where it does so by
-    the second, each has several `turns` in a round, of which the mean counts.
+    Candidates are interleaved because a shared machine changes its speed by the minute. If it does
+    so by the second, each takes several `turns` in a round, of which the mean counts.
     """
     found: Rounds = {name: {} for name in candidates}
     for number in tqdm(range(-warm_ups, rounds), desc="rounds", leave=False, disable=None):
         taken: dict[str, list[Sample]] = {name: [] for name in candidates}
         for name, measure in [*candidates.items()] * turns:
-            gc.collect()  # one candidate's garbage is not the next one's pause
+            gc.collect()  # so that one candidate's garbage does not slow the next one
             taken[name].append(await measure())
         if number >= 0:
             for name, samples in taken.items():

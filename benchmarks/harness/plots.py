@@ -1,7 +1,6 @@
-"""Results as pictures.
+"""Results as pictures, by matplotlib.
 
-Knows: matplotlib, by figures of its own that no screen or global state is behind (a figure saved as
-PNG is drawn by Agg). Refuses to know: what a figure means.
+Each figure is an object of its own, drawn by Agg: no screen and no global state.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ PEER, OWN = "#b0b7c3", "#2b6cb0"
 
 
 def draw(part: Part, path: Path) -> bool:
-    """Write the part's plot as PNG; False where a part has none."""
+    """Write the part's plot as PNG; return False if it has none."""
     match part:
         case Comparison():
             drawn = bars(part)
@@ -35,7 +34,7 @@ def draw(part: Part, path: Path) -> bool:
 
 
 def bars(part: Comparison) -> Figure:
-    """The ratios to the first peer, or without one the medians; all but the store's are grey."""
+    """Draw the ratios to the first peer, or the medians if there is none; peers are grey."""
     names = list(part.rounds)
     peer = next((name for name in part.peers if name in part.rounds), None)
     found = [bar(part, name, peer) for name in names]
@@ -56,7 +55,7 @@ def bars(part: Comparison) -> Figure:
 
 
 def bar(part: Comparison, name: str, peer: str | None) -> Estimate:
-    """What the bar shows: a ratio that cannot be told from 1 is drawn as 1, with its spread."""
+    """Return the length of the bar. A ratio that cannot be told from 1 is drawn as 1."""
     mine = part.rounds[name][part.metric]
     if peer is None:
         return estimate(mine)
@@ -65,7 +64,7 @@ def bar(part: Comparison, name: str, peer: str | None) -> Estimate:
 
 
 def bar_label(part: Comparison, name: str, peer: str | None) -> str:
-    """The figure itself, since the bar's length is its ratio."""
+    """Return the figure itself, since the length of the bar is its ratio."""
     mine = part.rounds[name][part.metric]
     said = figure(estimate(mine).median)
     if peer in (None, name) or ratio(mine, part.rounds[peer][part.metric]).differs_from(1.0):

@@ -1,53 +1,27 @@
-"""Programs as processes of their own, on a core of their own.
-
-Knows: how to start one, wait until it answers, and end it, whatever happens in between.
-Refuses to know: what is measured.
-"""
+"""Programs as processes of their own, each on one core: servers, and helpers that print figures."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import orjson
 
 from benchmarks.harness.machine import LOAD_CORE, ROOT, SERVER_CORE
 from benchmarks.harness.rows import row
+from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
+from tests.harness.processes import Program, end, free_port
 
 KEY = "key-of-the-benchmarks"
-ADMIN_KEY = "admin-demo"
-CENTRAL_KEY = "demo"
-START_SECONDS = 120.0
-STOP_SECONDS = 20.0
 LOAD_ROWS = 1_000
+LONGEST_LINE = 2**24
 
 Environment = Mapping[str, str]
-
-
-class DidNotStart(Exception):
-    """A program ended or did not answer; the message has the end of what it said."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A program that answers at `url`."""
-
-    url: str
-    process_id: int
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def client(base_url: str, key: str = KEY) -> httpx.AsyncClient:
@@ -56,83 +30,83 @@ def client(base_url: str, key: str = KEY) -> httpx.AsyncClient:
     )
 
 
-@asynccontextmanager
-async def started(
-    command: Iterable[str],
-    *,
-    log: Path,
-    core: int = SERVER_CORE,
-    environment: Environment | None = None,
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The process, pinned to the core; ended at the end, and killed if it does not end."""
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            *on_core(core),
-            *command,
-            env={**os.environ, **(environment or {})},
-            cwd=ROOT,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C is for the harness, which then ends this in order
-        )
-    try:
-        yield process
-    finally:
-        await end(process)
-
-
 def on_core(core: int) -> tuple[str, ...]:
-    """What to put before a command: it stays on that core, and ends when the harness is killed."""
+    """What to put before a command, so that it stays on that core and ends with the benchmark, even
+    if that is killed."""
     return ("setpriv", "--pdeathsig", "TERM", "taskset", "-c", str(core))
-
-
-async def end(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-    except asyncio.CancelledError:  # stopped a second time: no more patience
-        process.kill()
-        raise
 
 
 @asynccontextmanager
 async def serving(
     command: Iterable[str],
     *,
-    port: int,
-    path: str,
+    port: int = 0,
+    path: str | None = None,
     log: Path,
     core: int = SERVER_CORE,
     environment: Environment | None = None,
-) -> AsyncIterator[Server]:
-    """The same, once it answers `path` with success. Raises DidNotStart."""
-    async with started(command, log=log, core=core, environment=environment) as process:
-        url = f"http://127.0.0.1:{port}"
-        await until_served(process, url + path, log)
-        yield Server(url, process.pid)
+) -> AsyncIterator[Program]:
+    """The program, once it answers `path` (None: at once) with success; stopped at the end. Raises
+    DidNotStart."""
+    program = Program(*on_core(core), *command, port=port, log=log, environment=environment)
+    try:
+        await program.start(path, **{"X-API-Key": KEY})
+        yield program
+    finally:
+        await program.stop()
 
 
-async def until_served(process: asyncio.subprocess.Process, url: str, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    async with client("") as asking:
-        while time.monotonic() < deadline and process.returncode is None:
-            with suppress(httpx.TransportError):
-                if (await asking.get(url)).is_success:
-                    return
-            await asyncio.sleep(0.02)
-    said = await asyncio.to_thread(log.read_text, errors="replace")
-    raise DidNotStart(f"{url} was not served: {said[-2000:]}")
+# -- helpers -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def helper(
+    module: str, *arguments: object, core: int
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A module of this package as a program, whose output is a pipe; stopped at the end."""
+    process = await asyncio.create_subprocess_exec(
+        *(*on_core(core), sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        limit=LONGEST_LINE,
+    )
+    try:
+        yield process
+    finally:
+        await end(process)
+
+
+async def next_line(process: asyncio.subprocess.Process) -> bytes:
+    """The next line that a helper prints. Raises RuntimeError where it has ended."""
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError("a helper ended without figures; its reason stands above")
+    return line
+
+
+async def figures(module: str, *arguments: object, core: int) -> Any:
+    """What a helper prints, as JSON. Raises RuntimeError where it ends without it."""
+    async with helper(module, *arguments, core=core) as process:
+        return orjson.loads(await next_line(process))
+
+
+@asynccontextmanager
+async def prepared_central(products: int, events: int) -> AsyncIterator[str]:
+    """The address of a Central, once all its answers are made."""
+    port = free_port()
+    arguments = (port, products, events)
+    async with helper("harness.prepared_central", *arguments, core=LOAD_CORE) as process:
+        await next_line(process)
+        yield f"http://127.0.0.1:{port}"
 
 
 # -- the two programs of this project ----------------------------------------------------------
 
 
 @asynccontextmanager
-async def central(folder: Path, products: int, *, name: str = "central") -> AsyncIterator[Server]:
+async def central(folder: Path, products: int, *, name: str = "central") -> AsyncIterator[Program]:
     """`central-stub` in memory, on the load's core, with the catalogue of `rows`."""
     port = free_port()
     environment = {"CENTRAL_STUB_PORT": str(port), "CENTRAL_STUB_EVENT_LIMIT": "1000000"}
@@ -150,7 +124,7 @@ async def central(folder: Path, products: int, *, name: str = "central") -> Asyn
 
 async def fill(url: str, products: int) -> None:
     """Create the catalogue of `rows` at a Central."""
-    async with client(url, ADMIN_KEY) as asking:
+    async with client(url, CENTRAL_ADMIN_KEY) as asking:
         for first in range(0, products, LOAD_ROWS):
             rows = [row(number) for number in range(first, min(products, first + LOAD_ROWS))]
             body = {"products": rows}
@@ -160,8 +134,8 @@ async def fill(url: str, products: int) -> None:
 @asynccontextmanager
 async def store(
     folder: Path, central_url: str, *, name: str = "store", settings: Environment | None = None
-) -> AsyncIterator[Server]:
-    """`store-cache serve` with its default settings, in step with that Central."""
+) -> AsyncIterator[Program]:
+    """`store-cache serve` with its default settings, in sync with that Central."""
     port = free_port()
     environment = {
         "HOST": "127.0.0.1",

@@ -1,11 +1,9 @@
 """What may be claimed from the runs of two candidates.
 
-Knows: medians, spreads, ratios taken round by round, and when a difference is too small for the
-spread of its runs. Refuses to know: what was measured, and how it is shown.
-
-The spread of some runs is the distance between their quartiles as a share of their median. It
-stands for the noise of the machine: a ratio that differs from 1 by less is not printed. A bound is
-another matter: a goal that each single round met is met, however far apart the rounds lie.
+Ratios are taken round by round. The spread of some runs is the distance between their quartiles as
+a share of their median. It stands for the noise of the machine: a ratio that differs from 1 by less
+is not printed. A bound is different: a goal that every single round meets is met, however far the
+rounds lie apart.
 """
 
 from __future__ import annotations
@@ -20,12 +18,12 @@ FEWEST_ROUNDS = 3
 """Quartiles of fewer runs say nothing."""
 
 ROUNDS_THAT_AGREE = 5
-"""So many rounds on the same side of a bound are no chance: once in sixteen by the sign test, and
-once in sixty-four for the usual seven."""
+"""So many rounds on the same side of a bound are rarely chance: one time in
+sixteen by the sign test, for the usual seven one in sixty-four."""
 
 
 def spread(values: Sequence[float]) -> float:
-    """The distance between the quartiles as a share of the median; infinite for too few values."""
+    """Return the quartiles' distance as a share of the median, inf for too few values."""
     if len(values) < FEWEST_ROUNDS:
         return math.inf
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -34,7 +32,7 @@ def spread(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median and the spread it comes with, of a figure or of a ratio, and its rounds."""
+    """The median of a figure or a ratio, its spread, and its rounds."""
 
     median: float
     spread: float
@@ -45,7 +43,7 @@ class Estimate:
         return bool(value) and abs(self.median / value - 1) > self.spread
 
     def is_all_beside(self, value: float) -> bool:
-        """Whether each round lies on the same side of the value."""
+        """Whether all rounds lie on the same side of the value."""
         enough = len(self.rounds) >= ROUNDS_THAT_AGREE
         return enough and not min(self.rounds) <= value <= max(self.rounds)
 
@@ -55,7 +53,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def ratio(mine: Sequence[float], peers: Sequence[float]) -> Estimate:
-    """The ratio, taken in each round by itself, so that what slows a round slows both.
+    """Return the ratio, taken round by round, so that what slows a round down slows both.
 
     Its spread is the largest of three: the ratios' own and both candidates'.
     """
@@ -65,7 +63,7 @@ def ratio(mine: Sequence[float], peers: Sequence[float]) -> Estimate:
 
 
 class Verdict(Enum):
-    """What a goal came to."""
+    """The outcome of a goal."""
 
     MET = "met"
     NOT_MET = "not met"
@@ -73,8 +71,8 @@ class Verdict(Enum):
 
 
 def judge(found: Estimate, *, at_least: float | None, at_most: float | None) -> Verdict:
-    """Hold a figure or ratio to one bound; nearer to it than the spread, with rounds on both sides
-    of it, it cannot be told."""
+    """Compare a figure or ratio with its bound. If it is nearer than the spread, with rounds on
+    both sides, the outcome cannot be told."""
     bound = at_least if at_least is not None else at_most
     assert bound is not None, "a goal needs a bound"
     if not found.differs_from(bound) and not found.is_all_beside(bound):
@@ -83,7 +81,7 @@ def judge(found: Estimate, *, at_least: float | None, at_most: float | None) -> 
 
 
 def ratio_text(found: Estimate) -> str:
-    """The ratio, or that there is none to be told."""
+    """Return the ratio, or that no difference can be told."""
     told = f"{found.median:.2f} " if found.differs_from(1.0) else "no difference can be told "
     return f"{told}({spread_text(found.spread)})"
 

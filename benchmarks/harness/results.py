@@ -1,8 +1,4 @@
-"""What a benchmark found, as plain values that can be kept as JSON.
-
-Knows: the figures of each round, and which of them are compared. Refuses to know: how they came
-about, and how they are shown.
-"""
+"""The results of a benchmark, as plain values that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -38,7 +34,7 @@ class Goal(_Value):
         return judge(self.found(rounds), at_least=self.at_least, at_most=self.at_most)
 
     def can_be_judged(self, rounds: Rounds) -> bool:
-        """Whether all that it speaks of was measured; a peer may not be installed."""
+        """Whether candidate and peer were measured: a peer may not be installed."""
         return self.candidate in rounds and (self.peer is None or self.peer in rounds)
 
     def _peers(self, rounds: Rounds) -> list[float]:
@@ -51,7 +47,7 @@ class Comparison(_Value):
 
     `metric` is the one whose ratios count, to each of `peers`; those of `also` are shown as
     medians. Names of this project's own candidates begin with `store` or `central-stub`; plots
-    colour those. `without` says why candidates are missing (a program that is not installed).
+    colour those. `without`: why candidates are missing (a program is not installed).
     """
 
     kind: Literal["comparison"] = "comparison"

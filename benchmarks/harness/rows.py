@@ -1,7 +1,4 @@
-"""The catalogue that benchmarks hold: made from a number, 142 bytes a row.
-
-Knows: what a row looks like. Refuses to know: who holds it.
-"""
+"""The catalogue of benchmarks: rows made from their number, 142 bytes each."""
 
 from __future__ import annotations
 
@@ -30,13 +27,13 @@ def row(number: int, *, available: int = 10, version: int = 1) -> dict[str, Any]
 
 
 def random_numbers(count: int, below: int) -> Iterator[int]:
-    """The same ones every time."""
+    """Return the same numbers every time."""
     source = random.Random(7)
     return (source.randrange(below) for _ in range(count))
 
 
 def page_body(offset: int, total: int) -> bytes:
-    """What a store answers for that page, where every row is as `row` made it."""
+    """Return a store's answer for that page, with every row as `row` made it."""
     rows = [row(number) for number in range(offset, min(total, offset + PAGE_ROWS))]
     pagination = {
         "offset": offset,

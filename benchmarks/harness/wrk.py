@@ -1,9 +1,8 @@
 """Load from wrk: one thread, 32 connections, prebuilt requests in a random order.
 
-Knows: wrk, and that an answer other than 2xx spoils a measurement. Refuses to know: who answers.
-
-wrk asks again as soon as it was answered: its latencies are those of a server that is never idle,
-and mean something beside those of a peer in the same run.
+An answer other than 2xx spoils a measurement. wrk sends the next request as soon as it has an
+answer, so its latencies are those of a server that is never idle: compare them only with those of a
+peer in the same run.
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ from pathlib import Path
 import orjson
 
 from benchmarks.harness.measuring import Candidate, Sample
-from benchmarks.harness.processes import KEY, Server
+from benchmarks.harness.processes import KEY
+from tests.harness.processes import Program
 
 SCRIPT = Path(__file__).with_name("requests.lua")
 CONNECTIONS = 32
@@ -27,7 +27,7 @@ MISSING = "wrk is not installed (Debian: apt-get install wrk)"
 
 
 class SpoiltRun(Exception):
-    """Some requests failed, so that the rest says nothing; the message says how many."""
+    """Some requests failed, so that the figures mean nothing; the message says how many."""
 
 
 def is_installed() -> bool:
@@ -36,7 +36,7 @@ def is_installed() -> bool:
 
 @dataclass(frozen=True)
 class Requests:
-    """A file with a request a line: a path each, or for `POST` a body each."""
+    """A file with one request per line: a path, or for `POST` a body."""
 
     file: Path
     method: str = "GET"
@@ -50,8 +50,8 @@ def write_requests(
     return Requests(file, method, path)
 
 
-def load_of(server: Server, requests: Requests, seconds: float) -> Candidate:
-    """A candidate: that server under that load, for that long."""
+def load_of(server: Program, requests: Requests, seconds: float) -> Candidate:
+    """Return a candidate: the server under that load, for so many seconds."""
 
     async def measure() -> Sample:
         before = processor_seconds(server.process_id)
@@ -63,7 +63,7 @@ def load_of(server: Server, requests: Requests, seconds: float) -> Candidate:
 
 
 async def run(url: str, requests: Requests, seconds: float) -> dict[str, float]:
-    """Raises SpoiltRun."""
+    """Run wrk once. Raises SpoiltRun."""
     process = await asyncio.create_subprocess_exec(
         *("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "-s", str(SCRIPT), url, "--"),
         *(str(requests.file), requests.method, requests.path, KEY),
@@ -79,7 +79,7 @@ async def run(url: str, requests: Requests, seconds: float) -> dict[str, float]:
 
 
 def figures(url: str, output: bytes) -> dict[str, float]:
-    """From the line that the script prints last. Raises SpoiltRun."""
+    """Read the last line that the script prints. Raises SpoiltRun."""
     last = output.rstrip().rpartition(b"\n")[2]
     if not last.startswith(b"{"):
         raise SpoiltRun(f"wrk at {url} ended without figures: {output[-1000:].decode()}")
@@ -91,7 +91,7 @@ def figures(url: str, output: bytes) -> dict[str, float]:
 
 
 def processor_seconds(process_id: int) -> float:
-    """What the process and its children have used so far (nginx works in a child)."""
+    """Return what the process and its children have used so far: nginx works in a child."""
     return sum(_own_seconds(each) for each in (process_id, *_children(process_id)))
 
 

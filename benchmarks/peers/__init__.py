@@ -1,1 +1,1 @@
-"""Programs that a store is measured beside, each set up as its own friends would."""
+"""Programs that the store is compared with, each configured as its own users would."""

@@ -1,7 +1,7 @@
-"""The same reads as one would write them with FastAPI: response models, the key a dependency.
+"""The same reads written with FastAPI: response models, and the key as a dependency.
 
-PORT names its port, PRODUCTS how many it holds. On uvicorn with uvloop and httptools, without its
-access log.
+`PORT` is its port, `PRODUCTS` how many it holds. It runs on uvicorn with uvloop and httptools,
+without an access log.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The least that an aiohttp application on uvloop can do: say hello. PORT names its port."""
+"""The least that an aiohttp application on uvloop can do: say hello. `PORT` is its port."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""nginx with every product, and every page of 50, as a file; the key checked.
+"""nginx with every product, and every page of 50, as a file; it checks the key.
 
-Knows: the configuration that serves small files fastest: from memory, each held open where the
-machine allows as many, and without sendfile, which takes a second system call where head and body
-would go in one. Refuses to know: what is measured.
+Its configuration is the fastest for small files: in memory, each held open if the machine allows
+that many, and without sendfile, which needs a second system call for a head and a body that fit in
+one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.harness.processes import KEY, Server, free_port, serving
+from benchmarks.harness.processes import KEY, serving
 from benchmarks.harness.rows import PAGE_ROWS, page_body, product_id, row
+from tests.harness.processes import Program, free_port
 
 MISSING = "nginx is not installed (Debian: apt-get install nginx-light)"
 
@@ -70,7 +71,7 @@ def write_files(files: Path, products: int) -> None:
 
 
 @asynccontextmanager
-async def nginx(products: int) -> AsyncIterator[Server]:
+async def nginx(products: int) -> AsyncIterator[Program]:
     in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="store-cache-bench-", dir=in_memory) as name:
         folder = Path(name)
@@ -101,7 +102,7 @@ def files_of(products: int) -> int:
 
 
 def holds_all(products: int) -> bool:
-    """Whether nginx may hold every file open: one that holds a part only is slower than without."""
+    """Whether nginx may hold every file open; holding only a part is slower than holding none."""
     wanted = files_of(products) + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:

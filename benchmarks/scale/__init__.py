@@ -1,1 +1,1 @@
-"""How one Central carries many stores: by simulation of the store's own decisions."""
+"""How one Central carries many stores: a simulation with the store's own decisions."""

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale
 
-All of it is counted or simulated in virtual time, from seeds: the same code gives the same page.
+Everything is counted, or simulated in virtual time from seeds: the same code writes the same page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def played(outages: Mapping[str, Outage], pool: ProcessPoolExecutor) -> dict[str
 
 
 def prepare() -> None:
-    """What ten thousand stores log is of no use here, nor is looking for garbage among them."""
+    """Disable the log of ten thousand stores, and most garbage collections."""
     logging.disable(logging.CRITICAL)
     gc.set_threshold(500_000, 20, 100)
 

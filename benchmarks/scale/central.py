@@ -1,11 +1,11 @@
-"""A Central of so many requests a second, for ten thousand stores in one process.
+"""A model of a Central of limited capacity, for ten thousand stores in one process.
 
-Knows: a queue that is served in order, what an overloaded Central says, polls that are held, a
-feed of numbered events, a proxy that asks once for all who ask the same.
-Refuses to know: HTTP, JSON and what a store does with an answer.
+It has a queue that is served in order, refuses requests when overloaded, holds polls, has a feed of
+numbered events, and may stand behind a proxy that sends identical polls once. There is no HTTP and
+no JSON.
 
-The queue is one number, the time until which Central is busy. A request that its store has given
-up is served all the same: that is how an overloaded server gets nothing done.
+The queue is one number, the time until which Central is busy. A request whose store has given up is
+served all the same: that is how an overloaded server gets nothing done.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ MOST_EVENTS = 1000
 MOST_ROWS = 1000
 
 PAGE_COST = 20.0
-"""A page of 1,000 products against a poll: what `central_stub` needs for each, about."""
+"""A page of 1,000 products compared with a poll, roughly as `central_stub` needs."""
 
 HELD_COST = 0.5
-"""Of a poll that is held, to take it; and again to answer it."""
+"""Of a held poll: to take it, and again to answer it."""
 
 REFUSAL_COST = 0.1
-"""To say 429 or 503 is cheap, not free."""
+"""A 429 or 503 is cheap, not free."""
 
 
 class Overload(StrEnum):
@@ -59,7 +59,7 @@ class Capacity:
 
 @dataclass
 class Tally:
-    """What Central saw, by tenths of a second of the loop's clock."""
+    """Requests at Central, by tenths of a second of the loop's clock."""
 
     arrived: Counter[int] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
@@ -67,8 +67,8 @@ class Tally:
     longest_queue_seconds: float = 0.0
 
 
-class Central:
-    """Built inside a running loop. `products` and `head` may be changed at any time."""
+class CentralModel:
+    """Must be created in a running loop. `products` and `head` may be changed at any time."""
 
     def __init__(
         self, capacity: Capacity, *, products: int = 100_000, collapses: bool = False
@@ -83,40 +83,40 @@ class Central:
         self._collapses = collapses
         self._shared: dict[tuple[int, int, int], asyncio.Future[EventPage]] = {}
         self._busy_until = 0.0
-        self._life = 0
+        self._starts = 0
         self._news = asyncio.Event()
 
     # -- what happens to it ----------------------------------------------------------------
 
-    def goes_down(self) -> None:
-        """Every connection breaks."""
+    def go_down(self) -> None:
+        """Break every connection."""
         self.is_up = False
-        self._life += 1
-        self._tell()
+        self._starts += 1
+        self._wake()
 
-    def comes_back(self) -> None:
-        """With an empty queue, and nothing counted yet."""
+    def come_back(self) -> None:
+        """Serve again, with an empty queue and an empty tally."""
         self.is_up = True
         self._busy_until = _now()
         self.tally = Tally()
 
     def lose_log(self) -> None:
-        """Every position is gone (410): it restarts with an empty log."""
+        """Restart with an empty log: every position is gone (410)."""
         self.head += 1000
         self.oldest = self.head
 
     def publish(self, events: int = 1) -> None:
         self.head += events
-        self._tell()
+        self._wake()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
-    # -- what stores ask -------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------
 
     async def events(self, offset: int, limit: int, wait_seconds: float) -> EventPage:
-        """Raises Unreachable, Broken, Limited, Gone."""
+        """Raises Unreachable, ExchangeBroken, TooMany, PositionGone."""
         if not self._collapses or not self.is_up:
             return await self._poll(offset, limit, wait_seconds)
         key = (offset, limit, round(wait_seconds))
@@ -128,7 +128,7 @@ class Central:
         return await asyncio.shield(shared)
 
     async def page(self, request: PageRequest) -> CataloguePage:
-        """Raises Unreachable, Broken, Limited. Its rows are counted, not made."""
+        """Rows are counted, not made. Raises Unreachable, ExchangeBroken, TooMany."""
         await self._serve("page", PAGE_COST * min(request.limit, MOST_ROWS) / MOST_ROWS)
         more = request.offset + min(request.limit, MOST_ROWS) < self.products
         return CataloguePage(
@@ -140,7 +140,7 @@ class Central:
         )
 
     async def write(self) -> None:
-        """Raises Unreachable, Broken, Limited. An applied write puts one event on the feed."""
+        """Apply a write, which adds one event. Raises Unreachable, ExchangeBroken, TooMany."""
         await self._serve("write", 1.0)
         self.publish()
 
@@ -155,7 +155,7 @@ class Central:
         return EventPage(events, last + 1, last < self.head, GENERATION)
 
     async def _hold(self, wait_seconds: float) -> None:
-        life = self._life
+        starts = self._starts
         self.held_polls += 1
         try:
             with suppress(TimeoutError):
@@ -163,9 +163,9 @@ class Central:
                     await self._news.wait()
         finally:
             self.held_polls -= 1
-        if life != self._life:
-            raise ExchangeBroken("the line broke")
-        await self._work(HELD_COST, life)
+        if starts != self._starts:
+            raise ExchangeBroken("the connection broke")
+        await self._work(HELD_COST, starts)
 
     # -- the queue -------------------------------------------------------------------------
 
@@ -180,14 +180,14 @@ class Central:
         full = queue_seconds > self.capacity.longest_queue_seconds
         if full and self.capacity.overload is not Overload.QUEUE:
             await self._refuse()
-        await self._work(cost, self._life)
+        await self._work(cost, self._starts)
 
-    async def _work(self, cost: float, life: int) -> None:
+    async def _work(self, cost: float, starts: int) -> None:
         seconds = cost / self.capacity.requests_per_second
         self._busy_until = max(self._busy_until, _now()) + seconds
         await asyncio.sleep(self._busy_until - _now() + ROUND_TRIP_SECONDS)
-        if life != self._life:
-            raise ExchangeBroken("the line broke")
+        if starts != self._starts:
+            raise ExchangeBroken("the connection broke")
 
     async def _refuse(self) -> None:
         self.tally.refused[tenth(_now())] += 1
@@ -216,7 +216,7 @@ def _event(offset: int) -> AnyEvent:
 
 @lru_cache(maxsize=100)
 def fingerprint_of(offset: int) -> str:
-    """What a store at the position behind this event knows it by."""
+    """The fingerprint of this event."""
     return _event(offset).fingerprint
 
 

@@ -1,7 +1,4 @@
-"""The tables of docs/scale.md, each written between its own two markers.
-
-Knows: Markdown, and what is worth a column. Refuses to know: how a figure came about.
-"""
+"""The tables of docs/scale.md, each between two markers of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ USABLE = 0.5
 
 
 def replaced(text: str, name: str, body: str) -> str:
-    """The page with `body` between the markers of `name`. Raises ValueError without them."""
+    """Return the page with `body` between the markers of `name`. Raises ValueError without them."""
     begin, end = f"<!-- begin: {name} -->\n", f"<!-- end: {name} -->"
     if begin not in text or end not in text:
         raise ValueError(f"the page has no lines {begin.strip()!r} and {end!r}: add them")
@@ -48,14 +45,14 @@ def sizes_table(sizes: Mapping[str, Size]) -> str:
 
 
 def bytes_per_second(sizes: Mapping[str, Size], habit: Habit) -> float:
-    """Of one store's following, both ways, heads included."""
+    """Return what one store sends and receives by following the feed, heads included."""
     empty = sizes[EMPTY]
     per_event = (sizes[EVENTS_500].down - empty.down) / 500
     return habit.requests * (empty.up + empty.down) + habit.events * per_event
 
 
 def steady_table(sizes: Mapping[str, Size], modes: Mapping[str, Habits]) -> str:
-    """One store's requests and bits, and those of a hundred and of ten thousand."""
+    """Return the requests and bits of one, a hundred and ten thousand stores."""
     head = ("chain's events/s", "mode", "1 store", "100 stores", "10,000 stores")
     rows = [
         (f"{events:g}", mode, *(_load(sizes, habit, stores) for stores in (1, 100, 10_000)))
@@ -104,7 +101,7 @@ def time(seconds: float) -> str:
 
 
 def requests_at(habits: Habits, events_per_second: float) -> float:
-    """One store's requests a second; between what was simulated, on a line in logarithms."""
+    """Return one store's requests per second, interpolated in logarithms."""
     known = sorted(habits)
     if events_per_second <= known[1]:
         share = events_per_second / known[1]
@@ -121,7 +118,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def most_stores(load: Callable[[int], float], usable: float) -> int:
-    """The most stores whose load, which grows with them, is no more than `usable`."""
+    """Return the most stores whose load, which grows with their number, is at most `usable`."""
     high = 1
     while load(high) <= usable and high < 10_000_000:
         high *= 2
@@ -133,7 +130,7 @@ def most_stores(load: Callable[[int], float], usable: float) -> int:
 
 
 def carried_table(modes: Mapping[str, Habits], capacities: Sequence[float]) -> str:
-    """How many stores a Central carries, by what each of them sells."""
+    """Return how many stores a Central carries, by what each of them sells."""
     head = ("sales of each store", "mode", *(f"{c:,.0f} requests/s" for c in capacities))
     rows = [
         (f"{hourly} an hour", mode, *(_carried(habits, hourly / 3600, c) for c in capacities))
@@ -155,7 +152,8 @@ def _carried(habits: Habits, sales: float, capacity: float) -> str:
 
 
 def _behind(sales: float, capacity: float) -> str:
-    """With a proxy that asks once for all, Central sees the writes and one poll for each event."""
+    """Return Central's load behind a proxy that sends identical polls once: the writes, and one
+    poll per event."""
     return f"{most_stores(lambda stores: 2 * stores * sales, capacity * USABLE):,}"
 
 
@@ -163,8 +161,8 @@ def _behind(sales: float, capacity: float) -> str:
 
 
 def return_table(returns: Mapping[str, Return], *, of: int) -> str:
-    """`of`: the number of stores that the figures are told for; where fewer were played, with
-    their part of the capacity, they are multiplied."""
+    """Return the table for `of` stores: figures of fewer stores, played with their part of the
+    capacity, are multiplied."""
     head = (
         "",
         "busiest 0.1 s",
@@ -189,7 +187,7 @@ def _return_cells(found: Return, of: int) -> tuple[str, ...]:
 
 
 def _step_cell(found: Return, share: float) -> str:
-    seconds = found.in_step_after(share)
+    seconds = found.in_sync_after(share)
     if seconds is None:
         return f"not in {time(found.outage.watched_seconds)}"
     return time(seconds)

@@ -1,7 +1,7 @@
-"""Which chains, modes and outages docs/scale.md tells of.
+"""The chains, modes and outages of docs/scale.md.
 
-Where not all stores are played, Central has the same part of its capacity, and counts are
-multiplied: what matters is how many requests a second there are for a store.
+If only a part of the stores is played, Central has the same part of its capacity, and counts are
+multiplied: what matters is the number of requests per second for each store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ USUAL = 2_000.0
 """Requests a second of Central, unless said otherwise: four times the polls of a quiet chain."""
 
 PART = 500
-"""So many of the chain's stores are played where time is long."""
+"""So many of the chain's stores are played if the outage is long."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def _part(
     *,
     jitter: bool = True,
 ) -> Outage:
-    """A part of the stores, with the same part of the capacity for all of them."""
+    """Return an outage with a part of the stores, and the same part of the capacity."""
     shared = Capacity(capacity * PART / CHAIN, overload=overload)
     return Outage(PART, seconds, shared, jitter=jitter, watched_seconds=180.0)
 

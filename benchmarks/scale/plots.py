@@ -1,7 +1,4 @@
-"""Returns and polls as pictures.
-
-Knows: matplotlib. Refuses to know: how a figure came about.
-"""
+"""Returns of Central and rates of polls as pictures."""
 
 from __future__ import annotations
 
@@ -19,18 +16,18 @@ COLOURS = (OWN, "#d97706", PEER)
 
 
 def draw_return(returns: Mapping[str, Return], path: Path, *, title: str, of: int) -> None:
-    """Above, what arrives at Central in each tenth of a second; below, who is in step."""
+    """Draw requests by tenths of a second above, and the share of stores in sync below."""
     drawn = Figure(figsize=(8, 6))
     above, below = drawn.subplots(2, 1, sharex=True)
     for (name, found), colour in zip(returns.items(), COLOURS, strict=False):
         times = of / found.outage.stores
         tenths = [number / 10 for number in range(len(found.arrived))]
         above.step(tenths, [a * times for a in found.arrived], label=name, color=colour, lw=1)
-        shares = [100 * (n + 1) / found.outage.stores for n in range(len(found.in_step))]
-        below.plot(found.in_step, shares, label=name, color=colour)
+        shares = [100 * (n + 1) / found.outage.stores for n in range(len(found.in_sync))]
+        below.plot(found.in_sync, shares, label=name, color=colour)
     above.set_yscale("symlog", linthresh=100)
     above.set_ylabel("requests in 0.1 s")
-    below.set_ylabel("% of the stores in step")
+    below.set_ylabel("% of the stores in sync")
     below.set_xlabel("seconds since Central's return")
     below.set_xlim(0, SHOWN_SECONDS)
     above.legend(frameon=False)
@@ -40,7 +37,7 @@ def draw_return(returns: Mapping[str, Return], path: Path, *, title: str, of: in
 
 
 def draw_polls(modes: Mapping[str, Habits], path: Path, *, stores: int) -> None:
-    """What the feed alone asks of Central, by the chain's events."""
+    """Draw the polls at Central by the events of the chain."""
     drawn = Figure(figsize=(8, 4.5))
     axes = drawn.subplots()
     for (mode, habits), colour in zip(modes.items(), COLOURS, strict=False):

@@ -1,7 +1,7 @@
-"""How many bytes an exchange is, both ways: the store's own client against `central_stub`.
+"""How many bytes each exchange takes, both ways: the store's own client against `central_stub`.
 
-Knows: HTTP's heads and bodies as they go over the line. Refuses to know: TCP, TLS and time; with
-both, count a tenth more on full pages, and a few hundred bytes more for a small exchange.
+Counts the heads and bodies of HTTP. For TCP and TLS add a tenth on full pages, and a few hundred
+bytes on a small exchange.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ DATE = "Thu, 20 Nov 2025 12:00:00 GMT"
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes that the store sends and is sent, heads included, and in how many requests."""
+    """Bytes that the store sends and receives, heads included, and in how many requests."""
 
     up: int
     down: int
     requests: int = 1
 
 
-class Line(httpx.AsyncBaseTransport):
-    """The way to a stub in process; adds up what goes over it."""
+class CountingTransport(httpx.AsyncBaseTransport):
+    """A transport to a stub in this process, which adds up the bytes."""
 
     def __init__(self, stub: Stub) -> None:
         self.up = self.down = self.requests = 0
@@ -70,7 +70,7 @@ def _head(first_line: str, headers: dict[str, str]) -> int:
 
 
 class Chain:
-    """A stub with so many products, a client of it, and what the next exchange costs."""
+    """A stub with so many products, and a client of it."""
 
     def __init__(self, products: int) -> None:
         self.ledger = Ledger(generation=GENERATION)
@@ -78,20 +78,20 @@ class Chain:
             self.ledger.create(_product(number), NOON)
         keys = AccessKeys([KEY], [])
         stub = Stub(self.ledger, keys=keys, faults=Faults(lambda: 0.0), new_name=lambda: "g-2")
-        self.line = Line(stub)
+        self.transport = CountingTransport(stub)
         self.client = CentralClient(
             base_url=URL,
             api_key=KEY,
             rate_limit=RateLimit(),
             random=random.Random(1).random,
             now=lambda: NOON,
-            transport=self.line,
+            transport=self.transport,
         )
 
     async def cost_of(self, work: Awaitable[Any]) -> Size:
-        self.line.up = self.line.down = self.line.requests = 0
+        self.transport.up = self.transport.down = self.transport.requests = 0
         await work
-        return Size(self.line.up, self.line.down, self.line.requests)
+        return Size(self.transport.up, self.transport.down, self.transport.requests)
 
     async def sell(self, number: int, version: int) -> None:
         payload = {
@@ -104,12 +104,12 @@ class Chain:
         await self.client.write(payload, deadline_seconds=8.0)
 
     async def poll(self, events: int) -> None:
-        """The answer to a poll that finds so many events."""
+        """Send a poll that is answered with so many events."""
         first = self.ledger.head - events + 1
         await self.client.events(offset=first, limit=max(events, 10), wait_seconds=20)
 
     async def read_everything(self) -> None:
-        """As a full sync does, the feed alongside aside."""
+        """Fetch all pages, as a full sync does."""
         replica = Replica(held=None, same_generation=True, now=NOON, grace_seconds=2.0)
         request: PageRequest | None = replica.first_request()
         while request is not None:
@@ -137,7 +137,7 @@ FULL_SYNC = "a full sync's pages"
 
 
 def measure(products: int = 100_000) -> dict[str, Size]:
-    """What each exchange costs, in a chain with so many products (1,000 at the least)."""
+    """Return the size of each exchange, with so many products (at least 1,000)."""
     return asyncio.run(_measured(products))
 
 

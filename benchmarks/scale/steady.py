@@ -1,8 +1,4 @@
-"""What one store asks of Central while all is well.
-
-Knows: how often it asks at so many events a second in the whole chain, by its real sync in virtual
-time. Refuses to know: bytes, and how many stores there are: Central is never busy here.
-"""
+"""What one store requests from Central while all is well, by its real sync in virtual time."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-from benchmarks.scale.central import Capacity, Central
-from benchmarks.scale.store import Store
+from benchmarks.scale.central import Capacity, CentralModel
+from benchmarks.scale.store import StoreModel
 from store_cache.model.pages import EventPage
 from store_cache.sync.states import SyncSettings
 from tests.harness.virtual_time import run
@@ -24,7 +20,7 @@ ENOUGH_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Habit:
-    """Requests and events a second of one store; `empty` are answers without an event."""
+    """Requests and events per second of one store; `empty`: answers without an event."""
 
     requests: float
     empty: float
@@ -36,8 +32,8 @@ def habit(pace: SyncSettings, events_per_second: float) -> Habit:
 
 
 async def _watched(pace: SyncSettings, events_per_second: float) -> Habit:
-    central = Counting(Capacity(1e9))
-    store = Store(central, pace, random=Random(1).random)
+    central = CountingCentral(Capacity(1e9))
+    store = StoreModel(central, pace, random=Random(1).random)
     seconds = min(ENOUGH_SECONDS, MOST_EVENTS / events_per_second if events_per_second else 1e9)
     tasks = [asyncio.ensure_future(store.runner.run())]
     if events_per_second:
@@ -53,15 +49,15 @@ async def _watched(pace: SyncSettings, events_per_second: float) -> Habit:
     return Habit(*rates)
 
 
-async def _publish(central: Central, per_second: float) -> None:
+async def _publish(central: CentralModel, per_second: float) -> None:
     chance = Random(2)
     while True:
         await asyncio.sleep(chance.expovariate(per_second))
         central.publish()
 
 
-class Counting(Central):
-    """Counts the answers of the feed."""
+class CountingCentral(CentralModel):
+    """Counts the answers of its feed."""
 
     def __init__(self, capacity: Capacity) -> None:
         super().__init__(capacity)

@@ -1,10 +1,8 @@
-"""One store of the chain: the product's own driver, gate, retries and rate limit, and a till.
+"""One store of the chain: the product's sync runner, admission, retries and rate limit, and a till.
 
-Knows: what stands in for the parts that a plan for many stores needs no truth of: the HTTP client
-(an exchange is a call of the modelled Central, under the client's own deadlines and rate limit) and
-the keeper (events and pages are counted, not kept).
-Refuses to know: any wait. Each is decided by `core.sync`, `core.breaker`, `core.budget` and
-`edges.retries` as in the program.
+Two parts are replaced by models: the HTTP client, whose exchanges are calls of the modelled Central
+under the client's own deadlines and rate limit, and the writer, which counts events and pages
+instead of storing them. Every wait is decided by the product's code.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar, cast
 
-from benchmarks.scale.central import GENERATION, MOST_ROWS, Central, TooMany, fingerprint_of
+from benchmarks.scale.central import GENERATION, MOST_ROWS, CentralModel, TooMany, fingerprint_of
 from store_cache.catalogue.paging import FIRST_LIMIT
 from store_cache.catalogue.replica import Installation, Verdict
 from store_cache.central.client import PAGE_DEADLINE_SECONDS, POLL_GRACE_SECONDS, WriteReply
@@ -37,11 +35,11 @@ from store_cache.sync.states import SyncSettings
 from store_cache.writes.admission import Admission
 from store_cache.writes.write import WriteError
 
-KEEP_SECONDS = 0.002
-"""A batch on disk and visible."""
+APPLY_SECONDS = 0.002
+"""To have a batch on disk and visible."""
 
-PLACE_SECONDS = 1.0
-"""A copy of 100,000 products on disk and swapped in."""
+INSTALL_SECONDS = 1.0
+"""To have a replica of 100,000 products on disk and installed."""
 
 WRITE_TIMEOUT_SECONDS = 8.0
 T = TypeVar("T")
@@ -49,17 +47,17 @@ Chance = Callable[[], float]
 
 
 def in_the_middle() -> float:
-    """The random number of a program without jitter: the same for all, and the mean."""
+    """Return the mean, as the random numbers of all stores of a chain without jitter."""
     return 0.5
 
 
-# -- what asks Central -------------------------------------------------------------------------
+# -- the client --------------------------------------------------------------------------------
 
 
-class Client:
+class ClientModel:
     """`central.client.CentralClient` without HTTP: the same rate limit, deadlines and errors."""
 
-    def __init__(self, central: Central, random: Chance) -> None:
+    def __init__(self, central: CentralModel, random: Chance) -> None:
         self._central = central
         self._random = random
         self._rate_limit = RateLimit()
@@ -76,7 +74,7 @@ class Client:
             return await self._send(Priority.PAGES, lambda: self._central.page(request))
 
     async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
-        """Nothing is ever in doubt in this chain, so nobody asks."""
+        """Fail: no product of this chain ever needs a refetch."""
         raise AssertionError(f"{product_id} of {generation} was asked for by itself")
 
     async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
@@ -108,7 +106,7 @@ class Client:
 
 
 class _Deadline:
-    """The end of the whole exchange, as an error of the line."""
+    """A deadline of the whole exchange, which fails as a broken exchange does."""
 
     def __init__(self, seconds: float) -> None:
         self._timeout = asyncio.timeout(seconds)
@@ -123,10 +121,10 @@ class _Deadline:
             raise ExchangeBroken("no whole answer in time") from exc
 
 
-# -- what keeps --------------------------------------------------------------------------------
+# -- the writer --------------------------------------------------------------------------------
 
 
-class Copy:
+class ReplicaModel:
     """`catalogue.replica.Replica` for pages whose rows are only counted."""
 
     def __init__(self) -> None:
@@ -142,33 +140,34 @@ class Copy:
         return PageRequest(end - 1, FIRST_LIMIT) if page.has_more else None
 
     def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
-        """An event of a product that is counted already."""
+        """Do nothing: the product is counted already."""
 
     def products_to_refetch(self) -> list[str]:
         return []
 
 
-class Shelf:
-    """`writer.CacheWriter`, holding a position. `on_step` is called when the store is in step."""
+class WriterModel:
+    """`writer.CacheWriter`, with nothing but a position. `on_in_sync` is called when the store is
+    in sync."""
 
-    def __init__(self, position: Position, on_step: Callable[[], None]) -> None:
+    def __init__(self, position: Position, on_in_sync: Callable[[], None]) -> None:
         self.position = position
-        self.replica: Copy | None = None
-        self._on_step = on_step
+        self.replica: ReplicaModel | None = None
+        self._on_in_sync = on_in_sync
 
     async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
-        await asyncio.sleep(KEEP_SECONDS)
+        await asyncio.sleep(APPLY_SECONDS)
         self.position = position
 
     async def note_in_sync(self) -> None:
-        self._on_step()
+        self._on_in_sync()
 
-    def begin_replica(self, *, same_generation: bool) -> Copy:
-        self.replica = Copy()
+    def begin_replica(self, *, same_generation: bool) -> ReplicaModel:
+        self.replica = ReplicaModel()
         return self.replica
 
     async def install(self, installation: Installation, **_: Any) -> Verdict:
-        await asyncio.sleep(PLACE_SECONDS)
+        await asyncio.sleep(INSTALL_SECONDS)
         self.position, self.replica = installation.position, None
         return Verdict()
 
@@ -176,19 +175,19 @@ class Shelf:
 # -- the store ---------------------------------------------------------------------------------
 
 
-class Store:
-    """Built inside a running loop. `in_sync_at`: when it was in step first, since somebody set it
-    to None. `sold`: sales that Central applied."""
+class StoreModel:
+    """Must be created in a running loop. `in_sync_at`: when it was in sync first, after a caller
+    set it to None. `sold`: sales that Central applied."""
 
-    def __init__(self, central: Central, pace: SyncSettings, *, random: Chance) -> None:
+    def __init__(self, central: CentralModel, pace: SyncSettings, *, random: Chance) -> None:
         self.in_sync_at: float | None = None
         self.sold = 0
-        client = Client(central, random)
+        client = ClientModel(central, random)
         position = Position(GENERATION, central.head + 1, fingerprint_of(central.head))
-        self.shelf = Shelf(position, self._note_step)
+        self.writer = WriterModel(position, self._note_in_sync)
         self.runner = SyncRunner(
             client,
-            cast("Any", self.shelf),  # only what is above is asked of it
+            cast("Any", self.writer),  # only what is above is asked of it
             pace,
             least_percent=50,
             now=_now,
@@ -198,20 +197,20 @@ class Store:
         self.runner.on_central_reached = self.admission.sync_reached_central
         self.runner.on_central_lost = self.admission.sync_lost_central
 
-    def _note_step(self) -> None:
+    def _note_in_sync(self) -> None:
         if self.in_sync_at is None:
             self.in_sync_at = _now()
 
-    async def sells(self, per_second: float, chance: Random) -> None:
-        """A till: sales come at random; each is repeated, as the README asks, until it is
-        answered, and the next one waits for that."""
-        ahead_of = _now()
+    async def sell(self, per_second: float, chance: Random) -> None:
+        """Sell at random moments, one sale after the other. Each is repeated until it is applied,
+        as the API's documentation asks of tills."""
+        due_at = _now()
         while True:
-            ahead_of += chance.expovariate(per_second)
-            await asyncio.sleep(max(0.0, ahead_of - _now()))
-            await self._sell()
+            due_at += chance.expovariate(per_second)
+            await asyncio.sleep(max(0.0, due_at - _now()))
+            await self._sell_once()
 
-    async def _sell(self) -> None:
+    async def _sell_once(self) -> None:
         while True:
             try:
                 self.admission.check()

@@ -68,7 +68,11 @@ class Program:
         assert self._process is not None
         return self._process
 
-    async def start(self, path: str | None = "/health") -> None:
+    @property
+    def process_id(self) -> int:
+        return self.process.pid
+
+    async def start(self, path: str | None = "/health", **headers: str) -> None:
         """Start, and wait until `path`, if any, is answered with success. Raises DidNotStart."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -80,11 +84,11 @@ class Program:
                 start_new_session=True,  # Ctrl-C is for the test, which then ends this in order
             )
         if path is not None:
-            await self._until_answers(path)
+            await self._until_answers(path, headers)
 
-    async def _until_answers(self, path: str) -> None:
+    async def _until_answers(self, path: str, headers: Mapping[str, str]) -> None:
         ends_at = time.monotonic() + START_SECONDS
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(headers=headers) as session:
             while time.monotonic() < ends_at and self.process.returncode is None:
                 with suppress(aiohttp.ClientError):
                     async with session.get(self.url + path) as response:
@@ -104,18 +108,21 @@ class Program:
 
     async def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
-        if process is None:
-            return 0
-        with suppress(ProcessLookupError):
-            process.send_signal(number)
-        try:
-            return await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except (TimeoutError, asyncio.CancelledError) as problem:
-            with suppress(ProcessLookupError):
-                process.kill()
-            if isinstance(problem, asyncio.CancelledError):  # stopped a second time
-                raise
-            return await process.wait()
+        return 0 if process is None else await end(process, number)
+
+
+async def end(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGTERM) -> int:
+    """Send the signal, and kill the process if it does not end; return its exit status."""
+    with suppress(ProcessLookupError):
+        process.send_signal(number)
+    try:
+        return await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        return await process.wait()
+    except asyncio.CancelledError:  # stopped a second time
+        process.kill()
+        raise
 
 
 class CentralProcess(Program, CentralClient):
@@ -136,13 +143,13 @@ class CentralProcess(Program, CentralClient):
         self._versions: dict[str, int] = {}
         self._sales = 0
 
-    async def start(self, path: str | None = "/health") -> None:
+    async def start(self, path: str | None = "/health", **headers: str) -> None:
         self.environment = {
             "CENTRAL_STUB_PORT": str(self.port),
             "CENTRAL_STUB_DATA_DIR": str(self._folder / "ledger"),
             **_settings_of(self.switches),
         }
-        await super().start(path)
+        await super().start(path, **headers)
         # Only some switches are settings.
         await self.switch(**self.switches.model_dump(mode="json", by_alias=True))
 

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from benchmarks.scale import page, sizes
-from benchmarks.scale.central import Capacity, Central, Overload, TooMany
+from benchmarks.scale.central import Capacity, CentralModel, Overload, TooMany
 from benchmarks.scale.outage import Outage, Return, play, windowed
 from benchmarks.scale.page import Habits
 from benchmarks.scale.plan import CASES
 from benchmarks.scale.steady import Habit, habit
-from benchmarks.scale.store import Copy
+from benchmarks.scale.store import ReplicaModel
 from store_cache.catalogue.replica import Replica
 from store_cache.central.failures import ExchangeBroken, PositionGone, Unreachable
 from store_cache.model.pages import PageRequest
@@ -25,9 +25,9 @@ from tests.harness.virtual_time import run
 SMALL = Outage(20, 60.0, Capacity(100.0))
 
 
-def with_central(story: Callable[[Central], Awaitable[None]], capacity: Capacity) -> None:
+def with_central(story: Callable[[CentralModel], Awaitable[None]], capacity: Capacity) -> None:
     async def told() -> None:
-        await story(Central(capacity))
+        await story(CentralModel(capacity))
 
     run(told())
 
@@ -38,7 +38,7 @@ def with_central(story: Callable[[Central], Awaitable[None]], capacity: Capacity
 def test_requests_wait_for_those_before_them() -> None:
     """A Central of ten a second has answered five that came together after half a second."""
 
-    async def story(central: Central) -> None:
+    async def story(central: CentralModel) -> None:
         await asyncio.gather(*(central.events(1000, 1, 0) for _ in range(5)))
 
         assert 0.52 == pytest.approx(asyncio.get_running_loop().time())
@@ -60,7 +60,7 @@ def test_who_would_wait_too_long_is_refused(
 ) -> None:
     """As the overloaded Central is told to; or all of them wait."""
 
-    async def story(central: Central) -> None:
+    async def story(central: CentralModel) -> None:
         asked = (central.events(1000, 1, 0) for _ in range(30))
         answers = await asyncio.gather(*asked, return_exceptions=True)
         found = {type(each) for each in answers if isinstance(each, Exception)}
@@ -76,7 +76,7 @@ def test_who_would_wait_too_long_is_refused(
 def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
     """Each ends with what ended it; somebody who comes then reaches nobody."""
 
-    async def story(central: Central) -> None:
+    async def story(central: CentralModel) -> None:
         told, also_told = (asyncio.ensure_future(central.events(1001, 1, 20)) for _ in range(2))
         await asyncio.sleep(1.0)
         held = central.held_polls
@@ -84,7 +84,7 @@ def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
         await asyncio.gather(told, also_told)
         broken = asyncio.ensure_future(central.events(1002, 1, 20))
         await asyncio.sleep(1.0)
-        central.goes_down()
+        central.go_down()
         with pytest.raises(ExchangeBroken):
             await broken
         with pytest.raises(Unreachable):
@@ -97,7 +97,7 @@ def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
 
 
 def test_a_lost_log_is_gone() -> None:
-    async def story(central: Central) -> None:
+    async def story(central: CentralModel) -> None:
         central.lose_log()
         with pytest.raises(PositionGone):
             await central.events(1001, 1, 20)
@@ -109,7 +109,7 @@ def test_a_collapsing_proxy_asks_once() -> None:
     """Fifty stores at the same position are one poll to Central; another position is another."""
 
     async def story() -> None:
-        central = Central(Capacity(1000.0), collapses=True)
+        central = CentralModel(Capacity(1000.0), collapses=True)
         polls = [asyncio.ensure_future(central.events(1001, 100, 20)) for _ in range(50)]
         other = asyncio.ensure_future(central.events(1000, 100, 20))
         await asyncio.sleep(1.0)
@@ -131,9 +131,9 @@ def test_the_counted_copy_asks_for_the_pages_that_the_real_one_asks_for() -> Non
 
     async def story() -> None:
         for products in (1, 999, 1000, 1001, 2500):
-            central = Central(Capacity(1e6), products=products)
+            central = CentralModel(Capacity(1e6), products=products)
             chain = sizes.Chain(products)
-            copy = Copy()
+            copy = ReplicaModel()
             replica = Replica(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
             counted: PageRequest | None = copy.first_request()
             real: PageRequest | None = replica.first_request()
@@ -154,7 +154,7 @@ def test_the_same_outage_gives_the_same_return() -> None:
     first, second = play(SMALL), play(SMALL)
 
     assert first == second
-    assert 20 == len(first.in_step)
+    assert 20 == len(first.in_sync)
     assert 0 == first.full_syncs
 
 
@@ -170,7 +170,7 @@ def test_without_jitter_the_stores_come_together() -> None:
 def test_a_lost_log_makes_every_store_read_everything() -> None:
     found = play(Outage(5, 60.0, Capacity(1000.0), is_log_lost=True, products=2000))
 
-    assert 5 == found.full_syncs == len(found.in_step)
+    assert 5 == found.full_syncs == len(found.in_sync)
     assert 15 <= found.kinds["page"]
 
 
@@ -179,7 +179,7 @@ def test_tills_sell_what_they_had_to_keep() -> None:
     found = play(Outage(5, 60.0, Capacity(1000.0), sales_per_second=0.5))
 
     assert found.kinds["write"] >= 5
-    assert 5 == len(found.in_step)
+    assert 5 == len(found.in_sync)
 
 
 @pytest.mark.parametrize(
@@ -226,11 +226,11 @@ def test_every_second_is_looked_at_for_the_busiest() -> None:
     assert [3] == [sum(second) for second in windowed((1, 2))]
 
 
-def test_when_a_share_of_the_stores_was_in_step() -> None:
+def test_when_a_share_of_the_stores_was_in_sync() -> None:
     """The one that completes the share counts; a share that was never reached has no time."""
     found = Return(Outage(4, 60.0, Capacity(1.0)), (), (), {}, (1.0, 2.0, 7.0), 0, 0.0)
 
-    assert (2.0, None) == (found.in_step_after(0.5), found.in_step_after(1.0))
+    assert (2.0, None) == (found.in_sync_after(0.5), found.in_sync_after(1.0))
 
 
 def test_tables_go_between_their_markers() -> None:

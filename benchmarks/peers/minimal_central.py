@@ -1,8 +1,8 @@
-"""As little of a Central as can hold polls: aiohttp, one future for all, one answer made before.
+"""The least of a Central that can hold polls: aiohttp, one future for all, one prepared answer.
 
-    python -m benchmarks.peers.bell PORT
+    python -m benchmarks.peers.minimal_central PORT
 
-Knows: the addresses that `benchmarks.harness.crowd` asks. Keeps no products, keys, log or faults.
+It has the routes that `benchmarks.harness.held_polls` uses, and no products, keys, log or faults.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from aiohttp import web
 BACKLOG = 4096
 
 
-class Bell:
-    """What the polls wait for, and what they then hear."""
+class MinimalCentral:
+    """The future that all polls wait for, and its result: their answer."""
 
     def __init__(self) -> None:
         self._offset = 1
-        self._rung: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._news: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def poll(self, request: web.Request) -> web.Response:
         if "wait" not in request.query:
-            return self._said(self._page())
-        return self._said(await self._rung)
+            return self._reply(self._page())
+        return self._reply(await self._news)
 
     async def change(self, request: web.Request) -> web.Response:
         await request.read()
         self._offset += 1
-        rung, self._rung = self._rung, asyncio.get_running_loop().create_future()
-        rung.set_result(self._page())
-        return self._said(b"{}")
+        news, self._news = self._news, asyncio.get_running_loop().create_future()
+        news.set_result(self._page())
+        return self._reply(b"{}")
 
     async def health(self, _: web.Request) -> web.Response:
-        return self._said(b"{}")
+        return self._reply(b"{}")
 
     def _page(self) -> bytes:
         return orjson.dumps({"events": [{"offset": self._offset}], "nextOffset": self._offset})
 
-    def _said(self, body: bytes) -> web.Response:
+    def _reply(self, body: bytes) -> web.Response:
         return web.Response(body=body, content_type="application/json")
 
 
 async def serve(port: int) -> None:
-    bell = Bell()
+    central = MinimalCentral()
     app = web.Application()
-    app.router.add_get("/health", bell.health)
-    app.router.add_get("/v1/inventory/events", bell.poll)
-    app.router.add_put("/v1/admin/products/set", bell.change)
+    app.router.add_get("/health", central.health)
+    app.router.add_get("/v1/inventory/events", central.poll)
+    app.router.add_put("/v1/admin/products/set", central.change)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=BACKLOG).start()

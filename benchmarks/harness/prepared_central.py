@@ -1,12 +1,10 @@
-"""A Central whose answers are made before they are asked for, so that a client's time is its own.
+"""A Central whose answers are made beforehand, so that only the client's own time is measured.
 
-    python -m benchmarks.harness.ready_central PORT PRODUCTS EVENTS
+    python -m benchmarks.harness.prepared_central PORT PRODUCTS EVENTS
 
-Pages of the catalogue of `rows`, and of a feed of updates spread over it, for the limits that are
-asked here; then `ready`. From `GET /pace?events=1000` on so many more events arrive a second, in
-even steps, until another pace is told.
-
-Knows: the wire of Central's two lists. Refuses to know: all else; nothing else happens here.
+Serves pages of the catalogue of `rows`, and of a feed of updates spread over it, for the limits
+that benchmarks use; prints `ready` once all answers are made. After `GET /pace?events=1000` so many
+events arrive per second, in even steps, until another pace is set. It serves nothing else.
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ GENERATION = "g-bench"
 EVENT_LIMIT = 500
 PAGE_LIMIT = 1_000
 STRIDE = 7_919
-"""Prime: events that follow each other are of products that lie apart."""
+"""Prime, so that consecutive events belong to products that lie apart."""
 
 STEPS_A_SECOND = 50
-"""Events arrive several at once, as tills of many shops sell between two of Central's answers."""
+"""Several events arrive at once, as many shops sell between two of Central's answers."""
 
 
 def event(offset: int, products: int) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def event(offset: int, products: int) -> dict[str, Any]:
 
 
 class Lists:
-    """The answers, whole, by what is asked."""
+    """The complete answers, by request."""
 
     def __init__(self, products: int, events: int) -> None:
         self._products, self._events = products, events
@@ -103,7 +101,7 @@ def _whole(body: bytes) -> bytes:
 
 
 class Arrivals:
-    """Publishes events at a pace, and tells those whose polls are held."""
+    """Publishes events at a pace, and answers held polls."""
 
     def __init__(self, lists: Lists) -> None:
         self.held: dict[Connection, Query] = {}
@@ -131,7 +129,7 @@ Query = dict[str, int]
 
 
 class Connection(asyncio.Protocol):
-    """Answers at once, but for a poll that may be held and has nothing to tell."""
+    """Answers at once, except a poll that may be held while there are no events."""
 
     def __init__(self, lists: Lists, arrivals: Arrivals) -> None:
         self._lists = lists

@@ -1,8 +1,4 @@
-"""A keeper over a catalogue of a given size, in the harness's own process.
-
-Knows: how one is made, the loop and the core it works on, which events and pages it is given.
-Refuses to know: what is measured of it.
-"""
+"""The cache's writer over a catalogue of a given size, in the benchmark's own process."""
 
 from __future__ import annotations
 
@@ -39,7 +35,7 @@ T = TypeVar("T")
 
 
 async def as_served(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Do the work as the store does it: on uvloop, and on one core with the threads it starts."""
+    """Do the work as a store does it: on uvloop, on one core with the threads that it starts."""
     done: Future[T] = Future()
 
     def run() -> None:
@@ -54,11 +50,11 @@ async def as_served(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 @dataclass
-class Kept:
-    """A keeper, its archive, and how far its feed has come."""
+class Cache:
+    """A writer, its files, and how far its feed has come."""
 
     writer: CacheWriter
-    archive: CacheFiles
+    files: CacheFiles
     keys: KeyTable
     products: int
     _offset: int = 1
@@ -89,11 +85,11 @@ class Kept:
         }
 
     async def sync(self) -> None:
-        """A full sync of what is held, from pages that were read already."""
-        copy = self.writer.begin_replica(same_generation=True)
-        request = copy.first_request()
+        """Do a full sync of what is held, from pages that were read already."""
+        replica = self.writer.begin_replica(same_generation=True)
+        request = replica.first_request()
         for page in pages(self.catalogue):
-            copy.take_page(request, page)
+            replica.take_page(request, page)
         installation = Installation(Position(GENERATION, self._offset))
         verdict = await self.writer.install(installation, least_percent=50)
         assert verdict.accepted, verdict.problem
@@ -109,13 +105,13 @@ def pages(catalogue: Catalogue) -> Iterator[CataloguePage]:
 
 
 def _row(body: bytes) -> Row:
-    """Without parsing, which would be most of what a sync is measured by."""
+    """Parse nothing but the id: parsing would be most of what is measured."""
     start = len(b'{"productId":"')
     return Row(body[start : body.index(b'"', start)].decode(), 1, 1, bytes(bytearray(body)))
 
 
 def snapshot_in(data: Path) -> Path:
-    """The one snapshot that a store at rest has."""
+    """The snapshot of a store that has stopped."""
     return next(data.glob("snapshot-*.jsonl"))
 
 
@@ -129,16 +125,16 @@ def catalogue_of(products: int) -> Catalogue:
 
 
 @asynccontextmanager
-async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
-    """A keeper of that many products, with its files in the folder."""
-    folder = LocalDirectory(path)
-    archive = CacheFiles(folder, now=time.time)
-    await archive.load()
+async def a_cache(path: Path, products: int) -> AsyncIterator[Cache]:
+    """A cache of that many products, at the beginning of a feed, with its files in the folder."""
+    directory = LocalDirectory(path)
+    files = CacheFiles(directory, now=time.time)
+    await files.load()
     catalogue = catalogue_of(products)
-    await archive.begin(catalogue, ())
+    await files.begin(catalogue, ())
     keys = KeyTable(retention_seconds=86_400.0)
     writer = CacheWriter(
-        archive,
+        files,
         keys,
         now=time.time,
         steady=time.time,
@@ -147,13 +143,11 @@ async def kept(path: Path, products: int) -> AsyncIterator[Kept]:
     )
     writer.catalogue = catalogue
     try:
-        yield Kept(writer, archive, keys, products)
+        yield Cache(writer, files, keys, products)
     finally:
         await writer.close()
-        await folder.close()
+        await directory.close()
 
 
 async def _fetch_product(product_id: str, *, generation: str | None) -> Row | None:
-    raise AssertionError(
-        f"{product_id} of {generation} is read whole, and nothing here asks for it"
-    )
+    raise AssertionError(f"nothing here fetches {product_id} of {generation}")

@@ -1,14 +1,14 @@
-"""Who changes products at Central, and who sees it: programs of their own, each asked for its part.
+"""Programs that change products at Central, and programs that see it. Each is told its part:
 
-  python -m benchmarks.harness.witness change CENTRAL COUNT  changes COUNT products, 200 a second
-  python -m benchmarks.harness.witness read STORE COUNT  reads them at a store until changed
-  python -m benchmarks.harness.witness poll CENTRAL COUNT  a bare long-poll client beside the store
+    change CENTRAL COUNT    change COUNT products, 200 a second
+    read STORE COUNT        read them at a store until all are changed
+    poll CENTRAL COUNT      follow the feed as a bare long-poll client
 
-A changed row carries the moment at which its change was sent to Central, on the clock that all
-processes of a machine share. So a latency holds the way into Central too, for both that see it.
-Each says `ready`, then its latencies in milliseconds as JSON.
+    python -m benchmarks.harness.observers change http://127.0.0.1:8081 1000
 
-Knows: the wire. Refuses to know: what is compared.
+A changed row carries the moment at which its change was sent to Central, by the clock that all
+processes of a machine share. So a latency includes the way into Central for both observers. Each
+program prints `ready`, then its latencies in milliseconds as JSON.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ import httpx
 import orjson
 import uvloop
 
-from benchmarks.harness.processes import ADMIN_KEY, CENTRAL_KEY, KEY, client
+from benchmarks.harness.processes import KEY, client
 from benchmarks.harness.rows import product_id
+from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
 
 CHANGES_A_SECOND = 200
 PRODUCTS = 1_000
 PAGE_ROWS = 20
 READ_PAUSE_SECONDS = 0.0002
-"""Between two reads that found nothing new: a till that does not take the store's whole core."""
+"""Between two reads that found nothing new: a till does not take the store's whole core."""
 PATIENCE_SECONDS = 30.0
 STAMP = "changedAt"
 
 
 class Asking(Protocol):
-    """One who answers with JSON."""
+    """A connection to a program that answers with JSON."""
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Any: ...
 
 
 class Connection:
-    """One connection, one exchange at a time, with as little of its own as can be."""
+    """One connection, one exchange at a time, with as little overhead as possible."""
 
     def __init__(self, url: str, key: str) -> None:
         host = urlsplit(url).netloc
@@ -56,7 +57,7 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, method: str, path: str, body: bytes = b"") -> Any:
-        """The answer's JSON. Raises ConnectionError for any other than 200."""
+        """Return the answer's JSON. Raises ConnectionError for a status other than 200."""
         head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(body)}\r\n\r\n"
         self._socket.sendall(head.encode() + body)
         return orjson.loads(self._answer())
@@ -88,8 +89,8 @@ def ready() -> None:
 
 
 def change(url: str, count: int) -> list[float]:
-    """Change the products one after the other at random moments; how long each answer took."""
-    central = Connection(url, ADMIN_KEY)
+    """Change the products one by one at random moments; return how long each answer took."""
+    central = Connection(url, CENTRAL_ADMIN_KEY)
     moments = random.Random(3)
     took, due = [], now_ms()
     ready()
@@ -104,7 +105,7 @@ def change(url: str, count: int) -> list[float]:
 
 
 def read(url: str, count: int) -> list[float]:
-    """Read the products until all their changes are seen, in the order of the changes."""
+    """Read the products in the order of their changes, until all changes are seen."""
     store = Connection(url, KEY)
     seen = now_ms()
     latencies: list[float] = []
@@ -118,9 +119,10 @@ def read(url: str, count: int) -> list[float]:
 
 
 def read_newer(store: Asking, number: int, than: float) -> list[float]:
-    """Read a page from that product on until its first carries a later moment than that one.
+    """Read a page from that product on until its first row carries a later moment than that one.
 
-    The moments of all that follow in order: a reader who was kept waiting sees several at once.
+    Returns the moments of all rows that follow in order: a reader that was held up sees several at
+    once.
     """
     limit = min(PAGE_ROWS, PRODUCTS - number)
     path = f"/v1/store/inventory?offset={number}&limit={limit}"
@@ -130,17 +132,17 @@ def read_newer(store: Asking, number: int, than: float) -> list[float]:
         if stamps := rising([row.get(STAMP, 0.0) for row in rows], than):
             return stamps
         time.sleep(READ_PAUSE_SECONDS)
-    raise TimeoutError(f"{product_id(number)} was not seen changed in {PATIENCE_SECONDS} s")
+    raise TimeoutError(f"{product_id(number)} was not seen to change in {PATIENCE_SECONDS} s")
 
 
 def rising(stamps: list[float], than: float) -> list[float]:
-    """Those at the beginning that each are later than the one before."""
+    """Return those at the beginning that are each later than the one before."""
     pairs = zip(stamps, [than, *stamps], strict=False)
     return [own for own, _ in takewhile(lambda pair: pair[0] > pair[1], pairs)]
 
 
 async def poll(url: str, count: int) -> list[float]:
-    """Follow the feed as a ten-line client would; when each event was parsed."""
+    """Follow the feed as a ten-line client does; return when each event was parsed."""
     latencies: list[float] = []
     async with client(url, CENTRAL_KEY) as central:
         offset = orjson.loads((await central.get("/v1/inventory?limit=1")).content)["eventOffset"]

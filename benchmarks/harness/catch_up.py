@@ -1,16 +1,16 @@
-"""Programs that fetch all that a Central has, each asked for its part, and say how long it took.
+"""Programs that fetch all that a Central has, and print how long it took. Each is told its part:
 
-  python -m benchmarks.harness.catching backlog CENTRAL FOLDER EVENTS  the store, from a snapshot
-  python -m benchmarks.harness.catching singly CENTRAL FOLDER EVENTS  the same, each event by itself
-  python -m benchmarks.harness.catching events CENTRAL - EVENTS  a bare client: fetch and parse
-  python -m benchmarks.harness.catching catalogue CENTRAL FOLDER COUNT  the store's first full sync
-  python -m benchmarks.harness.catching pages CENTRAL - COUNT  a bare client: fetch and parse
+    backlog CENTRAL FOLDER EVENTS      the store, from a snapshot
+    singly CENTRAL FOLDER EVENTS       the same, each event in a page of its own
+    events CENTRAL - EVENTS            a bare client: fetch and parse
+    catalogue CENTRAL FOLDER COUNT     the store's first full sync
+    pages CENTRAL - COUNT              a bare client: fetch and parse
 
-The store is the whole of it but the port: what it has, it has on disk, and would serve. Says the
-seconds from the first question until the last was done with; with one word more, what they were
-spent on (`benchmarks.harness.spent`).
+    python -m benchmarks.harness.catch_up backlog http://127.0.0.1:8081 /tmp/data 100000
 
-Knows: how both are begun and when they are done. Refuses to know: what is compared.
+The store is all of it but the port: what it has is on disk and could be served. Prints, as JSON,
+the seconds from the first request until the last is done; with one argument more, what they were
+spent on (`benchmarks.harness.profiling`).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import httpx
 import orjson
 import uvloop
 
-from benchmarks.harness.processes import CENTRAL_KEY
-from benchmarks.harness.ready_central import EVENT_LIMIT, PAGE_LIMIT
-from benchmarks.harness.spent import profiled
+from benchmarks.harness.prepared_central import EVENT_LIMIT, PAGE_LIMIT
+from benchmarks.harness.profiling import profiled
 from store_cache.api.parts import StoreParts
 from store_cache.app.build import running
 from store_cache.app.settings import Settings, load_settings
+from tests.harness.clients import CENTRAL_KEY
 
 
 async def backlog(central: str, folder: str, events: int) -> float:
@@ -38,7 +38,7 @@ async def backlog(central: str, folder: str, events: int) -> float:
 
 
 async def singly(central: str, folder: str, events: int) -> float:
-    """The store asks for each event, keeps it and shows it before it asks for the next one."""
+    """The store has each event on disk and visible before it asks for the next one."""
     single = settings(central, folder).model_copy(update={"event_batch_limit": 1})
     return await until(has_followed(events), single)
 
@@ -79,7 +79,7 @@ def settings(central: str, folder: str) -> Settings:
 
 
 async def events(central: str, _: str, count: int) -> float:
-    """A bare client fetches and parses the feed, and keeps nothing."""
+    """A bare client fetches and parses the feed, and stores nothing."""
     async with bare(central) as asking:
         began = time.perf_counter()
         offset = 1
@@ -91,7 +91,7 @@ async def events(central: str, _: str, count: int) -> float:
 
 
 async def pages(central: str, _: str, count: int) -> float:
-    """A bare client downloads and parses the catalogue, and keeps nothing."""
+    """A bare client fetches and parses the catalogue, and stores nothing."""
     async with bare(central) as asking:
         began = time.perf_counter()
         offset = 0

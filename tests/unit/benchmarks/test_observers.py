@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness import witness
-from benchmarks.harness.witness import read_newer
+from benchmarks.harness import observers
+from benchmarks.harness.observers import read_newer
 
 
 class SlowShelf:
@@ -18,12 +18,12 @@ class SlowShelf:
     def ask(self, method: str, path: str, body: bytes = b"") -> Any:
         self.paths.append(f"{method} {path}")
         stamps = self.pages.pop(0)
-        return {"products": [{witness.STAMP: stamp} if stamp else {} for stamp in stamps]}
+        return {"products": [{observers.STAMP: stamp} if stamp else {} for stamp in stamps]}
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(witness, "READ_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(observers, "READ_PAUSE_SECONDS", 0)
 
 
 def test_a_page_is_read_until_its_first_product_carries_a_later_moment() -> None:
@@ -45,5 +45,5 @@ def test_the_last_products_are_followed_by_the_first() -> None:
     """A page ends where the changed products end."""
     shelf = SlowShelf([12.0])
 
-    assert [12.0] == read_newer(shelf, witness.PRODUCTS - 1, than=10.0)
-    assert [f"GET /v1/store/inventory?offset={witness.PRODUCTS - 1}&limit=1"] == shelf.paths
+    assert [12.0] == read_newer(shelf, observers.PRODUCTS - 1, than=10.0)
+    assert [f"GET /v1/store/inventory?offset={observers.PRODUCTS - 1}&limit=1"] == shelf.paths

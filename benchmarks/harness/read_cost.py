@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 
-from benchmarks.harness.keeping import as_served, catalogue_of
+from benchmarks.harness.cache import as_served, catalogue_of
 from benchmarks.harness.processes import KEY
+from benchmarks.harness.profiling import profiled, shares_table
 from benchmarks.harness.results import Text
-from benchmarks.harness.spent import profiled, shares_table
 from store_cache.api.auth import Authenticator, KeyRing, WrongKeys
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.cors import Cors

@@ -1,9 +1,7 @@
-"""What a piece of work spent its time on: a profile by the part of the program.
+"""What a piece of work spends its time on, by Python's own profiler.
 
-Knows: how Python's own profiler is read. Refuses to know: what the work is.
-
-The profiler makes each Python call dearer than it is, and calls into C cheaper beside it: shares
-say where to look, and not how long anything takes.
+The profiler adds to the cost of each Python call, and less to that of calls into C: shares say
+where to look, not how long anything takes.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ _OURS = re.compile(r".*/((?:store_cache|benchmarks)/.*)\.py")
 
 
 async def profiled(work: Awaitable[object]) -> list[tuple[str, float]]:
-    """The places that the work spent most on, and their shares of the thread's time."""
+    """Do the work; return the places that it spent most on, and their shares of its time."""
     profile = cProfile.Profile()
     profile.enable()
     await work
@@ -41,11 +39,10 @@ def _place(file: str, name: str) -> str:
     return f"`{name.strip('<>')}`"
 
 
-def told(shares: list[tuple[str, float]]) -> str:
-    """As Markdown."""
+def as_markdown(shares: list[tuple[str, float]]) -> str:
     about = (
-        "Where the store's time goes, by Python's profiler (which makes Python calls dearer than "
-        "they are, so that shares say where to look):"
+        "Where the store's time goes, by Python's profiler (which adds to the cost of Python "
+        "calls, so that shares say where to look):"
     )
     return f"{about}\n\n{shares_table(shares)}"
 

@@ -1,12 +1,10 @@
-"""Ten thousand long polls at one Central, and how long until each has heard of an event.
+"""Ten thousand long polls at one Central, and how long until each is answered with an event.
 
-    python -m benchmarks.harness.crowd CENTRAL POLLS ROUNDS
+    python -m benchmarks.harness.held_polls CENTRAL POLLS ROUNDS
 
-Holds that many polls on connections of their own, changes one product, and says, for each round,
-the seconds from the change's sending until the last poll has its whole answer. Each connection
-then polls on, as a store would.
-
-Knows: the wire of a held poll. Refuses to know: who answers it.
+Holds that many polls, each on a connection of its own, and changes one product. Prints, as JSON,
+for each round the seconds from sending the change until the last poll has its whole answer. Then
+each connection polls on, as a store does.
 """
 
 from __future__ import annotations
@@ -21,22 +19,23 @@ from urllib.parse import urlsplit
 import orjson
 import uvloop
 
-from benchmarks.harness.processes import ADMIN_KEY, CENTRAL_KEY, client
+from benchmarks.harness.processes import client
 from benchmarks.harness.rows import product_id
+from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
 
 WAIT_SECONDS = 60
 SETTLE_SECONDS = 0.5
-"""Between a Central that has caught up with its polls, and the change: their sockets rest."""
+"""Between the last poll that is held and the change, so that their sockets are quiet."""
 
 CONNECT_AT_ONCE = 200
 SPARE_FILES = 100
 
 
 class Poll(asyncio.Protocol):
-    """One store's poll: asks, and tells the crowd of each whole answer."""
+    """One store's connection. Tells `polls` of each whole answer."""
 
-    def __init__(self, crowd: Crowd) -> None:
-        self._crowd = crowd
+    def __init__(self, polls: HeldPolls) -> None:
+        self._polls = polls
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
 
@@ -55,18 +54,18 @@ class Poll(asyncio.Protocol):
             return
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
         if len(body) >= length:
-            self._crowd.answered(bytes(body))
+            self._polls.answered(bytes(body))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._crowd.lost()
+        self._polls.lost()
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
 
-class Crowd:
-    """All polls, and how many of them wait for their answer."""
+class HeldPolls:
+    """All connections, and how many of them wait for an answer."""
 
     def __init__(self, url: str, count: int) -> None:
         self._url = url
@@ -110,7 +109,7 @@ class Crowd:
             self._is_over.set()
 
     async def over(self) -> int:
-        """Wait for all answers; the offset to ask for next."""
+        """Wait for all answers; return the offset to ask for next."""
         async with asyncio.timeout(WAIT_SECONDS):
             await self._is_over.wait()
         if self.problem:
@@ -125,13 +124,13 @@ class Crowd:
 
 
 async def wake(url: str, count: int, rounds: int) -> list[float]:
-    crowd, took = Crowd(url, count), []
-    await crowd.gather()
-    async with client(url, ADMIN_KEY) as admin:
+    polls, took = HeldPolls(url, count), []
+    await polls.gather()
+    async with client(url, CENTRAL_ADMIN_KEY) as admin:
         page = (await admin.get("/v1/inventory/events?offset=1&limit=1000")).json()
         following = page["nextOffset"]
         for number in range(rounds):
-            crowd.ask(following)
+            polls.ask(following)
             await (await admin.get("/health")).aread()  # answered after what was sent before it
             await asyncio.sleep(SETTLE_SECONDS)
             row = {"productId": product_id(0), "available": number}
@@ -139,15 +138,15 @@ async def wake(url: str, count: int, rounds: int) -> list[float]:
             changed = asyncio.create_task(
                 admin.put("/v1/admin/products/set", json={"products": [row]})
             )
-            following = await crowd.over()
+            following = await polls.over()
             took.append(time.perf_counter() - began)
             (await changed).raise_for_status()
-    crowd.close()
+    polls.close()
     return took
 
 
 def allow_files(count: int) -> None:
-    """Raises SystemExit where the system does not allow that many open files."""
+    """Raises SystemExit if the system does not allow that many open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < count + SPARE_FILES:
         sys.exit(f"{count} polls need {count + SPARE_FILES} open files, and {hard} are allowed")
