@@ -56,9 +56,9 @@ async def measure_here(effort: Effort) -> Sequence[Part]:
             title="Work on the whole catalogue",
             metric=METRIC,
             curves=large,
-            note="Both grow as the catalogue does: a fold writes a whole "
-            "snapshot; a resync takes pages that were read already, places them and writes a "
-            "snapshot, and finds nothing changed.",
+            note="Both grow with the catalogue. A compaction writes a whole snapshot. A full sync "
+            "takes pages that were read already, finds nothing changed, writes a snapshot and "
+            "installs the replica.",
         ),
     ]
 
@@ -123,7 +123,7 @@ def numbers(store: Cache) -> Sequence[int]:
     return list(itertools.islice(random_numbers(READS, store.products), READS))
 
 
-async def fold(store: Cache) -> float:
+async def compact(store: Cache) -> float:
     began = time.perf_counter()
     await store.files.compact(store.catalogue, store.keys.encoded)
     return (time.perf_counter() - began) * 1e6
@@ -141,7 +141,7 @@ CONSTANT: Mapping[str, Work] = {
     "page at any offset": read_pages,
     "page of an `after` walk": walk_on,
 }
-GROWING: Mapping[str, Work] = {"fold": fold, "resync": sync}
+GROWING: Mapping[str, Work] = {"compaction": compact, "full sync": sync}
 
 BENCHMARK = Benchmark(
     "growth",

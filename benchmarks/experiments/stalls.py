@@ -1,4 +1,4 @@
-"""The longest time for which nobody's read could be answered, by the ticker in the loop."""
+"""The longest time for which no read could be answered, by a ticker in the loop."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ BENCHMARK = Benchmark(
     "stalls",
     "Stalls",
     "A ticker in the loop of the whole store, once a millisecond, while the catalogue is synced "
-    "for the first time, loaded from disk, folded and synced again, other shops selling all the "
-    "time (`tests/crash/stalls.py`). A stall is the processor time that the process used between "
-    "two ticks, or the time that passed, whichever is less. Shown is the longest of each run.",
+    "for the first time, loaded from disk, written by a compaction and synced again. Other shops "
+    "sell all the time (`tests/crash/stalls.py`). A stall is the processor time that the process "
+    "used between two ticks, or the time that passed, whichever is less. Shown is the longest of "
+    "each run.",
     measure,
 )

@@ -139,7 +139,7 @@ async def _nothing(_stalls: Stalls, _parts: Parts) -> None:
 
 
 async def _large_work(stalls: Stalls, parts: Parts) -> None:
-    with stalls.during("fold"):
+    with stalls.during("compaction"):
         catalogue = parts.store.writer.catalogue
         assert catalogue is not None
         await parts.archive.compact(catalogue, parts.keys.encoded)
