@@ -23,7 +23,7 @@ from store_cache.storage.files import CacheFiles
 from store_cache.writer import HEAL_SECONDS, CacheWriter, Disk
 from store_cache.writes.idempotency import Attempt, Final, KeyTable, encode_attempt, encode_final
 from store_cache.writes.write import Applied
-from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.harness.virtual_time import in_virtual_time, run
 from tests.unit.storage.small_store import state
 
@@ -47,7 +47,7 @@ def product(product_id: str, version: int, available: int = 5) -> dict[str, Any]
 class Shop:
     """A writer on a disk that fails, and what it has acknowledged."""
 
-    folder: FaultyFolder
+    folder: FaultyDirectory
     offset: int = 1
     damaged: bool = False
     versions: dict[str, int] = field(default_factory=dict)
@@ -161,7 +161,7 @@ async def nothing(_: Shop) -> None:
     """A step needs no check."""
 
 
-async def left(folder: FaultyFolder) -> tuple[Any, ...]:
+async def left(folder: FaultyDirectory) -> tuple[Any, ...]:
     """What the next process finds."""
     shop = Shop(folder)
     await shop.open()
@@ -200,13 +200,13 @@ async def goes_on_durably(shop: Shop) -> None:
 
 async def undisturbed() -> tuple[int, tuple[Any, ...]]:
     """How many operations the script takes, and what is held then."""
-    shop = Shop(FaultyFolder())
+    shop = Shop(FaultyDirectory())
     await play(shop, after_each=promises_what_is_there)
     return len(shop.folder.trace), shop.holds()
 
 
 async def fails_once(operation: int, fault: int, expected: tuple[Any, ...]) -> bool:
-    shop = Shop(FaultyFolder())
+    shop = Shop(FaultyDirectory())
     shop.folder.failures = {operation: fault}
     await play(shop, after_each=promises_what_is_there)
 
@@ -231,7 +231,7 @@ def test_each_operation_fails_once(fault: int) -> None:
 
 
 async def fails_until_mended(operation: int, fault: int, expected: tuple[Any, ...]) -> None:
-    shop = Shop(FaultyFolder())
+    shop = Shop(FaultyDirectory())
     shop.folder.failures = dict.fromkeys(range(operation, operation + 1000), fault)
     await play(shop, after_each=promises_what_is_there)
 
@@ -259,7 +259,7 @@ def test_the_disk_fails_from_some_operation_on(fault: int) -> None:
 @in_virtual_time
 async def test_a_compaction_that_breaks_the_journal_is_said_at_once() -> None:
     """[D5] Not only when the next append fails: by then the failure may have ended."""
-    shop = Shop(FaultyFolder())
+    shop = Shop(FaultyDirectory())
     await shop.open()
     await shop.install(1)
     compaction = shop.folder.hold("sync journal-3.jsonl")  # of the new journal's header
@@ -278,7 +278,7 @@ async def test_a_compaction_that_breaks_the_journal_is_said_at_once() -> None:
 
 
 async def fills_up(room: int, expected: tuple[Any, ...]) -> None:
-    shop = Shop(FaultyFolder())
+    shop = Shop(FaultyDirectory())
     shop.folder.room = room
     await play(shop, after_each=promises_what_is_there)
 
@@ -297,7 +297,7 @@ def test_the_disk_fills_up_at_any_byte() -> None:
 
 async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bool:
     """Return False if the start ended before that operation."""
-    shop = Shop(FaultyFolder())
+    shop = Shop(FaultyDirectory())
     await play(shop, after_each=nothing)
     expected = shop.holds()
     second = Shop(shop.folder.after_kill(), offset=shop.offset, versions=dict(shop.versions))

@@ -23,7 +23,7 @@ from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
 from store_cache.storage.directory import Directory
 from tests.golden.central import Central
-from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.harness.http import Connection, Reply
 
 NOON = 1_772_366_400.0
@@ -90,7 +90,7 @@ def path_of(product_id: str) -> str:
 class Store:
     """A store that runs. `folder` is its DATA_DIR, in memory."""
 
-    def __init__(self, folder: FaultyFolder, clock: Clock, port: int) -> None:
+    def __init__(self, folder: FaultyDirectory, clock: Clock, port: int) -> None:
         self.folder = folder
         self.clock = clock
         self._port = port
@@ -137,7 +137,7 @@ async def a_store(
     **settings: Any,
 ) -> AsyncIterator[Store]:
     """A store that follows `central` from what `files` hold, until the block ends."""
-    folder = FaultyFolder(dict(files or {}))
+    folder = FaultyDirectory(dict(files or {}))
     clock = Clock(began)
     told = settings_of(**settings)
     async with served(told, folder, clock, central) as port:

@@ -64,7 +64,7 @@ class Client(ABC):
         return self._session
 
 
-class CentralClient(Client):
+class CentralAdmin(Client):
     """What an admin can do to Central."""
 
     key = CENTRAL_ADMIN_KEY

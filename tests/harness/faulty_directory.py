@@ -1,9 +1,9 @@
-"""A disk in memory that fails as real ones do: cached and durable bytes are kept apart, for every
-file and for the folder's entries.
+"""A disk in memory that fails as real ones do.
 
-Knows: what a kill keeps (everything cached), what a power cut may take (whatever was not synced,
-whole, in part, as zeros or as garbage), and that after a failed sync the pages count as clean:
-the next sync "succeeds" and the data is gone all the same.
+Cached and durable bytes are kept apart, for every file and for the entries of the directory. A kill
+keeps everything that is cached. A power cut may take whatever was not synced: all of it, a part, or
+leave zeros or garbage. After a failed sync the pages count as clean: the next sync succeeds, and
+the data is lost all the same.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from store_cache.storage.directory import READ_BYTES, Directory, File
+from tests.harness.hold import Hold
 
 
 class Crashed(Exception):
-    """The process died before this operation; nothing of it happens, nor of any later one."""
+    """The process died before this operation; neither it nor any later one happens."""
 
 
-class Page(StrEnum):
+class PageState(StrEnum):
     DIRTY = "dirty"  # cached alone
     DURABLE = "durable"
     LOST = "lost"  # cached, believed durable after a failed sync, not on the disk
@@ -31,24 +32,24 @@ class Page(StrEnum):
 
 @dataclass
 class Inode:
-    """A file's content as it was appended, with what each piece has reached."""
+    """A file's content in the pieces that were appended, each with its state."""
 
-    pieces: list[tuple[bytes, Page]] = field(default_factory=list)
+    pieces: list[tuple[bytes, PageState]] = field(default_factory=list)
 
     @property
     def cached(self) -> bytes:
         return b"".join(data for data, _ in self.pieces)
 
-    def mark(self, page: Page) -> None:
-        self.pieces = [(d, page if p is Page.DIRTY else p) for d, p in self.pieces]
+    def mark(self, state: PageState) -> None:
+        self.pieces = [(d, state if p is PageState.DIRTY else p) for d, p in self.pieces]
 
     def after_power_cut(self, chance: random.Random) -> bytes:
         kept = b""
         for number, (data, page) in enumerate(self.pieces):
-            if page is Page.DURABLE:
+            if page is PageState.DURABLE:
                 kept += data
                 continue
-            later = any(p is Page.DURABLE for _, p in self.pieces[number:])
+            later = any(p is PageState.DURABLE for _, p in self.pieces[number:])
             kept += b"\0" * len(data) if later else _torn(data, chance)
             if not later:
                 break
@@ -72,36 +73,27 @@ def _torn(data: bytes, chance: random.Random) -> bytes:
 
 @dataclass(frozen=True)
 class EntryChange:
-    """A change of the folder's entries that was not synced yet: `name` is now `inode` (None:
-    gone), and `old`, its name before, is gone."""
+    """A change of the directory's entries that is not synced yet: `name` is now `inode` (None:
+    removed), and its name before, `old`, is removed."""
 
     name: str
     inode: Inode | None
     old: str | None = None
 
-    def make(self, entries: dict[str, Inode]) -> None:
+    def apply(self, entries: dict[str, Inode]) -> None:
         entries.pop(self.old or self.name, None)
         if self.inode is not None:
             entries[self.name] = self.inode
 
 
-@dataclass
-class Held:
-    """An operation that is held up: `reached` once somebody waits in it, until `release`."""
-
-    what: str
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    release: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class FaultyFolder(Directory):
+class FaultyDirectory(Directory):
     """Operations are counted from 1 and named in `trace`. `crash_before`: the operation at which
-    the process dies. `failures`: errors by operation, each happens once. `room`: bytes that still
-    fit, or None for any number. `idle_syncs`: syncs whose names begin so only say that they were
-    done, as after somebody removed them from the program."""
+    the process dies. `failures`: error numbers by operation, each for once. `room`: bytes that
+    still fit, or None for any number. `idle_syncs`: syncs whose names begin so do nothing, as if
+    the program did not call them."""
 
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
-        durable = {n: Inode([(data, Page.DURABLE)]) for n, data in (files or {}).items()}
+        durable = {n: Inode([(data, PageState.DURABLE)]) for n, data in (files or {}).items()}
         self.entries: dict[str, Inode] = durable
         self.trace: list[str] = []
         self.crash_before: int | None = None
@@ -111,44 +103,43 @@ class FaultyFolder(Directory):
         self._durable_entries = dict(durable)
         self._changes: list[EntryChange] = []
         self._crashed = False
-        self._held: list[Held] = []
+        self._held: list[Hold] = []
 
     # -- what is left ----------------------------------------------------------------------
 
     def contents(self) -> dict[str, bytes]:
-        """Every file as a process sees it."""
+        """Return every file as a process sees it."""
         return {name: inode.cached for name, inode in self.entries.items()}
 
-    def after_kill(self) -> FaultyFolder:
-        """The process is gone, the machine runs on: the same caches, nothing made durable."""
-        left = FaultyFolder()
+    def after_kill(self) -> FaultyDirectory:
+        """Return the directory after a kill: nothing is lost, nothing made durable."""
+        left = FaultyDirectory()
         left.entries = dict(self.entries)
         left._durable_entries = dict(self._durable_entries)
         left._changes = list(self._changes)
         return left
 
-    def after_power_cut(self, chance: random.Random) -> FaultyFolder:
-        """Of the changes of entries that were not synced, any may have reached the disk."""
+    def after_power_cut(self, chance: random.Random) -> FaultyDirectory:
+        """Return the directory after a power cut: of what was not synced, anything may be left."""
         entries = dict(self._durable_entries)
         for change in self._changes:
             if chance.random() < 0.5:
-                change.make(entries)
-        return FaultyFolder({n: i.after_power_cut(chance) for n, i in entries.items()})
+                change.apply(entries)
+        return FaultyDirectory({n: i.after_power_cut(chance) for n, i in entries.items()})
 
     # -- faults ----------------------------------------------------------------------------
 
-    def hold(self, what: str) -> Held:
-        """Hold operations of this name up."""
-        self._held.append(Held(what))
+    def hold(self, what: str) -> Hold:
+        """Hold up operations of this name."""
+        self._held.append(Hold(what))
         return self._held[-1]
 
     async def operate(self, what: str) -> None:
-        """Count an operation, let others run, and crash or fail if it is this one's turn."""
+        """Count an operation, let others run, and crash or fail if that is due."""
         await asyncio.sleep(0)
         for held in self._held:
             if held.what == what:
-                held.reached.set()
-                await held.release.wait()
+                await held.wait()
         self.trace.append(what)
         if self._crashed or len(self.trace) == self.crash_before:
             self._crashed = True
@@ -160,7 +151,7 @@ class FaultyFolder(Directory):
         return name.startswith(self.idle_syncs)
 
     def fit(self, data: bytes) -> bytes:
-        """As much of the data as there is room for."""
+        """Return as much of the data as there is room for."""
         if self.room is None:
             return data
         part = data[: self.room]
@@ -210,46 +201,46 @@ class FaultyFolder(Directory):
         if self.is_idle("folder"):
             return
         for change in self._changes:
-            change.make(self._durable_entries)
+            change.apply(self._durable_entries)
         self._changes = []
 
     async def close(self) -> None:
-        """Nothing becomes durable by it."""
+        """Do nothing: nothing becomes durable."""
 
     async def size(self, name: str) -> int:
         await self.operate(f"size {name}")
         return len(self.entries[name].cached)
 
     def _change(self, change: EntryChange) -> None:
-        change.make(self.entries)
+        change.apply(self.entries)
         self._changes.append(change)
 
 
 class FaultyFile(File):
-    def __init__(self, folder: FaultyFolder, name: str, inode: Inode) -> None:
-        self._folder = folder
+    def __init__(self, directory: FaultyDirectory, name: str, inode: Inode) -> None:
+        self._directory = directory
         self._name = name
         self._inode = inode
 
     async def append(self, data: bytes) -> None:
-        await self._folder.operate(f"append {self._name}")
-        part = self._folder.fit(data)
-        self._inode.pieces.append((part, Page.DIRTY))
+        await self._directory.operate(f"append {self._name}")
+        part = self._directory.fit(data)
+        self._inode.pieces.append((part, PageState.DIRTY))
         if len(part) < len(data):
             raise OSError(errno.ENOSPC, "No space left on device", self._name)
 
     async def sync(self) -> None:
         try:
-            await self._folder.operate(f"sync {self._name}")
+            await self._directory.operate(f"sync {self._name}")
         except OSError:
-            self._inode.mark(Page.LOST)
+            self._inode.mark(PageState.LOST)
             raise
-        if not self._folder.is_idle(self._name):
-            self._inode.mark(Page.DURABLE)
+        if not self._directory.is_idle(self._name):
+            self._inode.mark(PageState.DURABLE)
 
     async def write_durably(self, data: bytes) -> None:
         await self.append(data)
         await self.sync()
 
     async def close(self) -> None:
-        """Nothing becomes durable by it, and it is no point to crash at."""
+        """Do nothing: nothing becomes durable, and it is not an operation."""

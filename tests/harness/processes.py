@@ -24,7 +24,7 @@ from tests.harness.clients import (
     CENTRAL_KEY,
     STORE_ADMIN_KEY,
     TILL_KEY,
-    CentralClient,
+    CentralAdmin,
     Row,
     StoreClient,
 )
@@ -125,14 +125,14 @@ async def end(process: asyncio.subprocess.Process, number: signal.Signals = sign
         raise
 
 
-class CentralProcess(Program, CentralClient):
+class CentralProcess(Program, CentralAdmin):
     """`central-stub serve`. `switches` are those that it starts with."""
 
     address = "127.0.0.9"
 
     def __init__(self, folder: Path, switches: Switches | None = None, *, port: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        CentralClient.__init__(self)
+        CentralAdmin.__init__(self)
         super().__init__(
             *(sys.executable, "-m", "central_stub", "serve"),
             port=port or free_port(),

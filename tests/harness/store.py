@@ -13,9 +13,13 @@ from aiohttp import web
 from store_cache.api.app import build_api
 from store_cache.api.parts import StoreParts
 from store_cache.api.server import ApiServer, serve
+from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
-from store_cache.storage.directory import FileThread
+from store_cache.storage.directory import Directory, FileThread
+from tests.harness.central import LedgerTransport
 from tests.harness.clients import CENTRAL_KEY, STORE_ADMIN_KEY, TILL_KEY
+from tests.harness.clock import Clock
+from tests.harness.faulty_directory import FaultyDirectory
 
 STOP_SECONDS = 1.0
 
@@ -53,6 +57,69 @@ async def served(parts: StoreParts, settings: Settings) -> AsyncIterator[ApiServ
         yield server
     finally:
         await server.stop(STOP_SECONDS)
+
+
+class RunningStore:
+    """The parts of a store that runs, its Central and its directory."""
+
+    def __init__(
+        self,
+        parts: StoreParts,
+        settings: Settings,
+        central: LedgerTransport,
+        directory: Directory,
+    ) -> None:
+        self.parts = parts
+        self.central = central
+        self.clock = central.clock
+        self._settings = settings
+        self._directory = directory
+
+    @property
+    def disk(self) -> FaultyDirectory:
+        assert isinstance(self._directory, FaultyDirectory)
+        return self._directory
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.parts.status.sync_status()
+
+    @property
+    def state(self) -> str:
+        return str(self.status["state"]["name"])
+
+    async def until(self, state: str) -> float:
+        """Wait for a state, step by step of the sync; return how many seconds that took."""
+        began_at = asyncio.get_running_loop().time()
+        async with asyncio.timeout(10_000.0):
+            while self.state != state:
+                await self.parts.runner.changed.wait()
+        await asyncio.sleep(0.001)
+        return asyncio.get_running_loop().time() - began_at
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """Serve its API on a free port; the address."""
+        async with served(self.parts, self._settings) as server:
+            yield f"http://127.0.0.1:{server.port}"
+
+
+@asynccontextmanager
+async def a_store(
+    directory: Directory | None = None,
+    *,
+    central: LedgerTransport | None = None,
+    **settings: Any,
+) -> AsyncIterator[RunningStore]:
+    """Run a store until the block ends; what its directory holds is left there. Without a directory
+    or a Central it has new ones, in memory."""
+    central = central or LedgerTransport(Clock())
+    directory = directory or FaultyDirectory()
+    given = settings_of(**settings)
+    now = central.clock.now
+    world = Environment(directory, now=now, random=lambda: 0.5, transport=central)
+    async with running(given, world) as parts:
+        yield RunningStore(parts, given, central, directory)
 
 
 class ExecutorFileThread(FileThread):

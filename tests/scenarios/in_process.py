@@ -23,13 +23,13 @@ from store_cache.app.build import Environment, running
 from store_cache.central.connection import CONNECTIONS, IDLE_SECONDS
 from store_cache.central.transport import AiohttpTransport
 from store_cache.storage.directory import LocalDirectory
-from tests.harness.clients import CentralClient, Row, StoreClient
+from tests.harness.clients import CentralAdmin, Row, StoreClient
 from tests.harness.clock import Clock
-from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.harness.store import served, settings_of
 
 
-class Central(CentralClient):
+class Central(CentralAdmin):
     """`switches` are those that it starts with; a restart has them again. `seed` decides which
     events come late, where it does not keep them in order."""
 
@@ -133,7 +133,7 @@ class Store(StoreClient):
     def __init__(self, clock: Clock, central_url: str, data_dir: Path, **settings: Any) -> None:
         super().__init__()
         self.data_dir = data_dir
-        self.disk: Callable[[Path], LocalDirectory | FaultyFolder] = LocalDirectory
+        self.disk: Callable[[Path], LocalDirectory | FaultyDirectory] = LocalDirectory
         self._clock = clock
         self._settings: dict[str, Any] = {"central_api_url": central_url} | QUICK | settings
         self._stack = AsyncExitStack()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from central_stub.switches import Feature, Switches
-from tests.harness.clients import CentralClient, StoreClient
+from tests.harness.clients import CentralAdmin, StoreClient
 from tests.scenarios.people import Reads, Sales, selling
 from tests.scenarios.shop import AnyShop, until
 
@@ -37,40 +37,40 @@ class Before:
     position: int
 
 
-Deed = Callable[[CentralClient, Before], Awaitable[None]]
+Deed = Callable[[CentralAdmin, Before], Awaitable[None]]
 
 
-async def nothing(_: CentralClient, __: Before) -> None:
+async def nothing(_: CentralAdmin, __: Before) -> None:
     """Central stops and starts."""
 
 
-async def few_changes(central: CentralClient, _: Before) -> None:
+async def few_changes(central: CentralAdmin, _: Before) -> None:
     await change(central, 3)
 
 
-async def many_changes(central: CentralClient, _: Before) -> None:
+async def many_changes(central: CentralAdmin, _: Before) -> None:
     await change(central, 30)
 
 
-async def new_generation(central: CentralClient, _: Before) -> None:
+async def new_generation(central: CentralAdmin, _: Before) -> None:
     await central.fault("new_generation")
     await change(central, 3)
 
 
-async def restored(central: CentralClient, before: Before, *, keep_generation: bool) -> None:
+async def restored(central: CentralAdmin, before: Before, *, keep_generation: bool) -> None:
     """The feed is shorter than what the store has seen of it."""
     await central.restore(before.backup, keep_generation=keep_generation)
 
 
 async def restored_and_passed(
-    central: CentralClient, before: Before, *, keep_generation: bool
+    central: CentralAdmin, before: Before, *, keep_generation: bool
 ) -> None:
     """Other changes have taken the offsets that the store has seen."""
     await central.restore(before.backup, keep_generation=keep_generation)
     await change(central, before.position - before.backup["next"] + BEYOND)
 
 
-async def wiped_and_grown(central: CentralClient, before: Before, *, keep_generation: bool) -> None:
+async def wiped_and_grown(central: CentralAdmin, before: Before, *, keep_generation: bool) -> None:
     """All but two products were created afresh, and there are more events than the store has
     seen."""
     _, _, *left = before.backup["products"]
@@ -79,7 +79,7 @@ async def wiped_and_grown(central: CentralClient, before: Before, *, keep_genera
     await change(central, max(before.position - len(left), 0) + BEYOND, first=2)
 
 
-async def change(central: CentralClient, times: int, *, first: int = 0) -> None:
+async def change(central: CentralAdmin, times: int, *, first: int = 0) -> None:
     """Set the stock of some products, so often in all."""
     for number in range(times):
         await central.set(f"P-{first + number % 10:03}", available=number)

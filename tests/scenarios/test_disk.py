@@ -12,7 +12,7 @@ from store_cache.storage.directory import DirectoryInUse
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
 from tests.harness.clients import checked
 from tests.harness.clock import Clock
-from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.scenarios.in_process import Store
 from tests.scenarios.shop import InProcessShop, a_shop, until
 
@@ -48,10 +48,10 @@ async def test_a_shop_sells_while_its_disk_fails(tmp_path: Path) -> None:
         await _serves_all_of_it_after_a_restart(shop)
 
 
-async def _put_on_failing_disk(store: Store) -> FaultyFolder:
+async def _put_on_failing_disk(store: Store) -> FaultyDirectory:
     """Restart the store on what its folder holds, on a disk that a test can fill up."""
     await store.stop()
-    disk = FaultyFolder(_files(store.data_dir))
+    disk = FaultyDirectory(_files(store.data_dir))
     store.disk = lambda _: disk
     await store.start()
     return disk

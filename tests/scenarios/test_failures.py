@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, TypeVar
 
-import httpx
 import orjson
 import pytest
 
@@ -23,9 +22,11 @@ from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.storage.framing import FORMAT, NewerFormat, frame, unframe
 from store_cache.writes.admission import PROBE_SECONDS
 from store_cache.writes.write import Adjustment, WriteError
-from tests.harness.faulty_directory import FaultyFolder
-from tests.harness.shelf import Clock, Shelf
-from tests.harness.whole_store import Line, Whole, whole_store
+from tests.harness.cache import Cache
+from tests.harness.central import LedgerTransport
+from tests.harness.clock import Clock
+from tests.harness.faulty_directory import FaultyDirectory
+from tests.harness.store import RunningStore, a_store
 
 T = TypeVar("T")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
@@ -33,28 +34,12 @@ LONGEST_PROBE_SECONDS = 30.0
 """So soon after its return Central is asked again; a moment later the store is in step."""
 
 
-class Watched(Line):
-    """The line, with the moment of every request. What is asked while it is cut never arrives."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self.times: list[float] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.times.append(now())
-        if self.is_cut:
-            self.asked.append(request.url.raw_path.decode())
-            raise httpx.ConnectError("nobody listens there")
-        return await super().handle_async_request(request)
-
-
 @asynccontextmanager
-async def a_store(
-    folder: FaultyFolder | None = None, *, state: str = "live", **settings: Any
-) -> AsyncIterator[Whole]:
-    """A store on a watched line, once it is in `state`."""
-    clock = Clock()
-    async with whole_store(folder, clock=clock, line=Watched(clock), **settings) as store:
+async def a_live_store(
+    directory: FaultyDirectory | None = None, *, state: str = "live", **settings: Any
+) -> AsyncIterator[RunningStore]:
+    """A store that has come to `state`."""
+    async with a_store(directory, **settings) as store:
         await store.until(state)
         yield store
 
@@ -63,16 +48,11 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def requests_of(store: Whole) -> list[float]:
-    assert isinstance(store.line, Watched)
-    return store.line.times
-
-
-def headers_of(store: Whole) -> dict[str, str]:
+def headers_of(store: RunningStore) -> dict[str, str]:
     return dict(freshness_headers(store.parts.freshness.measure()))
 
 
-def shown(store: Whole, product_id: str) -> int:
+def shown(store: RunningStore, product_id: str) -> int:
     """The stock that a till reads."""
     catalogue = store.parts.writer.catalogue
     assert catalogue is not None
@@ -81,13 +61,13 @@ def shown(store: Whole, product_id: str) -> int:
     return int(orjson.loads(body)["available"])
 
 
-async def sell(store: Whole, key: str) -> int:
+async def sell(store: RunningStore, key: str) -> int:
     """What is left after a sale; raises WriteError."""
     answer = await store.parts.forwarder.adjust(Adjustment("P-1", -1, key))
     return int(answer.body["newQuantity"])
 
 
-async def refused(store: Whole, key: str) -> WriteError:
+async def refused(store: RunningStore, key: str) -> WriteError:
     with pytest.raises(WriteError) as found:
         await sell(store, key)
     return found.value
@@ -99,13 +79,13 @@ async def timed(work: Coroutine[Any, Any, T]) -> tuple[T, float]:
     return await work, now() - began_at
 
 
-async def returns(store: Whole) -> float:
+async def returns(store: RunningStore) -> float:
     """Central is back; how many seconds until the store is live."""
-    store.line.is_cut = False
+    store.central.is_cut = False
     return await store.until("live")
 
 
-def reasons(store: Whole) -> list[list[str]]:
+def reasons(store: RunningStore) -> list[list[str]]:
     """Why each full sync that went well ran, the first one first."""
     runs = reversed(store.status["fullSyncs"])
     return [run_["reasons"] for run_ in runs if run_["success"]]
@@ -119,8 +99,8 @@ async def test_a_minute_without_central() -> None:
     STALE_AFTER_SECONDS. A sale that is the probe is 503 within two seconds, the next one at once,
     with a `Retry-After` of seconds. The return is noticed within five seconds, and the feed goes
     on where it was."""
-    async with a_store() as store:
-        store.line.cut()
+    async with a_live_store() as store:
+        store.central.cut()
         await asyncio.sleep(30.0)
         early = headers_of(store)
         probe, probe_seconds = await timed(refused(store, "sale-1"))
@@ -148,16 +128,16 @@ async def test_an_hour_without_central() -> None:
     is tried every SYNC_INTERVAL_MINUTES, at once after a probe that has failed; after the return
     the store is live within the longest wait, whatever changed meanwhile is shown, and the sale
     that was refused goes through."""
-    async with a_store() as store:
-        before = len(requests_of(store))
-        store.line.cut()
+    async with a_live_store() as store:
+        before = len(store.central.times)
+        store.central.cut()
         await asyncio.sleep(HOUR)
-        probes = requests_of(store)[before:]
+        probes = store.central.times[before:]
         pauses = [b - a for a, b in pairwise(probes) if a > 60.0]
-        tried = sum("inventory?" in target for target in store.line.asked[before:])
+        tried = sum("inventory?" in target for target in store.central.asked[before:])
         name, headers = store.state, headers_of(store)
         problem = await refused(store, "sale-1")
-        store.line.sell("P-2")
+        store.central.sell("P-2")
         seconds = await returns(store)
 
         assert 2.0 <= min(pause for pause in pauses if pause)
@@ -178,12 +158,12 @@ async def test_an_hour_without_central() -> None:
 async def test_a_sale_that_gets_through_ends_the_wait() -> None:
     """[W4] [B4] After hours the next probe may be half a minute away: a till's sale that Central
     answers has the feed asked at once."""
-    async with a_store() as store:
-        store.line.cut()
+    async with a_live_store() as store:
+        store.central.cut()
         await asyncio.sleep(HOUR)
         while store.parts.runner.rests_until is None:
             await store.parts.runner.changed.wait()
-        store.line.is_cut = False
+        store.central.is_cut = False
         await sell(store, "sale-1")
         seconds = await store.until("live")
 
@@ -193,19 +173,19 @@ async def test_a_sale_that_gets_through_ends_the_wait() -> None:
 async def test_a_day_without_central() -> None:
     """[B1] [D7] [E4] The same after a day: the feed goes on from the position, as long as Central's
     log still has it. Where it has not, there is one full sync and no more."""
-    async with a_store() as store:
-        store.line.cut()
+    async with a_live_store() as store:
+        store.central.cut()
         await asyncio.sleep(DAY)
-        store.line.sell("P-1")
+        store.central.sell("P-1")
         served, name = shown(store, "P-1"), store.state
         seconds = await returns(store)
         before = reasons(store)
-        store.line.cut()
+        store.central.cut()
         await asyncio.sleep(MINUTE)
-        store.line.ledger.switches = Switches(event_limit=10)
+        store.central.ledger.switches = Switches(event_limit=10)
         for _ in range(8):
-            store.line.sell("P-2")
-            store.line.sell("P-3")
+            store.central.sell("P-2")
+            store.central.sell("P-3")
         await returns(store)
         await asyncio.sleep(MINUTE)
         later = [reason.partition(":")[0] for [reason] in reasons(store)]
@@ -222,9 +202,9 @@ async def test_a_day_without_central() -> None:
 async def test_the_answer_to_a_key_after_a_day(known: bool) -> None:
     """[W1] Within KEY_RETENTION_HOURS a repeat gets its first answer, Central being away or not;
     beyond it the key is a new one, and 503 says that nothing was sent."""
-    async with a_store(key_retention_hours=26 if known else 24) as store:
+    async with a_live_store(key_retention_hours=26 if known else 24) as store:
         left = await sell(store, "sale-1")
-        store.line.cut()
+        store.central.cut()
         await asyncio.sleep(MINUTE)
         store.clock.set_by_seconds = DAY + HOUR
         if known:
@@ -240,13 +220,13 @@ async def test_the_answer_to_a_key_after_a_day(known: bool) -> None:
 async def test_a_clock_set_by_an_hour_while_the_store_runs(jump: float) -> None:
     """[B5] [B1] Age, waits and probes are measured by another clock: nothing changes, with Central
     there or away, and a key is still known."""
-    async with a_store() as store:
+    async with a_live_store() as store:
         left = await sell(store, "sale-1")
         store.clock.set_by_seconds = jump
-        store.line.sell("P-2")
+        store.central.sell("P-2")
         await asyncio.sleep(5.0)
         age, name = headers_of(store)["Age"], store.state
-        store.line.cut()
+        store.central.cut()
         await asyncio.sleep(MINUTE)
         away = headers_of(store)["Age"]
         seconds = await returns(store)
@@ -271,12 +251,12 @@ async def test_a_clock_that_is_wrong_by_an_hour_at_start(
 ) -> None:
     """[B5] [D7] Until Central's first answer the age is the difference of two wall clocks: an hour
     too much, or none. From the first answer on it is right; keys are known, no full sync runs."""
-    async with a_store() as store:
+    async with a_live_store() as store:
         left = await sell(store, "sale-1")
-        folder, line, clock = store.disk, store.line, store.clock
-    clock.set_by_seconds = jump
-    line.cut()
-    async with whole_store(folder, clock=clock, line=line) as store:
+        disk, central = store.disk, store.central
+    central.clock.set_by_seconds = jump
+    central.cut()
+    async with a_store(disk, central=central) as store:
         await store.until("cached")
         headers = headers_of(store)
         again = await sell(store, "sale-1")
@@ -292,7 +272,7 @@ async def test_a_clock_that_is_wrong_by_an_hour_at_start(
 # -- a disk that cannot be written -------------------------------------------------------------
 
 
-class ReadOnly(FaultyFolder):
+class ReadOnly(FaultyDirectory):
     """A disk that the system has mounted read-only while `is_read_only`."""
 
     is_read_only = False
@@ -308,21 +288,21 @@ async def test_a_disk_that_becomes_read_only() -> None:
     be written a whole snapshot ends the state within half a minute, and a kill then loses
     nothing."""
     disk = ReadOnly()
-    async with a_store(disk) as store:
+    async with a_live_store(disk) as store:
         disk.is_read_only = True
         left = await sell(store, "sale-1")
-        store.line.sell("P-2")
+        store.central.sell("P-2")
         await asyncio.sleep(1.0)
         headers, problem = headers_of(store), store.status["disk"]["problem"]
         disk.is_read_only = False
         await asyncio.sleep(31.0)
         name, left_on_disk = store.state, disk.after_kill()
-        store.line.cut()
+        store.central.cut()
 
     assert "not-durable" in headers["Cache-Status"]
     assert "Read-only file system" in problem
     assert "live" == name
-    async with whole_store(left_on_disk, line=cut_line()) as store:
+    async with a_store(left_on_disk, central=cut_central()) as store:
         await store.until("cached")
         assert (left, 9) == (shown(store, "P-1"), shown(store, "P-2"))
         assert left == await sell(store, "sale-1")
@@ -332,14 +312,14 @@ async def test_a_start_on_a_read_only_disk() -> None:
     """[D5] [D7] Everything on it is served, with Central down as well; with Central back the store
     follows and sells. The files are as they were."""
     disk = ReadOnly()
-    async with a_store(disk) as store:
+    async with a_live_store(disk) as store:
         left = await sell(store, "sale-1")
     before = disk.contents()
     disk.is_read_only = True
-    async with whole_store(disk, line=(line := cut_line())) as store:
+    async with a_store(disk, central=(central := cut_central())) as store:
         await store.until("degraded")
         served, again = shown(store, "P-1"), await sell(store, "sale-1")
-        line.is_cut = False
+        central.is_cut = False
         await asyncio.sleep(MINUTE)
         follows = store.status["errorMessage"]
 
@@ -349,20 +329,20 @@ async def test_a_start_on_a_read_only_disk() -> None:
         assert before == disk.contents()
 
 
-def cut_line() -> Watched:
-    """The way to a Central that cannot be reached."""
-    line = Watched(Clock())
-    line.is_cut = True
-    return line
+def cut_central() -> LedgerTransport:
+    """A Central that cannot be reached."""
+    central = LedgerTransport(Clock())
+    central.cut()
+    return central
 
 
 async def test_a_folder_that_was_emptied_before_a_start() -> None:
     """[D7] [F1] With Central down there is nothing to serve, and reads say `cache_not_ready`; once
     it is back, one full sync brings everything."""
-    async with whole_store(FaultyFolder(), line=(line := cut_line())) as store:
+    async with a_store(FaultyDirectory(), central=(central := cut_central())) as store:
         await asyncio.sleep(MINUTE)
         is_ready = store.parts.writer.catalogue is not None
-        line.is_cut = False
+        central.is_cut = False
         seconds = await store.until("live")
 
         assert not is_ready
@@ -375,7 +355,7 @@ async def test_a_folder_that_was_emptied_before_a_start() -> None:
 
 async def _left_files() -> tuple[dict[str, bytes], int]:
     """The files of a store that has sold, and what it had left."""
-    async with a_store() as store:
+    async with a_live_store() as store:
         left = await sell(store, "sale-1")
     return store.disk.contents(), left
 
@@ -397,14 +377,14 @@ async def test_a_downgrade_refuses_and_the_newer_version_finds_everything() -> N
     """[D6] Files of a newer format: the start ends with what to do, and touches nothing, so that
     the newer version then serves all of it, answers to keys included."""
     files, left = await _left_files()
-    newer = FaultyFolder(_of_format(files, FORMAT + 1))
+    newer = FaultyDirectory(_of_format(files, FORMAT + 1))
     with pytest.raises(NewerFormat, match="start the newer version again, or empty DATA_DIR"):
-        async with whole_store(newer):
+        async with a_store(newer):
             pass
     assert newer.contents() == _of_format(files, FORMAT + 1)
 
-    found = FaultyFolder(_of_format(newer.contents(), FORMAT))
-    async with whole_store(found, line=cut_line()) as store:
+    found = FaultyDirectory(_of_format(newer.contents(), FORMAT))
+    async with a_store(found, central=cut_central()) as store:
         await store.until("cached")
         assert left == shown(store, "P-1") == await sell(store, "sale-1")
 
@@ -413,8 +393,8 @@ async def test_an_upgrade_reads_an_older_format_and_fields_it_does_not_know() ->
     """[D6] [D7] Everything is served at once, with Central down, and the next files are of the new
     format."""
     files, left = await _left_files()
-    older = FaultyFolder(_of_format(files, FORMAT - 1))
-    async with whole_store(older, line=cut_line()) as store:
+    older = FaultyDirectory(_of_format(files, FORMAT - 1))
+    async with a_store(older, central=cut_central()) as store:
         await store.until("cached")
 
         assert left == shown(store, "P-1") == await sell(store, "sale-1")
@@ -426,7 +406,7 @@ async def test_an_upgrade_reads_an_older_format_and_fields_it_does_not_know() ->
 async def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
     """[F2] The catalogue was put in place over a hole in the feed, and the store was killed before
     the full sync that has to follow: its position alone would tell nothing of it."""
-    shelf = await Shelf().filled()
-    await shelf.place(follow_up_reason="events were missing")
-    async with a_store(shelf.disk.after_kill()) as store:
+    cache = await Cache().filled()
+    await cache.install(follow_up_reason="events were missing")
+    async with a_live_store(cache.disk.after_kill()) as store:
         assert "events were missing" in store.parts.runner.state.full_syncs[0].reasons

@@ -12,14 +12,14 @@ import os
 import random
 from collections.abc import Callable
 
-from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.simulation.loop import rest
 from tests.simulation.plan import Plan
 
 SLOWEST_SECONDS = 1.5
 
 
-class SimulatedFolder(FaultyFolder):
+class SimulatedFolder(FaultyDirectory):
     """One process's view of the disk. `die` ends the process: it is called in the middle of an
     operation, which then never returns."""
 
@@ -38,7 +38,7 @@ class SimulatedFolder(FaultyFolder):
         self._die = die
         self._note = note
 
-    def take_over(self, left: FaultyFolder) -> None:
+    def take_over(self, left: FaultyDirectory) -> None:
         """Go on with what another process, or a power cut, left."""
         self.entries = left.entries
         self._durable_entries = left._durable_entries

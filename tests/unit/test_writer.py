@@ -22,8 +22,9 @@ from store_cache.model.position import Position
 from store_cache.storage import files
 from store_cache.storage.framing import frame
 from store_cache.writer import HEAL_SECONDS, IN_SYNC_RECORD_SECONDS
-from tests.harness.faulty_directory import Crashed, FaultyFolder
-from tests.harness.shelf import NOON, Shelf, applied, note_of, row
+from tests.harness.cache import Cache, applied_answer, attempt_record, row
+from tests.harness.clock import NOON
+from tests.harness.faulty_directory import Crashed, FaultyDirectory
 from tests.harness.virtual_time import in_virtual_time, run
 
 AWAY = ExchangeBroken("no answer")
@@ -35,34 +36,34 @@ async def a_moment() -> None:
         await asyncio.sleep(0)
 
 
-def keys_of(shelf: Shelf) -> list[str]:
-    return [orjson.loads(record)["key"] for record in shelf.keys.encoded()]
+def keys_of(cache: Cache) -> list[str]:
+    return [orjson.loads(record)["key"] for record in cache.keys.encoded()]
 
 
 # -- durable before visible --------------------------------------------------------------------
 
 
-async def settle_sale(shelf: Shelf) -> None:
+async def settle_sale(cache: Cache) -> None:
     """A till sold one of P-1, and Central's answer arrives before the event."""
-    stock = applied("P-1", sent=1, left=9)
-    await shelf.writer.settle_write(shelf.finish("sale", stock), stock)
+    stock = applied_answer("P-1", sent=1, left=9)
+    await cache.writer.settle_write(cache.add_final("sale", stock), stock)
 
 
-async def settle_at(shelf: Shelf, product_id: str, *, left: int) -> None:
+async def settle_at(cache: Cache, product_id: str, *, left: int) -> None:
     """The same, with the sale in Central's ledger."""
-    stock = applied(product_id, sent=1, left=left)
-    shelf.central.sell(product_id, left - 10)
-    await shelf.writer.settle_write(shelf.finish(f"sale of {product_id}", stock), stock)
+    stock = applied_answer(product_id, sent=1, left=left)
+    cache.central.sell(product_id, left - 10)
+    await cache.writer.settle_write(cache.add_final(f"sale of {product_id}", stock), stock)
 
 
-async def refetch(shelf: Shelf) -> None:
-    known = shelf.writer.known_state("P-1")
+async def refetch(cache: Cache) -> None:
+    known = cache.writer.known_state("P-1")
     sold = row("P-1", 9, 2)
-    await shelf.writer.apply_refetch("P-1", sold, known=known, reason=RefetchReason.REFRESH)
+    await cache.writer.apply_refetch("P-1", sold, known=known, reason=RefetchReason.REFRESH)
 
 
-WAYS: dict[str, Callable[[Shelf], Awaitable[object]]] = {
-    "events": lambda shelf: shelf.sold("P-1"),
+WAYS: dict[str, Callable[[Cache], Awaitable[object]]] = {
+    "events": lambda cache: cache.follow_sale("P-1"),
     "answer": settle_sale,
     "refetch": refetch,
 }
@@ -75,35 +76,35 @@ WAYS: dict[str, Callable[[Shelf], Awaitable[object]]] = {
 async def test_nothing_is_visible_before_it_is_on_disk(way: str, operation: str) -> None:
     """[D2] While the record is being written or synced, readers see the state before; then the
     state after, which the next process finds, too."""
-    shelf = await Shelf().filled()
-    held = shelf.disk.hold(f"{operation} journal-2.jsonl")
-    change = asyncio.ensure_future(WAYS[way](shelf))
+    cache = await Cache().filled()
+    held = cache.disk.hold(f"{operation} journal-2.jsonl")
+    change = asyncio.ensure_future(WAYS[way](cache))
     await held.reached.wait()
     await a_moment()
 
-    assert (10, 1) == shelf.row("P-1")
+    assert (10, 1) == cache.row("P-1")
     held.release.set()
     await change
-    assert (9, 2) == shelf.row("P-1")
-    assert (9, 2) == (await shelf.restarted()).row("P-1")
+    assert (9, 2) == cache.row("P-1")
+    assert (9, 2) == (await cache.restarted()).row("P-1")
 
 
-class Watched(FaultyFolder):
+class Watched(FaultyDirectory):
     """Records what readers see at each operation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.shelf: Shelf | None = None
+        self.cache: Cache | None = None
         self.seen: list[tuple[str, object]] = []
 
     async def operate(self, what: str) -> None:
         await super().operate(what)
-        if self.shelf is not None:
-            self.seen.append((what, seen_by_readers(self.shelf)))
+        if self.cache is not None:
+            self.seen.append((what, seen_by_readers(self.cache)))
 
 
-def seen_by_readers(shelf: Shelf) -> object:
-    return shelf.catalogue.page(0, 9), shelf.writer.position
+def seen_by_readers(cache: Cache) -> object:
+    return cache.catalogue.page(0, 9), cache.writer.position
 
 
 @in_virtual_time
@@ -111,54 +112,54 @@ async def test_a_replica_is_on_disk_before_it_is_seen() -> None:
     """[D2] [F2] During every operation that writes the new snapshot, readers see the old catalogue,
     whole; after them the new one, whole, at its own position."""
     folder = Watched()
-    shelf = await Shelf(folder).filled()
-    before = seen_by_readers(shelf)
-    shelf.central.create("P-4")
-    shelf.central.sell("P-1")
-    folder.shelf = shelf
-    await shelf.place()
+    cache = await Cache(folder).filled()
+    before = seen_by_readers(cache)
+    cache.central.create("P-4")
+    cache.central.sell("P-1")
+    folder.cache = cache
+    await cache.install()
     names = [what for what, _ in folder.seen]
 
     assert {"sync snapshot-3.jsonl.new", "sync journal-3.jsonl"} <= set(names)
     assert "sync folder" == names[names.index("rename snapshot-3.jsonl.new snapshot-3.jsonl") + 1]
     assert [before] * len(names) == [seen for _, seen in folder.seen]
-    assert ["P-1", "P-2", "P-3", "P-4"] == list(shelf.catalogue.ids())
-    assert (9, 2) == shelf.row("P-1")
-    assert Position("g-1", 6, "f") == shelf.writer.position
+    assert ["P-1", "P-2", "P-3", "P-4"] == list(cache.catalogue.ids())
+    assert (9, 2) == cache.row("P-1")
+    assert Position("g-1", 6, "f") == cache.writer.position
 
 
-async def _day(shelf: Shelf) -> None:
+async def _day(cache: Cache) -> None:
     """Everything that changes files."""
-    await shelf.filled()
-    await shelf.sold("P-1")
-    await settle_at(shelf, "P-2", left=7)
-    await shelf.writer.request_refetch("P-3", RefetchReason.ORDER)
+    await cache.filled()
+    await cache.follow_sale("P-1")
+    await settle_at(cache, "P-2", left=7)
+    await cache.writer.request_refetch("P-3", RefetchReason.ORDER)
     for _ in range(6):
-        await shelf.sold("P-1")
-    await shelf.place()
-    await shelf.sold("P-3")
+        await cache.follow_sale("P-1")
+    await cache.install()
+    await cache.follow_sale("P-3")
 
 
-def _shown(shelf: Shelf) -> dict[str, tuple[int, int]]:
+def _shown(cache: Cache) -> dict[str, tuple[int, int]]:
     """Version and stock of every product, as readers see them."""
-    held = shelf.writer.catalogue
+    held = cache.writer.catalogue
     if held is None:
         return {}
-    return {i: (version, stock) for i in held.ids() for stock, version in [shelf.row(i) or (0, 0)]}
+    return {i: (version, stock) for i in held.ids() for stock, version in [cache.row(i) or (0, 0)]}
 
 
-class Dying(FaultyFolder):
+class Dying(FaultyDirectory):
     """Its process dies before an operation. `shown` is what readers had seen by then."""
 
     def __init__(self, crash_before: int) -> None:
         super().__init__()
         self.crash_before = crash_before
-        self.shelf: Shelf | None = None
+        self.cache: Cache | None = None
         self.shown: dict[str, tuple[int, int]] = {}
 
     async def operate(self, what: str) -> None:
-        if len(self.trace) + 1 == self.crash_before and self.shelf is not None:
-            self.shown = _shown(self.shelf)
+        if len(self.trace) + 1 == self.crash_before and self.cache is not None:
+            self.shown = _shown(self.cache)
         await super().operate(what)
 
 
@@ -171,19 +172,19 @@ def test_a_power_cut_at_any_operation_shows_no_older_world(
     monkeypatch.setattr(files, "COMPACTION_BYTES", 700)
 
     async def operations() -> int:
-        shelf = Shelf()
-        await _day(shelf)
-        await shelf.writer.close()
-        return len(shelf.disk.trace)
+        cache = Cache()
+        await _day(cache)
+        await cache.writer.close()
+        return len(cache.disk.trace)
 
     async def cut_before(operation: int) -> bool:
         folder = Dying(operation)
-        shelf = folder.shelf = Shelf(folder)
+        cache = folder.cache = Cache(folder)
         with suppress(Crashed):  # if it struck a compaction, the rest of the day went on
-            await _day(shelf)
-        await shelf.writer.close()
+            await _day(cache)
+        await cache.writer.close()
         left = folder.after_power_cut(random.Random(seed * 1000 + operation))
-        after = Shelf(left, clock=shelf.clock, central=shelf.central)
+        after = Cache(left, clock=cache.clock, central=cache.central)
         await after.writer.open()
         found = _shown(after)
         await after.writer.close()
@@ -205,104 +206,104 @@ def test_a_power_cut_at_any_operation_shows_no_older_world(
 async def test_an_answer_and_its_key_are_one_record() -> None:
     """[W6] [W1] The stock and the key's final answer reach the disk together, so that neither is
     there without the other."""
-    shelf = await Shelf().filled()
-    appends = shelf.disk.trace.count("append journal-2.jsonl")
-    await settle_sale(shelf)
-    line = shelf.disk.contents()["journal-2.jsonl"].splitlines()[-1]
+    cache = await Cache().filled()
+    appends = cache.disk.trace.count("append journal-2.jsonl")
+    await settle_sale(cache)
+    line = cache.disk.contents()["journal-2.jsonl"].splitlines()[-1]
     record = orjson.loads(line)["record"]
 
     assert {"change", "write"} <= set(record)
     assert "sale" == record["write"]["key"]
-    assert appends + 1 == shelf.disk.trace.count("append journal-2.jsonl")
-    assert ["page 0"] == shelf.central.asked
+    assert appends + 1 == cache.disk.trace.count("append journal-2.jsonl")
+    assert ["page 0"] == cache.central.asked
 
 
 @in_virtual_time
 async def test_an_answer_older_than_what_is_held_changes_nothing_but_the_key() -> None:
     """[W6] The event of a later write came first, so the answer's figures are out of date."""
-    shelf = await Shelf().filled()
-    await shelf.sold("P-1")
-    await shelf.sold("P-1")
-    await settle_sale(shelf)
+    cache = await Cache().filled()
+    await cache.follow_sale("P-1")
+    await cache.follow_sale("P-1")
+    await settle_sale(cache)
 
-    assert (8, 3) == shelf.row("P-1")
-    assert {} == shelf.catalogue.overrides
-    assert ["sale"] == keys_of(await shelf.restarted())
+    assert (8, 3) == cache.row("P-1")
+    assert {} == cache.catalogue.overrides
+    assert ["sale"] == keys_of(await cache.restarted())
 
 
 @in_virtual_time
 async def test_an_answer_beyond_a_jump_has_the_product_fetched_whole() -> None:
     """[W6] The store holds version 1, Central applied the write to version 2. The product is
     fetched with every attribute, and the till's next read shows it."""
-    shelf = await Shelf().filled()
-    shelf.central.ledger.set({"productId": "P-1", "name": "Lamp"}, NOON)
-    shelf.central.sell("P-1", -2)
-    stock = applied("P-1", sent=2, left=8)
-    await shelf.writer.settle_write(note_of("sale"), stock)
-    body = shelf.catalogue.get("P-1")
+    cache = await Cache().filled()
+    cache.central.ledger.set({"productId": "P-1", "name": "Lamp"}, NOON)
+    cache.central.sell("P-1", -2)
+    stock = applied_answer("P-1", sent=2, left=8)
+    await cache.writer.settle_write(attempt_record("sale"), stock)
+    body = cache.catalogue.get("P-1")
 
-    assert "product P-1" == shelf.central.asked[-1]
+    assert "product P-1" == cache.central.asked[-1]
     assert body is not None
     assert "Lamp" == orjson.loads(body)["name"]
-    assert (8, 3) == shelf.row("P-1")
+    assert (8, 3) == cache.row("P-1")
 
 
 @in_virtual_time
 async def test_the_answers_figures_are_used_if_the_product_cannot_be_fetched() -> None:
     """[W6] Central applied the write and cannot be reached any more: stock and version are set, and
     a refetch is pending."""
-    shelf = await Shelf().filled()
-    shelf.central.away = AWAY
-    await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=4, left=3))
+    cache = await Cache().filled()
+    cache.central.failure = AWAY
+    await cache.writer.settle_write(attempt_record("sale"), applied_answer("P-1", sent=4, left=3))
 
-    assert (3, 5) == shelf.row("P-1")
-    assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-1"].reason
-    assert 5 == shelf.catalogue.overrides["P-1"].version
+    assert (3, 5) == cache.row("P-1")
+    assert RefetchReason.CROSSED == cache.catalogue.pending_refetches["P-1"].reason
+    assert 5 == cache.catalogue.overrides["P-1"].version
 
 
 @pytest.mark.parametrize("central_is_there", [True, False])
 @in_virtual_time
 async def test_an_answer_never_creates_a_product_by_itself(central_is_there: bool) -> None:
     """[W6] A product that is not held is fetched whole, or stays absent."""
-    shelf = await Shelf().filled()
-    shelf.central.create("P-9")
-    shelf.central.away = None if central_is_there else AWAY
-    await shelf.writer.settle_write(note_of("sale"), applied("P-9", sent=1, left=9))
+    cache = await Cache().filled()
+    cache.central.create("P-9")
+    cache.central.failure = None if central_is_there else AWAY
+    await cache.writer.settle_write(attempt_record("sale"), applied_answer("P-9", sent=1, left=9))
 
     if central_is_there:
-        assert (10, 1) == shelf.row("P-9")
+        assert (10, 1) == cache.row("P-9")
     else:
-        assert shelf.row("P-9") is None
-        assert RefetchReason.CROSSED == shelf.catalogue.pending_refetches["P-9"].reason
+        assert cache.row("P-9") is None
+        assert RefetchReason.CROSSED == cache.catalogue.pending_refetches["P-9"].reason
 
 
 @in_virtual_time
 async def test_other_changes_go_on_while_a_product_is_fetched() -> None:
     """[W6] However long Central takes, events are applied meanwhile, and a refetch that one of them
     overtook does not undo it."""
-    shelf = await Shelf().filled()
-    shelf.central.sell("P-1")
-    held = shelf.central.hold("product P-1")
-    stock = applied("P-1", sent=2, left=8)
-    settling = asyncio.ensure_future(shelf.writer.settle_write(note_of("sale"), stock))
+    cache = await Cache().filled()
+    cache.central.sell("P-1")
+    held = cache.central.hold("product P-1")
+    stock = applied_answer("P-1", sent=2, left=8)
+    settling = asyncio.ensure_future(cache.writer.settle_write(attempt_record("sale"), stock))
     await held.reached.wait()
-    await shelf.sold("P-2")
-    await shelf.sold("P-1")
+    await cache.follow_sale("P-2")
+    await cache.follow_sale("P-1")
 
-    assert (9, 2) == shelf.row("P-2")
-    assert (8, 3) == shelf.row("P-1")
+    assert (9, 2) == cache.row("P-2")
+    assert (8, 3) == cache.row("P-1")
     held.release.set()
     await settling
-    assert (8, 3) == shelf.row("P-1")
+    assert (8, 3) == cache.row("P-1")
 
 
 @in_virtual_time
 async def test_the_key_of_an_answer_before_the_first_catalogue_is_kept() -> None:
     """[W1] There is no catalogue to apply the answer to, but a repeat of the write must find it."""
-    shelf = Shelf()
-    await shelf.writer.open()
-    await settle_sale(shelf)
-    again = await shelf.restarted()
+    cache = Cache()
+    await cache.writer.open()
+    await settle_sale(cache)
+    again = await cache.restarted()
 
     assert again.writer.catalogue is None
     assert ["sale"] == keys_of(again)
@@ -314,68 +315,68 @@ async def test_the_key_of_an_answer_before_the_first_catalogue_is_kept() -> None
 @in_virtual_time
 async def test_answers_during_a_full_sync_are_applied_to_its_replica() -> None:
     """[F4] The pages were fetched before the sale; the new catalogue shows it all the same."""
-    shelf = await Shelf().filled()
-    await shelf.fetch_pages()
-    await settle_sale(shelf)
-    await shelf.writer.settle_write(note_of("read"), None)
+    cache = await Cache().filled()
+    await cache.fetch_pages()
+    await settle_sale(cache)
+    await cache.writer.settle_write(attempt_record("read"), None)
     installation = Installation(Position("g-1", 4, "f"))
-    verdict = await shelf.writer.install(installation, least_percent=50)
+    verdict = await cache.writer.install(installation, least_percent=50)
 
     assert verdict.accepted
-    assert (9, 2) == shelf.row("P-1")
-    assert {"P-1"} == set(shelf.catalogue.overrides)
+    assert (9, 2) == cache.row("P-1")
+    assert {"P-1"} == set(cache.catalogue.overrides)
 
 
 @in_virtual_time
 async def test_a_replaced_catalogue_is_freed_in_parts() -> None:
     """[F2] Readers have the new one at once, and `replaced` is set; the old one is freed part by
     part, with pauses for others."""
-    shelf = await Shelf().filled()
-    shelf.catalogue.fill((f"X-{number}", b"{}") for number in range(2 * PART_ROWS))
-    shelf.catalogue.index()
-    shelf.writer.replaced.clear()
-    old, rows = weakref.ref(shelf.catalogue), shelf.catalogue.rows
-    await shelf.place(accept=True)
+    cache = await Cache().filled()
+    cache.catalogue.fill((f"X-{number}", b"{}") for number in range(2 * PART_ROWS))
+    cache.catalogue.index()
+    cache.writer.replaced.clear()
+    old, rows = weakref.ref(cache.catalogue), cache.catalogue.rows
+    await cache.install(accept=True)
     lengths = []
     while old() is not None:
         lengths.append(len(rows))
         await asyncio.sleep(0)
 
-    assert shelf.writer.replaced.is_set()
-    assert 3 == len(shelf.catalogue)
+    assert cache.writer.replaced.is_set()
+    assert 3 == len(cache.catalogue)
     assert [2 * PART_ROWS + 3, PART_ROWS + 3, 3] == sorted(set(lengths), reverse=True)[:3]
 
 
 @in_virtual_time
 async def test_a_refused_replica_leaves_everything_as_it_was() -> None:
     """[F5] It is dropped, and the catalogue that readers see goes on changing."""
-    shelf = await Shelf().filled()
-    held = shelf.writer.catalogue
-    shelf.writer.begin_replica(same_generation=True)
+    cache = await Cache().filled()
+    held = cache.writer.catalogue
+    cache.writer.begin_replica(same_generation=True)
     installation = Installation(Position("g-1", 9))
-    verdict = await shelf.writer.install(installation, least_percent=50)
-    await shelf.sold("P-1")
+    verdict = await cache.writer.install(installation, least_percent=50)
+    await cache.follow_sale("P-1")
 
     assert "0 products where 3 are held" in verdict.problem
-    assert held is shelf.writer.catalogue
-    assert shelf.writer.replica is None
-    assert (9, 2) == shelf.row("P-1")
+    assert held is cache.writer.catalogue
+    assert cache.writer.replica is None
+    assert (9, 2) == cache.row("P-1")
 
 
 @in_virtual_time
 async def test_refetches_requested_during_a_full_sync_outlive_it() -> None:
     """[P3] [E5] A refetch requested before the full sync is done by it; one requested since is
     still pending, also after a restart."""
-    shelf = await Shelf().filled()
-    await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+    cache = await Cache().filled()
+    await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
     await asyncio.sleep(1.0)
-    await shelf.fetch_pages()
-    await shelf.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
+    await cache.fetch_pages()
+    await cache.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
     installation = Installation(Position("g-1", 4))
-    await shelf.writer.install(installation, least_percent=50)
+    await cache.writer.install(installation, least_percent=50)
 
-    assert {"P-2"} == set(shelf.catalogue.pending_refetches)
-    assert {"P-2"} == set((await shelf.restarted()).catalogue.pending_refetches)
+    assert {"P-2"} == set(cache.catalogue.pending_refetches)
+    assert {"P-2"} == set((await cache.restarted()).catalogue.pending_refetches)
 
 
 # -- refetches ---------------------------------------------------------------------------------
@@ -384,20 +385,20 @@ async def test_refetches_requested_during_a_full_sync_outlive_it() -> None:
 @in_virtual_time
 async def test_a_refetch_that_was_overtaken_is_pending_again() -> None:
     """[V2] What Central said counts only if nothing about the product changed meanwhile."""
-    shelf = await Shelf().filled()
-    known = shelf.writer.known_state("P-1")
-    await shelf.sold("P-1")
-    applied = await shelf.writer.apply_refetch("P-1", None, known=known, reason=RefetchReason.ORDER)
+    cache = await Cache().filled()
+    known = cache.writer.known_state("P-1")
+    await cache.follow_sale("P-1")
+    applied = await cache.writer.apply_refetch("P-1", None, known=known, reason=RefetchReason.ORDER)
 
     assert not applied
-    assert (9, 2) == shelf.row("P-1")
-    assert RefetchReason.ORDER == shelf.catalogue.pending_refetches["P-1"].reason
+    assert (9, 2) == cache.row("P-1")
+    assert RefetchReason.ORDER == cache.catalogue.pending_refetches["P-1"].reason
 
 
 @in_virtual_time
 async def test_without_a_catalogue_nothing_is_applied_or_requested() -> None:
     """[F1] Before the first full sync there is nothing that a refetch could repair."""
-    writer = Shelf().writer
+    writer = Cache().writer
     await writer.open()
     await writer.request_refetch("P-1", RefetchReason.ORDER)
     await writer.postpone("P-1", PendingRefetch(RefetchReason.ORDER, NOON, NOON))
@@ -418,20 +419,20 @@ async def test_without_a_catalogue_nothing_is_applied_or_requested() -> None:
 async def test_overrides_that_the_feed_does_not_confirm_within_a_minute_are_stale() -> None:
     """[W7] Only those whose own events have not come although the feed was followed for 60 s, and
     that have no pending refetch."""
-    shelf = await Shelf().filled()
-    await settle_sale(shelf)
-    await settle_at(shelf, "P-2", left=5)
+    cache = await Cache().filled()
+    await settle_sale(cache)
+    await settle_at(cache, "P-2", left=5)
     await asyncio.sleep(OVERRIDE_SECONDS / 2)
-    await settle_at(shelf, "P-3", left=5)
-    await shelf.writer.request_refetch("P-2", RefetchReason.AHEAD)
-    before = shelf.writer.stale_overrides()
+    await settle_at(cache, "P-3", left=5)
+    await cache.writer.request_refetch("P-2", RefetchReason.AHEAD)
+    before = cache.writer.stale_overrides()
     await asyncio.sleep(OVERRIDE_SECONDS / 2)
-    behind = shelf.writer.stale_overrides()
-    await shelf.writer.note_in_sync()
+    behind = cache.writer.stale_overrides()
+    await cache.writer.note_in_sync()
 
     assert [] == before
     assert [] == behind
-    assert ["P-1"] == shelf.writer.stale_overrides()
+    assert ["P-1"] == cache.writer.stale_overrides()
 
 
 # -- being in sync (B5) ------------------------------------------------------------------------
@@ -441,29 +442,29 @@ async def test_overrides_that_the_feed_does_not_confirm_within_a_minute_are_stal
 async def test_the_time_in_sync_is_written_once_a_minute() -> None:
     """[B5] A quiet feed writes one record a minute, also if the clock was set back, so that a start
     knows how old its catalogue is."""
-    shelf = await Shelf().filled()
-    records = len(shelf.disk.contents()["journal-2.jsonl"].splitlines())
+    cache = await Cache().filled()
+    records = len(cache.disk.contents()["journal-2.jsonl"].splitlines())
     for _ in range(3 * int(IN_SYNC_RECORD_SECONDS)):
         await asyncio.sleep(1.0)
-        await shelf.writer.note_in_sync()
-    noted = len(shelf.disk.contents()["journal-2.jsonl"].splitlines()) - records
-    shelf.clock.set_by_seconds = -7200.0
-    await shelf.writer.note_in_sync()
+        await cache.writer.note_in_sync()
+    noted = len(cache.disk.contents()["journal-2.jsonl"].splitlines()) - records
+    cache.clock.set_by_seconds = -7200.0
+    await cache.writer.note_in_sync()
 
     assert 3 == noted
-    assert shelf.clock.now() == (await shelf.restarted()).catalogue.in_sync_at
+    assert cache.clock.now() == (await cache.restarted()).catalogue.in_sync_at
 
 
 @in_virtual_time
 async def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_sync() -> None:
     """[F2] Across a restart, too; after that, events are applied as they come."""
-    shelf = await Shelf().filled()
-    await shelf.place(unfollowed_until=100)
-    again = await shelf.restarted()
+    cache = await Cache().filled()
+    await cache.install(unfollowed_until=100)
+    again = await cache.restarted()
     until = again.catalogue.unfollowed_until
-    await again.sold("P-1")
+    await again.follow_sale("P-1")
     await again.writer.note_in_sync()
-    await again.sold("P-2")
+    await again.follow_sale("P-2")
     later = await again.restarted()
 
     assert 100 == until
@@ -476,12 +477,12 @@ async def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_sync() ->
 async def test_a_tombstone_is_kept_until_the_feed_was_followed_past_it() -> None:
     """[V2] The store was switched off for hours and is still behind: a product that a refetch found
     absent does not come back by older events."""
-    shelf = await Shelf().filled()
-    known = shelf.writer.known_state("P-1")
-    await shelf.writer.apply_refetch("P-1", None, known=known, reason=RefetchReason.ORDER)
+    cache = await Cache().filled()
+    known = cache.writer.known_state("P-1")
+    await cache.writer.apply_refetch("P-1", None, known=known, reason=RefetchReason.ORDER)
     await asyncio.sleep(7200.0)
-    again = await shelf.restarted()
-    await again.sold("P-1")
+    again = await cache.restarted()
+    await again.follow_sale("P-1")
     assert None is again.row("P-1")
     for _ in range(2):
         await again.writer.note_in_sync()
@@ -501,25 +502,25 @@ async def test_changes_go_on_while_the_journal_is_compacted(
     """[D3] [D1] The snapshot is held up half-way; meanwhile, sales are visible and durable. After a
     kill at its end everything is there, from the new files."""
     monkeypatch.setattr(files, "COMPACTION_BYTES", 1500)
-    shelf = await Shelf().filled()
-    held = shelf.disk.hold("append snapshot-3.jsonl.new")
-    selling = asyncio.ensure_future(_sell(shelf, "P-1", 8))
+    cache = await Cache().filled()
+    held = cache.disk.hold("append snapshot-3.jsonl.new")
+    selling = asyncio.ensure_future(_sell(cache, "P-1", 8))
     await held.reached.wait()
     await selling
-    killed_meanwhile = await shelf.restarted()
+    killed_meanwhile = await cache.restarted()
     held.release.set()
-    while "snapshot-2.jsonl" in shelf.disk.entries:
+    while "snapshot-2.jsonl" in cache.disk.entries:
         await a_moment()
-    await _sell(shelf, "P-2", 1)
+    await _sell(cache, "P-2", 1)
 
-    assert (2, 9) == shelf.row("P-1") == killed_meanwhile.row("P-1")
-    after = await shelf.restarted()
+    assert (2, 9) == cache.row("P-1") == killed_meanwhile.row("P-1")
+    after = await cache.restarted()
     assert ((2, 9), (9, 2)) == (after.row("P-1"), after.row("P-2"))
 
 
-async def _sell(shelf: Shelf, product_id: str, times: int) -> None:
+async def _sell(cache: Cache, product_id: str, times: int) -> None:
     for _ in range(times):
-        await shelf.sold(product_id)
+        await cache.follow_sale(product_id)
 
 
 @in_virtual_time
@@ -529,21 +530,21 @@ async def test_a_compaction_that_fails_leaves_the_journal_in_use(
     """[D3] [D5] No room for a second snapshot: the log says so, the store stays durable, and a
     later compaction succeeds."""
     monkeypatch.setattr(files, "COMPACTION_BYTES", 1500)
-    shelf = await Shelf().filled()
-    held = shelf.disk.hold("create snapshot-3.jsonl.new")
-    selling = asyncio.ensure_future(_sell(shelf, "P-1", 8))
+    cache = await Cache().filled()
+    held = cache.disk.hold("create snapshot-3.jsonl.new")
+    selling = asyncio.ensure_future(_sell(cache, "P-1", 8))
     await held.reached.wait()
     await selling
-    shelf.disk.failures = {len(shelf.disk.trace) + 1: errno.ENOSPC}
+    cache.disk.failures = {len(cache.disk.trace) + 1: errno.ENOSPC}
     held.release.set()
     await a_moment()
-    is_durable = shelf.writer.disk.is_durable
-    await _sell(shelf, "P-2", 9)
-    while "snapshot-2.jsonl" in shelf.disk.entries:
+    is_durable = cache.writer.disk.is_durable
+    await _sell(cache, "P-2", 9)
+    while "snapshot-2.jsonl" in cache.disk.entries:
         await a_moment()
 
     assert is_durable
-    assert (1, 10) == (await shelf.restarted()).row("P-2")
+    assert (1, 10) == (await cache.restarted()).row("P-2")
     assert "files: compacting the journal failed, it is tried again" in caplog.text
 
 
@@ -554,22 +555,22 @@ async def test_a_compaction_that_fails_leaves_the_journal_in_use(
 async def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> None:
     """[D5] Changes go on in memory, the log names the problem once, and new files are tried every
     half minute until a whole snapshot ends it."""
-    shelf = await Shelf().filled()
-    shelf.disk.room = 0
-    await shelf.sold("P-1")
-    await settle_at(shelf, "P-2", left=7)
-    degraded = shelf.writer.disk
+    cache = await Cache().filled()
+    cache.disk.room = 0
+    await cache.follow_sale("P-1")
+    await settle_at(cache, "P-2", left=7)
+    degraded = cache.writer.disk
     await asyncio.sleep(3 * HEAL_SECONDS)
-    still = shelf.writer.disk
-    shelf.disk.room = 10_000
+    still = cache.writer.disk
+    cache.disk.room = 10_000
     await asyncio.sleep(HEAL_SECONDS)
 
-    assert (9, 2) == shelf.row("P-1")
+    assert (9, 2) == cache.row("P-1")
     assert "No space left on device" in degraded.problem
     assert NOON == degraded.since
     assert degraded == still
-    assert shelf.writer.disk.is_durable
-    after = await shelf.restarted()
+    assert cache.writer.disk.is_durable
+    after = await cache.restarted()
     assert ((9, 2), (7, 2)) == (after.row("P-1"), after.row("P-2"))
     assert ["sale of P-2"] == keys_of(after)
     errors = [each.message for each in caplog.records if each.levelno == logging.ERROR]
@@ -583,12 +584,12 @@ async def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> No
 async def test_writes_recorded_while_the_disk_heals_are_not_lost() -> None:
     """[D5] [W1] An attempt that is recorded while the new snapshot is written is in the new files
     when the failure ends."""
-    shelf = await Shelf().filled()
-    shelf.disk.failures = {len(shelf.disk.trace) + 1: errno.EIO}
-    await shelf.writer.record_write(shelf.enter("before"))
-    held = shelf.disk.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
+    cache = await Cache().filled()
+    cache.disk.failures = {len(cache.disk.trace) + 1: errno.EIO}
+    await cache.writer.record_write(cache.add_attempt("before"))
+    held = cache.disk.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
     await held.reached.wait()
-    recording = asyncio.ensure_future(shelf.writer.record_write(shelf.enter("meanwhile")))
+    recording = asyncio.ensure_future(cache.writer.record_write(cache.add_attempt("meanwhile")))
     await a_moment()
     was_recorded = recording.done()
     held.release.set()
@@ -596,8 +597,8 @@ async def test_writes_recorded_while_the_disk_heals_are_not_lost() -> None:
     await a_moment()
 
     assert not was_recorded
-    assert shelf.writer.disk.is_durable
-    assert {"before", "meanwhile"} == set(keys_of(await shelf.restarted()))
+    assert cache.writer.disk.is_durable
+    assert {"before", "meanwhile"} == set(keys_of(await cache.restarted()))
 
 
 @in_virtual_time
@@ -605,38 +606,38 @@ async def test_a_full_sync_is_visible_while_the_disk_fails_and_ends_the_failure_
     None
 ):
     """[D5] [F2] It is no less needed without a disk."""
-    shelf = await Shelf().filled()
-    shelf.disk.room = 0
-    shelf.central.sell("P-1")
-    await shelf.place()
-    shown, was_durable = shelf.row("P-1"), shelf.writer.disk.is_durable
-    shelf.disk.room = 10_000
-    await shelf.place()
+    cache = await Cache().filled()
+    cache.disk.room = 0
+    cache.central.sell("P-1")
+    await cache.install()
+    shown, was_durable = cache.row("P-1"), cache.writer.disk.is_durable
+    cache.disk.room = 10_000
+    await cache.install()
 
     assert (9, 2) == shown
     assert not was_durable
-    assert shelf.writer.disk.is_durable
-    assert (9, 2) == (await shelf.restarted()).row("P-1")
+    assert cache.writer.disk.is_durable
+    assert (9, 2) == (await cache.restarted()).row("P-1")
 
 
-async def _left_behind() -> FaultyFolder:
+async def _left_behind() -> FaultyDirectory:
     """The files of a store that saw one sale of P-1 and recorded a write."""
-    shelf = await Shelf().filled()
-    await shelf.sold("P-1")
-    await shelf.writer.record_write(note_of("old"))
-    await shelf.writer.close()
-    return shelf.disk.after_kill()
+    cache = await Cache().filled()
+    await cache.follow_sale("P-1")
+    await cache.writer.record_write(attempt_record("old"))
+    await cache.writer.close()
+    return cache.disk.after_kill()
 
 
 @in_virtual_time
 async def test_a_follow_up_reason_outlives_the_process() -> None:
     """[F2] [D2] A replica was installed over a gap in the feed, and the store died before the full
     sync that has to follow. The next process knows of it, until one without a gap is installed."""
-    shelf = await Shelf().filled()
-    await shelf.place(follow_up_reason="events were missing")
-    again = await shelf.restarted()
+    cache = await Cache().filled()
+    await cache.install(follow_up_reason="events were missing")
+    again = await cache.restarted()
     follow_up_reason = again.catalogue.follow_up_reason
-    await again.place()
+    await again.install()
 
     assert "events were missing" == follow_up_reason
     assert "" == (await again.restarted()).catalogue.follow_up_reason
@@ -646,12 +647,12 @@ async def test_a_follow_up_reason_outlives_the_process() -> None:
 async def test_what_damage_took_is_seen_in_the_generation() -> None:
     """[D4] A record in the middle of the journal is damaged. The state before it is served until
     the full sync is done, under another generation, because readers have seen a newer state."""
-    shelf = await Shelf().filled()
-    await shelf.sold("P-1")
-    await shelf.sold("P-1")
-    contents = shelf.disk.contents()
+    cache = await Cache().filled()
+    await cache.follow_sale("P-1")
+    await cache.follow_sale("P-1")
+    contents = cache.disk.contents()
     journal = contents["journal-2.jsonl"].replace(b'"version":2', b'"version":7')
-    left = Shelf(FaultyFolder(contents | {"journal-2.jsonl": journal}), central=shelf.central)
+    left = Cache(FaultyDirectory(contents | {"journal-2.jsonl": journal}), central=cache.central)
     is_damaged = await left.writer.open()
 
     assert is_damaged
@@ -665,33 +666,33 @@ async def test_what_damage_took_is_seen_in_the_generation() -> None:
 async def test_a_directory_that_appears_later_is_loaded() -> None:
     """[D5] [D7] The disk was not mounted at the start: the store begins without a catalogue, and
     shows what is on disk as soon as it can be read. Nothing there is overwritten unread."""
-    shelf = Shelf(await _left_behind())
-    shelf.disk.failures = {1: errno.ENOENT}
-    await shelf.writer.open()
-    at_start = (shelf.writer.catalogue, shelf.writer.disk.is_durable)
-    written = [each for each in shelf.disk.trace if each != "names"]
+    cache = Cache(await _left_behind())
+    cache.disk.failures = {1: errno.ENOENT}
+    await cache.writer.open()
+    at_start = (cache.writer.catalogue, cache.writer.disk.is_durable)
+    written = [each for each in cache.disk.trace if each != "names"]
     await asyncio.sleep(HEAL_SECONDS + 1)
 
     assert (None, False) == at_start
     assert [] == written
-    assert (9, 2) == shelf.row("P-1")
-    assert shelf.writer.disk.is_durable
-    assert ["old"] == keys_of(shelf)
+    assert (9, 2) == cache.row("P-1")
+    assert cache.writer.disk.is_durable
+    assert ["old"] == keys_of(cache)
 
 
 @in_virtual_time
 async def test_a_full_sync_wins_over_a_directory_that_appears_later() -> None:
     """[D5] It is newer than what is on disk; the keys there count all the same."""
-    shelf = Shelf(await _left_behind())
-    shelf.disk.failures = {1: errno.ENOENT}
-    await shelf.writer.open()
-    shelf.central.sell("P-2", -4)
-    await shelf.place()
-    await shelf.writer.record_write(shelf.enter("new"))
+    cache = Cache(await _left_behind())
+    cache.disk.failures = {1: errno.ENOENT}
+    await cache.writer.open()
+    cache.central.sell("P-2", -4)
+    await cache.install()
+    await cache.writer.record_write(cache.add_attempt("new"))
     await asyncio.sleep(HEAL_SECONDS + 1)
-    after = await shelf.restarted()
+    after = await cache.restarted()
 
-    assert ((10, 1), (6, 2)) == (shelf.row("P-1"), shelf.row("P-2"))
+    assert ((10, 1), (6, 2)) == (cache.row("P-1"), cache.row("P-2"))
     assert (6, 2) == after.row("P-2")
     assert {"old", "new"} == set(keys_of(after))
 
@@ -705,27 +706,27 @@ async def test_a_newer_format_that_appears_later_is_left_alone(
     folder = await _left_behind()
     name, format_99 = "snapshot-2.jsonl", {"file": "snapshot", "format": 99, "number": 2}
     foreign = frame("header", orjson.dumps(format_99))
-    shelf = Shelf(FaultyFolder(folder.contents() | {name: foreign}))
-    shelf.disk.failures = {1: errno.ENOENT}
-    await shelf.writer.open()
+    cache = Cache(FaultyDirectory(folder.contents() | {name: foreign}))
+    cache.disk.failures = {1: errno.ENOENT}
+    await cache.writer.open()
     await asyncio.sleep(3 * HEAL_SECONDS + 1)
-    disk, contents = shelf.writer.disk, shelf.disk.contents()
-    await shelf.disk.remove(name)
+    disk, contents = cache.writer.disk, cache.disk.contents()
+    await cache.disk.remove(name)
     await asyncio.sleep(HEAL_SECONDS)
 
     assert "snapshot-2.jsonl has format 99" in disk.problem
     assert foreign == contents[name]
-    assert shelf.writer.disk.is_durable
+    assert cache.writer.disk.is_durable
     assert 1 == caplog.text.count("snapshot-2.jsonl has format 99")
 
 
 @in_virtual_time
 async def test_closing_ends_background_tasks() -> None:
     """[D5] A stop does not wait for a disk to heal."""
-    shelf = await Shelf().filled()
-    shelf.disk.room = 0
-    await shelf.sold("P-1")
-    await shelf.writer.close()
+    cache = await Cache().filled()
+    cache.disk.room = 0
+    await cache.follow_sale("P-1")
+    await cache.writer.close()
     others = asyncio.all_tasks() - {asyncio.current_task()}
 
     assert set() == others

@@ -18,13 +18,14 @@ from store_cache.api.content.clock import short_duration
 from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.writes.write import Write
-from tests.harness.faulty_directory import FaultyFolder
-from tests.harness.shelf import NOON, Clock
+from tests.harness.central import LedgerTransport
+from tests.harness.clock import NOON, Clock
+from tests.harness.faulty_directory import FaultyDirectory
+from tests.harness.store import RunningStore, a_store
 from tests.harness.virtual_time import in_virtual_time
-from tests.harness.whole_store import Line, Whole, whole_store
 
 
-def since(store: Whole) -> str:
+def since(store: RunningStore) -> str:
     return str(store.status["state"]["since"])
 
 
@@ -40,7 +41,7 @@ def moment(seconds: float) -> str:
 @in_virtual_time
 async def test_the_statistics_of_the_cache() -> None:
     """[P1] The fields of the contract, with sizes in megabytes and a readable uptime."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
         await asyncio.sleep(5430.0)
         stats = store.parts.status.cache_stats()
@@ -61,9 +62,9 @@ async def test_the_statistics_of_the_cache() -> None:
 @in_virtual_time
 async def test_a_healthy_store_says_so() -> None:
     """[B3] Every check is ok, and no request goes to Central."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
-        asked = len(store.line.asked)
+        asked = len(store.central.asked)
         health = store.parts.status.health()
 
         assert {
@@ -76,23 +77,22 @@ async def test_a_healthy_store_says_so() -> None:
                 name: {"status": "ok"} for name in ("catalogue", "central", "freshness", "disk")
             },
         } == health
-        assert asked == len(store.line.asked)
+        assert asked == len(store.central.asked)
 
 
 @in_virtual_time
 async def test_each_problem_degrades_its_own_check() -> None:
     """[B3] [D5] First there is no catalogue and no Central, then the disk is full. Each check that
     fails names its cause."""
-    clock = Clock()
-    line = Line(clock)
-    line.cut()
-    async with whole_store(clock=clock, line=line) as store:
+    central = LedgerTransport(Clock())
+    central.cut()
+    async with a_store(central=central) as store:
         await asyncio.sleep(60.0)
         first = store.parts.status.health()
-        line.is_cut = False
+        central.is_cut = False
         await store.until("live")
         store.disk.room = 0
-        line.sell("P-1")
+        central.sell("P-1")
         await asyncio.sleep(1.0)
         second = store.parts.status.health()
 
@@ -116,20 +116,19 @@ async def test_empty_syncing_and_live(caplog: pytest.LogCaptureFixture) -> None:
     """[B4] [B6] Before the first full sync the state is `empty`, during it `syncing`, then `live`.
     Each has its `since` and a line in the log."""
     caplog.set_level(logging.INFO, logger="store_cache")
-    clock = Clock()
-    line = Line(clock)
-    async with whole_store(clock=clock, line=line, central_api_key="wrong") as store:
+    central = LedgerTransport(Clock())
+    async with a_store(central=central, central_api_key="wrong") as store:
         assert ("empty", moment(0)) == (store.state, since(store))
         await asyncio.sleep(1.0)
         assert "empty" == store.state
 
-    line.open.clear()
-    async with whole_store(clock=clock, line=line) as store:
+    central.may_answer.clear()
+    async with a_store(central=central) as store:
         began = store.clock.now()
         await store.until("syncing")
         await asyncio.sleep(3.0)
         status = store.status
-        line.open.set()
+        central.may_answer.set()
         await store.until("live")
 
         assert status["inProgress"]
@@ -142,9 +141,9 @@ async def test_empty_syncing_and_live(caplog: pytest.LogCaptureFixture) -> None:
     assert "sync status: live, was syncing" in caplog.messages
 
 
-async def _files(clock: Clock, line: Line) -> FaultyFolder:
+async def _files(central: LedgerTransport) -> FaultyDirectory:
     """Return the files of a store that was in sync until now."""
-    async with whole_store(clock=clock, line=line) as store:
+    async with a_store(central=central) as store:
         await store.until("live")
         return store.disk
 
@@ -153,15 +152,14 @@ async def _files(clock: Clock, line: Line) -> FaultyFolder:
 async def test_cached_until_central_confirms_it() -> None:
     """[B4] [D7] A catalogue from disk is `cached` until the feed shows that nothing is missing. Its
     age counts from what the process before recorded."""
-    clock = Clock()
-    line = Line(clock)
-    folder = (await _files(clock, line)).after_kill()
+    central = LedgerTransport(Clock())
+    folder = (await _files(central)).after_kill()
     await asyncio.sleep(7.0)
-    line.open.clear()
-    async with whole_store(folder, clock=clock, line=line) as store:
+    central.may_answer.clear()
+    async with a_store(folder, central=central) as store:
         await asyncio.sleep(2.0)
         before = (store.state, store.parts.freshness.measure().age_seconds)
-        line.open.set()
+        central.may_answer.set()
         await store.until("live")
 
         assert ("cached", 9.0) == (before[0], round(before[1], 2))
@@ -172,14 +170,14 @@ async def test_cached_until_central_confirms_it() -> None:
 async def test_stale_and_fallback_when_central_goes_away() -> None:
     """[B4] [B1] An old catalogue is `stale`; after five failures in a row the state is `fallback`,
     with cause and `since` of the breaker; then `live` again."""
-    async with whole_store(stale_after_seconds=1) as store:
+    async with a_store(stale_after_seconds=1) as store:
         await store.until("live")
-        store.line.cut()
+        store.central.cut()
         await store.until("stale")
         stale = store.status
         await store.until("fallback")
         fallback = store.status
-        store.line.is_cut = False
+        store.central.is_cut = False
         await store.until("live")
 
         assert 0 < stale["eventSync"]["consecutiveFailures"] < 5
@@ -196,11 +194,11 @@ async def test_stale_and_fallback_when_central_goes_away() -> None:
 @in_virtual_time
 async def test_degraded_while_the_disk_fails() -> None:
     """[B4] [D5] `degraded` overrides every other name; the status says what a restart loses."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
         store.disk.room = 0
         await asyncio.sleep(4.0)
-        store.line.sell("P-1")
+        store.central.sell("P-1")
         await asyncio.sleep(1.0)
         status = store.status
         headers = freshness_headers(store.parts.freshness.measure())
@@ -222,7 +220,7 @@ async def test_degraded_while_the_disk_fails() -> None:
 @in_virtual_time
 async def test_the_age_is_infinite_before_the_first_sync() -> None:
     """[B5] Without a catalogue there is no last sync to count from."""
-    async with whole_store() as store:
+    async with a_store() as store:
         freshness = store.parts.freshness.measure()
 
         assert math.isinf(freshness.age_seconds)
@@ -238,7 +236,7 @@ async def test_the_age_is_infinite_before_the_first_sync() -> None:
 async def test_the_age_counts_also_while_a_poll_is_held() -> None:
     """[B5] On a quiet feed it grows up to `wait`: the answer to a poll, not its sending, proves
     that the store is in sync."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
         ages = []
         for _ in range(5):
@@ -252,7 +250,7 @@ async def test_the_age_counts_also_while_a_poll_is_held() -> None:
 @in_virtual_time
 async def test_setting_the_clock_does_not_change_the_age() -> None:
     """[B5] Ages are measured by the clock that never goes back."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
         await asyncio.sleep(3.0)
         store.clock.set_by_seconds = -3600.0
@@ -267,13 +265,13 @@ async def test_setting_the_clock_does_not_change_the_age() -> None:
 async def test_freshness_is_one_object_while_its_headers_are_the_same() -> None:
     """[B5] `measure` returns one object while its headers stay right; each second of age and each
     event make a new one."""
-    async with whole_store(stale_after_seconds=3) as store:
+    async with a_store(stale_after_seconds=3) as store:
         await store.until("live")
         seen = []
         for _ in range(44):
             seen.append(store.parts.freshness.measure())
             await asyncio.sleep(0.1)
-        store.line.sell("P-1")
+        store.central.sell("P-1")
         await asyncio.sleep(0.1)
         seen.append(store.parts.freshness.measure())
         headers = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
@@ -286,12 +284,11 @@ async def test_freshness_is_one_object_while_its_headers_are_the_same() -> None:
 @in_virtual_time
 async def test_an_age_from_disk_is_never_below_zero() -> None:
     """[B5] Not even if the clock was set back between two processes."""
-    clock = Clock()
-    line = Line(clock)
-    folder = (await _files(clock, line)).after_kill()
-    clock.set_by_seconds = -3600.0
-    line.cut()
-    async with whole_store(folder, clock=clock, line=line) as store:
+    central = LedgerTransport(Clock())
+    folder = (await _files(central)).after_kill()
+    central.clock.set_by_seconds = -3600.0
+    central.cut()
+    async with a_store(folder, central=central) as store:
         assert 0.0 == store.parts.freshness.measure().age_seconds
 
 
@@ -301,7 +298,7 @@ async def test_an_age_from_disk_is_never_below_zero() -> None:
 @in_virtual_time
 async def test_failing_refetches_are_counted_and_some_listed() -> None:
     """[E5] The status counts pending and failing refetches, and lists at most twenty of them."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
         due = store.clock.now() + 100.0
         pending = {
@@ -326,10 +323,10 @@ async def test_failing_refetches_are_counted_and_some_listed() -> None:
 async def test_writes_are_counted_by_their_outcome() -> None:
     """[W4] [W1] A write that was answered is remembered; one without an answer is under way, then
     unknown."""
-    async with whole_store(write_timeout_seconds=2) as store:
+    async with a_store(write_timeout_seconds=2) as store:
         await store.until("live")
         await store.parts.forwarder.update(Write("P-1", -1, 1, "first"))
-        store.line.open.clear()
+        store.central.may_answer.clear()
         waiting = asyncio.ensure_future(store.parts.forwarder.update(Write("P-2", -1, 1, "second")))
         await asyncio.sleep(1.0)
         meanwhile = store.status["writes"]
@@ -348,7 +345,7 @@ async def test_writes_are_counted_by_their_outcome() -> None:
 @in_virtual_time
 async def test_a_full_sync_that_has_not_begun_is_shown() -> None:
     """[F6] After a failed full sync the next one is shown with its reasons until it begins."""
-    async with whole_store(central_api_key="wrong") as store:
+    async with a_store(central_api_key="wrong") as store:
         await asyncio.sleep(1.0)
         status = store.status
 
@@ -361,10 +358,10 @@ async def test_a_full_sync_that_has_not_begun_is_shown() -> None:
 @in_virtual_time
 async def test_full_syncs_are_listed_newest_first() -> None:
     """[F1] Each has its reasons; a forced one returns its own outcome."""
-    async with whole_store() as store:
+    async with a_store() as store:
         await store.until("live")
         first = await store.parts.runner.force_full_sync(accept=False)
-        store.line.cut()
+        store.central.cut()
         second = await store.parts.runner.force_full_sync(accept=False)
         runs = store.status["fullSyncs"]
 

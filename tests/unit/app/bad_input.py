@@ -13,10 +13,11 @@ import orjson
 from store_cache.app.settings import SettingsError, load_settings
 from store_cache.storage.framing import NewerFormat, frame
 from store_cache.writes.write import Write
-from tests.harness.faulty_directory import FaultyFolder
-from tests.harness.shelf import Clock
+from tests.harness.central import LedgerTransport
+from tests.harness.clock import Clock
+from tests.harness.faulty_directory import FaultyDirectory
+from tests.harness.store import a_store
 from tests.harness.virtual_time import run
-from tests.harness.whole_store import Line, whole_store
 
 Files = dict[str, bytes]
 
@@ -184,34 +185,33 @@ def start_after(damage: Damage) -> Start:
 
 
 async def _start_after(damage: Damage, log: LogLines) -> Start:
-    clock = Clock()
-    line = Line(clock)
-    async with whole_store(clock=clock, line=line) as store:
+    central = LedgerTransport(Clock())
+    async with a_store(central=central) as store:
         await store.until("live")
         await store.parts.forwarder.update(Write("P-1", -1, 1, "order-1"))
-        line.sell("P-2")
+        central.sell("P-2")
         await store.until("live")
         files = store.disk.contents()
-    folder = FaultyFolder(damage.make(files))
+    folder = FaultyDirectory(damage.make(files))
     if damage.failing is not None:
         folder.failures = {damage.failing: errno.EIO}
     try:
-        return await _started(folder, clock, line, log)
+        return await _started(folder, central, log)
     except NewerFormat as problem:
         return Start((), "", (), refused=str(problem))
 
 
-async def _started(folder: FaultyFolder, clock: Clock, line: Line, log: LogLines) -> Start:
-    line.open.clear()
-    async with whole_store(folder, clock=clock, line=line) as store:
+async def _started(folder: FaultyDirectory, central: LedgerTransport, log: LogLines) -> Start:
+    central.may_answer.clear()
+    async with a_store(folder, central=central) as store:
         cached = store.parts.writer.catalogue
         shown = [] if cached is None else cached.page(0, 9)
-        line.open.set()
+        central.may_answer.set()
         await store.until("degraded" if store.state == "degraded" else "live")
         full_syncs = tuple("; ".join(one["reasons"]) for one in store.status["fullSyncs"])
         now = store.parts.writer.catalogue
         assert now is not None
-        is_right = line.ledger.everything() == [orjson.loads(row) for row in now.page(0, 9)]
+        is_right = central.ledger.everything() == [orjson.loads(row) for row in now.page(0, 9)]
         return Start(tuple(log.lines), _shown(shown, now.page(0, 9)), full_syncs, is_right)
 
 

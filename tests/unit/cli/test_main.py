@@ -20,7 +20,8 @@ from store_cache.cli import main as cli
 from store_cache.cli.main import main
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.framing import frame
-from tests.harness.whole_store import ADMIN_KEY, TILL_KEY, Whole, served, whole_store
+from tests.harness.clients import STORE_ADMIN_KEY, TILL_KEY
+from tests.harness.store import RunningStore, a_store
 
 Captured = pytest.CaptureFixture[str]
 
@@ -40,9 +41,9 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 
 @asynccontextmanager
-async def live_store() -> AsyncIterator[tuple[Whole, str]]:
+async def live_store() -> AsyncIterator[tuple[RunningStore, str]]:
     """A store that follows its Central, and its address."""
-    async with whole_store() as store, served(store) as url:
+    async with a_store() as store, store.served() as url:
         await store.until("live")
         yield store, url
 
@@ -128,7 +129,7 @@ async def test_status_as_the_api_gives_it(capsys: Captured) -> None:
 
 async def test_store_that_is_not_in_sync_exits_with_1(capsys: Captured) -> None:
     """[B2] A script sees the exit status; a person reads the cause and which setting to fix."""
-    async with whole_store(central_api_key="wrong") as store, served(store) as url:
+    async with a_store(central_api_key="wrong") as store, store.served() as url:
         async with asyncio.timeout(10):
             while not store.status["fullSyncs"]:
                 await store.parts.runner.changed.wait()
@@ -144,7 +145,7 @@ async def test_failing_disk_is_printed(capsys: Captured) -> None:
     """[D5] A line names the problem and what a restart would lose."""
     async with live_store() as (store, url):
         store.disk.room = 0
-        store.line.sell("P-1")
+        store.central.sell("P-1")
         await store.until("degraded")
         status = await ran("status", "--url", url, "--key", TILL_KEY)
     printed = capsys.readouterr().out
@@ -161,7 +162,7 @@ async def test_failing_disk_is_printed(capsys: Captured) -> None:
 async def test_forced_sync_prints_its_result(capsys: Captured) -> None:
     """[F1] The store's message, then its status with the reason of the full sync; exit status 0."""
     async with live_store() as (_store, url):
-        status = await ran("sync", "--url", url, "--key", ADMIN_KEY)
+        status = await ran("sync", "--url", url, "--key", STORE_ADMIN_KEY)
     printed = capsys.readouterr().out
 
     assert 0 == status
@@ -175,14 +176,14 @@ async def test_progress_is_shown_while_it_runs(
     """The step goes to standard error, so that standard output holds only the result."""
     monkeypatch.setattr("store_cache.cli.report.PROGRESS_SECONDS", 0.01)
     async with live_store() as (store, url):
-        store.line.open.clear()
-        syncing = asyncio.ensure_future(ran("sync", "--url", url, "--key", ADMIN_KEY))
+        store.central.may_answer.clear()
+        syncing = asyncio.ensure_future(ran("sync", "--url", url, "--key", STORE_ADMIN_KEY))
         shown = ""
         async with asyncio.timeout(10):
             while "first page" not in shown:
                 shown += capsys.readouterr().err
                 await asyncio.sleep(0.005)
-        store.line.open.set()
+        store.central.may_answer.set()
 
         assert 0 == await syncing
 
@@ -191,8 +192,8 @@ async def test_small_catalogue_needs_accept(capsys: Captured) -> None:
     """[F5] It is refused with the reason and status 1, and installed with `--accept`."""
     async with live_store() as (store, url):
         for product_id in ("P-2", "P-3"):
-            store.line.ledger.lie(product_id, None)
-        address = ("--url", url, "--key", ADMIN_KEY)
+            store.central.ledger.lie(product_id, None)
+        address = ("--url", url, "--key", STORE_ADMIN_KEY)
         refused = await ran("sync", *address)
         printed = capsys.readouterr().err
         accepted = await ran("sync", "--accept", *address)
@@ -205,11 +206,11 @@ async def test_small_catalogue_needs_accept(capsys: Captured) -> None:
 async def test_sync_without_central_fails(capsys: Captured) -> None:
     """[F1] Exit status 1 and the reason."""
     async with live_store() as (store, url):
-        store.line.cut()
-        status = await ran("sync", "--url", url, "--key", ADMIN_KEY)
+        store.central.cut()
+        status = await ran("sync", "--url", url, "--key", STORE_ADMIN_KEY)
 
     assert 1 == status
-    assert "store-cache: Force sync failed: Central (localhost:8081) cannot be reached" in (
+    assert "store-cache: Force sync failed: Central (central.test) cannot be reached" in (
         capsys.readouterr().err
     )
 
@@ -223,7 +224,7 @@ async def test_sync_without_central_fails(capsys: Captured) -> None:
 )
 async def test_refused_key_is_reported(command: str, key: str, code: str, capsys: Captured) -> None:
     """With 1, the store's error code and the option to use; the key itself is not printed."""
-    async with whole_store() as store, served(store) as url:
+    async with a_store() as store, store.served() as url:
         status = await ran(command, "--url", url, "--key", key)
     printed = capsys.readouterr().err
 

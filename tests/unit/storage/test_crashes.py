@@ -9,22 +9,22 @@ from random import Random
 
 import pytest
 
-from tests.harness.faulty_directory import Crashed, FaultyFolder
+from tests.harness.faulty_directory import Crashed, FaultyDirectory
 from tests.unit.storage.small_store import SmallStore, keys_of, load, run_script, state
 
 SEEDS = range(3)
 
 
 async def _operations() -> int:
-    folder = FaultyFolder()
+    folder = FaultyDirectory()
     await run_script(SmallStore(folder))
     return len(folder.trace)
 
 
 async def _crashed(
     before: int, *, idle_syncs: tuple[str, ...] = ()
-) -> tuple[SmallStore, FaultyFolder]:
-    folder = FaultyFolder()
+) -> tuple[SmallStore, FaultyDirectory]:
+    folder = FaultyDirectory()
     folder.crash_before = before
     folder.idle_syncs = idle_syncs
     store = SmallStore(folder)
@@ -33,12 +33,12 @@ async def _crashed(
     return store, folder
 
 
-def _left(folder: FaultyFolder, seed: int | None) -> FaultyFolder:
+def _left(folder: FaultyDirectory, seed: int | None) -> FaultyDirectory:
     """What a kill leaves, or with a seed, what a power cut leaves."""
     return folder.after_kill() if seed is None else folder.after_power_cut(Random(seed))
 
 
-async def _check(store: SmallStore, folder: FaultyFolder) -> None:
+async def _check(store: SmallStore, folder: FaultyDirectory) -> None:
     loaded = await load(folder)
 
     assert not loaded.damaged, loaded.findings
@@ -59,7 +59,7 @@ async def test_nothing_acknowledged_is_lost_by_a_crash_before_any_operation(
         await _check(store, _left(folder, seed))
 
 
-async def _crash_recoveries(store: SmallStore, folder: FaultyFolder, seed: int | None) -> None:
+async def _crash_recoveries(store: SmallStore, folder: FaultyDirectory, seed: int | None) -> None:
     """Let the start after a crash die before each of its own operations, until it gets through."""
     for before in range(1, 100):
         left = _left(folder, seed)
@@ -118,7 +118,7 @@ async def test_what_a_start_has_shown_survives_the_next_power_cut() -> None:
             assert set(keys_of(loaded)) == set(keys_of(again))
 
 
-async def _check_after_failure(folder: FaultyFolder) -> None:
+async def _check_after_failure(folder: FaultyDirectory) -> None:
     """Run the script; if the disk fails, begin new files from memory, as the writer does."""
     store = SmallStore(folder)
     try:
@@ -136,7 +136,7 @@ async def test_one_failed_operation_loses_nothing_once_new_files_have_begun(faul
     """Each operation fails once, with its data gone although the next sync succeeds; after
     `begin`, a power cut takes nothing that was acknowledged before or after."""
     for failing in range(2, await _operations() + 1):
-        folder = FaultyFolder()
+        folder = FaultyDirectory()
         folder.failures = {failing: fault}
         await _check_after_failure(folder)
 
@@ -145,7 +145,7 @@ async def test_a_disk_that_fills_at_any_byte_loses_nothing() -> None:
     """The disk fills in the middle of a write, wherever that is; with room again, new files hold
     everything."""
     for room in range(0, 9000, 41):
-        folder = FaultyFolder()
+        folder = FaultyDirectory()
         folder.room = room
         await _check_after_failure(folder)
 
@@ -172,7 +172,7 @@ def _is_slow(handle: asyncio.Handle) -> bool:
     return isinstance(task, asyncio.Task) and task.get_name() == "slow"
 
 
-async def _resume_late(folder: FaultyFolder, *, by_compaction: bool) -> SmallStore:
+async def _resume_late(folder: FaultyDirectory, *, by_compaction: bool) -> SmallStore:
     """Replace the files while a caller whose record is in the old ones has not resumed yet."""
     store = SmallStore(folder)
     await store.start()
@@ -190,7 +190,7 @@ async def _resume_late(folder: FaultyFolder, *, by_compaction: bool) -> SmallSto
 def test_a_confirmed_caller_that_has_not_resumed_is_waited_for(*, by_compaction: bool) -> None:
     """What it enters into the key table only now must be in the new snapshot, because its record
     is in the old journal."""
-    folder = FaultyFolder()
+    folder = FaultyDirectory()
     with asyncio.Runner(loop_factory=UnfairLoop) as runner:
         store = runner.run(_resume_late(folder, by_compaction=by_compaction))
     loaded = asyncio.run(load(folder.after_kill()))

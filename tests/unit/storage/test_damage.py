@@ -17,7 +17,7 @@ import pytest
 from store_cache.storage.files import Loaded
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES, encode_snapshot
-from tests.harness.faulty_directory import FaultyFolder
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.unit.storage.small_store import SmallStore, State, installed, keys_of, load, state
 
 SNAPSHOT, FIRST, LAST = "snapshot-2.jsonl", "journal-2.jsonl", "journal-3.jsonl"
@@ -32,7 +32,7 @@ class Run:
 
 
 async def _run() -> Run:
-    folder = FaultyFolder()
+    folder = FaultyDirectory()
     store = SmallStore(folder)
     await store.start()
     await store.record("k0")
@@ -69,7 +69,7 @@ def lines(name: str) -> list[bytes]:
 
 async def load_with(changed: dict[str, bytes]) -> Loaded:
     """What a start finds in the run's files, with these instead or besides."""
-    return await load(FaultyFolder(run().files | changed))
+    return await load(FaultyDirectory(run().files | changed))
 
 
 def check(loaded: Loaded, *, about: object) -> None:
@@ -86,9 +86,9 @@ def check(loaded: Loaded, *, about: object) -> None:
         assert all("never acknowledged" in finding for finding in loaded.findings), about
 
 
-async def started() -> tuple[SmallStore, FaultyFolder]:
+async def started() -> tuple[SmallStore, FaultyDirectory]:
     """The next process, which has begun new files."""
-    folder = FaultyFolder(run().files)
+    folder = FaultyDirectory(run().files)
     store = SmallStore(folder)
     await store.start()
     return store, folder
@@ -162,7 +162,7 @@ async def test_a_missing_file_is_noticed(missing: list[str]) -> None:
     """Without the last journal, the state before it is right, and there is no sign that there was
     one. The journal of a snapshot is created before the snapshot has its name."""
     files = {name: data for name, data in run().files.items() if name not in missing}
-    loaded = await load(FaultyFolder(files))
+    loaded = await load(FaultyDirectory(files))
 
     assert state(loaded.catalogue) in run().history
     assert loaded.damaged is (missing != [LAST])
@@ -188,7 +188,7 @@ async def test_a_chunk_of_keys_in_place_of_another_is_noticed() -> None:
     writes = [orjson.dumps({"key": f"k{n}"}) for n in range(2 * CHUNK_LINES)]
     header, first, _, end = encode_snapshot(1, written="", view=None, writes=writes)
     files = {"snapshot-1.jsonl": header + first + first + end, FIRST: lines(FIRST)[0]}
-    loaded = await load(FaultyFolder(files))
+    loaded = await load(FaultyDirectory(files))
 
     assert loaded.damaged
     assert len(loaded.writes) == CHUNK_LINES
@@ -198,7 +198,7 @@ async def test_leftovers_beside_a_whole_snapshot_do_not_matter() -> None:
     """Killed before the old files were removed, whatever state those are in by now."""
     _, folder = await started()
     leftovers = {name: data[:-20] for name, data in run().files.items()}
-    loaded = await load(FaultyFolder(leftovers | folder.contents()))
+    loaded = await load(FaultyDirectory(leftovers | folder.contents()))
 
     assert (loaded.findings, loaded.damaged) == ((), False)
     assert state(loaded.catalogue) == run().final
@@ -271,7 +271,7 @@ async def test_damaged_keys_in_a_snapshot_do_not_cost_the_catalogue() -> None:
 async def test_a_file_that_cannot_be_read_is_damage() -> None:
     """[D5] A failing disk at the start: the rest is used, the start does not fail."""
     for failing in range(2, 8):
-        folder = FaultyFolder(run().files)
+        folder = FaultyDirectory(run().files)
         folder.failures = {failing: errno.EIO}
         loaded = await load(folder)
 
@@ -286,7 +286,7 @@ async def test_damaged_files_stay_in_place_until_new_ones_hold_what_they_held() 
     start would lose their intact part."""
     whole = lines(LAST)
     damaged = b"".join([*whole[:3], b"x" + whole[3], *whole[4:]])
-    first = FaultyFolder(run().files | {LAST: damaged})
+    first = FaultyDirectory(run().files | {LAST: damaged})
     loaded = await load(first)
     again = await load(first.after_kill())
     folder = first.after_kill()

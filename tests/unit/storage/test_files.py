@@ -14,7 +14,7 @@ from store_cache.storage import retention
 from store_cache.storage.files import COMPACTION_BYTES, JournalBroken, NewerFormat
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES
-from tests.harness.faulty_directory import FaultyFolder, Inode, Page
+from tests.harness.faulty_directory import FaultyDirectory, Inode, PageState
 from tests.unit.storage.small_store import (
     SmallStore,
     State,
@@ -29,8 +29,8 @@ from tests.unit.storage.small_store import (
 ROWS = {"A": 10, "a": 20, "B/1": 30, "Ü": 40, 'q"\\': 50}
 
 
-async def started(rows: dict[str, int] | None = None) -> tuple[SmallStore, FaultyFolder]:
-    folder = FaultyFolder()
+async def started(rows: dict[str, int] | None = None) -> tuple[SmallStore, FaultyDirectory]:
+    folder = FaultyDirectory()
     store = SmallStore(folder)
     await store.start()
     await store.install(ROWS if rows is None else rows, offset=7)
@@ -38,7 +38,7 @@ async def started(rows: dict[str, int] | None = None) -> tuple[SmallStore, Fault
     return store, folder
 
 
-async def restarted(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]:
+async def restarted(folder: FaultyDirectory) -> tuple[SmallStore, FaultyDirectory]:
     left = folder.after_kill()
     store = SmallStore(left)
     loaded = await store.start()
@@ -46,12 +46,12 @@ async def restarted(folder: FaultyFolder) -> tuple[SmallStore, FaultyFolder]:
     return store, left
 
 
-async def on_disk(folder: FaultyFolder) -> State | None:
+async def on_disk(folder: FaultyDirectory) -> State | None:
     """What a start after a kill would show."""
     return state((await load(folder.after_kill())).catalogue)
 
 
-async def keys_on_disk(folder: FaultyFolder) -> list[str]:
+async def keys_on_disk(folder: FaultyDirectory) -> list[str]:
     return keys_of(await load(folder.after_kill()))
 
 
@@ -66,7 +66,7 @@ async def many_steps() -> None:
 
 async def test_an_empty_directory_holds_no_catalogue_and_nothing_to_report() -> None:
     """The first start: no catalogue, no findings, no full sync because of damage."""
-    loaded = await load(FaultyFolder())
+    loaded = await load(FaultyDirectory())
 
     assert (loaded.catalogue, loaded.writes, loaded.findings) == (None, [], ())
     assert not loaded.damaged
@@ -109,7 +109,7 @@ async def test_key_records_come_back_in_the_order_in_which_they_were_appended() 
 
 async def test_files_without_a_catalogue_hold_key_records() -> None:
     """Writes are forwarded before the first full sync, too."""
-    folder = FaultyFolder()
+    folder = FaultyDirectory()
     store = SmallStore(folder)
     await store.start()
     await store.record("k1")
@@ -211,7 +211,7 @@ async def test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one(
 
 async def test_nothing_is_appended_before_begin_or_after_close() -> None:
     """Both errors name the reason."""
-    store = SmallStore(FaultyFolder())
+    store = SmallStore(FaultyDirectory())
     with pytest.raises(JournalBroken, match="come first"):
         await store.record("k1")
     await store.start()
@@ -287,7 +287,7 @@ async def test_an_unfinished_snapshot_makes_room_before_new_files_are_written() 
     """The disk is full of what a killed start has left: that is removed first."""
     store, folder = await started()
     left = folder.after_kill()
-    left.entries["snapshot-9.jsonl.new"] = Inode([(b"x" * 9000, Page.DURABLE)])
+    left.entries["snapshot-9.jsonl.new"] = Inode([(b"x" * 9000, PageState.DURABLE)])
     left.room = 0
     await SmallStore(left).start()
 
@@ -392,7 +392,7 @@ async def test_changes_that_the_view_holds_already_are_not_applied_again() -> No
     left = folder.after_kill()
     whole = left.contents()["journal-3.jsonl"]
     left.entries["journal-3.jsonl"].pieces = [
-        (whole[: whole.index(b'"sequence":%d' % (base + 3))], Page.DURABLE)
+        (whole[: whole.index(b'"sequence":%d' % (base + 3))], PageState.DURABLE)
     ]
     loaded = await load(left)
 
@@ -504,7 +504,7 @@ async def test_a_newer_format_is_refused_and_nothing_is_touched(name: str) -> No
     header = frame("header", orjson.dumps({"file": kind, "format": 2, "number": 2}))
     files = folder.contents() | {name: header + b"\x00 something new"}
     files["snapshot-9.jsonl.new"] = b"leftover"
-    left = FaultyFolder(files)
+    left = FaultyDirectory(files)
     store = SmallStore(left)
     with pytest.raises(NewerFormat, match=f"{name} has format 2"):
         await store.start()
@@ -532,12 +532,12 @@ async def test_the_files_are_json_that_a_person_can_read() -> None:
 # -- quarantine ----------------------------------------------------------------------------
 
 
-async def damaged_start(folder: FaultyFolder) -> FaultyFolder:
+async def damaged_start(folder: FaultyDirectory) -> FaultyDirectory:
     """Garble the snapshot, start, and install a new catalogue."""
     files = folder.contents()
     name = next(name for name in files if name.startswith("snapshot") and name.endswith(".jsonl"))
     files[name] = b"garbage" + files[name]
-    left = FaultyFolder(files)
+    left = FaultyDirectory(files)
     store = SmallStore(left)
     assert (await store.start()).damaged
     await store.install(ROWS, offset=7)

@@ -20,19 +20,20 @@ from store_cache.central.rate_limit import LONGEST_PAUSE_SECONDS
 from store_cache.model.change import RefetchReason
 from store_cache.model.position import Position
 from store_cache.sync.refetch import AT_ONCE_SECONDS, LOOK_SECONDS, NO_CACHE_SECONDS, Refetcher
-from tests.harness.shelf import GRACE_SECONDS, NOON, Shelf, applied, event, note_of
+from tests.harness.cache import GRACE_SECONDS, Cache, applied_answer, attempt_record, event
+from tests.harness.clock import NOON
 from tests.harness.virtual_time import run
 
 BROKEN = ExchangeBroken("500")
 
 
-def repairs_of(shelf: Shelf, hopeless: list[str] | None = None) -> Refetcher:
+def repairs_of(cache: Cache, hopeless: list[str] | None = None) -> Refetcher:
     """`hopeless` collects what only a full sync can settle."""
     told = [] if hopeless is None else hopeless
     return Refetcher(
-        shelf.central,
-        shelf.writer,
-        now=shelf.clock.now,
+        cache.central,
+        cache.writer,
+        now=cache.clock.now,
         random=lambda: 1.0,
         on_hopeless=told.append,
     )
@@ -40,14 +41,14 @@ def repairs_of(shelf: Shelf, hopeless: list[str] | None = None) -> Refetcher:
 
 @asynccontextmanager
 async def repairing(
-    shelf: Shelf | None = None, hopeless: list[str] | None = None
-) -> AsyncIterator[Shelf]:
-    """A filled shelf whose owed readings are done in the background."""
-    shelf = shelf or await Shelf().filled()
-    task = asyncio.create_task(repairs_of(shelf, hopeless).run())
+    cache: Cache | None = None, hopeless: list[str] | None = None
+) -> AsyncIterator[Cache]:
+    """A filled cache whose owed readings are done in the background."""
+    cache = cache or await Cache().filled()
+    task = asyncio.create_task(repairs_of(cache, hopeless).run())
     await asyncio.sleep(0)
     try:
-        yield shelf
+        yield cache
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -61,16 +62,16 @@ async def seconds_of(work: Awaitable[object]) -> float:
     return asyncio.get_running_loop().time() - began_at
 
 
-async def followed_for(shelf: Shelf, seconds: float) -> None:
+async def followed_for(cache: Cache, seconds: float) -> None:
     """The feed is quiet, and followed."""
     for _ in range(int(seconds)):
         await asyncio.sleep(1.0)
-        await shelf.writer.note_in_sync()
+        await cache.writer.note_in_sync()
 
 
-def readings(shelf: Shelf, product_id: str = "P-1") -> list[float]:
+def readings(cache: Cache, product_id: str = "P-1") -> list[float]:
     """When the product was asked for by itself."""
-    asked = zip(shelf.central.asked, shelf.central.times, strict=True)
+    asked = zip(cache.central.asked, cache.central.times, strict=True)
     return [at for what, at in asked if what == f"product {product_id}"]
 
 
@@ -82,14 +83,14 @@ def test_an_unreadable_event_has_its_product_read() -> None:
     nothing is owed any more."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.sell("P-1")
+        async with repairing() as cache:
+            cache.central.sell("P-1")
             unreadable = event(4, None, eventType="shelf_moved", productId="P-1")
-            await shelf.writer.apply_events([unreadable], Position("g-1", 5, "f"))
+            await cache.writer.apply_events([unreadable], Position("g-1", 5, "f"))
             await asyncio.sleep(0.1)
 
-            assert (9, 2) == shelf.row("P-1")
-            assert {} == shelf.catalogue.pending_refetches
+            assert (9, 2) == cache.row("P-1")
+            assert {} == cache.catalogue.pending_refetches
 
     run(story())
 
@@ -99,16 +100,16 @@ def test_absence_is_taken_from_central_alone() -> None:
     nothing: it stays, and is asked for again."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.ledger.delete("P-1", NOON)
-            shelf.central.troubles["product"].append(RequestRefused("404", status=404))
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        async with repairing() as cache:
+            cache.central.ledger.delete("P-1", NOON)
+            cache.central.faults["product"].append(RequestRefused("404", status=404))
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.5)
-            stayed = shelf.row("P-1")
+            stayed = cache.row("P-1")
             await asyncio.sleep(1.0)
 
             assert (10, 1) == stayed
-            assert shelf.row("P-1") is None
+            assert cache.row("P-1") is None
 
     run(story())
 
@@ -117,15 +118,15 @@ def test_a_doubt_about_order_waits_for_what_is_late() -> None:
     """[V2] Two lives too close to be told apart are read after the grace, not before."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.ledger.delete("P-1", NOON)
-            shelf.central.create("P-1")
-            page = await shelf.central.events(offset=4, limit=9, wait_seconds=0)
-            await shelf.writer.apply_events(page.events, Position("g-1", 6, "f"))
+        async with repairing() as cache:
+            cache.central.ledger.delete("P-1", NOON)
+            cache.central.create("P-1")
+            page = await cache.central.events(offset=4, limit=9, wait_seconds=0)
+            await cache.writer.apply_events(page.events, Position("g-1", 6, "f"))
             await asyncio.sleep(2 * GRACE_SECONDS)
 
-            assert [GRACE_SECONDS] == readings(shelf)
-            assert {} == shelf.catalogue.pending_refetches
+            assert [GRACE_SECONDS] == readings(cache)
+            assert {} == cache.catalogue.pending_refetches
 
     run(story())
 
@@ -135,17 +136,17 @@ def test_a_reading_that_fails_is_tried_with_a_back_off() -> None:
     problem. Others are not held up by it."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.troubles["product"].extend([BROKEN] * 8)
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        async with repairing() as cache:
+            cache.central.faults["product"].extend([BROKEN] * 8)
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(100.0)
-            owed = shelf.catalogue.pending_refetches["P-1"]
+            owed = cache.catalogue.pending_refetches["P-1"]
             await asyncio.sleep(100.0)
 
-            waits = [b - a for a, b in zip(readings(shelf), readings(shelf)[1:], strict=False)]
+            waits = [b - a for a, b in zip(readings(cache), readings(cache)[1:], strict=False)]
             assert [1, 2, 4, 8, 16, 32, 60, 60] == [round(wait, 3) for wait in waits]
             assert (7, "500") == (owed.attempts, owed.problem)
-            assert {} == shelf.catalogue.pending_refetches
+            assert {} == cache.catalogue.pending_refetches
 
     run(story())
 
@@ -162,13 +163,13 @@ def test_what_central_says_of_when_is_the_floor(problem: CentralError, attempts:
     """[B1] [F6] `Retry-After` is kept to; and a limit is no failure."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.troubles["product"].append(problem)
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        async with repairing() as cache:
+            cache.central.faults["product"].append(problem)
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(20.0)
-            owed = shelf.catalogue.pending_refetches["P-1"]
+            owed = cache.catalogue.pending_refetches["P-1"]
             await asyncio.sleep(30.0)
-            first, second = readings(shelf)
+            first, second = readings(cache)
 
             assert 40.0 <= second - first <= 41.0
             assert attempts == owed.attempts
@@ -181,13 +182,13 @@ def test_the_longest_limit_is_waited_for_quietly() -> None:
     set back: nothing is asked meanwhile."""
 
     async def story() -> None:
-        async with repairing() as shelf:
+        async with repairing() as cache:
             limit = LimitExceeded("429", retry_after_seconds=LONGEST_PAUSE_SECONDS)
-            shelf.central.troubles["product"].append(limit)
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+            cache.central.faults["product"].append(limit)
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(LONGEST_PAUSE_SECONDS + 1)
 
-            assert 2 == len(readings(shelf))
+            assert 2 == len(readings(cache))
 
     run(story())
 
@@ -197,18 +198,18 @@ def test_under_a_limit_readings_keep_their_order_and_write_nothing() -> None:
     time after time, and no record is made of a limit."""
 
     async def story() -> None:
-        async with repairing() as shelf:
+        async with repairing() as cache:
             limits = [LimitExceeded("the store's own share", retry_after_seconds=5.0)] * 3
-            shelf.central.troubles["product"].extend(limits)
-            await shelf.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
-            size = len(shelf.disk.contents()["journal-2.jsonl"])
+            cache.central.faults["product"].extend(limits)
+            await cache.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+            size = len(cache.disk.contents()["journal-2.jsonl"])
             await asyncio.sleep(14.0)
-            grown = len(shelf.disk.contents()["journal-2.jsonl"]) - size
+            grown = len(cache.disk.contents()["journal-2.jsonl"]) - size
             await asyncio.sleep(5.0)
 
             assert 0 == grown
-            assert max(readings(shelf, "P-2")) <= min(readings(shelf, "P-1"))
+            assert max(readings(cache, "P-2")) <= min(readings(cache, "P-1"))
 
     run(story())
 
@@ -217,14 +218,14 @@ def test_one_failing_product_holds_no_other_up() -> None:
     """[E5] An id that no address can hold is never read; the others are, at once."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.troubles["product"].append(UnsendableId("no address can hold it"))
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
-            await shelf.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
+        async with repairing() as cache:
+            cache.central.faults["product"].append(UnsendableId("no address can hold it"))
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+            await cache.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.1)
 
-            assert {"P-1"} == set(shelf.catalogue.pending_refetches)
-            assert 1 == len(readings(shelf, "P-2"))
+            assert {"P-1"} == set(cache.catalogue.pending_refetches)
+            assert 1 == len(readings(cache, "P-2"))
 
     run(story())
 
@@ -233,14 +234,14 @@ def test_a_clock_that_was_set_back_holds_no_reading_up() -> None:
     """[E5] A reading put off by seconds is not put off by the hours that the clock went back."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.troubles["product"].append(BROKEN)
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        async with repairing() as cache:
+            cache.central.faults["product"].append(BROKEN)
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await asyncio.sleep(0.1)
-            shelf.clock.set_by_seconds = -7200.0
+            cache.clock.set_by_seconds = -7200.0
             await asyncio.sleep(LOOK_SECONDS)
 
-            assert {} == shelf.catalogue.pending_refetches
+            assert {} == cache.catalogue.pending_refetches
 
     run(story())
 
@@ -249,17 +250,17 @@ def test_a_reading_that_was_overtaken_is_done_again() -> None:
     """[V2] The product changed while Central was asked: asked again, the answer counts."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            held = shelf.central.hold("product P-1")
-            await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        async with repairing() as cache:
+            held = cache.central.hold("product P-1")
+            await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
             await held.reached.wait()
-            await shelf.sold("P-1")
+            await cache.follow_sale("P-1")
             held.release.set()
             await asyncio.sleep(0.1)
 
-            assert 2 == len(readings(shelf))
-            assert (9, 2) == shelf.row("P-1")
-            assert {} == shelf.catalogue.pending_refetches
+            assert 2 == len(readings(cache))
+            assert (9, 2) == cache.row("P-1")
+            assert {} == cache.catalogue.pending_refetches
 
     run(story())
 
@@ -269,18 +270,20 @@ def test_what_is_ahead_of_the_feed_too_long_is_read() -> None:
     in line again."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
-            await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=1, left=9))
-            await followed_for(shelf, OVERRIDE_SECONDS - 1)
-            before = readings(shelf)
-            await followed_for(shelf, LOOK_SECONDS + 2)
-            await followed_for(shelf, OVERRIDE_SECONDS + LOOK_SECONDS)
+        async with repairing() as cache:
+            cache.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
+            await cache.writer.settle_write(
+                attempt_record("sale"), applied_answer("P-1", sent=1, left=9)
+            )
+            await followed_for(cache, OVERRIDE_SECONDS - 1)
+            before = readings(cache)
+            await followed_for(cache, LOOK_SECONDS + 2)
+            await followed_for(cache, OVERRIDE_SECONDS + LOOK_SECONDS)
 
             assert [] == before
-            assert readings(shelf)[0] <= OVERRIDE_SECONDS + LOOK_SECONDS
-            assert {} == shelf.catalogue.overrides
-            assert (9, 2) == shelf.row("P-1")
+            assert readings(cache)[0] <= OVERRIDE_SECONDS + LOOK_SECONDS
+            assert {} == cache.catalogue.overrides
+            assert (9, 2) == cache.row("P-1")
 
     run(story())
 
@@ -289,12 +292,14 @@ def test_what_is_ahead_of_a_feed_that_is_behind_stays_so() -> None:
     """[W7] Its own events are still to come, with those of a life that may have ended before."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
-            await shelf.writer.settle_write(note_of("sale"), applied("P-1", sent=1, left=9))
+        async with repairing() as cache:
+            cache.central.ledger.set({"productId": "P-1", "available": 9}, NOON)
+            await cache.writer.settle_write(
+                attempt_record("sale"), applied_answer("P-1", sent=1, left=9)
+            )
             await asyncio.sleep(10 * OVERRIDE_SECONDS)
 
-            assert ["P-1"] == list(shelf.catalogue.overrides)
+            assert ["P-1"] == list(cache.catalogue.overrides)
 
     run(story())
 
@@ -303,10 +308,10 @@ def test_what_was_owed_is_done_by_the_next_process() -> None:
     """[P3] Owed readings lie in the journal with the position; a restart forgets none."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        await shelf.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
-        shelf.central.sell("P-1")
-        async with repairing(await shelf.restarted()) as after:
+        cache = await Cache().filled()
+        await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        cache.central.sell("P-1")
+        async with repairing(await cache.restarted()) as after:
             await asyncio.sleep(0.1)
 
             assert (9, 2) == after.row("P-1")
@@ -317,8 +322,8 @@ def test_what_was_owed_is_done_by_the_next_process() -> None:
 # -- those who wait (W6) -----------------------------------------------------------------------
 
 
-async def _conflict(shelf: Shelf, version: int | None) -> None:
-    await repairs_of(shelf).refresh_after_conflict("P-1", version)
+async def _conflict(cache: Cache, version: int | None) -> None:
+    await repairs_of(cache).refresh_after_conflict("P-1", version)
 
 
 def test_after_a_conflict_the_next_read_shows_centrals_state() -> None:
@@ -326,11 +331,11 @@ def test_after_a_conflict_the_next_read_shows_centrals_state() -> None:
     answered."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        shelf.central.sell("P-1")
-        await _conflict(shelf, 2)
+        cache = await Cache().filled()
+        cache.central.sell("P-1")
+        await _conflict(cache, 2)
 
-        assert (9, 2) == shelf.row("P-1")
+        assert (9, 2) == cache.row("P-1")
 
     run(story())
 
@@ -339,11 +344,11 @@ def test_a_conflict_that_the_feed_has_answered_asks_nothing() -> None:
     """[W6] The version that Central named is held by now."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        await shelf.sold("P-1")
-        await _conflict(shelf, 2)
+        cache = await Cache().filled()
+        await cache.follow_sale("P-1")
+        await _conflict(cache, 2)
 
-        assert [] == readings(shelf)
+        assert [] == readings(cache)
 
     run(story())
 
@@ -352,17 +357,17 @@ def test_a_conflict_waits_for_a_slow_central_only_briefly() -> None:
     """[W6] After a second the till is answered, and the reading goes on in the background."""
 
     async def story() -> None:
-        async with repairing() as shelf:
-            shelf.central.sell("P-1")
-            held = shelf.central.hold("product P-1")
-            waited = await seconds_of(_conflict(shelf, 2))
-            before = shelf.row("P-1")
+        async with repairing() as cache:
+            cache.central.sell("P-1")
+            held = cache.central.hold("product P-1")
+            waited = await seconds_of(_conflict(cache, 2))
+            before = cache.row("P-1")
             held.release.set()
             await asyncio.sleep(0.1)
 
             assert AT_ONCE_SECONDS == waited
             assert (10, 1) == before
-            assert (9, 2) == shelf.row("P-1")
+            assert (9, 2) == cache.row("P-1")
 
     run(story())
 
@@ -372,12 +377,12 @@ def test_a_conflict_that_names_a_lower_version_wins_over_what_is_held() -> None:
     truth, lower as it is."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        await shelf.sold("P-1")
-        shelf.central.ledger.lie("P-1", {"available": 10, "version": 1})
-        await _conflict(shelf, 1)
+        cache = await Cache().filled()
+        await cache.follow_sale("P-1")
+        cache.central.ledger.lie("P-1", {"available": 10, "version": 1})
+        await _conflict(cache, 1)
 
-        assert (10, 1) == shelf.row("P-1")
+        assert (10, 1) == cache.row("P-1")
 
     run(story())
 
@@ -387,17 +392,17 @@ def test_a_till_that_asks_past_the_cache_waits_for_two_seconds_at_the_most() -> 
     own copy is the answer. Central being away costs nothing."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        refetcher = repairs_of(shelf)
-        held = shelf.central.hold("product P-1")
+        cache = await Cache().filled()
+        refetcher = repairs_of(cache)
+        held = cache.central.hold("product P-1")
         slow = await seconds_of(refetcher.refresh("P-1"))
         held.release.set()
-        shelf.central.away = BROKEN
+        cache.central.failure = BROKEN
         away = await seconds_of(refetcher.refresh("P-1"))
 
         assert (NO_CACHE_SECONDS, 0.0) == (slow, away)
-        assert (10, 1) == shelf.row("P-1")
-        assert {} == shelf.catalogue.pending_refetches
+        assert (10, 1) == cache.row("P-1")
+        assert {} == cache.catalogue.pending_refetches
 
     run(story())
 
@@ -406,11 +411,11 @@ def test_a_product_that_is_missing_may_have_been_created_meanwhile() -> None:
     """[W6] A till means a product whose creation has not reached the store yet."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        shelf.central.create("P-9")
-        await repairs_of(shelf).refresh_missing("P-9")
+        cache = await Cache().filled()
+        cache.central.create("P-9")
+        await repairs_of(cache).refresh_missing("P-9")
 
-        assert (10, 1) == shelf.row("P-9")
+        assert (10, 1) == cache.row("P-9")
 
     run(story())
 
@@ -420,18 +425,18 @@ def test_a_deadline_never_parts_disk_and_memory() -> None:
     is made in memory, too, and the files stay good."""
 
     async def story() -> None:
-        shelf = await Shelf().filled()
-        shelf.central.sell("P-1")
-        disk = shelf.disk.hold("append journal-2.jsonl")
-        asking = asyncio.ensure_future(repairs_of(shelf).refresh("P-1"))
+        cache = await Cache().filled()
+        cache.central.sell("P-1")
+        disk = cache.disk.hold("append journal-2.jsonl")
+        asking = asyncio.ensure_future(repairs_of(cache).refresh("P-1"))
         await asyncio.sleep(NO_CACHE_SECONDS + 1)
         disk.release.set()
         await asking
-        await shelf.writer.request_refetch("P-2", RefetchReason.REFRESH)
+        await cache.writer.request_refetch("P-2", RefetchReason.REFRESH)
 
-        assert (9, 2) == shelf.row("P-1")
-        assert shelf.writer.disk.is_durable
-        assert (9, 2) == (await shelf.restarted()).row("P-1")
+        assert (9, 2) == cache.row("P-1")
+        assert cache.writer.disk.is_durable
+        assert (9, 2) == (await cache.restarted()).row("P-1")
 
     run(story())
 
@@ -442,14 +447,14 @@ def test_a_replaced_central_has_no_product_of_this_generation() -> None:
 
     async def story() -> None:
         hopeless: list[str] = []
-        async with repairing(hopeless=hopeless) as shelf:
-            shelf.central.sell("P-1")
-            shelf.central.ledger.begin_generation("g-2")
-            await shelf.writer.request_refetch("P-1", RefetchReason.ORDER)
+        async with repairing(hopeless=hopeless) as cache:
+            cache.central.sell("P-1")
+            cache.central.ledger.begin_generation("g-2")
+            await cache.writer.request_refetch("P-1", RefetchReason.ORDER)
             await asyncio.sleep(0.01)
-            await repairs_of(shelf, hopeless).refresh("P-1")
+            await repairs_of(cache, hopeless).refresh("P-1")
 
-            assert (10, 1) == shelf.row("P-1")
+            assert (10, 1) == cache.row("P-1")
             assert ["Central has a new generation g-2"] * 2 == hopeless
 
     run(story())
@@ -472,9 +477,9 @@ def test_a_doubt_that_no_reading_can_settle_needs_a_full_sync(
 
     async def story() -> None:
         hopeless: list[str] = []
-        async with repairing(hopeless=hopeless) as shelf:
-            shelf.central.troubles["product"].extend([problem] * 6)
-            await shelf.writer.request_refetch("P-1", reason)
+        async with repairing(hopeless=hopeless) as cache:
+            cache.central.faults["product"].extend([problem] * 6)
+            await cache.writer.request_refetch("P-1", reason)
             await asyncio.sleep(120.0)
 
         assert told == len(hopeless)

@@ -27,7 +27,9 @@ from store_cache.model.pages import BadRow, CataloguePage, EventPage, PageReques
 from store_cache.model.product import Rows, read_row
 from store_cache.sync.runner import SyncRunner, as_outcome
 from store_cache.sync.states import Failure, FullSyncRecord, Polling, SyncSettings
-from tests.harness.shelf import GRACE_SECONDS, Central, Clock, Shelf, event
+from tests.harness.cache import GRACE_SECONDS, Cache, event
+from tests.harness.central import LedgerClient
+from tests.harness.clock import Clock
 from tests.harness.virtual_time import run
 
 AWAY = Unreachable("nobody listens there")
@@ -35,19 +37,19 @@ BROKEN = ExchangeBroken("500")
 
 
 class Sync:
-    """A driver on a shelf, and what it told others."""
+    """A driver on a cache, and what it told others."""
 
-    def __init__(self, shelf: Shelf, settings: SyncSettings) -> None:
-        self.shelf = shelf
-        self.central = shelf.central
+    def __init__(self, cache: Cache, settings: SyncSettings) -> None:
+        self.cache = cache
+        self.central = cache.central
         self.events: list[int] = []
         self.health: list[bool] = []
         self.runner = SyncRunner(
-            shelf.central,
-            shelf.writer,
+            cache.central,
+            cache.writer,
             settings,
             least_percent=50,
-            now=shelf.clock.now,
+            now=cache.clock.now,
             random=lambda: 0.5,
         )
         self.runner.on_events = self._take
@@ -78,20 +80,20 @@ class Sync:
 
 @asynccontextmanager
 async def syncing(
-    central: type[Central] = Central, *products: str, **settings: Any
+    central: type[LedgerClient] = LedgerClient, *products: str, **settings: Any
 ) -> AsyncIterator[Sync]:
     """A store that starts from nothing, against a Central in process."""
     clock = Clock()
-    shelf = Shelf(clock=clock, central=central(clock, *(products or ("P-1", "P-2", "P-3"))))
-    await shelf.writer.open()
-    sync = Sync(shelf, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
+    cache = Cache(clock=clock, central=central(clock, *(products or ("P-1", "P-2", "P-3"))))
+    await cache.writer.open()
+    sync = Sync(cache, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
     task = asyncio.create_task(keep_running("event sync", sync.runner.run))
     try:
         yield sync
     finally:
         task.cancel()
         await asyncio.wait([task])
-        await shelf.writer.close()
+        await cache.writer.close()
 
 
 def now() -> float:
@@ -145,7 +147,7 @@ def test_a_first_start_reads_pages_follows_alongside_and_then_holds_polls() -> N
             await sync.until_polling()
 
             assert ["page 0", "events 0 0", "events 3 0", "events 4 20"] == sync.central.asked
-            assert ["P-1", "P-2", "P-3"] == list(sync.shelf.catalogue.ids())
+            assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
             assert [("first start",)] == sync.reasons
             assert 3 == sync.runner.head_offset
             assert sync.runner.rests_until is None
@@ -163,10 +165,10 @@ def test_a_change_is_visible_with_its_event() -> None:
             began_at = now()
             sync.central.sell("P-1")
             sync.central.sell("P-2")
-            await sync.until(lambda: sync.shelf.row("P-2") == (9, 2))
+            await sync.until(lambda: sync.cache.row("P-2") == (9, 2))
 
             assert began_at == now()
-            assert (9, 2) == sync.shelf.row("P-1")
+            assert (9, 2) == sync.cache.row("P-1")
             assert [4, 5] == sync.events[-2:]
             assert 5 == sync.runner.head_offset
 
@@ -184,17 +186,17 @@ def test_an_event_set_aside_is_counted_and_said(caplog: pytest.LogCaptureFixture
             odd = event(4, None, eventType="shelf_moved", productId="P-1")
             answers = [page.__class__((odd,), 5, False, "g-1")]
             sync.central.says = answers
-            sync.central.tell()
+            sync.central.wake()
             await sync.until(lambda: sync.runner.quarantined == 1)
 
             assert odd is sync.runner.last_quarantined
-            assert RefetchReason.UNREADABLE == sync.shelf.catalogue.pending_refetches["P-1"].reason
+            assert RefetchReason.UNREADABLE == sync.cache.catalogue.pending_refetches["P-1"].reason
 
     run(story())
     assert "event sync: the event at offset 4 was set aside" in caplog.text
 
 
-class WithBadRow(Central):
+class WithBadRow(LedgerClient):
     """One row of the catalogue cannot be read where it stands in a page."""
 
     async def page(self, request: PageRequest) -> CataloguePage:
@@ -218,7 +220,7 @@ def test_a_row_that_cannot_be_read_is_read_by_itself() -> None:
             await sync.until_polling()
 
             assert "product P-1" in sync.central.asked
-            assert ["P-1", "P-2", "P-3"] == list(sync.shelf.catalogue.ids())
+            assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
 
     run(story())
 
@@ -229,17 +231,17 @@ def test_a_product_that_cannot_be_read_at_all_is_listed_and_a_bad_line_is_not_it
 
     async def story() -> None:
         async with syncing(WithBadRow) as sync:
-            sync.central.troubles["product"].extend([BROKEN, Unreadable("not a product")])
+            sync.central.faults["product"].extend([BROKEN, Unreadable("not a product")])
             await sync.until_polling()
 
             assert 2 == sync.central.asked.count("product P-1")
-            assert (10, 1) == sync.shelf.row("P-1")
-            assert "not a product" == sync.shelf.catalogue.pending_refetches["P-1"].problem
+            assert (10, 1) == sync.cache.row("P-1")
+            assert "not a product" == sync.cache.catalogue.pending_refetches["P-1"].problem
 
     run(story())
 
 
-class Endless(Central):
+class Endless(LedgerClient):
     """Pages never end, and bring nothing new."""
 
     async def page(self, request: PageRequest) -> CataloguePage:
@@ -257,7 +259,7 @@ def test_pages_that_make_no_sense_end_the_run(caplog: pytest.LogCaptureFixture) 
 
             assert "bring nothing new" in first.problem
             assert second.began_at - first.ended_at >= 30.0
-            assert sync.shelf.writer.catalogue is None
+            assert sync.cache.writer.catalogue is None
 
     run(story())
     assert "full sync: failed after" in caplog.text
@@ -273,12 +275,12 @@ def test_a_copy_that_is_far_too_small_is_not_placed() -> None:
             sync.central.ledger.lie("P-2", None)
             sync.central.ledger.lie("P-3", None)
             refused = await sync.runner.force_full_sync(accept=False)
-            held = len(sync.shelf.catalogue)
+            held = len(sync.cache.catalogue)
             accepted = await sync.runner.force_full_sync(accept=True)
 
             assert "1 products where 3 are held" in refused.problem
             assert 3 == held
-            assert ("", 1) == (accepted.problem, len(sync.shelf.catalogue))
+            assert ("", 1) == (accepted.problem, len(sync.cache.catalogue))
 
     run(story())
 
@@ -293,7 +295,7 @@ def test_a_wait_is_its_least_and_a_random_part_of_its_spread() -> None:
     async def story() -> None:
         async with syncing() as sync:
             await sync.until_polling()
-            sync.central.troubles["events"].extend([BROKEN] * 5)
+            sync.central.faults["events"].extend([BROKEN] * 5)
             started = len(sync.central.asked)
             sync.central.sell("P-1")
             for failures in range(1, 5):
@@ -316,9 +318,9 @@ def test_a_limit_pauses_and_is_no_failure() -> None:
         async with syncing() as sync:
             await sync.until_polling()
             told = len(sync.health)
-            sync.central.troubles["events"].append(LimitExceeded("429", retry_after_seconds=9.0))
+            sync.central.faults["events"].append(LimitExceeded("429", retry_after_seconds=9.0))
             sync.central.sell("P-1")
-            await sync.until(lambda: len(sync.central.troubles["events"]) == 0)
+            await sync.until(lambda: len(sync.central.faults["events"]) == 0)
             limited_at = sync.central.times[-1]
             heard = sync.health[told:]
             await sync.until(lambda: sync.central.times[-1] > limited_at)
@@ -336,10 +338,10 @@ def test_others_are_told_whether_central_answers() -> None:
     async def story() -> None:
         async with syncing() as sync:
             await sync.until_polling()
-            sync.central.away = AWAY
-            sync.central.tell()
+            sync.central.failure = AWAY
+            sync.central.wake()
             await sync.until(lambda: not sync.health[-1])
-            sync.central.away = None
+            sync.central.failure = None
             await sync.until(lambda: sync.health[-1])
 
             assert [True, False, True] == _without_repeats(sync.health)
@@ -358,11 +360,11 @@ def test_a_nudge_ends_a_wait_that_a_failure_began() -> None:
     async def story() -> None:
         async with syncing() as sync:
             await sync.until_polling()
-            sync.central.away = AWAY
-            sync.central.tell()
+            sync.central.failure = AWAY
+            sync.central.wake()
             await sync.until(lambda: sync.runner.state.health.failures == 6)
             await sync.until(lambda: sync.runner.rests_until is not None)
-            sync.central.away = None
+            sync.central.failure = None
             began_at = now()
             sync.runner.wake()
             await sync.until(lambda: sync.runner.state.health.failures == 0)
@@ -490,7 +492,7 @@ def test_a_forced_run_says_that_central_is_away() -> None:
     async def story() -> None:
         async with syncing() as sync:
             await sync.until_polling()
-            sync.central.away = AWAY
+            sync.central.failure = AWAY
             began_at = now()
             record = await sync.runner.force_full_sync(accept=False)
 
@@ -523,7 +525,7 @@ def test_a_reason_from_elsewhere_has_a_run_begin(seconds: float) -> None:
 # -- defects -----------------------------------------------------------------------------------
 
 
-class Faulty(Central):
+class Faulty(LedgerClient):
     """What is asked of it strikes a defect of the store's own, once."""
 
     defect_at = ""
@@ -549,9 +551,9 @@ def test_after_a_defect_the_sync_begins_afresh(caplog: pytest.LogCaptureFixture)
             assert "" == sync.central.defect_at
             sync.central.sell("P-2")
             began_at = now()
-            await sync.until(lambda: sync.shelf.row("P-2") == (9, 2))
+            await sync.until(lambda: sync.cache.row("P-2") == (9, 2))
 
-            assert (9, 2) == sync.shelf.row("P-1")
+            assert (9, 2) == sync.cache.row("P-1")
             assert now() - began_at <= AFTER_DEFECT_SECONDS
             assert [("first start",)] == sync.reasons
 
@@ -590,10 +592,10 @@ def test_the_log_tells_an_outage_in_the_words_that_operators_search_for(
     async def story() -> None:
         async with syncing(fallback_seconds=3600.0) as sync:
             await sync.until_polling()
-            sync.central.away = AWAY
-            sync.central.tell()
+            sync.central.failure = AWAY
+            sync.central.wake()
             await sync.until(lambda: sync.runner.state.health.fell_back)
-            sync.central.away = None
+            sync.central.failure = None
             await sync.until(lambda: sync.runner.state.health.failures == 0)
 
     run(story())
@@ -614,7 +616,7 @@ def test_trouble_within_a_run_is_the_runs(caplog: pytest.LogCaptureFixture) -> N
 
     async def story() -> None:
         async with syncing() as sync:
-            sync.central.troubles["page"].append(BROKEN)
+            sync.central.faults["page"].append(BROKEN)
             await sync.until_polling()
 
     run(story())

@@ -10,22 +10,21 @@ from typing import Any
 
 import orjson
 
-from central_stub.ledger import Ledger, Update
+from central_stub.ledger import Update
 from central_stub.switches import Switches
-from central_stub.wire import answer_body, answer_status, events_body
+from central_stub.wire import answer_body, answer_status
 from store_cache.central.client import WriteReply
-from store_cache.central.failures import AccessDenied, PositionGone, WriteUnknown, WriteUnsent
-from store_cache.central.parsing import read_event_page
+from store_cache.central.failures import AccessDenied, WriteUnknown, WriteUnsent
 from store_cache.model.event import Event, Kind
-from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
 from store_cache.writes.write import Write
+from tests.harness.central import LedgerClient, as_json
+from tests.harness.clock import NOON, Clock
 
-NOON = 1_700_000_000.0
 WRITE_TIMEOUT_SECONDS = 8.0
 
 
@@ -43,13 +42,11 @@ class Trouble(Enum):
     TRIED_TWICE = "a first try is lost, the second one is answered"
 
 
-class Central:
-    """A ledger of Central. Each write meets the next of `troubles`, and waits for `may_answer`."""
+class Central(LedgerClient):
+    """Each write meets the next of `troubles`, and waits for `may_answer`."""
 
     def __init__(self) -> None:
-        self.ledger = Ledger(generation="g-1")
-        self.ledger.create({"productId": "P-1", "name": "Lamp", "available": 10}, NOON)
-        self.ledger.create({"productId": "P-2", "name": "Fuse", "available": 10}, NOON)
+        super().__init__(Clock(), "P-1", "P-2")
         self.troubles: deque[Trouble] = deque()
         self.sent: list[Mapping[str, Any]] = []
         self.deadlines: list[float] = []
@@ -57,30 +54,17 @@ class Central:
         self.may_answer.set()
         self.answers_after = 0.0
         self.arrived = asyncio.Event()
-        self.log_is_lost = False
-        self.generation: str | None = "g-1"
         self.on_sent: Callable[[], None] = lambda: None
 
     @property
     def keys(self) -> list[str]:
         return [payload["idempotencyKey"] for payload in self.sent]
 
-    def sell(self, product_id: str = "P-1") -> None:
-        """Apply a sale of another store."""
-        key = f"store-s2-{self.ledger.head}"
-        update = Update(product_id, -1, self.stock(product_id)[1], key, "store-s2")
-        assert self.ledger.update(update, NOON)["applied"]
-
     def apply(self, write: Write) -> None:
         """Apply a write of the store, before its request arrives."""
         key = f"store-s1-{write.key}"
         update = Update(write.product_id, write.delta, write.version, key, "store-s1")
         assert self.ledger.update(update, NOON)["applied"]
-
-    def stock(self, product_id: str) -> tuple[int, int]:
-        row = self.ledger.read(product_id)
-        assert row is not None
-        return row["available"], row["version"]
 
     async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
         self.sent.append(payload)
@@ -101,13 +85,6 @@ class Central:
             raise WriteUnknown(trouble.value)
         return WriteReply(status, value, certain=trouble is not Trouble.TRIED_TWICE)
 
-    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
-        assert wait_seconds == 0, "a search of the feed does not wait for new events"
-        if self.log_is_lost:
-            raise PositionGone("older than Central's log holds")
-        page = self.ledger.events(offset, limit, NOON)
-        return read_event_page(_wire(events_body(page, self.ledger.switches)), self.generation)
-
     def _answer(self, payload: Mapping[str, Any]) -> tuple[int, Any]:
         store_id, switches = payload["storeId"], self.ledger.switches
         updates = [
@@ -117,12 +94,8 @@ class Central:
         answers = [self.ledger.update(update, NOON) for update in updates]
         bodies = [answer_body(answer, switches) for answer in answers]
         if "updates" in payload:
-            return 200, _wire({"results": bodies, "totalCount": len(bodies)})
-        return answer_status(answers[0], switches), _wire(bodies[0])
-
-
-def _wire(value: Any) -> Any:
-    return orjson.loads(orjson.dumps(value))
+            return 200, as_json({"results": bodies, "totalCount": len(bodies)})
+        return answer_status(answers[0], switches), as_json(bodies[0])
 
 
 class Writer:
@@ -217,15 +190,15 @@ class Store:
         """Return the next process, which finds what this one left on disk."""
         return Store(self.central, self.writer)
 
-    def follow(self) -> None:
+    async def follow(self) -> None:
         """Take everything that is on the feed, from the position on."""
         assert self.writer.position is not None
-        page = self.central.ledger.events(self.writer.position.offset, 1000, NOON)
-        read = read_event_page(_wire(events_body(page, self.central.ledger.switches)), "g-1")
-        for event in read.events:
+        offset = self.writer.position.offset
+        page = await self.central.events(offset=offset, limit=1000, wait_seconds=0)
+        for event in page.events:
             assert isinstance(event, Event)
             self.writer.show(event)
-        self.forwarder.observe_events(read.events)
+        self.forwarder.observe_events(page.events)
 
     def stock_up(self, product_id: str, available: int) -> str:
         """Create a product at Central that the store knows."""

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import pytest
 
+from store_cache.central.failures import PositionGone
 from store_cache.writes.admission import WRITES_IN_FLIGHT
 from store_cache.writes.write import Adjustment, Write, WriteError
+from tests.harness.clock import NOON
 from tests.harness.virtual_time import run
-from tests.unit.writes.selling import NOON, Central, Store, Trouble, sale
+from tests.unit.writes.selling import Central, Store, Trouble, sale
 
 ADJUST = Adjustment("P-1", -2, "sale")
 T = TypeVar("T")
@@ -274,14 +276,14 @@ async def test_a_feed_that_cannot_be_read_again_proves_nothing(store: Store) -> 
     """The till gets its 504 and may repeat the write."""
     await left_unknown(store)
     store.central.sell()
-    store.central.log_is_lost = True
+    store.central.faults["events"].append(PositionGone("older than Central's log holds"))
 
     assert "central_timeout" == (await failure(store.forwarder.update(sale()))).code
 
 
 async def test_positions_of_another_feed_prove_nothing(store: Store) -> None:
     """P1: offsets of another generation, whether Central names it or not."""
-    store.central.generation = None
+    store.switch(without=["generation"])
     await left_unknown(store)
     store.central.sell()
     store.writer.position = replace(store.writer.position or NotImplemented, generation="g-2")
@@ -305,7 +307,7 @@ async def test_the_feed_settles_an_unknown_attempt_by_itself(store: Store) -> No
     """After an event that names it, a repeat is answered without Central."""
     await left_unknown(store, Trouble.ANSWER_LOST)
 
-    store.follow()
+    await store.follow()
     await store.forwarder.stop(within_seconds=5)
 
     assert "applied" in store.writer.records[-1]
@@ -318,7 +320,7 @@ async def test_an_event_may_come_before_the_answer(store: Store) -> None:
     store.central.troubles.append(Trouble.ANSWER_LOST)
     call = await held_at_central(store, store.forwarder.update(sale()))
     store.central.apply(sale())
-    store.follow()
+    await store.follow()
     store.central.may_answer.set()
 
     assert 200 == (await call).status
@@ -460,10 +462,10 @@ async def test_no_attempt_follows_one_that_only_the_feed_proved_refused(store: S
     store.central.troubles.append(Trouble.REQUEST_LOST)
     await failure(store.forwarder.adjust(ADJUST))
     store.central.sell()
-    store.central.log_is_lost = True
+    store.central.faults["events"].append(PositionGone("older than Central's log holds"))
     await failure(store.forwarder.adjust(ADJUST))
     call = await held_at_central(store, store.forwarder.adjust(ADJUST))
-    store.follow()
+    await store.follow()
     store.central.may_answer.set()
 
     assert 409 == (await call).status
