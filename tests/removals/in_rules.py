@@ -1,12 +1,9 @@
-"""Safeguards of what an event, an answer or a reading does to the catalogue, taken out one at a
-time (rules V, W6, W7, E5).
-
-Knows: how the product would look without each. Refuses to know: how that is noticed.
-"""
+"""Removals of safeguards in what events, answers and refetches do to the catalogue (rules V, W6,
+W7, E5)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +23,7 @@ from store_cache.writer import CacheWriter
 from tests.removals.removal import Patch, Removals
 
 in_rules = Removals()
+APPLIED_IN = (rules, writer, replica)
 
 
 # -- events ------------------------------------------------------------------------------------
@@ -37,8 +35,8 @@ def version_guard(patch: Patch) -> None:
     update = rules._update
 
     def any_update(change_set: ChangeSet, event: Event, body: bytes) -> None:
-        held = change_set.row(event.product_id)
-        if held is None or event.version >= version_of(held):
+        row = change_set.row(event.product_id)
+        if row is None or event.version >= version_of(row):
             update(change_set, event, body)
             return
         patch.act()
@@ -49,59 +47,59 @@ def version_guard(patch: Patch) -> None:
 
 @in_rules(
     "V2",
-    "a deletion leaves a mark",
+    "a deletion leaves a tombstone",
     needs="disorder",
-    test=("tests/unit/catalogue/test_apply.py::test_a_deletion"),
+    test="tests/unit/catalogue/test_apply.py::test_a_deletion",
 )
-def marks_of_deletion(patch: Patch) -> None:
-    """A deleted product is forgotten; an event of its life brings it back."""
+def tombstones(patch: Patch) -> None:
+    """A deleted product is forgotten; an event of its incarnation brings it back."""
     delete = ChangeSet.delete
 
-    def unmarked(self: ChangeSet, product_id: str, *, offset: int, version: int) -> None:
+    def without_tombstone(self: ChangeSet, product_id: str, *, offset: int, version: int) -> None:
         patch.act()
         delete(self, product_id, offset=offset, version=version)
         self._tombstones[product_id] = None
 
-    patch.replace(ChangeSet, "delete", unmarked)
+    patch.replace(ChangeSet, "delete", without_tombstone)
 
 
 @in_rules(
     "V2",
-    "what a reading said to be gone stays gone for every older life of the feed",
+    "a product found absent stays so for every older incarnation of the feed",
     needs="disorder",
     test=(
         "tests/simulation/test_found.py::"
-        "test_what_a_reading_said_to_be_gone_does_not_come_back_by_an_older_life"
+        "test_a_product_found_absent_does_not_come_back_by_an_older_incarnation"
     ),
 )
-def marks_of_readings(patch: Patch) -> None:
-    """A mark that a reading left counts as one of the feed's."""
+def tombstones_of_refetches(patch: Patch) -> None:
+    """A tombstone that a refetch left counts as one of the feed's."""
 
-    def of_reading(self: Tombstone) -> bool:
+    def of_the_feed(self: Tombstone) -> bool:
         if self.offset == 0:
             patch.act()
         return False
 
-    patch.replace(Tombstone, "from_refetch", property(of_reading))
+    patch.replace(Tombstone, "from_refetch", property(of_the_feed))
 
 
-@in_rules("V2", "where order is in doubt the product is read again", needs="disorder")
-def doubts_of_order(patch: Patch) -> None:
-    """A creation or deletion too close to other events leaves no doubt."""
+@in_rules("V2", "where events may be out of order the product is refetched", needs="disorder")
+def refetches_for_order(patch: Patch) -> None:
+    """A creation or deletion too close to other events causes no refetch."""
 
-    def no_doubt(*_: object) -> None:
+    def no_refetch(*_: object) -> None:
         patch.act()
 
-    patch.replace(rules, "_refetch_for_order", no_doubt)
+    patch.replace(rules, "_refetch_for_order", no_refetch)
 
 
-@in_rules("V1 W7", "an event of the life before does not undo what is ahead of the feed")
-def lives_before_what_is_ahead(patch: Patch) -> None:
-    """Any event with a higher version is of the life that is held."""
-    of_life_before = rules._is_of_earlier_incarnation
+@in_rules("V1 W7", "an event of the incarnation before does not undo an override")
+def incarnations_before_overrides(patch: Patch) -> None:
+    """Any event with a higher version is of the incarnation that is held."""
+    is_of_earlier = rules._is_of_earlier_incarnation
 
-    def never(change_set: ChangeSet, event: Event, body: bytes, held: bytes) -> bool:
-        if of_life_before(change_set, event, body, held):
+    def never(change_set: ChangeSet, event: Event, body: bytes, row: bytes) -> bool:
+        if is_of_earlier(change_set, event, body, row):
             patch.act()
         return False
 
@@ -110,16 +108,19 @@ def lives_before_what_is_ahead(patch: Patch) -> None:
 
 @in_rules(
     "V1 F2",
-    "events behind a catalogue that never followed the feed are doubted",
+    "events behind a catalogue that never followed the feed only cause refetches",
     needs="outage",
-    test="tests/unit/catalogue/test_apply.py::test_events_behind_unfollowed_rows_change_nothing_unread",
+    test=(
+        "tests/unit/catalogue/test_apply.py::"
+        "test_events_behind_unfollowed_rows_only_cause_a_refetch"
+    ),
 )
-def doubts_of_unfollowed_copies(patch: Patch) -> None:
+def unfollowed_rows(patch: Patch) -> None:
     """A catalogue of pages alone is taken to stand at its position."""
     init = ChangeSet.__init__
 
-    def followed(self: ChangeSet, base: Catalogue, **told: Any) -> None:
-        init(self, base, **told)
+    def followed(self: ChangeSet, base: Catalogue, **options: Any) -> None:
+        init(self, base, **options)
         if self.unfollowed_until:
             patch.act()
             self.unfollowed_until = 0
@@ -129,34 +130,34 @@ def doubts_of_unfollowed_copies(patch: Patch) -> None:
 
 @in_rules(
     "E5",
-    "an event that cannot be read has its product read",
+    "a quarantined event has its product refetched",
     test="tests/unit/sync/test_refetch.py::test_an_unreadable_event_has_its_product_read",
     why="every event of the simulation can be read",
 )
-def readings_of_what_is_set_aside(patch: Patch) -> None:
+def refetches_of_quarantined_products(patch: Patch) -> None:
     """An event that cannot be read is passed over."""
-    lay = rules.apply_events
+    apply_events = rules.apply_events
 
-    def readable(change_set: ChangeSet, events: Iterable[AnyEvent]) -> None:
-        kept = [event for event in events if not isinstance(event, QuarantinedEvent)]
-        if kept != list(events):
+    def without_quarantined(change_set: ChangeSet, events: Sequence[AnyEvent]) -> None:
+        readable = [event for event in events if not isinstance(event, QuarantinedEvent)]
+        if readable != list(events):
             patch.act()
-        lay(change_set, kept)
+        apply_events(change_set, readable)
 
-    patch.replace((rules, writer, replica), "apply_events", readable)
+    patch.replace(APPLIED_IN, "apply_events", without_quarantined)
 
 
-# -- readings ----------------------------------------------------------------------------------
+# -- refetches ---------------------------------------------------------------------------------
 
 
 @in_rules(
     "V2",
-    "a reading counts only if nothing changed since it was sent",
+    "a refetch counts only if nothing changed since it was sent",
     needs="disorder",
     test="tests/unit/sync/test_refetch.py::test_a_reading_that_was_overtaken_is_done_again",
 )
-def readings_overtaken(patch: Patch) -> None:
-    """A reading's answer counts whatever came in between."""
+def overtaken_refetches(patch: Patch) -> None:
+    """Central's answer counts whatever came in between."""
     same = KnownState.__eq__
 
     def always(self: KnownState, other: object) -> bool:
@@ -169,47 +170,49 @@ def readings_overtaken(patch: Patch) -> None:
 
 @in_rules(
     "P3",
-    "owed readings lie in the same record as the position",
+    "pending refetches are in the same record as the position",
     needs="kill disorder",
     test="tests/unit/sync/test_refetch.py::test_what_was_owed_is_done_by_the_next_process",
 )
-def owed_readings_kept(patch: Patch) -> None:
-    """What is owed is in memory alone."""
+def pending_refetches_on_disk(patch: Patch) -> None:
+    """Pending refetches are in memory alone."""
     encode = changes.encode_change
 
-    def without_owed(change: Change) -> bytes:
+    def without_refetches(change: Change) -> bytes:
         if change.pending_refetches:
             patch.act()
         return encode(replace(change, pending_refetches={}))
 
-    patch.replace(journal, "encode_change", without_owed)
+    patch.replace(journal, "encode_change", without_refetches)
 
 
-@in_rules("W7", "what is ahead of the feed for a minute is read again", needs="lost_events")
-def readings_of_what_is_ahead(patch: Patch) -> None:
-    """A product whose event never comes stays ahead for ever."""
+@in_rules("W7", "a product with an override for a minute is refetched", needs="lost_events")
+def refetches_of_overridden_products(patch: Patch) -> None:
+    """The override of a product whose event never comes stays for ever."""
     stale_overrides = CacheWriter.stale_overrides
 
-    def nobody(self: CacheWriter) -> list[str]:
+    def none(self: CacheWriter) -> list[str]:
         if stale_overrides(self):
             patch.act()
         return []
 
-    patch.replace(CacheWriter, "stale_overrides", nobody)
+    patch.replace(CacheWriter, "stale_overrides", none)
 
 
 @in_rules(
     "V2",
-    "a doubt whose time is still to come is not settled by an earlier reading",
+    "a refetch that is not due yet is not completed by an earlier one",
     needs="disorder",
-    test="tests/unit/catalogue/test_apply.py::test_a_doubt_is_settled_when_its_time_has_come",
+    test=(
+        "tests/unit/catalogue/test_apply.py::test_a_refetch_before_it_is_due_does_not_complete_it"
+    ),
 )
-def doubts_outlast_readings(patch: Patch) -> None:
-    """Any reading settles every doubt about its product."""
-    settled = ChangeSet.complete_refetch
+def refetches_for_later(patch: Patch) -> None:
+    """Any refetch completes every pending one of its product."""
+    complete_refetch = ChangeSet.complete_refetch
 
     def at_once(self: ChangeSet, product_id: str) -> None:
-        settled(self, product_id)
+        complete_refetch(self, product_id)
         if self.pending_refetch(product_id) is not None:
             patch.act()
             self._pending_refetches[product_id] = None
@@ -224,7 +227,7 @@ def doubts_outlast_readings(patch: Patch) -> None:
     test="tests/unit/catalogue/test_apply.py::test_a_refresh_does_not_win",
 )
 def refreshes_do_not_win(patch: Patch) -> None:
-    """Whatever a reading says wins over what is held."""
+    """Whatever a refetch says wins over what is held."""
 
     def always(self: RefetchReason) -> bool:
         if self is RefetchReason.REFRESH:
@@ -238,56 +241,56 @@ def refreshes_do_not_win(patch: Patch) -> None:
 
 
 @in_rules("W6", "an answer older than what is held changes nothing")
-def answers_overtaken(patch: Patch) -> None:
+def overtaken_answers(patch: Patch) -> None:
     """An answer sets quantity and version, though the feed is past them."""
-    lay = rules.apply_answer
+    apply_answer = rules.apply_answer
 
-    def laid(change_set: ChangeSet, answer: StockAnswer) -> bool:
-        held = change_set.row(answer.product_id)
-        if held is None or version_of(held) <= answer.new_version:
-            return lay(change_set, answer)
+    def any_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
+        row = change_set.row(answer.product_id)
+        if row is None or version_of(row) <= answer.new_version:
+            return apply_answer(change_set, answer)
         patch.act()
-        rules._set_stock(change_set, held, answer)
+        rules._set_stock(change_set, row, answer)
         return True
 
-    patch.replace((rules, writer, replica), "apply_answer", laid)
+    patch.replace(APPLIED_IN, "apply_answer", any_answer)
 
 
 @in_rules(
     "W6",
-    "an answer beyond a jump has the product read whole first",
+    "after an answer beyond a jump the product is refetched",
     needs="slow",
     test="tests/unit/test_writer.py::test_an_answer_beyond_a_jump_has_the_product_fetched_whole",
 )
 def answers_beyond_a_jump(patch: Patch) -> None:
-    """An answer is laid over a row that is not the one it was sent for."""
-    lay = rules.apply_answer
+    """An answer is applied to a row that is not the one it was sent for."""
+    apply_answer = rules.apply_answer
 
-    def laid(change_set: ChangeSet, answer: StockAnswer) -> bool:
-        held = change_set.row(answer.product_id)
-        if lay(change_set, answer) or held is None:
-            return held is not None
+    def any_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
+        row = change_set.row(answer.product_id)
+        if apply_answer(change_set, answer) or row is None:
+            return row is not None
         if change_set.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
             return False
         patch.act()
-        rules._set_stock(change_set, held, answer)
+        rules._set_stock(change_set, row, answer)
         return True
 
-    patch.replace((rules, writer, replica), "apply_answer", laid)
+    patch.replace(APPLIED_IN, "apply_answer", any_answer)
 
 
 @in_rules(
     "W6",
-    "an answer that a creation or deletion may have crossed is not believed by itself",
+    "after an answer that a creation or deletion may have crossed the product is refetched",
     needs="slow",
     test="tests/unit/catalogue/test_apply.py::test_an_applied_answer",
 )
-def answers_crossed(patch: Patch) -> None:
-    """An answer is laid over the row of whatever life is held."""
-    changed = ChangeSet.incarnation_changed_within
+def crossed_answers(patch: Patch) -> None:
+    """An answer is applied to the row of whatever incarnation is held."""
+    changed_within = ChangeSet.incarnation_changed_within
 
     def never_crossed(self: ChangeSet, product_id: str, seconds: float) -> bool:
-        found = changed(self, product_id, seconds)
+        found = changed_within(self, product_id, seconds)
         if found and seconds == CROSSING_SECONDS:
             patch.act()
             return False
@@ -299,20 +302,19 @@ def answers_crossed(patch: Patch) -> None:
 @in_rules("W6", "an answer never creates a product by itself")
 def answers_create_nothing(patch: Patch) -> None:
     """An answer about a product that is not held makes a row of what it says."""
-    lay = rules.apply_answer
+    apply_answer = rules.apply_answer
 
-    def laid(change_set: ChangeSet, answer: StockAnswer) -> bool:
+    def any_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
         if change_set.row(answer.product_id) is not None:
-            return lay(change_set, answer)
+            return apply_answer(change_set, answer)
         patch.act()
-        told = b'{"productId":"%s","name":"","available":%d,"version":%d}'
-        named = answer.product_id.encode()
-        row = told % (named, answer.new_quantity, answer.new_version)
-        change_set.set_row(answer.product_id, row)
+        row = b'{"productId":"%s","name":"","available":%d,"version":%d}'
+        figures = answer.product_id.encode(), answer.new_quantity, answer.new_version
+        change_set.set_row(answer.product_id, row % figures)
         change_set.add_override(answer.product_id, answer.new_version)
         return True
 
-    patch.replace((rules, writer, replica), "apply_answer", laid)
+    patch.replace(APPLIED_IN, "apply_answer", any_answer)
 
 
 # -- clocks ------------------------------------------------------------------------------------
@@ -320,7 +322,7 @@ def answers_create_nothing(patch: Patch) -> None:
 
 @in_rules(
     "V2",
-    "doubts and marks grow old by a clock that nobody sets",
+    "tombstones and pending refetches grow old by a clock that nobody sets",
     needs="clock",
     test="tests/unit/app/test_clocks.py::test_setting_the_clock_brings_no_deleted_product_back",
 )
@@ -328,8 +330,8 @@ def steady_clock(patch: Patch) -> None:
     """They grow old by the wall clock."""
     init = CacheWriter.__init__
 
-    def by_the_wall(self: CacheWriter, *parts: Any, **told: Any) -> None:
+    def by_the_wall(self: CacheWriter, *parts: Any, **options: Any) -> None:
         patch.act()
-        init(self, *parts, **told | {"steady": told["now"]})
+        init(self, *parts, **options | {"steady": options["now"]})
 
     patch.replace(CacheWriter, "__init__", by_the_wall)

@@ -208,14 +208,17 @@ def position_gone(patch: Patch) -> None:
     patch.replace(sync, "lose", a_failure)
 
 
-# -- the copy of a full sync -------------------------------------------------------------------
+# -- the replica of a full sync ----------------------------------------------------------------
 
 
 @of_feed(
     "F3",
-    "pages overlap, else the reading steps back",
+    "pages overlap, or the requests step back",
     needs="small_pages slow",
-    test="tests/unit/catalogue/test_replica.py::test_what_is_created_or_deleted_between_pages_skips_nothing",
+    test=(
+        "tests/unit/catalogue/test_paging.py::"
+        "test_what_is_created_or_deleted_between_pages_skips_nothing"
+    ),
 )
 def page_overlap(patch: Patch) -> None:
     """Each page is taken for the one that follows the one before."""
@@ -233,15 +236,15 @@ def page_overlap(patch: Patch) -> None:
 
 @of_feed("F2", "the feed is followed alongside a full sync", needs="slow")
 def feed_alongside(patch: Patch) -> None:
-    """The copy is what the pages said, at the position where the feed is."""
-    take = Replica.take_events
+    """The replica is what the pages said, at the position where the feed is."""
+    take_events = Replica.take_events
 
     def pages_alone(
         self: Replica, events: Sequence[AnyEvent], *, position: Position, now: float
     ) -> None:
         if events:
             patch.act()
-        take(self, (), position=position, now=now)
+        take_events(self, (), position=position, now=now)
 
     patch.replace(Replica, "take_events", pages_alone)
 
@@ -270,23 +273,23 @@ def _finish_without(patch: Patch, left_out: str) -> None:
 
 @of_feed(
     "F4",
-    "answers given during a full sync are laid over the copy",
+    "answers given during a full sync are applied to the replica",
     needs="force slow",
-    test="tests/unit/catalogue/test_replica.py::test_answers_are_laid_over_the_copy",
+    test="tests/unit/catalogue/test_replica.py::test_answers_are_applied_to_the_replica",
 )
-def answers_over_the_copy(patch: Patch) -> None:
-    """The copy goes in place without them."""
+def answers_in_the_replica(patch: Patch) -> None:
+    """The replica is installed without them."""
     _finish_without(patch, "answers")
 
 
 @of_feed(
     "F4 V3",
-    "what is ahead of the feed is laid over the copy",
+    "overrides added during a full sync are applied to the replica",
     needs="force slow",
-    test=("tests/unit/catalogue/test_replica.py::test_what_a_reading_showed_is_shown_on"),
+    test="tests/unit/catalogue/test_replica.py::test_an_override_outlives_the_full_sync",
 )
-def what_is_ahead_over_the_copy(patch: Patch) -> None:
-    """What readings and answers showed meanwhile is not carried over."""
+def overrides_in_the_replica(patch: Patch) -> None:
+    """What refetches and answers showed meanwhile is not carried over."""
     keep_overrides = Replica._keep_overrides
 
     def keep_none(self: Replica, change_set: ChangeSet) -> None:
@@ -300,18 +303,17 @@ def what_is_ahead_over_the_copy(patch: Patch) -> None:
 
 @of_feed(
     "F4 V2",
-    "what a reading said to be gone is left out of the copy",
+    "a product found absent is left out of the replica",
     needs="force disorder",
     test=(
-        "tests/simulation/test_found.py::"
-        "test_a_copy_does_not_bring_back_what_a_reading_said_to_be_gone"
+        "tests/simulation/test_found.py::test_a_replica_does_not_bring_back_a_product_found_absent"
     ),
 )
-def what_is_gone_out_of_the_copy(patch: Patch) -> None:
-    """The copy's row goes in place, though readers saw the product end."""
+def deletions_in_the_replica(patch: Patch) -> None:
+    """The replica's row is installed, though readers saw the product end."""
 
-    def nothing(self: Replica, _: ChangeSet, marks: Mapping[str, Tombstone]) -> None:
-        if any(m.from_refetch and m.at >= self.began_at for m in marks.values()):
+    def nothing(self: Replica, _: ChangeSet, tombstones: Mapping[str, Tombstone]) -> None:
+        if any(t.from_refetch and t.at >= self.began_at for t in tombstones.values()):
             patch.act()
 
     patch.replace(Replica, "_keep_deletions", nothing)
@@ -319,15 +321,15 @@ def what_is_gone_out_of_the_copy(patch: Patch) -> None:
 
 @of_feed(
     "V3",
-    "what is in doubt in the copy does not lower what readers saw",
+    "an uncertain row of the replica does not lower what readers saw",
     needs="force disorder",
     test=(
         "tests/simulation/test_found.py::"
-        "test_a_copy_in_doubt_does_not_lower_what_readers_saw_meanwhile"
+        "test_an_uncertain_replica_does_not_lower_what_readers_saw_meanwhile"
     ),
 )
-def fresher_rows_over_the_copy(patch: Patch) -> None:
-    """The copy's row goes in place, though readers saw a newer one."""
+def fresher_rows_in_the_replica(patch: Patch) -> None:
+    """The replica's row is installed, though readers saw a newer one."""
 
     def nothing(self: Replica, _: ChangeSet) -> None:
         if any(map(self._lowers, self.catalogue.pending_refetches)):
@@ -338,34 +340,37 @@ def fresher_rows_over_the_copy(patch: Patch) -> None:
 
 @of_feed(
     "V2 P3",
-    "doubts that arose during a full sync outlive it",
+    "refetches requested during a full sync outlive it",
     needs="force disorder",
     test="tests/unit/test_writer.py::test_refetches_requested_during_a_full_sync_outlive_it",
 )
-def doubts_outlive_a_copy(patch: Patch) -> None:
-    """What was owed for what happened meanwhile is dropped with the old catalogue."""
+def pending_refetches_outlive_a_full_sync(patch: Patch) -> None:
+    """They are dropped with the old catalogue."""
     _finish_without(patch, "pending_refetches")
 
 
 @of_feed(
     "V2",
-    "marks of deletion outlive a full sync",
+    "tombstones outlive a full sync",
     needs="force disorder",
-    test="tests/unit/catalogue/test_replica.py::test_marks_lives_and_owed_readings_outlive_the_run",
+    test=(
+        "tests/unit/catalogue/test_replica.py::"
+        "test_tombstones_incarnations_and_pending_refetches_outlive_the_full_sync"
+    ),
 )
-def marks_outlive_a_copy(patch: Patch) -> None:
+def tombstones_outlive_a_full_sync(patch: Patch) -> None:
     """A full sync forgets what was deleted before it."""
     _finish_without(patch, "tombstones")
 
 
 @of_feed(
     "V3",
-    "a page's older version is read again by itself",
-    test="tests/unit/catalogue/test_replica.py::test_no_version_is_lowered_on_the_word_of_one_page",
+    "a product of which a page shows an older version is refetched",
+    test="tests/unit/catalogue/test_replica.py::test_no_version_is_lowered_by_one_page",
     why="every page of the simulation is up to date",
 )
 def lowered_by_a_page(patch: Patch) -> None:
-    """One page's word lowers a version."""
+    """One page lowers a version."""
     accepts = Replica._accepts
 
     def lowered(self: Replica, product_id: str, row: bytes) -> bool:
@@ -385,7 +390,7 @@ def lowered_by_a_page(patch: Patch) -> None:
     why="every page of the simulation is up to date",
 )
 def older_pages(patch: Patch) -> None:
-    """The later reading counts, also over an event that came before it."""
+    """A page's row counts, even over an event that came before it."""
     accepts = Replica._accepts
 
     def as_it_comes(self: Replica, product_id: str, row: bytes) -> bool:
@@ -441,12 +446,13 @@ def pages_before_the_feed(patch: Patch) -> None:
 
 @of_feed(
     "V2 F3",
-    "a creation that the pages should have shown is read first",
+    "a creation that the pages should have shown has its product refetched",
     needs="disorder",
     test=(
-        "tests/unit/catalogue/test_replica.py::test_a_creation_that_the_pages_should_have_shown_is_read_first"
+        "tests/unit/catalogue/test_replica.py::"
+        "test_a_creation_that_the_pages_should_have_shown_is_refetched"
     ),
-    why="a creation numbered so long after its life's end is too rare to be searched for",
+    why="a creation numbered so long after its incarnation's end is too rare to be searched for",
 )
 def creations_behind_the_pages(patch: Patch) -> None:
     """What an event creates is believed, though no page showed it."""
@@ -468,8 +474,8 @@ def creations_behind_the_pages(patch: Patch) -> None:
     test="tests/unit/catalogue/test_replica.py::test_a_catalogue_that_lost_half_is_refused",
     why="no Central of the simulation loses half of its products",
 )
-def judgement_of_a_copy(patch: Patch) -> None:
-    """Whatever was read goes in place."""
+def judgement_of_a_replica(patch: Patch) -> None:
+    """Whatever was read is installed."""
     judge = Replica.judge
 
     def accepted(self: Replica, installation: Installation, *, least_percent: int) -> Verdict:
@@ -482,12 +488,12 @@ def judgement_of_a_copy(patch: Patch) -> None:
 
 @of_feed(
     "F5 V3",
-    "what pages left in doubt is read by itself before the copy goes in place",
-    test="tests/unit/catalogue/test_replica.py::test_a_row_that_cannot_be_read_is_read_singly",
+    "products that no page told for sure are refetched before the replica is installed",
+    test="tests/unit/catalogue/test_replica.py::test_an_unreadable_row_is_refetched",
     why="every row of the simulation can be read",
 )
-def doubts_of_pages(patch: Patch) -> None:
-    """The copy goes in place with its doubts."""
+def refetches_before_installing(patch: Patch) -> None:
+    """The replica is installed without them."""
     to_refetch = Replica.products_to_refetch
 
     def nothing(self: Replica) -> list[str]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.model.position import (
-    Position,
-    next_local_generation,
-    succeeding_generation,
-)
+from store_cache.model.position import Position, next_local_generation, succeeding_generation
 
 
 @pytest.mark.parametrize("fingerprint", [None, "6f1a"])
-def test_a_position_is_kept_whole(fingerprint: str | None) -> None:
+def test_a_position_is_stored_whole(fingerprint: str | None) -> None:
     """[P1] Generation, offset and fingerprint go to disk and come back together."""
     position = Position("g1", 1046, fingerprint)
 
@@ -21,7 +17,7 @@ def test_a_position_is_kept_whole(fingerprint: str | None) -> None:
 
 @pytest.mark.parametrize(("offset", "last"), [(1046, 1045), (1, 0), (0, 0)])
 def test_the_offset_is_the_next_one_wanted(offset: int, last: int) -> None:
-    """[P1] The last one that the data reflects is the one before it; 0 before the first."""
+    """[P1] The last one that the rows reflect is the one before it; 0 before the first."""
     assert last == Position("g1", offset).last_offset
 
 
@@ -35,12 +31,11 @@ def test_the_offset_is_the_next_one_wanted(offset: int, last: int) -> None:
         ("locale", "locale"),
     ],
 )
-def test_only_names_of_the_stores_own_are_local(generation: str, named: str | None) -> None:
-    """[P1] A Central may call its feed what it likes; it is named unless the store named it."""
+def test_only_the_stores_own_names_are_local(generation: str, named: str | None) -> None:
+    """[P1] Central may give its feed any name that a header can carry."""
     position = Position(generation, 5)
 
-    assert named == position.named
-    assert (named is None) is position.is_local
+    assert (named, named is None) == (position.named, position.is_local)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +49,12 @@ def test_only_names_of_the_stores_own_are_local(generation: str, named: str | No
     ],
 )
 def test_a_replaced_feed_without_a_name_gets_another_one(held: str | None, following: str) -> None:
-    """[P1] Offsets of the feed before are worth nothing in it."""
+    """[P1] Offsets of the feed before do not count in it."""
     assert following == next_local_generation(held)
 
 
-def test_a_feed_that_names_itself_later_keeps_its_place() -> None:
-    """[P1] Renaming moves neither offset nor fingerprint."""
+def test_a_feed_that_is_named_later_keeps_its_place() -> None:
+    """[P1] A new name moves neither offset nor fingerprint."""
     assert Position("g1", 7, "f") == Position("local 1", 7, "f").renamed("g1")
 
 
@@ -75,11 +70,10 @@ def test_a_feed_that_names_itself_later_keeps_its_place() -> None:
         ("g1 2", None, "local 1", "local~1"),
     ],
 )
-def test_a_replaced_central_is_seen_also_under_its_old_name(
+def test_a_central_restored_under_its_old_name_is_another_generation(
     held: str | None, named: str | None, following: str, label: str
 ) -> None:
-    """[P1] A Central restored under its old name has another generation for the store, which
-    answers show; what Central calls it is still known."""
+    """[P1] Answers show the difference, and what Central calls it is still known."""
     found = succeeding_generation(held, named)
 
     assert (following, label) == (found, Position(found, 1).label)
