@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -16,6 +17,11 @@ from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
 from store_cache.api.parts import StoreParts
 from store_cache.api.routes import Scopes, route_table
+from store_cache.api.throttled_log import ThrottledWarning
+
+log = logging.getLogger(__name__)
+
+_LONGEST_NAME = 100
 
 SCOPES = web.AppKey("scopes", Scopes)
 """The scope that each route of the application requires."""
@@ -44,9 +50,16 @@ def build_api(
     authenticator = Authenticator(KeyRing(keys=keys, admin_keys=admin_keys), WrongKeys())
     middleware = build_middleware(authenticator=authenticator, scopes=scopes, cors=cors)
     app = web.Application(middlewares=[middleware])
+    unknown_fields = ThrottledWarning(
+        log, "unknown fields in bodies are ignored", counted_as="ignored"
+    )
+
+    def note_unknown(name: str) -> None:
+        unknown_fields.note(field=name[:_LONGEST_NAME])
+
     routes = route_table(
-        Reads(store, body_seconds=body_seconds),
-        Writes(store, store_id=store_id, body_seconds=body_seconds),
+        Reads(store, body_seconds=body_seconds, note_unknown=note_unknown),
+        Writes(store, store_id=store_id, body_seconds=body_seconds, note_unknown=note_unknown),
         Admin(store),
         Health(store),
     )

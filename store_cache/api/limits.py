@@ -27,11 +27,9 @@ from store_cache.api.fast.pipelining import PipeliningGuard
 from store_cache.api.fast.reads import FastConnection, FastReads
 from store_cache.api.middleware import SERVER_NAME
 from store_cache.api.problems import ApiError, InternalError, InvalidRequest, render
+from store_cache.api.throttled_log import ThrottledWarning
 
 log = logging.getLogger(__name__)
-
-# A flood of connections must not become a flood of log lines.
-_SECONDS_BETWEEN_REPORTS = 60.0
 
 # How long a refused body may go on arriving before the connection closes, so that the client gets
 # to read the answer.
@@ -236,8 +234,9 @@ class ConnectionLimiter:
         self.now = self._loop.time
         self._connections: set[ClientConnection] = set()
         self._count_of: Counter[str] = Counter()  # by address
-        self._refused = 0
-        self._reported_at = -math.inf
+        self._too_many = ThrottledWarning(
+            log, "connections are refused: too many are open", counted_as="refused"
+        )
         self._request_ended = asyncio.Event()
         self._timer = self._loop.call_later(limits.check_seconds, self._check)
 
@@ -252,7 +251,7 @@ class ConnectionLimiter:
         address, limits = connection.address, self.limits
         is_full = len(self._connections) >= limits.most_connections
         if is_full or self._count_of[address] >= limits.most_connections_per_address:
-            self._report(address)
+            self._too_many.note(address=address, open=len(self._connections))
             return False
         self._connections.add(connection)
         self._count_of[address] += 1
@@ -294,13 +293,3 @@ class ConnectionLimiter:
         for connection in [one for one in self._connections if one.is_overdue(now)]:
             connection.end_overdue()
         self._timer = self._loop.call_later(self.limits.check_seconds, self._check)
-
-    def _report(self, address: str) -> None:
-        self._refused += 1
-        if self.now() < self._reported_at + _SECONDS_BETWEEN_REPORTS:
-            return
-        log.warning(
-            "connections are refused: too many are open",
-            extra={"address": address, "refused": self._refused, "open": len(self._connections)},
-        )
-        self._reported_at, self._refused = self.now(), 0

@@ -1,12 +1,13 @@
 """What clients may send: bodies and query parameters, checked here and plain values afterwards.
 
-The `description` of a field says what it must be, and is the reason given in the error.
+The `description` of a field says what it must be, and is the reason given in the error. Unknown
+fields of a body are noted and ignored.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -92,11 +93,11 @@ _UpdatedBy = Annotated[
 
 
 class _RequestBody(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, hide_input_in_errors=True)
 
 
 class _Update(_RequestBody):
-    """One update of a batch."""
+    """The body of `updates`, and one update of a batch."""
 
     product_id: _ProductId
     delta: Annotated[_Delta, Field(description=_DELTA_MUST_BE)]
@@ -108,17 +109,12 @@ class _Update(_RequestBody):
     ]
     reason: _Reason = None
     updated_by: _UpdatedBy = None
+    store_id: _StoreId = None
 
     def write(self) -> Write:
         return Write(
             self.product_id, self.delta, self.version, self.key, self.reason, self.updated_by
         )
-
-
-class _UpdateBody(_Update):
-    """The body of `updates`."""
-
-    store_id: _StoreId = None
 
 
 class _BatchBody(_RequestBody):
@@ -156,7 +152,7 @@ class _LookupBody(_RequestBody):
     ]
 
 
-_MODELS: tuple[type[BaseModel], ...] = (_UpdateBody, _BatchBody, _AdjustmentBody, _LookupBody)
+_MODELS: tuple[type[BaseModel], ...] = (_Update, _BatchBody, _AdjustmentBody, _LookupBody)
 _MUST_BE = {
     field.alias or name: field.description
     for model in _MODELS
@@ -211,13 +207,17 @@ def _whole(
     return default
 
 
-def read_update(value: object, *, store_id: str) -> Write:
+NoteUnknown = Callable[[str], None]
+"""Called with the name of a field that no body has."""
+
+
+def read_update(value: object, *, store_id: str, note_unknown: NoteUnknown) -> Write:
     """Raises InvalidRequest, as do the next three."""
-    return _validated(_UpdateBody, value, store_id).write()
+    return _validated(_Update, value, note_unknown, store_id).write()
 
 
-def read_batch(value: object, *, store_id: str) -> tuple[Write, ...]:
-    updates = _validated(_BatchBody, value, store_id).updates
+def read_batch(value: object, *, store_id: str, note_unknown: NoteUnknown) -> tuple[Write, ...]:
+    updates = _validated(_BatchBody, value, note_unknown, store_id).updates
     first: dict[str, int] = {}
     problems = {}
     for number, update in enumerate(updates):
@@ -231,7 +231,9 @@ def read_batch(value: object, *, store_id: str) -> tuple[Write, ...]:
     return tuple(update.write() for update in updates)
 
 
-def read_adjustment(value: object, *, product_id: str, keys: list[str]) -> Adjustment:
+def read_adjustment(
+    value: object, *, product_id: str, keys: list[str], note_unknown: NoteUnknown
+) -> Adjustment:
     """`keys` are the values of the header `Idempotency-Key`, of which there must be one."""
     problems = {}
     if len(keys) > 1:
@@ -242,17 +244,19 @@ def read_adjustment(value: object, *, product_id: str, keys: list[str]) -> Adjus
         problems[IDEMPOTENCY_HEADER] = f"must be {_KEY_MUST_BE}"
     if not is_sendable(product_id):
         problems["productId"] = f"must be {_MUST_BE['productId']}"
-    body = _validated(_AdjustmentBody, value, None, problems)
+    if isinstance(value, dict) and "version" in value:
+        problems["version"] = "is filled in by the store; to give one, POST to updates"
+    body = _validated(_AdjustmentBody, value, note_unknown, problems=problems)
     return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by)
 
 
-def read_lookup(value: object) -> list[str]:
+def read_lookup(value: object, *, note_unknown: NoteUnknown) -> list[str]:
     """Return the ids to look up, each once, in the order given."""
     if isinstance(value, dict) and "barcodes" in value:
         raise InvalidRequest.of_fields(
             {"barcodes": "cannot be looked up by this version; look up by productIds"}
         )
-    return list(dict.fromkeys(_validated(_LookupBody, value, None).product_ids))
+    return list(dict.fromkeys(_validated(_LookupBody, value, note_unknown).product_ids))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -261,7 +265,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 def _validated(
     model: type[_Model],
     value: object,
-    store_id: str | None,
+    note_unknown: NoteUnknown,
+    store_id: str | None = None,
     problems: Mapping[str, str] | None = None,
 ) -> _Model:
     """Return the value as a model; report all that is wrong, in it and in `problems`, at once."""
@@ -276,12 +281,13 @@ def _validated(
         raise InvalidRequest.of_fields(found) from None
     if found:
         raise InvalidRequest.of_fields(found)
+    for part in (body, *(body.updates if isinstance(body, _BatchBody) else ())):
+        for name in part.model_extra or ():
+            note_unknown(name)
     return body
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "is not a field of this request"
     names = [part for part in error["loc"] if part in _MUST_BE]
     must_be = _MUST_BE[names[-1]] if names else "an object"
     if isinstance(error["loc"][-1], int) and names[-1:] == ["updates"]:

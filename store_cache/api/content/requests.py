@@ -19,6 +19,8 @@ from store_cache.api.problems import (
 
 MOST_BYTES = 256 * 1024
 
+_TYPES = ("application/json", "text/plain")
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -31,8 +33,10 @@ async def read_json(request: web.Request, *, deadline_seconds: float) -> Any:
         raise UnsupportedMediaType(
             f"Content-Encoding {encoding[:50]!r} is not accepted; send the body uncompressed"
         )
+    # Many tills send JSON without saying so.
+    has_type = bool(request.headers.get("Content-Type", "").strip())
     charset = (request.charset or "utf-8").lower()
-    if request.content_type != "application/json" or charset not in ("utf-8", "utf8"):
+    if (has_type and request.content_type not in _TYPES) or charset not in ("utf-8", "utf8"):
         raise UnsupportedMediaType(
             "The body must be JSON in UTF-8; send Content-Type: application/json"
         )

@@ -11,7 +11,12 @@ from aiohttp import web
 from store_cache.api.content import bodies
 from store_cache.api.content.cache_headers import freshness_headers, matches
 from store_cache.api.content.freshness import Freshness
-from store_cache.api.content.models import PAGE_PARAMETERS, read_lookup, read_page_query
+from store_cache.api.content.models import (
+    PAGE_PARAMETERS,
+    NoteUnknown,
+    read_lookup,
+    read_page_query,
+)
 from store_cache.api.content.paths import is_sendable, parse_query, product_id_of, query_of
 from store_cache.api.content.requests import read_json
 from store_cache.api.parts import StoreParts
@@ -22,9 +27,12 @@ from store_cache.catalogue.catalogue import Catalogue
 class Reads:
     """`body_seconds` is how long the body of a lookup may take to arrive."""
 
-    def __init__(self, store: StoreParts, *, body_seconds: float) -> None:
+    def __init__(
+        self, store: StoreParts, *, body_seconds: float, note_unknown: NoteUnknown
+    ) -> None:
         self._store = store
         self._body_seconds = body_seconds
+        self._note_unknown = note_unknown
 
     async def page(self, request: web.Request) -> web.Response:
         """GET /v1/store/inventory"""
@@ -62,7 +70,8 @@ class Reads:
         with 304 as for a GET, not with 412.
         """
         query_of(request)
-        asked = read_lookup(await read_json(request, deadline_seconds=self._body_seconds))
+        value = await read_json(request, deadline_seconds=self._body_seconds)
+        asked = read_lookup(value, note_unknown=self._note_unknown)
         catalogue, freshness = self._catalogue(), self._store.freshness.measure()
         return _answer(request, bodies.basket(catalogue, asked), freshness)
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from store_cache.api.answers import json_answer
 from store_cache.api.content.models import (
     IDEMPOTENCY_HEADER,
+    NoteUnknown,
     read_adjustment,
     read_batch,
     read_update,
@@ -20,16 +21,24 @@ from store_cache.api.problems import CacheNotReady
 class Writes:
     """`body_seconds` is how long a body may take to arrive."""
 
-    def __init__(self, store: StoreParts, *, store_id: str, body_seconds: float) -> None:
+    def __init__(
+        self,
+        store: StoreParts,
+        *,
+        store_id: str,
+        body_seconds: float,
+        note_unknown: NoteUnknown,
+    ) -> None:
         self._store = store
         self._store_id = store_id
         self._body_seconds = body_seconds
+        self._note_unknown = note_unknown
 
     async def update(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/updates"""
         query_of(request)
         value = await read_json(request, deadline_seconds=self._body_seconds)
-        write = read_update(value, store_id=self._store_id)
+        write = read_update(value, store_id=self._store_id, note_unknown=self._note_unknown)
         answer = await self._store.forwarder.update(write)
         return json_answer(answer.body, status=answer.status)
 
@@ -37,7 +46,7 @@ class Writes:
         """POST /v1/store/inventory/batch-updates"""
         query_of(request)
         value = await read_json(request, deadline_seconds=self._body_seconds)
-        writes = read_batch(value, store_id=self._store_id)
+        writes = read_batch(value, store_id=self._store_id, note_unknown=self._note_unknown)
         results = (await self._store.forwarder.update_batch(writes)).results
         applied = sum(result.get("applied") is True for result in results)
         return json_answer(
@@ -56,7 +65,9 @@ class Writes:
         product_id = product_id_of(request)
         keys = request.headers.getall(IDEMPOTENCY_HEADER, [])
         value = await read_json(request, deadline_seconds=self._body_seconds)
-        adjustment = read_adjustment(value, product_id=product_id, keys=keys)
+        adjustment = read_adjustment(
+            value, product_id=product_id, keys=keys, note_unknown=self._note_unknown
+        )
         if self._store.writer.catalogue is None:
             raise CacheNotReady.yet()  # no product has a version to send
         answer = await self._store.forwarder.adjust(adjustment)

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from store_cache.api.content.models import read_update
+from store_cache.api.content.models import read_batch, read_page_query
 from store_cache.api.content.requests import parse_json
 from store_cache.api.problems import InvalidJson, InvalidRequest
-from tests.unit.api.bad_requests import BAD_REQUESTS, UPDATE, Bad
+from tests.unit.api.bad_requests import BAD_REQUESTS, Bad
 from tests.unit.api.conftest import TILL, Store
 
 MILLISECONDS = 0.001
@@ -52,13 +52,15 @@ async def test_hostile_json_costs_milliseconds(body: bytes) -> None:
 
 
 def test_an_error_names_a_limited_number_of_fields() -> None:
-    """Thousands of unknown fields, or one with a very long name, make no long answer."""
-    body = UPDATE | {f"field-{n}": n for n in range(5000)} | {"x" * 100_000: 1}
+    """Hundreds of wrong fields, or a parameter with a very long name, make no long answer."""
     with pytest.raises(InvalidRequest) as refused:
-        read_update(body, store_id="store-s1")
+        read_batch({"updates": [{}] * 100}, store_id="store-s1", note_unknown=pytest.fail)
+    with pytest.raises(InvalidRequest) as long_name:
+        read_page_query({}, {"x" * 100_000: "is not a known query parameter"})
 
     assert 50 == len(refused.value.details["fields"])
     assert len(str(refused.value.details)) < 10_000
+    assert len(str(long_name.value.details)) < 10_000
 
 
 async def test_a_body_is_not_read_before_the_key_is_checked(store: Store) -> None:

@@ -44,7 +44,7 @@ class Witness(Shop):
         ("GET", "/v1/store/inventory/PROD-999", 404),
         ("GET", "/nowhere", 404),
         ("PUT", "/v1/store/inventory", 405),
-        ("POST", UPDATES, 415),
+        ("POST", UPDATES, 400),
         ("CONNECT", "store:1", 405),
     ],
 )
@@ -219,7 +219,7 @@ async def test_writes_and_admin_calls_are_logged(
     lines = await _logged(store, caplog, "POST", "/v1/store/sync/force", headers=ADMIN)
     lines += await _logged(store, caplog, "POST", UPDATES, headers=TILL)
 
-    assert [("INFO", "admin-key-1", 200), ("INFO", "key-1", 415)] == [
+    assert [("INFO", "admin-key-1", 200), ("INFO", "key-1", 400)] == [
         (one["levelname"], one["caller"], one["status"]) for one in lines
     ]
     assert "secret" not in str(lines)

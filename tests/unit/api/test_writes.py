@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 
 from store_cache.writes.write import Adjustment, Write, WriteError
@@ -144,6 +145,58 @@ async def test_a_write_without_an_answer_is_one_of_the_errors(
     said = {"code": code, "message": "said so", "details": {"productId": "PROD-001"}}
     assert (status, {"error": said}) == (reply.status, reply.json)
     assert retry_after == reply.headers.get("Retry-After")
+
+
+# -- what tills of older stores send -----------------------------------------------------------
+
+
+async def test_each_update_of_a_batch_may_name_this_store(store: Store) -> None:
+    """`storeId` is accepted in an update, as in the whole batch."""
+    reply = await store.post(BATCH, {"updates": [UPDATE | {"storeId": "store-s1"}]})
+
+    assert (200, 1) == (reply.status, reply.json["successCount"])
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [{}, {"Content-Type": ""}, {"Content-Type": "text/plain; charset=UTF-8"}],
+    ids=["none", "empty", "text"],
+)
+async def test_json_may_come_without_its_content_type(
+    store: Store, content_type: dict[str, str]
+) -> None:
+    """JSON is read where the type is missing, or is that of plain text."""
+    body = orjson.dumps(UPDATE)
+    reply = await store.send("POST", UPDATES, headers=TILL | content_type, body=body)
+
+    assert (200, True) == (reply.status, reply.json["applied"])
+
+
+async def test_unknown_fields_are_ignored(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """In every body; the first of them is logged at once, shortened, and the others with it in
+    the line of the next minute."""
+    key = {"Idempotency-Key": "order-2"}
+    unknown = {"x" * 1000: 1, "key": "k", "write": 2}
+    replies = [
+        await store.post("/v1/store/inventory/lookup", {"productIds": []} | unknown),
+        await store.post(UPDATES, UPDATE | unknown),
+        await store.post(BATCH, {"updates": [UPDATE | unknown]} | unknown),
+        await store.post(
+            "/v1/store/inventory/PROD-001/inventory",
+            {"quantityChange": -1} | unknown,
+            TILL | key,
+            "PATCH",
+        ),
+    ]
+
+    assert [200] * 4 == [reply.status for reply in replies]
+    assert [
+        Write("PROD-001", -2, 6, "order-12345"),
+        Write("PROD-001", -2, 6, "order-12345"),
+        Adjustment("PROD-001", -1, "order-2"),
+    ] == store.shop.writes
+    lines = [one.__dict__ for one in caplog.records if "unknown fields" in one.message]
+    assert [("x" * 100, 1)] == [(line["field"], line["ignored"]) for line in lines]
 
 
 async def test_a_disconnect_does_not_cancel_a_write(store: Store) -> None:
