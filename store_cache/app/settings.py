@@ -4,15 +4,20 @@ Parts of the program receive plain values, never this object. Every wrong variab
 in a line of its own; no line contains a secret.
 """
 
+import contextlib
 import ipaddress
+import logging
 import os
 import re
 import ssl
+import stat
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     BeforeValidator,
     Field,
@@ -32,8 +37,21 @@ from pydantic_settings import (
 
 from store_cache.api.auth import HASHED, key_digest
 
-PUBLISHED_KEYS = ("store-s1-key", "demo")
-"""The default of `API_KEYS`. It is public, since it is in the documentation."""
+log = logging.getLogger(__name__)
+
+PUBLISHED_KEYS = (
+    *("store-s1-key", "demo", "admin-demo", "office", "office-secret", "the-key-that-central-gave"),
+    *("till-1", "till-2", "till-1-secret", "till-2-secret"),
+)
+"""Every key that the documentation, the examples or the defaults show. They are known to all."""
+
+_LEAST_KEY_CHARACTERS = 16
+
+# Settings of the Central stub, which may share the store's `.env`.
+_STUB_PREFIX = "CENTRAL_STUB_"
+
+# How alike two names are, from 0 to 1, for one to be taken for a misspelling of the other.
+_ALIKE = 0.8
 
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HASHED_KEY = re.compile(r"sha256:[0-9a-f]{64}")
@@ -54,18 +72,63 @@ def load_settings(
     """Read each setting from the environment, else from the file, else its default.
 
     `env` is the process's environment unless given. A missing `env_file` is not an error. Unknown
-    variables in either are ignored. Raises SettingsError.
+    variables are ignored, but for those of the file that look like misspelt settings. Raises
+    SettingsError.
     """
-    source = os.environ if env is None else env
+    in_file = _read_file(env_file)
+    source = in_file | dict(os.environ if env is None else env)
     given: dict[str, Any] = {
         field: source[name] for field, name in Settings.variables().items() if name in source
     }
+    problems: dict[str, str] = {}
     try:
-        return Settings(_env_file=env_file, **given)
+        settings = Settings(**given)
     except ValidationError as exc:
-        raise SettingsError("\n".join(_error_lines(exc))) from None
+        for error in exc.errors():
+            field = str(error["loc"][0])
+            problems.setdefault(field, _error_line(field, error))
+    if "store_id" not in given and _lowered(given.get("environment")) == "production":
+        # Stores that forget it would share one id, and each other's keys at Central.
+        problems["store_id"] = _line("store_id", "was not set, which production requires")
+    lines = [problems[field] for field in Settings.model_fields if field in problems]
+    lines += [line for name in in_file if (line := _misspelt(name, env_file))]
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return settings
+
+
+def _read_file(env_file: Path | None) -> dict[str, str]:
+    """Return the variables of the file; none if there is no file."""
+    if env_file is None or not env_file.is_file():
+        return {}
+    try:
+        values = dotenv_values(env_file, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{env_file} cannot be read as a file of settings: {exc}") from exc
+    return {name.upper(): value for name, value in values.items() if value is not None}
+
+
+def _misspelt(name: str, env_file: Path | None) -> str | None:
+    """Return a line about a name that no setting has, if it looks like one of ours."""
+    known = Settings.variables().values()
+    if name in known or name.startswith(_STUB_PREFIX):
+        return None
+    begins = [one for one in known if "_" in name and one.split("_")[:2] == name.split("_")[:2]]
+    if not (meant := begins or get_close_matches(name, known, n=1, cutoff=_ALIKE)):
+        return None
+    return f"{name} in {env_file} is no setting; if {meant[0]} is meant, write that, else remove it"
+
+
+def warn_of_exposed_file(env_file: Path = Path(".env")) -> None:
+    """Log a warning if the file may be read by every user of the machine."""
+    with contextlib.suppress(OSError):  # there is none
+        mode = stat.S_IMODE(env_file.stat().st_mode)
+        if mode & stat.S_IROTH:
+            log.warning(
+                "%s, which may hold keys, can be read by every user of this machine (mode %03o): "
+                "chmod 600 %s",
+                *(env_file, mode, env_file),
+            )
 
 
 def _lowered(value: object) -> object:
@@ -105,7 +168,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="ignore",
-        env_file_encoding="utf-8",
         hide_input_in_errors=True,
         validate_default=True,
         allow_inf_nan=False,
@@ -137,7 +199,7 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
     )
     api_keys: _Keys = _setting(
-        ",".join(PUBLISHED_KEYS), may_be=_KEYS_MAY_BE, example="till-1-secret,till-2-secret"
+        "store-s1-key,demo", may_be=_KEYS_MAY_BE, example="till-1-secret,till-2-secret"
     )
     admin_api_keys: _Keys = _setting(
         "", may_be=f"empty, or {_KEYS_MAY_BE}", example="office-secret"
@@ -217,8 +279,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the arguments and the file; `load_settings` passes the environment as arguments."""
-        return init_settings, dotenv_settings
+        """Read the arguments alone, which `load_settings` passes."""
+        return (init_settings,)
 
     def secrets(self) -> tuple[str, ...]:
         """Return every value that must never be logged."""
@@ -273,9 +335,11 @@ class Settings(BaseSettings):
 
     @field_validator("central_api_key")
     @classmethod
-    def _check_central_api_key(cls, key: SecretStr) -> SecretStr:
+    def _check_central_api_key(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
         if not _VISIBLE_ASCII.fullmatch(key.get_secret_value()):
             raise ValueError("is empty or holds something else than visible ASCII characters")
+        if _environment(info) == "production":
+            _check_strength((key,))
         return key
 
     @field_validator("data_dir", mode="before")
@@ -320,9 +384,20 @@ def _environment(info: ValidationInfo) -> str:
 
 def _checked_keys(keys: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
     checked = tuple(SecretStr(_checked_key(key.get_secret_value())) for key in keys)
-    if _environment(info) == "production" and _digests(checked) & _digests(PUBLISHED_KEYS):
-        raise ValueError("holds a key from the documentation, which production refuses")
+    if _environment(info) == "production":
+        _check_strength(checked)
     return checked
+
+
+def _check_strength(keys: tuple[SecretStr, ...]) -> None:
+    """Raises ValueError if somebody could know or guess one of the keys."""
+    if _digests(keys) & _digests(PUBLISHED_KEYS):
+        raise ValueError("holds a key from the documentation, which production refuses")
+    plain = [key for key in keys if not key.get_secret_value().startswith(HASHED)]
+    if any(len(key) < _LEAST_KEY_CHARACTERS for key in plain):
+        raise ValueError(
+            f"holds a key of less than {_LEAST_KEY_CHARACTERS} characters, which production refuses"
+        )
 
 
 def _checked_key(key: str) -> str:
@@ -369,18 +444,16 @@ def _is_origin(origin: str) -> bool:
     return whole and usual_port not in (None, parts.port) and _is_host(parts.hostname or "")
 
 
-def _error_lines(exc: ValidationError) -> list[str]:
-    names = Settings.variables()
-    first = {str(error["loc"][0]): error for error in reversed(exc.errors())}
-    return [_error_line(name, first[field]) for field, name in names.items() if field in first]
-
-
-def _error_line(name: str, error: ErrorDetails) -> str:
-    field = Settings.model_fields[name.lower()]
-    was = "was ***" if name in _SECRET_VARIABLES else f"was {_shown(error['input'])}"
+def _error_line(field: str, error: ErrorDetails) -> str:
+    was = "***" if field.upper() in _SECRET_VARIABLES else _shown(error["input"])
     why = f", which {error['ctx']['error']}" if error["type"] == "value_error" else ""
-    example = (field.examples or [""])[0]
-    return f"{name} {was}{why}; it may be {field.description}, for example {name}={example}"
+    return _line(field, f"was {was}{why}")
+
+
+def _line(field: str, problem: str) -> str:
+    name, setting = field.upper(), Settings.model_fields[field]
+    example = (setting.examples or [""])[0]
+    return f"{name} {problem}; it may be {setting.description}, for example {name}={example}"
 
 
 def _shown(value: object) -> str:

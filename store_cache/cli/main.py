@@ -15,7 +15,12 @@ from store_cache.api.auth import HASHED
 from store_cache.api.server import CannotServe
 from store_cache.app.logging import configure_logging
 from store_cache.app.serve import serve_until_signal
-from store_cache.app.settings import Settings, SettingsError, load_settings
+from store_cache.app.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    warn_of_exposed_file,
+)
 from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.report import force_with_progress, print_status
@@ -127,6 +132,7 @@ def _add_address(command: argparse.ArgumentParser) -> None:
 def _serve(_options: argparse.Namespace) -> int:
     settings = load_settings()
     configure_logging(settings.log_level, secrets=settings.secrets())
+    warn_of_exposed_file()
     uvloop.run(serve_until_signal(settings))
     return 0
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.unit.api.bad_requests import BAD_REQUESTS, INVENTORY, Bad
 from tests.unit.app.bad_input import (
     DAMAGES,
+    OWN,
     WRONG_SETTINGS,
     Damage,
     Start,
@@ -32,7 +33,8 @@ What the store says to wrong settings, damaged files and wrong requests. Tests w
 ## Wrong settings
 
 A start with a wrong setting ends with exit status 2 and one line on standard error for each
-variable that is wrong. No line holds a key.
+variable that is wrong. No line holds a key. Rows with `ENVIRONMENT=production` and another variable
+have a `STORE_ID` and keys of their own too.
 
 """
 
@@ -89,7 +91,8 @@ def page() -> str:
 
 
 def _setting_row(wrong: dict[str, str]) -> tuple[str, ...]:
-    given = "<br>".join(f"`{name}={value}`" for name, value in wrong.items())
+    shown = [(name, value) for name, value in wrong.items() if (name, value) not in OWN.items()]
+    given = "<br>".join(f"`{name}={value}`" for name, value in shown)
     return given, _lines(error_lines(wrong))
 
 

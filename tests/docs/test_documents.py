@@ -12,10 +12,20 @@ from pydantic_settings import BaseSettings
 
 import central_stub.settings
 import store_cache
-from store_cache.app.settings import Settings, load_settings
+from store_cache.api.auth import key_digest
+from store_cache.app.settings import PUBLISHED_KEYS, Settings, load_settings
 from tests.docs.pages import DOCS, section, table_rows
 
 STUB = central_stub.settings.Settings
+SHOWN_KEYS = re.compile(
+    r"""(?:X-API-Key: |API_KEYS?=|API_KEYS?` \| |--(?:admin-|api-)?key |printf %s ')"""
+    r"""([^\s'"`()\]]+)"""
+)
+"""A key, or several with commas, in a call, a setting, a table of settings or an option."""
+
+NO_KEYS = {"", "KEY", "asks", "short", "with", "sha256:1234", "sha256:<64"}
+"""What stands in the place of a key: placeholders, and values that are wrong in another way."""
+
 PROGRAMS: list[type[BaseSettings]] = [Settings, STUB]
 
 
@@ -52,6 +62,19 @@ def test_the_example_names_no_setting_that_does_not_exist(project_root: Path) ->
     known = {name for program in PROGRAMS for name in documented_defaults(program)}
 
     assert set() == set(dotenv_values(project_root / ".env.example")) - known
+
+
+def test_production_refuses_each_key_that_is_shown(project_root: Path) -> None:
+    """Every key in README, pages, profiles and examples is one of the published keys."""
+    single = [project_root / name for name in ("README.md", ".env.example", "compose.yaml")]
+    profiles = (project_root / "config").glob("*.env")
+    files = [*single, *DOCS.rglob("*.md"), *profiles]
+    lists = [found for path in files for found in SHOWN_KEYS.findall(path.read_text())]
+    keys = {key for each in lists for key in each.split(",")} - NO_KEYS
+    published = {key_digest(key) for key in PUBLISHED_KEYS}
+
+    assert {"demo", "admin-demo", "till-1-secret"} <= keys
+    assert [] == sorted(key for key in keys if key_digest(key) not in published)
 
 
 def test_the_example_is_a_legal_file(project_root: Path) -> None:

@@ -25,7 +25,9 @@ Files = dict[str, bytes]
 
 HASH = "sha256:" + hashlib.sha256(b"till-1").hexdigest()
 LONG = "s" * 65
-PRODUCTION = {"ENVIRONMENT": "production", "API_KEYS": "mine"}
+OWN = {"STORE_ID": "shop-7", "API_KEYS": "mine-of-till-one", "CENTRAL_API_KEY": "mine-for-central"}
+"""What production requires beside `ENVIRONMENT`; the page does not show it."""
+PRODUCTION = {"ENVIRONMENT": "production"} | OWN
 
 WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"ENVIRONMENT": "prod"},
@@ -39,6 +41,8 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"API_KEYS": "till-1,,till-2"},
     {"API_KEYS": "sha256:1234"},
     {"ENVIRONMENT": "production"},
+    PRODUCTION | {"API_KEYS": "demo"},
+    PRODUCTION | {"ADMIN_API_KEYS": "short"},
     {"API_KEYS": "till-1", "ADMIN_API_KEYS": "till-1"},
     {"API_KEYS": HASH, "ADMIN_API_KEYS": "till-1"},
     {"CENTRAL_API_URL": "central.example.com"},

@@ -8,7 +8,19 @@ import pytest
 from dotenv import dotenv_values
 
 from store_cache.api.auth import HASHED, key_digest
-from store_cache.app.settings import Settings, SettingsError, load_settings
+from store_cache.app.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    warn_of_exposed_file,
+)
+
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "STORE_ID": "shop-7",
+    "API_KEYS": "a-key-of-till-one",
+    "CENTRAL_API_KEY": "a-key-for-central",
+}
 
 HASH = "sha256:" + hashlib.sha256(b"till-1").hexdigest()
 
@@ -164,15 +176,81 @@ def test_settings_do_not_print_their_secrets() -> None:
     assert "canary" not in repr(loaded)
 
 
-def test_production_refuses_the_keys_of_the_documentation() -> None:
-    """The default keys are public: production needs keys of its own."""
-    production = {"ENVIRONMENT": "production"}
+@pytest.mark.parametrize("variable", ["API_KEYS", "ADMIN_API_KEYS", "CENTRAL_API_KEY"])
+def test_production_refuses_keys_that_others_know_or_guess(variable: str) -> None:
+    """Keys of the documentation, whatever their length, and keys of less than 16 characters."""
     hashed_demo = "sha256:" + hashlib.sha256(b"demo").hexdigest()
-    for public in ({}, {"API_KEYS": "mine,demo"}, {"API_KEYS": hashed_demo}):
-        [line] = errors(**production, **public)
-        assert "which production refuses" in line
+    for known in ("demo", "the-key-that-central-gave"):
+        [line] = errors(**PRODUCTION | {variable: known})
+        assert "holds a key from the documentation, which production refuses" in line
+    [short] = errors(**PRODUCTION | {variable: "x" * 15})
 
-    assert "production" == settings(**production, API_KEYS="mine").environment
+    assert "holds a key of less than 16 characters, which production refuses" in short
+    assert "x" * 16 in settings(**PRODUCTION | {variable: "x" * 16}).secrets()
+    if variable != "CENTRAL_API_KEY":
+        [line] = errors(**PRODUCTION | {variable: f"{'x' * 16},{hashed_demo}"})
+        assert "from the documentation" in line
+
+
+@pytest.mark.parametrize("environment", ["production", "Production"])
+def test_production_requires_the_store_s_id(tmp_path: Path, environment: str) -> None:
+    """Any id will do, the default too, from the environment or the file."""
+    given = {name: value for name, value in PRODUCTION.items() if name != "STORE_ID"}
+    given["ENVIRONMENT"] = environment
+    file = tmp_path / ".env"
+    file.write_text("STORE_ID=store-s1\n")
+    [line] = errors(**given)
+
+    assert line.startswith("STORE_ID was not set, which production requires; it may be ")
+    assert "store-s1" == settings(**given, STORE_ID="store-s1").store_id
+    assert "store-s1" == load_settings(given, file).store_id
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CENTRAL_API_ULR", "CENTRAL_API_URL"),
+        ("CENTRAL_URL", "CENTRAL_API_URL"),
+        ("api_key", "API_KEYS"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("SYNC_INTERVAL", "SYNC_INTERVAL_SECONDS"),
+        ("KEY_RETENTION_DAYS", "KEY_RETENTION_HOURS"),
+        ("STORE_ID_OLD", "STORE_ID"),
+    ],
+)
+def test_a_misspelt_name_in_the_file_is_an_error(tmp_path: Path, name: str, meant: str) -> None:
+    """In every environment; the line tells which setting may be meant, and no value."""
+    file = tmp_path / ".env"
+    file.write_text(f"{name}=canary\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, file)
+
+    assert f"{name.upper()} in {file} is no setting; if {meant} is meant" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_other_names_are_ignored(tmp_path: Path) -> None:
+    """Those of other programs in the file, and all unknown ones of the environment."""
+    file = tmp_path / ".env"
+    names = ("PATH", "TZ", "POSTGRES_PASSWORD", "COMPOSE_PROJECT_NAME", "CENTRAL_STUB_PORTS")
+    file.write_text("".join(f"{name}=x\n" for name in names) + "ALONE\n")
+
+    assert settings() == load_settings({"CENTRAL_API_ULR": "x"}, file)
+
+
+@pytest.mark.parametrize(("mode", "lines"), [(0o600, 0), (0o640, 0), (0o644, 1)])
+def test_a_file_that_everybody_can_read_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, lines: int
+) -> None:
+    """It may hold keys; the line tells how to correct that."""
+    file = tmp_path / ".env"
+    warn_of_exposed_file(file)
+    file.touch()
+    file.chmod(mode)
+    warn_of_exposed_file(file)
+
+    assert lines == len(caplog.records)
+    assert all(f"chmod 600 {file}" in one.message for one in caplog.records)
 
 
 def test_keys_may_be_plain_or_hashed() -> None:
@@ -201,7 +279,7 @@ def test_central_may_have_a_path_in_front() -> None:
 def test_origins_are_a_list_and_every_page_only_outside_production() -> None:
     """Several origins are allowed; `*` only alone, and not in production."""
     two = settings(CORS_ORIGINS="https://a.example.com, http://localhost:5173").cors_origins
-    [line] = errors(ENVIRONMENT="production", API_KEYS="mine", CORS_ORIGINS="*")
+    [line] = errors(**PRODUCTION, CORS_ORIGINS="*")
 
     assert ("https://a.example.com", "http://localhost:5173") == two
     assert ("*",) == settings(CORS_ORIGINS="*").cors_origins
@@ -230,9 +308,9 @@ def test_a_certificate_authority_is_taken() -> None:
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    """The file is used for variables that the environment lacks; unknown ones are ignored."""
+    """The file is used for variables that the environment lacks, in any case."""
     file = tmp_path / ".env"
-    file.write_text("PORT=9001\nSTORE_ID=from-file\nCENTRAL_STUB_PORT=1\nAPI_KEYS=a,b\n")
+    file.write_text("PORT=9001\nstore_id=from-file\nCENTRAL_STUB_PORT=1\nAPI_KEYS=a,b\n")
     loaded = load_settings({"PORT": "9002", "PATH": "/bin"}, env_file=file)
 
     assert (9002, "from-file", ("a", "b", "demo")) == (
@@ -271,7 +349,8 @@ def test_profiles_load(
 ) -> None:
     """Each profile sets its interval, wait and batch limit, and no unknown variable."""
     file = project_root / "config" / f"{profile}.env"
-    loaded = load_settings({"API_KEYS": "mine"}, env_file=file)
+    own = {name: value for name, value in PRODUCTION.items() if name != "ENVIRONMENT"}
+    loaded = load_settings(own, env_file=file)
 
     assert numbers == (
         loaded.sync_interval_seconds,
