@@ -145,10 +145,11 @@ class Refetcher:
         """A till means a product that is not held: perhaps Central has it by now."""
         await self._read_within(AT_ONCE_SECONDS, product_id, RefetchReason.REFRESH)
 
-    async def refresh_after_conflict(self, product_id: str, version: int | None) -> None:
-        """Have the next read show Central's state, after a write was refused for its version (W6).
+    async def refresh_outdated(self, product_id: str, version: int | None) -> None:
+        """Have the next read show Central's state of a product whose row may be out of date (W6).
 
-        `version` is the one that Central named. One lower than the held one counts, too (E4).
+        `version` is the one that Central named when it refused a write for its version, or None.
+        One lower than the held one counts, too (E4).
         """
         held = self._writer.held_version(product_id)
         if version is not None and version == held:

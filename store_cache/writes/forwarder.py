@@ -82,7 +82,7 @@ class WriteStore(Protocol):
 class Refetches(Protocol):
     """Refetches single products. No call raises when Central is away."""
 
-    async def refresh_after_conflict(self, product_id: str, version: int | None) -> None: ...
+    async def refresh_outdated(self, product_id: str, version: int | None) -> None: ...
 
     async def refresh_missing(self, product_id: str) -> None: ...
 
@@ -243,14 +243,15 @@ class Forwarder:
         self._waiting |= new
         self._start([request.key for request, _ in missing], self._deliver(missing))
 
-    async def _repeat(self, request: WriteRequest, final: Final) -> Result:
-        """Return the first answer again. If it was applied, the cache shows it by then."""
+    async def _repeat(self, request: WriteRequest, final: Final) -> Answer:
+        """Return the first answer again.
+
+        The answer was shown when it was given. If the cache holds a lower version by now, that may
+        be of another incarnation: the product is refetched, and the old figures are not applied.
+        """
         outcome, held = final.outcome, self._store.held_version(request.product_id)
         if isinstance(outcome, Applied) and held is not None and held <= final.version:
-            try:
-                await self._store.settle_write(encode_final(request.key, final), outcome.stock)
-            except OSError as problem:
-                return not_recorded(problem)
+            await self._refetches.refresh_outdated(request.product_id, None)
         return answer_to(outcome, request.product_id)
 
     # -- wait for the turn -----------------------------------------------------------------
@@ -433,7 +434,7 @@ class Forwarder:
             return
         self._in_doubt.drop(attempt)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
-            await self._refetches.refresh_after_conflict(attempt.product_id, outcome.new_version)
+            await self._refetches.refresh_outdated(attempt.product_id, outcome.new_version)
         self._end(attempt.key, answer_to(outcome, attempt.product_id))
 
     def _leave_unknown(self, attempt: Attempt, reason: str) -> None:

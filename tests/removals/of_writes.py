@@ -141,6 +141,29 @@ def one_after_the_other(patch: Patch) -> None:
 # -- repeats -----------------------------------------------------------------------------------
 
 
+@of_writes(
+    "W6",
+    "an answer that is given again is not applied again",
+    test=(
+        "tests/unit/writes/test_forwarder.py::"
+        "test_a_repeated_answer_is_not_applied_to_another_incarnation"
+    ),
+)
+def answers_applied_once(patch: Patch) -> None:
+    """A repeat applies the old figures to whatever is held under a lower version."""
+    repeat = Forwarder._repeat
+
+    async def applied_again(self: Forwarder, request: WriteRequest, final: Final) -> Answer:
+        held = self._store.held_version(request.product_id)
+        outcome = final.outcome
+        if isinstance(outcome, Applied) and held is not None and held <= final.version:
+            patch.act()
+            await self._store.settle_write(keys.encode_final(request.key, final), outcome.stock)
+        return await repeat(self, request, final)
+
+    patch.replace(Forwarder, "_repeat", applied_again)
+
+
 @of_writes("W1", "a repeat sends the same key")
 def same_key_on_a_repeat(patch: Patch) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""

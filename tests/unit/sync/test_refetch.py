@@ -323,7 +323,7 @@ def test_what_was_owed_is_done_by_the_next_process() -> None:
 
 
 async def _conflict(cache: Cache, version: int | None) -> None:
-    await repairs_of(cache).refresh_after_conflict("P-1", version)
+    await repairs_of(cache).refresh_outdated("P-1", version)
 
 
 def test_after_a_conflict_the_next_read_shows_centrals_state() -> None:

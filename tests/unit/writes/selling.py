@@ -137,20 +137,21 @@ class Writer:
 
 
 class Refetches:
-    """Fetches single products from Central. `conflicts` has what was asked for after conflicts."""
+    """Fetches single products from Central. `outdated` has those whose rows may be out of date."""
 
     def __init__(self, central: Central, writer: Writer) -> None:
         self._central = central
         self._writer = writer
-        self.conflicts: list[tuple[str, int | None]] = []
+        self.outdated: list[tuple[str, int | None]] = []
+        self.is_central_away = False
 
-    async def refresh_after_conflict(self, product_id: str, version: int | None) -> None:
-        self.conflicts.append((product_id, version))
+    async def refresh_outdated(self, product_id: str, version: int | None) -> None:
+        self.outdated.append((product_id, version))
         await self.refresh_missing(product_id)
 
     async def refresh_missing(self, product_id: str) -> None:
         row = self._central.ledger.read(product_id)
-        if row is not None:
+        if row is not None and not self.is_central_away:
             self._writer.versions[product_id] = row["version"]
             self._writer.quantities[product_id] = row["available"]
 

@@ -122,7 +122,7 @@ async def test_a_conflict_has_the_product_refetched_before_it_is_answered(store:
     store.writer.versions["P-1"] = 9
     await store.forwarder.update(sale("other"))
 
-    assert [("P-1", 2), ("P-1", 2)] == store.refetches.conflicts
+    assert [("P-1", 2), ("P-1", 2)] == store.refetches.outdated
     assert 2 == store.writer.versions["P-1"]
 
 
@@ -147,6 +147,20 @@ async def test_a_repeated_answer_is_in_the_cache_when_it_is_given_again(store: S
     await store.restarted().forwarder.update(sale())
 
     assert (8, 2) == (store.writer.quantities["P-1"], store.writer.versions["P-1"])
+
+
+async def test_a_repeated_answer_is_not_applied_to_another_incarnation(store: Store) -> None:
+    """[W6] The product was deleted and created again since the answer, and Central is away: its
+    stock stays, in the cache and on disk, and a refetch is requested."""
+    first = await store.forwarder.update(sale())
+    store.writer.versions["P-1"], store.writer.quantities["P-1"] = 1, 500
+    records = len(store.writer.records)
+    store.refetches.is_central_away = True
+
+    assert first == await store.forwarder.update(sale())
+    assert (500, 1) == (store.writer.quantities["P-1"], store.writer.versions["P-1"])
+    assert records == len(store.writer.records)
+    assert [("P-1", None)] == store.refetches.outdated
 
 
 async def test_calls_with_the_same_write_share_one_attempt(store: Store) -> None:
@@ -441,7 +455,7 @@ async def test_a_conflict_is_the_answer_after_five_attempts(store: Store) -> Non
 
     assert (409, "version_conflict") == (answer.status, answer.body["errorType"])
     assert [f"store-s1-sale{end}" for end in ("", "~2", "~3", "~4", "~5")] == store.central.keys
-    assert 1 == len(store.refetches.conflicts)
+    assert 1 == len(store.refetches.outdated)
 
 
 async def test_no_attempt_follows_one_whose_outcome_is_unknown(store: Store) -> None:
