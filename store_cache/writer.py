@@ -23,6 +23,7 @@ from store_cache.catalogue.apply import (
     TOMBSTONE_SECONDS,
     apply_answer,
     apply_answer_figures,
+    apply_answers,
     apply_events,
     apply_refetch,
 )
@@ -37,7 +38,7 @@ from store_cache.model.product import Row, version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.directory import DirectoryInUse
 from store_cache.storage.files import CacheFiles, JournalBroken, NewerFormat
-from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.idempotency import KeyTable, StoredKeys
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class CacheWriter:
     """Holds the catalogue that readers see, and changes it.
 
     `catalogue` is None until one was loaded or installed, and `replica` is not None from the start
-    of a full sync to its installation. `findings` say what a start found wrong with the files.
+    of a full sync to its end. `findings` say what a start found wrong with the files.
     `replaced` is set whenever another catalogue may be read, `refetches_changed` when a refetch is
     requested; whoever waits for them clears them.
     """
@@ -110,6 +111,7 @@ class CacheWriter:
         self._fetch_product = fetch_product
         self._lock = asyncio.Lock()  # held from the plan of a change until it is visible
         self._is_loaded = False
+        self._early_answers: list[StockAnswer] = []  # from before the directory could be read
         self._followed_at: float | None = None  # when the feed was last followed to its end, steady
         self._compaction: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
@@ -138,14 +140,16 @@ class CacheWriter:
                 _limit_override_ages(loaded.catalogue, self._steady())
                 if loaded.damaged:
                     _rename_generation(loaded.catalogue)
+                self._apply_early_answers(loaded.catalogue)
             self.catalogue = loaded.catalogue
             self.replaced.set()
-        bad_records = 0
+        self._early_answers = []
+        bad_records, stored = 0, StoredKeys()
         # In parts: half a million would block the loop for seconds, perhaps while tills read.
         for start in range(0, len(loaded.writes), KEYS_AT_ONCE):
-            bad_records += self._keys.load(loaded.writes[start : start + KEYS_AT_ONCE])
+            bad_records += stored.load(loaded.writes[start : start + KEYS_AT_ONCE])
             await asyncio.sleep(0)
-        self._keys.end_load(self._now())
+        self._keys.add_stored(stored, self._now())
         self.findings = loaded.findings
         if bad_records:
             finding = (
@@ -157,6 +161,11 @@ class CacheWriter:
         for finding in self.findings:
             log.warning("files: %s", finding)
         return loaded.damaged
+
+    def _apply_early_answers(self, catalogue: Catalogue) -> None:
+        change_set = ChangeSet(catalogue, now=self._steady(), grace_seconds=self._grace_seconds)
+        apply_answers(change_set, self._early_answers)
+        catalogue.apply(change_set.to_change("answers").numbered(catalogue.sequence + 1))
 
     async def close(self) -> None:
         """End background tasks and close the files."""
@@ -273,6 +282,7 @@ class CacheWriter:
         async with self._lock:
             if self.catalogue is None:
                 await self.record_write(write)
+                self._note_answer(answer)
                 return
             change_set = self._change_set()
             if apply_answer(change_set, answer):
@@ -299,8 +309,14 @@ class CacheWriter:
         self, change_set: ChangeSet, answer: StockAnswer, write: bytes
     ) -> None:
         await self._commit(change_set.to_change("answer"), write)
+        self._note_answer(answer)
+
+    def _note_answer(self, answer: StockAnswer) -> None:
+        """Remember the answer for a catalogue that may be older and takes the place of this one."""
         if self.replica is not None:
             self.replica.answers.append(answer)
+        if not self._is_loaded:
+            self._early_answers.append(answer)
 
     # -- full syncs ------------------------------------------------------------------------
 
@@ -331,13 +347,23 @@ class CacheWriter:
             catalogue = self._finish(replica, installation)
             await self._begin_files(catalogue)
             self.catalogue, self.replica = catalogue, None
-        if old is not None and len(old) > PART_ROWS:
+        if old is not None:
             # Nothing uses the old catalogue any more: readers take the current one after each
             # pause, and changes hold the lock.
-            self._dismantling = asyncio.create_task(_dismantle(old, after=self._dismantling))
+            self._free(old)
         self.replaced.set()
         self.refetches_changed.set()
         return verdict
+
+    def drop_replica(self) -> None:
+        """Drop the replica of a full sync that has ended without installing it."""
+        replica, self.replica = self.replica, None
+        if replica is not None:
+            self._free(replica.catalogue)
+
+    def _free(self, catalogue: Catalogue) -> None:
+        if len(catalogue) > PART_ROWS:
+            self._dismantling = asyncio.create_task(_dismantle(catalogue, after=self._dismantling))
 
     def _finish(self, replica: Replica, installation: Installation) -> Catalogue:
         """Return the catalogue of a replica, with what happened since it began."""

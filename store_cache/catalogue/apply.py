@@ -240,6 +240,13 @@ def apply_answer_figures(change_set: ChangeSet, answer: StockAnswer) -> None:
     change_set.request_refetch(answer.product_id, RefetchReason.CROSSED)
 
 
+def apply_answers(change_set: ChangeSet, answers: Sequence[StockAnswer]) -> None:
+    """Show applied writes, in order, in a catalogue that may be older than they are (F4)."""
+    for answer in answers:
+        if not apply_answer(change_set, answer):
+            apply_answer_figures(change_set, answer)
+
+
 def _set_stock(change_set: ChangeSet, row: bytes, answer: StockAnswer) -> None:
     new = with_stock(
         row,

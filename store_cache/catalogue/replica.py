@@ -19,8 +19,7 @@ from dataclasses import dataclass
 
 from store_cache.catalogue.apply import (
     NEAR_EVENTS,
-    apply_answer,
-    apply_answer_figures,
+    apply_answers,
     apply_events,
     apply_refetch,
 )
@@ -300,9 +299,7 @@ class Replica:
             self._keep_overrides(change_set)
             self._keep_deletions(change_set, tombstones)
             self._keep_held_rows(change_set)
-        for answer in self.answers:
-            if not apply_answer(change_set, answer):
-                apply_answer_figures(change_set, answer)
+        apply_answers(change_set, self.answers)
         catalogue = self.catalogue
         catalogue.apply(change_set.to_change("answers"))
         for product_id, pending in pending_refetches.items():

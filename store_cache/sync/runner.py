@@ -189,6 +189,8 @@ class SyncRunner:
         before = self.state
         now = asyncio.get_running_loop().time()
         self.state, command = advance(before, outcome, now)
+        if not isinstance(self.state.phase, FullSyncing):
+            self._writer.drop_replica()  # it would collect answers until the next one begins
         self._tell(before, outcome)
         self.on_advance()
         self.changed.set()

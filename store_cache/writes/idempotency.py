@@ -81,6 +81,39 @@ def key_reused(key: str) -> WriteError:
     )
 
 
+class StoredKeys:
+    """The entries on disk, while they are being loaded for `KeyTable.add_stored`."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Attempt] = {}
+        self.finals: dict[bytes, bytes] = {}
+
+    def load(self, records: Iterable[dict[str, Any]]) -> int:
+        """Load records in their order, in one or several calls; the last one of a key counts.
+        Attempts without a final answer are unknown.
+
+        Returns how many records could not be read; they are left out (D4).
+        """
+        unreadable = 0
+        for record in records:
+            try:
+                if "applied" in record or "refused" in record:
+                    key, packed = record["key"], _pack(_decode_final(record))
+                    self.drop(key)  # first, so that entries stay in order of age
+                    self.finals[key.encode()] = packed
+                else:
+                    attempt = _decode_attempt(record)
+                    self.drop(attempt.key)
+                    self.open[attempt.key] = attempt
+            except (KeyError, TypeError, ValueError, AttributeError, struct.error):
+                unreadable += 1
+        return unreadable
+
+    def drop(self, key: str) -> None:
+        self.open.pop(key, None)
+        self.finals.pop(key.encode(), None)
+
+
 class KeyTable:
     """One entry per key: an attempt without a final answer, or the final answer.
 
@@ -169,26 +202,16 @@ class KeyTable:
             elif (final := self._final(key, "")) is not None:
                 yield encode_final(key, final)
 
-    def load(self, records: Iterable[dict[str, Any]]) -> int:
-        """Load records from disk in their order, in one or several calls; the last one of a key
-        counts. Attempts without a final answer are unknown.
+    def add_stored(self, stored: StoredKeys, now: float) -> None:
+        """Take entries from disk for keys that have none here, and forget what is too old.
 
-        Returns how many records could not be read; they are left out (D4). Call `end_load` after
-        the last call, before the table is used.
+        An entry here is the newer one: a directory that appears late holds what earlier processes
+        wrote. `stored` must not be used any more.
         """
-        unreadable = 0
-        for record in records:
-            try:
-                if "applied" in record or "refused" in record:
-                    self.finish(record["key"], _decode_final(record))
-                else:
-                    self.put(_decode_attempt(record))
-            except (KeyError, TypeError, ValueError, AttributeError, struct.error):
-                unreadable += 1
-        return unreadable
-
-    def end_load(self, now: float) -> None:
-        """Forget entries older than the retention, after the last record."""
+        for key in chain(self._open, map(bytes.decode, self._finals)):
+            stored.drop(key)
+        self._finals = stored.finals | self._finals
+        self._open = stored.open | self._open
         self._ages = deque(self._finals)  # a key may have been forgotten and used again
         self.expire(now)
 

@@ -253,7 +253,7 @@ def overtaken_answers(patch: Patch) -> None:
         rules._set_stock(change_set, row, answer)
         return True
 
-    patch.replace(APPLIED_IN, "apply_answer", any_answer)
+    patch.replace((rules, writer), "apply_answer", any_answer)
 
 
 @in_rules(
@@ -276,7 +276,7 @@ def answers_beyond_a_jump(patch: Patch) -> None:
         rules._set_stock(change_set, row, answer)
         return True
 
-    patch.replace(APPLIED_IN, "apply_answer", any_answer)
+    patch.replace((rules, writer), "apply_answer", any_answer)
 
 
 @in_rules(
@@ -314,7 +314,7 @@ def answers_create_nothing(patch: Patch) -> None:
         change_set.add_override(answer.product_id, answer.new_version)
         return True
 
-    patch.replace(APPLIED_IN, "apply_answer", any_answer)
+    patch.replace((rules, writer), "apply_answer", any_answer)
 
 
 # -- clocks ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from store_cache.model.change import PendingRefetch, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
+from store_cache.model.stock import StockAnswer
 from store_cache.sync import backoff as lines
 from store_cache.sync import cursor as cursors
 from store_cache.sync import follow as following
@@ -36,6 +37,7 @@ from store_cache.sync.states import (
     Sleep,
     State,
 )
+from store_cache.writer import CacheWriter
 from tests.removals.removal import Patch, Removals
 
 of_feed = Removals()
@@ -280,6 +282,44 @@ def _finish_without(patch: Patch, left_out: str) -> None:
 def answers_in_the_replica(patch: Patch) -> None:
     """The replica is installed without them."""
     _finish_without(patch, "answers")
+
+
+@of_feed(
+    "F4 W6",
+    "answers before the first catalogue are laid over it",
+    needs="slow",
+    test=(
+        "tests/unit/test_writer.py::"
+        "test_an_answer_before_the_first_catalogue_is_applied_when_it_is_installed"
+    ),
+)
+def answers_before_a_catalogue(patch: Patch) -> None:
+    """An answer that there is no catalogue for is not remembered."""
+    note_answer = CacheWriter._note_answer
+
+    def only_if_shown(self: CacheWriter, answer: StockAnswer) -> None:
+        if self.catalogue is not None:
+            note_answer(self, answer)
+        else:
+            patch.act()
+
+    patch.replace(CacheWriter, "_note_answer", only_if_shown)
+
+
+@of_feed(
+    "F4",
+    "the copy of a full sync that failed is dropped",
+    test="tests/unit/sync/test_runner.py::test_a_full_sync_that_failed_collects_no_answers",
+    why="what it keeps only takes memory",
+)
+def copies_that_failed(patch: Patch) -> None:
+    """The copy stays, and every answer is remembered for it."""
+
+    def kept(self: CacheWriter) -> None:
+        if self.replica is not None:
+            patch.act()
+
+    patch.replace(CacheWriter, "drop_replica", kept)
 
 
 @of_feed(

@@ -396,6 +396,26 @@ def bound_of_the_key_table(patch: Patch) -> None:
 
 
 @of_writes(
+    "W1 D5",
+    "entries in memory win over those of a directory that appears late",
+    test="tests/unit/test_writer.py::test_a_directory_that_appears_later_changes_no_answer",
+    why="the directory of the simulation is always there at a start",
+)
+def entries_in_memory(patch: Patch) -> None:
+    """What is on disk takes the place of what is in memory."""
+    add_stored = KeyTable.add_stored
+
+    def disk_wins(self: KeyTable, stored: keys.StoredKeys, now: float) -> None:
+        if self._open or self._finals:
+            patch.act()
+        for key in stored.open:
+            self._finals.pop(key.encode(), None)
+        add_stored(self, stored, now)
+
+    patch.replace(KeyTable, "add_stored", disk_wins)
+
+
+@of_writes(
     "W5",
     "a client that disconnects cancels nothing",
     test="tests/unit/writes/test_forwarder.py::test_a_client_that_disconnects_cancels_nothing",

@@ -309,6 +309,20 @@ async def test_the_key_of_an_answer_before_the_first_catalogue_is_kept() -> None
     assert ["sale"] == keys_of(again)
 
 
+@in_virtual_time
+async def test_an_answer_before_the_first_catalogue_is_applied_when_it_is_installed() -> None:
+    """[F4] [W6] The pages were fetched before the sale, and there was no catalogue to show it in.
+    Readers see it from the first moment on, also after a restart."""
+    cache = Cache()
+    await cache.writer.open()
+    await cache.fetch_pages()
+    await settle_sale(cache)
+    await cache.writer.install(Installation(Position("g-1", 4, "f")), least_percent=50)
+
+    assert (9, 2) == cache.row("P-1")
+    assert (9, 2) == (await cache.restarted()).row("P-1")
+
+
 # -- full syncs (F2, F4, F5) -------------------------------------------------------------------
 
 
@@ -360,6 +374,28 @@ async def test_a_refused_replica_leaves_everything_as_it_was() -> None:
     assert "0 products where 3 are held" in verdict.problem
     assert held is cache.writer.catalogue
     assert cache.writer.replica is None
+    assert (9, 2) == cache.row("P-1")
+
+
+@in_virtual_time
+async def test_a_dropped_replica_collects_no_answers() -> None:
+    """[F4] The full sync failed. Writes go on, and nothing is remembered of them for it; its rows
+    are freed in parts."""
+    cache = await Cache().filled()
+    await cache.fetch_pages()
+    replica = cache.writer.replica
+    assert replica is not None
+    replica.catalogue.fill((f"X-{number}", b"{}") for number in range(2 * PART_ROWS))
+    replica.catalogue.index()
+    rows = replica.catalogue.rows
+    cache.writer.drop_replica()
+    await settle_sale(cache)
+
+    assert [] == replica.answers
+    assert cache.writer.replica is None
+    del replica
+    await a_moment()
+    assert {} == rows
     assert (9, 2) == cache.row("P-1")
 
 
@@ -678,6 +714,37 @@ async def test_a_directory_that_appears_later_is_loaded() -> None:
     assert (9, 2) == cache.row("P-1")
     assert cache.writer.disk.is_durable
     assert ["old"] == keys_of(cache)
+
+
+@in_virtual_time
+async def test_a_directory_that_appears_later_hides_no_answer() -> None:
+    """[W6] [D5] The catalogue in it is older than a write that was answered since the start."""
+    cache = Cache(await _left_behind())
+    cache.disk.failures = {1: errno.ENOENT}
+    await cache.writer.open()
+    stock = applied_answer("P-1", sent=2, left=8)
+    await cache.writer.settle_write(cache.add_final("sale", stock), stock)
+    await asyncio.sleep(HEAL_SECONDS + 1)
+
+    assert (8, 3) == cache.row("P-1")
+    assert (8, 3) == (await cache.restarted()).row("P-1")
+
+
+@in_virtual_time
+async def test_a_directory_that_appears_later_changes_no_answer() -> None:
+    """[W1] [D5] A write was unknown when the process before ended. It was repeated before the
+    directory could be read, and its answer stays, also after a restart."""
+    cache = Cache(await _left_behind())
+    cache.disk.failures = {1: errno.ENOENT}
+    await cache.writer.open()
+    await cache.writer.settle_write(
+        cache.add_final("old", applied_answer("P-1", sent=2, left=8)), None
+    )
+    await asyncio.sleep(HEAL_SECONDS + 1)
+
+    assert [] == cache.keys.open_attempts()
+    assert [] == (await cache.restarted()).keys.open_attempts()
+    assert ["old"] == keys_of(await cache.restarted())
 
 
 @in_virtual_time

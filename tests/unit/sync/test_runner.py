@@ -265,6 +265,24 @@ def test_pages_that_make_no_sense_end_the_run(caplog: pytest.LogCaptureFixture) 
     assert "full sync: failed after" in caplog.text
 
 
+def test_a_full_sync_that_failed_collects_no_answers() -> None:
+    """[F4] Only the pages fail, and the shop sells on: its replica is dropped, until the next full
+    sync begins another one."""
+
+    async def story() -> None:
+        async with syncing() as sync:
+            await sync.until_polling()
+            sync.central.faults["page"].extend([BROKEN] * 2)
+            failed = await sync.runner.force_full_sync(accept=False)
+            replica = sync.cache.writer.replica
+            again = await sync.runner.force_full_sync(accept=False)
+
+            assert ("500", None) == (failed.problem, replica)
+            assert "" == again.problem
+
+    run(story())
+
+
 def test_a_copy_that_is_far_too_small_is_not_placed() -> None:
     """[F5] Most products are gone from Central without a word of the feed: the old catalogue stays,
     until an operator accepts the new one."""

@@ -20,7 +20,7 @@ from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Forwarder
-from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.idempotency import KeyTable, StoredKeys
 from store_cache.writes.write import Write
 from tests.harness.central import LedgerClient, as_json
 from tests.harness.clock import NOON, Clock
@@ -172,8 +172,9 @@ class Store:
         self.refetches = Refetches(central, self.writer)
         self.answers = 0
         self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
-        self.keys.load(self.writer.records)
-        self.keys.end_load(now)
+        stored = StoredKeys()
+        stored.load(self.writer.records)
+        self.keys.add_stored(stored, now)
         self.admission = Admission(central=central, random=lambda: 1.0, on_answer=self._answered)
         self.forwarder = Forwarder(
             store_id="store-s1",

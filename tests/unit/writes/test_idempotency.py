@@ -12,6 +12,7 @@ from store_cache.writes.idempotency import (
     Attempt,
     Final,
     KeyTable,
+    StoredKeys,
     encode_attempt,
     encode_final,
     fingerprint,
@@ -38,8 +39,9 @@ def table(*attempts: Attempt, final: Final | None = None, capacity: int = 10) ->
 
 
 def load(keys: KeyTable, records: list[dict[str, Any]], now: float) -> int:
-    unreadable = keys.load(records)
-    keys.end_load(now)
+    stored = StoredKeys()
+    unreadable = stored.load(records)
+    keys.add_stored(stored, now)
     return unreadable
 
 
@@ -77,15 +79,34 @@ def test_the_last_record_of_a_key_counts() -> None:
     """Records are read in the order in which they were written."""
     second = replace(ATTEMPT, number=2, version=9)
     records = [orjson.loads(encode_attempt(each)) for each in (ATTEMPT, second)]
-    keys = table()
-    load(keys, records, 1000.0)
+    load(keys := table(), records, 1000.0)
     assert replace(second, is_unknown=True) == keys.find(WRITE)
 
-    load(keys, [*records, orjson.loads(encode_final("sale", FINAL))], 1000.0)
+    records.append(orjson.loads(encode_final("sale", FINAL)))
+    load(keys := table(), records, 1000.0)
     assert FINAL == keys.find(WRITE)
 
-    load(keys, [orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
+    load(keys := table(), [*records, orjson.loads(encode_attempt(ATTEMPT))], 1000.0)
     assert replace(ATTEMPT, is_unknown=True) == keys.find(WRITE)
+
+
+def test_entries_in_memory_win_over_older_ones_on_disk() -> None:
+    """[W1] [D5] The directory appeared when the table was in use: a key's answer never changes, a
+    new attempt is not forgotten, and what only the disk knows is taken."""
+    old = replace(ATTEMPT, number=2, at=900.0)
+    records = [
+        orjson.loads(encode_attempt(old)),
+        orjson.loads(encode_final("other", replace(FINAL, number=3))),
+        orjson.loads(encode_final("on disk", FINAL)),
+    ]
+    keys = table(ATTEMPT, replace(ATTEMPT, key="other"), final=FINAL)
+    load(keys, records, 1001.0)
+
+    assert FINAL == keys.find(WRITE)
+    assert replace(ATTEMPT, key="other") == keys.find(replace(WRITE, key="other"))
+    assert FINAL == keys.find(replace(WRITE, key="on disk"))
+    assert [replace(ATTEMPT, key="other")] == keys.open_attempts()
+    assert 3 == len(keys)
 
 
 @pytest.mark.parametrize(
@@ -227,11 +248,11 @@ def test_records_loaded_in_parts_are_those_loaded_at_once() -> None:
         {"key": "no record"},
         orjson.loads(encode_final(ATTEMPT.key, FINAL)),
     ]
-    whole, parted = table(), table()
+    whole, parted, stored = table(), table(), StoredKeys()
     now = FINAL.at + DAY
     expected = load(whole, records, now)
-    found = sum(parted.load([record]) for record in records)
-    parted.end_load(now)
+    found = sum(stored.load([record]) for record in records)
+    parted.add_stored(stored, now)
 
     assert 1 == expected == found
     assert [encode_final(ATTEMPT.key, FINAL)] == list(whole.encoded()) == list(parted.encoded())
