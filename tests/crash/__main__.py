@@ -1,15 +1,15 @@
-"""Kill the real store on a real disk, again and again, and look for what is missing.
+"""Kill the real store on a real disk, again and again, and look for missing data.
 
     python -m tests.crash [--kills 500] [--calls 40] [--workers 2] [--seed 1] [--folder DIR]
 
-Each folder goes through many lives of the store, which follows a busy Central over HTTP while
-tills sell and full syncs and folds go on. First `--kills` lives end by `kill -9` at random moments
-of a random activity; then lives end at each system call of the disk, one name and one number at a
-time, up to `--calls` of a name (with strace; without it that part is skipped, and said so). Exits
-with 1, and keeps the folder, where anything acknowledged is missing or a start fails: `store.log`
-there is what the store said, `told.jsonl` what it showed and acknowledged.
+On each folder many processes of the store run, one after the other. They follow a busy Central over
+HTTP, while tills sell, full syncs run and journals are compacted. First `--kills` of them are
+killed at random moments of a random activity. Then some are killed at each system call of the disk,
+one name and one number at a time, up to `--calls` of a name; that needs strace, and is skipped
+without it. Exits with 1, and keeps the folder, if anything acknowledged is missing or a start
+fails: `store.log` there has the store's output, `told.jsonl` what it showed and acknowledged.
 
-`--without` takes a safeguard out of the product first; then it must end with 1.
+`--without` takes a safeguard out of the product first; the command must then exit with 1.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.crash.campaigns import kill_at_calls, kill_by_workers, strace_is_there
-from tests.crash.judge import Lost
-from tests.crash.processes import warm_up
+from tests.crash.forking import warm_up
+from tests.crash.judge import DataLost
+from tests.crash.kills import has_strace, kill_at_calls, kill_by_workers
 from tests.crash.tally import Tally
 from tests.removals.removal import Patch
 from tests.removals.table import TABLE
@@ -47,7 +47,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         tally = kill_by_workers(folder, options.seed, options.kills, options.workers)
         report("at random moments", tally, time.monotonic() - began)
     began = time.monotonic()
-    if options.calls and strace_is_there():
+    if options.calls and has_strace():
         tally = kill_at_calls(folder, options.seed, options.calls)
         report("at system calls", tally, time.monotonic() - began)
     elif options.calls:
@@ -75,7 +75,7 @@ def main() -> int:
     warm_up()
     try:
         run(folder, options)
-    except Lost as lost:
+    except DataLost as lost:
         say(f"LOST: {lost}\nseed {options.seed}, files and logs in {folder}")
         return 1
     shutil.rmtree(folder)

@@ -1,7 +1,4 @@
-"""A Central in a process of its own, at which other shops sell, create and delete all the time.
-
-Knows: how to run it, make it quiet, and read its whole state. Refuses to know: the store.
-"""
+"""A Central in a process of its own, at which other shops sell, create and delete all the time."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ from central_stub.ledger import Ledger
 from central_stub.server import Running
 from central_stub.settings import Settings
 from central_stub.switches import Switches
-from tests.crash.processes import fork, kill
+from tests.crash.forking import fork, kill
 
 PRODUCTS = [f"P-{number:03}" for number in range(40)]
-"""These stay for ever, so that their versions may never go back. Tills sell these."""
+"""These are never deleted, so that their versions may never go back. Tills sell these."""
 
 PASSING = [f"L-{number}" for number in range(6)]
 """These are created and deleted again and again."""
@@ -36,8 +33,8 @@ QUIET, BUSY = b"\0", b"\1"
 
 
 class BusyCentral:
-    """`start` forks it. It ends with `stop`, or with the process that started it. `more`: products
-    beside those above, which nobody sells."""
+    """`start` forks it. It ends with `stop`, or with the process that started it. `more`: how many
+    other products it has, which are never sold."""
 
     def __init__(self, output: Path, seed: int, *, more: int = 0, page_limit: int = 15) -> None:
         self.url = ""
@@ -45,7 +42,7 @@ class BusyCentral:
         self._seed = seed
         self._more = more
         self._switches = Switches(page_limit=page_limit, event_limit=1_000_000)
-        self._mood = mmap.mmap(-1, 1)
+        self._activity = mmap.mmap(-1, 1)
         self._process = 0
 
     def start(self) -> None:
@@ -63,7 +60,7 @@ class BusyCentral:
         os.close(self._held)
 
     def be_busy(self, is_busy: bool) -> None:
-        self._mood[:] = BUSY if is_busy else QUIET
+        self._activity[:] = BUSY if is_busy else QUIET
 
     def state(self) -> dict[str, Any]:
         """The ledger: `products`, `events`, and more."""
@@ -98,7 +95,7 @@ class BusyCentral:
         chance = random.Random(self._seed)
         for number in itertools.count():
             await asyncio.sleep(chance.random() * MOST_PAUSE_SECONDS)
-            if self._mood[:] == BUSY:
+            if self._activity[:] == BUSY:
                 await _change(client, running, chance, number)
 
 
@@ -110,7 +107,7 @@ async def _create(client: httpx.AsyncClient, url: str, ids: list[str]) -> None:
 async def _change(
     client: httpx.AsyncClient, running: Running, chance: random.Random, number: int
 ) -> None:
-    """What happens at other shops: most often one to five products are sold."""
+    """Do what other shops do: most often, sell one to five products."""
     dice = chance.random()
     admin = f"{running.url}/v1/admin/products"
     if dice < 0.1:

@@ -1,14 +1,12 @@
-"""What must hold between the lives of one folder, by everything that they told.
+"""What must hold between the victims of one folder, by everything that they reported.
 
-Knows: what was acknowledged: each state that readers could have seen, each final answer to a till.
-Refuses to know: how lives end, and how the store keeps its promises.
-
-    at a start      nothing damaged, no trouble with the disk; the state is the one seen last, or a
-                    later one; no version has gone back; each final answer is remembered as given
-    while it lives  versions, position and sequence only grow; an answered write is shown
-    at the end      what is shown is Central's state; each applied answer was applied exactly once,
-                    a refused write never, any write at most once; one that is still unknown was not
-                    applied, since a repeat of it would have told; what was not on disk was not sent
+at a start      nothing is damaged, the disk has no problem; the state is the one seen last, or
+                a later one; no version has gone back; each final answer is still known
+while it runs   versions, position and sequence only grow; a write that was answered is visible
+at the end      the visible state is Central's; each write that was answered as applied was
+                applied exactly once, a refused write never, any write at most once; a write
+                that is still unknown was not applied, since a repeat of it would have found
+                that; what was not on disk was not sent
 """
 
 from __future__ import annotations
@@ -17,21 +15,21 @@ from collections import Counter
 from typing import Any
 
 from tests.crash.busy_central import PASSING
-from tests.crash.life import STORE_ID, Asked
-from tests.crash.records import Record
+from tests.crash.reports import Record
+from tests.crash.victim import STORE_ID, Asked
 
 
-class Lost(AssertionError):
-    """Something acknowledged is not there, or not as it was."""
+class DataLost(AssertionError):
+    """Something that was acknowledged is missing or different."""
 
 
 class Judge:
     def __init__(self) -> None:
         self.unsettled: dict[str, Asked] = {}
-        """Writes that were asked and have no final answer yet."""
+        """Writes without a final answer yet."""
         self.answers: dict[str, Record] = {}
         self.never_kept: set[str] = set()
-        """Keys that a start did not know: none of them may have been sent."""
+        """Keys that a start did not find: none of them may have been sent."""
         self.starts = 0
         self.states = 0
         self._rows: dict[str, Record] = {}
@@ -41,7 +39,7 @@ class Judge:
 
     @property
     def rows(self) -> dict[str, Record]:
-        """What readers see, as far as it was told."""
+        """What readers see, by the last report."""
         return self._rows
 
     def take(self, record: Record) -> None:
@@ -76,7 +74,7 @@ class Judge:
             self.never_kept.add(key)
             del self.unsettled[key]
 
-    # -- lives -----------------------------------------------------------------------------
+    # -- while they run --------------------------------------------------------------------
 
     def _take_seen(self, record: Record) -> None:
         self.states += 1
@@ -115,7 +113,7 @@ class Judge:
     # -- the end ---------------------------------------------------------------------------
 
     def conclude(self, central: dict[str, Any]) -> None:
-        """`central` is its whole state, with nothing under way."""
+        """`central` is Central's whole state, once nothing is under way."""
         expected = {row["productId"]: row for row in central["products"]}
         _demand(expected == self._rows, "what is shown is not Central's state", self._rows)
         applied = applied_keys(central["events"], STORE_ID)
@@ -130,8 +128,8 @@ class Judge:
 
 
 def applied_keys(events: list[Record], store_id: str) -> Counter[str]:
-    """How often each key of a store's tills was applied, by the events that name it: all of its
-    attempts together."""
+    """Return how often each key of a store's tills was applied, all attempts of a key together, by
+    the events that name it."""
     return Counter(
         event["idempotencyKey"].removeprefix(f"{store_id}-").partition("~")[0]
         for event in events
@@ -148,4 +146,4 @@ def _is_same(kept: Record, answer: Record) -> bool:
 
 def _demand(holds: bool, what: str, record: Any) -> None:
     if not holds:
-        raise Lost(f"{what}: {str(record)[:2000]}")
+        raise DataLost(f"{what}: {str(record)[:2000]}")

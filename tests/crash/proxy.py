@@ -1,11 +1,11 @@
-"""The real store and a real Central with a bad line between them, one fault after the other.
+"""The real store and a real Central with a bad connection between them, one fault after the other.
 
     python -m tests.crash.proxy [--seconds 10] [--only NAME]
 
-While the line is bad, tills sell and readers read at the store, and other shops sell at Central.
-Then it heals: the store must be equal to Central within the bound, each write that was answered as
-applied must have been applied exactly once, every other one at most once, and no read may have
-failed or gone back. Exits with 1, and keeps files and logs, where it is not so.
+During a fault tills sell and readers read at the store, and other shops sell at Central. Then it
+ends: the store must be equal to Central within the bound, each write that was answered as applied
+must have been applied exactly once, every other one at most once, and no read may have failed or
+gone back. If not, exits with 1, and keeps files and logs.
 """
 
 from __future__ import annotations

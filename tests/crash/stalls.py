@@ -1,14 +1,14 @@
-"""A ticker in the loop of a store, while it does its largest pieces of work.
+"""A ticker in the loop of a store, while that does its largest pieces of work.
 
     python -m tests.crash.stalls [--products 100000] [--limit-ms 20] [--json]
 
-The limit is 20 ms up to 100,000 products, and 80 ms beyond: at a million the catalogue's dict
-alone takes half of that to grow. It ticks every millisecond while the catalogue is synced for the
-first time, loaded from disk, folded, and synced again, with other shops selling all the time. A
-stall is what a till's read would wait for. On a shared machine the loop also waits for the
-processor, which says nothing about the program: so a stall counts as the processor time that this
-process used between two ticks, or the time that passed, whichever is less. Exits with 1 where one
-is longer than the limit.
+It ticks every millisecond while the catalogue is synced for the first time, loaded from disk,
+written by a compaction and synced again, and other shops sell all the time. A stall is what a
+till's read would wait for. On a shared machine the loop also waits for the processor, which says
+nothing about the program: so a stall counts as the processor time that this process used between
+two ticks, or the time that passed, whichever is less. Exits with 1 if one is longer than the limit:
+20 ms up to 100,000 products, 80 ms beyond, since at a million the catalogue's dict alone takes half
+of that to grow.
 """
 
 from __future__ import annotations
@@ -25,23 +25,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from store_cache.api.parts import StoreParts
-from store_cache.app import build
+from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
-from store_cache.app.settings import Settings
-from store_cache.storage.directory import LocalDirectory
-from store_cache.storage.files import CacheFiles
-from store_cache.writer import CacheWriter
-from store_cache.writes.idempotency import KeyTable
 from tests.crash.busy_central import BusyCentral
-from tests.crash.processes import warm_up
+from tests.crash.forking import warm_up
+from tests.harness.store import settings_of
 
 TICK_SECONDS = 0.001
 WITHIN_SECONDS = 600.0
-LETTING_GO_SECONDS = 1.0
-"""The catalogue that was replaced goes part by part after it."""
+FREEING_SECONDS = 1.0
+"""The replaced catalogue is freed part by part afterwards."""
 
 MANY_PRODUCTS = 100_000
 LIMIT_MS, LIMIT_MANY_MS = 20.0, 80.0
@@ -49,7 +43,7 @@ LIMIT_MS, LIMIT_MANY_MS = 20.0, 80.0
 
 @dataclass
 class Stalls:
-    """`longest` of each phase, in seconds: counted as the module says, and as it passed."""
+    """`longest`: of each phase, in seconds, as it counts and as it passed."""
 
     longest: dict[str, tuple[float, float]] = field(default_factory=dict)
     _phase: str = ""
@@ -75,82 +69,48 @@ class Stalls:
             self.longest[self._phase] = max(counted, min(passed, used)), max(whole, passed)
 
 
-@dataclass
-class Parts:
-    store: StoreParts
-    archive: CacheFiles
-    keys: KeyTable
-
-
 @asynccontextmanager
-async def started(data_dir: Path, central_url: str) -> AsyncIterator[Parts]:
+async def started(data_dir: Path, central_url: str) -> AsyncIterator[StoreParts]:
     """The store on this folder, following that Central."""
-    settings = Settings(
-        _env_file=None,
-        environment="development",
-        api_keys=(SecretStr("till-secret"),),
-        central_api_url=central_url,
-        central_api_key=SecretStr("demo"),
-        data_dir=data_dir,
-    )
-    world = build.Environment(directory=(folder := LocalDirectory(data_dir)))
-    central = build.build_central(settings, world)
-    archive, keys = CacheFiles(folder, now=time.time), KeyTable(retention_seconds=86_400.0)
-    writer = CacheWriter(
-        archive,
-        keys,
-        now=time.time,
-        steady=time.time,
-        grace_seconds=2.0,
-        fetch_product=central.product,
-    )
-    try:
-        await writer.open()
-        async with (
-            build.following(settings, world, time.time, central, writer, keys) as store,
-            frozen_heap(writer.replaced),
-        ):
-            yield Parts(store, archive, keys)
-    finally:
-        await writer.close()
-        await central.close()
-        await folder.close()
+    settings = settings_of(central_api_url=central_url, data_dir=data_dir)
+    async with running(settings) as store, frozen_heap(store.writer.replaced):
+        yield store
 
 
 async def measure(
     data_dir: Path, central_url: str, products: int
 ) -> dict[str, tuple[float, float]]:
-    """The longest stall of each phase. What ends a store is no phase: no till waits for it."""
+    """Return the longest stall of each phase. No till waits for the end of a store."""
     stalls = Stalls()
     ticking = asyncio.create_task(stalls.tick())
     for first, then in (("first full sync", _nothing), ("load from disk", _large_work)):
-        async with AsyncExitStack() as running:
+        async with AsyncExitStack() as stack:
             with stalls.during(first):
-                parts = await running.enter_async_context(started(data_dir, central_url))
-                await _until_whole(parts.store, products)
-            await then(stalls, parts)
-            del parts
+                store = await stack.enter_async_context(started(data_dir, central_url))
+                await _until_complete(store, products)
+            await then(stalls, store)
+            del store
     ticking.cancel()
     return stalls.longest
 
 
-async def _nothing(_stalls: Stalls, _parts: Parts) -> None:
+async def _nothing(_stalls: Stalls, _store: StoreParts) -> None:
     pass
 
 
-async def _large_work(stalls: Stalls, parts: Parts) -> None:
+async def _large_work(stalls: Stalls, store: StoreParts) -> None:
     with stalls.during("compaction"):
-        catalogue = parts.store.writer.catalogue
+        catalogue = store.writer.catalogue
         assert catalogue is not None
-        await parts.archive.compact(catalogue, parts.keys.encoded)
+        await store.writer.files.compact(catalogue, tuple)  # no till sells here
         del catalogue
     with stalls.during("full sync again"):
-        record = await parts.store.runner.force_full_sync(accept=False)
+        record = await store.runner.force_full_sync(accept=False)
         assert not record.problem, record.problem
-        await asyncio.sleep(LETTING_GO_SECONDS)
+        await asyncio.sleep(FREEING_SECONDS)
 
 
-async def _until_whole(store: StoreParts, products: int) -> None:
+async def _until_complete(store: StoreParts, products: int) -> None:
     async with asyncio.timeout(WITHIN_SECONDS):
         while store.writer.catalogue is None or len(store.writer.catalogue) < products:
             await store.runner.changed.wait()

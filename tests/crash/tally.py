@@ -1,4 +1,4 @@
-"""What was killed and checked, in numbers."""
+"""The numbers of a series: kills, and what was checked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.crash.records import NAMES, Activity
+from tests.crash.reports import NAMES, Activity
 
 
 @dataclass
 class Tally:
-    """`during`: kills by what was under way, a kill counts for each. `never_kept`: writes that were
-    asked and not yet on disk when the process died."""
+    """`during`: kills by what was under way; a kill may count several times. `never_kept`: writes
+    that were not on disk when the process died."""
 
     kills: int = 0
     folders: int = 0
@@ -37,7 +37,7 @@ class Tally:
         return cls(**value | {"during": during, "at_calls": Counter(value["at_calls"])})
 
     def lines(self) -> list[str]:
-        """The summary for people."""
+        """Return the summary, line by line."""
         return [
             f"kills: {self.kills}, folders: {self.folders}, starts that went well: {self.starts}",
             *(f"  while {name + ':':28}{self.during[a]}" for a, name in NAMES.items()),

@@ -5,32 +5,24 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 import pytest
 
-from store_cache.catalogue.replica import Installation
 from store_cache.model.change import RefetchReason
-from store_cache.model.event import AnyEvent, read_event
-from store_cache.model.pages import CataloguePage
-from store_cache.model.position import Position
-from store_cache.model.product import Row, Rows, read_product
-from store_cache.model.stock import StockAnswer
 from store_cache.storage import files
-from store_cache.storage.files import CacheFiles
-from store_cache.writer import HEAL_SECONDS, CacheWriter, Disk
-from store_cache.writes.idempotency import Attempt, Final, KeyTable, encode_attempt, encode_final
-from store_cache.writes.write import Applied
+from store_cache.writer import HEAL_SECONDS, Disk
+from tests.harness.cache import Cache, applied_answer
+from tests.harness.central import LedgerClient
+from tests.harness.clock import NOON, Clock
 from tests.harness.faulty_directory import FaultyDirectory
 from tests.harness.virtual_time import in_virtual_time, run
 from tests.unit.storage.small_store import state
 
-NOW = 1_700_000_000.0
 IDS = ("A", "B", "Ü/1", "N")
 FAULTS = (errno.EIO, errno.ENOSPC)
-Step = Callable[["Shop"], Awaitable[None]]
+Step = Callable[["BusyCache"], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -38,87 +30,43 @@ def _early_compactions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "COMPACTION_BYTES", 1)
 
 
-def product(product_id: str, version: int, available: int = 5) -> dict[str, Any]:
-    name = f"Cup {product_id}"
-    return {"productId": product_id, "name": name, "available": available, "version": version}
+class BusyCache(Cache):
+    """A cache on a disk that fails, and its steps."""
 
-
-@dataclass
-class Shop:
-    """A writer on a disk that fails, and what it has acknowledged."""
-
-    folder: FaultyDirectory
-    offset: int = 1
-    damaged: bool = False
-    versions: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.keys = KeyTable(retention_seconds=86_400.0)
-        self.writer = CacheWriter(
-            CacheFiles(self.folder, now=self.now),
-            self.keys,
-            now=self.now,
-            steady=self.now,
-            grace_seconds=2.0,
-            fetch_product=self.fetch_product,
-        )
-
-    @staticmethod
-    def now() -> float:
-        return NOW + asyncio.get_running_loop().time()
-
-    async def fetch_product(self, product_id: str, *, generation: str | None = None) -> Row | None:
-        return read_product(product(product_id, self.versions[product_id]))
+    def __init__(
+        self, directory: FaultyDirectory | None = None, *, central: LedgerClient | None = None
+    ) -> None:
+        central = central or LedgerClient(Clock(), *IDS)
+        super().__init__(directory, clock=central.clock, central=central)
+        self.damaged = False
 
     async def open(self) -> None:
         self.damaged = await self.writer.open()
 
-    async def install(self, version: int) -> None:
-        """Install the replica of a full sync."""
-        replica = self.writer.begin_replica(same_generation=True)
-        self.versions = dict.fromkeys(IDS, version)
-        rows = Rows.of(read_product(product(i, version)) for i in IDS)
-        replica.take_page(replica.first_request(), CataloguePage(rows, is_whole=True))
-        self.offset += 10
-        installation = Installation(Position("g", self.offset))
-        verdict = await self.writer.install(installation, least_percent=50)
+    async def full_sync(self) -> None:
+        for product_id in IDS:
+            self.central.ledger.set({"productId": product_id, "available": 50}, NOON)
+        await self.install()
 
-        assert verdict.accepted
-
-    async def follow(self, count: int = 1) -> None:
-        """Apply a batch of events."""
-        events = [self._event(IDS[(self.offset + number) % len(IDS)]) for number in range(count)]
-        await self.writer.apply_events(events, Position("g", self.offset, events[-1].fingerprint))
-
-    def _event(self, product_id: str) -> AnyEvent:
-        self.versions[product_id] += 1
-        self.offset += 1
-        return read_event(
-            {
-                "offset": self.offset - 1,
-                "eventType": "product_modified",
-                "productId": product_id,
-                "version": self.versions[product_id],
-                "data": product(product_id, self.versions[product_id], self.offset),
-            }
-        )
+    async def follow_sales(self, count: int = 1) -> None:
+        """Follow a batch of the feed."""
+        for number in range(count):
+            self.central.sell(IDS[(self.central.ledger.head + number) % len(IDS)])
+        await self.follow()
 
     async def sell(self, product_id: str, key: str) -> None:
-        """Record a write as the forwarder does: first its attempt, then its final answer."""
-        version = self.versions[product_id]
-        attempt = Attempt(key, bytes(12), product_id, version, self.now())
-        self.keys.put(attempt)
-        await self.writer.record_write(encode_attempt(attempt))
-        answer = StockAnswer(product_id, version, version + 1, 3)
-        final = Final(bytes(12), 1, version, self.now(), Applied(answer))
-        self.keys.finish(key, final)
-        await self.writer.settle_write(encode_final(key, final), answer)
-        self.versions[product_id] += 1
+        """Write as the forwarder does: the attempt on disk first, then the final answer."""
+        _, version = self.central.stock(product_id)
+        await self.writer.record_write(self.add_attempt(key))
+        self.central.sell(product_id)
+        available, _ = self.central.stock(product_id)
+        answer = applied_answer(product_id, sent=version, left=available)
+        await self.writer.settle_write(self.add_final(key, answer), answer)
 
     async def refetch(self, product_id: str) -> None:
-        """Fetch a product, as the refetcher does."""
-        self.versions[product_id] += 1
-        row = await self.fetch_product(product_id)
+        """Read the product by itself, as the refetcher does."""
+        self.central.ledger.set({"productId": product_id, "name": "Refetched"}, NOON)
+        row = await self.central.product(product_id)
         known = self.writer.known_state(product_id)
 
         assert await self.writer.apply_refetch(
@@ -126,7 +74,7 @@ class Shop:
         )
 
     async def rest(self) -> None:
-        """Let a compaction end: virtual time passes only when nothing else can run."""
+        """Let a compaction end: virtual time passes when nothing else can run."""
         await asyncio.sleep(1.0)
 
     def holds(self) -> tuple[Any, ...]:
@@ -134,87 +82,87 @@ class Shop:
 
 
 SCRIPT: tuple[Step, ...] = (
-    lambda shop: shop.open(),
-    lambda shop: shop.install(1),
-    lambda shop: shop.follow(),
-    lambda shop: shop.sell("A", "k1"),
-    lambda shop: shop.follow(3),
-    lambda shop: shop.rest(),
-    lambda shop: shop.sell("Ü/1", "k2"),
-    lambda shop: shop.refetch("B"),
-    lambda shop: shop.follow(2),
-    lambda shop: shop.install(20),
-    lambda shop: shop.follow(6),
-    lambda shop: shop.sell("N", "k3"),
-    lambda shop: shop.follow(9),
-    lambda shop: shop.rest(),
+    lambda cache: cache.open(),
+    lambda cache: cache.full_sync(),
+    lambda cache: cache.follow_sales(),
+    lambda cache: cache.sell("A", "k1"),
+    lambda cache: cache.follow_sales(3),
+    lambda cache: cache.rest(),
+    lambda cache: cache.sell("Ü/1", "k2"),
+    lambda cache: cache.refetch("B"),
+    lambda cache: cache.follow_sales(2),
+    lambda cache: cache.full_sync(),
+    lambda cache: cache.follow_sales(6),
+    lambda cache: cache.sell("N", "k3"),
+    lambda cache: cache.follow_sales(9),
+    lambda cache: cache.rest(),
 )
 
 
-async def play(shop: Shop, *, after_each: Callable[[Shop], Awaitable[None]]) -> None:
+async def play(cache: BusyCache, *, after_each: Callable[[BusyCache], Awaitable[None]]) -> None:
     for step in SCRIPT:
-        await step(shop)
-        await after_each(shop)
+        await step(cache)
+        await after_each(cache)
 
 
-async def nothing(_: Shop) -> None:
+async def nothing(_: BusyCache) -> None:
     """A step needs no check."""
 
 
 async def left(folder: FaultyDirectory) -> tuple[Any, ...]:
     """What the next process finds."""
-    shop = Shop(folder)
-    await shop.open()
-    held = shop.holds()
-    await shop.writer.close()
+    cache = BusyCache(folder)
+    await cache.open()
+    held = cache.holds()
+    await cache.writer.close()
 
-    assert not shop.damaged, shop.writer.findings
+    assert not cache.damaged, cache.writer.findings
     return held
 
 
-async def promises_what_is_there(shop: Shop) -> None:
+async def promises_what_is_there(cache: BusyCache) -> None:
     """Unless the store says that it is not durable, a power cut takes nothing."""
-    if shop.writer.disk.is_durable:
-        held = shop.holds()
+    if cache.writer.disk.is_durable:
+        held = cache.holds()
 
-        assert held == await left(shop.folder.after_power_cut(Random(len(shop.folder.trace))))
+        assert held == await left(cache.disk.after_power_cut(Random(len(cache.disk.trace))))
 
 
-async def heal(shop: Shop) -> None:
-    shop.folder.failures.clear()
-    shop.folder.room = None
+async def heal(cache: BusyCache) -> None:
+    cache.disk.failures.clear()
+    cache.disk.room = None
     await asyncio.sleep(2 * HEAL_SECONDS)
 
-    assert Disk() == shop.writer.disk
+    assert Disk() == cache.writer.disk
 
 
-async def goes_on_durably(shop: Shop) -> None:
+async def goes_on_durably(cache: BusyCache) -> None:
     """What is acknowledged from now on is there after a power cut, and all from before."""
-    await shop.follow(2)
-    await shop.sell("B", "k9")
-    await shop.rest()
+    await cache.follow_sales(2)
+    await cache.sell("B", "k9")
+    await cache.rest()
     for seed in range(2):
-        assert shop.holds() == await left(shop.folder.after_power_cut(Random(seed)))
-    assert shop.holds() == await left(shop.folder.after_kill())
+        assert cache.holds() == await left(cache.disk.after_power_cut(Random(seed)))
+    assert cache.holds() == await left(cache.disk.after_kill())
 
 
 async def undisturbed() -> tuple[int, tuple[Any, ...]]:
     """How many operations the script takes, and what is held then."""
-    shop = Shop(FaultyDirectory())
-    await play(shop, after_each=promises_what_is_there)
-    return len(shop.folder.trace), shop.holds()
+    cache = BusyCache()
+    await play(cache, after_each=promises_what_is_there)
+    return len(cache.disk.trace), cache.holds()
 
 
 async def fails_once(operation: int, fault: int, expected: tuple[Any, ...]) -> bool:
-    shop = Shop(FaultyDirectory())
-    shop.folder.failures = {operation: fault}
-    await play(shop, after_each=promises_what_is_there)
+    cache = BusyCache()
+    cache.disk.failures = {operation: fault}
+    await play(cache, after_each=promises_what_is_there)
 
-    assert expected == shop.holds()
-    said = not shop.writer.disk.is_durable
-    await heal(shop)
-    await goes_on_durably(shop)
-    await shop.writer.close()
+    assert expected == cache.holds()
+    said = not cache.writer.disk.is_durable
+    await heal(cache)
+    await goes_on_durably(cache)
+    await cache.writer.close()
     return said
 
 
@@ -231,20 +179,20 @@ def test_each_operation_fails_once(fault: int) -> None:
 
 
 async def fails_until_mended(operation: int, fault: int, expected: tuple[Any, ...]) -> None:
-    shop = Shop(FaultyDirectory())
-    shop.folder.failures = dict.fromkeys(range(operation, operation + 1000), fault)
-    await play(shop, after_each=promises_what_is_there)
+    cache = BusyCache()
+    cache.disk.failures = dict.fromkeys(range(operation, operation + 1000), fault)
+    await play(cache, after_each=promises_what_is_there)
 
-    assert expected == shop.holds()
-    await shop.follow()
+    assert expected == cache.holds()
+    await cache.follow_sales()
 
-    assert not shop.writer.disk.is_durable
+    assert not cache.writer.disk.is_durable
     await asyncio.sleep(2 * HEAL_SECONDS)
 
-    assert not shop.writer.disk.is_durable
-    await heal(shop)
-    await goes_on_durably(shop)
-    await shop.writer.close()
+    assert not cache.writer.disk.is_durable
+    await heal(cache)
+    await goes_on_durably(cache)
+    await cache.writer.close()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -259,33 +207,33 @@ def test_the_disk_fails_from_some_operation_on(fault: int) -> None:
 @in_virtual_time
 async def test_a_compaction_that_breaks_the_journal_is_said_at_once() -> None:
     """[D5] Not only when the next append fails: by then the failure may have ended."""
-    shop = Shop(FaultyDirectory())
-    await shop.open()
-    await shop.install(1)
-    compaction = shop.folder.hold("sync journal-3.jsonl")  # of the new journal's header
+    cache = BusyCache()
+    await cache.open()
+    await cache.full_sync()
+    compaction = cache.disk.hold("sync journal-3.jsonl")  # of the new journal's header
     for _ in range(20):
-        await shop.follow()
+        await cache.follow_sales()
     await compaction.reached.wait()
     compaction.release.set()
-    shop.folder.failures = {len(shop.folder.trace) + 4: errno.EIO}
-    await shop.rest()
+    cache.disk.failures = {len(cache.disk.trace) + 4: errno.EIO}
+    await cache.rest()
 
-    assert "sync journal-3.jsonl" == shop.folder.trace[-1]
-    assert not shop.writer.disk.is_durable
-    await heal(shop)
-    await goes_on_durably(shop)
-    await shop.writer.close()
+    assert "sync journal-3.jsonl" == cache.disk.trace[-1]
+    assert not cache.writer.disk.is_durable
+    await heal(cache)
+    await goes_on_durably(cache)
+    await cache.writer.close()
 
 
 async def fills_up(room: int, expected: tuple[Any, ...]) -> None:
-    shop = Shop(FaultyDirectory())
-    shop.folder.room = room
-    await play(shop, after_each=promises_what_is_there)
+    cache = BusyCache()
+    cache.disk.room = room
+    await play(cache, after_each=promises_what_is_there)
 
-    assert expected == shop.holds()
-    await heal(shop)
-    await goes_on_durably(shop)
-    await shop.writer.close()
+    assert expected == cache.holds()
+    await heal(cache)
+    await goes_on_durably(cache)
+    await cache.writer.close()
 
 
 def test_the_disk_fills_up_at_any_byte() -> None:
@@ -297,13 +245,13 @@ def test_the_disk_fills_up_at_any_byte() -> None:
 
 async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bool:
     """Return False if the start ended before that operation."""
-    shop = Shop(FaultyDirectory())
-    await play(shop, after_each=nothing)
-    expected = shop.holds()
-    second = Shop(shop.folder.after_kill(), offset=shop.offset, versions=dict(shop.versions))
-    second.folder.failures = dict.fromkeys(range(operation, until + 1), fault)
+    cache = BusyCache()
+    await play(cache, after_each=nothing)
+    expected = cache.holds()
+    second = BusyCache(cache.disk.after_kill(), central=cache.central)
+    second.disk.failures = dict.fromkeys(range(operation, until + 1), fault)
     await second.open()
-    if len(second.folder.trace) < operation:
+    if len(second.disk.trace) < operation:
         return False
     known = second.damaged or not second.writer.disk.is_durable
 
@@ -311,7 +259,7 @@ async def starts_on_a_failing_disk(operation: int, fault: int, until: int) -> bo
     await promises_what_is_there(second)
     await heal(second)
     if second.damaged:
-        await second.install(90)
+        await second.full_sync()
     else:
         assert expected == second.holds()
     await goes_on_durably(second)

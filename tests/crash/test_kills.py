@@ -1,4 +1,4 @@
-"""A slice of the real kills: the command runs in a process that has no other thread to fork."""
+"""A part of the real kills. The command is a process of its own, since a fork needs one thread."""
 
 import socket
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.killing import Chain, Running
-from tests.crash.records import Hearing
+from tests.crash.reports import ReportReader
+from tests.crash.series import KillSeries, RunningVictim
 
 
 def crash(root: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def test_kills_lose_nothing(project_root: Path, tmp_path: Path) -> None:
 def test_kills_notice_a_safeguard_that_is_missing(
     project_root: Path, tmp_path: Path, defect: str
 ) -> None:
-    """Without it something is lost, and seen to be: the test above can fail."""
+    """Data is then lost, and that is noticed: the test above can fail."""
     options = ("--kills", "300", "--calls", "0", "--workers", "1", "--without", defect)
     done = crash(project_root, tmp_path / "kills", *options)
 
@@ -43,16 +43,15 @@ def test_kills_notice_a_safeguard_that_is_missing(
     assert "LOST" in done.stdout
 
 
-def test_what_is_said_in_one_breath_with_being_settled_is_heard(tmp_path: Path) -> None:
-    """A state that came just behind was dropped, and the end seemed to be another than Central's:
-    once in 600 folders."""
+def test_a_report_that_arrives_together_with_settled_is_read(tmp_path: Path) -> None:
+    """It was dropped once in 600 folders, and the end seemed different from Central's state."""
     ours, theirs = socket.socketpair()
     theirs.sendall(
         b'{"kind":"settled"}\n'
         b'{"kind":"seen","sequence":1,"rows":{"P-001":{"productId":"P-001","version":2}}}\n'
     )
-    chain = Chain(tmp_path, seed=1)
+    series = KillSeries(tmp_path, seed=1)
 
     with ours, theirs:
-        assert chain._until(Running(0, Hearing(ours), ours), None, 1)
-    assert {"P-001"} == chain.judge.rows.keys()
+        assert series._until(RunningVictim(0, ReportReader(ours), ours), None, 1)
+    assert {"P-001"} == series.judge.rows.keys()

@@ -1,4 +1,4 @@
-"""A slice of the stall ticker."""
+"""A part of the stall ticker's runs."""
 
 import asyncio
 import subprocess
@@ -10,8 +10,8 @@ from tests.crash.stalls import Stalls
 
 
 def test_no_piece_of_work_holds_the_loop_up(project_root: Path) -> None:
-    """A first full sync, a load, a fold and another full sync of 30,000 products never use the
-    processor for 50 ms at a stretch: a read never waits that long for them."""
+    """A first full sync, a load, a compaction and another full sync of 30,000 products never use
+    the processor for 50 ms at a stretch: a read never waits that long for them."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.crash.stalls", "--products", "30000", "--limit-ms", "50"],
         cwd=project_root,

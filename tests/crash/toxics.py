@@ -1,7 +1,4 @@
-"""A TCP proxy that is as bad as lines are: Toxiproxy's eight faults, for both directions.
-
-Knows: how bytes are passed on under each fault. Refuses to know: what they mean.
-"""
+"""A TCP proxy with Toxiproxy's eight faults, in both directions."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: a close is a reset
 
 
 class Toxic(StrEnum):
-    LATENCY = "latency"  # every piece comes late
-    DOWN = "down"  # nobody listens, open connections break
+    LATENCY = "latency"  # every piece is late
+    DOWN = "down"  # nothing listens, and open connections break
     BANDWIDTH = "bandwidth"  # a few bytes at a time
-    SLOW_CLOSE = "slow_close"  # connections end, and the store hears of it late
+    SLOW_CLOSE = "slow_close"  # connections end, and the store is told late
     TIMEOUT = "timeout"  # silence, the connection stays open
     SLICER = "slicer"  # pieces of a few bytes, with pauses
     LIMIT_DATA = "limit_data"  # the connection ends after some bytes, in the middle of an answer
@@ -28,7 +25,7 @@ class Toxic(StrEnum):
 
 class Proxy:
     """Listens on a port that stays the same, and passes everything on to `target_port`. `struck`
-    counts what the fault did."""
+    counts how often the fault had an effect."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
@@ -57,7 +54,7 @@ class Proxy:
             writer.transport.abort()
 
     async def strike(self, toxic: Toxic) -> None:
-        """Be like that from now on, for open connections too."""
+        """Begin this fault, for open connections too."""
         self._healed.clear()
         self._hit.clear()
         self._toxic, self.struck = toxic, 0
@@ -69,7 +66,7 @@ class Proxy:
                 writer.transport.abort()
 
     async def until_struck(self) -> None:
-        """Wait until the fault has done something."""
+        """Wait until the fault has had an effect."""
         await self._hit.wait()
 
     async def heal(self) -> None:
@@ -116,7 +113,7 @@ class Proxy:
         writer.close()
 
     async def _let_through(self, data: bytes, writer: asyncio.StreamWriter, passed: int) -> bool:
-        """Pass a piece on as the fault allows; False: the connection ends here."""
+        """Pass a piece on as the fault allows; return False if the connection ends here."""
         match self._toxic:
             case Toxic.RESET_PEER:
                 self._reset(writer)
@@ -150,7 +147,7 @@ class Proxy:
             await self._wait(pause_seconds)
 
     async def _wait(self, seconds: float) -> None:
-        """A pause that ends with the fault."""
+        """Pause, at most until the fault ends."""
         self._note()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._healed.wait(), seconds)

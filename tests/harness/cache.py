@@ -103,9 +103,13 @@ class Cache:
 
     async def follow_sale(self, product_id: str, delta: int = -1) -> None:
         """Have another shop sell, and follow the event."""
+        self.central.sell(product_id, delta)
+        await self.follow()
+
+    async def follow(self) -> None:
+        """Apply the events from the position on."""
         position = self.writer.position
         assert position is not None
-        self.central.sell(product_id, delta)
         page = await self.central.events(offset=position.offset, limit=100, wait_seconds=0)
         last = page.events[-1]
         after = Position(position.generation, last.offset + 1, last.fingerprint)

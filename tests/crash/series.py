@@ -1,7 +1,6 @@
-"""Lives of the store on one folder, each ended by `kill -9`, and the next one judged.
+"""A series of victims on one directory: each is killed, and the next one must find everything.
 
-Knows: when to kill: at a random moment of an activity aimed at, or at the K-th system call of a
-name. Refuses to know: what a life does, and what must hold afterwards.
+A kill comes at a random moment of an activity, or at the K-th system call of a name.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from pathlib import Path
 import orjson
 
 from tests.crash.busy_central import BusyCentral
-from tests.crash.judge import Judge, Lost
-from tests.crash.life import Plan, live
-from tests.crash.processes import fork, kill
-from tests.crash.records import Activity, Board, Hearing, Record, Reporter
+from tests.crash.forking import fork, kill
+from tests.crash.judge import DataLost, Judge
+from tests.crash.reports import Activity, ActivityBoard, Record, Reporter, ReportReader
 from tests.crash.tally import Tally
+from tests.crash.victim import Errand, run
 
-LONGEST_LIFE_SECONDS = 1.0
+LONGEST_SECONDS = 1.0
 SETTLE_SECONDS = 30.0
 FIRST_GUESS_SECONDS = {
     Activity.START: 0.05,
@@ -37,16 +36,16 @@ FIRST_GUESS_SECONDS = {
 
 
 @dataclass
-class Running:
-    """One life under way."""
+class RunningVictim:
+    """A victim that runs. It begins once something is written to `go`."""
 
     process: int
-    hearing: Hearing
+    reports: ReportReader
     go: socket.socket
 
 
-class Chain:
-    """One folder with a Central of its own. `tally` counts as it goes."""
+class KillSeries:
+    """One folder, with a Central of its own."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.tally = Tally()
@@ -54,8 +53,8 @@ class Chain:
         self._folder = folder
         self._chance = random.Random(seed)
         self._central = BusyCentral(folder / "central.log", seed)
-        self._board = Board()
-        self._lives = 0
+        self._board = ActivityBoard()
+        self._victims = 0
         self._seconds = dict(FIRST_GUESS_SECONDS)
 
     @property
@@ -64,7 +63,7 @@ class Chain:
 
     @contextmanager
     def following(self) -> Iterator[None]:
-        """Central runs while the block does; at its end the store must have everything."""
+        """Run Central until the block ends; then the store must have everything."""
         self._folder.mkdir(parents=True)
         self._central.start()
         try:
@@ -76,63 +75,63 @@ class Chain:
         self._count()
 
     def kill_once(self, aim: Activity) -> None:
-        """Live until a random moment of the activity aimed at."""
-        life = self._begin(self._plan())
-        life.go.sendall(b"!")
+        """Kill a victim at a random moment of this activity."""
+        victim = self._begin(self._errand())
+        victim.go.sendall(b"!")
         if aim is Activity.START:
             time.sleep(self._chance.random() * 1.5 * self._seconds[aim])
         else:
-            self._until(life, aim, self._chance.choice((1, 1, 2)))
+            self._until(victim, aim, self._chance.choice((1, 1, 2)))
             time.sleep(self._chance.random() * self._seconds[aim])
-        self._end(life)
+        self._end(victim)
 
     def kill_at_call(self, name: str, number: int) -> bool:
-        """Live until some thread's `number`-th system call of that name; False: there is none."""
-        life = self._begin(replace(self._plan(), writes=4, syncs=1, one_thread=True))
-        tracer = _attach(life.process, name, number)
-        life.go.sendall(b"!")
-        is_settled = self._until(life, None, 1)
+        """Kill a victim at a thread's `number`-th call of that name; False if there is none."""
+        victim = self._begin(replace(self._errand(), writes=4, syncs=1, one_thread=True))
+        tracer = _attach(victim.process, name, number)
+        victim.go.sendall(b"!")
+        is_settled = self._until(victim, None, 1)
         if is_settled:
-            kill(life.process)
+            kill(victim.process)
         else:
-            _, status = os.waitpid(life.process, 0)
+            _, status = os.waitpid(victim.process, 0)
             self._demand_killed(os.WIFSIGNALED(status))
             self._note_kill()
             self.tally.at_calls[name] += 1
         tracer.wait()
-        life.hearing.close()
+        victim.reports.close()
         return not is_settled
 
-    # -- a life ----------------------------------------------------------------------------
+    # -- a victim ----------------------------------------------------------------------------
 
-    def _plan(self) -> Plan:
-        self._lives += 1
-        return Plan(
+    def _errand(self) -> Errand:
+        self._victims += 1
+        return Errand(
             data_dir=self._folder / "data",
             central_url=self._central.url,
-            name=f"{self._folder.name}-{self._lives}",
+            name=f"{self._folder.name}-{self._victims}",
             repeats=list(self.judge.unsettled.values()),
         )
 
-    def _begin(self, plan: Plan) -> Running:
+    def _begin(self, errand: Errand) -> RunningVictim:
         ours, theirs = socket.socketpair()
         self._board.clear()
 
         def work() -> None:
             ours.close()
             theirs.recv(1)
-            live(plan, Reporter(theirs, self._board))
+            run(errand, Reporter(theirs, self._board))
 
         process = fork(work, self.log)
         theirs.close()
-        return Running(process, Hearing(ours), ours)
+        return RunningVictim(process, ReportReader(ours), ours)
 
-    def _until(self, life: Running, aim: Activity | None, times: int) -> bool:
-        """Hear the life out until it enters `aim` that many times, settles (True), or ends."""
-        ends_at = time.monotonic() + (SETTLE_SECONDS if aim is None else LONGEST_LIFE_SECONDS)
-        while not life.hearing.is_over and (left := ends_at - time.monotonic()) > 0:
+    def _until(self, victim: RunningVictim, aim: Activity | None, times: int) -> bool:
+        """Read reports until the victim enters `aim` so many times, settles (True), or ends."""
+        ends_at = time.monotonic() + (SETTLE_SECONDS if aim is None else LONGEST_SECONDS)
+        while not victim.reports.is_over and (left := ends_at - time.monotonic()) > 0:
             is_settled = False
-            for record in life.hearing.within(left):
+            for record in victim.reports.within(left):
                 self._take(record)
                 is_settled = is_settled or record["kind"] == "settled"
                 if record["kind"] == "enters" and record["activity"] == aim:
@@ -141,55 +140,55 @@ class Chain:
                 return True
             if times <= 0:
                 return False
-        if aim is None and not life.hearing.is_over:
-            raise Lost(f"a life did not settle within {SETTLE_SECONDS} s: see {self.log}")
+        if aim is None and not victim.reports.is_over:
+            raise DataLost(f"the victim did not settle within {SETTLE_SECONDS} s: see {self.log}")
         return False
 
-    def _end(self, life: Running) -> None:
-        self._demand_killed(kill(life.process))
+    def _end(self, victim: RunningVictim) -> None:
+        self._demand_killed(kill(victim.process))
         self._note_kill()
-        while not life.hearing.is_over:
-            for record in life.hearing.within(1.0):
+        while not victim.reports.is_over:
+            for record in victim.reports.within(1.0):
                 self._take(record)
-        life.hearing.close()
+        victim.reports.close()
 
     def _demand_killed(self, was_killed: bool) -> None:
         if not was_killed:
-            raise Lost(f"a start, or a life, ended by itself: see {self.log}")
+            raise DataLost(f"a start failed, or the victim ended by itself: see {self.log}")
 
     def _note_kill(self) -> None:
         self.tally.kills += 1
         for activity in self._board.under_way:
             self.tally.during[activity] += 1
-        if self._lives > 1 and Activity.START in self._board.under_way:
+        if self._victims > 1 and Activity.START in self._board.under_way:
             self.tally.recoveries += 1
 
     def _take(self, record: Record) -> None:
-        """Judge it, once it is written down for whoever looks into a failure."""
+        """Write the record down, for the analysis of a failure, and judge it."""
         with (self._folder / "told.jsonl").open("ab") as told:
-            told.write(orjson.dumps({"life": self._lives} | record) + b"\n")
+            told.write(orjson.dumps({"victim": self._victims} | record) + b"\n")
         self.judge.take(record)
 
     # -- the end ---------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Let the last life bring everything to its end, and judge it."""
+        """Let the last victim finish everything, and judge it."""
         self._central.be_busy(False)
-        life = self._begin(replace(self._plan(), writes=0, syncs=0))
-        life.go.sendall(b"!")
+        victim = self._begin(replace(self._errand(), writes=0, syncs=0))
+        victim.go.sendall(b"!")
         try:
-            if not self._until(life, None, 1):
-                raise Lost(f"the last life ended by itself: see {self.log}")
-            self._until_equal(life)
+            if not self._until(victim, None, 1):
+                raise DataLost(f"the last victim ended by itself: see {self.log}")
+            self._until_equal(victim)
         finally:
-            self._end(life)
+            self._end(victim)
 
-    def _until_equal(self, life: Running) -> None:
+    def _until_equal(self, victim: RunningVictim) -> None:
         ends_at = time.monotonic() + SETTLE_SECONDS
         central = self._central.state()
         expected = {row["productId"]: row for row in central["products"]}
         while self.judge.rows != expected and time.monotonic() < ends_at:
-            for record in life.hearing.within(0.1):
+            for record in victim.reports.within(0.1):
                 self._take(record)
         self.judge.conclude(central)
 
@@ -203,7 +202,7 @@ class Chain:
 
 
 def _attach(process: int, name: str, number: int) -> subprocess.Popen[bytes]:
-    """Have the process and all its threads watched before it goes on."""
+    """Attach strace to all threads of the process, before it goes on."""
     tracer = subprocess.Popen(
         [
             "strace",

@@ -1,8 +1,7 @@
-"""What a life of the store tells the one that kills it: records on a socket, and a board.
+"""What a victim reports to its killer: records on a socket, and a board in shared memory.
 
-Knows: how a record is sent so that it has left the process when the call returns, and which
-activities are under way at the very moment of a kill (memory that both processes share).
-Refuses to know: what the records mean.
+When `tell` returns, the record has left the process. The board shows which activities were under
+way at the very moment of a kill.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Record = dict[str, Any]
 
 
 class Activity(IntEnum):
-    """What a kill may interrupt. `START` is the whole way to the first answer, `INSTALL` the
+    """What a kill may interrupt. `START` lasts until the first answer, `INSTALL` the
     end of a full sync: its replica is written to disk and installed."""
 
     START = 0
@@ -40,8 +39,8 @@ NAMES = {
 }
 
 
-class Board:
-    """Counts what is under way, in shared memory: it can be read after the process is gone."""
+class ActivityBoard:
+    """Counts what is under way, in shared memory, so that it can be read after a kill."""
 
     def __init__(self) -> None:
         self._counts = mmap.mmap(-1, len(Activity))
@@ -58,19 +57,19 @@ class Board:
 
 
 class Reporter:
-    """The life's side. A socket and not a pipe: `write` is then a call of the disk alone, to be
-    killed at by its number."""
+    """The victim's side. It uses a socket, not a pipe: system calls named `write` are then those of
+    the disk, and can be counted."""
 
-    def __init__(self, line: socket.socket, board: Board) -> None:
-        self._line = line
+    def __init__(self, connection: socket.socket, board: ActivityBoard) -> None:
+        self._connection = connection
         self._board = board
 
     def tell(self, kind: str, **fields: Any) -> None:
         record = orjson.dumps({"kind": kind} | fields, option=orjson.OPT_NON_STR_KEYS)
         try:
-            self._line.sendall(record + b"\n")
+            self._connection.sendall(record + b"\n")
         except OSError:
-            os._exit(3)  # nobody listens any more
+            os._exit(3)  # the killer is gone
 
     @contextmanager
     def doing(self, activity: Activity) -> Iterator[None]:
@@ -82,19 +81,19 @@ class Reporter:
             self._board.add(activity, -1)
 
 
-class Hearing:
-    """The other side: whole records as they come. What a kill cut off was never told."""
+class ReportReader:
+    """The killer's side: whole records as they arrive, without one that a kill cut off."""
 
-    def __init__(self, line: socket.socket) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self.is_over = False
-        self._line = line
+        self._connection = connection
         self._rest = b""
 
     def within(self, seconds: float) -> list[Record]:
-        """What comes within `seconds`, as soon as there is something."""
-        self._line.settimeout(max(seconds, 0.0001))
+        """Return what arrives within `seconds`, as soon as there is something."""
+        self._connection.settimeout(max(seconds, 0.0001))
         try:
-            data = self._line.recv(1 << 20)
+            data = self._connection.recv(1 << 20)
         except TimeoutError:
             return []
         except ConnectionError:
@@ -104,4 +103,4 @@ class Hearing:
         return [orjson.loads(line) for line in lines]
 
     def close(self) -> None:
-        self._line.close()
+        self._connection.close()

@@ -1,25 +1,23 @@
-"""One life of the store: the real parts on a real folder, from the start until it is killed.
+"""One process of the store that is going to be killed: the real parts on a real directory.
 
-Knows: what a life does (tills sell, full syncs are asked for, journals are folded early), and when
-to tell: everything that a reader or a till could have seen, in the same step of the loop.
-Refuses to know: when it is killed, and whether what it tells is right.
+Tills sell, full syncs are requested, and journals are compacted early. The victim reports
+everything that a reader or a till could have seen, in the same step of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
-from pydantic import SecretStr
 
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
@@ -34,8 +32,8 @@ from store_cache.storage.files import CacheFiles
 from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import KeyTable
 from store_cache.writes.write import Adjustment, Write, WriteError
-from tests.crash.records import Activity, Reporter
-from tests.harness.store import ExecutorFileThread
+from tests.crash.reports import Activity, Reporter
+from tests.harness.store import ExecutorFileThread, settings_of
 
 STORE_ID = "store-crash"
 TILLS = 3
@@ -43,18 +41,18 @@ EARLY_COMPACTION_BYTES = 2_500
 SYNC_PAUSE_SECONDS = 0.06
 AGAIN_SECONDS = 0.02
 REPEATS = 3
-"""An attempt that another shop's change overtook stays unknown where the feed does not tell (W3):
-it is asked again in each life, and never settled."""
+"""An attempt that another shop's change overtook may stay unknown where the feed does not name
+writes (W3): each victim repeats it, and it is never settled."""
 
 Asked = dict[str, Any]
 """A till's write: `key`, `product`, `delta`, and `version`, or None for an adjustment."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a life does. `repeats`: writes of earlier lives whose answers nobody got; they come
-    first. `writes`: how many each till makes after them. `syncs`: how many full syncs are asked
-    for. `one_thread`: all of the disk's calls are made by one thread, so that they can be
+class Errand:
+    """What a victim does. `repeats`: writes of earlier victims that were not answered; they come
+    first. `writes`: how many each till makes after them. `syncs`: how many full syncs are
+    requested. `one_thread`: one thread makes all system calls of the disk, so that they can be
     counted."""
 
     data_dir: Path
@@ -66,16 +64,14 @@ class Plan:
     one_thread: bool = False
 
 
-# -- the parts, which tell what they are at ----------------------------------------------------
+# -- parts that report their activities --------------------------------------------------------
 
 
-class WatchedFiles(CacheFiles):
+class ReportingFiles(CacheFiles):
     """Compacts the journal far earlier than usual."""
 
-    def __init__(
-        self, folder: LocalDirectory, *, now: Callable[[], float], reporter: Reporter
-    ) -> None:
-        super().__init__(folder, now=now)
+    def __init__(self, *args: Any, reporter: Reporter, **named: Any) -> None:
+        super().__init__(*args, **named)
         self._reporter = reporter
         self._is_compacting = False
 
@@ -92,9 +88,35 @@ class WatchedFiles(CacheFiles):
             self._is_compacting = False
 
 
-class WatchedWriter(CacheWriter):
-    def watch(self, reporter: Reporter) -> None:
+class ReportingWriter(CacheWriter):
+    """`keys_found`: the keys of writes that were on disk at the start."""
+
+    def __init__(
+        self, files: CacheFiles, keys: KeyTable, *, reporter: Reporter, **named: Any
+    ) -> None:
+        super().__init__(files, keys, **named)
+        self.keys_found: set[str] = set()
         self._reporter = reporter
+        self._key_table = keys
+
+    async def open(self) -> bool:
+        damaged = await super().open()
+        records = [orjson.loads(record) for record in self._key_table.encoded()]
+        self.keys_found = {record["key"] for record in records}
+        rows = {} if self.catalogue is None else self.catalogue.rows
+        self._reporter.tell(
+            "started",
+            **({"sequence": 0} if self.catalogue is None else _place_of(self.catalogue)),
+            rows={product_id: orjson.loads(body) for product_id, body in rows.items()},
+            keys={record["key"]: record for record in records},
+            findings=self.findings,
+            damaged=damaged,
+            problem=self.disk.problem,
+        )
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ReportingLoop)
+        loop.after_step = VisibleRows(self, self._reporter).report
+        return damaged
 
     async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
         with self._reporter.doing(Activity.EVENTS):
@@ -105,8 +127,8 @@ class WatchedWriter(CacheWriter):
             return await super().install(installation, least_percent=least_percent)
 
 
-class Visible:
-    """Tells what readers see, whenever it has changed."""
+class VisibleRows:
+    """Reports what readers see, whenever it has changed."""
 
     def __init__(self, writer: CacheWriter, reporter: Reporter) -> None:
         self._writer = writer
@@ -114,7 +136,7 @@ class Visible:
         self._rows: dict[str, bytes] = {}
         self._sequence = -1
 
-    def look(self) -> None:
+    def report(self) -> None:
         catalogue = self._writer.catalogue
         if catalogue is None or catalogue.sequence == self._sequence:
             return
@@ -122,21 +144,21 @@ class Visible:
         changed = {i: orjson.loads(b) for i, b in rows.items() if self._rows.get(i) is not b}
         gone = dict.fromkeys(self._rows.keys() - rows.keys())
         self._rows, self._sequence = rows, catalogue.sequence
-        self._reporter.tell("seen", **_place(catalogue), rows=changed | gone)
+        self._reporter.tell("seen", **_place_of(catalogue), rows=changed | gone)
 
 
-class WatchedLoop(asyncio.SelectorEventLoop):
-    """Looks after every step: nobody can have seen what is not told."""
+class ReportingLoop(asyncio.SelectorEventLoop):
+    """Calls `after_step` after every step, so that nobody can have seen what is not reported."""
 
-    look: Callable[[], None] | None = None
+    after_step: Callable[[], None] | None = None
 
     def _run_once(self) -> None:
         super()._run_once()  # type: ignore[misc]
-        if self.look is not None:
-            self.look()
+        if self.after_step is not None:
+            self.after_step()
 
 
-def _place(catalogue: Catalogue) -> dict[str, Any]:
+def _place_of(catalogue: Catalogue) -> dict[str, Any]:
     position = catalogue.position
     assert position is not None
     return {
@@ -146,110 +168,76 @@ def _place(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-# -- a life ------------------------------------------------------------------------------------
+# -- the process -------------------------------------------------------------------------------
 
 
-def live(plan: Plan, reporter: Reporter) -> None:
-    """Live until killed."""
-    with asyncio.Runner(loop_factory=WatchedLoop) as runner:
-        runner.run(Life(plan, reporter).run())
+def run(errand: Errand, reporter: Reporter) -> None:
+    """Run until killed."""
+    with asyncio.Runner(loop_factory=ReportingLoop) as runner:
+        runner.run(Victim(errand, reporter).run())
 
 
 @dataclass
-class Life:
-    plan: Plan
+class Victim:
+    errand: Errand
     reporter: Reporter
     asked: int = 0
-    known: set[str] = field(default_factory=set)
-    """Keys that were on disk at the start. Others were never sent, and must show it: tills do not
-    repeat them."""
     chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(self.plan.name)
+        self.chance = random.Random(self.errand.name)
 
     async def run(self) -> None:
-        if self.plan.one_thread:
+        if self.errand.one_thread:
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
             files.FileThread = ExecutorFileThread  # type: ignore[misc]
-        with self.reporter.doing(Activity.START):
-            life = self._started()
-            store = await life.__aenter__()
-        async with asyncio.TaskGroup() as group:
-            tills = [group.create_task(self._till(store, number)) for number in range(TILLS)]
-            syncing = group.create_task(self._ask_for_syncs(store))
-            await asyncio.wait([*tills, syncing])
-            self.reporter.tell("settled")
-            await asyncio.Event().wait()
-
-    @asynccontextmanager
-    async def _started(self) -> AsyncIterator[StoreParts]:
-        plan, reporter = self.plan, self.reporter
-        settings = _settings(plan)
+        vars(build)["CacheFiles"] = partial(ReportingFiles, reporter=self.reporter)
+        vars(build)["CacheWriter"] = partial(ReportingWriter, reporter=self.reporter)
         world = build.Environment(
-            directory=(folder := LocalDirectory(plan.data_dir)),
+            directory=LocalDirectory(self.errand.data_dir),
             transport=httpx.AsyncHTTPTransport(trust_env=False, verify=False),
         )
-        central = build.build_central(settings, world)
-        keys = KeyTable(retention_seconds=86_400.0)
-        writer = WatchedWriter(
-            WatchedFiles(folder, now=time.time, reporter=reporter),
-            keys,
-            now=time.time,
-            steady=time.time,
-            grace_seconds=settings.hole_grace_seconds,
-            fetch_product=central.product,
-        )
-        writer.watch(reporter)
-        damaged = await writer.open()
-        self._tell_start(writer, keys, damaged=damaged)
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, WatchedLoop)
-        loop.look = Visible(writer, reporter).look
-        async with build.following(settings, world, time.time, central, writer, keys) as store:
-            yield store
-
-    def _tell_start(self, writer: CacheWriter, keys: KeyTable, *, damaged: bool) -> None:
-        catalogue = writer.catalogue
-        rows = {} if catalogue is None else catalogue.rows
-        records = [orjson.loads(record) for record in keys.encoded()]
-        self.known = {record["key"] for record in records}
-        self.reporter.tell(
-            "started",
-            **({"sequence": 0} if catalogue is None else _place(catalogue)),
-            rows={product_id: orjson.loads(body) for product_id, body in rows.items()},
-            keys={record["key"]: record for record in records},
-            findings=writer.findings,
-            damaged=damaged,
-            problem=writer.disk.problem,
-        )
+        async with AsyncExitStack() as stack:
+            with self.reporter.doing(Activity.START):
+                started = build.running(_settings(self.errand), world)
+                store = await stack.enter_async_context(started)
+            async with asyncio.TaskGroup() as group:
+                tills = [group.create_task(self._till(store, number)) for number in range(TILLS)]
+                syncing = group.create_task(self._request_syncs(store))
+                await asyncio.wait([*tills, syncing])
+                self.reporter.tell("settled")
+                await asyncio.Event().wait()
 
     # -- tills -----------------------------------------------------------------------------
 
     async def _till(self, store: StoreParts, number: int) -> None:
-        for asked in [a for a in self.plan.repeats if a["key"] in self.known][number::TILLS]:
+        """Repeat writes, then make new ones. Keys that the start did not find were never sent, as
+        the judge checks: tills do not repeat those."""
+        assert isinstance(store.writer, ReportingWriter)
+        found = store.writer.keys_found
+        for asked in [a for a in self.errand.repeats if a["key"] in found][number::TILLS]:
             for _ in range(REPEATS):
                 if await self._ask(store, asked):
                     break
                 await asyncio.sleep(AGAIN_SECONDS)
         while store.writer.catalogue is None:
             await store.runner.changed.wait()
-        for _ in range(self.plan.writes):
-            await self._ask(store, self._thought_of(store.writer))
+        for _ in range(self.errand.writes):
+            await self._ask(store, self._new_write(store.writer))
 
-    def _thought_of(self, writer: CacheWriter) -> Asked:
+    def _new_write(self, writer: CacheWriter) -> Asked:
         product_id = f"P-{self.chance.randrange(40):03}"
         version = writer.held_version(product_id) if self.chance.random() < 0.5 else None
         self.asked += 1
         return {
-            "key": f"{self.plan.name}-{self.asked}",
+            "key": f"{self.errand.name}-{self.asked}",
             "product": product_id,
             "delta": self.chance.choice((-2, -1, 1)),
             "version": version,
         }
 
     async def _ask(self, store: StoreParts, asked: Asked) -> bool:
-        """Ask for one write; whether its answer is final."""
+        """Make one write; return whether its answer is final."""
         self.reporter.tell("asks", asked=asked)
         with self.reporter.doing(Activity.WRITES):
             try:
@@ -261,8 +249,8 @@ class Life:
         self.reporter.tell("answered", key=asked["key"], body=answer, shown=shown)
         return True
 
-    async def _ask_for_syncs(self, store: StoreParts) -> None:
-        for _ in range(self.plan.syncs):
+    async def _request_syncs(self, store: StoreParts) -> None:
+        for _ in range(self.errand.syncs):
             await asyncio.sleep(self.chance.random() * SYNC_PAUSE_SECONDS)
             await store.runner.force_full_sync(accept=False)
 
@@ -275,15 +263,11 @@ async def _sent(store: StoreParts, asked: Asked) -> dict[str, Any]:
     return (await store.forwarder.update_batch((write,))).results[0]
 
 
-def _settings(plan: Plan) -> Settings:
-    return Settings(
-        _env_file=None,
-        environment="development",
-        api_keys=(SecretStr("till-secret"),),
+def _settings(errand: Errand) -> Settings:
+    return settings_of(
         store_id=STORE_ID,
-        central_api_url=plan.central_url,
-        central_api_key=SecretStr("demo"),
-        data_dir=plan.data_dir,
+        central_api_url=errand.central_url,
+        data_dir=errand.data_dir,
         event_wait_timeout_seconds=1,
         sync_interval_seconds=1,
         write_timeout_seconds=5,

@@ -1,7 +1,4 @@
-"""Many chains of lives, and what they add up to.
-
-Knows: how many chains, of what, in how many processes at once. Refuses to know: what a chain does.
-"""
+"""Many series of kills, and their sum."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from pathlib import Path
 
 import orjson
 
-from tests.crash.judge import Lost
-from tests.crash.killing import Chain
-from tests.crash.processes import fork
-from tests.crash.records import Activity
+from tests.crash.forking import fork
+from tests.crash.judge import DataLost
+from tests.crash.reports import Activity
+from tests.crash.series import KillSeries
 from tests.crash.tally import Tally
 
-LIVES = 24
-"""On one folder, the last one to the end."""
+VICTIMS = 24
+"""On one folder. The last one is not killed before it has finished."""
 SYSTEM_CALLS = (
     "write",
     "pwrite64",
@@ -35,48 +32,48 @@ SYSTEM_CALLS = (
 
 
 def kill_at_random(folder: Path, seed: int, kills: int) -> Tally:
-    """Chains until there were that many kills. Raises Lost; the folder is then kept."""
+    """Kill so many victims at random moments. Raises DataLost; the folder is then kept."""
     tally = Tally()
     while tally.kills < kills:
         place = folder / f"f{seed}-{tally.folders}"
-        chain = Chain(place, seed * 1_000_003 + tally.folders)
+        series = KillSeries(place, seed * 1_000_003 + tally.folders)
         chance = random.Random(f"{seed}-{tally.folders}")
-        with chain.following():
-            for _ in range(min(LIVES, kills - tally.kills - 1)):
-                chain.kill_once(chance.choice(list(Activity)))
-        tally.add(chain.tally)
+        with series.following():
+            for _ in range(min(VICTIMS, kills - tally.kills - 1)):
+                series.kill_once(chance.choice(list(Activity)))
+        tally.add(series.tally)
         shutil.rmtree(place)
     return tally
 
 
 def kill_at_calls(folder: Path, seed: int, most: int) -> Tally:
-    """At each system call of a life, one name and one number at a time, up to `most` of a name.
-    Raises Lost."""
+    """Kill victims at each system call, one name and one number at a time, up to `most` of a name.
+    Raises DataLost."""
     tally = Tally()
     for name in SYSTEM_CALLS:
-        chain = Chain(folder / name, seed)
-        with chain.following():
+        series = KillSeries(folder / name, seed)
+        with series.following():
             for number in range(1, most + 1):
-                if not chain.kill_at_call(name, number):
+                if not series.kill_at_call(name, number):
                     break
-        tally.add(chain.tally)
+        tally.add(series.tally)
         shutil.rmtree(folder / name)
     return tally
 
 
-def strace_is_there() -> bool:
+def has_strace() -> bool:
     return shutil.which("strace") is not None
 
 
 def kill_by_workers(folder: Path, seed: int, kills: int, workers: int) -> Tally:
-    """`kill_at_random` in some processes at once. Raises Lost when all of them have ended."""
+    """Run `kill_at_random` in several processes. Raises DataLost when all of them have ended."""
     seeds = [seed * 1000 + number for number in range(workers)]
     processes = [_work(folder, each, -(-kills // workers)) for each in seeds]
     statuses = [os.waitpid(process, 0)[1] for process in processes]
     tally = Tally()
     for each, status in zip(seeds, statuses, strict=True):
         if status:
-            raise Lost(_log(folder, each).read_text())
+            raise DataLost(_log(folder, each).read_text())
         tally.add(Tally.from_json(orjson.loads(_result(folder, each).read_bytes())))
     return tally
 

@@ -1,7 +1,6 @@
-"""Processes by fork from one that has everything imported: a start costs milliseconds.
+"""Processes by fork from one that has imported everything, so that a start takes milliseconds.
 
-Knows: how to fork a piece of work, with its output in a file. The parent must run no thread.
-Refuses to know: what the work is.
+The parent must run no other thread.
 """
 
 from __future__ import annotations
@@ -17,28 +16,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 LATE_IMPORTS = ("anyio._backends._asyncio", "certifi", "encodings.idna", "httpcore", "h11")
-"""What the program imports when it first sends a request."""
+"""What the program imports with its first request."""
 
 
 def warm_up() -> None:
-    """Import everything, and keep the memory that all processes share out of the garbage
-    collector's way."""
+    """Import everything, and exempt the memory that all processes share from garbage collection."""
     for name in LATE_IMPORTS:
         importlib.import_module(name)
-    assert threading.active_count() == 1, "a fork takes no other thread along, only its locks"
+    assert threading.active_count() == 1, "a fork copies locks, but no other thread"
     gc.collect()
     gc.freeze()
 
 
 def fork(work: Callable[[], None], output: Path) -> int:
-    """Run `work` in a process of its own; its id. Exit status 0, or 1 after an exception."""
+    """Run `work` in a process of its own, which exits with 1 after an exception; return its id."""
     process = os.fork()
     if process:
         return process
     try:
         _redirect(output)
         work()
-    except BaseException:  # noqa: BLE001 - nothing may run on into the parent's code
+    except BaseException:  # noqa: BLE001 - the child must not go on with the parent's code
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
@@ -46,7 +44,7 @@ def fork(work: Callable[[], None], output: Path) -> int:
 
 
 def kill(process: int) -> bool:
-    """`kill -9`, and wait; whether it was that which ended the process."""
+    """Kill a process and wait for it; return whether the signal was what ended it."""
     os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     return os.WIFSIGNALED(status)
