@@ -81,5 +81,5 @@ def _what(removal: Removal) -> str:
 
 def _quoted(found: str) -> str:
     """A finding, without the virtual time at which it was made."""
-    words = re.sub(r"^[0-9.]+ s, life [0-9]+: ", "", found).replace("`", "'")
+    words = re.sub(r"^[0-9.]+ s, (?:life|process) [0-9]+: ", "", found).replace("`", "'")
     return f"`{words[:120]}`"

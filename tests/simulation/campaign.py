@@ -1,9 +1,4 @@
-"""What is common to campaigns and to the test suite's slice of them.
-
-Knows: when a report is a failure, which seeds once failed, what must have happened sometimes, and
-how a campaign's reports add up.
-Refuses to know: processes and printing.
-"""
+"""What campaigns and the test suite's part of them share: failures, known seeds, and sums."""
 
 from __future__ import annotations
 
@@ -41,16 +36,16 @@ SOMETIMES = (
     "sync_fails",
     "torn",
 )
-"""A campaign that never came here proves little."""
+"""A campaign in which these never happened proves little."""
 
 ENOUGH_SCHEDULES = 1_000
-"""A campaign of so many that never came to one of them has failed."""
+"""A campaign of so many schedules in which one of them never happened has failed."""
 
 
 @dataclass
 class Summary:
-    """What a campaign's schedules come to. `ratio`: the largest part of its bound that a healing
-    took, with its seed. `least`: the fewest events, writes and faults that a schedule had."""
+    """The sum of a campaign's schedules. `ratio`: the largest part of its bound that a recovery
+    took, with its seed. `least`: the fewest events, writes and faults of a schedule."""
 
     schedules: int = 0
     seconds: float = 0.0
@@ -75,7 +70,7 @@ class Summary:
 
     @property
     def missing(self) -> list[str]:
-        """What must have happened sometimes and never did; empty for a short campaign."""
+        """What should have happened and never did; empty for a short campaign."""
         if self.schedules < ENOUGH_SCHEDULES:
             return []
         return [name for name in SOMETIMES if not self.counters[name]]
@@ -86,7 +81,7 @@ def fails(report: Report) -> bool:
 
 
 def seeds_named(text: str) -> list[int]:
-    """Seeds as they are written: "17", "17,20-40". Raises ValueError."""
+    """Read seeds: "17", "17,20-40". Raises ValueError."""
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
@@ -95,7 +90,7 @@ def seeds_named(text: str) -> list[int]:
 
 
 def known_failures() -> list[int]:
-    """Every seed that ever failed, the oldest first."""
+    """Return every seed that ever failed, the oldest first."""
     lines = FAILED_SEEDS.read_text().splitlines() if FAILED_SEEDS.exists() else []
     return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
 
@@ -110,8 +105,8 @@ def remember(seeds: Iterable[int]) -> None:
 
 
 def shrunk(seed: int, off: Collection[str] = ()) -> tuple[str, ...]:
-    """The classes of faults that the seed still fails with after each other one was switched off
-    in turn, where that left it failing."""
+    """Switch classes of faults off, one after the other, as long as the seed still fails; return
+    those that are left."""
     left_out = list(off)
     for name in simulate(seed, off).classes:
         if fails(simulate(seed, [*left_out, name])):

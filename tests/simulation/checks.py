@@ -1,7 +1,4 @@
-"""What must be true after every step, and in the end (the promises).
-
-Knows: what was ever shown, and what really happened. Refuses to know: how it came about.
-"""
+"""What must be true after every step, and in the end: the promises."""
 
 from __future__ import annotations
 
@@ -14,28 +11,28 @@ import orjson
 from store_cache.api.parts import StoreParts
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.sync.states import FullSyncing
-from tests.simulation.chain import Chain
+from tests.simulation.central import SimulatedCentral
 from tests.simulation.history import State, state_of
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.sales import Sale
-from tests.simulation.shop import Shop
+from tests.simulation.store import SimulatedStore
 
 Place = tuple[str, str, int]
-"""Generation as shown, product, life."""
+"""Generation as shown, product, incarnation."""
 
 
 @dataclass(frozen=True)
 class Watermarks:
-    """The newest state that was shown of each product, and how often Central had been replaced."""
+    """The newest state shown of each product, and how often Central had been replaced."""
 
     replacements: int
     marks: dict[Place, State]
 
 
 MOST_FILES = 4
-"""A snapshot and its journal, and a fold's that has just begun."""
+"""A snapshot and its journal, and those of a compaction that has just begun."""
 
-FILES_OF_A_FOLD = 2
+FILES_OF_A_COMPACTION = 2
 
 
 def parsed(body: bytes) -> State:
@@ -43,17 +40,17 @@ def parsed(body: bytes) -> State:
 
 
 def _had_files(store: StoreParts) -> bool:
-    """Whether the process found whole files on a disk that worked; else it says that it is not
-    ready (D4, D5)."""
+    """Return whether the process found whole files on a disk that works; otherwise it says that it
+    is not ready (D4, D5)."""
     return store.writer.disk.is_durable and not store.writer.findings
 
 
-def stale_overrides(names: Iterable[str], sweep_problem: str, failures: int) -> bool:
+def has_stale_files(names: Iterable[str], sweep_problem: str, failures: int) -> bool:
     """Whether files stay that newer ones replace, and the status does not say why: what a failing
     disk did not let the store remove goes with the next sweep. `failures`: how often the disk
     failed; each may have ended a fold, whose files stay until the next one is whole."""
     live = [name for name in names if "damaged" not in name]
-    most = MOST_FILES + FILES_OF_A_FOLD * failures
+    most = MOST_FILES + FILES_OF_A_COMPACTION * failures
     return not sweep_problem and (len(live) > most or any(map(_is_unfinished, live)))
 
 
@@ -62,12 +59,14 @@ def _is_unfinished(name: str) -> bool:
 
 
 class Checks:
-    def __init__(self, loop: SimulatedLoop, chain: Chain, shop: Shop) -> None:
+    def __init__(
+        self, loop: SimulatedLoop, central: SimulatedCentral, store: SimulatedStore
+    ) -> None:
         self.findings: list[str] = []
         self.count = 0
         self._loop = loop
-        self._chain = chain
-        self._shop = shop
+        self._central = central
+        self._store = store
         self._marks: dict[Place, State] = {}
         self._shadow: dict[str, bytes] = {}
         self._states: dict[str, State] = {}
@@ -81,18 +80,16 @@ class Checks:
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
-            self.findings.append(
-                f"{self._loop.time():.4f} s, life {self._shop.incarnations}: {what}"
-            )
+            self.findings.append(f"{self._loop.time():.4f} s, process {self._store.starts}: {what}")
 
     @property
     def replacements(self) -> int:
-        return self._chain.history.replacements
+        return self._central.history.replacements
 
     @property
     def has_seen_restores(self) -> bool:
-        """Whether the catalogue in place was read after the last restore that kept its name."""
-        return self._unnamed_then == len(self._chain.history.unnamed_replacements)
+        """Whether the installed catalogue was read after the last restore that kept the name."""
+        return self._unnamed_then == len(self._central.history.unnamed_replacements)
 
     def watermarks(self) -> Watermarks:
         return Watermarks(self.replacements, dict(self._marks))
@@ -100,7 +97,7 @@ class Checks:
     # -- after every step ------------------------------------------------------------------
 
     def step(self) -> None:
-        store = self._shop.store
+        store = self._store.parts
         if store is None:
             return
         self._forget_what_is_undone()
@@ -115,7 +112,7 @@ class Checks:
         self._check(catalogue)
 
     def _forget_what_is_undone(self) -> None:
-        """What a restore undid at Central binds nobody, not even if it happens there once more."""
+        """Drop the watermarks of what a restore undid, even if it happens at Central again."""
         if self._replacements == self.replacements:
             return
         self._replacements = self.replacements
@@ -123,15 +120,15 @@ class Checks:
         self._marks = {place: mark for place, mark in marks if self._is_known(place[1], mark)}
 
     def _is_known(self, product_id: str, state: State) -> bool:
-        return state in self._chain.history.known.get(product_id, ())
+        return state in self._central.history.known.get(product_id, ())
 
     def _is_mistakable(self, place: Place) -> bool:
-        """Point 5 of the known limits (docs/reliability.md)."""
-        return place[1:] in self._chain.history.mistakable
+        """Return whether point 5 of the known limits applies (docs/reliability.md)."""
+        return place[1:] in self._central.history.mistakable
 
     def _check_that_none_is_left(self, store: StoreParts) -> None:
-        """Files that could not be read leave nothing to show until Central was read, in this life
-        and the next ones (D4)."""
+        """If files could not be read, nothing is shown until Central was read, by this process and
+        the next ones (D4)."""
         self._is_read_anew = self._is_read_anew or not _had_files(store)
         if self._marks and not self._is_read_anew:
             self.find("a catalogue was shown, and there is none any more")
@@ -153,22 +150,22 @@ class Checks:
         self._shadow = dict(rows)
         for product_id in [i for i in self._states if i not in rows]:
             del self._states[product_id]
-        if self._chain.orderly:
+        if self._central.orderly:
             self._check_position(catalogue, position.offset)
 
     def _note_reading(self) -> None:
-        """How often Central had been restored under its own name when the reading of the catalogue
-        began that is now in place; one that comes from disk is as old as before."""
-        store = self._shop.store
+        """Note how often Central had been restored under its own name when the full sync of the
+        installed catalogue began. A catalogue from disk is as old as before."""
+        store = self._store.parts
         if store is not None and isinstance(store.runner.state.phase, FullSyncing):
             began_at = store.runner.state.phase.full_sync.began_at
-            times = self._chain.history.unnamed_replacements
+            times = self._central.history.unnamed_replacements
             self._unnamed_then = sum(at <= began_at for at in times)
 
     def _check_row(self, catalogue: Catalogue, product_id: str, body: bytes) -> None:
         state = parsed(body)
         self._states[product_id] = state
-        if state not in self._chain.history.states.get(product_id, ()) and not (
+        if state not in self._central.history.states.get(product_id, ()) and not (
             product_id in catalogue.overrides or product_id in catalogue.pending_refetches
         ):
             self.find(f"{product_id} is shown as {state}, which it never was")
@@ -183,7 +180,7 @@ class Checks:
             self._marks.pop(place, None)
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
-        feeds = self._chain.history.feeds
+        feeds = self._central.history.feeds
         if not self.has_seen_restores:
             return  # until the feed shows it, nothing tells readings of the restored one apart
         for number in (self._feed, *range(len(feeds) - 1, -1, -1)):
@@ -198,8 +195,8 @@ class Checks:
         self.find(f"at offset {offset} these are behind their position: {states}")
 
     def _knows_of_loss(self) -> bool:
-        """A copy was put in place over a hole that stayed: another full sync follows (F2)."""
-        store = self._shop.store
+        """Return whether a full sync follows, as after an install over a gap that stays (F2)."""
+        store = self._store.parts
         if store is None:
             return False
         state = store.runner.state
@@ -218,16 +215,16 @@ class Checks:
     # -- what happens ----------------------------------------------------------------------
 
     def died(self) -> None:
-        """The process is dead. What it showed binds the next one, unless it said that it would
-        not (D5)."""
-        store = self._shop.store
+        """Note that the process died. What it showed binds the next one, unless it said otherwise
+        (D5)."""
+        store = self._store.parts
         if store is not None and not store.writer.disk.is_durable:
             self._marks.clear()
         self._catalogue = None
         self._shadow = {}
 
     def was_shown(self, rows: list[dict[str, Any]], label: str, seen: Watermarks) -> None:
-        """A till was answered; `seen`: the watermarks when it asked."""
+        """Check what a till was shown; `seen`: the watermarks when it asked."""
         if seen.replacements != self.replacements:
             return
         for row in rows:
@@ -238,16 +235,18 @@ class Checks:
                 self.find(f"a till was shown {row}, after {mark}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:
-        """A till was told that its write was applied: every read shows it from now on."""
-        store = self._shop.store
+        """Check that every read shows a write from when a till was told that it was applied."""
+        store = self._store.parts
         if store is None or self.replacements != sale.replacements:
             return
         catalogue = store.writer.catalogue
         if catalogue is None:
             return  # reads say that they are not ready; whether they may is looked at in each step
         said = (result["newVersion"], result["newQuantity"])
-        states = self._chain.history.states.get(sale.product_id, ())
-        incarnations = [life for life, version, stock in states if (version, stock) == said]
+        states = self._central.history.states.get(sale.product_id, ())
+        incarnations = [
+            incarnation for incarnation, version, stock in states if (version, stock) == said
+        ]
         held = catalogue.get(sale.product_id)
         if not incarnations:
             self.find(f"{sale.product_id} was told to be {said}, which it never was")

@@ -1,7 +1,6 @@
-"""The shop's disk: slow, failing, full, and gone with the process at any operation.
+"""The store's disk: slow, failing, full, and gone with the process at any operation.
 
-Knows: when an operation fails or the process dies before it, and what the next process finds.
-Refuses to know: who writes what. What a crash leaves of files: `tests.harness.faulty_directory`.
+What a crash leaves of files is decided by `tests.harness.faulty_directory`.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import random
 from collections.abc import Callable
 
 from tests.harness.faulty_directory import FaultyDirectory
-from tests.simulation.loop import rest
+from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
 
 SLOWEST_SECONDS = 1.5
 
 
-class SimulatedFolder(FaultyDirectory):
-    """One process's view of the disk. `die` ends the process: it is called in the middle of an
+class SimulatedDirectory(FaultyDirectory):
+    """One process's view of the disk. `die` ends the process; it is called in the middle of an
     operation, which then never returns."""
 
     def __init__(
@@ -39,7 +38,7 @@ class SimulatedFolder(FaultyDirectory):
         self._note = note
 
     def take_over(self, left: FaultyDirectory) -> None:
-        """Go on with what another process, or a power cut, left."""
+        """Go on with what another process or a power cut left."""
         self.entries = left.entries
         self._durable_entries = left._durable_entries
         self._changes = left._changes
@@ -48,7 +47,7 @@ class SimulatedFolder(FaultyDirectory):
     async def operate(self, what: str) -> None:
         self.operations += 1
         seconds = self._seconds()
-        await (rest(seconds) if seconds else asyncio.sleep(0))
+        await (pause(seconds) if seconds else asyncio.sleep(0))
         if self.dies_before is not None and self.operations >= self.dies_before:
             self.dies_before = None
             self._die()

@@ -1,8 +1,4 @@
-"""What really happened at Central: every state of every product, in every feed it ever had.
-
-Knows: by Central's own record, which state belongs to which offset, and which key was applied.
-Refuses to know: what any store made of it.
-"""
+"""What really happened at Central: every state of every product, in every feed that it ever had."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 State = tuple[int, int, int]
-"""A product's life (each creation begins one), version and stock. No product: None."""
+"""A product's incarnation (each creation begins one), version and stock. None: no product."""
 
 
 def state_of(row: dict[str, Any]) -> State:
@@ -19,7 +15,7 @@ def state_of(row: dict[str, Any]) -> State:
 
 
 @dataclass
-class Feed:
+class FeedHistory:
     """One feed: the states that each product took, by the offset that brought them, in order."""
 
     products: dict[str, list[tuple[int, State | None]]] = field(default_factory=dict)
@@ -32,33 +28,33 @@ class Feed:
         return states[-1][1] if states else None
 
     def allows(self, product_id: str, offset: int, held: State | None) -> bool:
-        """Whether `held` is the state at this position (the next offset), or a later one."""
+        """Return whether `held` is the state at this position (the next offset), or a later one."""
         for place, state in reversed(self.products.get(product_id, ())):
             if place < offset or state == held:
                 return state == held
         return held is None
 
-    def copy(self) -> Feed:
-        return Feed({i: list(states) for i, states in self.products.items()})
+    def copy(self) -> FeedHistory:
+        return FeedHistory({i: list(states) for i, states in self.products.items()})
 
 
 @dataclass
-class Memory:
-    """What a backup keeps."""
+class BackedUp:
+    """What a backup of Central holds."""
 
-    feed: Feed
+    feed: FeedHistory
     applied: Counter[str]
 
 
 class History:
     """Give `record` to a ledger. `feeds`: the newest last. `applied`: how often each key was, in
-    the history that the products at Central now have. `known`: the states in it, by product, that a
-    restore has not undone and the newest feed goes on from. `mistakable`: the lives of which the
-    feed tells first where the one before was at that very version and its end is still to come;
-    nothing tells such an event from a repeat of a version (V1)."""
+    the history of the products that Central now has. `known`: the states in it, by product, that no
+    restore has undone. `mistakable`: incarnations whose first event on the feed has the version of
+    the one before, while the end of that is still to come: nothing tells such an event from a
+    repeated version (V1)."""
 
     def __init__(self) -> None:
-        self.feeds = [Feed()]
+        self.feeds = [FeedHistory()]
         self.applied: Counter[str] = Counter()
         self.ever_applied: Counter[str] = Counter()
         self.states: dict[str, set[State]] = {}
@@ -82,12 +78,12 @@ class History:
             case "generation":
                 self._begin_feed()
 
-    def memory(self) -> Memory:
-        return Memory(self.feeds[-1].copy(), self.applied.copy())
+    def memory(self) -> BackedUp:
+        return BackedUp(self.feeds[-1].copy(), self.applied.copy())
 
-    def restored(self, memory: Memory, *, keeps_name_at: float | None) -> None:
-        """Central is what it was then, and says so by another name, or does not: the loop's time
-        of a restore that keeps the name, else None."""
+    def restored(self, memory: BackedUp, *, keeps_name_at: float | None) -> None:
+        """Note a restore. `keeps_name_at`: the loop's time, if Central keeps the name of its feed;
+        else None."""
         self.feeds.append(memory.feed.copy())
         self.applied = memory.applied.copy()
         self.replacements += 1
@@ -98,20 +94,20 @@ class History:
         self._note_known()
 
     def forgotten(self) -> None:
-        """Central has forgotten the keys of all writes: a day has passed."""
+        """Note that Central has forgotten the keys of all writes, as after a day."""
         self.times_forgotten += 1
 
-    def _count(self, key: str, life: int) -> None:
-        """Beyond Central's memory of keys only the version keeps a repeat from being applied twice,
-        and another life of the product may have come to the same one."""
+    def _count(self, key: str, incarnation: int) -> None:
+        """Count a write once as long as Central knows its key. After that only the version prevents
+        a second application, and another incarnation may have come to the same version."""
         known = self._appliers.setdefault(key, [])
-        now = (self.times_forgotten, life)
+        now = (self.times_forgotten, incarnation)
         if not known or any(now[0] == then or now[1] == other for then, other in known):
             self.ever_applied[key] += 1
         known.append(now)
 
     def _begin_feed(self) -> None:
-        feed = Feed()
+        feed = FeedHistory()
         for product_id, state in self._current.items():
             feed.add(product_id, 0, state)
         self.feeds.append(feed)

@@ -14,17 +14,17 @@ from typing import Any
 
 from tests.harness.virtual_time import Timer, VirtualLoop
 
-LIFE: ContextVar[int] = ContextVar("life", default=0)
+PROCESS: ContextVar[int] = ContextVar("process", default=0)
 """The process that a callback belongs to; 0 is the world around the store."""
 
 
-class Rest:
-    """A pause of what surrounds the store. `asyncio.sleep` takes two steps, one for its timer and
-    one for the task; here the timer wakes the task itself, as a future would."""
+class Pause:
+    """A pause in the world around the store. `asyncio.sleep` takes two steps, one for its timer and
+    one for the task; here the timer wakes the task itself, as a future does."""
 
     _asyncio_future_blocking = False
     _timer: Timer
-    _wake: Callable[[Rest], None]
+    _wake: Callable[[Pause], None]
     _context: Context
 
     def __init__(self, loop: SimulatedLoop, seconds: float) -> None:
@@ -32,14 +32,14 @@ class Rest:
         self._seconds = seconds
         self._is_cancelled = False
 
-    def __await__(self) -> Generator[Rest, None, None]:
+    def __await__(self) -> Generator[Pause, None, None]:
         self._asyncio_future_blocking = True
         yield self
 
     def get_loop(self) -> SimulatedLoop:
         return self._loop
 
-    def add_done_callback(self, wake: Callable[[Rest], None], *, context: Context) -> None:
+    def add_done_callback(self, wake: Callable[[Pause], None], *, context: Context) -> None:
         self._wake, self._context = wake, context
         self._timer = self._loop.call_later(self._seconds, wake, self, context=context)
 
@@ -56,15 +56,15 @@ class Rest:
             raise asyncio.CancelledError
 
 
-def rest(seconds: float) -> Rest:
-    """To be awaited in place of `asyncio.sleep`."""
+def pause(seconds: float) -> Pause:
+    """Await this instead of `asyncio.sleep`."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SimulatedLoop)
-    return Rest(loop, seconds)
+    return Pause(loop, seconds)
 
 
 class Listener:
-    """What `create_server` gives: a port that tills can connect to while it listens."""
+    """What `create_server` returns: a port that tills can connect to while it is open."""
 
     def __init__(self, factory: Callable[[], asyncio.Protocol], port: int) -> None:
         self.factory = factory
@@ -95,34 +95,34 @@ class SimulatedLoop(VirtualLoop):
 
     # -- processes -------------------------------------------------------------------------
 
-    def spawn(self, life: int, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run `work` as the process `life`."""
+    def spawn(self, process: int, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` as the process `process`."""
         context = copy_context()
-        context.run(LIFE.set, life)
+        context.run(PROCESS.set, process)
         return self.create_task(work, context=context)
 
-    def kill(self, life: int) -> None:
-        """From now on nothing of this process runs."""
-        self._dead.add(life)
+    def kill(self, process: int) -> None:
+        """Run nothing of this process from now on."""
+        self._dead.add(process)
         self.listener = None
 
-    def alive_tasks(self, life: int) -> list[asyncio.Task[Any]]:
-        """Those that have not ended; the others are let go of."""
-        alive = [task for task in self.tasks.get(life, []) if not task.done()]
-        self.tasks[life] = alive
+    def alive_tasks(self, process: int) -> list[asyncio.Task[Any]]:
+        """Return those that have not ended, and drop the others."""
+        alive = [task for task in self.tasks.get(process, []) if not task.done()]
+        self.tasks[process] = alive
         return list(alive)
 
-    def has_more_tasks(self, life: int, most: int) -> bool:
+    def has_more_tasks(self, process: int, most: int) -> bool:
         """Whether more than that many have not ended."""
-        return len(self.tasks.get(life, ())) > most and len(self.alive_tasks(life)) > most
+        return len(self.tasks.get(process, ())) > most and len(self.alive_tasks(process)) > most
 
     # -- what asyncio asks of a loop ---------------------------------------------------------
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
         task = super().create_task(coro, name=name, context=context)
-        life = LIFE.get() if context is None else context.get(LIFE, 0)
+        process = PROCESS.get() if context is None else context.get(PROCESS, 0)
         # Kept to the end: a dead process's coroutines must not be closed by the collector.
-        self.tasks.setdefault(life, []).append(task)
+        self.tasks.setdefault(process, []).append(task)
         return task
 
     async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
@@ -134,7 +134,7 @@ class SimulatedLoop(VirtualLoop):
     def _is_dropped(self, handle: Any) -> bool:
         if handle._cancelled:
             return True
-        return bool(self._dead) and handle._context.get(LIFE, 0) in self._dead
+        return bool(self._dead) and handle._context.get(PROCESS, 0) in self._dead
 
     def _stepped(self) -> None:
         self.on_step()
@@ -148,6 +148,6 @@ class SimulatedLoop(VirtualLoop):
             place = int(self._order.random() * count)
             handle = ready[place]
             del ready[place]
-        # Of numbers alone: what no hash seed changes.
+        # A digest of numbers alone, which no hash seed changes.
         self.trace = hash((self.trace, count, place, self._now))
         return handle

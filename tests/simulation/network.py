@@ -1,8 +1,4 @@
-"""The line to Central, as bad as lines are: an httpx transport in front of Central in process.
-
-Knows: what may happen to a request and its answer on the way, and when.
-Refuses to know: what is asked and answered.
-"""
+"""The network to Central, as bad as networks are: a transport in front of a Central in process."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any
 import httpx
 
 from central_stub.wire import Reply, Request
-from tests.simulation.loop import rest
+from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
 
 FATES = (
@@ -35,8 +31,8 @@ FATES = (
 LATEST_SECONDS = 15.0
 SLOWEST_SECONDS = 3.0
 LIMITED = 429
-"""Says that nothing was done. A line that brings a copy of such a request later makes that untrue,
-and nothing could tell (point 7 of the known limits, docs/reliability.md)."""
+"""Says that nothing was done. If a copy of such a request arrived later, that would be wrong, and
+nothing could tell (point 7 of the known limits, docs/reliability.md)."""
 
 STATUSES = (500, 502, 503, 504, 404, 302)
 GARBAGE = (b"", b"null", b"{", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', b"\xff\x00")
@@ -44,20 +40,20 @@ GARBAGE = (b"", b"null", b"{", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', 
 Answering = Callable[[Request], Awaitable[Reply]]
 
 
-class Drip(httpx.AsyncByteStream):
-    """A body that comes byte by byte, and never faster."""
+class DripBody(httpx.AsyncByteStream):
+    """A body that comes byte by byte, one a second."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for place in range(len(self._body)):
-            await rest(1.0)
+            await pause(1.0)
             yield self._body[place : place + 1]
 
 
-class Whole(httpx.AsyncByteStream):
-    """A body that comes in one piece. Not a generator, of which asyncio would keep account."""
+class WholeBody(httpx.AsyncByteStream):
+    """A body that comes in one piece; not a generator, which asyncio would keep track of."""
 
     def __init__(self, body: bytes) -> None:
         self._pieces = [body]
@@ -71,8 +67,8 @@ class Whole(httpx.AsyncByteStream):
         return self._pieces.pop()
 
 
-class Cut(httpx.AsyncByteStream):
-    """A body that ends with the line."""
+class CutBody(httpx.AsyncByteStream):
+    """A body that ends early, with the connection."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -82,9 +78,9 @@ class Cut(httpx.AsyncByteStream):
         raise httpx.RemoteProtocolError("peer closed connection without sending complete message")
 
 
-class Network(httpx.AsyncBaseTransport):
-    """`answering` is Central. Its side of every exchange runs in `world`, which outlives the
-    store's processes."""
+class SimulatedNetwork(httpx.AsyncBaseTransport):
+    """`answering` is Central. Its side of every exchange runs in the context `world`, which
+    outlives the store's processes."""
 
     def __init__(
         self,
@@ -134,13 +130,13 @@ class Network(httpx.AsyncBaseTransport):
 
     async def _refuse(self, connect_seconds: float) -> None:
         if self._chance.random() < 0.3:
-            await rest(connect_seconds)
+            await pause(connect_seconds)
             raise httpx.ConnectTimeout("no answer to SYN")
-        await rest(self._latency())
+        await pause(self._latency())
         raise httpx.ConnectError("connection refused")
 
-    def breaks(self) -> None:
-        """Every connection there is breaks."""
+    def break_connections(self) -> None:
+        """Break every connection."""
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(httpx.ReadError("connection reset"))
@@ -163,7 +159,7 @@ class Network(httpx.AsyncBaseTransport):
     async def _carry(
         self, asked: Request, fate: str, future: asyncio.Future[httpx.Response]
     ) -> None:
-        await rest(self._latency())
+        await pause(self._latency())
         if fate == "late":
             await self._arrive_later(asked, 0.5)
             return
@@ -181,15 +177,16 @@ class Network(httpx.AsyncBaseTransport):
         reply = await self._answering(asked)
         if reply.status in (410, LIMITED):
             self._note(str(reply.status))
-        await rest(self._latency())
+        await pause(self._latency())
         self._deliver(reply, fate, future)
         if fate == "duplicate" and reply.status != LIMITED:
             await self._arrive_later(asked, 0.0)
 
     async def _arrive_later(self, asked: Request, least_seconds: float) -> None:
-        """Within Central's memory of keys: it lasts for a day, and no line holds a copy so long."""
+        """Deliver a copy, unless Central has forgotten its keys meanwhile: that takes a day, and no
+        network holds a copy so long."""
         forgotten = self.times_forgotten()
-        await rest(self._chance.uniform(least_seconds, LATEST_SECONDS))
+        await pause(self._chance.uniform(least_seconds, LATEST_SECONDS))
         if self.times_forgotten() == forgotten:
             await self._answering(asked)
 
@@ -210,11 +207,11 @@ class Network(httpx.AsyncBaseTransport):
             body = self._chance.choice((*GARBAGE, body[: len(body) // 2], body + b"}"))
             return _whole(self._chance.choice((200, reply.status)), {}, body)
         if fate == "drip":
-            return httpx.Response(reply.status, headers=headers, stream=Drip(body))
+            return httpx.Response(reply.status, headers=headers, stream=DripBody(body))
         if fate == "cut":
             kept = body[: self._chance.randint(0, max(len(body) - 1, 0))]
             length = {"Content-Length": str(len(body))}
-            return httpx.Response(reply.status, headers=headers | length, stream=Cut(kept))
+            return httpx.Response(reply.status, headers=headers | length, stream=CutBody(kept))
         return _whole(reply.status, headers, body)
 
     def _error(self) -> httpx.Response:
@@ -242,9 +239,9 @@ class Network(httpx.AsyncBaseTransport):
 
 
 def _whole(status: int, headers: Mapping[str, str], body: bytes) -> httpx.Response:
-    """A stream, as the network gives one: httpx would read and unpack a `content` in advance."""
+    """Return a response with a stream, as a network does: httpx reads a `content` at once."""
     length = {"Content-Length": str(len(body))} if body else {}
-    return httpx.Response(status, headers={**headers, **length}, stream=Whole(body))
+    return httpx.Response(status, headers={**headers, **length}, stream=WholeBody(body))
 
 
 def _answer(future: asyncio.Future[httpx.Response], response: httpx.Response) -> None:

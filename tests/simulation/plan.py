@@ -1,8 +1,4 @@
-"""What one seed puts the store through: which classes of faults are on, and how often each strikes.
-
-Knows: the classes, their rates, the settings of store and Central that vary from seed to seed.
-Refuses to know: how a fault is performed.
-"""
+"""What one seed does to the store: the classes of faults that are on, and their rates."""
 
 from __future__ import annotations
 
@@ -54,34 +50,34 @@ CLASSES = {
 
 ODD = {"slow", "disk_slow", "disorder", "rate_limit", "small_pages", "older", "no_cache", "force"}
 STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold"})
-"""Classes whose strikes count as faults: something breaks, and is not only slow or unusual."""
+"""Classes whose strikes count as faults: something fails, and is not only slow or unusual."""
 
 LEAST = {"events": 200, "writes": 50, "faults": 3}
-"""A schedule with fewer proves too little: its chaos goes on until it has them."""
+"""A schedule with fewer proves too little: its chaos lasts until it has them."""
 
 LEAST_CLASSES = 3
 """So many classes that strike are on in every seed."""
 
 HURRY = 6.0
-"""How much more often that happens which a schedule lacks when its time is up."""
+"""How much more often things happen that a schedule lacks when its time is over."""
 
 ON = 0.3
-"""How likely a class is on: all at once would hide what a few of them bring about."""
+"""How likely a class is on: all at once would hide what a few of them cause."""
 
 LONGEST_SECONDS = 60.0
 SHORTEST_SECONDS = 20.0
 COLD = 0.3
-"""How likely faults strike from the start, and not first once a catalogue is shown."""
+"""How likely faults strike from the start, not only once a catalogue is shown."""
 
 EVENTS = 155.0, 185.0
-"""What others in the chain bring about while chaos lasts."""
+"""So many events does the rest of the chain cause while chaos lasts."""
 
 ACTS = 18.0
-"""What tills do meanwhile, if the store answers at once."""
+"""So much do tills do meanwhile, if the store answers at once."""
 
 
 class Plan:
-    """The faults of a seed, but for those switched `off`. None strikes while it `is_calm`."""
+    """The faults of a seed, without those switched `off`. None strikes while it `is_calm`."""
 
     def __init__(self, seed: int, off: Collection[str] = ()) -> None:
         chance = random.Random(f"{seed}/plan")
@@ -106,7 +102,7 @@ class Plan:
         self.is_calm = not self.starts_cold
 
     def chance(self, name: str) -> random.Random:
-        """A source of its own for each part, so that a class switched off moves no other."""
+        """Return a source for one part, so that a class switched off changes no other part."""
         return random.Random(f"{self.seed}/{name}")
 
     def has(self, name: str) -> bool:
@@ -130,9 +126,9 @@ class Plan:
     def _hurry(self, name: str) -> float:
         return HURRY if name in self.lacking else 1.0
 
-    def calms(self) -> None:
-        """No fault strikes from now on."""
+    def calm(self) -> None:
+        """Let no fault strike from now on."""
         self.is_calm = True
 
-    def storms(self) -> None:
+    def resume(self) -> None:
         self.is_calm = False

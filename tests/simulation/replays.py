@@ -1,7 +1,4 @@
-"""Whether a seed is the same run in every process, whatever its hash seed.
-
-Knows: how traces are made in a process of their own. Refuses to know: what a run is.
-"""
+"""Check that a seed is the same run in every process, whatever its hash seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a till was told of one key, and what must be true of it at Central (promise 4)."""
+"""What a till was answered for one key, and what must be true of it at Central (promise 4)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Sale:
     final: str = ""
     words: list[str] = field(default_factory=list)
     is_open: bool = False
-    """Whether a sending of it has not been answered."""
+    """Whether a request has not been answered."""
     is_forgotten: bool = False
-    """Whether the store died while its disk failed, and may know nothing of it any more (D5)."""
+    """Whether the store died while its disk failed, and may have lost its record (D5)."""
 
     def body(self) -> dict[str, Any]:
         return {
@@ -42,11 +42,11 @@ class Sale:
         self.is_open = True
 
     def store_died_degraded(self) -> None:
-        """What it noted is on no disk: a repeat may be taken for the first attempt."""
+        """Note that its record may be lost: a repeat may count as the first attempt."""
         self.is_forgotten = True
 
-    def told(self, status: int, result: dict[str, Any]) -> str:
-        """Note an answer. Returns what is wrong with it, if anything."""
+    def note_answer(self, status: int, result: dict[str, Any]) -> str:
+        """Note an answer; return what is wrong with it, if anything."""
         self.is_open = False
         if "error" in result:
             self.words.append(result["error"]["code"])
@@ -59,7 +59,7 @@ class Sale:
         return ""
 
     def problem(self, history: History) -> str:
-        """What is wrong at Central, in the end."""
+        """Return what is wrong at Central in the end, if anything."""
         if history.replacements != self.replacements or self.is_forgotten:
             return ""
         names = [f"{STORE}-{self.key}"]

@@ -1,7 +1,4 @@
-"""One seed: chaos, healing, and what is left to be found wrong.
-
-Knows: the order of a run. Refuses to know: its parts.
-"""
+"""One seed: chaos, recovery, and what is then wrong."""
 
 from __future__ import annotations
 
@@ -29,13 +26,13 @@ from store_cache.sync.cursor import can_verify
 from store_cache.sync.states import FullSyncing, InFlight, Sleeping
 from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
-from tests.simulation.chain import Chain
-from tests.simulation.checks import Checks, stale_overrides
-from tests.simulation.loop import SimulatedLoop, rest
-from tests.simulation.network import Network
-from tests.simulation.people import Till
+from tests.simulation.central import SimulatedCentral
+from tests.simulation.checks import Checks, has_stale_files
+from tests.simulation.loop import SimulatedLoop, pause
+from tests.simulation.network import SimulatedNetwork
 from tests.simulation.plan import LEAST, STRIKES, Plan
-from tests.simulation.shop import Shop, settings_of
+from tests.simulation.store import SimulatedStore, settings_of
+from tests.simulation.tills import SimulatedTill
 
 START = 1_700_000_000.0
 SMALL_COMPACTION_BYTES = 3_000
@@ -47,7 +44,7 @@ MOST_CLEANUPS = 50
 
 @dataclass
 class Report:
-    """What came of a seed. `trace` is the same for every run of it."""
+    """The outcome of a seed. `trace` is the same for every run of it."""
 
     seed: int
     classes: tuple[str, ...] = ()
@@ -56,7 +53,7 @@ class Report:
     seconds: float = 0.0
     healed_within: float = 0.0
     bound: float = 0.0
-    """How long healing might have taken at most, see `bound`."""
+    """How long recovery may take at most, see `bound`."""
     trace: int = 0
 
 
@@ -70,12 +67,12 @@ class Simulation:
         self.was_behind_pages = False
         self.has_queue = False
         # Central keeps its own time: the clock that jumps is the shop's.
-        self.chain = Chain(plan, lambda: START + loop.time(), self.note)
-        self.network = Network(plan, self.chain.answer, copy_context(), self.note)
-        self.chain.broken = self.network.breaks
-        self.chain.leaves_a_sign = self._would_compare
-        self.network.times_forgotten = lambda: self.chain.history.times_forgotten
-        self.shop: Shop
+        self.central = SimulatedCentral(plan, lambda: START + loop.time(), self.note)
+        self.network = SimulatedNetwork(plan, self.central.answer, copy_context(), self.note)
+        self.central.on_break = self.network.break_connections
+        self.central.leaves_a_sign = self._would_compare
+        self.network.times_forgotten = lambda: self.central.history.times_forgotten
+        self.store: SimulatedStore
         self.report = Report(seed, tuple(plan.rates))
         self._loop = loop
 
@@ -86,12 +83,12 @@ class Simulation:
         self.counters[what] += 1
 
     def _would_compare(self) -> bool:
-        """Whether the store looks for another event before its position when it asks next: not
-        after a limit's pause of less than half a minute, which is known not to hold (the first
-        point in docs/reliability.md), nor in one before a full sync has seen anything of the
-        feed, nor where the event that it would ask for is older than a page that it has read, or
-        that was placed without the feed."""
-        store = self.shop.store
+        """Return whether the store compares the event before its position with the next request.
+
+        It does not after a limit's pause of less than half a minute (the first known limit in
+        docs/reliability.md), nor in one before a full sync has read anything of the feed, nor if
+        that event is older than a page that was read, or installed without the feed."""
+        store = self.store.parts
         if store is None:
             return not self.was_behind_pages
         if _is_behind_pages(store):
@@ -101,7 +98,7 @@ class Simulation:
             run = state.phase.full_sync
             if run.rests_on_pages_alone:
                 return run.in_flight is not InFlight.SLEEPING or run.must_reread_pages
-            return run.feed_read_at is None or run.feed_read_at >= self.chain.paged_at
+            return run.feed_read_at is None or run.feed_read_at >= self.central.paged_at
         if not isinstance(state.phase, Sleeping):
             return True
         return state.cursor is None or state.cursor.is_unverified or state.lost is not None
@@ -117,7 +114,7 @@ class Simulation:
                 report.findings.append(f"stuck: {stuck}")
             finally:
                 report.findings += errors + self.loop.problems
-                _bury(self.loop)
+                _free(self.loop)
         report.counters = self.counters
         report.seconds = self.loop.time()
         report.trace = self.loop.trace ^ self.loop.steps
@@ -125,26 +122,26 @@ class Simulation:
 
     async def _play(self) -> None:
         self.settings = settings_of(self.plan)
-        self.shop = shop = self._shop()
-        self.checks = checks = Checks(self.loop, self.chain, shop)
-        self.chain.would_hide_one = lambda: not checks.has_seen_restores
-        shop.on_death = self._died
+        self.store = store = self._new_store()
+        self.checks = checks = Checks(self.loop, self.central, store)
+        self.central.would_hide_one = lambda: not checks.has_seen_restores
+        store.on_death = self._died
         self.loop.on_step = checks.step
         self.tills = [self._till(number) for number in range(self.plan.tills)]
         works = (
-            *(till.works() for till in self.tills),
-            self.chain.incarnations(),
-            self.chain.suffers(),
-            shop.suffers(),
-            shop.outages(),
+            *(till.work() for till in self.tills),
+            self.central.trade(),
+            self.central.suffer_faults(),
+            store.suffer_faults(),
+            store.suffer_outages(),
             self._clock_jumps(),
             self._watches(),
         )
-        running = asyncio.ensure_future(shop.runs())
+        running = asyncio.ensure_future(store.run())
         tasks = [asyncio.ensure_future(work) for work in works]
         if self.plan.is_calm:
             await self._lull()
-        await rest(self.plan.chaos_seconds)
+        await pause(self.plan.chaos_seconds)
         await self._until_enough()
         await self._heal(tasks)
         await self._converge(running)
@@ -153,23 +150,23 @@ class Simulation:
         self._count()
 
     async def _lull(self) -> None:
-        """Nothing strikes until tills are shown something; without it they would have no work."""
-        self.plan.calms()
+        """Let no fault strike until tills see products: without any they have nothing to sell."""
+        self.plan.calm()
         self.plan.lacking = frozenset()
-        self.shop.heals()
+        self.store.heal()
         ends_at = self.loop.time() + LONGEST_LULL_SECONDS
         while self.loop.time() < ends_at:
-            await rest(0.25)
+            await pause(0.25)
             if self._is_showing():
                 break
-        self.plan.storms()
+        self.plan.resume()
 
     def _is_showing(self) -> bool:
-        store = self.shop.store
+        store = self.store.parts
         return store is not None and store.writer.catalogue is not None
 
     async def _until_enough(self) -> None:
-        """Chaos goes on until the schedule has what each must have, but not for ever."""
+        """Let chaos go on until the schedule has what each must have, at most for some time."""
         ends_at = self.loop.time() + LONGEST_MORE_SECONDS
         while lacking := self._lacking():
             if self.loop.time() > ends_at:
@@ -181,50 +178,52 @@ class Simulation:
                 await self._lull()
                 ends_at += self.loop.time() - calm_at  # a slow Central alone may fill such a time
             self.plan.lacking = frozenset(lacking)
-            await rest(1.0)
+            await pause(1.0)
 
     def _lacking(self) -> dict[str, int]:
-        """What there are too few of, and how many there are."""
+        """Return what there are too few of, and how many there are."""
         self._count()
         least = LEAST if self.plan.is_whole else {**LEAST, "faults": 0}
         return {name: self.counters[name] for name in least if self.counters[name] < least[name]}
 
-    def _shop(self) -> Shop:
-        return Shop(self.plan, self.settings, self.loop, self.network, self.now, self.note)
+    def _new_store(self) -> SimulatedStore:
+        return SimulatedStore(
+            self.plan, self.settings, self.loop, self.network, self.now, self.note
+        )
 
-    def _till(self, number: int) -> Till:
+    def _till(self, number: int) -> SimulatedTill:
         chance = self.plan.chance(f"till-{number}")
-        return Till(f"t{number}", self.plan, self.shop, self.checks, self.note, chance)
+        return SimulatedTill(f"t{number}", self.plan, self.store, self.checks, self.note, chance)
 
     def _died(self) -> None:
         self.note("restarts")
-        if self.shop.store is not None and not self.shop.store.writer.disk.is_durable:
+        if self.store.parts is not None and not self.store.parts.writer.disk.is_durable:
             self.note("died_degraded")
             for till in self.tills:
                 for sale in till.sales:
                     sale.store_died_degraded()
-        if self.shop.store is not None:
-            self.was_behind_pages = _is_behind_pages(self.shop.store)
+        if self.store.parts is not None:
+            self.was_behind_pages = _is_behind_pages(self.store.parts)
         self._observe()
         self.checks.died()
 
     async def _clock_jumps(self) -> None:
         chance = self.plan.chance("clock")
         while self.plan.has("clock"):
-            await rest(1.0)
+            await pause(1.0)
             if self.plan.strikes("clock", chance):
                 self.note("clock")
                 self.clock_ahead += chance.choice((-3600.0, -5.0, 5.0, 300.0))
 
     async def _watches(self) -> None:
-        """Note what the store has come to, once in a while."""
+        """Note the state of the store from time to time."""
         while True:
-            await rest(0.5)
-            if (store := self.shop.store) is None:
+            await pause(0.5)
+            if (store := self.store.parts) is None:
                 continue
             self._watch(store)
-            if self.loop.has_more_tasks(self.shop.incarnations, MOST_TASKS):
-                self.checks.find("more tasks than any shop needs")
+            if self.loop.has_more_tasks(self.store.starts, MOST_TASKS):
+                self.checks.find("more tasks than any store needs")
 
     def _watch(self, store: StoreParts) -> None:
         state, writes = store.runner.state, store.forwarder.status()
@@ -243,17 +242,17 @@ class Simulation:
     # -- healing ---------------------------------------------------------------------------
 
     async def _heal(self, tasks: Sequence[asyncio.Future[None]]) -> None:
-        self.plan.calms()
+        self.plan.calm()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.shop.heals()
-        self.chain.heals()
+        self.store.heal()
+        self.central.heal()
 
     async def _converge(self, running: asyncio.Future[None]) -> None:
-        healed_at, store, report = self.loop.time(), self.shop.store, self.report
+        healed_at, store, report = self.loop.time(), self.store.parts, self.report
         report.bound = bound_seconds(
-            store, self.chain, self.plan, monotonic=healed_at, wall=self.now()
+            store, self.central, self.plan, monotonic=healed_at, wall=self.now()
         )
         while problem := self._difference():
             if running.done():
@@ -261,26 +260,26 @@ class Simulation:
                 return
             if self.loop.time() > healed_at + report.bound:
                 self.checks.find(
-                    f"not in step {report.bound:.1f} s after the last fault: {problem()}"
+                    f"not in sync {report.bound:.1f} s after the last fault: {problem()}"
                 )
                 return
-            await rest(LOOK_SECONDS)
+            await pause(LOOK_SECONDS)
         report.healed_within = self.loop.time() - healed_at
 
     def _difference(self) -> Callable[[], str] | None:
-        """What the store does not hold as Central does; None if it is in step. Put into words
-        only where somebody reads them: it is looked at again and again."""
-        store = self.shop.store
+        """Return what the store does not hold as Central does; None if it is in sync. The words are
+        made only if they are read, since this is checked again and again."""
+        store = self.store.parts
         if store is None:
             return lambda: "the store does not run"
-        catalogue, head = store.writer.catalogue, self.chain.ledger.head
+        catalogue, head = store.writer.catalogue, self.central.ledger.head
         if catalogue is None or catalogue.position is None:
             return lambda: f"no catalogue: {store.runner.state}"
         if catalogue.position.offset != head + 1:
             return lambda: f"at {catalogue.position}, Central at {head}; {store.runner.state}"
         if catalogue.pending_refetches or catalogue.overrides:
             return lambda: f"owed {catalogue.pending_refetches}, ahead {catalogue.overrides}"
-        truth = {row["productId"]: _essence(row) for row in self.chain.ledger.everything()}
+        truth = {row["productId"]: _essence(row) for row in self.central.ledger.everything()}
         held = {i: _essence(_json(body)) for i, body in catalogue.rows.items()}
         different = [i for i in truth | held if truth.get(i) != held.get(i)]
         if different:
@@ -292,20 +291,20 @@ class Simulation:
 
     async def _end(self, running: asyncio.Future[None]) -> None:
         self._observe()
-        store, shop = self.shop.store, self.shop
+        parts, store = self.store.parts, self.store
         self.checks.died()
-        life = shop.incarnations
-        await shop.stops()
+        process = store.starts
+        await store.stop()
         await running
-        shop.store = None
+        store.parts = None
         # Only now: a write that was under way may have been answered while the store stopped.
-        held = dict(store.writer.catalogue.rows) if store and store.writer.catalogue else {}
-        await rest(0.001)  # what was cancelled has its turn to end
-        if left := self.loop.alive_tasks(life):
+        held = dict(parts.writer.catalogue.rows) if parts and parts.writer.catalogue else {}
+        await pause(0.001)  # what was cancelled has its turn to end
+        if left := self.loop.alive_tasks(process):
             self.checks.find(f"left behind: {left}")
-        said = "" if store is None else store.writer.files.sweep_problem
+        problem = "" if parts is None else parts.writer.files.sweep_problem
         failures = sum(self.counters[name] for name in ("disk_error", "disk_full", "sync_fails"))
-        if stale_overrides(names := sorted(shop.folder.entries), said, failures):
+        if has_stale_files(names := sorted(store.directory.entries), problem, failures):
             self.checks.find(f"files left behind: {names}")
         self._check_sales()
         if not self.checks.findings:
@@ -314,31 +313,31 @@ class Simulation:
     def _check_sales(self) -> None:
         for till in self.tills:
             for sale in till.sales:
-                if problem := sale.problem(self.chain.history):
+                if problem := sale.problem(self.central.history):
                     self.checks.find(problem)
 
     async def _start_from_disk(self, held: dict[str, bytes]) -> None:
-        """With Central down, a start shows what was shown (D7)."""
+        """Check that a start shows what was shown, with Central down (D7)."""
         self.network.is_down = True
-        old, shop = self.shop, self._shop()
-        shop.folder.take_over(old.folder.after_power_cut(self.plan.chance("end")))
-        shop.incarnations = old.incarnations
-        running = asyncio.ensure_future(shop.runs())
+        old, store = self.store, self._new_store()
+        store.directory.take_over(old.directory.after_power_cut(self.plan.chance("end")))
+        store.starts = old.starts
+        running = asyncio.ensure_future(store.run())
         async with asyncio.timeout(60):
-            await shop.is_serving.wait()
-        assert shop.store is not None
-        catalogue = shop.store.writer.catalogue
+            await store.is_serving.wait()
+        assert store.parts is not None
+        catalogue = store.parts.writer.catalogue
         if catalogue is None or catalogue.rows != held:
             found = None if catalogue is None else catalogue.rows
             self.checks.find(f"a start from disk shows {found}, not {held}")
-        await shop.stops()
+        await store.stop()
         await running
 
     # -- counting --------------------------------------------------------------------------
 
     def _observe(self) -> None:
-        """What a process has been through, from its own status."""
-        store = self.shop.store
+        """Note what a process has been through, by its own status."""
+        store = self.store.parts
         if store is None:
             return
         for run in store.runner.state.full_syncs:
@@ -354,13 +353,13 @@ class Simulation:
 
     def _count(self) -> None:
         counters = self.counters
-        counters["events"] = self.chain.events
+        counters["events"] = self.central.events
         counters["writes"] = sum(till.writes for till in self.tills)
         counters["faults"] = sum(counters[name] for name in STRIKES)
         counters["checks"] = self.checks.count
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges
-        counters["disk operations"] = self.shop.operations + self.shop.folder.operations
+        counters["disk operations"] = self.store.operations + self.store.directory.operations
 
 
 def _is_behind_pages(store: StoreParts) -> bool:
@@ -382,7 +381,7 @@ def _json(body: bytes) -> dict[str, Any]:
 
 
 class _Errors(logging.Handler):
-    """What the store itself calls a defect is a finding."""
+    """Collects what the store itself logs as a defect: a finding."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -418,7 +417,7 @@ _version = cache(metadata.version)
 
 @contextmanager
 def _hastened(plan: Plan) -> Iterator[None]:
-    """Nothing is looked up twice. With the class on, journals are folded all the time, though the
+    """Look nothing up twice. With the class `fold`, compact journals all the time, though the
     catalogue is small."""
     before = archive.COMPACTION_BYTES
     vars(build)["version"] = _version  # else looked for in the folders of packages at every start
@@ -433,8 +432,7 @@ def _hastened(plan: Plan) -> Iterator[None]:
 
 @contextmanager
 def _collected_once() -> Iterator[None]:
-    """What was there before a run is not looked through again, and what it leaves is let go of
-    in one go: collections would be a third of a run's time."""
+    """Collect garbage once, after the run: collections would take a third of its time."""
     gc.freeze()
     gc.disable()
     try:
@@ -449,7 +447,7 @@ def _collected_once() -> Iterator[None]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No code of the dead may complain now."""
+    """Silence the code of dead processes."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         with warnings.catch_warnings():
@@ -459,8 +457,8 @@ def _silence() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-def _bury(loop: SimulatedLoop) -> None:
-    """Let go of what the dead left, in silence."""
+def _free(loop: SimulatedLoop) -> None:
+    """Free what dead processes left."""
     for tasks in loop.tasks.values():
         for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -479,7 +477,7 @@ def _bury(loop: SimulatedLoop) -> None:
 
 
 def _close(work: Any) -> None:
-    """Have a coroutine end; whatever it waits for on the way, it is told again to end."""
+    """Close a coroutine, again and again if it awaits something on the way."""
     for _ in range(MOST_CLEANUPS):
         with suppress(BaseException):
             work.close()

@@ -14,8 +14,8 @@ from tests.simulation.campaign import (
     known_failures,
     seeds_named,
 )
-from tests.simulation.chain import Chain
-from tests.simulation.checks import stale_overrides
+from tests.simulation.central import SimulatedCentral
+from tests.simulation.checks import has_stale_files
 from tests.simulation.history import History
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
@@ -44,9 +44,9 @@ def test_a_restore_that_nothing_would_tell_of_takes_another_name() -> None:
     could break: what is known not to hold is not looked for."""
 
     async def story() -> set[str]:
-        chain = Chain(Plan(0), lambda: 0.0, lambda _: None)
-        chain.leaves_a_sign = lambda: False
-        deeds = [(chain.back_up_or_restore(), chain.ledger.generation) for _ in range(20)]
+        central = SimulatedCentral(Plan(0), lambda: 0.0, lambda _: None)
+        central.leaves_a_sign = lambda: False
+        deeds = [(central.back_up_or_restore(), central.ledger.generation) for _ in range(20)]
         return {name for deed, name in deeds if deed == "restore"}
 
     assert 10 == len(asyncio.run(story()))
@@ -56,9 +56,9 @@ def test_a_log_that_alone_tells_of_a_restore_is_kept() -> None:
     """Another thing that is known not to hold, and not looked for."""
 
     async def story(*, would_hide: bool) -> tuple[str, bool]:
-        chain = Chain(Plan(0), lambda: 0.0, lambda _: None)
-        chain.would_hide_one = lambda: would_hide
-        return chain.forget_log(), chain.ledger.oldest > 1
+        central = SimulatedCentral(Plan(0), lambda: 0.0, lambda _: None)
+        central.would_hide_one = lambda: would_hide
+        return central.forget_log(), central.ledger.oldest > 1
 
     assert ("log kept", False) == asyncio.run(story(would_hide=True))
     assert ("retention", True) == asyncio.run(story(would_hide=False))
@@ -87,11 +87,11 @@ def test_files_stay_only_where_the_status_says_why() -> None:
     """The last sweep met a disk that failed: what it left goes with the next one."""
     pairs = [f"{kind}-{number}.jsonl" for kind in ("journal", "snapshot") for number in (7, 8, 9)]
 
-    assert not stale_overrides([*pairs[1:3], *pairs[4:], "journal-2.jsonl.damaged-1"], "", 0)
-    assert stale_overrides(pairs, "", 0)
-    assert not stale_overrides(pairs, "", 1)
-    assert stale_overrides(["snapshot-9.jsonl.new"], "", 1)
-    assert not stale_overrides(pairs, "old files could not be removed from DATA_DIR", 0)
+    assert not has_stale_files([*pairs[1:3], *pairs[4:], "journal-2.jsonl.damaged-1"], "", 0)
+    assert has_stale_files(pairs, "", 0)
+    assert not has_stale_files(pairs, "", 1)
+    assert has_stale_files(["snapshot-9.jsonl.new"], "", 1)
+    assert not has_stale_files(pairs, "old files could not be removed from DATA_DIR", 0)
 
 
 def test_a_seed_is_the_same_run_whatever_the_hash_seed() -> None:

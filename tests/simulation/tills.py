@@ -1,7 +1,4 @@
-"""Tills of a simulation: they read, they sell, they repeat what was not settled, they hang up.
-
-Knows: what each key was told. Refuses to know: whether that was right (`checks`).
-"""
+"""Tills in a simulation: they read, sell, repeat what was not settled, and disconnect."""
 
 from __future__ import annotations
 
@@ -15,61 +12,61 @@ from urllib.parse import quote
 from store_cache.model.product import version_of
 from tests.harness.http import Reply
 from tests.simulation.checks import Checks
-from tests.simulation.line import Line, LineLost, request_bytes
-from tests.simulation.loop import rest
+from tests.simulation.connection import ConnectionLost, TillConnection, request_bytes
+from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
 from tests.simulation.sales import Sale
-from tests.simulation.shop import Shop
+from tests.simulation.store import SimulatedStore
 
 INVENTORY = "/v1/store/inventory"
 UNSETTLED = (429, 500, 502, 503, 504)
 MOST_REPEATS = 6
 TWICE = 0.1
 FRESH = 0.95
-"""How likely a till's screen shows what the store does when it sells; else Central refuses."""
+"""How likely a till sells by the version that the store shows; else Central may refuse."""
 
 
 @dataclass
-class Till:
+class SimulatedTill:
     name: str
     plan: Plan
-    shop: Shop
+    store: SimulatedStore
     checks: Checks
     note: Callable[[str], None]
     chance: random.Random
     sales: list[Sale] = field(default_factory=list)
     writes: int = 0
-    """Sales that were sent, each counted once however often it was repeated."""
-    _line: Line | None = None
+    """Sales that were sent, without repeats."""
+    _connection: TillConnection | None = None
     _known: dict[str, int] = field(default_factory=dict)
 
-    async def works(self) -> None:
+    async def work(self) -> None:
         while True:
-            await rest(self.chance.expovariate(self.plan.acts_a_second))
+            await pause(self.chance.expovariate(self.plan.acts_a_second))
             try:
-                await self._acts()
-            except LineLost:
+                await self._act()
+            except ConnectionLost:
                 self.note("line_lost")
 
-    async def _acts(self) -> None:
+    async def _act(self) -> None:
         kind = self.chance.random()
         if not self._known or kind < 0.1:
-            await self._reads_all()
+            await self._read_all()
         elif kind < 0.25:
-            await self._reads_one()
+            await self._read_one()
         elif kind < 0.67:
-            await self._sells_basket()
+            await self._sell_basket()
         elif kind < 0.8:
-            await self._adjusts()
+            await self._adjust()
         else:
-            await self._sells()
+            await self._sell()
         if self.plan.strikes("force", self.chance):
             self.note("force")
             await self._call("POST", "/v1/store/sync/force")
 
     # -- reads -----------------------------------------------------------------------------
 
-    async def _reads_all(self) -> None:
+    async def _read_all(self) -> None:
         seen = self.checks.watermarks()
         answer = await self._call("GET", f"{INVENTORY}?limit=200")
         if answer.status == 200:
@@ -80,7 +77,7 @@ class Till:
     def _any(self) -> str:
         return self.chance.choice(list(self._known))
 
-    async def _reads_one(self) -> None:
+    async def _read_one(self) -> None:
         product_id = self._any()
         seen = self.checks.watermarks()
         headers = {}
@@ -109,25 +106,25 @@ class Till:
         return sale
 
     def _version(self, product_id: str) -> int:
-        """As on the till's screen, which mostly was just refreshed."""
-        store = self.shop.store
+        """Return the version on the till's screen, which mostly was just refreshed."""
+        store = self.store.parts
         catalogue = None if store is None else store.writer.catalogue
         body = None if catalogue is None else catalogue.get(product_id)
         if body is not None and self.chance.random() < FRESH:
             self._known[product_id] = version_of(body)
         return self._known[product_id]
 
-    async def _sells(self) -> None:
+    async def _sell(self) -> None:
         sale = self._sale(self._any())
         await self._until_settled([sale], "POST", f"{INVENTORY}/updates", sale.body())
 
-    async def _adjusts(self) -> None:
+    async def _adjust(self) -> None:
         sale = self._sale(self._any(), with_version=False)
         path = f"{INVENTORY}/{quote(sale.product_id)}/inventory"
         body = {"quantityChange": sale.delta}
         await self._until_settled([sale], "PATCH", path, body, Idempotency_Key=sale.key)
 
-    async def _sells_basket(self) -> None:
+    async def _sell_basket(self) -> None:
         known = list(self._known)
         if self.chance.random() < TWICE:
             known *= 2  # a product that is sold twice in a basket is refused once, for its version
@@ -147,21 +144,21 @@ class Till:
                 for sale in sales:
                     sale.sent()
                 answer = await self._call(method, path, body, **headers)
-            except LineLost:
+            except ConnectionLost:
                 for sale in sales:
                     sale.lost()
-                await rest(self.chance.uniform(0.1, 2.0))
+                await pause(self.chance.uniform(0.1, 2.0))
                 continue
-            self._told(sales, answer)
+            self._note_answer(sales, answer)
             if answer.status not in UNSETTLED and self.chance.random() < 0.9:
                 return
-            await rest(self.chance.uniform(0.1, 2.0))
+            await pause(self.chance.uniform(0.1, 2.0))
 
-    def _told(self, sales: list[Sale], answer: Reply) -> None:
+    def _note_answer(self, sales: list[Sale], answer: Reply) -> None:
         body = answer.json
         results = body.get("results", [body] * len(sales))
         for sale, result in zip(sales, results, strict=True):
-            if problem := sale.told(answer.status, result):
+            if problem := sale.note_answer(answer.status, result):
                 self.checks.find(problem)
             if result.get("applied") is True:
                 self.note("applied")
@@ -172,22 +169,22 @@ class Till:
             elif "error" in result:
                 self.note(f"error {result['error']['code']}")
 
-    # -- the line --------------------------------------------------------------------------
+    # -- the connection --------------------------------------------------------------------
 
     async def _call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        line = self._connect()
+        connection = self._connect()
         if self.plan.strikes("hang_up", self.chance):
             seconds = self.chance.choice((0.001, 0.01, 0.1))
-            asyncio.get_running_loop().call_later(seconds, self._hang_up, line)
-        return await line.call(request_bytes(method, path, body, **headers))
+            asyncio.get_running_loop().call_later(seconds, self._hang_up, connection)
+        return await connection.call(request_bytes(method, path, body, **headers))
 
-    def _connect(self) -> Line:
-        """The line that is open, or a new one. Raises LineLost."""
-        if self._line is None or not self._line.is_open:
-            self._line = self.shop.connect()
-        return self._line
+    def _connect(self) -> TillConnection:
+        """Return the open connection, or a new one. Raises ConnectionLost."""
+        if self._connection is None or not self._connection.is_open:
+            self._connection = self.store.connect()
+        return self._connection
 
-    def _hang_up(self, line: Line) -> None:
-        if line.is_open:
+    def _hang_up(self, connection: TillConnection) -> None:
+        if connection.is_open:
             self.note("hang_up")
-            line.hang_up()
+            connection.hang_up()

@@ -1,8 +1,5 @@
-"""Central of a simulation: the stand-in's own, in process, with a chain that sells and changes
-products all the time, and with what happens to Centrals.
-
-Knows: how polls are held, what others in the chain do, what an outage, a restore or a lost event
-is. Refuses to know: the store.
+"""Central in a simulation: the stub's own, in process. The chain sells and changes products all the
+time, and Central is restored, replaced, or loses events.
 """
 
 from __future__ import annotations
@@ -20,20 +17,20 @@ from central_stub.ledger import Ledger, PositionGone
 from central_stub.switches import Feature, Switches
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, Route
-from tests.simulation.history import History, Memory, State, state_of
-from tests.simulation.loop import rest
+from tests.simulation.history import BackedUp, History, State, state_of
+from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
 
 KEY = "central-secret"
 BURSTS = (1, 4, 12, 24)
 QUIET = 0.8
-"""How likely the chain rests instead, while the store has to find its feet again."""
+"""How likely the chain pauses instead, while the store must recover."""
 
 MEAN_BURST = sum(BURSTS) / len(BURSTS)
 
 
 def older(chance: random.Random) -> dict[str, Any]:
-    """One of the Centrals that are deployed."""
+    """Return the switches of an older Central."""
     may_lack = (
         Feature.EVENT_OFFSET,
         Feature.HOLD,
@@ -56,8 +53,8 @@ def older(chance: random.Random) -> dict[str, Any]:
     }
 
 
-class Chain:
-    """`now` gives unix seconds; `broken` is called when all connections to Central break.
+class SimulatedCentral:
+    """`now` returns unix seconds; `on_break` is called when all connections to Central break.
     `leaves_a_sign`: whether a restore that keeps Central's name does now. `would_hide_one`: whether
     one could be noticed by nothing any more if the log were forgotten now. `paged_at`: when Central
     last answered with a page of its catalogue, in the loop's time."""
@@ -69,7 +66,7 @@ class Chain:
         note: Callable[[str], None],
     ) -> None:
         self.history = History()
-        self.broken: Callable[[], None] = lambda: None
+        self.on_break: Callable[[], None] = lambda: None
         self.leaves_a_sign: Callable[[], bool] = lambda: True
         self.would_hide_one: Callable[[], bool] = lambda: False
         self.paged_at = -inf
@@ -81,9 +78,9 @@ class Chain:
         self._waiters = Waiters()
         self._settles_at = inf
         self.first_events = 0
-        self._lives = 0
+        self._created = 0
         self._names = 1
-        self._backup: tuple[dict[str, Any], Memory] | None = None
+        self._backup: tuple[dict[str, Any], BackedUp] | None = None
         self.ledger = Ledger(
             generation="g-1",
             switches=self._switches(),
@@ -122,7 +119,7 @@ class Chain:
 
     @property
     def events(self) -> int:
-        """How many there were since the beginning."""
+        """How many there were since the creation of the products."""
         return self.history.events - self.first_events
 
     @property
@@ -132,7 +129,7 @@ class Chain:
     # -- requests --------------------------------------------------------------------------
 
     async def answer(self, request: Request) -> Reply:
-        """What Central answers, when it does; a poll is held as long as it asks for."""
+        """Return Central's answer when it comes; a poll is held as long as it asks for."""
         reply = self.central.answer(request, self._now())
         self.announce()
         if isinstance(reply, Held):
@@ -177,14 +174,14 @@ class Chain:
     # -- what others in the chain do -------------------------------------------------------
 
     def create(self, product_id: str) -> None:
-        self._lives += 1
+        self._created += 1
         chance = self._chance
         self.ledger.create(
             {
                 "productId": product_id,
                 "name": f"Thing {product_id}",
                 "available": chance.randint(0, 500),
-                "life": self._lives,
+                "life": self._created,
             },
             self._now(),
         )
@@ -192,11 +189,11 @@ class Chain:
     def product_ids(self) -> list[str]:
         return self.ledger.ids()
 
-    async def incarnations(self) -> None:
-        """Sales and changes elsewhere, for ever."""
+    async def trade(self) -> None:
+        """Sell and change products elsewhere, until cancelled."""
         while True:
             seconds = self._chance.expovariate(self._plan.events_a_second / MEAN_BURST)
-            await rest(seconds)
+            await pause(seconds)
             if self._plan.is_calm and self._chance.random() < QUIET:
                 continue
             for _ in range(self._chance.choice(BURSTS)):
@@ -221,8 +218,8 @@ class Chain:
 
     # -- what happens to Centrals ----------------------------------------------------------
 
-    async def suffers(self) -> None:
-        """Retention, replaced feeds, lost events and forgotten keys, for ever."""
+    async def suffer_faults(self) -> None:
+        """Retention, replaced feeds, lost events and forgotten keys, until cancelled."""
         may_happen = [
             (name, happens)
             for name, happens in (
@@ -235,20 +232,20 @@ class Chain:
             if self._plan.has(name)
         ]
         while may_happen:
-            await rest(1.0)
+            await pause(1.0)
             for name, happens in may_happen:
                 if self._plan.strikes(name, self._chance):
                     self._note(happens() or name)
                     self.announce()
 
     def forget_keys(self) -> None:
-        """A day has passed, for Central's memory of keys."""
+        """Forget the keys of writes, as after a day."""
         self.history.forgotten()
         self.ledger.forget_keys()
 
     def forget_log(self) -> str:
-        """Where a restore was not noticed yet, the log may be what tells of it: one that begins at
-        the store's very position proves nothing (the first point in docs/reliability.md)."""
+        """Forget the log, unless it alone tells of a restore: a log that begins at the store's very
+        position proves nothing (the first point in docs/reliability.md). Returns what was done."""
         if self.would_hide_one():
             return "log kept"
         self.ledger.forget_log()
@@ -260,11 +257,10 @@ class Chain:
     def begin_generation(self) -> None:
         self.ledger.settle(self._now() + 10.0)
         self.ledger.begin_generation(self._new_name())
-        self.broken()
+        self.on_break()
 
     def back_up_or_restore(self) -> str:
-        """Take a backup, or become what the one taken was; offsets are then used again. Returns
-        which."""
+        """Take a backup, or restore the one taken: offsets are then used again. Returns which."""
         self.ledger.settle(self._now() + 10.0)
         if self._backup is None:
             self._backup = self.ledger.backup(), self.history.memory()
@@ -275,12 +271,12 @@ class Chain:
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
         now = asyncio.get_running_loop().time()
         self.history.restored(memory, keeps_name_at=now if same else None)
-        self.broken()
+        self.on_break()
         return "restore"
 
-    def heals(self) -> None:
-        """Nothing is late any more, no fault strikes; one more event, since a loss at the very
-        end of a feed shows only by what follows."""
+    def heal(self) -> None:
+        """End all faults, publish what is late, and add an event: a loss at the very end of a feed
+        shows only by what follows."""
         self.faults.clear()
         self.ledger.settle(self._now() + 10.0)
         while self._is_losing():
@@ -300,7 +296,7 @@ class Chain:
         return {row["productId"]: state_of(row) for row in self.ledger.everything()}
 
     def backlog(self, offset: int) -> int:
-        """How many events a store at this offset has still to fetch."""
+        """Return how many events a store at this offset has still to fetch."""
         try:
             page = self.ledger.events(offset, 1_000_000, self._now())
         except PositionGone:

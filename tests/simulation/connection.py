@@ -1,8 +1,4 @@
-"""A till's connection to the store: bytes over the store's own HTTP protocol, in memory.
-
-Knows: requests and answers as bytes, and that a dead process closes its connections.
-Refuses to know: what is asked.
-"""
+"""A till's connection to the store: bytes over the store's own HTTP protocol, in memory."""
 
 from __future__ import annotations
 
@@ -17,20 +13,20 @@ from tests.simulation.loop import Listener, SimulatedLoop
 PATIENCE_SECONDS = 30.0
 
 
-class LineLost(Exception):
-    """The connection is gone: whether the request was heard is not known."""
+class ConnectionLost(Exception):
+    """The connection is gone; it is not known whether the request arrived."""
 
 
 class ServerEnd(asyncio.Transport):
     """The store's end of a connection."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, connection: TillConnection) -> None:
         super().__init__({"peername": ("127.0.0.9", 50_000)})
-        self._line = line
+        self._connection = connection
         self._is_closing = False
 
     def write(self, data: Any) -> None:
-        self._line.take(bytes(data))
+        self._connection.take(bytes(data))
 
     def is_closing(self) -> bool:
         return self._is_closing
@@ -38,7 +34,7 @@ class ServerEnd(asyncio.Transport):
     def close(self) -> None:
         if not self._is_closing:
             self._is_closing = True
-            self._line.closed_by_server()
+            self._connection.closed_by_server()
 
     def abort(self) -> None:
         self.close()
@@ -53,8 +49,8 @@ class ServerEnd(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
-class Line:
-    """One connection, kept alive as long as both sides want."""
+class TillConnection:
+    """One connection, open as long as both ends want."""
 
     def __init__(self, loop: SimulatedLoop, listener: Listener) -> None:
         self.is_open = True
@@ -66,7 +62,7 @@ class Line:
         self._waiter: asyncio.Future[None] | None = None
 
     async def call(self, request: bytes) -> Reply:
-        """Send a request, wait for its answer. Raises LineLost."""
+        """Send a request and wait for its answer. Raises ConnectionLost."""
         self._received = b""
         self._loop.call_soon(self._deliver, request, context=self._listener.context)
         try:
@@ -74,16 +70,16 @@ class Line:
                 return await self._answer()
         except TimeoutError:
             self.hang_up()
-            raise LineLost("no answer") from None
+            raise ConnectionLost("no answer") from None
 
     def hang_up(self) -> None:
-        """The till goes away."""
+        """Close it from the till's end."""
         if self.is_open:
             self.is_open = False
             self._loop.call_soon(self._lose, context=self._listener.context)
 
-    def is_cut(self) -> None:
-        """The process at the other end died."""
+    def break_off(self) -> None:
+        """End it because the process at the other end died."""
         self.is_open = False
         self._wake()
 
@@ -119,7 +115,7 @@ class Line:
     async def _answer(self) -> Reply:
         while (answer := self._whole()) is None:
             if not self.is_open:
-                raise LineLost("closed")
+                raise ConnectionLost("closed")
             self._waiter = self._loop.create_future()
             await self._waiter
         return answer

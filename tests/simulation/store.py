@@ -1,8 +1,4 @@
-"""The store of a simulation: its processes one after the other, on one disk, until all is over.
-
-Knows: how a process starts, dies and is started again; what runs in it is the product's own.
-Refuses to know: what is right.
-"""
+"""The store of a simulation: the product's own, in processes one after the other, on one disk."""
 
 from __future__ import annotations
 
@@ -19,11 +15,11 @@ from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
-from tests.simulation.chain import KEY
-from tests.simulation.disk import SimulatedFolder
-from tests.simulation.line import Line, LineLost
-from tests.simulation.loop import SimulatedLoop, rest
-from tests.simulation.network import Network
+from tests.simulation.central import KEY
+from tests.simulation.connection import ConnectionLost, TillConnection
+from tests.simulation.disk import SimulatedDirectory
+from tests.simulation.loop import SimulatedLoop, pause
+from tests.simulation.network import SimulatedNetwork
 from tests.simulation.plan import Plan
 
 STOP_SECONDS = 3.0
@@ -42,8 +38,8 @@ def settings_of(plan: Plan) -> Settings:
 
 @cache
 def _settings(**given: Any) -> Settings:
-    """Built once for each choice: to read the environment and check every field takes a tenth as
-    long as a whole schedule."""
+    """Build each choice once: reading the environment and checking every field takes a tenth of a
+    schedule's time."""
     return Settings(
         _env_file=None,
         environment="development",
@@ -59,9 +55,9 @@ def _settings(**given: Any) -> Settings:
     )
 
 
-class InOrder(set[Any]):
-    """A set that is gone through as it was filled, and not by addresses, which differ from
-    process to process."""
+class OrderedSet(set[Any]):
+    """A set that is iterated in the order of insertion, not by addresses, which differ from run to
+    run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,22 +75,22 @@ class InOrder(set[Any]):
         return iter(tuple(self._members))
 
 
-class Shop:
-    """`store` is the running one's parts, None while there is none. `on_start` and `on_death` are
-    called with each process."""
+class SimulatedStore:
+    """`parts`: those of the running process, None while there is none. `starts`: how many processes
+    there were, which numbers them. `on_death` is called when one dies."""
 
     def __init__(
         self,
         plan: Plan,
         settings: Settings,
         loop: SimulatedLoop,
-        network: Network,
+        network: SimulatedNetwork,
         now: Callable[[], float],
         note: Callable[[str], None],
     ) -> None:
-        self.store: StoreParts | None = None
+        self.parts: StoreParts | None = None
         self.on_death: Callable[[], None] = lambda: None
-        self.incarnations = 0
+        self.starts = 0
         self.operations = 0
         self.is_serving = asyncio.Event()
         self._plan = plan
@@ -107,16 +103,16 @@ class Shop:
         self._process: asyncio.Task[Any] | None = None
         self._stop = asyncio.Event()
         self._died = asyncio.Event()
-        self._lines: list[Line] = []
+        self._connections: list[TillConnection] = []
         self._settings = settings
-        self.folder = self._new_folder()
+        self.directory = self._new_directory()
 
     # -- one process -----------------------------------------------------------------------
 
-    async def _live(self) -> None:
+    async def _run_process(self) -> None:
         settings = self._settings
-        chance = self._plan.chance(f"store-{self.incarnations}")
-        world = Environment(self.folder, self._now, chance.random, self._network)
+        chance = self._plan.chance(f"store-{self.starts}")
+        world = Environment(self.directory, self._now, chance.random, self._network)
         async with running(settings, world) as store:
             api = build_api(
                 store,
@@ -126,110 +122,114 @@ class Shop:
                 cors_origins=(),
             )
             server = await serve(api, host=settings.host, port=settings.port)
-            server._limiter._connections = InOrder()
-            self.store = store
+            server._limiter._connections = OrderedSet()
+            self.parts = store
             self.is_serving.set()
             await self._stop.wait()
             await server.stop(STOP_SECONDS)
 
-    def _new_folder(self) -> SimulatedFolder:
-        life = self.incarnations
-        return SimulatedFolder(
-            self._plan, self._disk_chance, lambda: self._dies_of_itself(life), self._note
+    def _new_directory(self) -> SimulatedDirectory:
+        number = self.starts
+        return SimulatedDirectory(
+            self._plan, self._disk_chance, lambda: self._crash(number), self._note
         )
 
-    # -- its lives -------------------------------------------------------------------------
+    # -- one after the other ---------------------------------------------------------------
 
-    async def runs(self) -> None:
-        """Start a process; when it died, start the next one."""
+    async def run(self) -> None:
+        """Start a process; when it has died, start the next one."""
         while not self._stop.is_set():
-            self.incarnations += 1
+            self.starts += 1
             self._died.clear()
-            self._begin_folder()
-            self._process = self._loop.spawn(self.incarnations, self._live())
+            self._begin_directory()
+            self._process = self._loop.spawn(self.starts, self._run_process())
             died = asyncio.ensure_future(self._died.wait())
             await asyncio.wait((self._process, died), return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
             if self._process.done():
                 self._process.result()
                 return
-            await rest(self._chance.choice((0.05, 0.5, 3.0)))
+            await pause(self._chance.choice((0.05, 0.5, 3.0)))
 
-    def _begin_folder(self) -> None:
-        left, self.folder = self.folder, self._new_folder()
-        self.folder.take_over(left)
+    def _begin_directory(self) -> None:
+        left, self.directory = self.directory, self._new_directory()
+        self.directory.take_over(left)
         if self._plan.strikes("crash_recovery", self._chance):
-            self.folder.dies_before = self._chance.randint(1, 12)
+            self.directory.dies_before = self._chance.randint(1, 12)
         elif self._plan.strikes("crash_operation", self._chance):
-            self.folder.dies_before = self._chance.randint(10, 300)
+            self.directory.dies_before = self._chance.randint(10, 300)
 
-    def _dies_of_itself(self, life: int) -> None:
-        if life == self.incarnations:
+    def _crash(self, number: int) -> None:
+        if number == self.starts:
             self._note("crash_operation" if self.is_serving.is_set() else "crash_recovery")
-            self.dies(power=self._disk_chance.random() < 0.5)
+            self.die(power=self._disk_chance.random() < 0.5)
 
-    def dies(self, *, power: bool) -> bool:
-        """The process is gone at this instant; with the power, what was not synced, too. False
-        where there was none."""
+    def die(self, *, power: bool) -> bool:
+        """End the process at this instant; with a power cut, lose what was not synced, too. Return
+        False if there is none."""
         if self._process is None or self._process.done() or self._died.is_set():
             return False
         self.on_death()
-        self.operations += self.folder.operations
-        self._loop.kill(self.incarnations)
-        left = self.folder.after_power_cut(self._disk_chance) if power else self.folder.after_kill()
-        left.room = self.folder.room
-        self.folder = self._new_folder()
-        self.folder.take_over(left)
-        self.store = None
+        self.operations += self.directory.operations
+        self._loop.kill(self.starts)
+        left = (
+            self.directory.after_power_cut(self._disk_chance)
+            if power
+            else self.directory.after_kill()
+        )
+        left.room = self.directory.room
+        self.directory = self._new_directory()
+        self.directory.take_over(left)
+        self.parts = None
         self.is_serving.clear()
-        for line in self._lines:
-            line.is_cut()
-        self._lines.clear()
+        for connection in self._connections:
+            connection.break_off()
+        self._connections.clear()
         self._died.set()
         return True
 
-    async def suffers(self) -> None:
-        """Kills, power cuts and full disks, for ever."""
+    async def suffer_faults(self) -> None:
+        """Kills, power cuts and full disks, until cancelled."""
         while self._plan.has("kill") or self._plan.has("power") or self._plan.has("disk_full"):
-            await rest(self._chance.uniform(0.5, 1.5))
+            await pause(self._chance.uniform(0.5, 1.5))
             for name in ("kill", "power"):
-                if self._plan.strikes(name, self._chance) and self.dies(power=name == "power"):
+                if self._plan.strikes(name, self._chance) and self.die(power=name == "power"):
                     self._note(name)
             if self._plan.strikes("disk_full", self._chance):
                 self._note("disk_full")
-                self.folder.room = self._chance.randint(0, 3000)
+                self.directory.room = self._chance.randint(0, 3000)
             elif self._chance.random() < 0.2:
-                self.folder.room = None
+                self.directory.room = None
 
-    async def outages(self) -> None:
+    async def suffer_outages(self) -> None:
         while self._plan.has("outage"):
-            await rest(1.0)
+            await pause(1.0)
             if self._plan.strikes("outage", self._chance):
                 self._note("outage")
                 self._network.is_down = True
-                self._network.breaks()
-                await rest(self._chance.choice((0.5, 3.0, 10.0, 25.0)))
+                self._network.break_connections()
+                await pause(self._chance.choice((0.5, 3.0, 10.0, 25.0)))
                 self._network.is_down = False
 
-    def heals(self) -> None:
+    def heal(self) -> None:
         self._network.is_down = False
-        self.folder.room = None
-        self.folder.dies_before = None
+        self.directory.room = None
+        self.directory.dies_before = None
 
-    async def stops(self) -> None:
-        """Stop as a signal would have it."""
+    async def stop(self) -> None:
+        """Stop as after a signal."""
         self._stop.set()
         if self._process is not None and not self._died.is_set():
             await self._process
 
     # -- tills -----------------------------------------------------------------------------
 
-    def connect(self) -> Line:
-        """Raises LineLost where nobody listens."""
+    def connect(self) -> TillConnection:
+        """Open a till's connection. Raises ConnectionLost if nothing listens."""
         listener = self._loop.listener
         if listener is None or not listener.is_open or not self.is_serving.is_set():
-            raise LineLost("refused")
-        line = Line(self._loop, listener)
-        self._lines = [each for each in self._lines if each.is_open]
-        self._lines.append(line)
-        return line
+            raise ConnectionLost("refused")
+        connection = TillConnection(self._loop, listener)
+        self._connections = [each for each in self._connections if each.is_open]
+        self._connections.append(connection)
+        return connection
