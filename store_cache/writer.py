@@ -367,7 +367,7 @@ class CacheWriter:
 
     def _finish(self, replica: Replica, installation: Installation) -> Catalogue:
         """Return the catalogue of a replica, with what happened since it began."""
-        held = self.catalogue or Catalogue()
+        held = Catalogue() if self.catalogue is None else self.catalogue  # one may be empty
         pending = held.pending_refetches.items()
         catalogue = replica.finish(
             pending_refetches={i: p for i, p in pending if p.since >= replica.began_at},

@@ -174,7 +174,7 @@ class Replica:
     # -- the feed alongside ----------------------------------------------------------------
 
     def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
-        """Apply events; visible at once, since nobody reads the replica yet."""
+        """Apply events; visible at once, since readers do not see the replica yet."""
         self._note_events(events)
         change_set = self._change_set(now)
         apply_events(change_set, events)

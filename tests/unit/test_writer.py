@@ -22,7 +22,7 @@ from store_cache.model.position import Position
 from store_cache.storage import files
 from store_cache.storage.framing import frame
 from store_cache.writer import HEAL_SECONDS, IN_SYNC_RECORD_SECONDS
-from tests.harness.cache import Cache, applied_answer, attempt_record, row
+from tests.harness.cache import Cache, applied_answer, attempt_record, event, row
 from tests.harness.clock import NOON
 from tests.harness.faulty_directory import Crashed, FaultyDirectory
 from tests.harness.virtual_time import in_virtual_time, run
@@ -413,6 +413,23 @@ async def test_refetches_requested_during_a_full_sync_outlive_it() -> None:
 
     assert {"P-2"} == set(cache.catalogue.pending_refetches)
     assert {"P-2"} == set((await cache.restarted()).catalogue.pending_refetches)
+
+
+@in_virtual_time
+async def test_a_full_sync_over_an_empty_catalogue_keeps_what_is_known() -> None:
+    """[V2] [P3] Tombstones still identify late events, and the sequence goes on, although no
+    product was held."""
+    cache = await Cache().filled()
+    deletions = [
+        event(3 + n, eventType="product_deleted", productId=f"P-{n}", version=2) for n in (1, 2, 3)
+    ]
+    await cache.writer.apply_events(deletions, Position("g-1", 7, "f"))
+    sequence, tombstones = cache.catalogue.sequence, dict(cache.catalogue.tombstones)
+    cache.writer.begin_replica(same_generation=True)
+    await cache.writer.install(Installation(Position("g-1", 7)), least_percent=50)
+
+    assert {"P-1", "P-2", "P-3"} == set(tombstones)
+    assert (sequence + 1, tombstones) == (cache.catalogue.sequence, cache.catalogue.tombstones)
 
 
 # -- refetches ---------------------------------------------------------------------------------
