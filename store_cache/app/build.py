@@ -144,7 +144,7 @@ async def following(
         writer,
         now=steady,
         random=environment.random,
-        on_hopeless=runner.request_full_sync,
+        request_full_sync=runner.request_full_sync,
     )
 
     admission = Admission(central=central, random=environment.random, on_answer=runner.wake)

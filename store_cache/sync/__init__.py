@@ -1,1 +1,1 @@
-"""Keeps the catalogue true: follows the feed of Central, and runs full syncs."""
+"""Keeps the catalogue in sync with Central: follows its feed, and runs full syncs."""

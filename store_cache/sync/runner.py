@@ -1,19 +1,14 @@
-"""Performs what `core.sync` commands, and hands back what came of it. It decides nothing.
-
-Knows: which part performs which command, and how an exchange's error becomes an outcome.
-Refuses to know: what follows.
-"""
+"""Performs the commands of the sync state machine and hands the outcomes back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from store_cache.catalogue.paging import PagingBroken
-from store_cache.catalogue.replica import Replica
 from store_cache.central.failures import (
     AccessDenied,
     CentralError,
@@ -65,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """What the driver asks of Central; `edges.central.Central` is one."""
+    """What the runner asks of Central; `central.client.Central` is one."""
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage: ...
 
@@ -85,7 +80,7 @@ FAILURES: tuple[tuple[type[CentralError], Failure], ...] = (
 
 
 def as_outcome(problem: CentralError) -> ExchangeFailed:
-    """An exchange's error as the outcome it is; what is not listed is a refusal."""
+    """Return the outcome of an exchange that raised `problem`. What is not listed is a refusal."""
     failure = next((f for kind, f in FAILURES if isinstance(problem, kind)), Failure.REFUSED)
     retry_after = getattr(problem, "retry_after_seconds", None)
     return ExchangeFailed(failure, str(problem), retry_after)
@@ -118,7 +113,7 @@ class SyncRunner:
         self.state = begin(settings, writer.position)
         self.quarantined = 0
         self.last_quarantined: QuarantinedEvent | None = None
-        self.rests_until: float | None = None
+        self.sleeps_until: float | None = None
         self.head_offset: int | None = None
         self.changed = asyncio.Event()
         self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
@@ -130,51 +125,59 @@ class SyncRunner:
         self._least_percent = least_percent
         self._now = now
         self._random = random
-        self._wakes = asyncio.Event()
+        self._woken = asyncio.Event()
         self._held: asyncio.Timeout | None = None
 
-    # -- asked from outside ----------------------------------------------------------------
+    # -- for other parts -------------------------------------------------------------------
 
     def request_full_sync(self, reason: str) -> None:
-        """Have a full sync run for `reason`, as soon as it may: at once where the last one held."""
+        """Request a full sync for `reason`; it begins at once if the last one held."""
         now = asyncio.get_running_loop().time()
         self.state = request_full_sync(settle_spacing(self.state, now), reason)
         self._wake()
 
     async def force_full_sync(self, *, accept: bool) -> FullSyncRecord:
-        """Run a full sync that begins after this call, and say how it ended (F1)."""
+        """Run a full sync that begins after this call, and return how it ended (F1). `accept`: take
+        a catalogue that lost most of its products."""
         target = self.state.full_syncs_begun + 1
         self.state = request_full_sync(self.state, ON_DEMAND, forced=True, accept=accept)
         self._wake()
-        while (record := self._ended(target)) is None:
+        while True:
+            for record in self.state.full_syncs:
+                if record.number >= target:
+                    return record
             await self.changed.wait()
-        return record
 
     @property
     def replica_products(self) -> int:
-        """How many products the copy of the full sync under way has."""
+        """How many products the replica of the full sync under way has."""
         replica = self._writer.replica
         return 0 if replica is None else len(replica.catalogue)
 
-    def _ended(self, number: int) -> FullSyncRecord | None:
-        return next((r for r in self.state.full_syncs if r.number >= number), None)
-
     def wake(self) -> None:
-        """Central seems to be back: end a wait that a failure began."""
+        """End a wait that a failure began: Central seems to be back."""
         if self.state.health.failures and self._may_be_interrupted():
             self._wake()
 
     def _wake(self) -> None:
-        """End the rest or the poll under way, else the next one."""
-        self._wakes.set()
+        """End the wait or the held poll in flight, or else the next one."""
+        self._woken.set()
         held, self._held = self._held, None
-        if held is not None and not held.expired():  # else it ends already
+        if held is not None and not held.expired():  # an expired one ends already
             held.reschedule(asyncio.get_running_loop().time())
+
+    def _may_be_interrupted(self) -> bool:
+        match self.state.phase:
+            case Sleeping() | Polling():
+                return True
+            case FullSyncing(full_sync):
+                return full_sync.in_flight is InFlight.SLEEPING
+        return False
 
     # -- the loop --------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Advance for ever. Called again after a defect, it begins afresh from the position."""
+        """Advance for ever. Called again after a defect, it begins again from the position."""
         now = asyncio.get_running_loop().time()
         self.state = begin_again(self.state, self._writer.position, now)
         outcome: Outcome = Interrupted()
@@ -187,77 +190,65 @@ class SyncRunner:
 
     def _advance(self, outcome: Outcome) -> Command:
         before = self.state
-        now = asyncio.get_running_loop().time()
-        self.state, command = advance(before, outcome, now)
+        self.state, command = advance(before, outcome, asyncio.get_running_loop().time())
         if not isinstance(self.state.phase, FullSyncing):
             self._writer.drop_replica()  # it would collect answers until the next one begins
-        self._tell(before, outcome)
+        match outcome:
+            case EventsArrived(page):
+                self._note_head(page)
+                self.on_central_reached()
+            case PageApplied(event_offset=offset):
+                self.head_offset = offset or self.head_offset
+                self.on_central_reached()
+            case ExchangeFailed(Failure.UNREACHABLE):
+                self.on_central_lost()
+            case ExchangeFailed(failure) if failure in REFUSALS:
+                self.on_central_reached()
+        report(before, self.state, outcome)
         self.on_advance()
         self.changed.set()
         self.changed = asyncio.Event()
         return command
 
-    def _tell(self, before: State, outcome: Outcome) -> None:
-        if isinstance(outcome, EventsArrived | PageApplied):
-            self._note_head(outcome)
-            self.on_central_reached()
-        elif isinstance(outcome, ExchangeFailed) and outcome.failure is Failure.UNREACHABLE:
-            self.on_central_lost()
-        elif isinstance(outcome, ExchangeFailed) and outcome.failure in REFUSALS:
-            self.on_central_reached()
-        report(before, self.state, outcome)
-
-    def _note_head(self, outcome: EventsArrived | PageApplied) -> None:
-        if isinstance(outcome, PageApplied):
-            self.head_offset = outcome.event_offset or self.head_offset
-        elif outcome.page.events:
-            last = max(event.offset for event in outcome.page.events)
-            self.head_offset = max(last, (outcome.page.next_offset or 0) - 1)
-        elif outcome.page.next_offset is not None:
-            self.head_offset = outcome.page.next_offset - 1
-
-    def _may_be_interrupted(self) -> bool:
-        match self.state.phase:
-            case Sleeping() | Polling():
-                return True
-            case FullSyncing(run):
-                return run.in_flight is InFlight.SLEEPING
-        return False
+    def _note_head(self, page: EventPage) -> None:
+        if page.events:
+            last = max(event.offset for event in page.events)
+            self.head_offset = max(last, (page.next_offset or 0) - 1)
+        elif page.next_offset is not None:
+            self.head_offset = page.next_offset - 1
 
     async def _perform(self, command: Command) -> Outcome:
         try:
             match command:
                 case Sleep():
-                    return await self._rest(command)
+                    return await self._sleep(command)
                 case FetchEvents():
                     return await self._fetch_events(command)
                 case ApplyEvents():
-                    return await self._keep_events(command)
+                    return await self._apply_events(command)
                 case FetchPage():
                     return await self._fetch_page(command)
                 case RefetchProducts():
-                    return await self._settle_doubts(command)
+                    return await self._refetch_products(command)
                 case InstallReplica():
-                    return await self._place(command)
+                    return await self._install_replica(command)
         except CentralError as problem:
             return as_outcome(problem)
         except PagingBroken as problem:
             return FullSyncFailed(str(problem))
 
-    async def _rest(self, command: Sleep) -> Outcome:
+    async def _sleep(self, command: Sleep) -> Outcome:
         seconds = command.at_least_seconds + command.spread_seconds * self._random()
-        self.rests_until = asyncio.get_running_loop().time() + seconds
-        rang = await self._rings_within(seconds)
-        self.rests_until = None
-        return Interrupted() if rang else Slept()
-
-    async def _rings_within(self, seconds: float) -> bool:
+        self.sleeps_until = asyncio.get_running_loop().time() + seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wakes.wait()
-        rang = self._wakes.is_set()
-        self._wakes.clear()
-        return rang
+                await self._woken.wait()
+        self.sleeps_until = None
+        was_woken = self._woken.is_set()
+        self._woken.clear()
+        return Interrupted() if was_woken else Slept()
+
+    # -- the feed --------------------------------------------------------------------------
 
     async def _fetch_events(self, command: FetchEvents) -> Outcome:
         loop = asyncio.get_running_loop()
@@ -267,38 +258,27 @@ class SyncRunner:
         )
         if not self._may_be_interrupted():
             return EventsArrived(await exchange, loop.time() - asked_at)
-        page = await self._unless_rung(exchange)
-        if page is None:
-            return Interrupted()
-        return EventsArrived(page, loop.time() - asked_at)
-
-    async def _unless_rung(self, exchange: Awaitable[EventPage]) -> EventPage | None:
-        """The page, or None where the bell rang first: giving up a poll loses nothing, since the
-        position has not moved. No task is made to wait for either: each poll would pay for it."""
-        held = asyncio.timeout(0.0 if self._wakes.is_set() else None)
+        # Giving up a poll loses nothing, since the position has not moved. A timeout ends it: a
+        # task that waits for the event would cost every poll something.
+        held = asyncio.timeout(0.0 if self._woken.is_set() else None)
         try:
             async with held:
                 self._held = held
-                return await exchange
+                return EventsArrived(await exchange, loop.time() - asked_at)
         except TimeoutError:
             if not held.expired():
                 raise
-            self._wakes.clear()
-            return None
+            self._woken.clear()
+            return Interrupted()
         finally:
             self._held = None
 
-    async def _keep_events(self, command: ApplyEvents) -> Outcome:
+    async def _apply_events(self, command: ApplyEvents) -> Outcome:
         if command.in_catalogue:
             await self._writer.apply_events(command.events, command.position)
         if command.in_replica and (replica := self._writer.replica) is not None:
             replica.take_events(command.events, position=command.position, now=self._now())
-        self._note(command.events)
-        self.on_events(command.events)
-        return EventsApplied()
-
-    def _note(self, events: Sequence[AnyEvent]) -> None:
-        for event in events:
+        for event in command.events:
             if isinstance(event, QuarantinedEvent):
                 self.quarantined += 1
                 self.last_quarantined = event
@@ -308,8 +288,10 @@ class SyncRunner:
                     event.offset,
                     event.reason,
                 )
+        self.on_events(command.events)
+        return EventsApplied()
 
-    # -- the copy --------------------------------------------------------------------------
+    # -- the replica -----------------------------------------------------------------------
 
     async def _fetch_page(self, command: FetchPage) -> Outcome:
         replica = self._writer.replica
@@ -320,34 +302,29 @@ class SyncRunner:
         next_page = replica.take_page(request, page)
         return PageApplied(next_page, page.event_offset, page.generation)
 
-    async def _settle_doubts(self, command: RefetchProducts) -> Outcome:
-        read = 0
-        replica = self._writer.replica
+    async def _refetch_products(self, command: RefetchProducts) -> Outcome:
+        replica, read = self._writer.replica, 0
         if replica is None:
             return ProductsRefetched(0)
-        try:
-            for product_id in replica.products_to_refetch():
-                await self._settle(replica, product_id, command.generation)
-                read += 1
-        except OtherFeed as problem:
-            return ProductsRefetched(read, problem.generation)
+        for product_id in replica.products_to_refetch():
+            known = replica.known_state(product_id)
+            try:
+                row = await self._central.product(product_id, generation=command.generation)
+            except OtherFeed as problem:
+                return ProductsRefetched(read, problem.generation)
+            except (Unreachable, ExchangeBroken, LimitExceeded, AccessDenied):
+                raise
+            except CentralError as problem:
+                replica.give_up(product_id, str(problem), now=self._now())
+            else:
+                replica.apply_refetch(product_id, row, known=known, now=self._now())
+            read += 1
         return ProductsRefetched(read)
 
-    async def _settle(self, replica: Replica, product_id: str, generation: str | None) -> None:
-        known = replica.known_state(product_id)
-        try:
-            row = await self._central.product(product_id, generation=generation)
-        except (Unreachable, ExchangeBroken, LimitExceeded, AccessDenied, OtherFeed):
-            raise
-        except CentralError as problem:
-            replica.give_up(product_id, str(problem), now=self._now())
-        else:
-            replica.apply_refetch(product_id, row, known=known, now=self._now())
-
-    async def _place(self, command: InstallReplica) -> Outcome:
+    async def _install_replica(self, command: InstallReplica) -> Outcome:
         replica = self._writer.replica
         if replica is None:
-            return FullSyncFailed("the copy was lost; this is a defect, please report it")
+            return FullSyncFailed("the replica was lost; this is a defect, please report it")
         verdict = await self._writer.install(
             command.installation, least_percent=self._least_percent
         )
@@ -357,7 +334,7 @@ class SyncRunner:
 
 
 def _ignore(*_: object) -> None:
-    """The callback where none is set."""
+    """The callback if none is set."""
 
 
 def report(before: State, after: State, outcome: Outcome) -> None:
@@ -375,13 +352,10 @@ def report(before: State, after: State, outcome: Outcome) -> None:
     if after.full_syncs_begun > before.full_syncs_begun and isinstance(after.phase, FullSyncing):
         log.info("full sync: begins: %s", "; ".join(after.phase.full_sync.reasons))
     for record in after.full_syncs:
-        if record not in before.full_syncs:
-            _report_run(record)
-
-
-def _report_run(record: FullSyncRecord) -> None:
-    seconds = record.ended_at - record.began_at
-    if record.problem:
-        log.error("full sync: failed after %.1f s: %s", seconds, record.problem)
-    else:
-        log.info("full sync: %d products in place after %.1f s", record.products, seconds)
+        seconds = record.ended_at - record.began_at
+        if record in before.full_syncs:
+            continue
+        if record.problem:
+            log.error("full sync: failed after %.1f s: %s", seconds, record.problem)
+        else:
+            log.info("full sync: %d products in place after %.1f s", record.products, seconds)

@@ -161,7 +161,7 @@ async def test_a_sale_that_gets_through_ends_the_wait() -> None:
     async with a_live_store() as store:
         store.central.cut()
         await asyncio.sleep(HOUR)
-        while store.parts.runner.rests_until is None:
+        while store.parts.runner.sleeps_until is None:
             await store.parts.runner.changed.wait()
         store.central.is_cut = False
         await sell(store, "sale-1")

@@ -80,7 +80,7 @@ def _longest_wait(store: StoreParts, monotonic: float, wall: float) -> float:
         else ()
     )
     ends = (
-        store.runner.rests_until or 0.0,
+        store.runner.sleeps_until or 0.0,
         state.spacing.next_at if sync_due is None else sync_due,
         store.runner._central.rate_limit.paused_until,  # type: ignore[attr-defined]
         *(min(each.due - wall, refetcher.CLOCK_JUMP_SECONDS) + monotonic for each in pending),

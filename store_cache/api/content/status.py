@@ -54,7 +54,7 @@ class StatusDocuments:
         freshness = self._freshness.measure()
         catalogue = self._writer.catalogue
         self._state.update()
-        resumes_at = self._runner.rests_until
+        resumes_at = self._runner.sleeps_until
         quarantined = self._runner.last_quarantined
         return {
             "inProgress": isinstance(state.phase, FullSyncing),

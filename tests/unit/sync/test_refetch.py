@@ -35,7 +35,7 @@ def repairs_of(cache: Cache, hopeless: list[str] | None = None) -> Refetcher:
         cache.writer,
         now=cache.clock.now,
         random=lambda: 1.0,
-        on_hopeless=told.append,
+        request_full_sync=told.append,
     )
 
 

@@ -150,7 +150,7 @@ def test_a_first_start_reads_pages_follows_alongside_and_then_holds_polls() -> N
             assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
             assert [("first start",)] == sync.reasons
             assert 3 == sync.runner.head_offset
-            assert sync.runner.rests_until is None
+            assert sync.runner.sleeps_until is None
 
     run(story())
 
@@ -319,7 +319,7 @@ def test_a_wait_is_its_least_and_a_random_part_of_its_spread() -> None:
             for failures in range(1, 5):
                 await sync.until(lambda n=failures: sync.runner.state.health.failures == n)  # type: ignore[misc]
                 await asyncio.sleep(0.001)
-                until = sync.runner.rests_until
+                until = sync.runner.sleeps_until
                 assert until is not None
                 assert 0.125 * 2**failures == round(until - now() + 0.001, 6)
             times = sync.central.times[started:]
@@ -381,7 +381,7 @@ def test_a_nudge_ends_a_wait_that_a_failure_began() -> None:
             sync.central.failure = AWAY
             sync.central.wake()
             await sync.until(lambda: sync.runner.state.health.failures == 6)
-            await sync.until(lambda: sync.runner.rests_until is not None)
+            await sync.until(lambda: sync.runner.sleeps_until is not None)
             sync.central.failure = None
             began_at = now()
             sync.runner.wake()
