@@ -72,6 +72,17 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """A page that was asked for at `asked_at` and arrived `now`. Missing events may still appear
+    for `grace_seconds`."""
+
+    page: EventPage
+    asked_at: float
+    now: float
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Apply `events`, then stand at `cursor`. `has_more`: ask again at once."""
 
@@ -109,75 +120,67 @@ class Lost:
 
 
 def read_page(
-    cursor: Cursor,
-    page: EventPage,
-    *,
-    asked_at: float,
-    now: float,
-    grace_seconds: float,
-    limit: int,
-    named_offset: int = 0,
+    cursor: Cursor, answer: Answer, *, limit: int, named_offset: int = 0
 ) -> Ready | Wait | AtEnd | Lost:
-    """Say what `page` means to a reader at `cursor`.
+    """Say what a page means to a reader at `cursor`.
 
-    `asked_at`: when the page was asked for. `grace_seconds`: how long missing events may still
-    appear. `limit`: how many events were asked for. `named_offset`: up to where the feed goes at
-    the least, as Central's catalogue said.
+    `limit`: how many events were asked for. `named_offset`: up to where the feed goes at the least,
+    as Central's catalogue said.
     """
     if cursor.must_verify:
-        verified = verify(cursor, page, asked_at=asked_at, now=now, grace_seconds=grace_seconds)
+        verified = verify(cursor, answer)
         if not isinstance(verified, Cursor):
             return verified
         cursor = verified
-    position = cursor.position
+    page, position = answer.page, cursor.position
     if generation_changed(position, page.generation):
         return new_generation(page.generation)
     is_new_name = page.generation is not None and position.is_local
     if is_new_name and can_verify(position) and not cursor.log_starts_here:
         return Wait(cursor.unverified(), 0.0)  # either the same feed has a name now, or another has
+
     ready, early = arrange(position.offset, cursor.early, page.events)
     if ready:
-        position = _after(position, ready, page.generation)
-        is_beyond = bool(early) or leads_to(page, position) > position.offset
-        gap = Gap(now) if is_beyond else None
-        following = Cursor(position, gap, early, unheld=min(cursor.unheld, 1))
-        return Ready(ready, following, is_beyond or _has_more(page, limit))
+        generation = page.generation if is_new_name else None
+        last = ready[-1]
+        position = Position(generation or position.generation, last.offset + 1, last.fingerprint)
+        has_gap = bool(early) or leads_to(page, position) > position.offset
+        unheld = min(cursor.unheld, 1)
+        following = Cursor(position, Gap(answer.now) if has_gap else None, early, unheld)
+        is_full = len(page.events) >= limit if page.has_more is None else page.has_more
+        return Ready(ready, following, has_gap or is_full)
 
-    cursor = replace(cursor, early=early)
-    end = leads_to(page, position)
+    cursor, end = replace(cursor, early=early), leads_to(page, position)
     if end < position.offset:
-        return _wait_or_lose(cursor, Lost(BACKWARDS, True), asked_at, now, grace_seconds)
+        return _wait_or_lose(cursor, Lost(BACKWARDS, is_replaced=True), answer)
     if early or end > position.offset:
         resumes_at = early[0].offset if early else end
-        missing = Lost(MISSING, resumes_at=resumes_at)
-        result = _wait_or_lose(cursor, missing, asked_at, now, grace_seconds)
+        result = _wait_or_lose(cursor, Lost(MISSING, resumes_at=resumes_at), answer)
         if isinstance(result, Lost) and (position.offset, resumes_at) == (0, 1):
             # Feeds begin at 0 or at 1, and nothing says which.
             return Ready((), Cursor(Position(position.generation, 1), early=early), True)
         return result
     if end < named_offset:
-        return _wait_or_lose(cursor, Lost(ENDS_SHORT), asked_at, now, grace_seconds)
+        return _wait_or_lose(cursor, Lost(ENDS_SHORT), answer)
     return AtEnd(replace(cursor, gap=None))
 
 
 # -- the same feed (P1, E4) --------------------------------------------------------------------
 
 
-def verify(
-    cursor: Cursor, page: EventPage, *, asked_at: float, now: float, grace_seconds: float
-) -> Cursor | Wait | Lost:
-    """Compare the event before the position with the one on `page`; return the verified cursor.
+def verify(cursor: Cursor, answer: Answer) -> Cursor | Wait | Lost:
+    """Compare the event before the position with the one on the page; return the verified cursor.
 
     A log that does not reach back so far proves nothing, and passes. The position takes over the
     name of a feed that Central did not name before.
     """
-    position = cursor.position
+    page, position = answer.page, cursor.position
     if generation_changed(position, page.generation):
         return new_generation(page.generation)
     if holds_another_event(position, page):
         return Lost(ANOTHER_EVENT, is_replaced=True)
     if not page.events and leads_to(page, position) < position.offset:
-        return _wait_or_lose(cursor, Lost(BACKWARDS, True), asked_at, now, grace_seconds)
+        return _wait_or_lose(cursor, Lost(BACKWARDS, is_replaced=True), answer)
     if page.generation is not None and position.is_local:
         position = position.renamed(page.generation)
     return replace(cursor, position=position, is_unverified=False)
@@ -224,24 +227,11 @@ def leads_to(page: EventPage, position: Position) -> int:
     return position.offset if page.next_offset is None else page.next_offset
 
 
-def _after(position: Position, ready: Sequence[AnyEvent], named: str | None) -> Position:
-    """The position behind contiguous events."""
-    generation = named if named is not None and position.is_local else position.generation
-    return Position(generation, ready[-1].offset + 1, ready[-1].fingerprint)
-
-
-def _has_more(page: EventPage, limit: int) -> bool:
-    """Whether Central seems to have more than it gave. A full page says so if nothing else does."""
-    return len(page.events) >= limit if page.has_more is None else page.has_more
-
-
-def _wait_or_lose(
-    cursor: Cursor, lost: Lost, asked_at: float, now: float, grace_seconds: float
-) -> Wait | Lost:
+def _wait_or_lose(cursor: Cursor, lost: Lost, answer: Answer) -> Wait | Lost:
     """Ask again after a short back-off; if the page was asked for after the grace, it is loss. A
     feed that went backwards may grow past the position meanwhile, so it is verified then (E4)."""
-    gap = cursor.gap or Gap(now)
-    if asked_at - gap.since >= grace_seconds:
+    gap = cursor.gap or Gap(answer.now)
+    if answer.asked_at - gap.since >= answer.grace_seconds:
         return lost
     if lost.reason == BACKWARDS:
         cursor = cursor.unverified()

@@ -8,7 +8,16 @@ from math import ceil
 
 from store_cache.model.event import AnyEvent, QuarantinedEvent
 from store_cache.sync.backoff import settle_spacing
-from store_cache.sync.cursor import AtEnd, Cursor, Lost, Ready, Wait, read_page, verify
+from store_cache.sync.cursor import (
+    Answer,
+    AtEnd,
+    Cursor,
+    Lost,
+    Ready,
+    Wait,
+    read_page,
+    verify,
+)
 from store_cache.sync.states import (
     ApplyEvents,
     Applying,
@@ -60,43 +69,32 @@ def _wait_seconds(state: State, cursor: Cursor, now: float) -> int:
     return max(1, min(settings.wait_seconds, ceil(due - now)))
 
 
-def checked(state: State, outcome: EventsArrived, now: float) -> Next:
-    """The event before the position has arrived."""
-    verified = verify(
-        cursor_of(state),
-        outcome.page,
-        asked_at=now - outcome.held_seconds,
-        now=now,
-        grace_seconds=state.settings.grace_seconds,
-    )
-    if isinstance(verified, Cursor):
-        return ask(replace(state, cursor=verified), now)
-    return lose(state, verified, now) if isinstance(verified, Lost) else _wait(state, verified)
-
-
-def arrived(state: State, polling: Polling, outcome: EventsArrived, now: float) -> Next:
-    """Events from the position on have arrived."""
-    read = read_page(
-        cursor_of(state),
-        outcome.page,
-        asked_at=now - outcome.held_seconds,
-        now=now,
-        grace_seconds=state.settings.grace_seconds,
-        limit=state.settings.batch_limit,
-    )
+def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
+    """Events have arrived: the one before the position, or those after it."""
+    settings, asked_at = state.settings, now - outcome.held_seconds
+    answer = Answer(outcome.page, asked_at, now, settings.grace_seconds)
+    cursor = cursor_of(state)
+    read: Cursor | Ready | Wait | AtEnd | Lost
+    if cursor.must_verify:
+        read = verify(cursor, answer)
+    else:
+        read = read_page(cursor, answer, limit=settings.batch_limit)
     match read:
         case Lost():
             return lose(state, read, now)
-        case Wait():
-            return _wait(state, read)
+        case Wait(cursor, seconds):
+            state = replace(state, cursor=cursor)
+            return sleep(state, Sleep(seconds)) if seconds else decide(state)
+        case Cursor():
+            return ask(replace(state, cursor=read), now)
         case Ready(events, cursor, has_more):
             if has_nameless(events):
                 return lose(state, Lost(NAMELESS), now)
             phase = Applying(cursor, has_more)
             return replace(state, phase=phase), ApplyEvents(events, cursor.position)
         case AtEnd(cursor):
-            state = replace(state, cursor=cursor)
-            return _at_end(state, cursor, polling.wait_seconds, outcome.held_seconds, now)
+            wait_seconds = state.phase.wait_seconds if isinstance(state.phase, Polling) else 0
+            return _at_end(state, cursor, wait_seconds, outcome.held_seconds, now)
 
 
 def has_nameless(events: Sequence[AnyEvent]) -> bool:
@@ -120,11 +118,6 @@ def lose(state: State, lost: Lost, now: float) -> Next:
     cursor = Cursor(cursor_of(state).position)
     state = replace(state, lost=lost, cursor=cursor, poll_began_at=None)
     return decide(request_full_sync(state, lost.reason))
-
-
-def _wait(state: State, wait: Wait) -> Next:
-    state = replace(state, cursor=wait.cursor)
-    return sleep(state, Sleep(wait.seconds)) if wait.seconds else decide(state)
 
 
 def _at_end(

@@ -28,6 +28,7 @@ from store_cache.sync.backoff import count_failure, pause_after, reached, spaced
 from store_cache.sync.cursor import (
     BACKWARDS,
     ENDS_SHORT,
+    Answer,
     AtEnd,
     Cursor,
     Lost,
@@ -58,7 +59,6 @@ from store_cache.sync.states import (
     FullSyncing,
     FullSyncRecord,
     FullSyncStep,
-    InFlight,
     InstallReplica,
     Interrupted,
     Next,
@@ -134,35 +134,29 @@ def begin_full_sync(state: State, now: float) -> Next:
 def advance_full_sync(state: State, sync: FullSync, outcome: Outcome, now: float) -> Next:
     """Return what follows from `outcome` during a full sync. Raises OutOfTurn."""
     match sync.in_flight, outcome:
-        case InFlight.PAGE, PageApplied():
+        case FetchPage(), PageApplied():
             return _page_applied(state, replace(sync, failures=0), outcome, now)
-        case InFlight.EVENTS, EventsArrived(page, held_seconds):
-            sync = replace(sync, feed_failures=0, feed_read_at=now - held_seconds)
-            return _events_arrived(reached(state), sync, page, now)
-        case InFlight.APPLYING, EventsApplied():
+        case FetchEvents(), EventsArrived():
+            return _events_arrived(reached(state), sync, outcome, now)
+        case ApplyEvents(), EventsApplied():
             return _events_applied(state, sync, now)
-        case InFlight.SLEEPING, (Slept() | Interrupted()):
+        case Sleep(), (Slept() | Interrupted()):
             return _proceed(state, sync, now)
-        case InFlight.REFETCHING, ProductsRefetched():
+        case RefetchProducts(), ProductsRefetched():
             return _refetched(state, replace(sync, failures=0), outcome, now)
-        case InFlight.INSTALLING, ReplicaInstalled(products):
+        case InstallReplica(), ReplicaInstalled(products):
             return _installed(state, sync, products, now)
-        case InFlight.INSTALLING, ReplicaRefused(problem, products):
+        case InstallReplica(), ReplicaRefused(problem, products):
             return _refused(state, sync, problem, products, now)
-        case ((InFlight.PAGE | InFlight.EVENTS | InFlight.REFETCHING), ExchangeFailed()):
+        case ((FetchPage() | FetchEvents() | RefetchProducts()), ExchangeFailed()):
             return _exchange_failed(state, sync, outcome, now)
-        case ((InFlight.PAGE | InFlight.REFETCHING), FullSyncFailed(problem)):
+        case ((FetchPage() | RefetchProducts()), FullSyncFailed(problem)):
             return _broken(state, sync, problem, now)
-    kind = type(outcome).__name__
-    raise OutOfTurn(f"{kind} cannot end {sync.in_flight} of a full sync in step {sync.step}")
+    raise OutOfTurn(f"{type(outcome).__name__} cannot end {sync.in_flight!r} of a full sync")
 
 
-def _do(state: State, sync: FullSync, in_flight: InFlight, command: Command) -> Next:
-    return replace(state, phase=FullSyncing(replace(sync, in_flight=in_flight))), command
-
-
-def _sleep(state: State, sync: FullSync, seconds: float) -> Next:
-    return _do(state, sync, InFlight.SLEEPING, Sleep(seconds))
+def _do(state: State, sync: FullSync, command: Command) -> Next:
+    return replace(state, phase=FullSyncing(replace(sync, in_flight=command))), command
 
 
 # -- what to ask for next ----------------------------------------------------------------------
@@ -172,7 +166,7 @@ def _begin_replica(state: State, sync: FullSync, head: int | None = None) -> Nex
     """Ask for the first page; `head`: the end of the feed if it is known already."""
     step = FullSyncStep.FIRST_PAGE if head is None else FullSyncStep.PAGES
     sync = replace(sync, step=step, head=head, next_page=None, must_reread_pages=False)
-    return _do(state, sync, InFlight.PAGE, FetchPage(None, True, sync.same_generation))
+    return _do(state, sync, FetchPage(None, True, sync.same_generation))
 
 
 def _proceed(state: State, sync: FullSync, now: float) -> Next:
@@ -182,7 +176,7 @@ def _proceed(state: State, sync: FullSync, now: float) -> Next:
             return _begin_replica(state, sync)
         case FullSyncStep.HEAD:
             fetch = FetchEvents(_head_guess(sync), state.settings.batch_limit, 0)
-            return _do(state, sync, InFlight.EVENTS, fetch)
+            return _do(state, sync, fetch)
         case FullSyncStep.PAGES:
             return _page_or_events(state, sync, now)
         case FullSyncStep.CATCHING_UP if not sync.without_feed:
@@ -190,11 +184,11 @@ def _proceed(state: State, sync: FullSync, now: float) -> Next:
         case FullSyncStep.CATCHING_UP | FullSyncStep.REFETCHING:
             sync = replace(sync, step=FullSyncStep.REFETCHING)
             refetch = RefetchProducts(_known_generation(state, sync))
-            return _do(state, sync, InFlight.REFETCHING, refetch)
+            return _do(state, sync, refetch)
         case FullSyncStep.VERIFYING:
             position = _cursor(sync).position
             if not sync.without_feed and can_verify(position):
-                return _do(state, sync, InFlight.EVENTS, FetchEvents(position.offset - 1, 1, 0))
+                return _do(state, sync, FetchEvents(position.offset - 1, 1, 0))
     return _install(state, sync, now)
 
 
@@ -211,28 +205,28 @@ def _head_guess(sync: FullSync) -> int:
 def _page_or_events(state: State, sync: FullSync, now: float) -> Next:
     """Ask for the next page, or for the feed if that is due."""
     begins = sync.next_page is None
-    if sync.feed_read_at is not None and now - sync.feed_read_at >= FOLLOW_SECONDS:
+    if sync.feed_asked_at is not None and now - sync.feed_asked_at >= FOLLOW_SECONDS:
         sync = replace(_unverified(sync), has_more=True)
-    is_due = sync.feed_read_at is None or sync.has_more
+    is_due = sync.feed_asked_at is None or sync.has_more
     feed_seconds = max(0.0, sync.feed_not_before - now)
     if is_due and not begins and not sync.without_feed and not feed_seconds:
         return _fetch_events(state, sync, now)
     page_seconds = sync.pages_not_before - now
     if page_seconds > 0:
         alongside = page_seconds if sync.without_feed else max(feed_seconds, FOLLOW_SECONDS)
-        return _sleep(state, sync, min(page_seconds, alongside))
-    return _do(state, sync, InFlight.PAGE, FetchPage(sync.next_page, begins, sync.same_generation))
+        return _do(state, sync, Sleep(min(page_seconds, alongside)))
+    return _do(state, sync, FetchPage(sync.next_page, begins, sync.same_generation))
 
 
 def _fetch_events(state: State, sync: FullSync, now: float) -> Next:
     """Ask for the events from where the replica stands. If the one before must be verified, it is
     asked for together with them (E4)."""
     if now < sync.feed_not_before:
-        return _sleep(state, sync, sync.feed_not_before - now)
+        return _do(state, sync, Sleep(sync.feed_not_before - now))
     cursor = _cursor(sync)
     offset = cursor.position.offset - cursor.must_verify
     fetch = FetchEvents(offset, state.settings.batch_limit, 0)
-    return _do(state, sync, InFlight.EVENTS, fetch)
+    return _do(state, sync, fetch)
 
 
 def _unverified(sync: FullSync) -> FullSync:
@@ -334,27 +328,23 @@ def _unread(sync: FullSync) -> FullSync:
 # -- the feed alongside ------------------------------------------------------------------------
 
 
-def _events_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> Next:
+def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: float) -> Next:
+    page, asked_at = outcome.page, now - outcome.held_seconds
+    sync = replace(sync, feed_failures=0, feed_asked_at=asked_at)
     if sync.step is FullSyncStep.HEAD:
         return _head_arrived(state, sync, page, now)
-    asked_at = now if sync.feed_read_at is None else sync.feed_read_at
     grace_seconds = state.settings.grace_seconds
     if sync.follow_up_reason:
         grace_seconds = min(grace_seconds, FOLLOWED_UP_GRACE_SECONDS)
+    answer = Answer(page, asked_at, now, grace_seconds)
     read: Cursor | Ready | Wait | AtEnd | Lost
     if sync.step is FullSyncStep.VERIFYING:
-        read = verify(_cursor(sync), page, asked_at=asked_at, now=now, grace_seconds=grace_seconds)
+        read = verify(_cursor(sync), answer)
     else:
         sync = replace(sync, cursor=_opened(sync, page))
-        read = read_page(
-            _cursor(sync),
-            page,
-            asked_at=asked_at,
-            now=now,
-            grace_seconds=grace_seconds,
-            limit=state.settings.batch_limit,
-            named_offset=sync.named_offset if _ends_short(sync) else 0,
-        )
+        named_offset = sync.named_offset if _ends_short(sync) else 0
+        limit = state.settings.batch_limit
+        read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
     match read:
         case Lost():
             return _lost(state, sync, read, now)
@@ -364,7 +354,7 @@ def _events_arrived(state: State, sync: FullSync, page: EventPage, now: float) -
             return _install(state, replace(sync, cursor=read), now)
         case Wait(cursor, seconds):
             sync = replace(sync, cursor=cursor, has_more=True)
-            return _sleep(state, sync, seconds) if seconds else _proceed(state, sync, now)
+            return _do(state, sync, Sleep(seconds)) if seconds else _proceed(state, sync, now)
         case AtEnd(cursor):
             return _caught_up(state, replace(sync, cursor=cursor), now)
         case Ready():
@@ -382,7 +372,7 @@ def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
         has_events=sync.has_events or bool(ready.events),
     )
     apply = ApplyEvents(ready.events, ready.cursor.position, sync.in_catalogue, in_replica=True)
-    return _do(state, sync, InFlight.APPLYING, apply)
+    return _do(state, sync, apply)
 
 
 def _opened(sync: FullSync, page: EventPage) -> Cursor:
@@ -423,7 +413,7 @@ def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
         _followed_up(sync, MISSED), next_cursor=Cursor(position), has_more=True, in_catalogue=False
     )
     apply = ApplyEvents((), position, in_catalogue=False, in_replica=True)
-    return _do(state, sync, InFlight.APPLYING, apply)
+    return _do(state, sync, apply)
 
 
 def _ended_short(state: State, sync: FullSync, now: float) -> Next:
@@ -489,7 +479,7 @@ def _refetched(state: State, sync: FullSync, refetched: ProductsRefetched, now: 
 
 
 def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float) -> Next:
-    of_feed = sync.in_flight is InFlight.EVENTS
+    of_feed = isinstance(sync.in_flight, FetchEvents)
     match failed.failure:
         case Failure.LIMITED:
             return _limited(state, sync, failed.retry_after_seconds or 1.0, now)
@@ -521,19 +511,19 @@ def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: 
     if of_feed and sync.step is FullSyncStep.PAGES and goes_on:
         longest = pause.at_least_seconds + pause.spread_seconds
         sync = replace(sync, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
-    return _do(state, sync, InFlight.SLEEPING, pause)
+    return _do(state, sync, pause)
 
 
 def _limited(state: State, sync: FullSync, seconds: float, now: float) -> Next:
     """Central's limit, or the store's own share of it, says not now (F6). Pages and feed do not
     wait for each other."""
-    if sync.in_flight is InFlight.EVENTS:
+    if isinstance(sync.in_flight, FetchEvents):
         sync = replace(_unverified(sync), feed_not_before=now + seconds)
     elif sync.step is FullSyncStep.PAGES:
         sync = replace(sync, pages_not_before=now + seconds)
     if sync.step is FullSyncStep.PAGES:
         return _proceed(state, sync, now)
-    return _sleep(state, sync, seconds)
+    return _do(state, sync, Sleep(seconds))
 
 
 def _gone(state: State, sync: FullSync, now: float) -> Next:
@@ -613,7 +603,7 @@ def _install(state: State, sync: FullSync, now: float) -> Next:
         follow_up_reason=sync.follow_up_reason,
     )
     sync = replace(sync, step=FullSyncStep.INSTALLING)
-    return _do(state, sync, InFlight.INSTALLING, InstallReplica(installation))
+    return _do(state, sync, InstallReplica(installation))
 
 
 def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:

@@ -25,7 +25,7 @@ from dataclasses import replace
 from store_cache.model.position import Position
 from store_cache.sync.backoff import failed, reached
 from store_cache.sync.cursor import Cursor, Lost
-from store_cache.sync.follow import applied, arrived, ask, checked, cursor_of, lose
+from store_cache.sync.follow import applied, arrived, ask, cursor_of, lose
 from store_cache.sync.full_sync import advance_full_sync, begin_full_sync, give_up
 from store_cache.sync.states import (
     FALLBACK_TIMER,
@@ -94,12 +94,10 @@ def _end_phase(state: State, outcome: Outcome, now: float) -> Next:
             return decide(state)
         case Sleeping(), Slept():
             return decide(state)
-        case Checking(), EventsArrived():
-            return checked(reached(state), outcome, now)
+        case ((Checking() | Polling()), EventsArrived()):
+            return arrived(reached(state), outcome, now)
         case Checking(), ExchangeFailed(Failure.GONE):
             return ask(replace(reached(state), cursor=cursor_of(state).at_log_start()), now)
-        case Polling() as polling, EventsArrived():
-            return arrived(reached(state), polling, outcome, now)
         case Polling(), ExchangeFailed(Failure.GONE, problem):
             lost = Lost(f"the position is gone (410): {problem}")
             return lose(reached(state), lost, now)

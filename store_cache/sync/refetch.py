@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 
 from store_cache.central.failures import (
     CentralError,
@@ -73,11 +74,9 @@ class Refetcher:
             while (due := self._next_due()) is not None:
                 await self._refetch(*due)
             now = self._now()
-            soonest = min(
-                (each.due - now for each in self._pending().values()), default=LOOK_SECONDS
-            )
+            seconds = min((each.due - now for each in self._pending().values()), default=inf)
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(max(soonest, 0.0), LOOK_SECONDS)):
+                async with asyncio.timeout(max(0.0, min(seconds, LOOK_SECONDS))):
                     await self._writer.refetches_changed.wait()
 
     def _pending(self) -> dict[str, PendingRefetch]:

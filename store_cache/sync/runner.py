@@ -37,7 +37,6 @@ from store_cache.sync.states import (
     FullSyncFailed,
     FullSyncing,
     FullSyncRecord,
-    InFlight,
     InstallReplica,
     Interrupted,
     Outcome,
@@ -171,7 +170,7 @@ class SyncRunner:
             case Sleeping() | Polling():
                 return True
             case FullSyncing(full_sync):
-                return full_sync.in_flight is InFlight.SLEEPING
+                return isinstance(full_sync.in_flight, Sleep)
         return False
 
     # -- the loop --------------------------------------------------------------------------

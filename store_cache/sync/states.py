@@ -292,83 +292,48 @@ class FullSyncStep(StrEnum):
     INSTALLING = "placing"
 
 
-class InFlight(StrEnum):
-    """The kind of command that a full sync has in flight; a step may need several in turn."""
-
-    PAGE = "page"
-    EVENTS = "events"
-    APPLYING = "applying"
-    SLEEPING = "sleeping"
-    REFETCHING = "refetching"
-    INSTALLING = "installing"
-
-
 @dataclass(frozen=True, slots=True)
 class FullSync:
-    """One full sync under way.
-
-    What it was asked for:
-    `same_generation`: versions held still count (V3). `restarts`: how often the replica was begun
-    again because the feed was lost. `is_second_reading`: it was begun again because the feed ended
-    before an event that a page had named.
-
-    The feed alongside:
-    `cursor`: where the replica stands in the feed; None until the head is known. `next_cursor`:
-    where it stands once the batch in flight is applied. `has_more`: read the feed before the next
-    page. `in_catalogue`: events go into the catalogue too, which stands at the same position.
-    `is_open`: nothing was followed yet, so the log may begin later than asked. `has_events`: the
-    replica has events, so it is right at `cursor` and nowhere else. `without_feed`: the feed cannot
-    be read; pages alone make the replica. `feed_read_at`: when the feed last answered.
-
-    The pages:
-    `next_page`: the request for the next one; None before the first and after the last. `head`: the
-    end of the feed as the first page was read. `named_offset`: the highest `eventOffset` of a page.
-    `rows_until`: the offset up to which rows may reflect the feed. `generation`: as pages name it.
-    `must_reread_pages`: the connection failed before anything of the feed was seen, so nothing
-    would tell that Central was restored meanwhile under its own name.
-
-    `follow_up_reason`: why another full sync has to follow this one.
-    """
+    """One full sync under way: what was requested, the feed alongside, and the pages."""
 
     number: int
     reasons: tuple[str, ...]
     began_at: float
     forced: bool = False
     accept: bool = False
-    same_generation: bool = True
-    restarts: int = 0
-    is_second_reading: bool = False
+    same_generation: bool = True  # versions held still count (V3)
+    restarts: int = 0  # how often the replica was begun again because the feed was lost
+    is_second_reading: bool = False  # ... because the feed ended before an event that a page named
     step: FullSyncStep = FullSyncStep.FIRST_PAGE
-    in_flight: InFlight = InFlight.PAGE
+    in_flight: Command = FetchPage(None, begins=True)
+    follow_up_reason: str = ""  # why another full sync has to follow this one
 
-    cursor: Cursor | None = None
-    next_cursor: Cursor | None = None
-    has_more: bool = False
-    in_catalogue: bool = False
-    is_open: bool = True
-    has_events: bool = False
-    without_feed: bool = False
-    feed_read_at: float | None = None
+    cursor: Cursor | None = None  # where the replica stands; None until the head is known
+    next_cursor: Cursor | None = None  # where it stands once the batch in flight is applied
+    has_more: bool = False  # read the feed before the next page
+    in_catalogue: bool = False  # events go into the catalogue too, which stands there as well
+    is_open: bool = True  # nothing was followed yet, so the log may begin later than asked
+    has_events: bool = False  # the replica has some, so it is right at `cursor` and nowhere else
+    without_feed: bool = False  # the feed cannot be read, pages alone make the replica
+    feed_asked_at: float | None = None  # when the last answer of the feed was asked for
     feed_not_before: float = 0.0
     feed_failures: int = 0
 
-    next_page: PageRequest | None = None
-    head: int | None = None
-    named_offset: int = 0
-    rows_until: int = 0
-    generation: str | None = None
-    must_reread_pages: bool = False
+    next_page: PageRequest | None = None  # None before the first page and after the last
+    head: int | None = None  # the end of the feed as the first page was read
+    named_offset: int = 0  # the highest `eventOffset` of a page
+    rows_until: int = 0  # up to which offset rows may reflect the feed
+    generation: str | None = None  # as pages name it
+    must_reread_pages: bool = False  # Central may have been restored before the feed was seen
     pages_not_before: float = 0.0
-    failures: int = 0
-
-    follow_up_reason: str = ""
+    failures: int = 0  # in a row, of pages and single products
 
     @property
     def rests_on_pages_alone(self) -> bool:
         """Whether pages were read, and nothing of the feed: no event that is as young as the pages
         would show a replaced feed."""
         has_pages = self.next_page is not None or self.step is FullSyncStep.CATCHING_UP
-        has_read_feed = not self.is_open and self.feed_read_at is not None
+        has_read_feed = not self.is_open and self.feed_asked_at is not None
         return has_pages and not has_read_feed and not self.without_feed
 
 

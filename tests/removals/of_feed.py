@@ -28,7 +28,7 @@ from store_cache.sync import cursor as cursors
 from store_cache.sync import follow as following
 from store_cache.sync import full_sync as resync
 from store_cache.sync import machine as sync
-from store_cache.sync.cursor import MISSING, AtEnd, Cursor, Lost, Ready, Wait
+from store_cache.sync.cursor import MISSING, Answer, AtEnd, Cursor, Lost, Ready, Wait
 from store_cache.sync.states import (
     ExchangeFailed,
     Failure,
@@ -68,15 +68,14 @@ def next_offset_is_a_hint(patch: Patch) -> None:
     """A page that leads further than its events do is followed there."""
     read_page = cursors.read_page
 
-    def believed(cursor: Cursor, page: EventPage, **told: Any) -> Ready | Wait | AtEnd | Lost:
-        read, position = read_page(cursor, page, **told), cursor.position
+    def believed(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
+        read, position = read_page(cursor, answer, limit=limit), cursor.position
+        end = answer.page.next_offset or 0
         is_missing = isinstance(read, Lost) and read.reason == MISSING
-        is_hint = (page.next_offset or 0) > position.offset
-        if not is_hint or not (is_missing or (isinstance(read, Wait) and read.seconds)):
+        if end <= position.offset or not (is_missing or (isinstance(read, Wait) and read.seconds)):
             return read
         patch.act()
-        new = Position(position.generation, page.next_offset or 0)
-        return Ready((), Cursor(new), has_more=True)
+        return Ready((), Cursor(Position(position.generation, end)), has_more=True)
 
     patch.replace(following, "read_page", believed)
 
@@ -90,7 +89,7 @@ def next_offset_is_a_hint(patch: Patch) -> None:
 def grace_for_holes(patch: Patch) -> None:
     """What is missing is lost at once, and a full sync follows."""
 
-    def impatient(cursor: Cursor, lost: Lost, *_: float) -> Lost:
+    def impatient(cursor: Cursor, lost: Lost, _: Answer) -> Lost:
         patch.act()
         return lost
 

@@ -23,7 +23,7 @@ from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.storage import files as archive
 from store_cache.sync.cursor import can_verify
-from store_cache.sync.states import FullSyncing, InFlight, Sleeping
+from store_cache.sync.states import FullSyncing, Sleep, Sleeping
 from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.central import SimulatedCentral
@@ -95,10 +95,10 @@ class Simulation:
             return False
         state = store.runner.state
         if isinstance(state.phase, FullSyncing):
-            run = state.phase.full_sync
-            if run.rests_on_pages_alone:
-                return run.in_flight is not InFlight.SLEEPING or run.must_reread_pages
-            return run.feed_read_at is None or run.feed_read_at >= self.central.paged_at
+            sync = state.phase.full_sync
+            if sync.rests_on_pages_alone:
+                return not isinstance(sync.in_flight, Sleep) or sync.must_reread_pages
+            return sync.feed_asked_at is None or sync.feed_asked_at >= self.central.paged_at
         if not isinstance(state.phase, Sleeping):
             return True
         return state.cursor is None or state.cursor.is_unverified or state.lost is not None

@@ -23,17 +23,14 @@ from store_cache.sync.states import (
     ExchangeFailed,
     Failure,
     FetchEvents,
-    FetchPage,
     FullSync,
     FullSyncing,
-    InFlight,
     InstallReplica,
     Interrupted,
     Outcome,
     PageApplied,
     Polling,
     ProductsRefetched,
-    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -57,14 +54,6 @@ COMMANDS: dict[type, type] = {
     Checking: FetchEvents,
     Polling: FetchEvents,
     Applying: ApplyEvents,
-}
-COMMANDS_OF_RUN: dict[InFlight, type] = {
-    InFlight.PAGE: FetchPage,
-    InFlight.EVENTS: FetchEvents,
-    InFlight.APPLYING: ApplyEvents,
-    InFlight.SLEEPING: Sleep,
-    InFlight.REFETCHING: RefetchProducts,
-    InFlight.INSTALLING: InstallReplica,
 }
 
 
@@ -212,7 +201,7 @@ def may_be_interrupted(state: State) -> bool:
         case Sleeping() | Polling():
             return True
         case FullSyncing(run):
-            return run.in_flight is InFlight.SLEEPING
+            return isinstance(run.in_flight, Sleep)
     return False
 
 
@@ -224,7 +213,7 @@ def fits(state: State, command: Command) -> bool:
     if isinstance(state.phase, Starting):
         return False
     if isinstance(state.phase, FullSyncing):
-        return type(command) is COMMANDS_OF_RUN[state.phase.full_sync.in_flight]
+        return command is state.phase.full_sync.in_flight
     return type(command) is COMMANDS[type(state.phase)]
 
 
