@@ -131,7 +131,7 @@ def unfollowed_rows(patch: Patch) -> None:
 @in_rules(
     "E5",
     "a quarantined event has its product refetched",
-    test="tests/unit/sync/test_refetch.py::test_an_unreadable_event_has_its_product_read",
+    test="tests/unit/sync/test_refetch.py::test_an_unreadable_event_has_its_product_refetched",
     why="every event of the simulation can be read",
 )
 def refetches_of_quarantined_products(patch: Patch) -> None:
@@ -154,7 +154,7 @@ def refetches_of_quarantined_products(patch: Patch) -> None:
     "V2",
     "a refetch counts only if nothing changed since it was sent",
     needs="disorder",
-    test="tests/unit/sync/test_refetch.py::test_a_reading_that_was_overtaken_is_done_again",
+    test="tests/unit/sync/test_refetch.py::test_a_refetch_that_was_overtaken_is_done_again",
 )
 def overtaken_refetches(patch: Patch) -> None:
     """Central's answer counts whatever came in between."""
@@ -172,7 +172,7 @@ def overtaken_refetches(patch: Patch) -> None:
     "P3",
     "pending refetches are in the same record as the position",
     needs="kill disorder",
-    test="tests/unit/sync/test_refetch.py::test_what_was_owed_is_done_by_the_next_process",
+    test="tests/unit/sync/test_refetch.py::test_pending_refetches_are_done_by_the_next_process",
 )
 def pending_refetches_on_disk(patch: Patch) -> None:
     """Pending refetches are in memory alone."""

@@ -1,7 +1,4 @@
-"""Safeguards of following the feed and of full syncs, taken out one at a time (rules P, E, F, B).
-
-Knows: how the product would look without each. Refuses to know: how that is noticed.
-"""
+"""Safeguards of following the feed and of full syncs, taken out one at a time (rules P, E, F, B)."""
 
 from __future__ import annotations
 
@@ -23,11 +20,7 @@ from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
-from store_cache.sync import backoff as lines
-from store_cache.sync import cursor as cursors
-from store_cache.sync import follow as following
-from store_cache.sync import full_sync as resync
-from store_cache.sync import machine as sync
+from store_cache.sync import backoff, cursor, follow, full_sync, machine
 from store_cache.sync.cursor import MISSING, Answer, AtEnd, Cursor, Lost, Ready, Wait
 from store_cache.sync.states import (
     ExchangeFailed,
@@ -44,13 +37,13 @@ of_feed = Removals()
 Events = tuple[AnyEvent, ...]
 
 
-# -- holes -------------------------------------------------------------------------------------
+# -- gaps --------------------------------------------------------------------------------------
 
 
 @of_feed("P4 E3", "only what is contiguous is applied", needs="disorder")
 def contiguity(patch: Patch) -> None:
-    """The position moves over holes, whatever is missing."""
-    arrange = cursors.arrange
+    """The position moves over gaps, whatever is missing."""
+    arrange = cursor.arrange
 
     def all_of_it(
         offset: int, early: Sequence[AnyEvent], arrived: Sequence[AnyEvent]
@@ -60,16 +53,16 @@ def contiguity(patch: Patch) -> None:
             patch.act()
         return (*ready, *rest), ()
 
-    patch.replace(cursors, "arrange", all_of_it)
+    patch.replace(cursor, "arrange", all_of_it)
 
 
 @of_feed("P4", "`nextOffset` never moves the position", needs="lost_events")
 def next_offset_is_a_hint(patch: Patch) -> None:
     """A page that leads further than its events do is followed there."""
-    read_page = cursors.read_page
+    read_page = cursor.read_page
 
-    def believed(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
-        read, position = read_page(cursor, answer, limit=limit), cursor.position
+    def believed(at: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
+        read, position = read_page(at, answer, limit=limit), at.position
         end = answer.page.next_offset or 0
         is_missing = isinstance(read, Lost) and read.reason == MISSING
         if end <= position.offset or not (is_missing or (isinstance(read, Wait) and read.seconds)):
@@ -77,48 +70,48 @@ def next_offset_is_a_hint(patch: Patch) -> None:
         patch.act()
         return Ready((), Cursor(Position(position.generation, end)), has_more=True)
 
-    patch.replace(following, "read_page", believed)
+    patch.replace(follow, "read_page", believed)
 
 
 @of_feed(
     "E3",
-    "a hole has a moment to be filled",
-    test="tests/unit/sync/test_follow.py::test_a_hole_that_is_filled_within_the_grace_is_no_loss",
+    "a gap has a moment to be filled",
+    test="tests/unit/sync/test_follow.py::test_a_gap_that_is_filled_within_the_grace_is_no_loss",
     why="without it the store is right all the same, after a full sync for every late event",
 )
 def grace_for_holes(patch: Patch) -> None:
     """What is missing is lost at once, and a full sync follows."""
 
-    def impatient(cursor: Cursor, lost: Lost, _: Answer) -> Lost:
+    def impatient(_: Cursor, lost: Lost, __: Answer) -> Lost:
         patch.act()
         return lost
 
-    patch.replace(cursors, "_wait_or_lose", impatient)
+    patch.replace(cursor, "_wait_or_lose", impatient)
 
 
 # -- another feed ------------------------------------------------------------------------------
 
 
 def _same_event(patch: Patch) -> None:
-    holds_another_event = cursors.holds_another_event
+    holds_another_event = cursor.holds_another_event
 
     def never(position: Position, page: EventPage) -> bool:
         if holds_another_event(position, page):
             patch.act()
         return False
 
-    patch.replace(cursors, "holds_another_event", never)
+    patch.replace(cursor, "holds_another_event", never)
 
 
 def _same_generation(patch: Patch) -> None:
-    changed = cursors.generation_changed
+    changed = cursor.generation_changed
 
     def never(position: Position, named: str | None) -> bool:
         if changed(position, named):
             patch.act()
         return False
 
-    patch.replace(cursors, "generation_changed", never)
+    patch.replace(cursor, "generation_changed", never)
 
 
 @of_feed(
@@ -144,7 +137,7 @@ def generation_compared(patch: Patch) -> None:
 
 
 def _never_backwards(patch: Patch) -> None:
-    leads_to = cursors.leads_to
+    leads_to = cursor.leads_to
 
     def never_lower(page: EventPage, position: Position) -> int:
         end = leads_to(page, position)
@@ -152,7 +145,7 @@ def _never_backwards(patch: Patch) -> None:
             patch.act()
         return max(end, position.offset)
 
-    patch.replace(cursors, "leads_to", never_lower)
+    patch.replace(cursor, "leads_to", never_lower)
 
 
 @of_feed(
@@ -204,9 +197,9 @@ def position_gone(patch: Patch) -> None:
 
     def a_failure(state: State, lost: Lost, now: float) -> Next:
         patch.act()
-        return lines.failed(state, ExchangeFailed(Failure.BROKEN, lost.reason), now)
+        return backoff.failed(state, ExchangeFailed(Failure.BROKEN, lost.reason), now)
 
-    patch.replace(sync, "lose", a_failure)
+    patch.replace(machine, "lose", a_failure)
 
 
 # -- the replica of a full sync ----------------------------------------------------------------
@@ -453,28 +446,28 @@ def older_pages(patch: Patch) -> None:
 )
 def end_of_the_feed(patch: Patch) -> None:
     """A copy stands at the feed's end though its pages are of behind it."""
-    ends_short = resync._ends_short
+    ends_short = full_sync._ends_short
 
     def at_its_end(run: FullSync) -> bool:
         if ends_short(run):
             patch.act()
         return False
 
-    patch.replace(resync, "_ends_short", at_its_end)
+    patch.replace(full_sync, "_ends_short", at_its_end)
 
 
 @of_feed(
     "E4 F2",
-    "pages count only where the line held until the feed was seen",
+    "pages count only if the connection held until the feed was seen",
     needs="restore",
     test=(
         "tests/unit/sync/test_full_sync.py::"
-        "test_pages_are_read_again_where_the_line_failed_before_the_feed_was_seen"
+        "test_pages_are_read_again_where_the_connection_failed_before_the_feed_was_seen"
     ),
     why="a restore just then, under the same name, is too rare to be searched for",
 )
 def pages_before_the_feed(patch: Patch) -> None:
-    """A full sync goes on with the pages of before a failure, and the feed of after it."""
+    """A full sync goes on with pages from before a failure, and the feed from after it."""
 
     def never(self: FullSync) -> bool:
         patch.act()
@@ -579,7 +572,7 @@ def absence(patch: Patch) -> None:
 
 @of_feed(
     "B1",
-    "a failing line is left alone for a while, longer each time",
+    "a failing connection is left alone for a while, longer each time",
     test="tests/unit/sync/test_backoff.py::test_each_failure_doubles_the_wait",
     why="a Central that is asked too often gives the same answers in the simulation",
 )
@@ -590,7 +583,7 @@ def waits(patch: Patch) -> None:
         patch.act()
         return Sleep(0.0)
 
-    patch.replace((lines, resync), "pause_after", at_once)
+    patch.replace((backoff, full_sync), "pause_after", at_once)
 
 
 @of_feed(
@@ -601,7 +594,7 @@ def waits(patch: Patch) -> None:
 )
 def fallback(patch: Patch) -> None:
     """A feed that cannot be read is asked for ever, and nothing else is."""
-    count = lines.count_failure
+    count = backoff.count_failure
 
     def counted(state: State, outcome: Any, now: float) -> State:
         state = count(state, outcome, now)
@@ -609,24 +602,24 @@ def fallback(patch: Patch) -> None:
             patch.act()
         return replace(state, health=replace(state.health, fallback_due=None))
 
-    patch.replace((lines, resync), "count_failure", counted)
+    patch.replace((backoff, full_sync), "count_failure", counted)
 
 
 @of_feed(
     "F6",
     "full syncs that do not hold are spaced",
-    test="tests/unit/sync/test_full_sync.py::test_runs_that_do_not_hold_are_spaced",
+    test="tests/unit/sync/test_full_sync.py::test_full_syncs_that_do_not_hold_are_spaced",
     why="more full syncs do no harm to what a till is told",
 )
 def spacing(patch: Patch) -> None:
     """The next one begins at once."""
-    spaced = lines.spaced
+    spaced = backoff.spaced
 
     def unspaced(held: Any, now: float, placed_at: float | None) -> Any:
         patch.act()
         return replace(spaced(held, now, placed_at), next_at=0.0, delay_seconds=0.0)
 
-    patch.replace((lines, resync), "spaced", unspaced)
+    patch.replace((backoff, full_sync), "spaced", unspaced)
 
 
 @of_feed(
@@ -666,17 +659,17 @@ def caps_on_bytes(patch: Patch) -> None:
 
 @of_feed(
     "E2",
-    "what came early is remembered up to a bound",
-    test="tests/unit/sync/test_follow.py::test_what_came_early_is_bounded",
+    "early events are remembered up to a bound",
+    test="tests/unit/sync/test_follow.py::test_early_events_are_bounded",
     why="no backlog of the simulation is that long",
 )
 def bound_of_what_is_early(patch: Patch) -> None:
-    """Everything beyond a hole is remembered."""
-    arrange = cursors.arrange
+    """Everything beyond a gap is remembered."""
+    arrange = cursor.arrange
 
     def counted(*told: Any) -> tuple[Events, Events]:
         patch.act()
         return arrange(*told)
 
-    patch.replace(cursors, "EARLY_AT_MOST", 10**9)
-    patch.replace(cursors, "arrange", counted)
+    patch.replace(cursor, "EARLY_AT_MOST", 10**9)
+    patch.replace(cursor, "arrange", counted)

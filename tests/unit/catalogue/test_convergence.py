@@ -23,7 +23,7 @@ from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model.change import RefetchReason, decode_change, encode_change
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
-from tests.unit.sync.pretend_central import PretendCentral
+from tests.unit.catalogue.pretend_central import PretendCentral
 
 GRACE_SECONDS = 2.0
 IN_ORDER = (0.0,)

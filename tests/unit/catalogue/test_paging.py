@@ -20,7 +20,7 @@ from store_cache.model.event import AnyEvent, read_event
 from store_cache.model.pages import BadRow, CataloguePage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
-from tests.unit.sync.pretend_central import PretendCentral
+from tests.unit.catalogue.pretend_central import PretendCentral
 
 NOW = 1000.0
 GRACE_SECONDS = 2.0

@@ -16,7 +16,7 @@ from store_cache.model.pages import BadRow, CataloguePage, PageRequest
 from store_cache.model.position import Position
 from store_cache.model.product import Row, Rows, read_product
 from store_cache.model.stock import StockAnswer
-from tests.unit.sync.pretend_central import PretendCentral
+from tests.unit.catalogue.pretend_central import PretendCentral
 
 NOW = 1000.0
 

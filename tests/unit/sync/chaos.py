@@ -1,7 +1,4 @@
-"""What a store is put through: answers as odd as they may be, and a Central in trouble.
-
-Knows: outcomes that fit a command, and faults. Refuses to know: what has to come of them.
-"""
+"""What a store is put through: answers as odd as they may be, and a Central in trouble."""
 
 from __future__ import annotations
 
@@ -31,13 +28,13 @@ from store_cache.sync.states import (
     Sleep,
     Slept,
 )
+from tests.unit.sync.driven_sync import DrivenSync, at, event, may_be_interrupted, nameless
 from tests.unit.sync.small_central import SmallStore
-from tests.unit.sync.told_sync import Told, at, event, may_be_interrupted, nameless
 
 FEEDS = ("feed", "other")
 NAMES = (None, None, None, "g-1", "g-2")
 FAULTS = [failure for failure in Failure if failure is not Failure.GONE]
-"""A 410 is Central's word that its log is too short; the small Central gives it by itself."""
+"""Without 410, which says that the log is too short: `SmallCentral` answers so by itself."""
 
 
 class Chaos:
@@ -47,27 +44,27 @@ class Chaos:
         self.random = Random(seed)
         self.named = self.random.choice(NAMES)
 
-    def passes_time(self, told: Told) -> None:
-        """The wait in flight, or an exchange; now and then someone asks for a full sync."""
+    def passes_time(self, sync: DrivenSync) -> None:
+        """Let the wait in flight pass, or an exchange; now and then a full sync is requested."""
         seconds = 0.01
-        if isinstance(told.command, Sleep):
-            spread_seconds = self.random.random() * told.command.spread_seconds
-            seconds = told.command.at_least_seconds + spread_seconds
-        told.waits(seconds)
+        if isinstance(sync.command, Sleep):
+            spread_seconds = self.random.random() * sync.command.spread_seconds
+            seconds = sync.command.at_least_seconds + spread_seconds
+        sync.waits(seconds)
         if self.random.random() < 0.01:
-            told.wants("on demand", forced=True, accept=self.random.random() < 0.5)
+            sync.requests("on demand", forced=True, accept=self.random.random() < 0.5)
         if self.random.random() < 0.01:
-            told.wants("a repair failed")
+            sync.requests("a repair failed")
 
-    def outcome(self, told: Told) -> Outcome:
+    def outcome(self, sync: DrivenSync) -> Outcome:
         if self.random.random() < 0.02:
             self.named = self.random.choice(NAMES)
-        if may_be_interrupted(told.state) and self.random.random() < 0.05:
+        if may_be_interrupted(sync.state) and self.random.random() < 0.05:
             return Interrupted()
-        exchanged = isinstance(told.command, FetchEvents | FetchPage | RefetchProducts)
+        exchanged = isinstance(sync.command, FetchEvents | FetchPage | RefetchProducts)
         if exchanged and self.random.random() < 0.15:
             return self._failure()
-        return self._success(told.command)
+        return self._success(sync.command)
 
     def _failure(self) -> ExchangeFailed:
         floor = self.random.choice([None, None, 0.0, 3.0])
@@ -112,14 +109,14 @@ class Chaos:
         return EventPage(tuple(arrived), hint, more, self.named)
 
 
-def walk(seed: int, steps: int) -> Iterator[Told]:
-    """A sync that is told chaos, after each step of it."""
+def walk(seed: int, steps: int) -> Iterator[DrivenSync]:
+    """Yield a sync after each step of an odd life."""
     chaos = Chaos(seed)
-    told = Told(chaos.random.choice([None, at(0), at(10), at(10, "g-1")]))
+    sync = DrivenSync(chaos.random.choice([None, at(0), at(10), at(10, "g-1")]))
     for _ in range(steps):
-        chaos.passes_time(told)
-        told.tell(chaos.outcome(told))
-        yield told
+        chaos.passes_time(sync)
+        sync.tell(chaos.outcome(sync))
+        yield sync
 
 
 class Trouble:
@@ -202,18 +199,18 @@ class Trouble:
     def has_fingerprint(self) -> bool:
         position = self.store.state.position
         known = position is not None and position.fingerprint is not None
-        return known and not self.store.is_running()
+        return known and not self.store.is_full_syncing()
 
     def shrinks(self) -> None:
         self.central.pages = self.random.choice([1, 3, 5])
 
     def is_asked(self) -> None:
-        self.store.wants(
+        self.store.requests(
             "on demand", forced=self.random.random() < 0.5, accept=self.random.random() < 0.5
         )
 
     def doubts(self) -> None:
-        self.store.doubts = 2
+        self.store.products_in_doubt = 2
 
     def heals(self) -> None:
         self.rate, self.failures, self.central.missing = 0.0, 0, set()

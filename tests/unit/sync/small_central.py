@@ -1,7 +1,7 @@
-"""A Central of plain values and a store's sync that runs against it, in virtual time.
+"""A Central of plain values, and a store's sync that runs against it in virtual time.
 
-Knows: offsets, feeds (each with its own events), pages by number, what is on when; whether the
-catalogue that the store would hold is one of a single moment. Refuses to know: products.
+It has offsets, feeds (each with its own events), pages by number and faults, but no products. Of
+the catalogue that the store would hold it checks that all of it is of a single moment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from store_cache.sync.states import (
     FetchEvents,
     FetchPage,
     InstallReplica,
-    Interrupted,
     Outcome,
     PageApplied,
     ProductsRefetched,
@@ -34,7 +33,7 @@ from store_cache.sync.states import (
     Slept,
     SyncSettings,
 )
-from tests.unit.sync.told_sync import Told, at, event, may_be_interrupted
+from tests.unit.sync.driven_sync import LOCAL, DrivenSync, at, event
 
 EXCHANGE_SECONDS = 0.01
 PAGE_SIZE = 200
@@ -88,13 +87,13 @@ class SmallCentral:
 
 
 def feed_of(each: AnyEvent) -> str:
-    """The feed that an event made by `told_sync.event` is of."""
+    """The feed that an event made by `driven_sync.event` belongs to."""
     assert isinstance(each, Event)
     return str(each.raw).split("-", maxsplit=1)[0]
 
 
 def feed_at(position: Position | None, *feeds: str) -> str:
-    """Which of these feeds the event before the position is of."""
+    """The one of these feeds that the event before the position belongs to."""
     if position is None or position.fingerprint is None:
         return ""
     prints = {at(position.offset, feed=feed).fingerprint: feed for feed in feeds}
@@ -102,14 +101,14 @@ def feed_at(position: Position | None, *feeds: str) -> str:
 
 
 @dataclass
-class Copy:
-    """What a copy under construction reflects: pages with feed and head as they were read."""
+class Replica:
+    """What a replica under construction reflects: pages with feed and head as they were read."""
 
     read: list[tuple[str, int]] = field(default_factory=list)
-    kept_from: int | None = None
+    followed_from: int | None = None
 
 
-class SmallStore(Told):
+class SmallStore(DrivenSync):
     """A store's sync that runs by itself against a `SmallCentral`."""
 
     def __init__(
@@ -123,12 +122,11 @@ class SmallStore(Told):
         self.central = central
         self.random = Random(seed)
         self.commands = 0
-        self.doubts = 0
+        self.products_in_doubt = 0
         self.products = 0
         self.of_feed = feed_at(position, "feed", central.feed)
         self.happenings: list[tuple[float, Callable[[], None]]] = []
-        self.rang = False
-        self._copy = Copy()
+        self._replica = Replica()
         super().__init__(position, settings)
 
     # -- running ---------------------------------------------------------------------------
@@ -149,8 +147,8 @@ class SmallStore(Told):
         self.commands += 1
         self.tell(self._perform())
 
-    def is_in_step(self) -> bool:
-        """It follows Central's present feed, at its head, with nothing wanted."""
+    def is_in_sync(self) -> bool:
+        """It follows Central's present feed, at its head, with nothing requested."""
         state, central = self.state, self.central
         at_head = state.position is not None and state.position.offset == central.head
         followed = self.of_feed == central.feed and not state.lost and state.requested is None
@@ -162,12 +160,14 @@ class SmallStore(Told):
         command = self.command
         match command:
             case Sleep():
-                return self._rest(command)
+                share = self.random.random()
+                self._pass(command.at_least_seconds + share * command.spread_seconds)
+                return Slept()
             case ApplyEvents():
-                return self._keep(command)
+                return self._apply(command)
             case InstallReplica(installation):
-                return self._place(installation)
-        self._passes(EXCHANGE_SECONDS)
+                return self._install(installation)
+        self._pass(EXCHANGE_SECONDS)
         failed = self.central.fault()
         if failed is not None:
             return failed
@@ -175,82 +175,68 @@ class SmallStore(Told):
             case FetchEvents():
                 return self._fetch(command)
             case FetchPage():
-                return self._page(command)
+                if command.begins:
+                    self._replica = Replica()
+                self._replica.read.append((self.central.feed, self.central.head))
+                return self.central.page(command.request or PageRequest(0, PAGE_SIZE))
             case RefetchProducts():
-                read, self.doubts = self.doubts, 0
+                read, self.products_in_doubt = self.products_in_doubt, 0
                 return ProductsRefetched(read)
         raise AssertionError(command)
 
-    def _passes(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> float:
-        """Time passes, and what was to happen happens; how long it was until enough had."""
+    def _pass(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> float:
+        """Let time pass, with what happens in it, until it is enough. Returns how long it was."""
         began_at, end = self.now, self.now + seconds
         while self.happenings and self.happenings[0][0] <= end and not enough():
-            at, happening = self.happenings.pop(0)
-            self.now = max(self.now, at)
+            due_at, happening = self.happenings.pop(0)
+            self.now = max(self.now, due_at)
             happening()
         if not enough():
             self.now = max(self.now, end)
         return self.now - began_at
 
-    def _rest(self, command: Sleep) -> Outcome:
-        share = self.random.random()
-        self.rang = False
-        self._passes(command.at_least_seconds + share * command.spread_seconds, lambda: self.rang)
-        return Interrupted() if self.rang and may_be_interrupted(self.state) else Slept()
-
-    def ring(self) -> None:
-        self.rang = True
-
     def _fetch(self, command: FetchEvents) -> Outcome:
         held = 0.0
         answer = self.central.events(command)
         if self.central.holds and isinstance(answer, EventPage) and not answer.events:
-            self.rang = False
-            held = self._passes(command.wait_seconds, lambda: self.rang or self._has(command))
-            if self.rang and may_be_interrupted(self.state):
-                return Interrupted()
+            held = self._pass(command.wait_seconds, lambda: self._has_events(command))
             answer = self.central.events(command)
-        if isinstance(answer, ExchangeFailed):
-            return answer
-        return EventsArrived(answer, held)
+        return answer if isinstance(answer, ExchangeFailed) else EventsArrived(answer, held)
 
-    def _has(self, command: FetchEvents) -> bool:
+    def _has_events(self, command: FetchEvents) -> bool:
         answer = self.central.events(command)
         return isinstance(answer, EventPage) and bool(answer.events)
 
-    def _page(self, command: FetchPage) -> Outcome:
-        if command.begins:
-            self._copy = Copy()
-        taken = self.central.page(command.request or PageRequest(0, PAGE_SIZE))
-        self._copy.read.append((self.central.feed, self.central.head))
-        return taken
-
-    def _keep(self, command: ApplyEvents) -> Outcome:
+    def _apply(self, command: ApplyEvents) -> Outcome:
         feeds = {feed_of(each) for each in command.events}
         if command.in_catalogue and feeds:
             assert {self.of_feed} == feeds, "events of another feed in the catalogue (E4)"
         if command.in_replica and feeds:
-            assert {feed for feed, _ in self._copy.read} == feeds, "a copy of two feeds (E4)"
-        if command.in_replica and self._copy.kept_from is None:
-            assert self.full_sync.cursor is not None
-            self._copy.kept_from = self.full_sync.cursor.position.offset
+            assert {feed for feed, _ in self._replica.read} == feeds, "a replica of two feeds (E4)"
+        if command.in_replica and self._replica.followed_from is None:
+            assert self.replica_position is not None
+            self._replica.followed_from = self.replica_position.offset
         return EventsApplied()
 
-    def _place(self, installation: Installation) -> Outcome:
+    def _install(self, installation: Installation) -> Outcome:
         products = self.central.pages * PAGE_SIZE
         agrees = installation.agreed_products == products
         if products * 2 < self.products and not (installation.accept or agrees):
             return ReplicaRefused(f"{products} where {self.products} were held", products)
-        self._check_copy(installation.position)
+        # Each page reflects the position, or the feed was followed from before it (F2).
+        assert len({feed for feed, _ in self._replica.read}) == 1, "a replica of two feeds (E4)"
+        followed_from = self._replica.followed_from
+        if followed_from is None:
+            followed_from = installation.position.offset
+        self.of_feed, first_head = self._replica.read[0]
+        assert followed_from <= first_head, "a replica followed from too late (F2)"
         self.products = products
-        self.of_feed = self._copy.read[0][0]
         return ReplicaInstalled(products)
 
-    def _check_copy(self, position: Position) -> None:
-        """F2: each page reflects the position at least, or the feed was followed from before it."""
-        feeds = {feed for feed, _ in self._copy.read}
-        assert len(feeds) == 1, "a copy of two feeds (E4)"
-        follows_from = self._copy.kept_from
-        if follows_from is None:
-            follows_from = position.offset
-        assert follows_from <= self._copy.read[0][1], "a copy followed from too late (F2)"
+
+def following(central: SmallCentral, settings: SyncSettings | None = None) -> SmallStore:
+    """A store that stands at Central's head."""
+    position = at(central.head, central.generation or LOCAL, central.feed)
+    store = SmallStore(central, position, settings)
+    store.runs(lambda: store.state.in_sync_at is not None)
+    return store

@@ -1,4 +1,4 @@
-"""A failing line to Central: how long it is left alone, and what the store does meanwhile."""
+"""A failing connection to Central: how long it is left alone, and what happens meanwhile."""
 
 from itertools import pairwise
 
@@ -17,269 +17,269 @@ from store_cache.sync.states import (
     Sleep,
     Sleeping,
 )
-from tests.unit.sync.told_sync import START, Told, at
+from tests.unit.sync.driven_sync import START, DrivenSync, at
 
 COUNTED = [Failure.UNREACHABLE, Failure.BROKEN, Failure.UNREADABLE]
 REFUSALS = [Failure.DENIED, Failure.REFUSED]
 
 
-def followed() -> Told:
-    """A store that has compared its feed and polls it."""
-    told = Told(at(100))
-    told.answers(99)
-    return told
+def followed() -> DrivenSync:
+    """A store that has verified its feed and polls it."""
+    sync = DrivenSync(at(100))
+    sync.answers(99)
+    return sync
 
 
-def fails_and_rests(told: Told, failure: Failure = Failure.UNREACHABLE) -> Sleep:
-    told.fails(failure)
-    assert isinstance(told.command, Sleep)
-    rest = told.command
-    told.rests()
-    return rest
+def fails_and_sleeps(sync: DrivenSync, failure: Failure = Failure.UNREACHABLE) -> Sleep:
+    sync.fails(failure)
+    assert isinstance(sync.command, Sleep)
+    wait = sync.command
+    sync.sleeps()
+    return wait
 
 
 @pytest.mark.parametrize("failure", COUNTED)
 def test_each_failure_doubles_the_wait(failure: Failure) -> None:
-    """[B1] It rested at most 0.5, 1, 2 and 4 seconds, with full jitter."""
-    told = followed()
-    waits = [fails_and_rests(told, failure) for _ in range(4)]
+    """[B1] At most 0.5, 1, 2 and 4 seconds, with full jitter."""
+    sync = followed()
+    waits = [fails_and_sleeps(sync, failure) for _ in range(4)]
 
     assert [Sleep(0.0, 0.5), Sleep(0.0, 1.0), Sleep(0.0, 2.0), Sleep(0.0, 4.0)] == waits
 
 
 def test_five_failures_in_a_row_open_the_breaker() -> None:
     """[B1] The fifth one, no earlier."""
-    told = followed()
+    sync = followed()
     opened = []
     for _ in range(5):
-        told.fails()
-        opened.append(told.state.health.fell_back)
-        told.rests()
+        sync.fails()
+        opened.append(sync.state.health.fell_back)
+        sync.sleeps()
 
     assert [False, False, False, False, True] == opened
 
 
 def test_an_answer_starts_the_count_again() -> None:
     """[B1] Failures count in a row."""
-    told = followed()
+    sync = followed()
     for _ in range(4):
-        fails_and_rests(told)
-    told.answers(99)
+        fails_and_sleeps(sync)
+    sync.answers(99)
 
-    assert Sleep(0.0, 0.5) == fails_and_rests(told)
+    assert Sleep(0.0, 0.5) == fails_and_sleeps(sync)
 
 
 def test_probes_go_on_at_least_every_half_minute_however_long_it_lasts() -> None:
     """[B1] Two to five seconds apart at first, later a twentieth of the outage, at most 30 s."""
-    told = followed()
+    sync = followed()
     for _ in range(5):
-        fails_and_rests(told)
+        fails_and_sleeps(sync)
     waits = []
-    while told.now < START + 86_400:
-        told.fails()
-        if isinstance(told.command, Sleep):
-            waits.append(told.command)
-            told.rests()
+    while sync.now < START + 86_400:
+        sync.fails()
+        if isinstance(sync.command, Sleep):
+            waits.append(sync.command)
+            sync.sleeps()
 
     assert Sleep(2.0, 3.0) == waits[0]
     assert Sleep(2.0, 28.0) == waits[-1]
-    assert 30.0 == max(rest.at_least_seconds + rest.spread_seconds for rest in waits)
+    assert 30.0 == max(wait.at_least_seconds + wait.spread_seconds for wait in waits)
 
 
 def test_a_full_sync_is_tried_at_every_interval_of_the_fallback() -> None:
     """[B1] Five minutes apart, one exchange each, with probes of the feed between them."""
-    told = followed()
+    sync = followed()
     tried: list[float] = []
-    while told.now < START + 1500:
-        if isinstance(told.command, FetchPage):
-            tried.append(told.now)
-        told.fails()
-        if not told.is_running():
-            told.rests()
+    while sync.now < START + 1500:
+        if isinstance(sync.command, FetchPage):
+            tried.append(sync.now)
+        sync.fails()
+        if not sync.is_full_syncing():
+            sync.sleeps()
 
     gaps = [later - earlier for earlier, later in pairwise(tried)]
     assert 4 <= len(tried) <= 5
     assert all(300 <= gap <= 331 for gap in gaps), gaps
-    assert {(FALLBACK_TIMER,)} == {record.reasons for record in told.state.full_syncs}
+    assert {(FALLBACK_TIMER,)} == {record.reasons for record in sync.state.full_syncs}
 
 
 @pytest.mark.parametrize("failures", [1, 5])
 def test_retry_after_is_the_floor_of_a_wait(failures: int) -> None:
     """[B1] Jitter comes on top of what Central asked for."""
-    told = followed()
+    sync = followed()
     for _ in range(failures - 1):
-        fails_and_rests(told)
-    told.fails(Failure.BROKEN, retry_after=45.0)
+        fails_and_sleeps(sync)
+    sync.fails(Failure.BROKEN, retry_after=45.0)
 
-    assert isinstance(told.command, Sleep)
-    assert 45.0 == told.command.at_least_seconds
-    assert told.command.spread_seconds > 0
+    assert isinstance(sync.command, Sleep)
+    assert 45.0 == sync.command.at_least_seconds
+    assert sync.command.spread_seconds > 0
 
 
 @pytest.mark.parametrize("failure", REFUSALS)
 def test_refusals_are_no_failures(failure: Failure) -> None:
     """[B1] They name a cause, and never open the breaker."""
-    told = followed()
+    sync = followed()
     for _ in range(4):
-        fails_and_rests(told, failure)
+        fails_and_sleeps(sync, failure)
 
-    assert 0 == told.state.health.failures
-    assert 4 == told.state.health.refusals
-    assert f"it was {failure}" == told.state.health.problem
-    assert not told.state.health.fell_back
+    assert 0 == sync.state.health.failures
+    assert 4 == sync.state.health.refusals
+    assert f"it was {failure}" == sync.state.health.problem
+    assert not sync.state.health.fell_back
 
 
 @pytest.mark.parametrize("failure", REFUSALS)
 def test_a_refusing_central_is_asked_slowly_for_ever(failure: Failure) -> None:
-    """[B2] Twice a minute at the most, and followed again once it lets the store in."""
-    told = followed()
-    waits = {fails_and_rests(told, failure) for _ in range(4)}
+    """[B2] Twice a minute at the most, and followed again once it answers."""
+    sync = followed()
+    waits = {fails_and_sleeps(sync, failure) for _ in range(4)}
 
     assert {Sleep(30.0, 30.0)} == waits
-    told.answers(99)
-    assert isinstance(told.state.phase, Polling)
-    assert "" == told.state.health.problem
+    sync.answers(99)
+    assert isinstance(sync.state.phase, Polling)
+    assert "" == sync.state.health.problem
 
 
 def test_a_full_sync_is_tried_where_the_feed_alone_is_refused() -> None:
     """[B2] Pages may still be read: every interval, as in the fallback."""
-    told = followed()
-    while not told.is_running():
-        told.fails(Failure.DENIED)
-        if not told.is_running():
-            told.rests()
+    sync = followed()
+    while not sync.is_full_syncing():
+        sync.fails(Failure.DENIED)
+        if not sync.is_full_syncing():
+            sync.sleeps()
 
-    assert (FALLBACK_TIMER,) == told.full_sync.reasons
-    assert told.now - START > 300
+    assert (FALLBACK_TIMER,) == sync.full_sync.reasons
+    assert sync.now - START > 300
 
 
-def test_a_central_that_is_back_when_the_timer_rings_is_asked_for_no_catalogue() -> None:
-    """[B1] The store resumes from its position: the timer's full sync follows on a probe that has
-    failed, or a chain that comes back after five minutes would be asked for all of it at once."""
-    told = followed()
-    while told.state.health.fallback_due is None or told.now < told.state.health.fallback_due:
-        told.fails()
-        told.rests()
-    told.answers(99, next_offset=100)
+def test_a_central_that_is_back_when_the_timer_ends_is_asked_for_no_catalogue() -> None:
+    """[B1] The store resumes from its position: the timer's full sync follows a probe that has
+    failed. Else all stores of a chain would ask for the catalogue after five minutes."""
+    sync = followed()
+    while sync.state.health.fallback_due is None or sync.now < sync.state.health.fallback_due:
+        sync.fails()
+        sync.sleeps()
+    sync.answers(99, next_offset=100)
 
-    assert told.now > START + 300
-    assert not told.is_running()
-    assert told.state.requested is None
-    assert not told.state.health.fell_back
+    assert sync.now > START + 300
+    assert not sync.is_full_syncing()
+    assert sync.state.requested is None
+    assert not sync.state.health.fell_back
 
 
 def test_a_limit_is_no_failure() -> None:
     """[B1] A 429 pauses for as long as it says, and counts as nothing."""
-    told = followed()
+    sync = followed()
     for _ in range(20):
-        told.fails(Failure.LIMITED, retry_after=7.0)
-        assert Sleep(7.0) == told.command
-        told.rests()
+        sync.fails(Failure.LIMITED, retry_after=7.0)
+        assert Sleep(7.0) == sync.command
+        sync.sleeps()
 
     assert (0, 0, "") == (
-        told.state.health.failures,
-        told.state.health.refusals,
-        told.state.health.problem,
+        sync.state.health.failures,
+        sync.state.health.refusals,
+        sync.state.health.problem,
     )
 
 
-def test_after_a_long_limit_the_feed_is_compared() -> None:
-    """[E4] Nobody asked for most of a minute: a Central that was restored meanwhile, under its own
-    name, may have grown past the position."""
-    told = followed()
-    told.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
-    told.rests()
+def test_after_a_long_limit_the_feed_is_verified() -> None:
+    """[E4] A Central that was restored meanwhile, under its own name, may have grown past the
+    position."""
+    sync = followed()
+    sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    sync.sleeps()
 
-    assert (99, 1, 0) == (told.fetch.offset, told.fetch.limit, told.fetch.wait_seconds)
+    assert (99, 1, 0) == (sync.fetch.offset, sync.fetch.limit, sync.fetch.wait_seconds)
 
 
 def test_a_limit_without_a_time_is_a_second() -> None:
     """[B1] Some Centrals name none."""
-    told = followed()
-    told.fails(Failure.LIMITED)
+    sync = followed()
+    sync.fails(Failure.LIMITED)
 
-    assert Sleep(1.0) == told.command
+    assert Sleep(1.0) == sync.command
 
 
 def test_a_success_closes_the_breaker_and_the_position_is_kept() -> None:
     """[B1] The store resumes where it was, without a full sync."""
-    told = followed()
+    sync = followed()
     for _ in range(8):
-        fails_and_rests(told)
-    told.answers(99)
-    told.receives(100, 101)
+        fails_and_sleeps(sync)
+    sync.answers(99)
+    sync.receives(100, 101)
 
-    assert not told.state.health.fell_back
-    assert at(102) == told.state.position
-    assert () == told.state.full_syncs
+    assert not sync.state.health.fell_back
+    assert at(102) == sync.state.position
+    assert () == sync.state.full_syncs
 
 
 def test_a_wait_can_be_cut_short() -> None:
-    """[B1] Where a write just reached Central, the feed is asked at once."""
-    told = followed()
+    """[B1] A write just reached Central: the feed is asked at once."""
+    sync = followed()
     for _ in range(6):
-        fails_and_rests(told)
-    told.fails()
-    told.tell(Interrupted())
+        fails_and_sleeps(sync)
+    sync.fails()
+    sync.tell(Interrupted())
 
-    assert isinstance(told.state.phase, Checking)
+    assert isinstance(sync.state.phase, Checking)
 
 
 def test_a_full_sync_after_an_outage_is_jittered() -> None:
     """[F6] A thousand stores whose position is gone do not ask for the catalogue together."""
-    told = followed()
+    sync = followed()
     for _ in range(6):
-        fails_and_rests(told)
-    told.fails(Failure.GONE)  # the log does not reach back to the event before
-    told.fails(Failure.GONE)
+        fails_and_sleeps(sync)
+    sync.fails(Failure.GONE)  # the log does not reach back to the event before
+    sync.fails(Failure.GONE)
 
-    assert Sleep(0.0, 2.0) == told.command
-    told.rests()
-    assert told.is_running()
+    assert Sleep(0.0, 2.0) == sync.command
+    sync.sleeps()
+    assert sync.is_full_syncing()
 
 
 def test_the_jitter_of_a_return_survives_another_failure() -> None:
-    """[F6] Central came back, hiccuped once, and had lost the position: all the others too."""
-    told = followed()
+    """[F6] Central came back, failed once more, and then the position was gone for all stores."""
+    sync = followed()
     for _ in range(6):
-        fails_and_rests(told)
-    told.answers(99)
-    fails_and_rests(told)
-    told.answers(99)
-    told.fails(Failure.GONE)
+        fails_and_sleeps(sync)
+    sync.answers(99)
+    fails_and_sleeps(sync)
+    sync.answers(99)
+    sync.fails(Failure.GONE)
 
-    assert Sleep(0.0, 2.0) == told.command
+    assert Sleep(0.0, 2.0) == sync.command
 
 
 def test_without_an_outage_a_full_sync_is_not_delayed() -> None:
     """[F6] A store that lost its position alone starts at once, and so does an operator."""
-    told = followed()
-    told.fails(Failure.GONE)
-    assert isinstance(told.command, FetchPage)
+    sync = followed()
+    sync.fails(Failure.GONE)
+    assert isinstance(sync.command, FetchPage)
 
-    told = followed()
+    sync = followed()
     for _ in range(6):
-        fails_and_rests(told)
-    told.answers(99)
-    told.wants("on demand", forced=True)
-    assert isinstance(told.command, FetchPage)
+        fails_and_sleeps(sync)
+    sync.answers(99)
+    sync.requests("on demand", forced=True)
+    assert isinstance(sync.command, FetchPage)
 
 
 def test_a_store_that_starts_without_central_keeps_trying() -> None:
-    """[B1] Nothing on disk, and nobody there: five tries, then probes, then a catalogue."""
-    told = Told()
-    waits = [fails_and_rests(told) for _ in range(7)]
-    assert [0.5, 1.0, 2.0, 4.0] == [rest.spread_seconds for rest in waits[:4]]
-    assert all(5.0 == rest.at_least_seconds + rest.spread_seconds for rest in waits[4:])
-    told.page(last=True, head=100)
-    assert isinstance(told.state.phase, FullSyncing)
+    """[B1] With nothing on disk: five tries, then probes, then a catalogue."""
+    sync = DrivenSync()
+    waits = [fails_and_sleeps(sync) for _ in range(7)]
+    assert [0.5, 1.0, 2.0, 4.0] == [wait.spread_seconds for wait in waits[:4]]
+    assert all(5.0 == wait.at_least_seconds + wait.spread_seconds for wait in waits[4:])
+    sync.page(last=True, head=100)
+    assert isinstance(sync.state.phase, FullSyncing)
 
 
 def test_waiting_for_a_spaced_full_sync_is_one_wait() -> None:
-    """[F6] No position and no run due: the store rests until it is, and does not spin."""
-    told = followed()
-    told.fails(Failure.GONE)
-    told.tell(FullSyncFailed("pages without end"))
+    """[F6] With no position and no full sync due, the store sleeps until one is."""
+    sync = followed()
+    sync.fails(Failure.GONE)
+    sync.tell(FullSyncFailed("pages without end"))
 
-    assert isinstance(told.state.phase, Sleeping)
-    assert Sleep(30.0) == told.command
+    assert isinstance(sync.state.phase, Sleeping)
+    assert Sleep(30.0) == sync.command

@@ -1,7 +1,6 @@
-"""The sync state machine told by hand what happened, in virtual time, and watched at every step.
+"""The sync state machine driven by hand, in virtual time, and checked at every step.
 
-Knows: which command belongs to which phase, and what must hold from one step to the next whatever
-is told. Refuses to know: Central; `small_central` is one that answers by itself.
+`SmallStore` of `small_central` is one that a Central answers by itself.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from store_cache.sync.states import (
     ExchangeFailed,
     Failure,
     FetchEvents,
+    FetchPage,
     FullSync,
     FullSyncing,
     InstallReplica,
@@ -31,6 +31,7 @@ from store_cache.sync.states import (
     PageApplied,
     Polling,
     ProductsRefetched,
+    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -47,7 +48,7 @@ LOCAL = next_local_generation(None)
 """What the store calls the first feed of a Central that names none."""
 
 IDLE_AT_MOST = 4
-"""Commands in a row that neither take time nor ask anything of anyone."""
+"""Waits of no time in a row: more would be a sync that spins."""
 
 COMMANDS: dict[type, type] = {
     Sleeping: Sleep,
@@ -75,7 +76,7 @@ def nameless(offset: int) -> QuarantinedEvent:
     return QuarantinedEvent(offset, None, "productId is missing", fingerprint(f"feed-{offset}"))
 
 
-class Told:
+class DrivenSync:
     """A store's sync: `state`, the `command` in flight, and the time."""
 
     def __init__(
@@ -84,18 +85,18 @@ class Told:
         self.now = START
         self.state = begin(settings or SyncSettings(), position)
         self.command: Command = Sleep(0.0)
-        self.told: list[tuple[Outcome, Command]] = []
         self._idle = 0
         self.tell(Interrupted())
 
-    # -- telling ---------------------------------------------------------------------------
+    # -- outcomes --------------------------------------------------------------------------
 
     def tell(self, outcome: Outcome) -> None:
+        """End the command in flight."""
         before, ended = self.state, self.command
         self.state, self.command = advance(before, outcome, self.now)
-        self.told.append((outcome, self.command))
         check_step(before, ended, outcome, self.state, self.command)
-        self._count_idle()
+        self._idle = self._idle + 1 if self.command == Sleep(0.0) else 0
+        assert self._idle <= IDLE_AT_MOST, "it sleeps for no time, again and again"
 
     def answers(
         self,
@@ -110,16 +111,27 @@ class Told:
         self.now += held
         self.tell(EventsArrived(EventPage(page, next_offset, has_more, generation), held))
 
-    def keeps(self) -> None:
+    def repeats(
+        self, *arrived: int, next_offset: int | None = None, has_more: bool | None = None
+    ) -> list[float]:
+        """Central answers so, again after every back-off, until none follows. Returns these."""
+        seconds = []
+        self.answers(*arrived, next_offset=next_offset, has_more=has_more)
+        while self.is_sleeping():
+            seconds.append(self.sleeps())
+            self.answers(*arrived, next_offset=next_offset, has_more=has_more)
+        return seconds
+
+    def applies(self) -> None:
         self.tell(EventsApplied())
 
     def receives(self, *offsets: int) -> None:
-        """Events arrive, nothing is left behind, and they are kept."""
+        """Events arrive and are applied, and nothing is left behind."""
         self.answers(*offsets, next_offset=offsets[-1] + 1, has_more=False)
-        self.keeps()
+        self.applies()
 
-    def rests(self, share: float = 1.0) -> float:
-        """The wait passes, with `share` of its random part; how long it was."""
+    def sleeps(self, share: float = 1.0) -> float:
+        """The wait passes, with `share` of its random part. Returns how long it was."""
         assert isinstance(self.command, Sleep), self.command
         seconds = self.command.at_least_seconds + share * self.command.spread_seconds
         self.now += seconds
@@ -134,45 +146,69 @@ class Told:
     def page(
         self, *, last: bool = False, head: int | None = None, generation: str | None = None
     ) -> None:
-        """A page is taken; `last`: none follows it; `head`: its `eventOffset`."""
-        next_page = None if last else PageRequest(200, 200)
-        self.tell(PageApplied(next_page, head, generation))
+        """A page is applied to the replica; `last`: none follows it; `head`: its `eventOffset`."""
+        self.tell(PageApplied(None if last else PageRequest(200, 200), head, generation))
 
-    def settles(self, read: int = 0) -> None:
+    def refetches(self, read: int = 0) -> None:
         self.tell(ProductsRefetched(read))
 
-    def places(self, products: int = 400) -> None:
+    def installs(self, products: int = 400) -> None:
         self.tell(ReplicaInstalled(products))
 
     def refuses(self, products: int = 3) -> None:
         self.tell(ReplicaRefused("too small", products))
 
+    def goes_well(self, *, head: int = 100, feed: str = "feed") -> None:
+        """Central answers well, until the replica is to be installed."""
+        while not isinstance(self.command, InstallReplica):
+            match self.command:
+                case FetchPage():
+                    self.page(last=True, head=head)
+                case FetchEvents(offset):
+                    self.answers(*events(*range(offset, head), feed=feed), next_offset=head)
+                case ApplyEvents():
+                    self.applies()
+                case RefetchProducts():
+                    self.refetches()
+                case Sleep():
+                    self.sleeps()
+
+    def ends_well(self, *, head: int = 100, feed: str = "feed") -> None:
+        """Central answers well until the full sync has ended."""
+        self.goes_well(head=head, feed=feed)
+        self.installs()
+
     def waits(self, seconds: float) -> None:
         """Time passes while the command in flight goes on."""
         self.now += seconds
 
-    def wants(self, reason: str, *, forced: bool = False, accept: bool = False) -> None:
-        """Someone asks for a full sync, as the driver does it: what may be ended early is."""
+    def requests(self, reason: str, *, forced: bool = False, accept: bool = False) -> None:
+        """Request a full sync as the runner does: a wait or a held poll ends early."""
         self.state = request_full_sync(self.state, reason, forced=forced, accept=accept)
         if may_be_interrupted(self.state):
             self.tell(Interrupted())
 
-    # -- asking ----------------------------------------------------------------------------
+    # -- questions -------------------------------------------------------------------------
+
+    def is_sleeping(self) -> bool:
+        return isinstance(self.command, Sleep)
+
+    def is_full_syncing(self) -> bool:
+        return isinstance(self.state.phase, FullSyncing)
+
+    def is_central_replaced(self) -> bool:
+        """Whether the feed was lost because Central is another one."""
+        return self.state.lost is not None and self.state.lost.is_replaced
 
     @property
     def full_sync(self) -> FullSync:
         assert isinstance(self.state.phase, FullSyncing), self.state.phase
         return self.state.phase.full_sync
 
-    def is_resting(self) -> bool:
-        return isinstance(self.command, Sleep)
-
-    def is_central_replaced(self) -> bool:
-        """Whether the feed was lost because Central is another one."""
-        return self.state.lost is not None and self.state.lost.is_replaced
-
-    def is_running(self) -> bool:
-        return isinstance(self.state.phase, FullSyncing)
+    @property
+    def requested(self) -> tuple[str, ...]:
+        """Why a full sync is requested."""
+        return self.state.requested.reasons if self.state.requested else ()
 
     @property
     def fetch(self) -> FetchEvents:
@@ -191,17 +227,13 @@ class Told:
         assert isinstance(self.command, InstallReplica), self.command
         return self.command.installation
 
-    def _count_idle(self) -> None:
-        self._idle = self._idle + 1 if self.command == Sleep(0.0) else 0
-        assert self._idle <= IDLE_AT_MOST, "it rests for no time, again and again"
-
 
 def may_be_interrupted(state: State) -> bool:
     match state.phase:
         case Sleeping() | Polling():
             return True
-        case FullSyncing(run):
-            return isinstance(run.in_flight, Sleep)
+        case FullSyncing(full_sync):
+            return isinstance(full_sync.in_flight, Sleep)
     return False
 
 
@@ -209,22 +241,20 @@ def may_be_interrupted(state: State) -> bool:
 
 
 def fits(state: State, command: Command) -> bool:
-    """Whether the command is one that the phase waits for."""
-    if isinstance(state.phase, Starting):
-        return False
+    """Whether the phase waits for the command."""
     if isinstance(state.phase, FullSyncing):
         return command is state.phase.full_sync.in_flight
-    return type(command) is COMMANDS[type(state.phase)]
+    return not isinstance(state.phase, Starting) and type(command) is COMMANDS[type(state.phase)]
 
 
 def check_step(
     before: State, ended: Command, outcome: Outcome, after: State, command: Command
 ) -> None:
-    """P4 and the driver's side of the contract: what no step may break."""
+    """P4 and what the runner relies on: no step may break it."""
     assert fits(after, command), f"{command} in {after.phase}"
     check_position(before, ended, outcome, after)
     if isinstance(command, ApplyEvents):
-        check_kept(after, command)
+        check_contiguous(after, command)
     if isinstance(command, Sleep):
         assert command.at_least_seconds >= 0
         assert command.spread_seconds >= 0
@@ -234,39 +264,32 @@ def check_step(
 
 
 def check_position(before: State, ended: Command, outcome: Outcome, after: State) -> None:
-    """It moves when events were kept or a copy placed, to where the command said; a feed that
-    gets a name keeps its place."""
+    """The position moves when events are applied or a replica is installed, to where the command
+    said. A feed that gets a name keeps its place."""
     held = before.position
-    if moved_by(outcome, ended) is not None:
-        assert moved_by(outcome, ended) == after.position
-    elif held is not None and held.is_local and after.position is not None:
-        assert held == replace(after.position, generation=held.generation)
-    else:
-        assert held == after.position
-
-
-def moved_by(outcome: Outcome, ended: Command) -> Position | None:
-    """Where the command that ended well puts the catalogue; None where it does not move it."""
     match outcome, ended:
         case EventsApplied(), ApplyEvents(position=position, in_catalogue=True):
-            return position
+            assert position == after.position
         case ReplicaInstalled(), InstallReplica(installation):
-            return installation.position
-    return None
+            assert installation.position == after.position
+        case _ if held is not None and held.is_local and after.position is not None:
+            assert held == replace(after.position, generation=held.generation)
+        case _:
+            assert held == after.position
 
 
-def check_kept(state: State, command: ApplyEvents) -> None:
-    """What is kept follows on the offset held, without a hole (P4); the copy of a run may step
-    over one that stays, and a feed may begin at 1."""
+def check_contiguous(state: State, command: ApplyEvents) -> None:
+    """Events follow on the offset held, without a gap (P4). The replica of a full sync may step
+    over a gap that stays, and a feed may begin at 1."""
     cursor = state.cursor
     if isinstance(state.phase, FullSyncing):
         cursor = state.phase.full_sync.cursor
     assert cursor is not None
-    start = cursor.position
+    start = cursor.position.offset
     offsets = [each.offset for each in command.events]
-    assert offsets == list(range(start.offset, start.offset + len(offsets)))
+    assert offsets == list(range(start, start + len(offsets)))
     if offsets:
         assert command.position.offset == offsets[-1] + 1
         assert command.position.fingerprint == command.events[-1].fingerprint
     else:
-        assert not command.in_catalogue or (start.offset, command.position.offset) == (0, 1)
+        assert not command.in_catalogue or (start, command.position.offset) == (0, 1)
