@@ -36,8 +36,8 @@ from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position, succeeding_generation
 from store_cache.model.product import Row, version_of
 from store_cache.model.stock import StockAnswer
-from store_cache.storage.directory import DirectoryInUse
-from store_cache.storage.files import CacheFiles, JournalBroken, NewerFormat
+from store_cache.storage.directory import DirectoryRefused
+from store_cache.storage.files import CacheFiles, JournalBroken
 from store_cache.writes.idempotency import KeyTable, StoredKeys
 
 log = logging.getLogger(__name__)
@@ -465,7 +465,7 @@ class CacheWriter:
                 try:
                     if not self._is_loaded:  # what is in the directory is used, once it is there
                         await self._load()
-                except (DirectoryInUse, NewerFormat) as found:  # no reason to end a running store
+                except DirectoryRefused as found:  # no reason to end a running store
                     if (problem := str(found)) != self.disk.problem:
                         self.disk = replace(self.disk, problem=problem)
                         log.error("files: %s; until then the store goes on in memory", problem)

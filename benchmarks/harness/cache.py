@@ -128,7 +128,7 @@ def catalogue_of(products: int) -> Catalogue:
 async def a_cache(path: Path, products: int) -> AsyncIterator[Cache]:
     """A cache of that many products, at the beginning of a feed, with its files in the folder."""
     directory = LocalDirectory(path)
-    files = CacheFiles(directory, now=time.time)
+    files = CacheFiles(directory, store_id="store-s1", now=time.time)
     await files.load()
     catalogue = catalogue_of(products)
     await files.begin(catalogue, ())

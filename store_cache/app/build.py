@@ -60,7 +60,7 @@ async def running(
 ) -> AsyncIterator[StoreParts]:
     """Build the store, load its files, and follow Central until the block ends.
 
-    Raises DirectoryInUse and NewerFormat. A failing disk does not prevent a start (D5).
+    Raises DirectoryInUse, NewerFormat and OtherStore. A failing disk does not prevent a start (D5).
     """
     local = LocalDirectory(settings.data_dir)  # opens nothing before its first use
     environment = environment or Environment(local)
@@ -68,7 +68,7 @@ async def running(
     central = build_central(settings, environment)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
     writer = CacheWriter(
-        CacheFiles(environment.directory, now=environment.now),
+        CacheFiles(environment.directory, store_id=settings.store_id, now=environment.now),
         keys,
         now=environment.now,
         steady=steady,

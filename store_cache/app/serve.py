@@ -20,7 +20,7 @@ REQUESTS_GRACE_SECONDS = 3.0
 
 
 async def serve_until_signal(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CannotServe, DirectoryInUse, NewerFormat."""
+    """Serve until SIGTERM or SIGINT. Raises CannotServe and DirectoryRefused."""
     # More connections are admitted than the usual soft limit of 1,024 open files has room for.
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

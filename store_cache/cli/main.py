@@ -24,8 +24,8 @@ from store_cache.app.settings import (
 from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.report import force_with_progress, print_status
-from store_cache.storage.directory import DirectoryInUse
-from store_cache.storage.framing import NewerFormat
+from store_cache.storage.directory import DirectoryRefused
+from store_cache.storage.framing import OtherStore
 
 BAD_USE = 2
 INTERRUPTED = 130
@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as problem:
         print(problem, file=sys.stderr)
         return BAD_USE
-    except (CallFailed, CannotServe, DirectoryInUse, NewerFormat, DemoFailed) as problem:
+    except OtherStore as problem:
+        print(f"store-cache: {problem}", file=sys.stderr)
+        return BAD_USE
+    except (CallFailed, CannotServe, DirectoryRefused, DemoFailed) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

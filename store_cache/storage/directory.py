@@ -32,7 +32,11 @@ READ_BYTES = 512 * 1024
 _Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]", Callable[[], None]]
 
 
-class DirectoryInUse(Exception):
+class DirectoryRefused(Exception):
+    """The store must not use this directory. Nothing in it has been changed."""
+
+
+class DirectoryInUse(DirectoryRefused):
     """Another process holds the directory's lock (D6). The message names that process."""
 
 

@@ -9,7 +9,7 @@ Nothing more is written to a file after one of its writes or syncs failed: its p
 on the disk although reads from memory still show them.
 
 JournalBroken(OSError)    nothing can be appended until `begin` succeeds
-NewerFormat               see `framing`
+NewerFormat, OtherStore   see `framing`
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ class CacheFiles:
     `snapshot_bytes`: length of the current snapshot.
     """
 
-    def __init__(self, directory: Directory, *, now: Callable[[], float]) -> None:
+    def __init__(self, directory: Directory, *, store_id: str, now: Callable[[], float]) -> None:
         """`now` returns unix seconds, for the times that the files show to people."""
         self.snapshot_bytes = 0
         self._directory = directory
+        self._store_id = store_id
         self._now = now
         self._retention = Retention(directory)
         self._number: int | None = None  # the highest in use; None before `load`
@@ -103,9 +104,9 @@ class CacheFiles:
     async def load(self) -> Loaded:
         """Read what is on disk, without changing it. Damage is in the result, no error.
 
-        Raises NewerFormat, and OSError if the directory cannot be listed.
+        Raises NewerFormat, OtherStore, and OSError if the directory cannot be listed.
         """
-        loaded = await recover(self._directory)
+        loaded = await recover(self._directory, store_id=self._store_id)
         self._number = loaded.highest
         self._retention.quarantine = dict(loaded.quarantine)
         return loaded
@@ -337,7 +338,7 @@ class CacheFiles:
 
     async def _create_journal(self, number: int) -> Journal:
         """Create a journal whose name is durable, too, before anything relies on it."""
-        journal = await Journal.create(self._directory, number, written=self._time())
+        journal = await Journal.create(self._directory, number, about=self._about())
         try:
             await self._directory.sync()
         except BaseException:
@@ -358,7 +359,7 @@ class CacheFiles:
         """
         view = None if catalogue is None else catalogue.begin_view()
         try:
-            chunks = encode_snapshot(number, written=self._time(), view=view, writes=writes)
+            chunks = encode_snapshot(number, about=self._about(), view=view, writes=writes)
             file = await self._directory.create(unfinished_name(number))
             return await _write_file(file, chunks, check)
         finally:
@@ -385,8 +386,10 @@ class CacheFiles:
         self._older_bytes = 0
         self._retry_bytes = 0
 
-    def _time(self) -> str:
-        return datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
+    def _about(self) -> dict[str, str]:
+        """Return what the header of a new file says of its origin."""
+        written = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
+        return {"store": self._store_id, "written": written}
 
     async def close(self) -> None:
         """Write what has been given to `append` so far, then close the journal."""

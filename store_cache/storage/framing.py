@@ -4,7 +4,8 @@
 
 `crc` is the CRC-32 of the bytes of the named value. If the line closes a chunk of other lines, the
 bytes of those, newlines included, come first. The first line of every file, in this and all later
-formats, is such a line with a `header` that holds `file` (the kind), `format` and `number`.
+formats, is such a line with a `header` that holds `file` (the kind), `format` and `number`. Since
+`STORE_ID` is checked at a start, it also holds `store`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from zlib import crc32
 
 import orjson
 
-from store_cache.storage.directory import Directory
+from store_cache.storage.directory import Directory, DirectoryRefused
 
 FORMAT = 1
 """The format that this program writes, and the newest that it reads."""
@@ -29,8 +30,12 @@ OPENING = b'{"crc":"'
 _FRAMED = re.compile(rb'\{"crc":"([0-9a-f]{8})","([a-z]+)":(.*)\}', re.DOTALL)
 
 
-class NewerFormat(Exception):
-    """A newer version of the program wrote a file. No file has been changed (D6)."""
+class NewerFormat(DirectoryRefused):
+    """A newer version of the program wrote a file (D6)."""
+
+
+class OtherStore(DirectoryRefused):
+    """A store with another STORE_ID wrote a file (D6)."""
 
 
 def frame(name: str, value: bytes, *, lines: bytes = b"") -> bytes:
@@ -67,10 +72,11 @@ def read_header(line: bytes, *, file: str, number: int) -> dict[str, Any] | None
             return None
 
 
-async def check_format(directory: Directory, name: str) -> None:
-    """Raise NewerFormat if a newer version wrote the file, and OSError if it cannot be read.
+async def check_header(directory: Directory, name: str, *, store_id: str) -> None:
+    """Raise NewerFormat or OtherStore if this store must not use the file.
 
-    Damage is no error here: it is found when the whole file is read.
+    Files of older versions do not name their store. Damage is no error here: it is found when the
+    whole file is read. Raises OSError if the file cannot be read.
     """
     head = b""
     async with aclosing(directory.read(name, HEADER_BYTES)) as chunks:
@@ -83,6 +89,13 @@ async def check_format(directory: Directory, name: str) -> None:
             raise NewerFormat(
                 f"{name} has format {form}, and this version reads up to {FORMAT}: start the "
                 "newer version again, or empty DATA_DIR for a new full sync; nothing was touched"
+            )
+        case ("header", {"store": str(other)}) if other != store_id:
+            raise OtherStore(
+                f"DATA_DIR belongs to the store {other} ({name}), and STORE_ID is {store_id}: set "
+                f"STORE_ID={other} again, or begin with an empty DATA_DIR. That costs a full sync "
+                "and the answers to all earlier writes: a till that repeats one sells again. "
+                "Nothing was touched"
             )
 
 

@@ -1,6 +1,6 @@
 """A journal: the records that followed a snapshot, one line of JSON each.
 
-    {"crc":"…","header":{"file":"journal","format":1,"number":7,"written":"…"}}
+    {"crc":"…","header":{"file":"journal","format":1,"number":7,"store":"…","written":"…"}}
     {"crc":"…","record":{"journal":7,"number":1,"change":{…},"write":{…}}}
 
 A record holds a `change` of the catalogue, a `write` (an entry of the key table), or both. It names
@@ -43,9 +43,12 @@ class Journal:
         self._file = file
 
     @classmethod
-    async def create(cls, directory: Directory, number: int, *, written: str) -> Journal:
-        """Create a journal with a durable header. Its name needs a sync of the directory."""
-        header = frame_header("journal", number, {"written": written})
+    async def create(cls, directory: Directory, number: int, *, about: dict[str, str]) -> Journal:
+        """Create a journal with a durable header. Its name needs a sync of the directory.
+
+        `about`: what the header holds besides, for checks and for people.
+        """
+        header = frame_header("journal", number, about)
         file = await directory.create(journal_name(number))
         try:
             await file.write_durably(header)

@@ -22,7 +22,7 @@ from typing import Any
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import decode_change
 from store_cache.storage.directory import Directory
-from store_cache.storage.framing import check_format
+from store_cache.storage.framing import check_header
 from store_cache.storage.journal import JournalReader
 from store_cache.storage.names import (
     FileName,
@@ -52,16 +52,16 @@ class Loaded:
     quarantine: dict[str, str]
 
 
-async def recover(directory: Directory) -> Loaded:
+async def recover(directory: Directory, *, store_id: str) -> Loaded:
     """Read the directory. Damaged and unreadable files are findings, not errors.
 
-    Raises NewerFormat, and OSError if the directory cannot be listed.
+    Raises NewerFormat, OtherStore, and OSError if the directory cannot be listed.
     """
     files = parse_names(await directory.names())
     live = {name: file for name, file in files.items() if file.is_live}
     for name in live:
         with suppress(OSError):  # reading the whole file meets the same error and reports it
-            await check_format(directory, name)
+            await check_header(directory, name, store_id=store_id)
     quarantined = max((file.quarantine for file in files.values()), default=0)
     recovery = _Recovery(directory, quarantined)
     await recovery.read_snapshots(_numbers(live, "snapshot"))

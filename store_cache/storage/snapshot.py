@@ -1,7 +1,7 @@
 """A snapshot: the whole catalogue at one moment, and the key table, as lines of JSON.
 
-    {"crc":"…","header":{"file":"snapshot","format":1,"number":7,"written":"…","catalogue":{
-        "position":{…},"inStepAt":…,"sequence":12,"rows":4069,"marks":0,"ahead":1,…}}}
+    {"crc":"…","header":{"file":"snapshot","format":1,"number":7,"store":"…","written":"…",
+        "catalogue":{"position":{…},"inStepAt":…,"sequence":12,"rows":4069,"marks":0,"ahead":1,…}}}
     {"productId":"PROD-001",…}                      up to 2,000 lines of one kind, closed by
     {"crc":"…","chunk":{"snapshot":7,"number":1,"of":"rows","lines":2000}}
     …
@@ -55,25 +55,25 @@ the catalogue and the function that reads an entry."""
 
 
 def encode_snapshot(
-    number: int, *, written: str, view: PointInTimeView | None, writes: Iterable[bytes]
+    number: int, *, about: dict[str, str], view: PointInTimeView | None, writes: Iterable[bytes]
 ) -> Iterator[bytes]:
     """Yield the bytes of the file, one chunk at a time.
 
     `view` and `writes` are read as the result is iterated over. Each of `writes` is one JSON object
-    on one line. `written` is the time, for people who look at the file.
+    on one line. `about`: what the header holds besides, for checks and for people.
     """
     if view is not None and view.position is None:
         view = None
     summary = None if view is None else _summary(view)
-    yield frame_header("snapshot", number, {"written": written, "catalogue": summary})
+    yield frame_header("snapshot", number, about | {"catalogue": summary})
     chunks = 0
     write_count = 0
     for kind, lines in _sections(view, writes):
         chunks += 1
         write_count += len(lines) if kind == "writes" else 0
-        about = {"snapshot": number, "number": chunks, "of": kind, "lines": len(lines)}
+        closing = {"snapshot": number, "number": chunks, "of": kind, "lines": len(lines)}
         joined = b"\n".join((*lines, b""))
-        yield joined + frame("chunk", orjson.dumps(about), lines=joined)
+        yield joined + frame("chunk", orjson.dumps(closing), lines=joined)
     end = {"snapshot": number, "chunks": chunks, "writes": write_count}
     yield frame("end", orjson.dumps(end))
 

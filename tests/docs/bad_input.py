@@ -50,7 +50,8 @@ at Central before it was stopped; afterwards it was in sync with Central, produc
 """
 
 REFUSED_HEAD = """
-Only files of a newer version are refused: the start ends with exit status 1 and touches nothing.
+Only files of a newer version and of another `STORE_ID` are refused: the start ends with exit status
+1 or 2, respectively, and touches nothing.
 
 """
 

@@ -63,7 +63,7 @@ class Cache:
         self.directory = directory or FaultyDirectory()
         self.keys = KeyTable(retention_seconds=RETENTION_SECONDS)
         self.writer = CacheWriter(
-            CacheFiles(self.directory, now=self.clock.now),
+            CacheFiles(self.directory, store_id="store-s1", now=self.clock.now),
             self.keys,
             now=self.clock.now,
             steady=self.clock.steady,

@@ -9,8 +9,9 @@ from typing import Any
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
 from store_cache.storage import directory, files, framing, recovery
-from store_cache.storage.directory import File
+from store_cache.storage.directory import Directory, File
 from store_cache.storage.files import CacheFiles
+from store_cache.storage.framing import OtherStore
 from store_cache.storage.journal import Journal, JournalReader
 from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded
@@ -97,7 +98,7 @@ def sync_after_a_creation(patch: Patch) -> None:
 
     async def create(self: CacheFiles, number: int) -> Journal:
         patch.act()
-        return await Journal.create(self._directory, number, written=self._time())
+        return await Journal.create(self._directory, number, about=self._about())
 
     patch.replace(CacheFiles, "_create_journal", create)
 
@@ -337,10 +338,29 @@ def lock_of_the_folder(patch: Patch) -> None:
 def newer_formats_refused(patch: Patch) -> None:
     """Files of a newer version are treated as damaged."""
 
-    async def check(*_: object) -> None:
+    async def check(*_: object, **__: object) -> None:
         patch.act()
 
-    patch.replace(recovery, "check_format", check)
+    patch.replace(recovery, "check_header", check)
+
+
+@on_disk(
+    "D6",
+    "the files of another store are refused",
+    test="tests/unit/storage/test_files.py::test_the_files_of_another_store_are_refused",
+    why="the simulation never changes STORE_ID",
+)
+def other_stores_refused(patch: Patch) -> None:
+    """Files of a store with another STORE_ID are read as this store's own."""
+    check_header = framing.check_header
+
+    async def check(directory: Directory, name: str, *, store_id: str) -> None:
+        try:
+            await check_header(directory, name, store_id=store_id)
+        except OtherStore:
+            patch.act()
+
+    patch.replace(recovery, "check_header", check)
 
 
 @on_disk(

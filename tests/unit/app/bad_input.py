@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import orjson
 
 from store_cache.app.settings import SettingsError, load_settings
-from store_cache.storage.framing import NewerFormat, frame
+from store_cache.storage.directory import DirectoryRefused
+from store_cache.storage.framing import frame
 from store_cache.writes.write import Write
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import Clock
@@ -137,6 +138,9 @@ def _edit(line: bytes) -> bytes:
 
 
 NEWER = frame("header", orjson.dumps({"file": "snapshot", "format": 2, "number": 3}))
+ANOTHERS = frame(
+    "header", orjson.dumps({"file": "snapshot", "format": 1, "number": 3, "store": "store-s2"})
+)
 
 DAMAGES: Sequence[Damage] = (
     Damage("nothing: a clean stop", dict),
@@ -162,6 +166,7 @@ DAMAGES: Sequence[Damage] = (
     Damage("the snapshot cannot be read from the disk", dict, failing=4),
     Damage("the folder cannot be read at all", dict, failing=1),
     Damage("a newer version wrote here", lambda files: files | {"snapshot-3.jsonl": NEWER}),
+    Damage("a store-s2 wrote here", lambda files: files | {"snapshot-3.jsonl": ANOTHERS}),
 )
 
 
@@ -201,7 +206,7 @@ async def _start_after(damage: Damage, log: LogLines) -> Start:
         folder.failures = {damage.failing: errno.EIO}
     try:
         return await _started(folder, central, log)
-    except NewerFormat as problem:
+    except DirectoryRefused as problem:
         return Start((), "", (), refused=str(problem))
 
 

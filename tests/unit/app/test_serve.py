@@ -81,7 +81,7 @@ class Served:
     async def left(self) -> Loaded:
         """Return what the next process loads."""
         folder = LocalDirectory(self.data_dir)
-        loaded = await CacheFiles(folder, now=lambda: 0.0).load()
+        loaded = await CacheFiles(folder, store_id="store-s1", now=lambda: 0.0).load()
         await folder.close()
         return loaded
 

@@ -403,3 +403,18 @@ def test_files_of_a_newer_version_exit_with_1(
         _last_line(capsys)
     )
     assert frame("header", header) == newer.read_bytes()
+
+
+def test_files_of_another_store_exit_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """[D6] A changed STORE_ID is a wrong setting: the message says what to do and what it costs."""
+    header = orjson.dumps({"file": "journal", "format": 1, "number": 7, "store": "store-s2"})
+    journal = tmp_path / "journal-7.jsonl"
+    journal.write_bytes(frame("header", header))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    status = main(["serve"])
+
+    assert 2 == status
+    assert "set STORE_ID=store-s2 again, or begin with an empty DATA_DIR" in _last_line(capsys)
+    assert frame("header", header) == journal.read_bytes()

@@ -62,12 +62,12 @@ def keys_of(loaded: Loaded) -> list[str]:
 
 async def load(directory: Directory) -> Loaded:
     """What a start finds."""
-    return await CacheFiles(directory, now=lambda: NOW).load()
+    return await CacheFiles(directory, store_id="s1", now=lambda: NOW).load()
 
 
 class SmallStore:
     def __init__(self, directory: Directory) -> None:
-        self.files = CacheFiles(directory, now=lambda: NOW)
+        self.files = CacheFiles(directory, store_id="s1", now=lambda: NOW)
         self.held: Catalogue | None = None
         self.keys: dict[str, bytes] = {}
         self.acknowledged: State | None = None

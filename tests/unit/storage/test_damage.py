@@ -173,7 +173,7 @@ async def test_a_missing_file_is_noticed(missing: list[str]) -> None:
 async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
     """A disk that returns an old block: it is intact, with yesterday's stock."""
     old = installed({"A": 99, "a": 99, "B/1": 99, 'q"\\': 99}, offset=7)
-    rows = list(encode_snapshot(1, written="", view=old.begin_view(), writes=[]))[1]
+    rows = list(encode_snapshot(1, about={}, view=old.begin_view(), writes=[]))[1]
     whole = run().files[SNAPSHOT]
     begin = whole.index(b"\n") + 1
     end = whole.index(b"\n", whole.index(b'"of":"rows"')) + 1
@@ -186,7 +186,7 @@ async def test_a_chunk_of_another_snapshot_is_noticed() -> None:
 async def test_a_chunk_of_keys_in_place_of_another_is_noticed() -> None:
     """As many keys as there should be, but half of them twice."""
     writes = [orjson.dumps({"key": f"k{n}"}) for n in range(2 * CHUNK_LINES)]
-    header, first, _, end = encode_snapshot(1, written="", view=None, writes=writes)
+    header, first, _, end = encode_snapshot(1, about={}, view=None, writes=writes)
     files = {"snapshot-1.jsonl": header + first + first + end, FIRST: lines(FIRST)[0]}
     loaded = await load(FaultyDirectory(files))
 

@@ -215,7 +215,7 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
             [chunk async for chunk in directory.read("snapshot-1.jsonl")]
         with pytest.raises(FileExistsError):
             await directory.create("snapshot-1.jsonl")
-        loaded = await CacheFiles(directory, now=lambda: NOW).load()
+        loaded = await CacheFiles(directory, store_id="s1", now=lambda: NOW).load()
 
     assert refused.value.errno == errno.ELOOP
     assert loaded.damaged

@@ -11,11 +11,18 @@ import pytest
 
 from store_cache.model.change import Change
 from store_cache.storage import retention
-from store_cache.storage.files import COMPACTION_BYTES, JournalBroken, NewerFormat
-from store_cache.storage.framing import frame
+from store_cache.storage.files import (
+    COMPACTION_BYTES,
+    CacheFiles,
+    JournalBroken,
+    NewerFormat,
+)
+from store_cache.storage.framing import OtherStore, frame
+from store_cache.storage.journal import Journal
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyDirectory, Inode, PageState
 from tests.unit.storage.small_store import (
+    NOW,
     SmallStore,
     State,
     all_of,
@@ -493,6 +500,27 @@ async def test_the_key_table_may_change_while_it_is_written() -> None:
 
 
 # -- formats -------------------------------------------------------------------------------
+
+
+async def test_the_files_of_another_store_are_refused() -> None:
+    """[D6] Its keys are not this store's, and nothing is touched."""
+    _, folder = await started()
+    left = folder.after_kill()
+    with pytest.raises(OtherStore, match="set STORE_ID=s1 again"):
+        await CacheFiles(left, store_id="s2", now=lambda: NOW).load()
+
+    assert left.contents() == folder.contents()
+
+
+async def test_files_that_name_no_store_are_taken_over() -> None:
+    """[D6] Older versions did not write the name. The new files have it."""
+    folder = FaultyFolder()
+    await (await Journal.create(folder, 1, about={})).write([b'"write":{"key":"k1"}'])
+    await SmallStore(folder).start()
+    with pytest.raises(OtherStore):
+        await CacheFiles(folder, store_id="s2", now=lambda: NOW).load()
+
+    assert await keys_on_disk(folder) == ["k1"]
 
 
 @pytest.mark.parametrize("name", ["snapshot-2.jsonl", "journal-2.jsonl"])
