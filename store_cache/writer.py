@@ -81,8 +81,9 @@ class CacheWriter:
 
     `catalogue` is None until one was loaded or installed, and `replica` is not None from the start
     of a full sync to its end. `findings` say what a start found wrong with the files.
-    `replaced` is set whenever another catalogue may be read, `refetches_changed` when a refetch is
-    requested; whoever waits for them clears them.
+    While the disk fails, `unsaved_changes` and `unsaved_writes` count the changes and the entries
+    of the key table that are only in memory. `replaced` is set whenever another catalogue may be
+    read, `refetches_changed` when a refetch is requested; whoever waits for them clears them.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class CacheWriter:
         self.catalogue: Catalogue | None = None
         self.replica: Replica | None = None
         self.disk = Disk()
+        self.unsaved_changes = 0
+        self.unsaved_writes = 0
         self.files = files
         self.findings: tuple[str, ...] = ()
         self.replaced = asyncio.Event()
@@ -416,6 +419,8 @@ class CacheWriter:
         try:  # while the disk fails, too: new files may have been begun
             await self.files.append(change=change, write=write)
         except OSError as problem:
+            self.unsaved_changes += change is not None
+            self.unsaved_writes += write is not None
             self._degrade(problem)
         else:
             self._compact_if_due()
@@ -440,8 +445,10 @@ class CacheWriter:
         try:
             await self.files.begin(catalogue, self._keys.encoded())
         except OSError as problem:
+            self.unsaved_changes += catalogue is not self.catalogue
             self._degrade(problem)
             return
+        self.unsaved_changes = self.unsaved_writes = 0
         if not self.disk.is_durable:
             log.warning("files: the disk works again; a new snapshot holds everything")
             self.disk = Disk()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import signal
+from datetime import UTC, datetime
 
 from store_cache.api.app import build_api
 from store_cache.api.server import serve
@@ -19,8 +20,11 @@ REQUESTS_GRACE_SECONDS = 3.0
 """How long a stop waits for requests in flight."""
 
 
-async def serve_until_signal(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CannotServe and DirectoryRefused."""
+async def serve_until_signal(settings: Settings) -> bool:
+    """Serve until SIGTERM or SIGINT. Return whether everything acknowledged is on disk.
+
+    Raises CannotServe and DirectoryRefused.
+    """
     # More connections are admitted than the usual soft limit of 1,024 open files has room for.
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
@@ -50,4 +54,16 @@ async def serve_until_signal(settings: Settings) -> None:
         finally:
             log.info("stopping: no new requests; those in flight may end")
             await server.stop(REQUESTS_GRACE_SECONDS)
-    log.info("stopped; everything acknowledged is on disk")
+    writer = store.writer
+    if writer.disk.is_durable:
+        log.info("stopped; everything acknowledged is on disk")
+        return True
+    log.error(
+        "stopped while the disk fails (%s): %d changes of the catalogue and %d entries of the key "
+        "table since %s are not on disk, so the next start does without them",
+        writer.disk.problem,
+        writer.unsaved_changes,
+        writer.unsaved_writes,
+        datetime.fromtimestamp(writer.disk.since, UTC).isoformat(timespec="seconds"),
+    )
+    return False

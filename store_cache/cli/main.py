@@ -28,6 +28,7 @@ from store_cache.storage.directory import DirectoryRefused
 from store_cache.storage.framing import OtherStore
 
 BAD_USE = 2
+NOT_ON_DISK = 3
 INTERRUPTED = 130
 """As shells report Ctrl-C: a script must not take it for success."""
 
@@ -35,7 +36,8 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0: success. 1: failure. 2: wrong usage or a bad setting. 130: Ctrl-C.
+    0: success. 1: failure. 2: wrong usage or a bad setting. 3: `serve` ended while the disk failed,
+    so that acknowledged changes are lost. 130: Ctrl-C.
     """
     options = _parser().parse_args(argv)
     try:
@@ -136,8 +138,8 @@ def _serve(_options: argparse.Namespace) -> int:
     settings = load_settings()
     configure_logging(settings.log_level, secrets=settings.secrets())
     warn_of_exposed_file()
-    uvloop.run(serve_until_signal(settings))
-    return 0
+    is_all_on_disk = uvloop.run(serve_until_signal(settings))
+    return 0 if is_all_on_disk else NOT_ON_DISK
 
 
 def _demo(options: argparse.Namespace) -> int:

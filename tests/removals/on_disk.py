@@ -262,6 +262,25 @@ def disk_trouble_told(patch: Patch) -> None:
     patch.replace(CacheWriter, "_degrade", degrade)
 
 
+@on_disk(
+    "D5",
+    "a stop counts what is not on disk",
+    test=("tests/unit/app/test_serve.py::test_a_stop_while_the_disk_fails_says_what_is_lost"),
+    why="the simulation reads no exit status and no log",
+)
+def losses_counted(patch: Patch) -> None:
+    """A change that could not be appended is not counted."""
+    append = CacheWriter._append
+
+    async def uncounted(self: CacheWriter, change: Change | None, write: bytes | None) -> None:
+        await append(self, change, write)
+        if self.unsaved_changes or self.unsaved_writes:
+            patch.act()
+            self.unsaved_changes = self.unsaved_writes = 0
+
+    patch.replace(CacheWriter, "_append", uncounted)
+
+
 @on_disk("D4", "a torn end is cut off at the last good record", needs="power")
 def torn_ends_cut(patch: Patch) -> None:
     """A record with a wrong checksum ends the start."""

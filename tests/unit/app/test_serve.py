@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from store_cache.app.settings import Settings
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.files import CacheFiles
 from store_cache.storage.recovery import Loaded
+from tests.harness.faulty_directory import FaultyDirectory
 from tests.scenarios.shop import until
 
 CONTAINER_SECONDS = 10.0
@@ -44,7 +46,7 @@ class Served:
 
     central: Running
     data_dir: Path
-    task: asyncio.Task[None]
+    task: asyncio.Task[bool]
     till: httpx.AsyncClient
 
     async def is_ready(self) -> bool:
@@ -179,6 +181,25 @@ async def test_a_stop_waits_for_a_write_no_longer_than_its_grace(
     assert seconds < 0.2 + 0.3 + CLOSING_SECONDS
     assert isinstance(sale.exception(), httpx.TransportError)
     assert [("sale", False)] == [(write["key"], "applied" in write) for write in loaded.writes]
+
+
+async def test_a_stop_while_the_disk_fails_says_what_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[D5] How much is not on disk, since when and why; the caller of `serve` is told, too."""
+    disk = FaultyDirectory()
+    monkeypatch.setattr(build, "LocalDirectory", lambda _: disk)
+    async with serving(tmp_path) as store:
+        disk.room = 0
+        sold = await store.sale()
+        await store.stopped_by(signal.SIGTERM)
+        last = [each for each in caplog.records if each.name == "store_cache.app.serve"][-1]
+
+    assert 200 == sold.status_code
+    assert not store.task.result()
+    assert "ERROR" == last.levelname
+    assert last.message.startswith("stopped while the disk fails ([Errno 28] No space left")
+    assert re.search(r": [1-9]\d* changes of .* and 2 entries of .* since 20", last.message)
 
 
 def test_the_graces_together_are_shorter_than_a_containers() -> None:

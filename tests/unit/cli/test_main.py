@@ -16,6 +16,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from store_cache.app.settings import Settings
 from store_cache.cli import main as cli
 from store_cache.cli.main import main
 from store_cache.storage.directory import LocalDirectory
@@ -418,3 +419,17 @@ def test_files_of_another_store_exit_with_2(
     assert 2 == status
     assert "set STORE_ID=store-s2 again, or begin with an empty DATA_DIR" in _last_line(capsys)
     assert frame("header", header) == journal.read_bytes()
+
+
+@pytest.mark.parametrize(("is_all_on_disk", "expected"), [(True, 0), (False, 3)])
+def test_a_stop_while_the_disk_fails_exits_with_3(
+    is_all_on_disk: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[D5] A supervisor can tell a stop that lost something from a clean one."""
+
+    async def serve(_: Settings) -> bool:
+        return is_all_on_disk
+
+    monkeypatch.setattr(cli, "serve_until_signal", serve)
+
+    assert expected == main(["serve"])

@@ -514,7 +514,7 @@ async def test_the_files_of_another_store_are_refused() -> None:
 
 async def test_files_that_name_no_store_are_taken_over() -> None:
     """[D6] Older versions did not write the name. The new files have it."""
-    folder = FaultyFolder()
+    folder = FaultyDirectory()
     await (await Journal.create(folder, 1, about={})).write([b'"write":{"key":"k1"}'])
     await SmallStore(folder).start()
     with pytest.raises(OtherStore):
