@@ -37,7 +37,7 @@ from store_cache.model.position import Position, succeeding_generation
 from store_cache.model.product import Row, version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.directory import DirectoryRefused
-from store_cache.storage.files import CacheFiles, JournalBroken
+from store_cache.storage.files import CHECK_SECONDS, CacheFiles, JournalBroken
 from store_cache.writes.idempotency import KeyTable, StoredKeys
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class CacheWriter:
         self._early_answers: list[StockAnswer] = []  # from before the directory could be read
         self._followed_at: float | None = None  # when the feed was last followed to its end, steady
         self._compaction: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
         self._dismantling: asyncio.Task[None] | None = None
 
@@ -129,6 +130,7 @@ class CacheWriter:
         """
         damaged = await self._load()
         await self._begin_files(self.catalogue)
+        self._watch = asyncio.create_task(self._check_files())
         return damaged
 
     async def _load(self) -> bool:
@@ -172,7 +174,7 @@ class CacheWriter:
 
     async def close(self) -> None:
         """End background tasks and close the files."""
-        for task in (self._healing, self._compaction, self._dismantling):
+        for task in (self._watch, self._healing, self._compaction, self._dismantling):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -440,11 +442,20 @@ class CacheWriter:
 
     # -- a failing disk (D5) ---------------------------------------------------------------
 
+    async def _check_files(self) -> None:
+        """Notice a directory that is deleted or replaced under the store."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                await self.files.check()
+            except OSError as problem:
+                self._degrade(problem, heal_in_seconds=0.0)  # nothing is wrong with the disk
+
     async def _begin_files(self, catalogue: Catalogue | None) -> None:
         """Begin new files, which ends a failure of the disk, or begins one."""
         try:
             await self.files.begin(catalogue, self._keys.encoded())
-        except OSError as problem:
+        except (OSError, DirectoryRefused) as problem:
             self.unsaved_changes += catalogue is not self.catalogue
             self._degrade(problem)
             return
@@ -453,7 +464,9 @@ class CacheWriter:
             log.warning("files: the disk works again; a new snapshot holds everything")
             self.disk = Disk()
 
-    def _degrade(self, problem: OSError) -> None:
+    def _degrade(
+        self, problem: OSError | DirectoryRefused, *, heal_in_seconds: float = HEAL_SECONDS
+    ) -> None:
         """Go on in memory, and try new files in the background."""
         if self.disk.is_durable:
             self.disk = Disk(str(problem) or type(problem).__name__, self._now())
@@ -462,22 +475,24 @@ class CacheWriter:
                 "from now on is lost if it restarts. Check DATA_DIR: space, permissions, device",
                 problem,
             )
+        elif isinstance(problem, DirectoryRefused) and str(problem) != self.disk.problem:
+            self.disk = replace(self.disk, problem=str(problem))
+            log.error("files: %s; until then the store goes on in memory", problem)
         if self._healing is None or self._healing.done():
-            self._healing = asyncio.create_task(self._heal())
+            self._healing = asyncio.create_task(self._heal(heal_in_seconds))
 
-    async def _heal(self) -> None:
+    async def _heal(self, first_in_seconds: float) -> None:
+        await asyncio.sleep(first_in_seconds)
         while not self.disk.is_durable:
-            await asyncio.sleep(HEAL_SECONDS)
             async with self._lock:
                 try:
                     if not self._is_loaded:  # what is in the directory is used, once it is there
                         await self._load()
-                except DirectoryRefused as found:  # no reason to end a running store
-                    if (problem := str(found)) != self.disk.problem:
-                        self.disk = replace(self.disk, problem=problem)
-                        log.error("files: %s; until then the store goes on in memory", problem)
-                    continue
-                await self._begin_files(self.catalogue)
+                    await self._begin_files(self.catalogue)
+                except DirectoryRefused as problem:  # no reason to end a running store
+                    self._degrade(problem)
+            if not self.disk.is_durable:
+                await asyncio.sleep(HEAL_SECONDS)
 
 
 def _rename_generation(catalogue: Catalogue) -> None:

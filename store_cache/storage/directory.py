@@ -74,6 +74,12 @@ class Directory(Protocol):
 
     async def size(self, name: str) -> int: ...
 
+    async def check(self) -> None:
+        """Raise OSError if the directory or its lock was deleted, moved or replaced (D5)."""
+
+    async def reopen(self) -> None:
+        """Open and lock what is at the path now, creating what is missing of it."""
+
 
 class LocalFile(File):
     """A file on a local disk, with a thread of its own that performs all calls in order.
@@ -210,6 +216,24 @@ class LocalDirectory(Directory):
             os.stat, _checked(name), dir_fd=directory, follow_symlinks=False
         )
         return status.st_size
+
+    async def check(self) -> None:
+        await self._open()
+        await asyncio.to_thread(self._check_identity)
+
+    async def reopen(self) -> None:
+        await self.close()
+        await self._open()
+
+    def _check_identity(self) -> None:
+        assert self._descriptors is not None
+        directory, lock = map(os.fstat, self._descriptors)
+        with suppress(FileNotFoundError):
+            there = os.stat(LOCK_NAME, dir_fd=self._descriptors[0], follow_symlinks=False)
+            if os.path.samestat(directory, self.path.stat()) and os.path.samestat(lock, there):
+                return
+        message = "DATA_DIR was deleted, moved or replaced while the store uses it"
+        raise OSError(errno.ESTALE, message, str(self.path))
 
     async def _open(self) -> int:
         """Open the directory unless it is open, and return its descriptor."""

@@ -26,12 +26,16 @@ from store_cache.model.change import Change
 from store_cache.storage.directory import Directory, File
 from store_cache.storage.framing import NewerFormat
 from store_cache.storage.journal import Journal, encode_payload
-from store_cache.storage.names import snapshot_name, unfinished_name
-from store_cache.storage.recovery import Loaded, recover
+from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
+from store_cache.storage.recovery import Loaded, highest_number, list_files, recover
 from store_cache.storage.retention import Retention
 from store_cache.storage.snapshot import encode_snapshot
 
 __all__ = ["CacheFiles", "JournalBroken", "Loaded", "NewerFormat"]
+
+CHECK_SECONDS = 5.0
+"""How often `check` is to be called. An append is acknowledged only if the last check is not much
+older, so that a directory which was deleted is noticed also by a store that was held up."""
 
 COMPACTION_BYTES = 4 * 1024 * 1024
 """A smaller journal is not compacted, however small the snapshot is."""
@@ -72,6 +76,9 @@ class CacheFiles:
         self._retention = Retention(directory)
         self._number: int | None = None  # the highest in use; None before `load`
         self._journal: Journal | None = None
+        self._snapshot_number = 0  # of the snapshot that the journal follows
+        self._checked_at = 0.0  # when `check` last succeeded, loop time
+        self._is_misplaced = False  # `check` failed, and `begin` has to open the directory anew
         self._no_journal_because = "load() and begin() come first"
         self._sequence = 0  # of the last change in the journal
         self._pending: list[_PendingAppend] = []
@@ -168,6 +175,8 @@ class CacheFiles:
             raise self._broken()
         try:
             await self._journal.write([pending.payload for pending in group])
+            if asyncio.get_running_loop().time() - self._checked_at > 2 * CHECK_SECONDS:
+                await self._check_files()
         except BaseException as problem:
             await self._end_journal(_describe(problem))
             raise
@@ -203,6 +212,49 @@ class CacheFiles:
             self._progress.clear()
             await self._progress.wait()
 
+    # -- a directory that is deleted under the store (D5) ----------------------------------
+
+    async def check(self) -> None:
+        """Raise OSError if the files are not in the directory any more, or it is another one.
+
+        What is written to a deleted file is lost when the process ends, without any error. So
+        nothing is appended after a failed check until `begin` succeeds, which opens the directory
+        anew.
+        """
+        try:
+            await self._check_files()
+        except OSError as problem:
+            async with self._journal_lock:
+                if not self._is_misplaced:
+                    return  # `begin` has opened it anew meanwhile
+                await self._end_journal(_describe(problem))
+            raise
+
+    async def _check_files(self) -> None:
+        journal, number = self._journal, self._snapshot_number
+        if journal is None:
+            return
+        try:
+            await self._directory.check()
+            await self._directory.size(snapshot_name(number))
+            await self._directory.size(journal_name(journal.number))
+        except OSError:
+            if (journal, number) == (self._journal, self._snapshot_number):
+                self._is_misplaced = True
+                raise  # otherwise they were replaced meanwhile, and the old ones removed
+        else:
+            self._checked_at = asyncio.get_running_loop().time()
+
+    async def _open_anew(self) -> None:
+        """Use what is at the path now. Memory holds a newer state than any files found there.
+
+        Raises DirectoryRefused if another process, another store or a newer version has it.
+        """
+        await self._directory.reopen()
+        found = highest_number(await list_files(self._directory, store_id=self._store_id))
+        self._number = max(self._number or 0, found)
+        self._is_misplaced = False
+
     # -- beginning new files (D3) ----------------------------------------------------------
 
     async def begin(self, catalogue: Catalogue | None, writes: Iterable[bytes]) -> None:
@@ -216,10 +268,13 @@ class CacheFiles:
         over in parts while the loop runs: pass a generator that may run while the table changes. It
         must yield all that callers of `append` have entered by the time it is first asked.
 
-        Raises OSError; after that, nothing can be appended until `begin` succeeds.
+        Raises OSError, and DirectoryRefused if the directory was replaced by one that this store
+        must not use; after that, nothing can be appended until `begin` succeeds.
         """
         self._supersede_compaction()
         async with self._snapshot_lock, self._journal_lock:
+            if self._is_misplaced:
+                await self._open_anew()
             number = self._next_number()
             await self._end_journal("a new one is being begun")
             resuming = set(self._resuming)
@@ -231,7 +286,7 @@ class CacheFiles:
                 raise
             self._sequence = 0 if catalogue is None else catalogue.sequence
             self._journal = journal
-            self._reset_sizes(size)
+            self._reset(number, size)
             await self._retention.sweep(number)
 
     async def _write_pair(
@@ -286,7 +341,7 @@ class CacheFiles:
                     size = await self._write_snapshot(number, catalogue, writes(), check)
                     await self._publish(number)
                 check()
-                self._reset_sizes(size)
+                self._reset(number, size)
                 await self._retention.sweep(number)
             except _Superseded:
                 return
@@ -381,7 +436,10 @@ class CacheFiles:
                 await self._directory.remove(unfinished_name(number))
             raise
 
-    def _reset_sizes(self, snapshot_bytes: int) -> None:
+    def _reset(self, number: int, snapshot_bytes: int) -> None:
+        """Note that snapshot `number` is the current one."""
+        self._snapshot_number = number
+        self._checked_at = asyncio.get_running_loop().time()
         self.snapshot_bytes = snapshot_bytes
         self._older_bytes = 0
         self._retry_bytes = 0

@@ -57,11 +57,8 @@ async def recover(directory: Directory, *, store_id: str) -> Loaded:
 
     Raises NewerFormat, OtherStore, and OSError if the directory cannot be listed.
     """
-    files = parse_names(await directory.names())
+    files = await list_files(directory, store_id=store_id)
     live = {name: file for name, file in files.items() if file.is_live}
-    for name in live:
-        with suppress(OSError):  # reading the whole file meets the same error and reports it
-            await check_header(directory, name, store_id=store_id)
     quarantined = max((file.quarantine for file in files.values()), default=0)
     recovery = _Recovery(directory, quarantined)
     await recovery.read_snapshots(_numbers(live, "snapshot"))
@@ -71,9 +68,27 @@ async def recover(directory: Directory, *, store_id: str) -> Loaded:
         writes=recovery.writes,
         findings=tuple(recovery.findings),
         damaged=recovery.is_damaged,
-        highest=max((file.number for file in files.values()), default=0),
+        highest=highest_number(files),
         quarantine=recovery.quarantine,
     )
+
+
+async def list_files(directory: Directory, *, store_id: str) -> dict[str, FileName]:
+    """Return the store's files by name.
+
+    Raises NewerFormat or OtherStore if this store must not use them, and OSError.
+    """
+    files = parse_names(await directory.names())
+    for name, file in files.items():
+        if file.is_live:
+            with suppress(OSError):  # reading the whole file meets the same error and reports it
+                await check_header(directory, name, store_id=store_id)
+    return files
+
+
+def highest_number(files: dict[str, FileName]) -> int:
+    """Return the highest number in use, or 0."""
+    return max((file.number for file in files.values()), default=0)
 
 
 def _numbers(files: dict[str, FileName], kind: str) -> list[int]:

@@ -207,8 +207,16 @@ class FaultyDirectory(Directory):
     async def close(self) -> None:
         """Do nothing: nothing becomes durable."""
 
+    async def check(self) -> None:
+        await self.operate("check")
+
+    async def reopen(self) -> None:
+        await self.operate("reopen")
+
     async def size(self, name: str) -> int:
         await self.operate(f"size {name}")
+        if name not in self.entries:
+            raise FileNotFoundError(errno.ENOENT, "missing", name)
         return len(self.entries[name].cached)
 
     def _change(self, change: EntryChange) -> None:

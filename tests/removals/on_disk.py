@@ -281,6 +281,24 @@ def losses_counted(patch: Patch) -> None:
     patch.replace(CacheWriter, "_append", uncounted)
 
 
+@on_disk(
+    "D5",
+    "a directory that is deleted under the store is noticed",
+    test=(
+        "tests/unit/storage/test_files.py::"
+        "test_nothing_is_appended_to_deleted_files_once_that_was_noticed"
+    ),
+    why="nobody deletes the directory in the simulation",
+)
+def directory_checked(patch: Patch) -> None:
+    """Nobody looks whether the files are still in the directory."""
+
+    async def unchecked(_: CacheFiles) -> None:
+        patch.act()
+
+    patch.replace(CacheFiles, "_check_files", unchecked)
+
+
 @on_disk("D4", "a torn end is cut off at the last good record", needs="power")
 def torn_ends_cut(patch: Patch) -> None:
     """A record with a wrong checksum ends the start."""

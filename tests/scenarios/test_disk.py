@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import orjson
 import pytest
 
 from store_cache.storage.directory import DirectoryInUse
+from store_cache.storage.files import CHECK_SECONDS
 from store_cache.storage.framing import FORMAT, NewerFormat, frame
 from tests.harness.clients import checked
 from tests.harness.clock import Clock
@@ -73,6 +75,53 @@ async def test_a_folder_that_cannot_be_made_is_no_reason_not_to_start(tmp_path: 
         await until(lambda: _is_durable(shop.store))
         await shop.until_live()
         await _serves_all_of_it_after_a_restart(shop)
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "moved", "replaced"])
+async def test_a_directory_that_is_deleted_under_the_store_is_made_anew(
+    tmp_path: Path, how: str
+) -> None:
+    """[D5] Writes to deleted files succeed, and are lost with the process. The store notices within
+    seconds, makes the directory anew and locks it, and a new snapshot holds everything."""
+    async with a_shop(tmp_path) as shop:
+        _take_away(shop.store.data_dir, how)
+        checked(await shop.store.update("P-002", -2, 1, "order-1"))
+        await asyncio.sleep(CHECK_SECONDS + 1.0)
+        await until(lambda: _is_durable(shop.store))
+        second = Store(Clock(), shop.central.url, shop.store.data_dir)
+        with pytest.raises(DirectoryInUse):
+            await second.start()
+        await second.close()
+        await _serves_all_of_it_after_a_restart(shop)
+
+
+def _take_away(data_dir: Path, how: str) -> None:
+    if how == "emptied":
+        for file in data_dir.iterdir():
+            file.unlink()
+    elif how == "deleted":
+        shutil.rmtree(data_dir)
+    else:
+        data_dir.rename(data_dir.with_name("elsewhere"))
+    if how == "replaced":
+        shutil.copytree(data_dir.with_name("elsewhere"), data_dir)
+
+
+async def test_a_second_store_may_take_the_path_of_a_deleted_directory(tmp_path: Path) -> None:
+    """[D5] [D6] The first one says so and goes on in memory; it takes nothing from the second."""
+    async with a_shop(tmp_path) as shop:
+        shutil.rmtree(shop.store.data_dir)
+        second = Store(Clock(), shop.central.url, shop.store.data_dir)
+        await second.start()
+        await asyncio.sleep(CHECK_SECONDS + 1.0)
+        checked(await shop.store.update("P-002", -2, 1, "order-1"))
+        first, other = await shop.store.status(), await second.status()
+        await second.close()
+        await asyncio.sleep(HEAL_SECONDS)
+
+        assert "in use by another store-cache" in first["disk"]["problem"]
+        assert other["durable"]
+        assert await _is_durable(shop.store)
 
 
 async def _serves_all_of_it_after_a_restart(shop: InProcessShop) -> None:

@@ -179,6 +179,27 @@ def test_a_loop_may_end_before_its_last_write(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.mark.parametrize("lost", ["directory", "lock"])
+async def test_a_directory_that_was_deleted_is_noticed_and_opened_anew(
+    tmp_path: Path, lost: str
+) -> None:
+    """[D5] [D6] The new one is locked, too."""
+    path = tmp_path / "data"
+    async with local(path) as directory:
+        await directory.names()
+        await directory.check()
+        (path / "lock").unlink()
+        if lost == "directory":
+            path.rmdir()
+        with pytest.raises(OSError, match="deleted, moved or replaced"):
+            await directory.check()
+        await directory.reopen()
+        await directory.check()
+        async with local(path) as second:
+            with pytest.raises(DirectoryInUse):
+                await second.names()
+
+
 async def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:
     """[D3] Files are created, not opened for appending."""
     (tmp_path / JOURNAL).write_bytes(b"old")

@@ -12,6 +12,7 @@ import pytest
 from store_cache.model.change import Change
 from store_cache.storage import retention
 from store_cache.storage.files import (
+    CHECK_SECONDS,
     COMPACTION_BYTES,
     CacheFiles,
     JournalBroken,
@@ -21,6 +22,7 @@ from store_cache.storage.framing import OtherStore, frame
 from store_cache.storage.journal import Journal
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyDirectory, Inode, PageState
+from tests.harness.virtual_time import in_virtual_time
 from tests.unit.storage.small_store import (
     NOW,
     SmallStore,
@@ -236,6 +238,68 @@ async def test_close_writes_what_was_appended_before() -> None:
     await call
 
     assert await keys_on_disk(folder) == ["k1"]
+
+
+# -- a directory that is deleted -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", ["journal-2.jsonl", "snapshot-2.jsonl"])
+async def test_nothing_is_appended_to_deleted_files_once_that_was_noticed(lost: str) -> None:
+    """[D5] The next `begin` opens the directory anew, and the new files hold everything."""
+    store, folder = await started()
+    await store.files.check()
+    await folder.remove(lost)
+    with pytest.raises(FileNotFoundError):
+        await store.files.check()
+    with pytest.raises(JournalBroken, match="missing"):
+        await store.record("k1")
+    await store.begin(store.catalogue)
+
+    assert "reopen" in folder.trace
+    assert await on_disk(folder) == state(store.catalogue)
+    assert await keys_on_disk(folder) == ["k1"]
+
+
+@in_virtual_time
+async def test_an_append_after_a_long_wait_checks_the_files_first() -> None:
+    """[D5] A store that was held up may not have noticed that its directory was deleted."""
+    store, folder = await started()
+    await folder.remove("journal-2.jsonl")
+    await store.record("k1")
+    await asyncio.sleep(2 * CHECK_SECONDS + 0.1)
+    with pytest.raises(FileNotFoundError):
+        await store.record("k2")
+
+
+async def test_files_that_a_compaction_replaces_are_not_missed() -> None:
+    """[D5] They are removed while a check looks for them."""
+    store, folder = await started()
+    held = folder.hold("size snapshot-2.jsonl")
+    checking = asyncio.create_task(store.files.check())
+    await held.reached.wait()
+    await store.compact()
+    held.release.set()
+    await checking
+    await store.record("k1")
+
+
+async def test_newer_files_at_the_path_are_replaced_by_what_memory_holds() -> None:
+    """[D5] [D3] Somebody put an older copy there whose numbers are higher: numbers go on from
+    those, so that the next start does not take the copy for the newest state."""
+    store, folder = await started()
+    for _ in range(5):
+        await store.begin(store.catalogue)
+    copy = folder.after_kill()
+    again = SmallStore(left := FaultyDirectory())
+    await again.start()
+    await again.install({"A": 1}, offset=99)
+    left.entries = copy.entries
+    with pytest.raises(FileNotFoundError):
+        await again.files.check()
+    await again.begin(again.catalogue)
+
+    assert await on_disk(left) == state(again.catalogue)
+    assert ["journal-8.jsonl", "snapshot-8.jsonl"] == sorted(left.entries)
 
 
 # -- beginning -----------------------------------------------------------------------------
