@@ -145,7 +145,8 @@ class CacheWriter:
                 _limit_override_ages(loaded.catalogue, self._steady())
                 if loaded.damaged:
                     _rename_generation(loaded.catalogue)
-                self._apply_early_answers(loaded.catalogue)
+                if self._early_answers:
+                    self._apply_early_answers(loaded.catalogue)
             self.catalogue = loaded.catalogue
             self.replaced.set()
         self._early_answers = []
