@@ -1,7 +1,7 @@
-"""A Central that says what a script has it say: products, a feed, answers to writes.
+"""A Central that answers what a script tells it: products, a feed, answers to writes.
 
-Knows: the addresses and the shapes of Central's API, and how a line fails.
-Refuses to know: what the store makes of it.
+It is written by hand, and not the stub, so that versions, times and bodies are those of the
+recordings, byte by byte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ UPDATES = "/v1/inventory/updates"
 Json = dict[str, Any]
 
 
-class Said(NamedTuple):
+class CentralAnswer(NamedTuple):
     """One answer of Central."""
 
     status: int
@@ -32,16 +32,16 @@ class Said(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-FAILS = Said(500, {"code": "internal_error", "message": "Central stumbled", "details": []})
-REFUSES_KEY = Said(401, {"code": "unauthorized", "message": "unknown key", "details": []})
-NO_CATALOGUE = Said(200, {"hello": "world"})
+FAILS = CentralAnswer(500, {"code": "internal_error", "message": "Central stumbled", "details": []})
+REFUSES_KEY = CentralAnswer(401, {"code": "unauthorized", "message": "unknown key", "details": []})
+NO_CATALOGUE = CentralAnswer(200, {"hello": "world"})
 
 
-class Central(httpx.AsyncBaseTransport):
-    """`is_away`: nobody can be reached; `loses_writes`: no write arrives. `publishes`: applied
-    writes put their event on the feed. `instead` has what a path says instead of the truth;
-    `answers` what the next writes get instead of it, one by one, None being silence for ever.
-    `pages_wait` holds pages of the catalogue up until it is set."""
+class ScriptedCentral(httpx.AsyncBaseTransport):
+    """`is_away`: it cannot be reached; `loses_writes`: no write arrives. `publishes`: applied
+    writes put their event on the feed. `instead`: answers by path, in place of the truth.
+    `answers`: those of the next writes, one by one; None: it never answers. `pages_wait`: pages of
+    the catalogue are not answered until it is set."""
 
     def __init__(self, *products: Json) -> None:
         self.rows: dict[str, Json] = {}
@@ -50,8 +50,8 @@ class Central(httpx.AsyncBaseTransport):
         self.is_away = False
         self.loses_writes = False
         self.publishes = True
-        self.instead: dict[str, Said] = {}
-        self.answers: deque[Said | None] = deque()
+        self.instead: dict[str, CentralAnswer] = {}
+        self.answers: deque[CentralAnswer | None] = deque()
         self.pages_wait = asyncio.Event()
         self.pages_wait.set()
         self.asked: list[str] = []
@@ -59,9 +59,9 @@ class Central(httpx.AsyncBaseTransport):
         for row in products:
             self.create(row)
 
-    def again(self) -> Central:
-        """The same Central for another run: its products and its feed, nothing to wait for."""
-        other = Central()
+    def copy(self) -> ScriptedCentral:
+        """Return one with the same products and feed, for another run."""
+        other = ScriptedCentral()
         other.rows, other.feed = dict(self.rows), list(self.feed)
         other.instead = dict(self.instead)
         return other
@@ -70,19 +70,19 @@ class Central(httpx.AsyncBaseTransport):
 
     def create(self, row: Json) -> None:
         self.rows[row["productId"]] = dict(row)
-        self.tell("product_created", row)
+        self.publish("product_created", row)
 
     def set(self, product_id: str, **attributes: Any) -> None:
         row = self.rows[product_id]
         after = row | attributes | {"version": row["version"] + 1, "lastUpdated": self._moment()}
         self.rows[product_id] = after
-        self.tell("inventory_updated", after)
+        self.publish("inventory_updated", after)
 
     def delete(self, product_id: str) -> None:
         row = self.rows.pop(product_id)
-        self.tell("product_deleted", row | {"version": row["version"] + 1})
+        self.publish("product_deleted", row | {"version": row["version"] + 1})
 
-    def tell(self, event_type: str, row: Json, **fields: Any) -> None:
+    def publish(self, event_type: str, row: Json, **fields: Any) -> None:
         """Put an event on the feed."""
         event = {
             "offset": len(self.feed) + 1,
@@ -95,11 +95,11 @@ class Central(httpx.AsyncBaseTransport):
         self.feed.append(event | fields)
         self._wake()
 
-    def goes_away(self) -> None:
+    def go_away(self) -> None:
         self.is_away = True
         self._wake()
 
-    def fails_to_read(self, *product_ids: str) -> None:
+    def fail_to_read(self, *product_ids: str) -> None:
         for product_id in product_ids:
             self.instead[f"{PAGES}/{quote(product_id, safe='')}"] = FAILS
 
@@ -124,8 +124,8 @@ class Central(httpx.AsyncBaseTransport):
             said.status, content=orjson.dumps(said.body), headers={**headers, **said.headers}
         )
 
-    async def _answer(self, target: str, body: bytes) -> Said:
-        self._check_line()
+    async def _answer(self, target: str, body: bytes) -> CentralAnswer:
+        self._check_connection()
         path, _, query_string = target.partition("?")
         query = dict(parse_qsl(query_string))
         if path in self.instead:
@@ -136,41 +136,43 @@ class Central(httpx.AsyncBaseTransport):
             return await self._write(orjson.loads(body))
         if path == PAGES:
             await self.pages_wait.wait()
-            self._check_line()
+            self._check_connection()
             return self._page(int(query["offset"]), int(query["limit"]))
         return self._product(unquote(path.removeprefix(f"{PAGES}/")))
 
-    def _check_line(self) -> None:
+    def _check_connection(self) -> None:
         if self.is_away:
             raise httpx.ConnectError("nobody listens there")
 
-    async def _events(self, offset: int, limit: int, wait: str) -> Said:
+    async def _events(self, offset: int, limit: int, wait: str) -> CentralAnswer:
         offset = max(offset, 1)
         if len(self.feed) < offset:
             with suppress(TimeoutError):
                 async with asyncio.timeout(float(wait)):
                     await self._news.wait()
-            self._check_line()
+            self._check_connection()
         events = self.feed[offset - 1 : offset - 1 + limit]
         following = offset + len(events)
         more = following <= len(self.feed)
-        return Said(200, {"events": events, "nextOffset": following, "hasMore": more})
+        return CentralAnswer(200, {"events": events, "nextOffset": following, "hasMore": more})
 
-    def _page(self, offset: int, limit: int) -> Said:
+    def _page(self, offset: int, limit: int) -> CentralAnswer:
         rows = [self.rows[product_id] for product_id in sorted(self.rows)]
         shown = rows[offset : offset + limit]
         hints = {"total_count": len(rows), "has_more": offset + limit < len(rows)}
-        return Said(200, {"products": shown, "pagination": hints, "eventOffset": len(self.feed)})
+        return CentralAnswer(
+            200, {"products": shown, "pagination": hints, "eventOffset": len(self.feed)}
+        )
 
-    def _product(self, product_id: str) -> Said:
+    def _product(self, product_id: str) -> CentralAnswer:
         if product_id not in self.rows:
             error = {"code": "product_not_found", "message": "no such product", "details": []}
-            return Said(404, error)
-        return Said(200, self.rows[product_id])
+            return CentralAnswer(404, error)
+        return CentralAnswer(200, self.rows[product_id])
 
     # -- writes ----------------------------------------------------------------------------
 
-    async def _write(self, payload: Json) -> Said:
+    async def _write(self, payload: Json) -> CentralAnswer:
         if self.loses_writes:
             raise httpx.ConnectError("the line to Central is cut")
         if self.answers:
@@ -178,9 +180,9 @@ class Central(httpx.AsyncBaseTransport):
             return said or await asyncio.get_running_loop().create_future()
         if "updates" in payload:
             results = [self._update(each, payload["storeId"]) for each in payload["updates"]]
-            return Said(200, {"results": results})
+            return CentralAnswer(200, {"results": results})
         result = self._update(payload, payload["storeId"])
-        return Said(200 if result["applied"] else 409, result)
+        return CentralAnswer(200 if result["applied"] else 409, result)
 
     def _update(self, update: Json, store_id: str) -> Json:
         product_id = update["productId"]
@@ -199,7 +201,7 @@ class Central(httpx.AsyncBaseTransport):
         self.rows[product_id] = after
         if self.publishes:
             named = {"storeId": store_id, "idempotencyKey": update["idempotencyKey"]}
-            self.tell("inventory_updated", after, **named)
+            self.publish("inventory_updated", after, **named)
         return {
             "productId": product_id,
             "newQuantity": after["available"],

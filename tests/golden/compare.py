@@ -1,6 +1,6 @@
-"""What was recorded, and in which fields something else differs from it.
+"""Compare what was recorded with what is found, field by field.
 
-Recordings are JSON files. The order of names counts: it is the order of the bytes.
+Recordings are JSON files. The order of names counts, since it is the order of the bytes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def record(name: str, value: Any) -> None:
 
 
 def check(name: str, found: Any) -> None:
-    """Raises AssertionError that names every field in which `found` differs."""
+    """Raises AssertionError, which names every field in which `found` differs."""
     differing = list(differences(recorded(name), found))
-    head = f"other than in tests/golden/{name}; if that is meant: python -m tests.golden.record"
+    head = f"differs from tests/golden/{name}; if that is meant: python -m tests.golden.record"
     assert not differing, "\n".join([head, *differing])
 
 
 def differences(expected: Any, found: Any, at: str = "") -> Iterator[str]:
-    """A line for each field that differs, with both values."""
+    """Yield a line for each field that differs, with both values."""
     if isinstance(expected, dict) and isinstance(found, dict):
         for name in expected:
             if name in found:

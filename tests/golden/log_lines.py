@@ -1,4 +1,4 @@
-"""What the store logs of the sync through one outage, each line with its level (B6)."""
+"""The log lines of the sync through one outage, each with its level (B6)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.golden.store import a_store, force
 from tests.harness.virtual_time import run
 
 STORE = "store_cache"
-"""The logger above all of the store's."""
+"""The parent of all loggers of the store."""
 
 
 class Lines(logging.Handler):
@@ -28,7 +28,7 @@ class Lines(logging.Handler):
 
 @contextmanager
 def logged() -> Iterator[list[str]]:
-    """The lines that the store logs within the block, from INFO on."""
+    """Collect the lines that the store logs within the block, from INFO on."""
     logger, handler = logging.getLogger(STORE), Lines()
     level = logger.level
     logger.addHandler(handler)
@@ -41,13 +41,13 @@ def logged() -> Iterator[list[str]]:
 
 
 def counted(lines: list[str]) -> list[str]:
-    """Each line once for those in a row that are the same, with how many there were."""
+    """Return equal lines in a row as one, with their number."""
     groups = [(line, len(list(same))) for line, same in groupby(lines)]
     return [line if count == 1 else f"{line} [{count} times]" for line, count in groups]
 
 
 def outage() -> Json:
-    """The lines of each step of the script."""
+    """Record the lines of each step of the script."""
     return run(_outage())
 
 
@@ -66,12 +66,12 @@ async def _outage() -> Json:
             await step("a first start, Central's pages make no sense", 1.0)
             del central.instead[PAGES]
             await step("they do again", 300.0)
-            central.fails_to_read("PROD-002")
-            central.tell("shelf_moved", central.rows["PROD-002"])
+            central.fail_to_read("PROD-002")
+            central.publish("shelf_moved", central.rows["PROD-002"])
             await step("an event cannot be read", 30.0)
             central.instead[EVENTS] = FAILS
             await step("the feed fails for a while", 21.0)
-            central.goes_away()
+            central.go_away()
             await step("Central is away", 60.0)
             await store.call(force())
             await step("somebody forces a full sync", 0.5)

@@ -1,13 +1,13 @@
-"""Writes `tests/golden/data_dir` and `data_dir_torn`: what a DATA_DIR of the store holds.
+"""Write `tests/golden/data_dir` and `data_dir_torn`: the DATA_DIR of a store.
 
-`python -m tests.golden.make_data_dir` writes them anew. The store itself writes the files, told by
-a Central and by tills; time is virtual and chance is fixed, so that every run writes the same
-bytes. Run it only where the format of the files is meant to change.
+`python -m tests.golden.make_data_dir` writes them again. The store itself writes the files, as
+Central and tills tell it; time is virtual and chance is fixed, so that every run writes the same
+bytes. Run it only if the format of the files is meant to change.
 
-Of each state that the files know there is one in the snapshot, which a fold wrote, and one in the
-journal after it: products with odd ids and attributes, marks of deletions by the feed and by a
-reading, products ahead of the feed, readings owed for every doubt, and keys whose attempt is
-unknown or under way, or which were answered, in each way that there is.
+Each state that the files can hold is in the snapshot, which a compaction wrote, and in the journal
+after it: products with odd ids and attributes, tombstones from the feed and from refetches,
+overrides, pending refetches for every reason, and keys whose attempt is unknown or in flight, or
+which were answered, in every way there is.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.golden.central import Central, Json, Said, refusal
-from tests.golden.store import Call, Store, a_store, adjustment, batch, get, path_of, sale
+from tests.golden.central import CentralAnswer, Json, ScriptedCentral, refusal
+from tests.golden.store import Call, Store, a_store, adjustment, batch, get, sale
+from tests.harness.clients import path_of
 from tests.harness.virtual_time import run
 
 FOLDER = Path(__file__).parent / "data_dir"
 TORN_FOLDER = Path(__file__).parent / "data_dir_torn"
 TORN_BYTES = 40
-"""What the last record of the torn journal lacks."""
+"""So many bytes the last record of the torn journal lacks."""
 
 ODD_IDS = (
     "A/1",
@@ -69,16 +70,16 @@ ROLES = (
     "left-behind",
     "busy",
 )
-"""What becomes of a plain product; there is one for the snapshot and one for the journal."""
+"""What happens to a plain product; there is one for the snapshot and one for the journal."""
 
 PAUSE_SECONDS = 0.013
-"""Between two steps, so that no two things happen at the same instant: their order would be that of
-the loop's turns, which is nobody's promise."""
+"""Between two steps, so that no two things happen at the same instant: their order would depend on
+the loop."""
 
 BIG = "BIG-1"
 BIG_TEXT = "x" * 206_500
 BIG_CHANGES = 20
-"""Nearly as much as a journal holds before it is folded; small changes bring the rest."""
+"""Nearly as much as a journal holds before it is compacted; small changes bring the rest."""
 
 ATTRIBUTES: tuple[Json, ...] = (
     {},
@@ -93,17 +94,17 @@ ATTRIBUTES: tuple[Json, ...] = (
 )
 
 
-class Lived(NamedTuple):
-    """What a life of the store left: its files, the Central that it followed, and what tills
-    asked, by key."""
+class Left(NamedTuple):
+    """What a process of the store left: its files, the Central that it followed, and the calls of
+    tills, by key."""
 
     files: dict[str, bytes]
-    central: Central
+    central: ScriptedCentral
     calls: dict[str, Call]
 
 
 def product(product_id: str, number: int) -> Json:
-    """As Central sends it, which need not be in the order that the store keeps."""
+    """Return a product as Central sends it, in another order of fields than the store's."""
     usual = {
         "lastUpdated": "2026-03-01T08:00:00Z",
         "name": f"Product {number}",
@@ -123,63 +124,65 @@ def catalogue() -> list[Json]:
 
 
 @cache
-def lived() -> Lived:
-    """A store's life until it is killed, once for each process."""
-    return run(_live())
+def left() -> Left:
+    """Run a store until it is killed, once for each run of the tests."""
+    return run(_run())
 
 
-async def _live() -> Lived:
-    central = Central(*catalogue())
+async def _run() -> Left:
+    central = ScriptedCentral(*catalogue())
     calls: dict[str, Call] = {}
     async with a_store(central) as store:
-        await asyncio.sleep(100.0)  # the first lives are long ago
-        await Part("snapshot", store, central, calls).goes_by()
-        await _fold(store, central)
+        await asyncio.sleep(100.0)  # the first incarnations are old
+        await Part("snapshot", store, central, calls).play()
+        await _compact(store, central)
         part = Part("journal", store, central, calls)
-        await part.goes_by()
+        await part.play()
         return await _killed_in_a_write(part)
 
 
-async def _fold(store: Store, central: Central) -> None:
-    """Let the journal grow until it is folded, with little in the new snapshot for it."""
-    before = store.folder.contents().keys()
+async def _compact(store: Store, central: ScriptedCentral) -> None:
+    """Let the journal grow until it is compacted, to a snapshot that is small."""
+    before = store.directory.contents().keys()
     for _ in range(BIG_CHANGES):
         central.set(BIG, text=BIG_TEXT)
         await asyncio.sleep(0.001)
-    while before == store.folder.contents().keys():
+    while before == store.directory.contents().keys():
         central.set(BIG, text="small again" * 10)
         await asyncio.sleep(0.001)
     central.set(BIG, text="small")
     await asyncio.sleep(0.001)
 
 
-async def _killed_in_a_write(part: Part) -> Lived:
+async def _killed_in_a_write(part: Part) -> Left:
     call = part.sale("busy", -1, key="under-way")
     asking = asyncio.ensure_future(part.asks("under-way", call, None))
     await asyncio.sleep(1.0)
-    files = part.store.folder.contents()
+    files = part.store.directory.contents()
     part.central.answers.clear()
     asking.cancel()
-    return Lived(files, part.central, part.calls)
+    return Left(files, part.central, part.calls)
 
 
 class Part:
-    """What happens to the products of one part, `snapshot` or `journal`. `calls` has what tills
-    ask for, by a name."""
+    """What happens to the products of one part, `snapshot` or `journal`. `calls`: those of tills,
+    by a name."""
 
-    def __init__(self, name: str, store: Store, central: Central, calls: dict[str, Call]) -> None:
+    def __init__(
+        self, name: str, store: Store, central: ScriptedCentral, calls: dict[str, Call]
+    ) -> None:
         self.store = store
         self.central = central
         self.calls = calls
         self._name = name
 
-    async def goes_by(self) -> None:
-        await self._doubts_arise()
-        await asyncio.sleep(90.0)  # what is ahead of the feed for a minute is to be read again
-        await self._lives_begin_and_end()
-        await self._products_go_ahead()
-        await self._writes_are_refused()
-        await self._writes_stay_unknown()
+    async def play(self) -> None:
+        await self._make_refetches_pending()
+        await asyncio.sleep(90.0)  # overrides are refetched after a minute
+        await self._create_and_delete()
+        await self._make_overrides()
+        await self._refuse_writes()
+        await self._leave_writes_unknown()
 
     # -- words of the script ---------------------------------------------------------------
 
@@ -190,8 +193,8 @@ class Part:
         row = self.central.rows[self.id(role)]
         return sale(row["productId"], delta, row["version"], self.id(key or role), **more)
 
-    async def asks(self, name: str, call: Call, *answers: Said | None) -> None:
-        """A till calls; Central gives these answers, else true ones."""
+    async def asks(self, name: str, call: Call, *answers: CentralAnswer | None) -> None:
+        """Make a till's call; Central gives these answers, then true ones."""
         self.calls[self.id(name)] = call
         self.central.answers.extend(answers)
         await asyncio.sleep(PAUSE_SECONDS)
@@ -201,28 +204,28 @@ class Part:
         await asyncio.sleep(PAUSE_SECONDS)
         await self.store.call(get(path_of(self.id(role)), Cache_Control="no-cache"))
 
-    def conflict(self, role: str, difference: int) -> Said:
-        """Central names a version that differs so much from its own."""
+    def conflict(self, role: str, difference: int) -> CentralAnswer:
+        """Return Central's refusal with a version that differs so much from its own."""
         row = self.central.rows[self.id(role)]
         told = row | {"version": row["version"] + difference}
-        return Said(409, refusal(row["productId"], "version_conflict", told))
+        return CentralAnswer(409, refusal(row["productId"], "version_conflict", told))
 
     # -- what happens ----------------------------------------------------------------------
 
-    async def _doubts_arise(self) -> None:
-        """Readings that fail are owed, each for a doubt of its own."""
+    async def _make_refetches_pending(self) -> None:
+        """Make refetches fail, so that one is pending for each reason."""
         doubted = ("order", "unreadable", "conflict", "refresh", "left-behind", "crossed")
-        self.central.fails_to_read(*map(self.id, doubted))
+        self.central.fail_to_read(*map(self.id, doubted))
         other = self.central.rows[self.id("order")] | {"name": "Another life"}
-        self.central.tell("product_created", other)
+        self.central.publish("product_created", other)
         await asyncio.sleep(PAUSE_SECONDS)
-        self.central.tell("shelf_moved", self.central.rows[self.id("unreadable")])
+        self.central.publish("shelf_moved", self.central.rows[self.id("unreadable")])
         await self.asks("conflict", self.sale("conflict", -1), self.conflict("conflict", -1))
         await self.asks("refresh", self.sale("refresh", -1), self.conflict("refresh", 3))
         self.central.publishes = False
         await self.asks("left-behind", self.sale("left-behind", -1))
 
-    async def _lives_begin_and_end(self) -> None:
+    async def _create_and_delete(self) -> None:
         added = {"deep": [1, {"er": 2.5}]}
         self.central.set(self.id("changed"), available=3, name="Changed", added=added)
         self.central.delete(self.id("deleted"))
@@ -230,13 +233,13 @@ class Part:
         self.central.create(product(self.id("crossed"), 5))
         await asyncio.sleep(1.0)
 
-    async def _products_go_ahead(self) -> None:
-        """By answers to writes and by readings, of events that do not come."""
+    async def _make_overrides(self) -> None:
+        """Make overrides, by answers to writes and by refetches whose events do not come."""
         self.central.publishes = False
         await self.asks("applied", self.sale("sold", -1, reason="sold", updatedBy="Zoë"))
         row = self.central.rows[self.id("timeless")]
         said = {"productId": row["productId"], "newQuantity": 5, "newVersion": row["version"] + 1}
-        answer = Said(200, said | {"applied": True})
+        answer = CentralAnswer(200, said | {"applied": True})
         await self.asks("timeless", self.sale("timeless", -1), answer)
         await self.asks("crossed", self.sale("crossed", -1))
         adjusted = adjustment(self.id("ahead"), -2, self.id("adjusted"))
@@ -255,19 +258,19 @@ class Part:
         await self.reads_anew("read-ahead")
         self.central.publishes = True
 
-    async def _writes_are_refused(self) -> None:
+    async def _refuse_writes(self) -> None:
         await self.asks("stock", self.sale("busy", -9999, key="stock"))
         await self.asks("nowhere", sale("NEVER-1", -1, 1, self.id("nowhere")))
         await self.asks("late", self.sale("busy", -1, key="late"), self.conflict("busy", 0))
         for name in ("invalid_request", "missing_product_id"):
-            said = Said(400, refusal(self.id("busy"), name))
+            said = CentralAnswer(400, refusal(self.id("busy"), name))
             await self.asks(name, self.sale("busy", -1, key=name), said)
-        general = Said(422, {"code": "validation_failed", "message": "No.", "details": []})
+        general = CentralAnswer(422, {"code": "validation_failed", "message": "No.", "details": []})
         await self.asks("general", self.sale("busy", -1, key="general"), general)
         in_vain = adjustment(self.id("busy"), -1, self.id("in-vain"))
         await self.asks("in-vain", in_vain, *[self.conflict("busy", 0)] * 5)
 
-    async def _writes_stay_unknown(self) -> None:
+    async def _leave_writes_unknown(self) -> None:
         await self.asks("unknown", self.sale("busy", -1, key="unknown"), None)
         second = adjustment(self.id("busy"), -1, self.id("unknown-second"))
         await self.asks("unknown-second", second, self.conflict("busy", 0), None)
@@ -282,25 +285,25 @@ class Part:
 
 @cache
 def torn() -> dict[str, bytes]:
-    """The files of a store whose power went while it wrote its last record."""
+    """Return the files of a store after a power cut within its last record."""
     return run(_torn())
 
 
 async def _torn() -> dict[str, bytes]:
-    central = Central(*catalogue()[:3])
+    central = ScriptedCentral(*catalogue()[:3])
     async with a_store(central) as store:
         await asyncio.sleep(1.0)
         for available in (3, 2, 1):
             central.set(ODD_IDS[0], available=available)
             await asyncio.sleep(1.0)
-        files = store.folder.contents()
+        files = store.directory.contents()
     journal = max(name for name in files if name.startswith("journal"))
     return files | {journal: files[journal][:-TORN_BYTES]}
 
 
 def folders() -> dict[Path, dict[str, bytes]]:
-    """What lies in each folder, as the present version writes it."""
-    return {FOLDER: lived().files, TORN_FOLDER: torn()}
+    """Return the files of each folder, as the present version writes them."""
+    return {FOLDER: left().files, TORN_FOLDER: torn()}
 
 
 def write() -> None:

@@ -1,7 +1,6 @@
 """What a store shows that starts from the recorded DATA_DIR, two hours after it was written.
 
-Everything is asked by HTTP. Files that the store reads come from the folder on disk; what it
-writes stays in memory.
+All requests are HTTP. The store reads files of the folder on disk; what it writes stays in memory.
 """
 
 from __future__ import annotations
@@ -9,20 +8,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.golden.central import Central, Json
-from tests.golden.make_data_dir import FOLDER, ODD_IDS, ROLES, TORN_FOLDER, Lived, lived
-from tests.golden.store import (
-    INVENTORY,
-    NOON,
-    STATS,
-    STATUS,
-    Call,
-    Store,
-    a_store,
-    get,
-    path_of,
-    sale,
-)
+from tests.golden.central import Json, ScriptedCentral
+from tests.golden.make_data_dir import FOLDER, ODD_IDS, ROLES, TORN_FOLDER, Left, left
+from tests.golden.store import NOON, STATS, STATUS, Call, Store, a_store, get, sale
+from tests.harness.clients import INVENTORY, path_of
 from tests.harness.virtual_time import run
 
 LATER = NOON + 7200.0
@@ -46,28 +35,28 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def shown_without_central() -> Json:
-    """Central cannot be reached: all that is shown comes from the files."""
-    return run(_shown_without_central(lived().calls))
+    """Record what is shown while Central cannot be reached: all of it comes from the files."""
+    return run(_shown_without_central(left().calls))
 
 
 async def _shown_without_central(calls: dict[str, Call]) -> Json:
-    central = Central()
+    central = ScriptedCentral()
     central.is_away = True
     async with a_store(central, files_in(FOLDER), began=LATER) as store:
         await asyncio.sleep(1.0)
         return {
-            "documents": await store.said(DOCUMENTS),
-            "products": await store.said({each: get(path_of(each)) for each in IDS}),
-            "page": await store.said({"whole": get(f"{INVENTORY}?limit=200")}),
+            "documents": await store.answers(DOCUMENTS),
+            "products": await store.answers({each: get(path_of(each)) for each in IDS}),
+            "page": await store.answers({"whole": get(f"{INVENTORY}?limit=200")}),
             "walk": await _walk(store),
-            "repeats": await store.said(calls),
-            "reused keys": await store.said(_reused()),
-            "documents afterwards": await store.said(DOCUMENTS),
+            "repeats": await store.answers(calls),
+            "reused keys": await store.answers(_reused()),
+            "documents afterwards": await store.answers(DOCUMENTS),
         }
 
 
 async def _walk(store: Store) -> list[list[str]]:
-    """The ids of each page, walked by `after`."""
+    """Return the ids of each page, walked by `after`."""
     pages: list[list[str]] = []
     call = get(f"{INVENTORY}?limit={PAGE}&after=")
     while True:
@@ -80,22 +69,22 @@ async def _walk(store: Store) -> list[list[str]]:
 
 
 def _reused() -> dict[str, Call]:
-    """The same keys for other writes."""
+    """Return other writes with the same keys."""
     keys = ("sold-snapshot", "stock-journal", "unknown-snapshot", "under-way-journal")
     return {key: sale(ODD_IDS[0], -7, 1, key) for key in keys}
 
 
 def asked_of_central() -> Json:
-    """Central can be reached: from where it is asked to go on, and what a repeat of each key that
-    is not settled sends and is told."""
-    return run(_asked_of_central(lived()))
+    """Record what Central is asked: where the feed goes on, and what a repeat of each key that is
+    not settled sends; and the answers to the repeats."""
+    return run(_asked_of_central(left()))
 
 
-async def _asked_of_central(life: Lived) -> Json:
-    central = life.central.again()
+async def _asked_of_central(process: Left) -> Json:
+    central = process.central.copy()
     async with a_store(central, files_in(FOLDER), began=LATER) as store:
         await asyncio.sleep(1.0)
-        answers = await store.said(life.calls)
+        answers = await store.answers(process.calls)
     kinds = {"feed": "GET /v1/inventory/events?", "writes": "POST ", "products": "GET "}
     asked: Json = {kind: [] for kind in kinds}
     for each in central.asked:
@@ -105,19 +94,19 @@ async def _asked_of_central(life: Lived) -> Json:
 
 
 def shown_of_torn() -> Json:
-    """The files end in the middle of a record."""
+    """Record what is shown if the files end within a record."""
     return run(_shown_of_torn())
 
 
 async def _shown_of_torn() -> Json:
-    central = Central()
+    central = ScriptedCentral()
     central.is_away = True
     async with a_store(central, files_in(TORN_FOLDER), began=LATER) as store:
         await asyncio.sleep(1.0)
         return {
-            "documents": await store.said(DOCUMENTS),
-            "product": await store.said({ODD_IDS[0]: get(path_of(ODD_IDS[0]))}),
-            "files": sorted(store.folder.contents()),
+            "documents": await store.answers(DOCUMENTS),
+            "product": await store.answers({ODD_IDS[0]: get(path_of(ODD_IDS[0]))}),
+            "files": sorted(store.directory.contents()),
         }
 
 

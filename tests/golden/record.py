@@ -1,7 +1,7 @@
-"""Records everything anew: `python -m tests.golden.record`.
+"""Record everything again: `python -m tests.golden.record`.
 
-Do so only where the behaviour is meant to change, and look at what `git diff` then shows.
-`DATA_DIR`s are not written: that is for `python -m tests.golden.make_data_dir`, and comes first.
+Do so only if the behaviour is meant to change, and check what `git diff` then shows. `DATA_DIR`s
+are not written: that is for `python -m tests.golden.make_data_dir`, and comes first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The situations in which answers of the store are recorded, each a script in virtual time.
 
-A file of `answers/` has, for each name that this module gives to a call, what it was answered.
+A file of `answers/` has the answer to each call, by the name that this module gives to the call.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from tests.golden.central import (
     PAGES,
     REFUSES_KEY,
     UPDATES,
-    Central,
+    CentralAnswer,
     Json,
-    Said,
+    ScriptedCentral,
     refusal,
 )
 from tests.golden.opened import DOCUMENTS
 from tests.golden.store import (
-    ADMIN_KEY,
-    INVENTORY,
     STATS,
     STATUS,
     Call,
@@ -36,17 +34,17 @@ from tests.golden.store import (
     batch,
     force,
     get,
-    path_of,
     post,
     sale,
 )
+from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, path_of
 from tests.harness.virtual_time import run
 from tests.unit.api.bad_requests import BAD_REQUESTS
 
 PROBLEM = "application/problem+json"
 LAMP = "PROD-002"
 WRONG_KEYS = 21
-"""One more than an address may send within a minute."""
+"""One more than an address may send in a minute."""
 
 READS = {
     "product": get(path_of(LAMP)),
@@ -56,8 +54,8 @@ READS = {
 EVERYTHING = DOCUMENTS | READS
 
 
-def central_of_three() -> Central:
-    return Central(
+def central_of_three() -> ScriptedCentral:
+    return ScriptedCentral(
         *(
             {
                 "productId": f"PROD-00{number}",
@@ -79,137 +77,145 @@ def as_problem(call: Call) -> Call:
 # -- situations, each with all documents and reads ---------------------------------------------
 
 
-async def _no_catalogue(central: Central) -> Json:
+async def _no_catalogue(central: ScriptedCentral) -> Json:
     central.is_away = True
     async with a_store(central) as store:
         await asyncio.sleep(1.0)
-        return await store.said(EVERYTHING | {"sale": sale(LAMP, -1, 7, "early")})
+        return await store.answers(EVERYTHING | {"sale": sale(LAMP, -1, 7, "early")})
 
 
-async def _live(central: Central) -> Json:
+async def _live(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
         await store.call(sale(LAMP, -1, 7, "sold"))
         central.set("PROD-003", available=4)
         await asyncio.sleep(2.5)
-        said = await store.said(EVERYTHING)
+        said = await store.answers(EVERYTHING)
         tag = said["product"]["headers"]["etag"]
         unchanged = get(path_of(LAMP), If_None_Match=tag)
-        return said | await store.said({"product, unchanged": unchanged})
+        return said | await store.answers({"product, unchanged": unchanged})
 
 
-async def _fallback(central: Central) -> Json:
+async def _fallback(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
-        central.goes_away()
+        central.go_away()
         await asyncio.sleep(100.0)
-        return await store.said(EVERYTHING | {"sale": sale(LAMP, -1, 7, "away")})
+        return await store.answers(EVERYTHING | {"sale": sale(LAMP, -1, 7, "away")})
 
 
-async def _disk_fails(central: Central) -> Json:
+async def _disk_fails(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
-        store.folder.room = 0
+        store.directory.room = 0
         central.set(LAMP, available=1)
         await asyncio.sleep(1.0)
-        said = await store.said(EVERYTHING | {"sale": sale(LAMP, -1, 8, "in-memory")})
-        store.folder.room = None
+        said = await store.answers(EVERYTHING | {"sale": sale(LAMP, -1, 8, "in-memory")})
+        store.directory.room = None
         await asyncio.sleep(60.0)
-        return said | {"after it works again": await store.said(DOCUMENTS)}
+        return said | {"after it works again": await store.answers(DOCUMENTS)}
 
 
-async def _full_sync_under_way(central: Central) -> Json:
+async def _full_sync_under_way(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(10.0)
         central.pages_wait.clear()
-        forcing = asyncio.ensure_future(store.said({"forced": force()}))
+        forcing = asyncio.ensure_future(store.answers({"forced": force()}))
         await asyncio.sleep(2.0)
-        said = await store.said(EVERYTHING)
+        said = await store.answers(EVERYTHING)
         central.pages_wait.set()
         return said | await forcing
 
 
-async def _stale(central: Central) -> Json:
+async def _stale(central: ScriptedCentral) -> Json:
     async with a_store(central, stale_after_seconds=1) as store:
         await asyncio.sleep(1.0)
-        central.goes_away()
+        central.go_away()
         await asyncio.sleep(1.5)
-        return await store.said(EVERYTHING)
+        return await store.answers(EVERYTHING)
 
 
-async def _write_breaker_open(central: Central) -> Json:
+async def _write_breaker_open(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
         central.loses_writes = True
-        said = await store.said({"first sale": sale(LAMP, -1, 7, "first")})
+        said = await store.answers({"first sale": sale(LAMP, -1, 7, "first")})
         await asyncio.sleep(0.125)
-        return said | await store.said(EVERYTHING | {"next sale": sale(LAMP, -1, 7, "next")})
+        return said | await store.answers(EVERYTHING | {"next sale": sale(LAMP, -1, 7, "next")})
 
 
-async def _something_set_aside(central: Central) -> Json:
-    central.fails_to_read(LAMP)
+async def _something_set_aside(central: ScriptedCentral) -> Json:
+    central.fail_to_read(LAMP)
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
-        central.tell("shelf_moved", central.rows[LAMP])
+        central.publish("shelf_moved", central.rows[LAMP])
         await asyncio.sleep(1.0)
-        return await store.said(EVERYTHING)
+        return await store.answers(EVERYTHING)
 
 
-async def _key_refused(central: Central) -> Json:
-    """By Central, at a first start: a full sync waits for its time."""
+async def _key_refused(central: ScriptedCentral) -> Json:
+    """Central refuses the key at a first start: a full sync waits."""
     for path in (PAGES, EVENTS, UPDATES):
         central.instead[path] = REFUSES_KEY
     async with a_store(central) as store:
         await asyncio.sleep(1.0)
-        return await store.said(DOCUMENTS)
+        return await store.answers(DOCUMENTS)
 
 
-async def _writes_of_unknown_outcome(central: Central) -> Json:
+async def _writes_of_unknown_outcome(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
         central.answers.append(None)
-        asking = asyncio.ensure_future(store.said({"sale": sale(LAMP, -1, 7, "unknown")}))
+        asking = asyncio.ensure_future(store.answers({"sale": sale(LAMP, -1, 7, "unknown")}))
         await asyncio.sleep(2.0)
-        said = {"under way": await store.said({"sync/status": get(STATUS)})}
+        said = {"under way": await store.answers({"sync/status": get(STATUS)})}
         said |= await asking
-        return said | {"unknown": await store.said({"sync/status": get(STATUS)})}
+        return said | {"unknown": await store.answers({"sync/status": get(STATUS)})}
 
 
 # -- writes that Central refuses, or does not settle -------------------------------------------
 
 
-async def _refused_writes(central: Central) -> Json:
-    """Each refusal there is, for each of the three calls."""
+async def _refused_writes(central: ScriptedCentral) -> Json:
+    """Each refusal, for each of the three calls."""
     async with a_store(central) as store:
         await asyncio.sleep(70.0)
         row = central.rows[LAMP]
         kinds = ("invalid_request", "missing_product_id")
-        answers: dict[str, Said | None] = {
+        answers: dict[str, CentralAnswer | None] = {
             "applied": None,
-            "version_conflict": Said(409, refusal(LAMP, "version_conflict", row)),
-            "insufficient_inventory": Said(409, refusal(LAMP, "insufficient_inventory", row)),
-            "product_not_found": Said(404, refusal(LAMP, "product_not_found")),
-            **{kind: Said(400, refusal(LAMP, kind)) for kind in kinds},
-            "general error": Said(422, {"code": "no", "message": "Not like this", "details": []}),
+            "version_conflict": CentralAnswer(409, refusal(LAMP, "version_conflict", row)),
+            "insufficient_inventory": CentralAnswer(
+                409, refusal(LAMP, "insufficient_inventory", row)
+            ),
+            "product_not_found": CentralAnswer(404, refusal(LAMP, "product_not_found")),
+            **{kind: CentralAnswer(400, refusal(LAMP, kind)) for kind in kinds},
+            "general error": CentralAnswer(
+                422, {"code": "no", "message": "Not like this", "details": []}
+            ),
         }
         said: Json = {}
         for name, answer in answers.items():
             said |= await _each_write(store, central, name, answer)
         nowhere = adjustment("PROD-999", -1, "nowhere")
-        return said | await store.said({"adjustment, product not held": nowhere})
+        return said | await store.answers({"adjustment, product not held": nowhere})
 
 
-async def _each_write(store: Store, central: Central, name: str, answer: Said | None) -> Json:
-    """None: what is true."""
+async def _each_write(
+    store: Store, central: ScriptedCentral, name: str, answer: CentralAnswer | None
+) -> Json:
+    """Make each call once. `answer`: Central's; None: the true one."""
     key = name.replace(" ", "-")
     said: Json = {}
     for what in ("sale", "sale, as problem", "adjustment", "batch"):
         version = central.rows[LAMP]["version"]
         if answer is not None:
             is_of_one = what == "batch" and "productId" in answer.body
-            result = Said(200, {"results": [answer.body] * 2}) if is_of_one else answer
+            result = CentralAnswer(200, {"results": [answer.body] * 2}) if is_of_one else answer
             central.answers.extend([result] * (5 if what == "adjustment" else 1))
-        said |= await store.said({f"{what}: {name}": _write(what, version, f"{key}-{what[-3:]}")})
+        said |= await store.answers(
+            {f"{what}: {name}": _write(what, version, f"{key}-{what[-3:]}")}
+        )
         central.answers.clear()
     return said
 
@@ -223,29 +229,34 @@ def _write(what: str, version: int, key: str) -> Call:
     return as_problem(call) if "problem" in what else call
 
 
-async def _unsettled_writes(central: Central) -> Json:
-    """No final answer: Central says something else, nothing, or cannot be reached."""
+async def _unsettled_writes(central: ScriptedCentral) -> Json:
+    """Central gives another answer or none, or cannot be reached: no answer is final."""
     async with a_store(central) as store:
         await asyncio.sleep(70.0)
         said: Json = {}
         central.instead[UPDATES] = REFUSES_KEY
         said["key refused"] = await _sale_and_batch(store, "denied")
-        central.instead[UPDATES] = Said(404, {"code": "no_route", "message": "?", "details": []})
+        central.instead[UPDATES] = CentralAnswer(
+            404, {"code": "no_route", "message": "?", "details": []}
+        )
         said["no such call"] = await _sale_and_batch(store, "no-call")
-        central.instead[UPDATES] = Said(429, {}, {"Retry-After": "30"})
+        central.instead[UPDATES] = CentralAnswer(429, {}, {"Retry-After": "30"})
         said["limited"] = await _sale_and_batch(store, "limited")
         await asyncio.sleep(60.0)
         for name, answer in (
-            ("not JSON's shape", Said(200, [])),
+            ("not JSON's shape", CentralAnswer(200, [])),
             ("server error", FAILS),
-            ("another version", Said(200, {"productId": LAMP, "applied": True, "newVersion": 99})),
+            (
+                "another version",
+                CentralAnswer(200, {"productId": LAMP, "applied": True, "newVersion": 99}),
+            ),
         ):
             central.instead[UPDATES] = answer
             said[name] = await _sale_and_batch(store, name.replace(" ", "-").replace("'", ""))
             await asyncio.sleep(60.0)
         del central.instead[UPDATES]
         central.answers.append(None)
-        said["silence"] = await store.said({"sale": as_problem(sale(LAMP, -1, 7, "silence"))})
+        said["silence"] = await store.answers({"sale": as_problem(sale(LAMP, -1, 7, "silence"))})
         await asyncio.sleep(60.0)
         central.loses_writes = True
         said["nobody there"] = await _sale_and_batch(store, "away")
@@ -257,14 +268,14 @@ async def _sale_and_batch(store: Store, key: str) -> Json:
         "sale": sale(LAMP, -1, 7, key),
         "batch": batch((LAMP, -1, 7, f"{key}-1"), ("PROD-001", -1, 6, f"{key}-2")),
     }
-    return await store.said(calls | {f"{name}, repeated": call for name, call in calls.items()})
+    return await store.answers(calls | {f"{name}, repeated": call for name, call in calls.items()})
 
 
 # -- errors of the store's own -----------------------------------------------------------------
 
 
-async def _wrong_requests(central: Central) -> Json:
-    """The table of docs/api.md."""
+async def _wrong_requests(central: ScriptedCentral) -> Json:
+    """The table of bad requests in docs/api.md."""
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
         calls = {
@@ -273,10 +284,10 @@ async def _wrong_requests(central: Central) -> Json:
             )
             for case in BAD_REQUESTS
         }
-        return await store.said(calls)
+        return await store.answers(calls)
 
 
-async def _each_error(central: Central) -> Json:
+async def _each_error(central: ScriptedCentral) -> Json:
     """One request for each code, in both shapes."""
     async with a_store(central) as store:
         await asyncio.sleep(10.0)
@@ -304,19 +315,19 @@ async def _each_error(central: Central) -> Json:
         await asyncio.sleep(60.0)
         central.instead[UPDATES] = REFUSES_KEY
         said |= await _in_both_shapes(store, {"central_error": sale(LAMP, -1, 8, "denied")})
-        central.goes_away()
+        central.go_away()
         await asyncio.sleep(1.0)
         away = {"sync_failed, away": force(), "central_unavailable": sale(LAMP, -1, 8, "away")}
         return said | await _in_both_shapes(store, away)
 
 
 async def _in_both_shapes(store: Store, calls: dict[str, Call]) -> Json:
-    said = await store.said(calls)
+    said = await store.answers(calls)
     problems = {f"{name}, as problem": as_problem(call) for name, call in calls.items()}
-    return said | await store.said(problems)
+    return said | await store.answers(problems)
 
 
-async def _rate_limited(central: Central) -> Json:
+async def _rate_limited(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
         await store.call(get(STATS))
@@ -324,13 +335,13 @@ async def _rate_limited(central: Central) -> Json:
             await store.call(get(INVENTORY, key="guess"))
         calls = {
             "rate_limited": get(INVENTORY, key="guess"),
-            "a key that was not used before": get(STATS, key=ADMIN_KEY),
+            "a key that was not used before": get(STATS, key=STORE_ADMIN_KEY),
         }
         said = await _in_both_shapes(store, calls)
-        return said | await store.said({"a key that served before": get(STATS)})
+        return said | await store.answers({"a key that served before": get(STATS)})
 
 
-async def _no_room_for_keys(central: Central) -> Json:
+async def _no_room_for_keys(central: ScriptedCentral) -> Json:
     """The table of keys is full."""
     with patch.dict(KeyTable.__init__.__kwdefaults__, capacity=2):
         async with a_store(central) as store:
@@ -344,7 +355,7 @@ async def _no_room_for_keys(central: Central) -> Json:
             return await _in_both_shapes(store, calls)
 
 
-def _recording(script: Callable[[Central], Awaitable[Any]]) -> Callable[[], Json]:
+def _recording(script: Callable[[ScriptedCentral], Awaitable[Any]]) -> Callable[[], Json]:
     async def recorded() -> Json:
         return dict(await script(central_of_three()))
 

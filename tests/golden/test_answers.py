@@ -1,4 +1,4 @@
-"""Every answer that was recorded is still given, field by field."""
+"""Every recorded answer is still given, field by field."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def test_answers_are_as_recorded(name: str) -> None:
 
 
 def test_each_error_code_is_recorded() -> None:
-    """A code that is added later needs an answer too."""
+    """A code that is added later needs a recorded answer, too."""
     codes = {code for name in RECORDINGS for code in _codes(compare.recorded(name))}
 
     assert set(STATUS) == codes
 
 
 def test_every_recording_has_its_script() -> None:
-    """No file is left over from a script that is gone."""
+    """No file is left from a script that was removed."""
     files = {f"answers/{path.name}" for path in (compare.FOLDER / "answers").iterdir()}
 
     assert files == set(RECORDINGS)
 
 
 def _codes(value: Any) -> set[str]:
-    """The codes of all errors in a recording, in either shape."""
+    """Return the codes of all errors in a recording, in both shapes."""
     if not isinstance(value, dict):
         return set()
     body = value.get("body")

@@ -1,4 +1,4 @@
-"""A comparison that sees nothing would prove nothing."""
+"""The comparison finds differences."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.golden.compare import differences
 RECORDED = {"status": 200, "body": {"products": [{"version": 1, "price": 1.0}], "name": "a"}}
 
 
-def test_what_is_the_same_has_no_differences() -> None:
-    """Whatever it is."""
+def test_equal_values_have_no_differences() -> None:
+    """No line is yielded."""
     assert [] == list(differences(RECORDED, {**RECORDED}))
 
 

@@ -9,20 +9,20 @@ from typing import Any
 import orjson
 import pytest
 
-from store_cache.api.server import serve
-from store_cache.app.build import Environment, running
 from store_cache.storage.directory import LocalDirectory
 from tests.golden import compare
-from tests.golden.central import Central
+from tests.golden.central import ScriptedCentral
 from tests.golden.make_data_dir import FOLDER, folders
 from tests.golden.opened import LATER, RECORDINGS, files_in
-from tests.golden.store import TILL_KEY, api_of, path_of, settings_of
+from tests.golden.store import a_served_store
+from tests.harness.clients import TILL_KEY, path_of
+from tests.harness.clock import Clock
 from tests.harness.http import Connection
 
 
 @pytest.mark.parametrize("folder", folders(), ids=lambda folder: folder.name)
-def test_the_same_life_writes_the_same_bytes(folder: Path) -> None:
-    """[D1] Names and content of every file; the first line that is another is named."""
+def test_the_same_script_writes_the_same_bytes(folder: Path) -> None:
+    """[D1] Names and content of every file; a failure names the first line that differs."""
     written, found = folders()[folder], files_in(folder)
 
     assert sorted(found) == sorted(written)
@@ -40,9 +40,9 @@ def test_the_files_mean_what_they_meant(name: str) -> None:
     compare.check(name, RECORDINGS[name]())
 
 
-def test_what_is_known_of_the_files_covers_every_state() -> None:
-    """Whoever records anew still has all of it: each doubt and each kind of key, in the snapshot
-    and behind it."""
+def test_the_files_cover_every_state() -> None:
+    """Each refetch reason and each kind of key is in the snapshot and in the journal, also after
+    they were recorded again."""
     snapshot, journal = (files_in(FOLDER)[f"{kind}-3.jsonl"] for kind in ("snapshot", "journal"))
     doubts = ("order", "unreadable", "conflict", "crossed", "refresh", "ahead")
     refusals = (
@@ -70,24 +70,22 @@ def test_what_is_known_of_the_files_covers_every_state() -> None:
 
 
 async def test_the_folder_on_disk_is_opened_as_it_is(tmp_path: Path) -> None:
-    """[D7] The same files by the real folder and a real port: every product, byte by byte, as in
-    the recording."""
+    """[D7] By the real directory and a real port: every product, byte by byte, as in the
+    recording."""
     recorded: dict[str, Any] = compare.recorded("data_dir.json")["products"]
     folder = tmp_path / "data"
     shutil.copytree(FOLDER, folder)
-    central = Central()
+    central = ScriptedCentral()
     central.is_away = True
-    disk = LocalDirectory(folder)
-    world = Environment(disk, now=lambda: LATER, random=lambda: 0.5, transport=central)
-    async with running(settings_of(data_dir=folder), world) as parts:
-        server = await serve(api_of(parts), host="127.0.0.1", port=0)
-        line = await Connection.open(server.port)
+    directory = LocalDirectory(folder)
+    async with a_served_store(central, directory, Clock(LATER)) as port:
+        connection = await Connection.open(port)
         for product_id, expected in recorded.items():
-            reply = await line.send("GET", path_of(product_id), headers={"X-API-Key": TILL_KEY})
+            path, headers = path_of(product_id), {"X-API-Key": TILL_KEY}
+            reply = await connection.send("GET", path, headers=headers)
             found = {"status": reply.status, "body": orjson.loads(reply.body)}
             assert found == {name: expected[name] for name in found}
-        line.close()
-        await server.stop(1.0)
-    await disk.close()
+        connection.close()
+    await directory.close()
 
     assert {"lock", "snapshot-4.jsonl", "journal-4.jsonl"} == {p.name for p in folder.iterdir()}

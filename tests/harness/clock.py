@@ -9,8 +9,11 @@ NOON = 1_700_000_000.0
 
 
 class Clock:
-    def __init__(self) -> None:
+    """`began`: unix seconds at the loop's time 0."""
+
+    def __init__(self, began: float = NOON) -> None:
         self.set_by_seconds = 0.0
+        self._began = began
 
     def now(self) -> float:
         """Unix seconds, as the wall clock shows them."""
@@ -18,4 +21,4 @@ class Clock:
 
     def steady(self) -> float:
         """Unix seconds that go on whatever the wall clock is set to."""
-        return NOON + asyncio.get_running_loop().time()
+        return self._began + asyncio.get_running_loop().time()
