@@ -5,7 +5,7 @@ import pytest
 
 from store_cache.api.problems import STATUS
 from tests.docs.pages import DOCS, calls, section, shown_answer, table_rows
-from tests.harness.shop import Shop, product
+from tests.harness.fake_store import FakeStore, product
 from tests.unit.api.conftest import Opened, Store
 
 API = DOCS / "api.md"
@@ -13,14 +13,14 @@ API = DOCS / "api.md"
 
 @pytest.fixture
 async def documented_store(open_store: Opened) -> Store:
-    shop = Shop(
+    fake = FakeStore(
         [
             product("PROD-001", name="Wireless Headphones", category="Audio"),
             product("PROD-002", name="Desk Lamp", available=4, version=2, price=24.5),
             product("tea/green 50%", name="Green Tea", available=30, version=1, price=3.2),
         ]
     )
-    return await open_store(shop, keys=["demo"], admin_keys=["office"])
+    return await open_store(fake, keys=["demo"], admin_keys=["office"])
 
 
 async def test_each_example_is_answered_as_shown(documented_store: Store) -> None:

@@ -1,4 +1,4 @@
-"""A real server of a small shop, on a free loopback port."""
+"""A real server of a small store, on a free loopback port."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from aiohttp import web
 from store_cache.api.app import build_api
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import ApiServer, serve
+from tests.harness.fake_store import FakeStore, product
 from tests.harness.http import DEADLINE_SECONDS, Connection, Headers, Reply, head_of
-from tests.harness.shop import Shop, product
 
 TILL = {"X-API-Key": "till-secret"}
 ADMIN = {"X-API-Key": "office-secret"}
@@ -23,9 +23,9 @@ ADMIN = {"X-API-Key": "office-secret"}
 
 @dataclass
 class Store:
-    """A shop whose API is served."""
+    """A store whose API is served."""
 
-    shop: Shop
+    fake: FakeStore
     app: web.Application
     running: ApiServer
     lines: list[Connection] = field(default_factory=list)
@@ -63,23 +63,23 @@ class Store:
         return line
 
     async def begin_write(self) -> Connection:
-        """Send a write on a new connection, and wait until the shop has it."""
+        """Send a write on a new connection, and wait until the store has it."""
         body = b'{"productId":"PROD-001","delta":-2,"version":6,"idempotencyKey":"k"}'
         line = await self.begin_post(TILL | {"Content-Length": str(len(body))}, body)
         async with asyncio.timeout(DEADLINE_SECONDS):
-            await self.shop.arrived.wait()
+            await self.fake.arrived.wait()
         return line
 
 
-def api_of(shop: Shop, **settings: Any) -> web.Application:
-    """The API of a shop, with these settings of `build_api` instead of the usual ones."""
+def api_of(fake: FakeStore, **settings: Any) -> web.Application:
+    """The API of a fake store, with these settings of `build_api` instead of the usual ones."""
     usual: dict[str, Any] = {
         "store_id": "store-s1",
         "keys": ["till-secret"],
         "admin_keys": ["office-secret"],
         "cors_origins": [],
     }
-    return build_api(shop.parts, **(usual | settings))
+    return build_api(fake.parts, **(usual | settings))
 
 
 Opened = Callable[..., Awaitable[Store]]
@@ -91,9 +91,9 @@ async def open_store() -> AsyncIterator[Opened]:
     opened: list[Store] = []
 
     async def opening(
-        shop: Shop | None = None, *, limits: ConnectionLimits | None = None, **settings: Any
+        fake: FakeStore | None = None, *, limits: ConnectionLimits | None = None, **settings: Any
     ) -> Store:
-        stocked = shop or Shop([product("PROD-001"), product("PROD-002"), product("PROD-003")])
+        stocked = fake or FakeStore([product("PROD-001"), product("PROD-002"), product("PROD-003")])
         app = api_of(stocked, **settings)
         running = await serve(app, host="127.0.0.1", port=0, limits=limits)
         opened.append(Store(stocked, app, running))

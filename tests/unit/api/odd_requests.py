@@ -9,7 +9,7 @@ ODD_IDS = (
     "PROD-001", "PROD-002", "PROD-003", "a", "_x", "~x", "a.b", "-", "lookup", "x" * 199, "x" * 200,
     "x" * 201, ".hidden", "..", ".", "tea/green 50%", "ä", "a b", "a+b", "1:2", "a;b", "a=b", "a@b",
 )  # fmt: skip
-"""The ids of the products of the shop."""
+"""The ids of the products of the store."""
 
 _PATH = b"/v1/store/inventory"
 _PRODUCTS = tuple(

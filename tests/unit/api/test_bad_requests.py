@@ -26,7 +26,7 @@ async def test_each_wrong_request_gets_its_error(store: Store, case: Bad) -> Non
     assert error["message"]
     assert reply.headers["X-Request-ID"]
     assert "application/json" == reply.headers["Content-Type"]
-    assert [] == store.shop.writes
+    assert [] == store.fake.writes
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from store_cache.api.content import bodies
-from tests.harness.shop import Shop, product
+from tests.harness.fake_store import FakeStore, product
 
 HELD = ("PROD-001", "PROD-002", "PROD-003")
 
@@ -25,9 +25,9 @@ HELD = ("PROD-001", "PROD-002", "PROD-003")
 )
 def test_a_basket_is_answered_in_the_order_asked(asked: tuple[str, ...]) -> None:
     """Whether all, some or none of the ids are held."""
-    shop = Shop(product(one) for one in HELD)
-    body, tag = bodies.basket(shop.held, asked)
-    rows = [shop.held.rows[one] for one in asked if one in HELD]
+    fake = FakeStore(product(one) for one in HELD)
+    body, tag = bodies.basket(fake.held, asked)
+    rows = [fake.held.rows[one] for one in asked if one in HELD]
     missing = [one for one in asked if one not in HELD]
 
     assert {"products": [*map(orjson.loads, rows)], "missing": missing} == orjson.loads(body)

@@ -13,7 +13,7 @@ import pytest
 from store_cache.api import middleware
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.limits import ConnectionLimits
-from tests.harness.shop import FRESH, Shop, product
+from tests.harness.fake_store import FRESH, FakeStore, product
 from tests.harness.virtual_time import in_virtual_time
 from tests.unit.api.odd_requests import ODD_IDS, Odd
 from tests.unit.api.twins import SETTLED_SECONDS, Pair, Twins, memory_server, twin_servers
@@ -59,8 +59,8 @@ FAST = {
 }
 
 
-def stocked() -> Shop:
-    return Shop(product(one, note="ä%") for one in ODD_IDS)
+def stocked() -> FakeStore:
+    return FakeStore(product(one, note="ä%") for one in ODD_IDS)
 
 
 async def accepted_pair(twins: Twins, address: str = "127.0.0.1") -> Pair:
@@ -78,9 +78,9 @@ async def accepted_pair(twins: Twins, address: str = "127.0.0.1") -> Pair:
 async def test_generated_requests_are_answered_alike(seed: int) -> None:
     """Common, odd, malformed, split and joined requests get the same bytes from both servers, and
     the same connections are closed at the same time, while products and freshness change."""
-    odd, shop = Odd(seed), stocked()
+    odd, fake = Odd(seed), stocked()
     count = 0
-    async with twin_servers(shop) as twins:
+    async with twin_servers(fake) as twins:
         for number in range(700):
             address = f"10.0.0.{number // 10}"  # few per address, so that wrong keys do not add up
             pair = twins.connect(address) if number % 10 else await accepted_pair(twins, address)
@@ -92,24 +92,24 @@ async def test_generated_requests_are_answered_alike(seed: int) -> None:
                 await asyncio.sleep(LATER_SECONDS)
                 assert pair.plain_answers == pair.fast_answers, (seed, number)
             await pair.close()
-            change(shop, odd.random)
+            change(fake, odd.random)
 
         assert count > 2000
         assert twins.plain.seen - twins.fast.seen > 300
 
 
-def change(shop: Shop, chance: Random) -> None:
+def change(fake: FakeStore, chance: Random) -> None:
     number = chance.randrange(20)
     if number == 0:
-        shop.put(product("PROD-002", available=chance.randrange(99)))
+        fake.put(product("PROD-002", available=chance.randrange(99)))
     elif number == 1:
-        shop.remove("PROD-003")
+        fake.remove("PROD-003")
     elif number == 2:
-        shop.put(product("PROD-003"))
+        fake.put(product("PROD-003"))
     elif number == 3:
-        shop.fresh = replace(shop.fresh, last_offset=shop.fresh.last_offset + 1)
+        fake.fresh = replace(fake.fresh, last_offset=fake.fresh.last_offset + 1)
     elif number == 4:
-        shop.fresh = FRESHNESSES[chance.randrange(len(FRESHNESSES))]
+        fake.fresh = FRESHNESSES[chance.randrange(len(FRESHNESSES))]
 
 
 FRESHNESSES: tuple[Freshness, ...] = (
@@ -128,9 +128,9 @@ FRESHNESSES: tuple[Freshness, ...] = (
 async def test_every_freshness_is_answered_alike(fresh: Freshness, origins: list[str]) -> None:
     """Whether fresh, stale, not durable, never in sync, of any generation, or with CORS, the header
     fields are the same; and no fast read reaches aiohttp."""
-    shop = stocked()
-    shop.fresh = fresh
-    async with twin_servers(shop, cors_origins=origins) as twins:
+    fake = stocked()
+    fake.fresh = fresh
+    async with twin_servers(fake, cors_origins=origins) as twins:
         pair = await accepted_pair(twins)
         before = twins.fast.seen
         await pair.feed(*FAST.values())
@@ -224,12 +224,12 @@ async def test_unusual_requests_are_handed_over(request_: bytes) -> None:
 @in_virtual_time
 async def test_without_a_catalogue_nothing_is_fast() -> None:
     """The plain path answers 503; once there is a catalogue, reads are fast again."""
-    shop = stocked()
-    async with twin_servers(shop) as twins:
+    fake = stocked()
+    async with twin_servers(fake) as twins:
         pair = await accepted_pair(twins)
-        kept, shop.catalogue = shop.catalogue, None
+        kept, fake.catalogue = fake.catalogue, None
         await pair.feed(PRODUCT, PAGE, LOOKUP)
-        shop.catalogue = kept
+        fake.catalogue = kept
         before = twins.fast.seen
         await pair.feed(PRODUCT, PAGE, LOOKUP)
 
@@ -241,8 +241,8 @@ async def test_without_a_catalogue_nothing_is_fast() -> None:
 @in_virtual_time
 async def test_both_paths_know_each_others_tags() -> None:
     """A tag from either path gets 304 on both, until the content changes."""
-    shop = stocked()
-    async with twin_servers(shop) as twins:
+    fake = stocked()
+    async with twin_servers(fake) as twins:
         for number, request in enumerate((PRODUCT, head(PATH), LOOKUP)):
             pair = await accepted_pair(twins)
             await pair.feed(request)
@@ -250,7 +250,7 @@ async def test_both_paths_know_each_others_tags() -> None:
             again = request.replace(b"Host", b"If-None-Match: %b\r\nHost" % tag)
             seen = twins.fast.seen
             await pair.feed(again)
-            shop.put(product("PROD-001", available=number))
+            fake.put(product("PROD-001", available=number))
             await pair.feed(again)
             answers = bytes(pair.fast.sent).split(b"HTTP/1.1 ")[2:]
 
@@ -275,8 +275,8 @@ WRITE = head(
 @in_virtual_time
 async def test_a_connection_is_fast_again_after_a_write(parts: list[bytes]) -> None:
     """A till reads and writes on one connection; the read that follows shows the write (W6)."""
-    shop = stocked()
-    async with memory_server(shop) as server:
+    fake = stocked()
+    async with memory_server(fake) as server:
         wire = server.connect()
         await wire.deliver(PRODUCT, *parts)
         seen = server.seen
@@ -290,16 +290,16 @@ async def test_a_connection_is_fast_again_after_a_write(parts: list[bytes]) -> N
 @in_virtual_time
 async def test_no_answer_overtakes_another() -> None:
     """While aiohttp answers a request, later ones on the same connection wait for it."""
-    shop = stocked()
-    async with memory_server(shop) as server:
+    fake = stocked()
+    async with memory_server(fake) as server:
         wire = server.connect()
         await wire.deliver(PRODUCT)
-        shop.admission.clear()
+        fake.admission.clear()
         written = len(wire.sent)
         await wire.deliver(WRITE + SOLD, PRODUCT, PAGE)
 
         assert written == len(wire.sent)
-        shop.admission.set()
+        fake.admission.set()
         await asyncio.sleep(SETTLED_SECONDS)
         answers = bytes(wire.sent[written:]).split(b"HTTP/1.1 200 OK")[1:]
         assert [True, False, False] == [b"newQuantity" in one for one in answers]
@@ -500,7 +500,7 @@ async def test_a_lookup_is_not_logged_at_level_info(caplog: pytest.LogCaptureFix
 async def test_a_defect_of_fast_reads_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged once per connection, and the plain path answers."""
 
-    class Broken(Shop):
+    class Broken(FakeStore):
         is_broken = False
 
         def measure(self) -> Freshness:
@@ -509,11 +509,11 @@ async def test_a_defect_of_fast_reads_costs_no_answer(caplog: pytest.LogCaptureF
                 raise RuntimeError("a defect")
             return super().measure()
 
-    shop = Broken([product("PROD-001")])
-    async with memory_server(shop) as server:
+    fake = Broken([product("PROD-001")])
+    async with memory_server(fake) as server:
         wire = server.connect()
         await wire.deliver(PRODUCT)
-        shop.is_broken = True
+        fake.is_broken = True
         await wire.deliver(PRODUCT, PRODUCT, PRODUCT)
 
         assert 4 == server.seen == wire.sent.count(b"HTTP/1.1 200")

@@ -7,7 +7,7 @@ import pytest
 
 from store_cache.api.content.bodies import weak_tag
 from store_cache.api.content.cache_headers import freshness_headers, matches
-from tests.harness.shop import FRESH, product
+from tests.harness.fake_store import FRESH, product
 from tests.unit.api.conftest import TILL, Store
 
 INVENTORY = "/v1/store/inventory"
@@ -74,7 +74,7 @@ def test_a_generation_cannot_split_the_answer(generation: str, said: str) -> Non
 
 async def test_without_a_generation_there_is_no_header(store: Store) -> None:
     """Without a generation there is no header for it."""
-    store.shop.fresh = replace(FRESH, generation=None)
+    store.fake.fresh = replace(FRESH, generation=None)
     reply = await store.get(INVENTORY)
 
     assert "X-Cache-Generation" not in reply.headers
@@ -84,7 +84,7 @@ async def test_without_a_generation_there_is_no_header(store: Store) -> None:
 async def test_an_unchanged_answer_is_304(store: Store, target: str) -> None:
     """Its tag gets 304 without a body, with the present freshness."""
     first = await store.get(target)
-    store.shop.fresh = replace(FRESH, last_offset=2000, last_sync_time="2024-01-15T10:31:00Z")
+    store.fake.fresh = replace(FRESH, last_offset=2000, last_sync_time="2024-01-15T10:31:00Z")
     second = await store.get(target, if_none_match=first.headers["ETag"])
 
     assert (304, b"") == (second.status, second.body)
@@ -108,7 +108,7 @@ async def test_an_unchanged_basket_is_304(store: Store) -> None:
 async def test_a_changed_answer_has_another_tag(store: Store, target: str) -> None:
     """A change of the content changes the tag."""
     first = await store.get(target)
-    store.shop.put(product("PROD-001", version=7))
+    store.fake.put(product("PROD-001", version=7))
     second = await store.get(target, if_none_match=first.headers["ETag"])
 
     assert 200 == second.status
@@ -118,7 +118,7 @@ async def test_a_changed_answer_has_another_tag(store: Store, target: str) -> No
 async def test_the_tag_of_a_page_covers_its_pagination(store: Store) -> None:
     """The same rows of a longer list are other content."""
     first = await store.get(f"{INVENTORY}?limit=1")
-    store.shop.put(product("ZZZ"))
+    store.fake.put(product("ZZZ"))
     second = await store.get(f"{INVENTORY}?limit=1", if_none_match=first.headers["ETag"])
 
     assert first.json["products"] == second.json["products"]

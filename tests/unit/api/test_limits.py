@@ -8,8 +8,8 @@ import pytest
 
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import CannotServe, serve
+from tests.harness.fake_store import FakeStore, product
 from tests.harness.http import DEADLINE_SECONDS, Connection, head_of, until
-from tests.harness.shop import Shop, product
 from tests.unit.api.conftest import TILL, Opened, Store
 
 INVENTORY = "/v1/store/inventory"
@@ -69,8 +69,8 @@ async def test_a_body_that_does_not_arrive_is_an_error(open_store: Opened) -> No
 async def test_a_client_that_does_not_read_is_aborted(open_store: Opened) -> None:
     """Unread answers do not pile up: the connection is aborted, which frees their memory."""
     large = "x" * 100_000
-    shop = Shop(product(f"P{n}", note=large) for n in range(200))
-    store = await open_store(shop, limits=UNREAD)
+    fake = FakeStore(product(f"P{n}", note=large) for n in range(200))
+    store = await open_store(fake, limits=UNREAD)
     # A small buffer, so that one answer fills it.
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -88,8 +88,8 @@ async def test_a_client_that_does_not_read_is_aborted(open_store: Opened) -> Non
 async def test_a_long_answer_is_sent_while_it_is_read(open_store: Opened) -> None:
     """A client that reads gets all of it."""
     large = "x" * 100_000
-    shop = Shop(product(f"P{n}", note=large) for n in range(200))
-    store = await open_store(shop, limits=ConnectionLimits(unread_seconds=2.0, check_seconds=0.01))
+    fake = FakeStore(product(f"P{n}", note=large) for n in range(200))
+    store = await open_store(fake, limits=ConnectionLimits(unread_seconds=2.0, check_seconds=0.01))
     reply = await store.get(f"{INVENTORY}?limit=200")
 
     assert 200 == len(reply.json["products"])
@@ -98,11 +98,11 @@ async def test_a_long_answer_is_sent_while_it_is_read(open_store: Opened) -> Non
 async def test_a_request_may_take_longer_than_the_deadlines(open_store: Opened) -> None:
     """No deadline counts while a request is being answered: Central may be slow."""
     store = await open_store(limits=SHORT)
-    store.shop.admission.clear()
+    store.fake.admission.clear()
     line = await store.begin_write()
     idle = await store.line()
     await idle.ended()
-    store.shop.admission.set()
+    store.fake.admission.set()
 
     assert 200 == (await line.reply()).status
 
@@ -156,7 +156,7 @@ async def test_malformed_requests_are_not_repeated(
 async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
     """A write under way is answered; an idle connection is closed, a new one refused."""
     store = await open_store()
-    store.shop.admission.clear()
+    store.fake.admission.clear()
     idle = await store.line()
     await idle.send("GET", "/health")
     busy = await store.begin_write()
@@ -165,7 +165,7 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
     assert b"" == await idle.ended()
     with pytest.raises(ConnectionRefusedError):
         await Connection.open(store.running.port)
-    store.shop.admission.set()
+    store.fake.admission.set()
     assert 200 == (await busy.reply()).status
     await stopping
 
@@ -173,7 +173,7 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
 async def test_a_stop_cancels_requests_after_the_grace(open_store: Opened) -> None:
     """A request that does not end within the grace is cancelled."""
     store = await open_store()
-    store.shop.admission.clear()
+    store.fake.admission.clear()
     line = await store.begin_write()
     async with asyncio.timeout(DEADLINE_SECONDS):
         await store.running.stop(grace_seconds=0.05)
@@ -184,7 +184,7 @@ async def test_a_stop_cancels_requests_after_the_grace(open_store: Opened) -> No
 async def test_a_stop_cancels_requests_of_disconnected_clients(open_store: Opened) -> None:
     """A request whose client has disconnected does not outlive the server."""
     store = await open_store()
-    store.shop.admission.clear()
+    store.fake.admission.clear()
     others = asyncio.all_tasks()
     line = await store.begin_write()
     line.close()

@@ -11,7 +11,7 @@ from store_cache.api import middleware, problems
 from store_cache.api.problems import STATUS, ApiError, WriteFailed
 from store_cache.api.request_ids import request_id
 from store_cache.sync.states import Failure
-from tests.harness.shop import Shop
+from tests.harness.fake_store import FakeStore
 from tests.unit.api.conftest import ADMIN, TILL, Opened, Store
 
 UPDATES = "/v1/store/inventory/updates"
@@ -20,16 +20,16 @@ PROBLEM = TILL | {"Accept": "application/problem+json"}
 LOGGER = "store_cache.api.middleware"
 
 
-class Broken(Shop):
-    """A shop whose status fails, with an internal text."""
+class Broken(FakeStore):
+    """A store whose status fails, with an internal text."""
 
     @override
     def sync_status(self) -> dict[str, Any]:
         raise LookupError(f"secret inside of {request_id.get()}")
 
 
-class Witness(Shop):
-    """A shop whose statistics are the id of the request that asks for them."""
+class Witness(FakeStore):
+    """A store whose statistics are the id of the request that asks for them."""
 
     @override
     def cache_stats(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ async def test_a_failed_sync_has_the_status_of_its_cause(
     store: Store, failure: Failure | None, status: int
 ) -> None:
     """502 `sync_failed`, or 503 while Central is away; with the sync status beside it."""
-    store.shop.sync_failure = ("the cause", failure)
+    store.fake.sync_failure = ("the cause", failure)
     reply = await store.send("POST", "/v1/store/sync/force", headers=ADMIN)
 
     details = {"status": {"inProgress": False, "productCount": 3}}
@@ -227,7 +227,7 @@ async def test_writes_and_admin_calls_are_logged(
 
 async def test_failed_reads_are_warnings(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """A 503 is logged as a warning."""
-    store.shop.catalogue = None
+    store.fake.catalogue = None
     lines = await _logged(store, caplog, "GET", "/v1/store/inventory", headers=TILL)
 
     assert [("WARNING", 503)] == [(one["levelname"], one["status"]) for one in lines]
@@ -251,7 +251,7 @@ async def test_force_sync_takes_accept(store: Store) -> None:
     for target in (path, f"{path}?accept=false", f"{path}?accept=true"):
         reply = await store.send("POST", target, headers=ADMIN)
 
-    assert [False, False, True] == store.shop.syncs
+    assert [False, False, True] == store.fake.syncs
     assert {
         "message": "Force sync completed successfully",
         "status": {"inProgress": False, "productCount": 3},
@@ -273,7 +273,7 @@ async def test_status_and_stats_are_answered(store: Store) -> None:
 async def test_health_and_readiness(store: Store) -> None:
     """Without a catalogue /health is 200 and says degraded, and /ready is 503."""
     before = [await store.send("GET", path) for path in ("/health", "/ready")]
-    store.shop.catalogue = None
+    store.fake.catalogue = None
     after = [await store.send("GET", path) for path in ("/health?probe=1", "/ready")]
 
     assert [200, 200, 200, 503] == [reply.status for reply in before + after]
@@ -285,7 +285,7 @@ async def test_a_probe_before_readiness_is_not_a_warning(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """/ready is 503 until there is a catalogue; lines about that would hide real problems."""
-    store.shop.catalogue = None
+    store.fake.catalogue = None
     caplog.set_level(logging.INFO, LOGGER)
 
     assert [] == await _logged(store, caplog, "GET", "/ready")

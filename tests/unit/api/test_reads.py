@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from store_cache.model.product import read_product
-from tests.harness.shop import Shop, product
+from tests.harness.fake_store import FakeStore, product
 from tests.unit.api.conftest import TILL, Opened, Store
 
 INVENTORY = "/v1/store/inventory"
@@ -22,7 +22,7 @@ IDS = [
 async def test_a_page_has_the_shape_of_the_contract(open_store: Opened) -> None:
     """It has the rows as Central sent them, other attributes included, pagination and cacheInfo."""
     milk = product("MILK", name="Milk", category="Dairy", tags=["cold", {"deep": [1, None]}])
-    store = await open_store(Shop([product("PROD-002"), milk]))
+    store = await open_store(FakeStore([product("PROD-002"), milk]))
     reply = await store.get(INVENTORY)
 
     expected = {
@@ -65,7 +65,7 @@ async def test_pages(
 ) -> None:
     """`limit` above 200 means 200; an offset past the end gives an empty page; `after` takes any
     id, held or not. The names of older stores say the same as the others."""
-    store = await open_store(Shop(product(one) for one in "EDCBA"))
+    store = await open_store(FakeStore(product(one) for one in "EDCBA"))
     reply = await store.get(INVENTORY + query)
     said = reply.json["pagination"]
 
@@ -77,22 +77,24 @@ async def test_pages(
 
 async def test_a_walk_by_after_neither_skips_nor_repeats(open_store: Opened) -> None:
     """While products are added and removed between pages, `after` gives each other one once."""
-    store = await open_store(Shop(product(f"P{n:02}") for n in range(10, 20)))
+    store = await open_store(FakeStore(product(f"P{n:02}") for n in range(10, 20)))
     walked: list[str] = []
     after, has_more = "", True
     while has_more:
         page = (await store.get(f"{INVENTORY}?limit=3&after={after}")).json
         walked += [one["productId"] for one in page["products"]]
         after, has_more = walked[-1], page["pagination"]["hasMore"]
-        store.shop.put(product(f"P0{len(walked)}"))
-        store.shop.remove(after)
+        store.fake.put(product(f"P0{len(walked)}"))
+        store.fake.remove(after)
 
     assert [f"P{n:02}" for n in range(10, 20)] == walked
 
 
 async def test_products_are_in_the_order_of_code_points(open_store: Opened) -> None:
     """Case and accents count."""
-    store = await open_store(Shop(product(one) for one in ["b", "a", "B", "é", "z", "🥛", "Z"]))
+    store = await open_store(
+        FakeStore(product(one) for one in ["b", "a", "B", "é", "z", "🥛", "Z"])
+    )
     reply = await store.get(INVENTORY)
 
     assert ["B", "Z", "a", "b", "z", "é", "🥛"] == [
@@ -103,7 +105,7 @@ async def test_products_are_in_the_order_of_code_points(open_store: Opened) -> N
 @pytest.mark.parametrize("product_id", IDS)
 async def test_any_id_is_reachable_percent_encoded(open_store: Opened, product_id: str) -> None:
     """Whatever characters an id has, encoding all but letters and digits names it."""
-    store = await open_store(Shop([product(product_id), product("other")]))
+    store = await open_store(FakeStore([product(product_id), product("other")]))
     reply = await store.get(f"{INVENTORY}/{quote(product_id, safe='')}")
 
     assert (200, product(product_id)) == (reply.status, reply.json)
@@ -113,7 +115,7 @@ async def test_any_id_is_reachable_percent_encoded(open_store: Opened, product_i
 async def test_each_character_may_be_encoded(open_store: Opened, product_id: str) -> None:
     """Encoding what need not be encoded names the same product."""
     encoded = "".join(f"%{byte:02x}" for byte in product_id.encode())
-    store = await open_store(Shop(product(one) for one in IDS))
+    store = await open_store(FakeStore(product(one) for one in IDS))
     reply = await store.get(f"{INVENTORY}/{encoded}")
 
     assert (200, product_id) == (reply.status, reply.json["productId"])
@@ -146,15 +148,15 @@ async def test_a_product_that_is_not_held(store: Store) -> None:
 
 async def test_no_cache_asks_central_first(store: Store) -> None:
     """With `Cache-Control: no-cache` a product is what Central has now, also a new one."""
-    store.shop.elsewhere["PROD-001"] = read_product(product("PROD-001", version=7, available=3))
-    store.shop.elsewhere["NEW"] = read_product(product("NEW", version=1))
+    store.fake.elsewhere["PROD-001"] = read_product(product("PROD-001", version=7, available=3))
+    store.fake.elsewhere["NEW"] = read_product(product("NEW", version=1))
     before = await store.get(f"{INVENTORY}/PROD-001")
     asked = await store.get(f"{INVENTORY}/PROD-001", cache_control="max-age=0, No-Cache")
     new = await store.get(f"{INVENTORY}/NEW", cache_control="no-cache")
 
     assert (6, 7) == (before.json["version"], asked.json["version"])
     assert 200 == new.status
-    assert ["PROD-001", "NEW"] == store.shop.refreshed
+    assert ["PROD-001", "NEW"] == store.fake.refreshed
 
 
 @pytest.mark.parametrize("product_id", ["%2E", "%2E%2E", "a%0Ab"])
@@ -162,7 +164,7 @@ async def test_an_unsendable_id_is_read_from_memory(store: Store, product_id: st
     """Central is not asked for an id that cannot be part of a URL."""
     reply = await store.get(f"{INVENTORY}/{product_id}", cache_control="no-cache")
 
-    assert (404, []) == (reply.status, store.shop.refreshed)
+    assert (404, []) == (reply.status, store.fake.refreshed)
 
 
 async def test_lookup_answers_a_basket_at_once(store: Store) -> None:
@@ -208,7 +210,7 @@ async def test_without_a_catalogue_every_read_is_503(
     store: Store, method: str, target: str, body: Any
 ) -> None:
     """503 `cache_not_ready` with `Retry-After`, not an empty list or a 404."""
-    store.shop.catalogue = None
+    store.fake.catalogue = None
     reply = await store.post(target, body, method=method)
 
     assert (503, "cache_not_ready") == (reply.status, reply.code)

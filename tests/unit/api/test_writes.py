@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from store_cache.writes.write import Adjustment, Write, WriteError
+from tests.harness.fake_store import MOMENT
 from tests.harness.http import DEADLINE_SECONDS, until
-from tests.harness.shop import MOMENT
 from tests.unit.api.conftest import TILL, Store
 
 UPDATES = "/v1/store/inventory/updates"
@@ -64,7 +64,7 @@ async def test_the_whole_write_reaches_the_forwarder(store: Store) -> None:
     assert [
         Write("a/ü", 999_999_999, 2**53 - 1, key, "sold", "cashier123"),
         Write("PROD-001", -2, 6, "order-12345", None, None),
-    ] == store.shop.writes
+    ] == store.fake.writes
 
 
 async def test_a_batch_has_one_result_for_each_update(store: Store) -> None:
@@ -108,7 +108,7 @@ async def test_patch_is_a_write_without_a_version(store: Store) -> None:
     assert (200, 5) == (reply.status, reply.json["newQuantity"])
     assert [
         Adjustment("PROD-001", -5, "order-9", "Sale completed", "cashier123")
-    ] == store.shop.writes
+    ] == store.fake.writes
 
 
 async def test_patch_reaches_an_id_with_a_slash(store: Store) -> None:
@@ -118,7 +118,7 @@ async def test_patch_reaches_an_id_with_a_slash(store: Store) -> None:
         "/v1/store/inventory/a%2Finventory/inventory", {"quantityChange": 1}, headers, "PATCH"
     )
 
-    assert [Adjustment("a/inventory", 1, "order-9")] == store.shop.writes
+    assert [Adjustment("a/inventory", 1, "order-9")] == store.fake.writes
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ async def test_a_write_without_an_answer_is_one_of_the_errors(
     store: Store, code: str, status: int, wait_seconds: float | None, retry_after: str | None
 ) -> None:
     """Code, message and details are the forwarder's; a wait is rounded up to whole seconds."""
-    store.shop.failure = WriteError(
+    store.fake.failure = WriteError(
         code, "said so", details={"productId": "PROD-001"}, retry_after_seconds=wait_seconds
     )
     reply = await store.post(UPDATES, UPDATE)
@@ -194,20 +194,20 @@ async def test_unknown_fields_are_ignored(store: Store, caplog: pytest.LogCaptur
         Write("PROD-001", -2, 6, "order-12345"),
         Write("PROD-001", -2, 6, "order-12345"),
         Adjustment("PROD-001", -1, "order-2"),
-    ] == store.shop.writes
+    ] == store.fake.writes
     lines = [one.__dict__ for one in caplog.records if "unknown fields" in one.message]
     assert [("x" * 100, 1)] == [(line["field"], line["ignored"]) for line in lines]
 
 
 async def test_a_disconnect_does_not_cancel_a_write(store: Store) -> None:
     """A write that was begun is carried out (W5)."""
-    store.shop.admission.clear()
+    store.fake.admission.clear()
     line = await store.begin_write()
     line.close()
     await until(lambda: store.running.connections == 0)
-    store.shop.admission.set()
+    store.fake.admission.set()
     async with asyncio.timeout(DEADLINE_SECONDS):
-        await store.shop.applied.wait()
+        await store.fake.applied.wait()
     read = await store.get("/v1/store/inventory/PROD-001")
 
     assert 8 == read.json["available"]
@@ -215,7 +215,7 @@ async def test_a_disconnect_does_not_cancel_a_write(store: Store) -> None:
 
 async def test_an_adjustment_needs_a_catalogue(store: Store) -> None:
     """Without one there is no version to send: 503 `cache_not_ready`, not 404."""
-    store.shop.catalogue = None
+    store.fake.catalogue = None
     reply = await store.post(
         "/v1/store/inventory/PROD-001/inventory",
         {"quantityChange": -1},

@@ -1,4 +1,4 @@
-"""Two servers of one shop, one with fast reads and one without, on connections in memory.
+"""Two servers of one fake, one with fast reads and one without, on connections in memory.
 
 Both are fed the same bytes, and must answer the same.
 """
@@ -17,7 +17,7 @@ from aiohttp import web
 from store_cache.api.app import FAST_READS
 from store_cache.api.limits import ClientConnection, ConnectionLimiter, ConnectionLimits
 from store_cache.api.server import track_requests
-from tests.harness.shop import Shop
+from tests.harness.fake_store import FakeStore
 from tests.unit.api.conftest import api_of
 
 SETTLED_SECONDS = 0.001
@@ -95,9 +95,9 @@ class Server:
 
 @asynccontextmanager
 async def memory_server(
-    shop: Shop, *, limits: ConnectionLimits | None = None, **settings: Any
+    fake: FakeStore, *, limits: ConnectionLimits | None = None, **settings: Any
 ) -> AsyncIterator[Server]:
-    app = api_of(shop, **settings)
+    app = api_of(fake, **settings)
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     assert runner.server is not None
@@ -146,9 +146,9 @@ class Pair:
 
 
 @asynccontextmanager
-async def twin_servers(shop: Shop, **settings: Any) -> AsyncIterator[Twins]:
+async def twin_servers(fake: FakeStore, **settings: Any) -> AsyncIterator[Twins]:
     async with (
-        memory_server(shop, fast_reads=True, **settings) as fast,
-        memory_server(shop, fast_reads=False, **settings) as plain,
+        memory_server(fake, fast_reads=True, **settings) as fast,
+        memory_server(fake, fast_reads=False, **settings) as plain,
     ):
         yield Twins(fast, plain)

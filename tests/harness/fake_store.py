@@ -1,4 +1,4 @@
-"""A small store for the API to stand before: a real catalogue, and stock rules that hold."""
+"""A small store behind the API: a real catalogue, and the rules of stock."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ MOMENT = "2024-01-15T10:30:00Z"
 
 
 def product(product_id: str, **attributes: Any) -> dict[str, Any]:
-    """A product as Central would send it."""
+    """Return a product as Central sends it."""
     usual = {"name": f"Name of {product_id}", "available": 10, "version": 6, "price": 99.99}
     return {"productId": product_id, "lastUpdated": MOMENT} | usual | attributes
 
 
-class Shop:
-    """Answers writes from its own shelf, as the store would with Central behind it.
+class FakeStore:
+    """Answers writes from its own catalogue, as a store does with Central behind it.
 
-    `elsewhere` is what Central holds and this store does not yet; a refresh brings it in.
-    `failure`: what every write fails with while it is set. `admission`: writes wait for it.
-    `arrived` and `applied` are set by the first write that is.
+    `elsewhere`: products that Central holds and this store does not yet; a refresh brings them in.
+    `failure`: what every write fails with while it is set. Writes wait for `admission`, and set
+    `arrived` and `applied`.
     """
 
     def __init__(self, products: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -57,7 +57,7 @@ class Shop:
 
     @property
     def parts(self) -> StoreParts:
-        """What the API uses; the shop stands for each of the parts."""
+        """What the API uses: this stands for each of the parts."""
         part: Any = self
         return StoreParts(part, part, part, part, part, part)
 
