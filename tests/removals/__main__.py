@@ -1,9 +1,7 @@
 """Take every safeguard out in turn, and write docs/evidence/removals.md: `make removals`.
 
-Each removal is tried at the seed that noticed it last and, where that has moved on, searched for
-from the first seed; `--search` searches for all. Names of removals run just these.
-
-Knows: the command, its processes and what it prints. Refuses to know: what is removed.
+Each removal is tried at the seed that failed last. If that passes now, the search begins at the
+first seed; `--search` does so for all. Names of removals run only these.
 """
 
 # ruff: noqa: T201 - a command prints

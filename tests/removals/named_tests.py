@@ -1,7 +1,4 @@
-"""Runs the tests that have to notice what the simulation cannot.
-
-Knows: how to have pytest run them without the safeguard. Refuses to know: the simulation.
-"""
+"""Run the tests that the table names, each without its safeguard."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ LONGEST_TEST_SECONDS = 5
 
 
 def run_tests(removals: Iterable[Removal]) -> dict[str, str]:
-    """What each removal's test says without the safeguard; an empty text: it passed all the same.
-    A test that the safeguard never acted in says nothing."""
+    """Return the failure of each removal's test, empty if it passed. A test in which the safeguard
+    would never have acted is left out."""
     found: dict[str, str] = {}
     for together in _rounds(list(removals)):
         found |= _run({removal.test: removal.name for removal in together})
@@ -32,7 +29,7 @@ def run_tests(removals: Iterable[Removal]) -> dict[str, str]:
 
 
 def _rounds(left: Sequence[Removal]) -> Iterator[list[Removal]]:
-    """A test that several removals name runs once for each."""
+    """Yield rounds with each test once: a test that several removals name runs once for each."""
     while left:
         first = {removal.test: removal for removal in reversed(left)}
         yield list(first.values())

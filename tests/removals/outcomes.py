@@ -1,7 +1,4 @@
-"""What came of each removal when it was last run, kept beside the table.
-
-Knows: the file. Refuses to know: how it is found out.
-"""
+"""The outcome of each removal when it was last run, in a file beside the table."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ _FOLDERS = re.compile(r"/[^\s'\"]*/")
 
 @dataclass(frozen=True)
 class Outcome:
-    """`seed`: the first that noticed, None where none did. `runs`: how many seeds were run until
-    then. `acted`: how often the safeguard would have acted in them. `found`: what was said first.
-    `by_test`: what the named test said; empty where there is none, or it passed."""
+    """`seed`: the first that failed, None if none did. `runs`: how many seeds were run until then.
+    `acted`: how often the safeguard would have acted in them. `found`: the first finding.
+    `by_test`: the failure of the named test; empty if there is none, or it passed."""
 
     name: str
     seed: int | None = None
@@ -40,12 +37,12 @@ def read() -> dict[str, Outcome]:
 
 
 def write(outcomes: dict[str, Outcome], order: list[str]) -> None:
-    """Keep them in the table's order; what is in the table no more goes."""
+    """Write them in the table's order, without those that the table has no more."""
     kept = [asdict(outcomes[name]) for name in order if name in outcomes]
     OUTCOMES.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2) + b"\n")
 
 
 def shortened(found: str) -> str:
-    """The first line, without where on this machine a library lies."""
+    """Return the first line, without the folders of this machine."""
     first = found.split("\n", maxsplit=1)[0]
     return _FOLDERS.sub("", first)[:LONGEST_FINDING]

@@ -36,7 +36,7 @@ Each of these has another safeguard behind it: with one of the two the promises 
 
 
 def page(table: Mapping[str, Removal], outcomes: Mapping[str, Outcome]) -> str:
-    """The whole page. `outcomes` has one for each removal of the table."""
+    """Return the whole page. `outcomes` has one for each removal of the table."""
     pairs = [(removal, outcomes[name]) for name, removal in table.items()]
     caught = [_row(removal, outcome) for removal, outcome in pairs if outcome.is_noticed]
     alone = [_lone_row(removal, outcome) for removal, outcome in pairs if not outcome.is_noticed]
@@ -73,13 +73,13 @@ def _cells(*cells: str) -> str:
 
 
 def _what(removal: Removal) -> str:
-    """The removal in words, and the places of the code, as it replaces them."""
+    """Return the removal in words, with the names in the code that it replaces."""
     with removal.applied() as patch:
         places = dict.fromkeys(f"`{place}`" for place in patch.places)
     return f"{removal.missing} {', '.join(places)}"
 
 
 def _quoted(found: str) -> str:
-    """A finding, without the virtual time at which it was made."""
+    """Return a finding without its virtual time."""
     words = re.sub(r"^[0-9.]+ s, (?:life|process) [0-9]+: ", "", found).replace("`", "'")
     return f"`{words[:120]}`"

@@ -1,8 +1,4 @@
-"""Has pytest run tests without the safeguard that each of them is named for in the table.
-
-Knows: which removal goes with which test, and whether the test then fails.
-Refuses to know: what follows from that. Used by `named_tests`, in a process of its own.
-"""
+"""A plugin of pytest that runs each test without the safeguard that the table names it for."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
-"""What a removal is: one safeguard of the product taken out, from outside, for as long as a block
-lasts.
+"""Removals: a safeguard of the product is taken out, from outside, for as long as a block lasts.
 
-Knows: how product code is replaced and put back, and that a removal which was never exercised
-proves nothing.
-Refuses to know: which safeguards there are, and who notices that one is missing.
+A removal whose safeguard would never have acted in a run proves nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ Owner = ModuleType | type
 
 
 class Stale(Exception):
-    """What a removal replaces is not there any more: the product has changed, and so must it."""
+    """What a removal replaces is gone: the product has changed, and so must the removal."""
 
 
 class Patch:
@@ -31,9 +28,9 @@ class Patch:
         self._undo: list[tuple[Owner, str, Any]] = []
 
     def replace(self, owners: Owner | tuple[Owner, ...], name: str, replacement: Any) -> None:
-        """Put `replacement` in the place of what each owner (a module, a class) has under `name`.
+        """Set `name` of each owner (a module or a class) to `replacement`.
 
-        Raises Stale where one has nothing of the kind.
+        Raises Stale if an owner has no such name.
         """
         for owner in owners if isinstance(owners, tuple) else (owners,):
             if name not in vars(owner):
@@ -43,7 +40,7 @@ class Patch:
             setattr(owner, name, replacement)
 
     def act(self) -> None:
-        """To be called where the safeguard would have made a difference."""
+        """Note that the safeguard would have made a difference here."""
         self.acted += 1
 
     def undo(self) -> None:
@@ -63,9 +60,8 @@ class Removal:
     """One row of the table.
 
     `rules`: of docs/protocol.md, or a threat (T16). `missing`: what the product does without the
-    safeguard. `test`: who has to notice, as pytest names it. `why`: why the simulation is not
-    asked, or cannot notice. `needs`: classes of faults without which the simulation would only
-    waste its time.
+    safeguard. `test`: the test that must fail, as pytest names it. `why`: why the simulation is not
+    run, or cannot fail. `needs`: classes of faults; seeds without them are not run.
     """
 
     name: str
@@ -79,12 +75,12 @@ class Removal:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether the simulation is asked, too, where a test is named."""
+        """Whether the simulation is run: always, unless a test and a reason are given."""
         return not (self.test and self.why)
 
     @contextmanager
     def applied(self) -> Iterator[Patch]:
-        """The product without this safeguard, until the block ends."""
+        """Take the safeguard out until the block ends."""
         patch = Patch()
         try:
             self.take_out(patch)
@@ -94,8 +90,8 @@ class Removal:
 
 
 class Removals:
-    """A list of removals that grows by decorated functions: their names and docstrings are those
-    of the removals."""
+    """A list of removals. Decorated functions are added; their names and docstrings are those of
+    the removals."""
 
     def __init__(self) -> None:
         self.all: list[Removal] = []

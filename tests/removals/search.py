@@ -1,8 +1,4 @@
-"""Runs the simulation without a safeguard, until somebody notices.
-
-Knows: seeds, and that a seed counts only if the whole product passes it.
-Refuses to know: what is removed, and where outcomes are kept.
-"""
+"""Run the simulation without a safeguard, until a seed fails that the whole product passes."""
 
 from __future__ import annotations
 
@@ -19,23 +15,23 @@ MOST_SEEDS = 1_000
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run without a safeguard: the first finding, or an empty text; how often the safeguard
-    would have acted."""
+class Trial:
+    """A run without a safeguard. `found`: the first finding, empty if there is none. `acted`: how
+    often the safeguard would have acted."""
 
     found: str
     acted: int
 
 
-def run(removal: Removal, seed: int) -> Run:
+def run_trial(removal: Removal, seed: int) -> Trial:
     """Run a seed without the safeguard. Raises Stale."""
     with removal.applied() as patch:
         found = first_finding(seed)
-    return Run(found if patch.acted else "", patch.acted)
+    return Trial(found if patch.acted else "", patch.acted)
 
 
 def first_finding(seed: int) -> str:
-    """What the simulation says first; a program that ends by itself is a finding as well."""
+    """Return the simulation's first finding; a program that ends by itself is one, too."""
     try:
         findings = simulate(seed).findings
     except Exception as problem:  # noqa: BLE001 - whatever ends the store's process
@@ -45,21 +41,21 @@ def first_finding(seed: int) -> str:
 
 @cache
 def is_clean(seed: int) -> bool:
-    """Whether the whole product passes this seed."""
+    """Return whether the whole product passes this seed."""
     return not first_finding(seed)
 
 
 def seeds_for(removal: Removal, seeds: Iterable[int]) -> Iterator[int]:
-    """Those of the seeds that have the classes of faults that the removal needs."""
+    """Return the seeds that have the classes of faults that the removal needs."""
     return (seed for seed in seeds if set(removal.needs) <= Plan(seed).rates.keys())
 
 
 def search(removal: Removal, seeds: Iterable[int]) -> Outcome:
-    """Run these seeds until one notices, though the whole product passes it."""
+    """Run these seeds until one fails that the whole product passes."""
     runs = acted = 0
     for seed in seeds_for(removal, seeds):
-        done = run(removal, seed)
-        runs, acted = runs + 1, acted + done.acted
-        if done.found and is_clean(seed):
-            return Outcome(removal.name, seed, runs, acted, shortened(done.found))
+        trial = run_trial(removal, seed)
+        runs, acted = runs + 1, acted + trial.acted
+        if trial.found and is_clean(seed):
+            return Outcome(removal.name, seed, runs, acted, shortened(trial.found))
     return Outcome(removal.name, None, runs, acted, "")

@@ -1,7 +1,4 @@
-"""The table of removals: every safeguard that is taken out in turn.
-
-Knows: all of them. Refuses to know: what came of it (`outcomes`).
-"""
+"""The table of all removals."""
 
 from __future__ import annotations
 

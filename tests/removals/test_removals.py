@@ -1,4 +1,4 @@
-"""Each safeguard is missed when it is gone: a slice of `make removals`, which runs them all."""
+"""Each safeguard is missed when it is gone: a part of `make removals`, which runs them all."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.removals import outcomes
 from tests.removals.named_tests import run_tests
 from tests.removals.page import PAGE, page
 from tests.removals.removal import Patch, Removal, Stale
-from tests.removals.search import is_clean, run, seeds_for
+from tests.removals.search import is_clean, run_trial, seeds_for
 from tests.removals.table import TABLE
 
 KNOWN = outcomes.read()
 RUNS_AT_MOST = 3
-"""Removals that took more runs to be noticed are left to `make removals`: every change of the
-product moves the seeds that notice."""
+"""Removals that took more runs are left to `make removals`: every change of the product moves the
+seeds that fail."""
 
 RUNS_TRIED = 24
 SLICE = 3
@@ -28,18 +28,18 @@ def often_noticed() -> list[str]:
 
 
 def noticed(removal: Removal) -> int | None:
-    """The seed, at or soon after the one that noticed last, that still does."""
+    """Return a seed that fails, at or soon after the one that failed last."""
     began = KNOWN[removal.name].seed or 0
     following = seeds_for(removal, range(began, began + 1000))
     for _, seed in zip(range(RUNS_TRIED), following, strict=False):
-        if run(removal, seed).found and is_clean(seed):
+        if run_trial(removal, seed).found and is_clean(seed):
             return seed
     return None
 
 
 @pytest.mark.parametrize("name", often_noticed())
 def test_the_simulation_notices_that_a_safeguard_is_missing(name: str) -> None:
-    """With the safeguard the seed passes; without it, it does not."""
+    """With the safeguard the seed passes; without it, it fails."""
     assert noticed(TABLE[name]) is not None, "python -m tests.removals runs them all"
 
 
@@ -52,7 +52,7 @@ def test_named_tests_notice_that_a_safeguard_is_missing() -> None:
 
 
 def test_every_safeguard_is_missed_or_has_another_behind_it() -> None:
-    """By the last run of all: nobody noticing needs a reason, which is on the page."""
+    """By the last run of all: if nothing fails, there is a reason, which is on the page."""
     unmissed = [n for n, removal in TABLE.items() if not (KNOWN[n].is_noticed or removal.why)]
 
     assert [] == unmissed
@@ -74,16 +74,16 @@ def test_the_product_is_whole_again_afterwards() -> None:
 
 
 def test_a_removal_of_what_is_not_there_fails() -> None:
-    """The product has changed, and the removal would prove nothing."""
+    """It would prove nothing, since the product has changed."""
     with pytest.raises(Stale, match="circuit_breaker has no closed any more"):
         Patch().replace(breaker, "closed", None)
 
 
 def test_a_removal_that_made_no_difference_was_not_noticed() -> None:
-    """Whatever else fails without it."""
+    """Whatever fails then."""
 
     def nothing(_: Patch) -> None: ...
 
     idle = Removal("idle", "", "", "", nothing)
 
-    assert "" == run(idle, 0).found
+    assert "" == run_trial(idle, 0).found
