@@ -7,7 +7,7 @@ the caller then calls `poll` after each change, and `release` when the time is u
 import hmac
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -16,8 +16,8 @@ from central_stub.administration import LONGEST_ID, Administration
 from central_stub.faults import Faults
 from central_stub.keys import Answer
 from central_stub.ledger import Ledger, PositionGone, Update, refusal
-from central_stub.limiter import Limiter
-from central_stub.switches import Feature
+from central_stub.limiter import WINDOW_SECONDS, Limiter, Window
+from central_stub.switches import Feature, Switches
 from central_stub.wire import (
     Refused,
     Reply,
@@ -62,6 +62,8 @@ class Held:
     offset: int
     limit: int
     wait_seconds: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What the answer says about the rate limit, as of when the poll came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +113,21 @@ class Central:
 
     def answer(self, request: Request, now: float) -> Reply | Held:
         """Return the reply to one request, also to an invalid one."""
+        limit_fields: Mapping[str, str] = {}
         try:
             route = self.route(request)
-            self._admit(request, route, now)
+            if route not in (Route.HEALTH, Route.ADMIN):
+                limit_fields = self._limit(request, now)
+            self._admit(request, route)
             reply = self._handlers[route](request, now)
         except Refused as refused:
             reply = error_reply(refused, self.ledger.switches)
             # Absence of a product is a statement about this generation.
-            return self._signed(reply) if refused.status == 404 else reply
-        return self._signed(reply) if isinstance(reply, Reply) else reply
+            reply = self._signed(reply) if refused.status == 404 else reply
+            return with_headers(reply, limit_fields)
+        if isinstance(reply, Held):
+            return replace(reply, headers=limit_fields) if limit_fields else reply
+        return with_headers(self._signed(reply), limit_fields)
 
     def route(self, request: Request) -> Route:
         """Return the kind of a request, or raise Refused if there is none."""
@@ -144,19 +152,17 @@ class Central:
             if reply is None:
                 return None
             self._prepared[key] = self._signed(reply)
-        return self._prepared[key]
+        return with_headers(self._prepared[key], held.headers)
 
     def release(self, held: Held, now: float) -> Reply:
         """Return the reply to a held poll whose time is up."""
         reply = self._page_of_events(held, now, even_empty=True)
         assert reply is not None
-        return self._signed(reply)
+        return with_headers(self._signed(reply), held.headers)
 
-    def _admit(self, request: Request, route: Route, now: float) -> None:
+    def _admit(self, request: Request, route: Route) -> None:
         if route is Route.HEALTH:
             return
-        if route is not Route.ADMIN:
-            self._limit(request, now)
         self._keys.check(request.api_key, route)
         most = LARGEST_ADMIN_BODY if route is Route.ADMIN else LARGEST_BODY
         if len(request.body) > most:
@@ -166,20 +172,24 @@ class Central:
             message = f"this path takes {method}"
             raise Refused(405, "method_not_allowed", message, headers={"Allow": method})
 
-    def _limit(self, request: Request, now: float) -> None:
+    def _limit(self, request: Request, now: float) -> Mapping[str, str]:
+        """Count the request, and return what its answer says about the limit. Refused: 429."""
         switches = self.ledger.switches
         if not switches.rate_limit:
-            return
-        free_at = self._limiter.admit(request.address, switches.rate_limit, now)
-        if free_at is None:
-            return
+            return {}
+        window = self._limiter.count(request.address, now)
+        fields = limit_fields(window, now, switches)
+        if window.count <= switches.rate_limit:
+            return fields
         hints = {
-            "retry-after": {"Retry-After": str(math.ceil(free_at - now))},
-            "reset": {"X-RateLimit-Reset": str(math.ceil(free_at))},
+            "retry-after": {"Retry-After": str(math.ceil(window.ends_at - now))},
+            "reset": {"X-RateLimit-Reset": str(math.ceil(window.ends_at))},
             "none": {},
         }
+        fields.pop("X-RateLimit-Reset", None)
         message = f"{switches.rate_limit} requests a minute are allowed"
-        raise Refused(429, "rate_limited", message, headers=hints[switches.rate_limit_hint])
+        headers = fields | hints[switches.rate_limit_hint]
+        raise Refused(429, "rate_limited", message, headers=headers)
 
     def _signed(self, reply: Reply) -> Reply:
         if not self.ledger.switches.has(Feature.GENERATION):
@@ -324,6 +334,32 @@ class Central:
             ),
             now,
         )
+
+
+def limit_fields(window: Window, now: float, switches: Switches) -> dict[str, str]:
+    """Return the headers that name the rate limit, in one of the notations in use."""
+    limit = switches.rate_limit
+    remaining = max(limit - window.count, 0)
+    match switches.rate_limit_fields:
+        case "custom":
+            return {
+                "X-RateLimit-Limit": str(limit),
+                "X-RateLimit-Remaining": str(remaining),
+                "X-RateLimit-Reset": str(math.ceil(window.ends_at)),
+            }
+        case "draft":
+            seconds = math.ceil(window.ends_at - now)
+            return {
+                "RateLimit-Policy": f'"default";q={limit};w={WINDOW_SECONDS:.0f}',
+                "RateLimit": f'"default";r={remaining};t={seconds}',
+            }
+        case "absent":
+            return {}
+
+
+def with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
+    """Return the reply with more headers; the same object if there are none."""
+    return reply.but(headers={**reply.headers, **headers}) if headers else reply
 
 
 def check_update(body: Any, store_id: Any) -> Answer | None:

@@ -20,14 +20,14 @@ class Limiter:
     def __init__(self) -> None:
         self._windows: dict[str, Window] = {}
 
-    def admit(self, address: str, limit: int, now: float) -> float | None:
-        """Count one request. Return None if it is allowed, else when the next one is."""
+    def count(self, address: str, now: float) -> Window:
+        """Count one request, and return the window it belongs to."""
         window = self._windows.get(address)
         if window is None or window.ends_at <= now:
             self._drop_ended(now)
             window = self._windows[address] = Window(now + WINDOW_SECONDS, 0)
         window.count += 1
-        return None if window.count <= limit else window.ends_at
+        return window
 
     def forget(self) -> None:
         """Drop all windows, as a restart does."""

@@ -45,6 +45,7 @@ class Switches(BaseModel):
     batch_totals: Literal["counts", "summary"] = "counts"
     refusal_status: Literal["conflict", "varied"] = "conflict"
     rate_limit_hint: Literal["retry-after", "reset", "none"] = "retry-after"
+    rate_limit_fields: Literal["custom", "draft", "absent"] = "custom"
     deletion_data: Literal["before", "empty", "absent"] = "before"
     refuse_positive: bool = False
     html_errors: bool = False

@@ -46,6 +46,7 @@ from store_cache.central.parsing import (
     read_page_outline,
     read_single,
 )
+from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.central.retries import Attempts
 from store_cache.central.retry_after import read_retry_after
@@ -246,8 +247,11 @@ class CentralClient:
         time = asyncio.get_running_loop().time
         if (ready_in := self.rate_limit.ready_in(priority, time())) > 0:
             raise _limited("the store keeps to the limit that Central has shown", ready_in)
-        self.rate_limit.sent(priority, time())
+        sent_at = time()
+        number = self.rate_limit.sent(priority, sent_at)
         reply = await self._connection.send(request, total_seconds=seconds)
+        if (quota := read_quota(reply.headers, self._now())) is not None:
+            self.rate_limit.named(quota, number=number, sent_at=sent_at)
         if reply.status != 429:
             self.rate_limit.passed(time())
             return reply

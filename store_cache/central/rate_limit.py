@@ -1,7 +1,8 @@
-"""The rate limit of requests to Central, learned from its refusals and shared by priority (F6).
+"""The rate limit of requests to Central, named by it or learned, and shared by priority (F6).
 
-Central names no limit, so there is none until its first 429. Then the requests of the minute before
-are the estimate. Each further refusal lowers it; while it holds requests back, it rises slowly.
+If Central's answers name a limit, it holds from the first answer on. Otherwise there is none until
+the first 429; then the requests of the minute before are the estimate. Each further refusal lowers
+the limit; while it holds requests back, it rises slowly, at most to what Central names.
 
 Each priority has at most its share of the limit, so that none starves another:
 
@@ -13,12 +14,17 @@ Sales beyond the limit must neither stop the feed nor put off a first full sync 
 always leave a fifth or more to writes. Reads are spaced evenly as well: a feed that used its share
 in the first seconds of a minute would see nothing for the rest of it.
 
+If Central says how many requests remain until a moment, reads leave a part of them to writes, the
+pages most: others may send from the same address, or this store did before a restart. Writes are
+held back by no such number, only by a refusal: if the number is wrong, they go on.
+
 Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 
 WINDOW_SECONDS = 60.0
@@ -72,6 +78,27 @@ _SHARES_WITH_PAGES = {
 _PAGES_STOP_AT = 0.95
 """Pages are the least urgent: they leave the rest of the whole limit to the others."""
 
+_RESERVES = {Priority.FEED: 0.15, Priority.PRODUCTS: 0.3, Priority.PAGES: 0.45}
+"""The part of the limit that a read leaves to more urgent requests when a window begins. It shrinks
+to nothing until the window ends."""
+
+_ROUNDING_SECONDS = 2.0
+"""By so much a reset in whole seconds may be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an answer of Central says about its limit.
+
+    `limit`: the requests allowed in a window of `window_seconds`; `remaining`: those still allowed
+    in this one, which ends in `reset_seconds`. None: the answer does not say.
+    """
+
+    limit: int
+    window_seconds: float | None = None
+    remaining: int | None = None
+    reset_seconds: float | None = None
+
 
 class _LastMinute:
     """The times of the requests sent within `WINDOW_SECONDS`."""
@@ -104,6 +131,12 @@ class RateLimit:
         self._all = _LastMinute()
         self._writes = _LastMinute()
         self._limit: int | None = None
+        self._sent = 0
+        self._quota: Quota | None = None
+        self._quota_from = 0  # the number of the request whose answer named it
+        self._named_limit: int | None = None
+        self._window_seconds = 0.0
+        self._remaining_until = float("-inf")
         self._guesses = 0
         self._settled_at = 0.0
         self._holds_back = False
@@ -112,7 +145,7 @@ class RateLimit:
 
     @property
     def limit(self) -> int | None:
-        """The estimated limit in requests per minute; None before the first refusal."""
+        """The limit in requests per minute; None while Central has neither named nor shown one."""
         return self._limit
 
     def ready_in(self, priority: Priority, now: float) -> float:
@@ -126,12 +159,14 @@ class RateLimit:
         self._raise_limit(now)
         share = _PAGES_STOP_AT if priority is Priority.PAGES else 1.0
         room_in = self._all.room_in(self._requests(share), now)
-        seconds = max(room_in, self._turn_in(priority, now))
+        seconds = max(room_in, self._turn_in(priority, now), self._reserve_in(priority, now))
         self._holds_back = self._holds_back or seconds > 0.0
         return seconds
 
-    def sent(self, priority: Priority, now: float) -> None:
-        """Count a request. Call this in the same step as the `ready_in` that allowed it."""
+    def sent(self, priority: Priority, now: float) -> int:
+        """Count a request and return its number. Call this in the same step as the `ready_in` that
+        allowed it."""
+        self._sent += 1
         self._all.add(now)
         if priority is Priority.WRITES:
             self._writes.add(now)
@@ -139,6 +174,29 @@ class RateLimit:
             per_minute = self._per_minute(priority, now)
             due = max(self._due(priority, per_minute, now), now)
             self._next_due[priority] = due + WINDOW_SECONDS / per_minute, per_minute
+        return self._sent
+
+    def named(self, quota: Quota, *, number: int, sent_at: float) -> None:
+        """Keep to what the answer to the request `number`, sent at `sent_at`, says of the limit.
+
+        A held poll may be answered long after later requests; then it says nothing new.
+        """
+        if number < self._quota_from:
+            return
+        is_new = self._quota is None or quota.limit != self._quota.limit
+        window = quota.window_seconds
+        if window is None:  # the longest time to a reset is the best estimate
+            named = quota.reset_seconds or WINDOW_SECONDS
+            is_minute = abs(named - WINDOW_SECONDS) <= _ROUNDING_SECONDS
+            window = WINDOW_SECONDS if is_minute else named
+            window = window if is_new else max(window, self._window_seconds)
+        self._quota, self._quota_from, self._window_seconds = quota, number, window
+        limit = max(int(quota.limit * WINDOW_SECONDS / window), LOWEST_LIMIT)
+        self._named_limit = limit
+        self._limit = limit if is_new or self._limit is None else min(self._limit, limit)
+        self._remaining_until = float("-inf")
+        if quota.remaining is not None and quota.reset_seconds is not None:
+            self._remaining_until = sent_at + min(quota.reset_seconds, LONGEST_PAUSE_SECONDS)
 
     def limited(self, now: float, retry_after: float | None) -> None:
         """Pause all requests after a 429. `retry_after`: the seconds that Central named, if any.
@@ -166,6 +224,18 @@ class RateLimit:
         burst = 1 if priority is Priority.PAGES else _BURST
         tolerance = (burst - 1) * WINDOW_SECONDS / per_minute
         return max(self._due(priority, per_minute, now) - tolerance - now, 0.0)
+
+    def _reserve_in(self, priority: Priority, now: float) -> float:
+        """Return the seconds until a read leaves enough of what remains to more urgent requests."""
+        seconds_left = self._remaining_until - now
+        if priority is Priority.WRITES or seconds_left <= 0 or self._quota is None:
+            return 0.0
+        remaining = self._quota.remaining or 0
+        spare = remaining - (self._sent - self._quota_from) - 1
+        if spare < 0:
+            return seconds_left
+        reserve_per_second = _RESERVES[priority] * (self._named_limit or 1) / WINDOW_SECONDS
+        return max(seconds_left - spare / reserve_per_second, 0.0)
 
     def _due(self, priority: Priority, per_minute: int, now: float) -> float:
         """Return when the next request is due at an even spacing.
@@ -200,7 +270,8 @@ class RateLimit:
         if self._limit is None or now - self._settled_at < WINDOW_SECONDS:
             return
         if self._holds_back:
-            self._limit += _RAISED
+            raised = self._limit + _RAISED
+            self._limit = raised if self._named_limit is None else min(raised, self._named_limit)
         self._settle(now)
 
     def _settle(self, now: float) -> None:

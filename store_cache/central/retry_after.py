@@ -24,11 +24,9 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     Moments are compared with the answer's `Date`, since a shop's clock may be wrong; without
     `Date`, with `now` (unix seconds).
     """
-    sent_at = _moment(headers.get("Date", ""))
-    reference = now if sent_at is None else sent_at
-    seconds = _retry_after(headers.get("Retry-After", ""), reference)
+    seconds = _retry_after(headers.get("Retry-After", ""), _reference(headers, now))
     if seconds is None:
-        seconds = _reset(headers.get("X-RateLimit-Reset", ""), reference)
+        seconds = read_reset(headers, "X-RateLimit-Reset", now)
     return None if seconds is None or seconds <= 0 else min(seconds, LONGEST_SECONDS)
 
 
@@ -39,12 +37,18 @@ def _retry_after(text: str, reference: float) -> float | None:
     return None if moment is None else moment - reference
 
 
-def _reset(text: str, reference: float) -> float | None:
-    number = _number(text)
+def read_reset(headers: Mapping[str, str], name: str, now: float) -> float | None:
+    """Return the seconds until the reset that the header `name` gives, or None."""
+    number = _number(headers.get(name, ""))
     if number is None or number < _EARLIEST_MOMENT:
         return number
     moment = number / 1000 if number >= _EARLIEST_MOMENT_IN_MILLISECONDS else number
-    return moment - reference
+    return moment - _reference(headers, now)
+
+
+def _reference(headers: Mapping[str, str], now: float) -> float:
+    sent_at = _moment(headers.get("Date", ""))
+    return now if sent_at is None else sent_at
 
 
 def _number(text: str) -> float | None:

@@ -14,6 +14,7 @@ from store_cache.central import client
 from store_cache.central.client import CentralClient
 from store_cache.central.connection import Connection
 from store_cache.central.failures import CentralError
+from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import RateLimit
 from store_cache.model.change import PendingRefetch, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
@@ -638,6 +639,23 @@ def rate_limit(patch: Patch) -> None:
         return 0.0
 
     patch.replace(RateLimit, "ready_in", now_)
+
+
+@of_feed(
+    "F6",
+    "the limit that Central's answers name holds from the first one on",
+    test="tests/unit/central/test_client.py::"
+    "test_limit_that_an_answer_names_holds_for_the_next_request",
+    why="what Central refuses for its limit is asked for again",
+)
+def named_limit(patch: Patch) -> None:
+    """Only a refusal shows the limit."""
+
+    def unread(headers: Any, now: float) -> None:
+        if read_quota(headers, now) is not None:
+            patch.act()
+
+    patch.replace(client, "read_quota", unread)
 
 
 @of_feed(

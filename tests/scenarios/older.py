@@ -34,6 +34,8 @@ def older(*, page_limit: int, rate_limit: int, key_memory_seconds: float) -> dic
         "an honest one": {},
         "small pages": small,
         "few requests a minute": limited,
+        "the limit in the draft's fields": limited | {"rateLimitFields": "draft"},
+        "a limit that is not named": limited | {"rateLimitFields": "absent"},
         "keys forgotten soon": {"keyMemorySeconds": key_memory_seconds},
         "errors in HTML": {"htmlErrors": True},
         "items and cursors": {"pageShape": "items"} | small,
@@ -56,6 +58,7 @@ def older(*, page_limit: int, rate_limit: int, key_memory_seconds: float) -> dic
         | {
             "without": [*FEATURES, "digest"],
             "rateLimitHint": "none",
+            "rateLimitFields": "absent",
             "keyMemorySeconds": 2,
             "htmlErrors": True,
             "refusalStatus": "varied",

@@ -108,6 +108,7 @@ class SimulatedCentral:
             given["page_limit"] = chance.choice((2, 5, 9))
         if plan.has("rate_limit"):
             given["rate_limit"] = chance.choice((120, 300, 600))
+            given["rate_limit_fields"] = chance.choice(("custom", "draft", "absent"))
         return Switches(**given)
 
     def _lateness(self) -> Lateness:

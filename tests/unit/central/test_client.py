@@ -868,3 +868,17 @@ async def test_reads_beyond_the_limit_are_not_sent(priority: Priority) -> None:
         await read(connect(transport, rate_limit=rate_limit))
 
     assert [] == transport.requests
+
+
+async def test_limit_that_an_answer_names_holds_for_the_next_request() -> None:
+    """F6: no refusal is needed. Pages are spaced from the second one on."""
+    transport = Scripted(lambda _: json([], X_RateLimit_Limit="60"))
+    central = connect(transport)
+    await read_page(central)
+    await read_page(central)
+
+    with pytest.raises(LimitExceeded, match="the store keeps to the limit"):
+        await read_page(central)
+
+    assert 60 == central.rate_limit.limit
+    assert 2 == len(transport.requests)

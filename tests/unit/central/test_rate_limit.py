@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from store_cache.central.rate_limit import Priority, RateLimit
+from store_cache.central.rate_limit import Priority, Quota, RateLimit
 
 
 def send(rate_limit: RateLimit, priority: Priority, *, begin: float, end: float) -> list[float]:
@@ -227,3 +227,105 @@ def test_raised_limit_delays_no_request() -> None:
 
     assert 102 == rate_limit.limit
     assert rate_limit.ready_in(Priority.FEED, 160.0) <= waited
+
+
+# -- a limit that Central names ----------------------------------------------------------------
+
+
+def told(quota: Quota, *, at: float = 0.0) -> RateLimit:
+    """A limit after one answered request."""
+    rate_limit = RateLimit()
+    rate_limit.named(quota, number=rate_limit.sent(Priority.FEED, at), sent_at=at)
+    return rate_limit
+
+
+@pytest.mark.parametrize(
+    ("quota", "per_minute"),
+    [
+        (Quota(100), 100),
+        (Quota(100, reset_seconds=61.4), 100),
+        (Quota(100, window_seconds=60, reset_seconds=3), 100),
+        (Quota(10, window_seconds=1), 600),
+        (Quota(3600, reset_seconds=1800), 120),
+        (Quota(1), 6),
+    ],
+)
+def test_limit_holds_from_the_first_answer_on(quota: Quota, per_minute: int) -> None:
+    """F6: whatever the window that it is named for. Without a reset it is a minute."""
+    assert per_minute == told(quota).limit
+
+
+def test_longest_reset_is_the_window() -> None:
+    """An answer at the end of a window names a short reset."""
+    rate_limit = told(Quota(100, remaining=99, reset_seconds=3.0))
+    rate_limit.named(
+        Quota(100, remaining=99, reset_seconds=60.0),
+        number=rate_limit.sent(Priority.FEED, 4.0),
+        sent_at=4.0,
+    )
+
+    assert 100 == rate_limit.limit
+
+
+def test_pages_leave_room_for_writes_from_the_first_answer_on() -> None:
+    """F6: a first sync is spread over the minutes."""
+    rate_limit = told(Quota(60, remaining=59, reset_seconds=60.0))
+    pages = send(rate_limit, Priority.PAGES, begin=0.0, end=59.9)
+    sales = send(rate_limit, Priority.WRITES, begin=0.0, end=59.9)
+
+    assert 24 == len(pages)
+    assert 33 == len(sales)
+
+
+@pytest.mark.parametrize(("remaining", "pages"), [(59, 24), (20, 17), (3, 2), (0, 0)])
+def test_reads_leave_a_reserve_of_what_remains(remaining: int, pages: int) -> None:
+    """F6: others, or this store before a restart, may have used most of the window."""
+    quota = Quota(60, remaining=remaining, reset_seconds=60.0)
+
+    assert pages == len(send(told(quota), Priority.PAGES, begin=0.0, end=59.9))
+
+
+def test_reserve_is_for_writes() -> None:
+    """F6: they are not held back, even if nothing remains: only a refusal proves that."""
+    rate_limit = told(Quota(60, remaining=0, reset_seconds=40.0))
+
+    assert 0.0 == rate_limit.ready_in(Priority.WRITES, 0.0)
+    assert 40.0 == rate_limit.ready_in(Priority.FEED, 0.0)
+    assert 0.0 == rate_limit.ready_in(Priority.FEED, 40.0)
+
+
+def test_answer_to_an_older_request_says_nothing_new() -> None:
+    """A poll may be held while later requests are answered."""
+    rate_limit = RateLimit()
+    poll = rate_limit.sent(Priority.FEED, 0.0)
+    page = rate_limit.sent(Priority.PAGES, 10.0)
+    rate_limit.named(Quota(60, remaining=0, reset_seconds=50.0), number=page, sent_at=10.0)
+    rate_limit.named(Quota(60, remaining=59, reset_seconds=60.0), number=poll, sent_at=0.0)
+
+    assert 50.0 == rate_limit.ready_in(Priority.PAGES, 10.0)
+
+
+def test_reset_that_is_far_away_holds_reads_for_minutes_at_most() -> None:
+    """B1: nothing that Central names stops the store."""
+    rate_limit = told(Quota(60, remaining=0, reset_seconds=3600.0))
+
+    assert 300.0 == rate_limit.ready_in(Priority.FEED, 0.0)
+
+
+def test_refusal_lowers_a_named_limit_and_it_rises_to_the_name() -> None:
+    """Central's word is the most, and its refusals count more."""
+    rate_limit = told(Quota(100))
+    rate_limit.limited(0.0, 1.0)
+    lowered = rate_limit.limit
+    rate_limit.named(Quota(100), number=rate_limit.sent(Priority.FEED, 2.0), sent_at=2.0)
+    kept = rate_limit.limit
+    send(rate_limit, Priority.FEED, begin=60.0, end=1800.0)
+
+    assert (75, 75, 100) == (lowered, kept, rate_limit.limit)
+
+
+def test_another_named_limit_holds_at_once() -> None:
+    rate_limit = told(Quota(100))
+    rate_limit.named(Quota(300), number=rate_limit.sent(Priority.FEED, 2.0), sent_at=2.0)
+
+    assert 300 == rate_limit.limit

@@ -481,7 +481,7 @@ def test_requests_are_limited_per_address_and_minute(
     asker_of: AskerOf, hint: Any, headers: dict[str, str]
 ) -> None:
     """All requests count but administration and health; there are three kinds of hints."""
-    asker = asker_of(Switches(rate_limit=2, rate_limit_hint=hint))
+    asker = asker_of(Switches(rate_limit=2, rate_limit_hint=hint, rate_limit_fields="absent"))
     asker.admin("GET", "faults")
     asker.get("/health")
     passed = [asker.get("/v1/inventory").status, asker.sell("P9", -1, 1, "k").status]
@@ -492,6 +492,39 @@ def test_requests_are_limited_per_address_and_minute(
     assert headers == limited.headers
     asker.now += 60
     assert 200 == asker.get("/v1/inventory").status
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        (
+            "custom",
+            {
+                "X-RateLimit-Limit": "9",
+                "X-RateLimit-Remaining": "7",
+                "X-RateLimit-Reset": "1750000060",
+            },
+        ),
+        ("draft", {"RateLimit": '"default";r=7;t=50', "RateLimit-Policy": '"default";q=9;w=60'}),
+        ("absent", {}),
+    ],
+)
+def test_each_answer_names_the_limit(
+    asker_of: AskerOf, fields: Any, headers: dict[str, str]
+) -> None:
+    """Refusals too; a held poll says what was left when it came."""
+    asker = asker_of(Switches(rate_limit=9, rate_limit_fields=fields))
+    asker.get("/v1/inventory")
+    asker.now += 10
+    held = asker.raw("GET", "/v1/inventory/events?offset=1&wait=9")
+    assert isinstance(held, Held)
+    refused = asker.get("/v1/inventory/nothing")
+    asker.now += 9
+    released = asker.central.release(held, asker.now)
+
+    assert headers.items() <= released.headers.items()
+    assert headers.keys() == released.headers.keys() - {"X-Feed-Generation"}
+    assert headers.keys() == refused.headers.keys() - {"X-Feed-Generation"}
 
 
 # Administration
