@@ -13,7 +13,7 @@ from tests.scenarios.shop import a_shop, until
 
 async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
     """[F1] [E1] The first start reads everything; from then on the feed brings each change: a new
-    product, another stock, one that is gone."""
+    product, another stock, a deletion."""
     async with a_shop(tmp_path) as shop:
         await shop.central.set("P-001", available=7, price=1.5)
         await shop.central.create({"productId": "P-new", "name": "New", "available": 3})
@@ -25,7 +25,7 @@ async def test_a_change_at_central_is_seen_at_the_till(tmp_path: Path) -> None:
 
 
 async def test_a_change_is_seen_at_the_next_poll(tmp_path: Path) -> None:
-    """[E1] With POLL_MODE=interval a poll drains what there is, page after page."""
+    """[E1] With POLL_MODE=interval each poll reads all pages that there are."""
     async with a_shop(tmp_path, poll_mode="interval", event_batch_limit=10) as shop:
         for number in range(20):
             await shop.central.sell(f"P-0{number:02}", -1)
@@ -35,7 +35,7 @@ async def test_a_change_is_seen_at_the_next_poll(tmp_path: Path) -> None:
 
 
 async def test_each_update_of_a_batch_stands_alone(tmp_path: Path) -> None:
-    """[W1] [W6] One is applied, one meets a conflict, one a product that nobody knows; all three
+    """[W1] [W6] One is applied, one meets a conflict, one an unknown product; all three
     are shown as Central has them, and a repeat of the batch gets the same answers."""
     async with a_shop(tmp_path) as shop:
         sent = [("P-001", 1), ("P-002", 9), ("P-none", 1)]
@@ -71,8 +71,8 @@ async def test_a_write_is_read_back_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_restart_with_central_down_serves_from_disk(tmp_path: Path) -> None:
-    """[D7] [D2] A store that starts while Central is away serves what it had shown, and goes on
-    with the feed where it was once Central is back: no full sync."""
+    """[D7] [D2] A store that starts while Central is away serves what it had shown. Once
+    Central is back, it goes on with the feed where it was: no full sync."""
     async with a_shop(tmp_path) as shop:
         await shop.central.set("P-001", available=5)
         await shop.until_in_sync()
@@ -91,8 +91,8 @@ async def test_a_restart_with_central_down_serves_from_disk(tmp_path: Path) -> N
 
 
 async def test_a_killed_store_has_lost_nothing_that_it_acknowledged(tmp_path: Path) -> None:
-    """[D2] [W1] After `kill -9` and a start with Central down, every answered sale is in the
-    shelf, and a repeat of it gets its first answer, not another sale."""
+    """[D2] [W1] After `kill -9` and a start with Central down, every answered sale is
+    there, and a repeat of it gets its first answer, not another sale."""
     async with a_shop(tmp_path) as shop:
         await trade(shop.store, shop.central, ["P-001", "P-002"])
         answer = checked(await shop.store.adjust("P-003", -4, "last-sale"))

@@ -1,4 +1,4 @@
-"""The disk fails, is damaged, belongs to somebody else."""
+"""The disk fails, is damaged, or belongs to another process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ HEAL_SECONDS = 31.0
 
 
 async def test_a_shop_sells_while_its_disk_fails(tmp_path: Path) -> None:
-    """[D5] The disk fills up: the store follows, serves and sells on in memory and says in every
-    answer what that means. When there is room again a new snapshot holds everything."""
+    """[D5] The disk fills up: the store follows, serves and sells on in memory, and every answer
+    says so. When there is room again, a new snapshot holds everything."""
     async with a_shop(tmp_path) as shop:
         disk = await _put_on_failing_disk(shop.store)
         disk.room = 0
@@ -61,7 +61,7 @@ async def _put_on_failing_disk(store: Store) -> FaultyDirectory:
 
 async def test_a_folder_that_cannot_be_made_is_no_reason_not_to_start(tmp_path: Path) -> None:
     """[D5] DATA_DIR cannot be created: the store starts, syncs, sells, and says that nothing is on
-    disk. It is mended without a restart."""
+    disk. It recovers without a restart."""
     in_the_way = tmp_path / "store-s1"
     in_the_way.write_text("a file where a folder should be")
     async with a_shop(tmp_path, state="degraded") as shop:
@@ -143,7 +143,7 @@ async def _is_durable(store: Store) -> bool:
 
 async def test_a_damaged_snapshot_is_put_aside_and_replaced(tmp_path: Path) -> None:
     """[D4] A bit has flipped: nothing wrong is ever served, the status says what was found, the
-    file is kept aside, and a full sync brings the catalogue back."""
+    file is kept under another name, and a full sync brings the catalogue back."""
     async with a_shop(tmp_path) as shop:
         await shop.store.stop()
         [snapshot] = shop.store.data_dir.glob("snapshot-*.jsonl")
@@ -158,8 +158,8 @@ async def test_a_damaged_snapshot_is_put_aside_and_replaced(tmp_path: Path) -> N
 
 
 async def test_a_damaged_journal_is_followed_by_a_full_sync(tmp_path: Path) -> None:
-    """[D4] A record in the middle is damaged: what is certain is served at once, though it is
-    older, and a full sync brings the rest."""
+    """[D4] A record in the middle is damaged: an older state, which is certain, is served at once,
+    and a full sync brings the rest."""
     async with a_shop(tmp_path) as shop:
         for number in range(3):
             await shop.central.set(f"P-00{number}", available=number)
@@ -177,8 +177,8 @@ async def test_a_damaged_journal_is_followed_by_a_full_sync(tmp_path: Path) -> N
 
 
 async def test_a_torn_tail_is_cut(tmp_path: Path) -> None:
-    """[D4] Power went in the middle of a record that nobody had seen: it is cut off, the feed fills
-    it in, and no full sync is needed."""
+    """[D4] The power failed within a record that was never visible: it is cut off, the feed brings
+    it again, and no full sync is needed."""
     async with a_shop(tmp_path) as shop:
         await shop.central.set("P-001", available=1)
         await shop.until_in_sync()
@@ -213,7 +213,7 @@ async def test_files_of_a_newer_version_are_refused_and_kept(tmp_path: Path) -> 
 
 
 async def test_two_processes_never_share_a_folder(tmp_path: Path) -> None:
-    """[D6] The second one ends with a message; the first one goes on as if nothing had been."""
+    """[D6] The second one ends with a message; the first one goes on undisturbed."""
     async with a_shop(tmp_path) as shop:
         second = Store(Clock(), shop.central.url, shop.store.data_dir)
         with pytest.raises(DirectoryInUse, match="in use by another"):

@@ -1,7 +1,5 @@
-"""The failure table of docs/operations.md where time is long, or no real disk would do it.
-
-All of it runs in virtual time. What takes a moment only is held by the tests of outages, disks and
-files, which the table names beside these.
+"""Long outages, wrong clocks, failing disks and other versions: the part of the failure table of
+docs/operations.md that takes long, or that no real disk would do.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from tests.harness.store import RunningStore, a_store
 T = TypeVar("T")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
 LONGEST_PROBE_SECONDS = 30.0
-"""So soon after its return Central is asked again; a moment later the store is in step."""
+"""So soon after its return Central is asked again; a moment later the store is in sync."""
 
 
 @asynccontextmanager
@@ -53,7 +51,7 @@ def headers_of(store: RunningStore) -> dict[str, str]:
 
 
 def shown(store: RunningStore, product_id: str) -> int:
-    """The stock that a till reads."""
+    """Return the stock that a till reads."""
     catalogue = store.parts.writer.catalogue
     assert catalogue is not None
     body = catalogue.get(product_id)
@@ -62,7 +60,7 @@ def shown(store: RunningStore, product_id: str) -> int:
 
 
 async def sell(store: RunningStore, key: str) -> int:
-    """What is left after a sale; raises WriteError."""
+    """Sell one piece; return what is left. Raises WriteError."""
     answer = await store.parts.forwarder.adjust(Adjustment("P-1", -1, key))
     return int(answer.body["newQuantity"])
 
@@ -74,19 +72,19 @@ async def refused(store: RunningStore, key: str) -> WriteError:
 
 
 async def timed(work: Coroutine[Any, Any, T]) -> tuple[T, float]:
-    """What it gives, and how many seconds that took."""
+    """Return the result, and how many seconds that took."""
     began_at = now()
     return await work, now() - began_at
 
 
 async def returns(store: RunningStore) -> float:
-    """Central is back; how many seconds until the store is live."""
+    """Connect Central again; return how many seconds pass until the store is live."""
     store.central.is_cut = False
     return await store.until("live")
 
 
 def reasons(store: RunningStore) -> list[list[str]]:
-    """Why each full sync that went well ran, the first one first."""
+    """Return the reasons of each successful full sync, the first one first."""
     runs = reversed(store.status["fullSyncs"])
     return [run_["reasons"] for run_ in runs if run_["success"]]
 
@@ -95,7 +93,7 @@ def reasons(store: RunningStore) -> list[list[str]]:
 
 
 async def test_a_minute_without_central() -> None:
-    """[B1] [B3] [B5] [W4] Reads go on and say `stale` once nothing was heard for longer than
+    """[B1] [B3] [B5] [W4] Reads go on and say `stale` once Central was away for longer than
     STALE_AFTER_SECONDS. A sale that is the probe is 503 within two seconds, the next one at once,
     with a `Retry-After` of seconds. The return is noticed within five seconds, and the feed goes
     on where it was."""
@@ -156,8 +154,8 @@ async def test_an_hour_without_central() -> None:
 
 
 async def test_a_sale_that_gets_through_ends_the_wait() -> None:
-    """[W4] [B4] After hours the next probe may be half a minute away: a till's sale that Central
-    answers has the feed asked at once."""
+    """[W4] [B4] After hours the next probe may be half a minute away. If Central answers a till's
+    sale before it, the feed is polled at once."""
     async with a_live_store() as store:
         store.central.cut()
         await asyncio.sleep(HOUR)
@@ -354,14 +352,15 @@ async def test_a_folder_that_was_emptied_before_a_start() -> None:
 
 
 async def _left_files() -> tuple[dict[str, bytes], int]:
-    """The files of a store that has sold, and what it had left."""
+    """Return the files of a store that has sold, and the stock it had left."""
     async with a_live_store() as store:
         left = await sell(store, "sale-1")
     return store.disk.contents(), left
 
 
 def _of_format(files: dict[str, bytes], form: int) -> dict[str, bytes]:
-    """The files as a version with that format writes them, with a field more in each header."""
+    """Return the files as a version with that format writes them, with one more field in each
+    header."""
     return {name: _with_format(data, form) for name, data in files.items()}
 
 
@@ -374,8 +373,8 @@ def _with_format(data: bytes, form: int) -> bytes:
 
 
 async def test_a_downgrade_refuses_and_the_newer_version_finds_everything() -> None:
-    """[D6] Files of a newer format: the start ends with what to do, and touches nothing, so that
-    the newer version then serves all of it, answers to keys included."""
+    """[D6] Files of a newer format: the start fails, says what to do, and changes nothing. The
+    newer version then serves all of it, answers to keys included."""
     files, left = await _left_files()
     newer = FaultyDirectory(_of_format(files, FORMAT + 1))
     with pytest.raises(NewerFormat, match="start the newer version again, or empty DATA_DIR"):
@@ -404,8 +403,8 @@ async def test_an_upgrade_reads_an_older_format_and_fields_it_does_not_know() ->
 
 
 async def test_what_a_process_knew_to_be_missing_is_read_by_the_next_one() -> None:
-    """[F2] The catalogue was put in place over a hole in the feed, and the store was killed before
-    the full sync that has to follow: its position alone would tell nothing of it."""
+    """[F2] A replica was installed over a gap in the feed, and the store was killed before the full
+    sync that must follow: the position alone would not tell."""
     cache = await Cache().filled()
     await cache.install(follow_up_reason="events were missing")
     async with a_live_store(cache.disk.after_kill()) as store:

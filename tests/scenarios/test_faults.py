@@ -1,4 +1,4 @@
-"""The line and Central misbehave, one fault at a time."""
+"""The network and Central misbehave, one fault at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNNAMED = Switches(unnamed_writes=True)
 
 
 async def test_an_event_that_never_comes_is_loss(tmp_path: Path) -> None:
-    """[E3] [F1] A hole that stays is noticed after the grace: exactly one full sync repairs it."""
+    """[E3] [F1] A gap that stays is noticed after the grace: exactly one full sync repairs it."""
     async with a_shop(tmp_path) as shop, shop.reading() as reads:
         await shop.until_held()
         await shop.central.fault("skip", count=1)
@@ -68,9 +68,9 @@ async def test_a_conflict_reveals_what_no_event_told(tmp_path: Path) -> None:
         assert ["first start"] == await shop.store.reasons()
 
 
-# -- a bad line --------------------------------------------------------------------------------
+# -- a bad network -----------------------------------------------------------------------------
 
-TROUBLES: dict[str, dict[str, Any]] = {
+NETWORK_FAULTS: dict[str, dict[str, Any]] = {
     "a slow answer": {"kind": "delay", "seconds": 0.2, "when": "after"},
     "a lost request": {"kind": "drop", "when": "before"},
     "a lost answer": {"kind": "drop", "when": "after"},
@@ -85,14 +85,14 @@ TROUBLES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
-async def test_the_line_is_bad_for_a_while(tmp_path: Path, trouble: dict[str, Any]) -> None:
-    """[B1] [B3] [W1] [W3] Everything but the pages of a full sync meets the trouble three times:
-    the feed is followed, each sale is applied exactly once, nobody who reads notices, and no full
-    sync runs."""
+@pytest.mark.parametrize("fault", NETWORK_FAULTS.values(), ids=NETWORK_FAULTS)
+async def test_the_network_fails_for_a_while(tmp_path: Path, fault: dict[str, Any]) -> None:
+    """[B1] [B3] [W1] [W3] Every kind of request except the pages of a full sync meets the fault
+    three times: the feed is followed, each sale is applied exactly once, no reader notices, and no
+    full sync runs."""
     async with a_shop(tmp_path, switches=UNNAMED) as shop, shop.reading() as reads:
         for route in ("events", "updates", "product"):
-            await shop.central.fault(routes=[route], times=3, **trouble)
+            await shop.central.fault(routes=[route], times=3, **fault)
         till = Till(shop.store, "till-1")
         await _sell(till, ["P-001", "P-002", "P-001"])
         await shop.central.set("P-003", name="Renamed")
@@ -115,8 +115,8 @@ async def is_well(shop: InProcessShop) -> bool:
 
 
 async def test_an_unknown_outcome_is_called_unknown(tmp_path: Path) -> None:
-    """[W3] [W1] Central applies a sale, and no answer ever arrives: 504. The same key again, once
-    the line is well, gets the answer, and the sale was applied once."""
+    """[W3] [W1] Central applies a sale, and no answer arrives: 504. A repeat of the key gets the
+    answer once the network works, and the sale was applied once."""
     async with a_shop(tmp_path, switches=UNNAMED, write_timeout_seconds=1) as shop:
         await shop.central.fault("drop", when="after", routes=["updates"])
         lost = await shop.store.update("P-001", -2, 1, "order-1")
@@ -164,7 +164,7 @@ async def test_a_key_that_central_forgot_is_never_sold_twice(tmp_path: Path) -> 
 
 async def test_a_limit_is_no_failure(tmp_path: Path) -> None:
     """[B1] [F6] While Central limits, the feed pauses as long as it says, and no failure is
-    counted: the store neither falls back nor closes the shop."""
+    counted: the store neither falls back nor refuses writes."""
     async with a_shop(tmp_path) as shop:
         await shop.central.fault("status", status=429, retryAfter=3, routes=["events"], times=6)
         await until(lambda: _has_struck(shop))
@@ -186,7 +186,7 @@ async def _has_struck(shop: InProcessShop) -> bool:
 
 async def test_a_wrong_key_for_central_is_named(tmp_path: Path, caplog: Any) -> None:
     """[B2] [B6] Central does not know the store's key: the store serves on from disk, tries slowly,
-    and its status and log name CENTRAL_API_KEY. A restart with the right key mends it."""
+    and its status and log name CENTRAL_API_KEY. A restart with the right key repairs it."""
     async with a_shop(tmp_path) as shop:
         shown = await shop.store.rows()
         await shop.store.stop()

@@ -1,4 +1,4 @@
-"""Full syncs that somebody asks for, and catalogues that nobody should believe."""
+"""Full syncs on demand, and catalogues that must not be believed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MANY = [f"P-{number:03}" for number in range(15)]
 
 
 async def test_a_catalogue_that_shrank_is_not_believed(tmp_path: Path) -> None:
-    """[F5] Central shows a quarter of its products, and no event says why: refused, reported, the
-    old catalogue served on. An admin who says that it is right is believed at once."""
+    """[F5] Central shows a quarter of its products, and no event says why: the full sync is refused
+    and reported, and the old catalogue served. An admin may accept the new one at once."""
     async with a_shop(tmp_path) as shop, shop.reading() as reads:
         shown = await shop.store.rows()
         for product_id in MANY:
@@ -56,8 +56,8 @@ async def test_a_forced_sync_repairs_what_no_event_told(tmp_path: Path) -> None:
         assert ["first start", "on demand"] == await shop.store.reasons()
 
 
-async def test_calls_during_a_run_share_the_next_one(tmp_path: Path) -> None:
-    """[F1] Three more calls while one runs are answered by one run that begins after them."""
+async def test_calls_during_a_full_sync_share_the_next_one(tmp_path: Path) -> None:
+    """[F1] Three calls during a full sync are answered by one full sync that begins after them."""
     async with a_shop(tmp_path) as shop:
         await shop.central.fault("delay", routes=["pages"], seconds=0.2)
         first = asyncio.create_task(shop.store.force())
@@ -69,8 +69,8 @@ async def test_calls_during_a_run_share_the_next_one(tmp_path: Path) -> None:
         assert ["first start", "on demand", "on demand"] == await shop.store.reasons()
 
 
-async def test_a_caller_who_hangs_up_stops_nothing(tmp_path: Path) -> None:
-    """[F6] The run goes on to its end."""
+async def test_a_client_that_disconnects_stops_no_full_sync(tmp_path: Path) -> None:
+    """[F6] It runs to its end."""
     async with a_shop(tmp_path) as shop:
         await shop.central.fault("delay", routes=["pages"], seconds=0.2)
         call = asyncio.create_task(shop.store.force())
@@ -83,7 +83,7 @@ async def test_a_caller_who_hangs_up_stops_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_forced_sync_without_central_says_so(tmp_path: Path) -> None:
-    """[F1] [B3] The caller hears soon that it failed, and the store serves on."""
+    """[F1] [B3] The failure is answered soon, and the store serves on."""
     async with a_shop(tmp_path) as shop:
         await shop.central.stop()
         failed = await shop.store.force()
@@ -94,8 +94,8 @@ async def test_a_forced_sync_without_central_says_so(tmp_path: Path) -> None:
 
 
 async def test_the_catalogue_moves_while_it_is_read(tmp_path: Path) -> None:
-    """[F2] [F3] [F4] Products come and go before and behind the reading, and tills sell: the new
-    catalogue is whole, and no reader sees a mixture or a step back."""
+    """[F2] [F3] [F4] Products come and go on pages that were read and on pages that were not, and
+    tills sell: the new catalogue is complete, and no reader sees a mixture or a step back."""
     products = [product(number) for number in range(60)]
     async with (
         a_shop(tmp_path, products=products) as shop,

@@ -1,4 +1,4 @@
-"""Whatever Central calls its products, and whatever it says of them."""
+"""Every id and every attribute that Central may give a product."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ async def can_be_sold(shop: InProcessShop, product_id: str, order: str) -> None:
 
 @pytest.mark.parametrize("product_id", [".", "..", "a\nb", "\u0000"])
 async def test_ids_that_cannot_stand_in_an_address(tmp_path: Path, product_id: str) -> None:
-    """[F5] Central can hold what no address of its own can: it is listed, read and looked up all
-    the same."""
+    """[F5] Central can hold ids that cannot be part of a URL: they are listed, read and looked up
+    all the same."""
     odd: dict[str, Any] = {"productId": product_id, "name": "Odd", "available": 5}
     async with a_shop(tmp_path, products=[odd]) as shop:
         await shop.central.set(product_id, available=4)

@@ -20,9 +20,9 @@ LATE_CREATION = 59
 
 @pytest.mark.parametrize("switches", OLDER.values(), ids=OLDER)
 async def test_an_older_central(tmp_path: Path, switches: dict[str, Any]) -> None:
-    """[E1] [E2] [E3] [P2] [P4] [F3] [F6] [V1] [V2] [W1] With writers at work here and there,
-    whatever Central leaves out, caps or muddles: the store ends equal to it, each sale was counted
-    once, no reader noticed, and no full sync ran that the rules do not ask for."""
+    """[E1] [E2] [E3] [P2] [P4] [F3] [F6] [V1] [V2] [W1] Whatever Central leaves out,
+    limits or mixes up, with writers at work at both: the store ends equal to it, each sale is
+    counted once, no reader notices, and no needless full sync runs."""
     async with a_shop(
         tmp_path,
         products=PRODUCTS,
@@ -41,10 +41,12 @@ async def test_an_older_central(tmp_path: Path, switches: dict[str, Any]) -> Non
         pytest.param(True, id="errors in HTML"),
     ],
 )
-async def test_a_creation_that_comes_behind_its_deletion(tmp_path: Path, *, html: bool) -> None:
+async def test_a_creation_that_is_numbered_after_its_deletion(
+    tmp_path: Path, *, html: bool
+) -> None:
     """[V2] [F1] Central numbers a product's creation after its deletion, a tenth of a second later:
-    the product that the feed seems to begin is gone again after it was read by itself, or, where a
-    page that says 404 proves no absence, after a full sync."""
+    the product that the feed seems to begin is gone again after a refetch or, if a 404 does not
+    prove its absence, after a full sync."""
     async with a_shop(tmp_path, seed=LATE_CREATION) as shop:
         await shop.central.switch(without=["order"], htmlErrors=html)
         await shop.central.create(product(100))

@@ -49,9 +49,9 @@ async def is_well(shop: InProcessShop) -> bool:
 async def test_central_is_restored_while_it_runs(
     tmp_path: Path, switches: Switches, deed: Deed
 ) -> None:
-    """[E3] [E4] No connection breaks, Central is another one from one poll to the next: the store
-    is in sync again after one full sync. (A feed that passes the position while one poll is being
-    held shows no sign of it; only a comparison of digests can find that.)"""
+    """[E3] [E4] No connection breaks, and Central is another one from one poll to the next: the
+    store is in sync again after one full sync. (If the feed passes the position while one poll is
+    held, nothing shows that; only a comparison of digests could.)"""
     async with (
         a_shop(tmp_path, switches=switches, hole_grace_seconds=2) as shop,
         shop.reading() as reads,
@@ -71,8 +71,8 @@ def has_gap(shop: InProcessShop) -> bool:
 
 
 async def test_a_feed_seen_behind_is_not_believed_once_it_has_passed(tmp_path: Path) -> None:
-    """[E3] [E4] A poll finds the feed behind the position; before the grace is over the feed has
-    passed it. The event before the position is asked for first, and is another one."""
+    """[E3] [E4] A poll finds the feed behind the position, and before the grace is over the feed
+    has passed it. The event before the position is requested first, and is another one."""
     async with a_shop(tmp_path, hole_grace_seconds=10) as shop, shop.reading() as reads:
         before = await back_up_and_sell(shop)
         await asyncio.sleep(10)  # what happened so near to the products' creation is read again
@@ -88,7 +88,7 @@ async def test_a_feed_seen_behind_is_not_believed_once_it_has_passed(tmp_path: P
 
 
 async def test_a_restored_central_is_noticed_between_interval_polls(tmp_path: Path) -> None:
-    """[E4] [E1] Between two polls the feed has passed the position: each begins by asking for the
+    """[E4] [E1] Between two polls the feed has passed the position: each poll first requests the
     event before it."""
     async with a_shop(tmp_path, poll_mode="interval", sync_interval_seconds=60) as shop:
         before = await back_up_and_sell(shop)
@@ -103,7 +103,7 @@ async def test_a_restored_central_is_noticed_between_interval_polls(tmp_path: Pa
 
 async def test_a_long_outage_is_named_and_ends_by_itself(tmp_path: Path) -> None:
     """[B1] [B4] [B5] After five failures the state is `fallback`; answers grow old and say so; a
-    till's write fails at once. When Central is back, none of this needs anybody."""
+    till's write fails at once. All of it ends by itself when Central is back."""
     async with a_shop(tmp_path, stale_after_seconds=20) as shop, shop.reading() as reads:
         await shop.central.stop()
         await until(lambda: is_falling_back(shop))

@@ -13,8 +13,8 @@ BOTH = ("store-s1", "store-s2")
 
 
 async def test_the_same_order_id_in_two_shops_is_two_orders(tmp_path: Path) -> None:
-    """[W1] Keys go to Central with the store's prefix: the second shop's order is neither taken
-    for a repeat of the first one's nor answered with its figures."""
+    """[W1] Keys go to Central with the store's prefix, so that the second shop's order is not taken
+    for a repeat of the first one's."""
     async with a_shop(tmp_path, store_ids=BOTH) as shop:
         first, second = shop.stores
         one = checked(await first.update("P-001", -2, 1, "order-1"))
@@ -26,9 +26,9 @@ async def test_the_same_order_id_in_two_shops_is_two_orders(tmp_path: Path) -> N
         assert one == checked(await first.update("P-001", -2, 1, "order-1"))
 
 
-async def test_two_stores_that_sell_the_same_shelf_agree(tmp_path: Path) -> None:
-    """[V1] [W6] Two shops and Central sell the same products at once, tills of both with the same
-    order ids: all three agree in the end, and every sale was counted once."""
+async def test_two_stores_that_sell_the_same_products_agree(tmp_path: Path) -> None:
+    """[V1] [W6] Two stores and Central sell the same products at once, tills of both with the same
+    order ids: all three agree in the end, and every sale is counted once."""
     shared = ["P-001", "P-002", "P-003"]
     async with a_shop(tmp_path, store_ids=BOTH) as shop:
         trades = (trade(store, shop.central, shared) for store in shop.stores)
