@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from store_cache.model import exact_json
 from store_cache.model.event import (
     AnyEvent,
     QuarantinedEvent,
@@ -48,8 +49,8 @@ class InvalidShape(ValueError):
 def read_json(body: bytes | bytearray) -> Any:
     """Parse a body, or raise InvalidShape."""
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        return exact_json.loads(body)
+    except ValueError as error:
         raise InvalidShape("it is not JSON") from error
 
 

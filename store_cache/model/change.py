@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from store_cache.model.position import Position
+from store_cache.model.product import encode_exactly
 
 
 class RefetchReason(StrEnum):
@@ -190,7 +191,7 @@ def decode_change(value: dict[str, Any]) -> Change:
 def _body(item: dict[str, Any] | None) -> bytes | None:
     if item is None:
         return None
-    return orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE)[:-1]
+    return encode_exactly(item)
 
 
 def _entries(value: object, kind: Any) -> dict[str, Any]:

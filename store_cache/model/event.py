@@ -190,10 +190,10 @@ def fingerprint(value: object) -> str:
     """Return a hash that tells an event from another one at its offset in a replaced feed (E4).
 
     Keys are sorted, so that an upgraded Central may order its fields in another way. Values nested
-    too deep to be encoded are left out.
+    too deep to be encoded are left out, and long numbers count as doubles.
     """
     try:
-        canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        canonical = orjson.dumps(value, default=float, option=orjson.OPT_SORT_KEYS)
     except (orjson.JSONEncodeError, RecursionError):
         canonical = orjson.dumps(_flat(value), option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(canonical, digest_size=12).hexdigest()

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
+from store_cache.model import exact_json
+
 MAX_WHOLE = 2**53 - 1
 """Largest whole number that every JSON reader represents exactly (RFC 8259, section 6)."""
 
@@ -84,8 +86,17 @@ def encode_exactly(value: object) -> bytes:
     """Encode to JSON in a bytes object of the exact size.
 
     The bytes that `orjson.dumps` returns keep a buffer of 4 KiB; the slice is a fresh copy.
+
+    Raises UnreadableProduct if a number is too large.
     """
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)[:-1]
+    try:
+        return orjson.dumps(
+            value, default=exact_json.keep_digits, option=orjson.OPT_APPEND_NEWLINE
+        )[:-1]
+    except orjson.JSONEncodeError as error:
+        if isinstance(error.__cause__, exact_json.TooLarge):
+            raise UnreadableProduct(str(error.__cause__)) from error
+        raise
 
 
 def regular_row(value: Any) -> Row | None:
@@ -101,13 +112,17 @@ def regular_row(value: Any) -> Row | None:
         return None
     if len(value) > _MOST_NAMES:
         return None
-    return Row(product_id, version, available, encode_exactly(_in_order(value)))
+    try:
+        return Row(product_id, version, available, encode_exactly(_in_order(value)))
+    except UnreadableProduct:
+        return None
 
 
 def regular_rows(values: Sequence[Any]) -> Rows | None:
     """Fast path: return the rows of product objects in half the time of one by one.
 
-    Return None unless all are complete and correct.
+    Return None unless all are complete and correct. Raises orjson.JSONEncodeError if a value cannot
+    be encoded, or is a LongNumber.
     """
     try:
         ids = [value["productId"] for value in values]
@@ -201,7 +216,7 @@ def with_stock(body: bytes, *, available: int, version: int, last_updated: str |
 
     `last_updated` None: Central sent none, and the row's own stays.
     """
-    value = orjson.loads(body)
+    value = exact_json.loads(body)
     value["available"] = available
     value["version"] = version
     if last_updated is not None:

@@ -18,6 +18,7 @@ from zlib import crc32
 
 import orjson
 
+from store_cache.model import exact_json
 from store_cache.storage.directory import Directory, DirectoryRefused
 
 FORMAT = 1
@@ -58,8 +59,8 @@ def unframe(line: bytes, *, lines: bytes = b"") -> tuple[str, Any] | None:
     if match is None or int(match[1], 16) != crc32(match[3], crc32(lines)):
         return None
     try:
-        return match[2].decode(), orjson.loads(match[3])
-    except orjson.JSONDecodeError:
+        return match[2].decode(), exact_json.loads(match[3])
+    except ValueError:
         return None
 
 

@@ -15,7 +15,7 @@ from store_cache.central.parsing import (
     read_page_outline,
     read_single,
 )
-from store_cache.model.event import Event, Kind, QuarantinedEvent
+from store_cache.model.event import Event, Kind, QuarantinedEvent, fingerprint
 from store_cache.model.pages import BadRow, CataloguePage
 
 TOO_DEEP = orjson.loads(b"[" * 500 + b"]" * 500)
@@ -61,6 +61,61 @@ def ids(page: CataloguePage) -> list[str]:
 def test_invalid_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidShape, match="not JSON"):
         read_json(body)
+
+
+LONG = b"12345678901234567890123"
+
+
+def page_with(*numbers: bytes) -> CataloguePage:
+    """A page of a product for each number, which is an attribute of it."""
+    product = b'{"productId":"P-%d","name":"N","available":3,"version":2,"price":%b}'
+    rows = [product % (place, number) for place, number in enumerate(numbers)]
+    return read_page(read_json(b"[%b]" % b",".join(rows)))
+
+
+def test_numbers_of_a_page_keep_their_digits() -> None:
+    """[E5] A whole number beyond 64 bits too, beside usual ones."""
+    page = page_with(b"1.5", LONG, b"7")
+
+    assert [b'"price":1.5', b'"price":' + LONG, b'"price":7'] == [
+        body[body.index(b'"price"') : -1] for body in page.rows.bodies
+    ]
+
+
+@pytest.mark.parametrize("neighbour", [b"1.5", LONG])
+def test_a_number_beyond_every_double_costs_its_row_alone(neighbour: bytes) -> None:
+    """[E5] The rest of the page is read."""
+    page = page_with(neighbour, b"1e400", b"7")
+
+    assert ["P-0", "P-2"] == ids(page)
+    assert (BadRow("P-1", "the number 1e400 is too large"),) == page.bad_rows
+
+
+@pytest.mark.parametrize(("number", "is_readable"), [(LONG, True), (b"1e400", False)])
+def test_numbers_of_events_and_of_single_products(number: bytes, is_readable: bool) -> None:
+    """[E5] An event with a number beyond every double is quarantined, and the next one is read."""
+    data = orjson.dumps(product(price=0)).replace(b'"price":0', b'"price":' + number)
+    first, second = orjson.dumps(event(7, data="D")), orjson.dumps(event(8))
+    body = b'{"events":[%b,%b]}' % (first.replace(b'"D"', data), second)
+    read, after = read_event_page(read_json(body), None).events
+
+    assert isinstance(after, Event)
+    if is_readable:
+        assert isinstance(read, Event)
+        assert data == read.body == read_single(read_json(data), "A").body
+        return
+    assert isinstance(read, QuarantinedEvent)
+    assert ("A", "the number 1e400 is too large") == (read.product_id, read.reason)
+    with pytest.raises(InvalidShape, match="the number 1e400 is too large"):
+        read_single(read_json(data), "A")
+
+
+def test_a_long_number_changes_no_fingerprint() -> None:
+    """[E4] The fingerprint on disk may be of a version that took the number for a double."""
+    body = b'{"offset":7,"eventType":"x","note":%b}' % LONG
+    (read,) = read_event_page(read_json(b'{"events":[%b]}' % body), None).events
+
+    assert fingerprint(orjson.loads(body)) == read.fingerprint
 
 
 # -- the feed ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from store_cache.model.change import (
 )
 from store_cache.model.position import Position
 from store_cache.model.product import read_product
+from store_cache.storage.framing import frame, unframe
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 offsets = st.integers(0, 2**53 - 1)
@@ -60,6 +61,15 @@ changes = st.builds(
 def test_a_change_is_decoded_as_it_was(change: Change) -> None:
     """[P3] Position, rows to the byte, tombstones, overrides and pending refetches: one record."""
     assert change == decode_change(orjson.loads(encode_change(change)))
+
+
+def test_digits_of_long_numbers_come_back_from_disk() -> None:
+    """[D1] A whole number beyond 64 bits too."""
+    change = Change("x", rows={"P": b'{"productId":"P","code":12345678901234567890123}'})
+    record = unframe(frame("record", encode_change(change)).rstrip())
+
+    assert record is not None
+    assert change == decode_change(record[1])
 
 
 def test_a_change_is_readable_json() -> None:

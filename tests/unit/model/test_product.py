@@ -136,6 +136,15 @@ def test_an_answer_sets_quantity_version_and_time() -> None:
     assert read_product(changed) == row
 
 
+def test_an_answer_keeps_the_digits_of_other_numbers() -> None:
+    """[W6] A whole number beyond 64 bits too."""
+    digits = "12345678901234567890123"
+    body = b'{"productId":"P","name":"","available":%d,"version":%d,"code":%b}'
+    row = with_stock(body % (9, 1, digits.encode()), available=8, version=2, last_updated=None)
+
+    assert body % (8, 2, digits.encode()) == row.body
+
+
 def test_an_answer_without_a_time_leaves_the_time() -> None:
     """[W6] Central sent none."""
     row = with_stock(read_product(CUP).body, available=6, version=8, last_updated=None)
