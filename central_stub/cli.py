@@ -35,12 +35,30 @@ SERVE_HELP = "serve Central on a port (settings: CENTRAL_STUB_* or the options)"
 EPILOG = "Every switch and fault, with an example each: docs/central-stub.md"
 
 
+BAD_USE = 2
+MOST_BAD_LINES_SHOWN = 10
+EXPECTED = (
+    'expected is a product a line, as JSON: {"productId": "A-1", "name": "Tea", "available": 9}; '
+    "or CSV in a file named .csv, whose first line names the attributes"
+)
+
+
+class CannotListen(Exception):
+    """The port cannot be had; the message says what to change."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return the exit status: 0, 1 for a failure, 2 for wrong usage."""
+    """Run the command and return the exit status.
+
+    0: success. 1: failure. 2: wrong usage or a bad setting. 130: Ctrl-C.
+    """
     options = _parser().parse_args(argv)
     try:
         code: int = options.run(options)
-    except (BadSetting, StorageError, UnreadableFile, LoadFailed, KeyRefused) as error:
+    except BadSetting as error:
+        print(f"central-stub: {error}", file=sys.stderr)
+        return BAD_USE
+    except (CannotListen, StorageError, UnreadableFile, LoadFailed, KeyRefused) as error:
         print(f"central-stub: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -92,6 +110,7 @@ def _add_replay(commands: Any) -> None:
     _add_central(parser, "--central")
     parser.add_argument(
         "--store",
+        type=_address,
         action="append",
         default=[],
         metavar="URL",
@@ -126,9 +145,16 @@ def _speed(text: str) -> float | None:
     return speed
 
 
+def _address(text: str) -> str:
+    return text if "://" in text else f"http://{text}"
+
+
 def _add_central(parser: argparse.ArgumentParser, option: str) -> None:
     parser.add_argument(
-        option, default="http://127.0.0.1:8081", help="where Central is (default: %(default)s)"
+        option,
+        type=_address,
+        default="http://127.0.0.1:8081",
+        help="where Central is (default: %(default)s)",
     )
 
 
@@ -167,7 +193,7 @@ async def _serve_until_stopped(settings: Settings, switches: Switches, seed: int
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
         message = f"cannot listen on {where}: {error.strerror}; see CENTRAL_STUB_PORT"
-        raise BadSetting(message) from error
+        raise CannotListen(message) from error
     print(f"central-stub serves {len(central.ledger)} products at {central.url}", flush=True)
     _print_missing_features(switches)
     await stopped.wait()
@@ -196,8 +222,12 @@ def _collect_garbage_rarely() -> None:
 
 def _load(options: argparse.Namespace) -> int:
     loaded = load(options.file, url=options.url, admin_key=options.admin_key)
-    for number, issue in loaded.bad_lines:
+    for number, issue in loaded.bad_lines[:MOST_BAD_LINES_SHOWN]:
         print(f"{options.file}:{number}: {issue}", file=sys.stderr)
+    if more := len(loaded.bad_lines[MOST_BAD_LINES_SHOWN:]):
+        print(f"and {more} more bad lines", file=sys.stderr)
+    if not (loaded.created or loaded.changed) and loaded.bad_lines:
+        print(EXPECTED, file=sys.stderr)
     print(f"{loaded.created} created, {loaded.changed} set, {len(loaded.bad_lines)} bad lines")
     return 1 if loaded.bad_lines else 0
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import resource
 from collections import Counter
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,6 +31,9 @@ from store_cache.api.problems import ApiError, InternalError, InvalidRequest, re
 from store_cache.api.throttled_log import ThrottledWarning
 
 log = logging.getLogger(__name__)
+
+# File descriptors for all else: files, up to 64 writes under way, polls, full syncs.
+_OTHER_FILES = 200
 
 # How long a refused body may go on arriving before the connection closes, so that the client gets
 # to read the answer.
@@ -49,6 +53,22 @@ class ConnectionLimits:
     check_seconds: float = 0.5
     most_connections: int = 2048
     most_connections_per_address: int = 512
+    cure: str = "close connections that are not needed"
+    """What a person can do once the caps are reached."""
+
+    @classmethod
+    def within(cls, open_files: int) -> ConnectionLimits:
+        """Return limits that leave files and connections to Central enough of `open_files`, the
+        process's limit of file descriptors.
+
+        Without a free one the system would cut connections, and nothing in the log would say so.
+        """
+        usual = cls()
+        room = open_files - min(_OTHER_FILES, open_files // 2)
+        if open_files == resource.RLIM_INFINITY or room >= usual.most_connections:
+            return usual
+        cure = f"raise the limit of open files, now {open_files}: LimitNOFILE= or ulimit -n"
+        return cls(most_connections=room, cure=cure)
 
 
 class ClientConnection(web.RequestHandler):
@@ -251,7 +271,7 @@ class ConnectionLimiter:
         address, limits = connection.address, self.limits
         is_full = len(self._connections) >= limits.most_connections
         if is_full or self._count_of[address] >= limits.most_connections_per_address:
-            self._too_many.note(address=address, open=len(self._connections))
+            self._too_many.note(address=address, open=len(self._connections), cure=limits.cure)
             return False
         self._connections.add(connection)
         self._count_of[address] += 1

@@ -76,6 +76,14 @@ async def _answer(
         return render(error, accept)
     except WriteError as error:
         return render(WriteFailed(error), accept)
+    except asyncio.CancelledError:
+        # Only a stop of the server cancels requests.
+        stopped = WriteError(
+            "central_timeout",
+            "The store was stopped before Central answered; the outcome is unknown: repeat it as "
+            "it is",
+        )
+        return render(WriteFailed(stopped), accept)
     except Exception:
         log.exception("a request failed unexpectedly", extra=_facts(request))
         return render(

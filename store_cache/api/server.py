@@ -51,7 +51,8 @@ class ApiServer:
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new connections, let requests in flight end within the grace, then close.
 
-        Cancelling the requests that are left takes at most a second more.
+        Requests that are left are cancelled, which the middleware answers. That takes at most a
+        second more.
         """
         self._listener.close()
         await asyncio.sleep(0)  # connections accepted a moment ago get to begin
@@ -61,7 +62,8 @@ class ApiServer:
             async with asyncio.timeout(grace_seconds):
                 await self._limiter.wait_idle()
         except TimeoutError:
-            pass  # what is left is cancelled below
+            for request in self._requests:
+                request.cancel()
         await self._server.shutdown(_CANCEL_SECONDS)
         self._limiter.close()
         # Requests whose client has disconnected: the server no longer knows their connections.
@@ -72,6 +74,34 @@ class ApiServer:
         await self._runner.cleanup()
 
 
+async def check_servable(host: str, port: int) -> None:
+    """Raise CannotServe if `serve` would: so that nothing else is begun then."""
+    _check_parser()
+    try:
+        probe = await asyncio.get_running_loop().create_server(
+            asyncio.Protocol, host, port, start_serving=False
+        )
+    except OSError as problem:
+        raise _cannot_listen(host, port, problem) from problem
+    probe.close()
+    await probe.wait_closed()
+
+
+def _check_parser() -> None:
+    if HttpRequestParser.__module__ != "aiohttp._http_parser":
+        raise CannotServe(
+            "aiohttp runs without its C parser, whose strictness about framing is relied on: "
+            "install a wheel of aiohttp, and do not set AIOHTTP_NO_EXTENSIONS"
+        )
+
+
+def _cannot_listen(host: str, port: int, problem: OSError) -> CannotServe:
+    cure = _CURES.get(problem.errno or 0, "check HOST and PORT")
+    return CannotServe(
+        f"cannot listen on {host} port {port}: {problem.strerror or problem}; {cure}"
+    )
+
+
 async def serve(
     app: web.Application, *, host: str, port: int, limits: ConnectionLimits | None = None
 ) -> ApiServer:
@@ -79,11 +109,7 @@ async def serve(
 
     Raises CannotServe.
     """
-    if HttpRequestParser.__module__ != "aiohttp._http_parser":
-        raise CannotServe(
-            "aiohttp runs without its C parser, whose strictness about framing is relied on: "
-            "install a wheel of aiohttp, and do not set AIOHTTP_NO_EXTENSIONS"
-        )
+    _check_parser()
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     server = runner.server
@@ -97,10 +123,7 @@ async def serve(
     except OSError as problem:
         limiter.close()
         await runner.cleanup()
-        cure = _CURES.get(problem.errno or 0, "check HOST and PORT")
-        raise CannotServe(
-            f"cannot listen on {host} port {port}: {problem.strerror or problem}; {cure}"
-        ) from problem
+        raise _cannot_listen(host, port, problem) from problem
     return ApiServer(
         runner=runner, limiter=limiter, listener=listener, server=server, requests=requests
     )

@@ -9,7 +9,8 @@ import signal
 from datetime import UTC, datetime
 
 from store_cache.api.app import build_api
-from store_cache.api.server import serve
+from store_cache.api.limits import ConnectionLimits
+from store_cache.api.server import check_servable, serve
 from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
 from store_cache.app.settings import Settings
@@ -26,8 +27,9 @@ async def serve_until_signal(settings: Settings) -> bool:
     Raises CannotServe and DirectoryRefused.
     """
     # More connections are admitted than the usual soft limit of 1,024 open files has room for.
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    await check_servable(settings.host, settings.port)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,7 +43,8 @@ async def serve_until_signal(settings: Settings) -> bool:
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
         )
-        server = await serve(app, host=settings.host, port=settings.port)
+        limits = ConnectionLimits.within(open_files)
+        server = await serve(app, host=settings.host, port=settings.port, limits=limits)
         log.info(
             "serving on %s:%d as %s, following %s",
             settings.host,

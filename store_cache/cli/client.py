@@ -19,17 +19,17 @@ class CallFailed(Exception):
 
 
 class StoreClient:
-    """Calls the store at `url` with the API key `key`.
+    """Calls the store at `url` (without a scheme: by http) with the API key `key`.
 
     Raises:
         CallFailed: by every method, and if `url` or `key` cannot be used.
     """
 
     def __init__(self, url: str, key: str) -> None:
-        self.url = url
+        self.url = url if "://" in url else f"http://{url}"
         try:
             self._http = httpx.Client(
-                base_url=url, headers={"X-API-Key": key}, timeout=READ_SECONDS, trust_env=False
+                base_url=self.url, headers={"X-API-Key": key}, timeout=READ_SECONDS, trust_env=False
             )
         except httpx.InvalidURL as problem:
             raise CallFailed(f"{url} is no address ({problem}): see --url") from problem

@@ -29,6 +29,7 @@ from store_cache.storage.framing import OtherStore
 
 BAD_USE = 2
 NOT_ON_DISK = 3
+LARGEST_PORT = 65_535
 INTERRUPTED = 130
 """As shells report Ctrl-C: a script must not take it for success."""
 
@@ -89,11 +90,19 @@ def _add_demo(commands: Any) -> None:
         description="Run a Central stub with a small catalogue, a store cache that follows it, "
         "and sales going on at both, until Ctrl-C. Nothing is kept.",
     )
-    command.add_argument("--port", type=int, default=8083, help="of the store (default: 8083)")
+    command.add_argument("--port", type=_port, default=8083, help="of the store (default: 8083)")
     command.add_argument(
-        "--central-port", type=int, default=8081, help="of the stub (default: 8081)"
+        "--central-port", type=_port, default=8081, help="of the stub (default: 8081)"
     )
     command.set_defaults(run=_demo)
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= LARGEST_PORT):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a whole number from 0 to {LARGEST_PORT} (0: any free port)"
+        )
+    return int(text)
 
 
 def _add_status(commands: Any) -> None:

@@ -137,6 +137,32 @@ async def test_connections_are_capped_in_all(open_store: Opened) -> None:
     assert b"" == await refused.ended()
 
 
+@pytest.mark.parametrize(
+    ("open_files", "most"), [(-1, 2048), (65_536, 2048), (1024, 824), (256, 128), (64, 32)]
+)
+def test_connections_leave_files_to_the_store(open_files: int, most: int) -> None:
+    """Where few files may be open (-1: any number), fewer connections are admitted."""
+    limits = ConnectionLimits.within(open_files)
+
+    assert most == limits.most_connections
+    assert (most < 2048) == ("LimitNOFILE" in limits.cure)
+
+
+async def test_refused_connections_are_logged_with_a_cure(
+    open_store: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the limit of open files is what refuses them, the line says how to raise it."""
+    store = await open_store(limits=ConnectionLimits.within(4))
+    held = [await store.line() for _ in range(2)]
+    for line in held:
+        await line.send("GET", INVENTORY, headers=TILL)
+    refused = await store.line()
+
+    assert b"" == await refused.ended()
+    [logged] = [one.__dict__ for one in caplog.records if "too many" in one.message]
+    assert "raise the limit of open files, now 4: LimitNOFILE= or ulimit -n" == logged["cure"]
+
+
 async def test_malformed_requests_are_not_repeated(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,13 +197,16 @@ async def test_a_stop_lets_requests_end(open_store: Opened) -> None:
 
 
 async def test_a_stop_cancels_requests_after_the_grace(open_store: Opened) -> None:
-    """A request that does not end within the grace is cancelled."""
+    """A request that does not end within the grace is cancelled and answered: its outcome is not
+    known. Its connection is closed."""
     store = await open_store()
     store.fake.admission.clear()
     line = await store.begin_write()
     async with asyncio.timeout(DEADLINE_SECONDS):
         await store.running.stop(grace_seconds=0.05)
+    reply = await line.reply()
 
+    assert (504, "central_timeout") == (reply.status, reply.code)
     assert b"" == await line.ended()
 
 

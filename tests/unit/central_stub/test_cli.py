@@ -71,29 +71,56 @@ def test_switches_are_options_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "status", "said"),
     [
-        (["serve", "--port", "x"], "central-stub: CENTRAL_STUB_PORT was 'x'; it may be"),
-        (["serve", "--switch", "air=1"], "central-stub: --switch air was '1': "),
-        (["load", "nowhere.csv"], "central-stub: nowhere.csv cannot be read: "),
-        (["replay", "nowhere.csv"], "central-stub: nowhere.csv cannot be read: "),
+        (["serve", "--port", "x"], 2, "central-stub: CENTRAL_STUB_PORT was 'x'; it may be"),
+        (["serve", "--switch", "air=1"], 2, "central-stub: --switch air was '1': "),
+        (["load", "nowhere.csv"], 1, "central-stub: nowhere.csv cannot be read: "),
+        (["replay", "nowhere.csv"], 1, "central-stub: nowhere.csv cannot be read: "),
     ],
 )
-def test_mistake_is_one_line_and_status_1(
+def test_mistake_is_one_line(
     arguments: list[str],
+    status: int,
     said: str,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On standard error, without a traceback."""
+    """On standard error, without a traceback; the status is 2 for a bad setting, otherwise 1."""
     monkeypatch.chdir(tmp_path)
 
     code = main(arguments)
 
     error = capsys.readouterr().err
-    assert (1, 1) == (code, error.count("\n"))
+    assert (status, 1) == (code, error.count("\n"))
     assert error.startswith(said)
+
+
+def test_port_in_use_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no bad setting: status 1."""
+    with serving(tmp_path) as (_, url):
+        code = main(["serve", "--port", url.rpartition(":")[2]])
+
+    assert 1 == code
+    assert "cannot listen on 127.0.0.1:" in capsys.readouterr().err
+
+
+def test_file_of_another_kind_is_a_few_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first bad lines, how many more there are, and what was expected; status 1. An address
+    may lack its scheme."""
+    (tmp_path / "README.md").write_text("no JSON\n" * 2000)
+    with serving(tmp_path) as (_, url):
+        address = url.removeprefix("http://")
+        code = main(["load", str(tmp_path / "README.md"), "--url", address])
+
+    *bad, more, expected = capsys.readouterr().err.splitlines()
+    assert (1, 10) == (code, len(bad))
+    assert "README.md:1: not JSON: " in bad[0]
+    assert "and 1990 more bad lines" == more
+    assert expected.startswith("expected is a product a line, as JSON: ")
 
 
 @pytest.mark.parametrize("command", [[], ["serve"], ["load"], ["replay"]])

@@ -81,7 +81,11 @@ def test_each_command_explains_itself(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nothing"], ["status", "--nothing"], ["demo", "--port=x"]]
+    "arguments",
+    [
+        *([], ["nothing"], ["status", "--nothing"]),
+        *(["demo", "--port=x"], ["demo", "--port", "99999"], ["demo", "--central-port=-1"]),
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: Captured) -> None:
     """The usage is printed."""
@@ -120,7 +124,8 @@ async def test_status_in_words(capsys: Captured) -> None:
 async def test_status_as_the_api_gives_it(capsys: Captured) -> None:
     """`--json` prints the API's document, for scripts."""
     async with live_store() as (store, url):
-        status = await ran("status", "--json", "--url", url, "--key", TILL_KEY)
+        address = url.removeprefix("http://")
+        status = await ran("status", "--json", "--url", address, "--key", TILL_KEY)
         document = orjson.loads(capsys.readouterr().out)
 
         assert 0 == status
@@ -238,7 +243,7 @@ async def test_refused_key_is_reported(command: str, key: str, code: str, capsys
     ("arguments", "printed"),
     [
         (["--url", "http://127.0.0.1:1"], "no store answers at http://127.0.0.1:1 ("),
-        (["--url", "localhost:8083"], "no store answers at localhost:8083 ("),
+        (["--url", "127.0.0.1:1"], "no store answers at http://127.0.0.1:1 ("),
         (["--url", "http://localhost:port"], "http://localhost:port is no address ("),
         (["--key", "schlüssel"], "the key holds other than ASCII characters: see --key"),
         (["--key", "two\nlines"], "no store answers at http://127.0.0.1:1 ("),
@@ -352,7 +357,7 @@ def _last_line(capsys: Captured) -> str:
 def test_port_in_use_exits_with_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """The last line names the port and what to do; the folder is released."""
+    """The one line names the port and what to do; no folder is made, and Central is not asked."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -363,16 +368,10 @@ def test_port_in_use_exits_with_1(
         status = main(["serve"])
 
     assert 1 == status
-    line = _last_line(capsys)
+    [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"store-cache: cannot listen on 127.0.0.1 port {port}: ")
     assert line.endswith("in use; stop the other process, or set PORT to another port")
-    asyncio.run(_opened_and_closed(tmp_path / "data"))
-
-
-async def _opened_and_closed(path: Path) -> None:
-    directory = LocalDirectory(path)
-    await directory.names()
-    await directory.close()
+    assert not (tmp_path / "data").exists()
 
 
 def test_folder_in_use_exits_with_1(
