@@ -24,6 +24,10 @@ from store_cache.app.settings import Settings
 CATALOGUE = Path(__file__).with_name("demo_catalogue.jsonl")
 STORE_KEY = "demo"
 ADMIN_KEY = "admin-demo"
+LEFT_ALONE = frozenset({"COF-001", "COF-002", "TEA-001", "TEA-002"})
+"""Products that nobody sells, so that the commands of the README and of the demo itself work at any
+time."""
+
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 SALE_SECONDS = 1.0
@@ -178,19 +182,19 @@ async def _sell(
         while not stopped.is_set():
             number += 1
             with contextlib.suppress(httpx.HTTPError):
-                await _sell_once(client, store, central, chance, f"demo-{os.getpid()}-{number}")
+                await sell_once(client, store, central, chance, f"demo-{os.getpid()}-{number}")
             if any(process.returncode is not None for process in processes):
                 raise DemoFailed("a program of the demo ended by itself; see above")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), SALE_SECONDS)
 
 
-async def _sell_once(
+async def sell_once(
     client: httpx.AsyncClient, store: str, central: str, chance: random.Random, key: str
 ) -> None:
     """Sell or deliver one product: through the store, or at Central in the name of another shop."""
     page = (await client.get(f"{store}/v1/store/inventory?limit=200")).json()
-    product = chance.choice(page["products"])
+    product = chance.choice([row for row in page["products"] if row["productId"] not in LEFT_ALONE])
     sold = -chance.randint(1, 3)
     delta = sold if product["available"] + sold >= 0 else 40
     write = {
@@ -220,7 +224,7 @@ A shop with its Central is running. Try:
   {call} -i {store}/v1/store/inventory/TEA-001
   {call} {store}/v1/store/sync/status
   {call} -X PATCH -H 'Idempotency-Key: my-first' -H 'Content-Type: application/json' \\
-      -d '{{"quantityChange": -1}}' {store}/v1/store/inventory/TEA-001/inventory
+      -d '{{"quantityChange": -1}}' {store}/v1/store/inventory/TEA-002/inventory
   curl -s {store}/health
   .venv/bin/store-cache status --url {store} --key {STORE_KEY}
   .venv/bin/store-cache sync --url {store} --key {STORE_KEY}

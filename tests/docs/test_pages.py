@@ -4,15 +4,17 @@ import importlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
 import central_stub.cli
 import store_cache.cli.main
 from store_cache.api.content.state import StateName
-from store_cache.cli.demo import CATALOGUE
+from store_cache.cli.demo import CATALOGUE, sell_once
 from store_cache.sync.states import FullSyncStep
 from tests.docs import bad_input
 from tests.docs.pages import (
@@ -30,6 +32,7 @@ from tests.docs.pages import (
     shown_answer,
     table_rows,
 )
+from tests.harness.clients import TILL_KEY
 from tests.scenarios.shop import InProcessShop, a_shop
 
 OPERATIONS = DOCS / "operations.md"
@@ -55,8 +58,12 @@ async def demo_shop(tmp_path: Path) -> Any:
         yield shop
 
 
-async def test_each_example_of_the_readme_is_answered_as_shown(demo_shop: InProcessShop) -> None:
-    """With the demo's catalogue, in their order; times, tags and generations aside."""
+async def test_each_example_of_the_readme_is_answered_as_shown(
+    demo_shop: InProcessShop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In their order, long after the start of a demo; times, tags and generations aside."""
+    await sell_for_long(demo_shop)
+    assert "this store: " in capsys.readouterr().out
     found = calls(README)
     for call, shown in found:
         headers = {name: value for name, value in call.headers.items() if name != "X-API-Key"}
@@ -71,6 +78,14 @@ async def test_each_example_of_the_readme_is_answered_as_shown(demo_shop: InProc
         assert without_times(body) == without_times(answer.body.decode())
 
     assert 3 == len(found)
+
+
+async def sell_for_long(shop: InProcessShop) -> None:
+    """What a demo sells in some minutes."""
+    chance = Random(7)
+    async with httpx.AsyncClient(headers={"X-API-Key": TILL_KEY}, trust_env=False) as till:
+        for number in range(150):
+            await sell_once(till, shop.store.url, shop.central.url, chance, f"demo-{number}")
 
 
 def without_times(body: str) -> Any:

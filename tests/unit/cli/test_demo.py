@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from store_cache.cli.demo import STORE_KEY
+from tests.docs.pages import README, call_of, calls, split_command
 
 STOP_SECONDS = 10.0
 OF_A_REAL_STORE = "ENVIRONMENT=production\nAPI_KEYS=secret\nCENTRAL_STUB_API_KEYS=secret\nPORT=1\n"
@@ -45,8 +45,8 @@ def _stat(path: Path) -> list[str]:
 
 
 def test_demo_shows_sales_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """One command runs everything on free ports, whatever `.env` says, and prints addresses to try
-    and live sales; Ctrl-C ends it within 10 s with status 0."""
+    """One command runs everything on free ports, whatever `.env` says, and prints commands to try
+    and live sales. They and those of the README work. Ctrl-C ends it within 10 s with status 0."""
     (tmp_path / ".env").write_text(OF_A_REAL_STORE)
     with demo(tmp_path) as process:
         assert process.stdout is not None
@@ -56,14 +56,22 @@ def test_demo_shows_sales_and_leaves_nothing_behind(tmp_path: Path) -> None:
             assert line, printed
             printed += line
         [store] = re.findall(r"curl -s (http://localhost:\d+)/health", printed)
-        page = httpx.get(f"{store}/v1/store/inventory", headers={"X-API-Key": STORE_KEY})
+        shown = re.split(
+            r"^  (?=curl)", printed.partition("Make Central slow")[0], flags=re.MULTILINE
+        )[1:]
+        to_try = [call_of(split_command(text)[0]) for text in shown]
+        statuses = [
+            httpx.request(
+                call.method, store + call.target, headers=call.headers, content=call.body
+            ).status_code
+            for call in (*to_try, *(call for call, _ in calls(README)))
+        ]
         parts = children_of(process.pid)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=STOP_SECONDS)
 
     assert 0 == process.returncode
-    assert 200 == page.status_code
-    assert page.json()["pagination"]["total"] > 10
+    assert (5, [200] * 8) == (len(to_try), statuses)
     assert 2 == len(parts)
     assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]
     assert rest.endswith("Stopped.\n")
