@@ -36,8 +36,9 @@ VOLUME /app/data
 EXPOSE 8083
 STOPSIGNAL SIGTERM
 
-# Healthy means that it answers: a missing Central or catalogue is no reason to restart.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['PORT']}/health\", timeout=4)"]
+# Healthy means that it answers: a missing Central or catalogue is no reason to restart. The image has
+# no curl; a bare Python (-I -S) starts in half the time of a whole one.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
+    CMD ["python", "-I", "-S", "-c", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ['PORT'])), 4); s.sendall(b'GET /health HTTP/1.0\\r\\n\\r\\n'); raise SystemExit(b' 200 ' not in s.recv(64))"]
 
 CMD ["store-cache", "serve"]

@@ -1,6 +1,9 @@
 """What is written beside the code agrees with it: settings, image, compose file, locks."""
 
+import asyncio
+import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import store_cache
 from store_cache.api.auth import key_digest
 from store_cache.app.settings import PUBLISHED_KEYS, Settings, load_settings
 from tests.docs.pages import DOCS, section, table_rows
+from tests.unit.api.conftest import Opened
 
 STUB = central_stub.settings.Settings
 SHOWN_KEYS = re.compile(
@@ -110,6 +114,32 @@ def test_the_compose_file_sets_only_what_can_be_set(project_root: Path) -> None:
     assert ["store-s1", "store-s2"] == [
         load_settings(store["environment"], None).store_id for store in stores.values()
     ]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_the_image_s_health_check_asks_the_store(
+    project_root: Path, open_store: Opened, answers: bool
+) -> None:
+    """It ends with 0 if the store answers, otherwise with 1; it needs nothing but Python, and runs
+    seldom."""
+    text = (project_root / "Dockerfile").read_text()
+    found = re.search(
+        r"^HEALTHCHECK --interval=(\d+)s [^\n]*\\\n *CMD (\[.*\])$", text, re.MULTILINE
+    )
+    assert found
+    program, *arguments = json.loads(found[2])
+    store = await open_store()
+    if not answers:
+        await store.running.stop(0.0)
+    check = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        env={"PORT": str(store.running.port)},
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+    assert (0 if answers else 1) == await check.wait()
+    assert ("python", True) == (program, int(found[1]) >= 30)
 
 
 def test_the_compose_file_gives_each_service_its_own_volume_and_port(project_root: Path) -> None:

@@ -166,8 +166,8 @@ async def test_a_write_under_way_is_answered_before_the_end(tmp_path: Path) -> N
 async def test_a_stop_waits_for_a_write_no_longer_than_its_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """[W1] [W3] A stop does not wait longer for Central. The attempt is on disk without an answer,
-    so its outcome is unknown to the next process, and to the till, which gets an answer."""
+    """[W1] [W3] [W5] A stop does not wait longer for Central. The attempt is on disk without an
+    answer, so its outcome is unknown to the next process, and to the till, which gets a 504."""
     monkeypatch.setattr(serve_module, "REQUESTS_GRACE_SECONDS", 0.2)
     monkeypatch.setattr(build, "WRITES_GRACE_SECONDS", 0.3)
     async with serving(tmp_path) as store:

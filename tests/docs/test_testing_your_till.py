@@ -1,0 +1,65 @@
+"""docs/testing-your-till.md: its blocks run as they are, pasted one after the other."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT, blocks
+
+SECONDS = 60.0
+SHOWN_PORTS = ("8081", "8083")
+
+
+def _free_ports() -> tuple[str, ...]:
+    probes = [socket.socket() for _ in SHOWN_PORTS]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = tuple(str(probe.getsockname()[1]) for probe in probes)
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="no bash or curl")
+def test_every_block_can_be_pasted(tmp_path: Path) -> None:
+    """In one shell, in the folder of the project: both sales are applied once, and both programs
+    end. Only ports and the timeout of writes differ, so that the test disturbs nobody."""
+    programs = Path(sys.executable).parent
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(programs)
+    (tmp_path / "store_cache").symlink_to(ROOT / "store_cache")
+    script = "".join(blocks(DOCS / "testing-your-till.md", "sh"))
+    central, store = _free_ports()
+    for shown, port in zip(SHOWN_PORTS, (central, store), strict=True):
+        script = script.replace(f"localhost:{shown}", f"127.0.0.1:{port}")
+    script = script.replace(" load ", f" load --url http://127.0.0.1:{central} ")
+    settings = {
+        "CENTRAL_STUB_PORT": central,
+        "PORT": store,
+        "HOST": "127.0.0.1",
+        "CENTRAL_API_URL": f"http://127.0.0.1:{central}",
+        "WRITE_TIMEOUT_SECONDS": "1",
+        "no_proxy": "*",
+    }
+    ran = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+    assert 0 == ran.returncode, ran.stderr
+    assert ["39", "38"] == re.findall(r'"newQuantity":(\d+)', ran.stdout)
+    assert re.findall(r'"code":"central_(?:timeout|unavailable)"', ran.stdout)
+    assert 38 == int(re.findall(r'"available": ?(\d+)', ran.stdout)[-1])
