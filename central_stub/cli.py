@@ -36,7 +36,7 @@ EPILOG = "Every switch and fault, with an example each: docs/central-stub.md"
 
 
 BAD_USE = 2
-MOST_BAD_LINES_SHOWN = 10
+MOST_BAD_LINES_SHOWN = 5
 EXPECTED = (
     'expected is a product a line, as JSON: {"productId": "A-1", "name": "Tea", "available": 9}; '
     "or CSV in a file named .csv, whose first line names the attributes"
