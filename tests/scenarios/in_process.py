@@ -177,6 +177,7 @@ class Store(StoreClient):
         self.data_dir = left
         server, self._server = self._server, None
         assert server is not None
+        await self.close_client()  # a stop answers tills, a kill does not
         await server.stop(0.0)
         await self._stack.aclose()
 
