@@ -48,9 +48,6 @@ IN_SYNC_RECORD_SECONDS = 60.0
 """How often a quiet feed writes the time in sync to disk. A start reads from it how old its
 catalogue is at least (B5)."""
 
-KEYS_AT_ONCE = 1_000
-"""Entries of the key table that are loaded without a pause, in a few milliseconds."""
-
 HEAL_SECONDS = 30.0
 """How often new files are tried while the disk fails (D5)."""
 
@@ -151,9 +148,8 @@ class CacheWriter:
             self.replaced.set()
         self._early_answers = []
         bad_records, stored = 0, StoredKeys()
-        # In parts: half a million would block the loop for seconds, perhaps while tills read.
-        for start in range(0, len(loaded.writes), KEYS_AT_ONCE):
-            bad_records += stored.load(loaded.writes[start : start + KEYS_AT_ONCE])
+        while loaded.writes:  # in parts of a few milliseconds, perhaps while tills read
+            bad_records += stored.load(loaded.writes.pop(0))
             await asyncio.sleep(0)
         self._keys.add_stored(stored, self._now())
         self.findings = loaded.findings

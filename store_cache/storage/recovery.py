@@ -21,6 +21,7 @@ from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import decode_change
+from store_cache.model.product import encode_exactly
 from store_cache.storage.directory import Directory
 from store_cache.storage.framing import check_header
 from store_cache.storage.journal import JournalReader
@@ -39,13 +40,14 @@ class Loaded:
     """What was on disk.
 
     `catalogue`: None if none was installed, or none is certainly intact. `writes`: entries of the
-    key table; the later one of a key counts. `findings`: what was cut off, lost or quarantined, for
-    people. `damaged`: a full sync is due. `highest`: the highest file number in use. `quarantine`:
-    the names of damaged files, and the names under which they are to be kept.
+    key table, one JSON object on each line, in parts; the later one of a key counts. `findings`:
+    what was cut off, lost or quarantined, for people. `damaged`: a full sync is due. `highest`: the
+    highest file number in use. `quarantine`: the names of damaged files, and the names under which
+    they are to be kept.
     """
 
     catalogue: Catalogue | None
-    writes: list[dict[str, Any]]
+    writes: list[bytes]
     findings: tuple[str, ...]
     damaged: bool
     highest: int
@@ -99,7 +101,7 @@ class _Recovery:
     def __init__(self, directory: Directory, quarantined: int) -> None:
         """`quarantined`: the number of the latest file in quarantine."""
         self.base: SnapshotContents | None = None
-        self.writes: list[dict[str, Any]] = []
+        self.writes: list[bytes] = []
         self.findings: list[str] = []
         self.is_damaged = False
         self.quarantine: dict[str, str] = {}
@@ -127,7 +129,7 @@ class _Recovery:
             self._report(
                 snapshot_name(number),
                 f"{'; '.join(contents.problems)}. The catalogue in it {use}, "
-                f"{len(contents.writes)} entries of the key table were saved",
+                f"{contents.write_count} entries of the key table were saved",
             )
 
     # -- journals --------------------------------------------------------------------------
@@ -160,9 +162,10 @@ class _Recovery:
         reader = JournalReader(self._directory, number)
         problem = ""
         async for records in reader.batches():
+            values = (record.value.get("write") for record in records)
+            if writes := [encode_exactly(value) for value in values if isinstance(value, dict)]:
+                self.writes.append(b"\n".join(writes))
             for record in records:
-                if isinstance(write := record.value.get("write"), dict):
-                    self.writes.append(write)
                 if is_in_base:
                     continue
                 if record.value["number"] == 1 and not self._start_journal(number, record.value):

@@ -42,6 +42,7 @@ CHUNK_LINES = 2000
 """About 280 kB: a chunk blocks the event loop for less than a millisecond."""
 
 _ROW_START = b'{"productId":"'
+_WRITE_START = b'{"write":'
 _ENTRIES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "marks": ("tombstones", Tombstone.from_json),
     "ahead": ("overrides", Override.from_json),
@@ -100,7 +101,7 @@ def _sections(
         for kind, (name, _) in _ENTRIES.items():
             for lines in _batches(_entry_lines(getattr(view, name))):
                 yield kind, lines
-    for lines in _batches(b'{"write":' + write + b"}" for write in writes):
+    for lines in _batches(_WRITE_START + write + b"}" for write in writes):
         yield "writes", lines
 
 
@@ -126,13 +127,15 @@ class SnapshotContents:
     """What was read of a snapshot.
 
     `is_usable`: the catalogue is intact, or the snapshot was certainly written without one.
-    `problems` say where the file is damaged, and how.
+    `writes`: intact entries of the key table, one JSON object on each line, in parts. `problems`
+    say where the file is damaged, and how.
     """
 
     number: int
     is_usable: bool = False
     catalogue: Catalogue | None = None
-    writes: list[dict[str, Any]] = field(default_factory=list)
+    writes: list[bytes] = field(default_factory=list)
+    write_count: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -181,7 +184,7 @@ class _Reader:
         elif not contents.problems and self._end != {
             "snapshot": contents.number,
             "chunks": self._chunk,
-            "writes": len(contents.writes),
+            "writes": contents.write_count,
         }:
             self.add_problem("a part before this is missing")
         if self._header is not None:
@@ -219,7 +222,8 @@ class _Reader:
             if kind == "rows":
                 self._catalogue.load(_row_ids(self._open, joined), self._open)
             elif kind == "writes":
-                self._contents.writes += [orjson.loads(line)["write"] for line in self._open]
+                self._contents.writes.append(_entries(self._open))
+                self._contents.write_count += len(self._open)
             else:
                 name, read = _ENTRIES[kind]
                 entries = getattr(self._catalogue, name)
@@ -247,6 +251,14 @@ class _Reader:
         catalogue.sequence = summary["sequence"]
         catalogue.index()
         return catalogue
+
+
+def _entries(lines: list[bytes]) -> bytes:
+    """Return the entries of the key table in the lines. They are parsed when the table loads them:
+    half a million objects would take more memory than the table does."""
+    if not all(line.startswith(_WRITE_START) for line in lines):
+        raise ValueError("a line is no entry of the key table")
+    return b"\n".join([line[len(_WRITE_START) : -1] for line in lines])
 
 
 def _row_ids(rows: list[bytes], joined: bytes) -> list[str]:

@@ -1,18 +1,26 @@
 """The key table: what each idempotency key was used for, and its final answer (W1).
 
 An entry is an attempt or a final answer, with a fingerprint of the payload. On disk each is a JSON
-record. A final answer takes some 100 bytes in memory, packed and without its product id, which a
-repeat names: 500,000 keys must fit beside a catalogue. `now` is unix seconds.
+record. `now` is unix seconds.
+
+500,000 keys must fit beside a catalogue and load in a second or two. So a final answer is one bytes
+object, without the product id, which a repeat names:
+
+    fingerprint (12 bytes), attempt (1), time (8), then one of
+    [version, newQuantity, lastUpdated]
+    [version, errorType, errorMessage, newQuantity, newVersion]
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from binascii import unhexlify
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from itertools import chain, takewhile
+from math import inf
 from typing import Any
 
 import orjson
@@ -24,7 +32,9 @@ from store_cache.writes.write import Applied, Refused, Write, WriteError, WriteR
 MAX_KEYS = 500_000
 
 _FINGERPRINT_BYTES = 12
-_HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBQd")  # fingerprint, attempt, version sent, time
+_HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBd")
+_APPLIED = ("newQuantity", "lastUpdated")
+_REFUSED = ("errorType", "errorMessage", "newQuantity", "newVersion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +98,21 @@ class StoredKeys:
         self.open: dict[str, Attempt] = {}
         self.finals: dict[bytes, bytes] = {}
 
-    def load(self, records: Iterable[dict[str, Any]]) -> int:
-        """Load records in their order, in one or several calls; the last one of a key counts.
-        Attempts without a final answer are unknown.
+    def load(self, records: bytes) -> int:
+        """Load records, one on each line, in their order; the last one of a key counts. Attempts
+        without a final answer are unknown.
 
         Returns how many records could not be read; they are left out (D4).
         """
-        unreadable = 0
-        for record in records:
+        finals, unreadable = self.finals, 0
+        for record in _parse(records):
             try:
                 if "applied" in record or "refused" in record:
-                    key, packed = record["key"], _pack(_decode_final(record))
-                    self.drop(key)  # first, so that entries stay in order of age
-                    self.finals[key.encode()] = packed
+                    key, packed = record["key"].encode(), _pack_record(record)
+                    if self.open:
+                        self.open.pop(record["key"], None)
+                    finals.pop(key, None)  # so that entries stay in order of age
+                    finals[key] = packed
                 else:
                     attempt = _decode_attempt(record)
                     self.drop(attempt.key)
@@ -126,7 +138,7 @@ class KeyTable:
         self._capacity = capacity
         self._open: dict[str, Attempt] = {}
         self._finals: dict[bytes, bytes] = {}
-        self._ages: deque[bytes] = deque()  # keys of `_finals`, oldest first
+        self._oldest_at = -inf  # no final answer was given before
 
     def __len__(self) -> int:
         return len(self._open) + len(self._finals)
@@ -174,16 +186,16 @@ class KeyTable:
         encoded = key.encode()
         self._finals.pop(encoded, None)
         self._finals[encoded] = _pack(final)
-        self._ages.append(encoded)
 
     def expire(self, now: float) -> list[Attempt]:
         """Forget entries older than the retention; return the attempts among them."""
         oldest = now - self._retention_seconds
-        while self._ages:
-            packed = self._finals.get(self._ages[0])
-            if packed is not None and _HEAD.unpack_from(packed)[3] >= oldest:
-                break
-            self._finals.pop(self._ages.popleft(), None)
+        if self._oldest_at < oldest:
+            # Only then: a dict passes over every entry that was removed from its beginning.
+            for key in [*takewhile(lambda key: self._final_at(key) < oldest, self._finals)]:
+                del self._finals[key]
+            first = next(iter(self._finals), None)
+            self._oldest_at = oldest if first is None else self._final_at(first)
         expired = list(takewhile(lambda attempt: attempt.at < oldest, self._open.values()))
         for attempt in expired:
             del self._open[attempt.key]
@@ -195,12 +207,17 @@ class KeyTable:
         The table may change meanwhile: each entry is encoded as it is when it is reached, and new
         ones are in the journal.
         """
-        keys, finals = tuple(self._open), tuple(self._finals)
-        for key in chain(keys, map(bytes.decode, finals)):
+        open_keys, keys = tuple(self._open), tuple(self._finals)
+        for key in open_keys:
             if (attempt := self._open.get(key)) is not None:
                 yield encode_attempt(attempt)
-            elif (final := self._final(key, "")) is not None:
-                yield encode_final(key, final)
+            elif (packed := self._finals.get(key.encode())) is not None:
+                yield _encode_packed(key, packed)
+        for encoded in keys:
+            if (packed := self._finals.get(encoded)) is not None:
+                yield _encode_packed(encoded.decode(), packed)
+            elif (attempt := self._open.get(encoded.decode())) is not None:
+                yield encode_attempt(attempt)
 
     def add_stored(self, stored: StoredKeys, now: float) -> None:
         """Take entries from disk for keys that have none here, and forget what is too old.
@@ -210,10 +227,15 @@ class KeyTable:
         """
         for key in chain(self._open, map(bytes.decode, self._finals)):
             stored.drop(key)
-        self._finals = stored.finals | self._finals
-        self._open = stored.open | self._open
-        self._ages = deque(self._finals)  # a key may have been forgotten and used again
+        stored.finals.update(self._finals)
+        stored.open.update(self._open)
+        self._finals, self._open = stored.finals, stored.open
+        self._oldest_at = -inf
         self.expire(now)
+
+    def _final_at(self, encoded_key: bytes) -> float:
+        at: float = _HEAD.unpack_from(self._finals[encoded_key])[2]
+        return at
 
     def _final(self, key: str, product_id: str) -> Final | None:
         packed = self._finals.get(key.encode())
@@ -238,16 +260,7 @@ def encode_attempt(attempt: Attempt) -> bytes:
 
 def encode_final(key: str, final: Final) -> bytes:
     """Return the record of a final answer: one JSON object, with `applied` or `refused`."""
-    kind = "applied" if isinstance(final.outcome, Applied) else "refused"
-    record = {
-        "key": key,
-        "payload": final.fingerprint.hex(),
-        "attempt": final.number,
-        "version": final.version,
-        "at": final.at,
-        kind: _encode_outcome(final.outcome),
-    }
-    return encode_exactly(record)
+    return _encode_packed(key, _pack(final))
 
 
 def _decode_attempt(record: dict[str, Any]) -> Attempt:
@@ -265,44 +278,67 @@ def _decode_attempt(record: dict[str, Any]) -> Attempt:
     )
 
 
-def _decode_final(record: dict[str, Any]) -> Final:
-    flat = record["applied"] if "applied" in record else record["refused"]
-    return Final(
-        bytes.fromhex(record["payload"]),
-        record["attempt"],
-        record["version"],
-        record["at"],
-        _decode_outcome(flat, "", record["version"]),
-    )
+def _parse(records: bytes) -> list[Any]:
+    """Return the values of lines of JSON: None for one that cannot be read.
+
+    All at once, which takes a third of the time.
+    """
+    try:
+        return list(orjson.loads(b"[" + records.replace(b"\n", b",") + b"]"))
+    except orjson.JSONDecodeError:
+        return [_parse_line(line) for line in records.split(b"\n")]
+
+
+def _parse_line(line: bytes) -> Any:
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(line)
+    return None
 
 
 def _pack(final: Final) -> bytes:
-    head = _HEAD.pack(final.fingerprint, final.number, final.version, final.at)
-    return head + orjson.dumps(_encode_outcome(final.outcome))
+    outcome = final.outcome
+    if isinstance(outcome, Applied):
+        fields: tuple[Any, ...] = (outcome.stock.new_quantity, outcome.stock.last_updated)
+    else:
+        fields = astuple(outcome)
+    head = _HEAD.pack(final.fingerprint, final.number, final.at)
+    return head + orjson.dumps((final.version, *fields))
 
 
 def _unpack(packed: bytes, product_id: str) -> Final:
-    fingerprint, number, version, at = _HEAD.unpack_from(packed)
-    outcome = _decode_outcome(orjson.loads(packed[_HEAD.size :]), product_id, version)
+    fingerprint, number, at = _HEAD.unpack_from(packed)
+    version, *fields = orjson.loads(packed[_HEAD.size :])
+    outcome: Applied | Refused
+    if len(fields) == len(_APPLIED):
+        outcome = Applied(StockAnswer(product_id, version, version + 1, *fields))
+    else:
+        outcome = Refused(*fields)
     return Final(fingerprint, number, version, at, outcome)
 
 
-def _encode_outcome(outcome: Applied | Refused) -> dict[str, Any]:
-    """Leave out what the head of the entry and the repeated request hold already."""
-    if isinstance(outcome, Applied):
-        stock = outcome.stock
-        return {"newQuantity": stock.new_quantity, "lastUpdated": stock.last_updated}
-    return {
-        "errorType": outcome.error_type,
-        "errorMessage": outcome.message,
-        "newQuantity": outcome.new_quantity,
-        "newVersion": outcome.new_version,
+def _encode_packed(key: str, packed: bytes) -> bytes:
+    fingerprint, number, at = _HEAD.unpack_from(packed)
+    version, *fields = orjson.loads(packed[_HEAD.size :])
+    record = {
+        "key": key,
+        "payload": fingerprint.hex(),
+        "attempt": number,
+        "version": version,
+        "at": at,
     }
+    if len(fields) == len(_APPLIED):
+        record["applied"] = {"newQuantity": fields[0], "lastUpdated": fields[1]}
+    else:
+        record["refused"] = dict(zip(_REFUSED, fields, strict=True))
+    return orjson.dumps(record)
 
 
-def _decode_outcome(flat: dict[str, Any], product_id: str, version: int) -> Applied | Refused:
-    quantity = flat["newQuantity"]
-    if "lastUpdated" in flat:
-        stock = StockAnswer(product_id, version, version + 1, quantity, flat["lastUpdated"])
-        return Applied(stock)
-    return Refused(flat["errorType"], flat["errorMessage"], quantity, flat["newVersion"])
+def _pack_record(record: dict[str, Any]) -> bytes:
+    """Pack a final answer from its record on disk."""
+    if (applied := record.get("applied")) is not None:
+        fields = (record["version"], applied["newQuantity"], applied["lastUpdated"])
+    else:
+        refused = record["refused"]
+        fields = (record["version"], *[refused[name] for name in _REFUSED])
+    head = _HEAD.pack(unhexlify(record["payload"]), record["attempt"], record["at"])
+    return head + orjson.dumps(fields)

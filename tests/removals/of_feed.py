@@ -1,4 +1,4 @@
-"""Safeguards of following the feed and of full syncs, taken out one at a time (rules P, E, F, B)."""
+"""Safeguards of following the feed and of full syncs, removed one by one (rules P, E, F, B)."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from store_cache.storage.files import CacheFiles
 from store_cache.storage.recovery import Loaded
 from tests.harness.faulty_directory import FaultyDirectory
 from tests.scenarios.shop import until
+from tests.unit.storage.small_store import records_of
 
 CONTAINER_SECONDS = 10.0
 """How long a container has between SIGTERM and SIGKILL."""
@@ -159,8 +160,9 @@ async def test_a_write_under_way_is_answered_before_the_end(tmp_path: Path) -> N
     assert (200, True) == (answer.status_code, answer.json()["applied"])
     assert loaded.catalogue is not None
     assert 2 == orjson.loads(loaded.catalogue.get("P-1") or b"{}")["version"]
-    assert ["sale"] == [write["key"] for write in loaded.writes][-1:]
-    assert "applied" in loaded.writes[-1]
+    last = records_of(loaded)[-1]
+    assert "sale" == last["key"]
+    assert "applied" in last
 
 
 async def test_a_stop_waits_for_a_write_no_longer_than_its_grace(
@@ -180,7 +182,7 @@ async def test_a_stop_waits_for_a_write_no_longer_than_its_grace(
 
     assert seconds < 0.2 + 0.3 + CLOSING_SECONDS
     assert (504, "central_timeout") == (answer.status_code, answer.json()["error"]["code"])
-    assert [("sale", False)] == [(write["key"], "applied" in write) for write in loaded.writes]
+    assert [("sale", False)] == [(write["key"], "applied" in write) for write in records_of(loaded)]
 
 
 async def test_a_stop_while_the_disk_fails_says_what_is_lost(

@@ -56,8 +56,13 @@ def state(catalogue: Catalogue | None) -> State | None:
     )
 
 
+def records_of(loaded: Loaded) -> list[dict[str, Any]]:
+    """The entries of the key table, in order."""
+    return [orjson.loads(line) for part in loaded.writes for line in part.split(b"\n")]
+
+
 def keys_of(loaded: Loaded) -> list[str]:
-    return [record["key"] for record in loaded.writes]
+    return [record["key"] for record in records_of(loaded)]
 
 
 async def load(directory: Directory) -> Loaded:
@@ -83,7 +88,7 @@ class SmallStore:
     async def start(self) -> Loaded:
         loaded = await self.files.load()
         self.held = loaded.catalogue
-        self.keys = {record["key"]: orjson.dumps(record) for record in loaded.writes}
+        self.keys = {record["key"]: orjson.dumps(record) for record in records_of(loaded)}
         await self.begin(self.held)
         return loaded
 

@@ -191,7 +191,7 @@ async def test_a_chunk_of_keys_in_place_of_another_is_noticed() -> None:
     loaded = await load(FaultyDirectory(files))
 
     assert loaded.damaged
-    assert len(loaded.writes) == CHUNK_LINES
+    assert len(keys_of(loaded)) == CHUNK_LINES
 
 
 async def test_leftovers_beside_a_whole_snapshot_do_not_matter() -> None:

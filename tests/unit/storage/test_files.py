@@ -31,6 +31,7 @@ from tests.unit.storage.small_store import (
     installed,
     keys_of,
     load,
+    records_of,
     row,
     state,
 )
@@ -113,7 +114,7 @@ async def test_key_records_come_back_in_the_order_in_which_they_were_appended() 
     await store.files.append(write=b'{"key":"k","number":3}')
     loaded = await load(folder.after_kill())
 
-    assert [record["number"] for record in loaded.writes] == [2, 3]
+    assert [record["number"] for record in records_of(loaded)] == [2, 3]
 
 
 async def test_files_without_a_catalogue_hold_key_records() -> None:
@@ -125,7 +126,7 @@ async def test_files_without_a_catalogue_hold_key_records() -> None:
     loaded = await load(folder.after_kill())
 
     assert loaded.catalogue is None
-    assert loaded.writes == [{"key": "k1", "of": "record"}]
+    assert records_of(loaded) == [{"key": "k1", "of": "record"}]
 
 
 async def test_more_rows_than_one_chunk_come_back() -> None:

@@ -173,7 +173,7 @@ class Store:
         self.answers = 0
         self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
         stored = StoredKeys()
-        stored.load(self.writer.records)
+        stored.load(b"\n".join(map(orjson.dumps, self.writer.records)))
         self.keys.add_stored(stored, now)
         self.admission = Admission(central=central, random=lambda: 1.0, on_answer=self._answered)
         self.forwarder = Forwarder(
