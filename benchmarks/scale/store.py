@@ -166,6 +166,9 @@ class WriterModel:
         self.replica = ReplicaModel()
         return self.replica
 
+    def drop_replica(self) -> None:
+        self.replica = None
+
     async def install(self, installation: Installation, **_: Any) -> Verdict:
         await asyncio.sleep(INSTALL_SECONDS)
         self.position, self.replica = installation.position, None
