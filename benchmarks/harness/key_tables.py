@@ -47,7 +47,7 @@ def key_of(number: int) -> str:
 
 async def write_files(data: Path, count: int) -> None:
     directory = LocalDirectory(data)
-    files = CacheFiles(directory, now=time.time)
+    files = CacheFiles(directory, store_id="store-s1", now=time.time)
     await files.load()
     await files.begin(None, records(count))
     await files.close()
@@ -57,7 +57,7 @@ async def write_files(data: Path, count: int) -> None:
 async def load_store(data: Path) -> None:
     """Load the files and write new ones, as each start does."""
     directory, keys = LocalDirectory(data), KeyTable(retention_seconds=RETENTION_SECONDS)
-    files = CacheFiles(directory, now=time.time)
+    files = CacheFiles(directory, store_id="store-s1", now=time.time)
     before, began = resident(), time.perf_counter()
     writer = CacheWriter(
         files, keys, now=time.time, steady=time.time, grace_seconds=2.0, fetch_product=no_product
