@@ -481,13 +481,14 @@ class CacheWriter:
     async def _heal(self, first_in_seconds: float) -> None:
         await asyncio.sleep(first_in_seconds)
         while not self.disk.is_durable:
-            async with self._lock:
-                try:
+            try:
+                await self.files.probe()
+                async with self._lock:
                     if not self._is_loaded:  # what is in the directory is used, once it is there
                         await self._load()
                     await self._begin_files(self.catalogue)
-                except DirectoryRefused as problem:  # no reason to end a running store
-                    self._degrade(problem)
+            except (OSError, DirectoryRefused) as problem:  # no reason to end a running store
+                self._degrade(problem)
             if not self.disk.is_durable:
                 await asyncio.sleep(HEAL_SECONDS)
 

@@ -3,6 +3,8 @@
 - A file is created, appended to, synced and closed. It is never opened for writing again (D3).
 - A new, renamed or removed file survives a power cut only after a sync of the directory itself.
 - One process at a time uses the directory: it holds a lock (D6).
+- File operations run in threads, so that a disk that hangs never blocks the event loop. If a caller
+  gives up, its thread ends once the disk answers. The number of threads is bounded.
 - Only the names in `names` are used, and links are not followed, so nothing else is touched (T21).
 - The directory has mode 0700, its files 0600 (D1).
 """
@@ -18,9 +20,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Protocol
-
-import aiofiles
+from typing import Any, Protocol, TypeVar
 
 from store_cache.storage.names import parse_names
 
@@ -29,7 +29,15 @@ LOCK_NAME = "lock"
 READ_BYTES = 512 * 1024
 """How much one thread call reads: about 3,500 rows, a few milliseconds of the loop's time."""
 
-_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]", Callable[[], None]]
+MOST_THREADS = 16
+"""At most six are in use, unless the disk hangs."""
+
+T = TypeVar("T")
+_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any]]
+
+
+class DiskHangs(TimeoutError):
+    """An operation did not end in time. It may still take effect later."""
 
 
 class DirectoryRefused(Exception):
@@ -84,13 +92,28 @@ class Directory(Protocol):
 class LocalFile(File):
     """A file on a local disk, with a thread of its own that performs all calls in order.
 
+    `open_file` opens it and returns the descriptor.
+
     A write goes on in the thread if its caller is cancelled, so it ends before a later close.
     Otherwise it could reach another file that has been given the same descriptor.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._thread = FileThread()
+    def __init__(self, thread: FileThread) -> None:
+        self._descriptor = -1
+        self._thread = thread
+
+    async def open(self, open_file: Callable[[], int]) -> None:
+        def open_now() -> None:
+            self._descriptor = open_file()
+
+        try:
+            await self._thread.call(open_now)
+        except BaseException:
+            self._thread.end(self._close)
+            raise
+
+    async def read(self, size: int) -> bytes:
+        return await self._thread.call(lambda: os.read(self._descriptor, size))
 
     async def append(self, data: bytes) -> None:
         await self._thread.call(lambda: self._write(data))
@@ -107,7 +130,11 @@ class LocalFile(File):
 
     async def close(self) -> None:
         if not self._thread.is_ended:
-            await self._thread.end(lambda: os.close(self._descriptor))
+            await self._thread.end(self._close)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -126,18 +153,24 @@ class FileThread:
         self.is_ended = False
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         # A daemon thread: a file that was never closed must not keep the process from ending.
-        threading.Thread(target=self._run, name="file", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="file", daemon=True)
+        self._thread.start()
 
-    def call(self, perform: Callable[[], None]) -> asyncio.Future[None]:
-        """Queue a call. It is performed even if the future is cancelled."""
+    @property
+    def is_alive(self) -> bool:
+        """Whether a call is under way or may follow."""
+        return self._thread.is_alive()
+
+    def call(self, perform: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue a call, and return its result. It is performed even if the future is cancelled."""
         if self.is_ended:
             raise OSError(errno.EBADF, "the file is closed already")
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[T] = loop.create_future()
         self._calls.put((loop, done, perform))
         return done
 
-    def end(self, perform: Callable[[], None]) -> asyncio.Future[None]:
+    def end(self, perform: Callable[[], T]) -> asyncio.Future[T]:
         """Queue the last call; the thread ends after it."""
         done = self.call(perform)
         self.is_ended = True
@@ -147,21 +180,21 @@ class FileThread:
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
             loop, done, perform = call
-            problem: BaseException | None = None
+            result, problem = None, None
             try:
-                perform()
+                result = perform()
             except BaseException as caught:  # noqa: BLE001 - raised again in the caller
                 problem = caught
             with suppress(RuntimeError):  # the loop is closed, so there is no caller any more
-                loop.call_soon_threadsafe(_resolve, done, problem)
-            del call, done, perform, problem  # free the data before the next call comes
+                loop.call_soon_threadsafe(_resolve, done, result, problem)
+            del call, done, perform, result, problem  # free the data before the next call comes
 
 
-def _resolve(done: asyncio.Future[None], problem: BaseException | None) -> None:
+def _resolve(done: asyncio.Future[Any], result: Any, problem: BaseException | None) -> None:
     if done.cancelled():
         return
     if problem is None:
-        done.set_result(None)
+        done.set_result(result)
     else:
         done.set_exception(problem)
 
@@ -176,6 +209,8 @@ class LocalDirectory(Directory):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptors: tuple[int, int] | None = None  # of the directory and of its lock
+        self._opening = threading.Lock()
+        self._threads: list[FileThread] = []
 
     async def close(self) -> None:
         """Release the lock."""
@@ -184,42 +219,50 @@ class LocalDirectory(Directory):
             os.close(descriptor)
 
     async def names(self) -> list[str]:
-        found = await asyncio.to_thread(os.listdir, await self._open())
+        directory = await self._open()
+        found = await self._perform(lambda: os.listdir(directory))  # noqa: PTH208
         return sorted(parse_names(found))
 
     async def create(self, name: str) -> File:
         await self._open()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL
-        return LocalFile(await asyncio.to_thread(self._open_file, name, flags))
+        file = LocalFile(self._new_thread())
+        await file.open(lambda: self._open_file(name, flags))
+        return file
 
     async def read(self, name: str, chunk_bytes: int = READ_BYTES) -> AsyncGenerator[bytes, None]:
         await self._open()
-        async with aiofiles.open(name, "rb", buffering=0, opener=self._open_file) as file:
+        file = LocalFile(self._new_thread())
+        await file.open(lambda: self._open_file(name, os.O_RDONLY))
+        try:
             while chunk := await file.read(chunk_bytes):
                 yield chunk
+        finally:
+            await file.close()
 
     async def rename(self, old: str, new: str) -> None:
         directory = await self._open()
-        await asyncio.to_thread(
-            os.rename, _checked(old), _checked(new), src_dir_fd=directory, dst_dir_fd=directory
-        )
+        names = _checked(old), _checked(new)
+        await self._perform(lambda: os.rename(*names, src_dir_fd=directory, dst_dir_fd=directory))
 
     async def remove(self, name: str) -> None:
-        await asyncio.to_thread(os.unlink, _checked(name), dir_fd=await self._open())
+        directory = await self._open()
+        await self._perform(lambda: os.unlink(_checked(name), dir_fd=directory))
 
     async def sync(self) -> None:
-        await asyncio.to_thread(os.fsync, await self._open())
+        directory = await self._open()
+        await self._perform(lambda: os.fsync(directory))
 
     async def size(self, name: str) -> int:
         directory = await self._open()
-        status = await asyncio.to_thread(
-            os.stat, _checked(name), dir_fd=directory, follow_symlinks=False
+        status = await self._perform(
+            lambda: os.stat(_checked(name), dir_fd=directory, follow_symlinks=False)
         )
         return status.st_size
 
     async def check(self) -> None:
         await self._open()
-        await asyncio.to_thread(self._check_identity)
+        await self._perform(self._check_identity)
 
     async def reopen(self) -> None:
         await self.close()
@@ -238,8 +281,26 @@ class LocalDirectory(Directory):
     async def _open(self) -> int:
         """Open the directory unless it is open, and return its descriptor."""
         if self._descriptors is None:
-            self._descriptors = await asyncio.to_thread(_open_and_lock, self.path)
+            await self._perform(self._open_now)
+        assert self._descriptors is not None
         return self._descriptors[0]
+
+    def _open_now(self) -> None:
+        # A thread that was given up may still be about it. It must not hold another lock file.
+        with self._opening:
+            if self._descriptors is None:
+                self._descriptors = _open_and_lock(self.path)
+
+    async def _perform(self, call: Callable[[], T]) -> T:
+        """Perform a call in a thread of its own."""
+        return await self._new_thread().end(call)
+
+    def _new_thread(self) -> FileThread:
+        self._threads = [thread for thread in self._threads if thread.is_alive]
+        if len(self._threads) >= MOST_THREADS:
+            raise DiskHangs(errno.ETIMEDOUT, f"{MOST_THREADS} file operations have not ended")
+        self._threads.append(thread := FileThread())
+        return thread
 
     def _open_file(self, name: str, flags: int) -> int:
         assert self._descriptors is not None

@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
-from store_cache.storage.directory import Directory, File
+from store_cache.storage.deadlines import TimedDirectory
+from store_cache.storage.directory import Directory, DiskHangs, File
 from store_cache.storage.framing import NewerFormat
 from store_cache.storage.journal import Journal, encode_payload
 from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
@@ -70,10 +71,10 @@ class CacheFiles:
     def __init__(self, directory: Directory, *, store_id: str, now: Callable[[], float]) -> None:
         """`now` returns unix seconds, for the times that the files show to people."""
         self.snapshot_bytes = 0
-        self._directory = directory
+        self._directory = TimedDirectory(directory)
         self._store_id = store_id
         self._now = now
-        self._retention = Retention(directory)
+        self._retention = Retention(self._directory)
         self._number: int | None = None  # the highest in use; None before `load`
         self._journal: Journal | None = None
         self._snapshot_number = 0  # of the snapshot that the journal follows
@@ -221,12 +222,13 @@ class CacheFiles:
         nothing is appended after a failed check until `begin` succeeds, which opens the directory
         anew.
         """
+        journal = self._journal
         try:
             await self._check_files()
         except OSError as problem:
             async with self._journal_lock:
-                if not self._is_misplaced:
-                    return  # `begin` has opened it anew meanwhile
+                if self._journal is not journal:
+                    return  # it was replaced or has failed meanwhile
                 await self._end_journal(_describe(problem))
             raise
 
@@ -238,12 +240,25 @@ class CacheFiles:
             await self._directory.check()
             await self._directory.size(snapshot_name(number))
             await self._directory.size(journal_name(journal.number))
-        except OSError:
+        except OSError as problem:
             if (journal, number) == (self._journal, self._snapshot_number):
-                self._is_misplaced = True
+                self._is_misplaced = not isinstance(problem, DiskHangs)
                 raise  # otherwise they were replaced meanwhile, and the old ones removed
         else:
             self._checked_at = asyncio.get_running_loop().time()
+
+    async def probe(self) -> None:
+        """Raise OSError if the disk does not work. Unlike `begin`, this keeps nobody waiting."""
+        if self._number is None or self._is_misplaced:
+            await self._directory.names()
+            return
+        name = unfinished_name(self._next_number())
+        file = await self._directory.create(name)
+        try:
+            await file.write_durably(b"\n")
+        finally:
+            await file.close()
+        await self._directory.remove(name)
 
     async def _open_anew(self) -> None:
         """Use what is at the path now. Memory holds a newer state than any files found there.

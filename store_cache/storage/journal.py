@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from store_cache.model.change import Change, encode_change
-from store_cache.storage.directory import Directory, File
+from store_cache.storage.directory import Directory, DiskHangs, File
 from store_cache.storage.framing import frame, frame_header, read_header, read_lines, unframe
 from store_cache.storage.names import journal_name
 
@@ -110,7 +110,7 @@ class JournalReader:
         self._byte = 0
 
     async def batches(self) -> AsyncIterator[list[Record]]:
-        """Yield the intact records in order."""
+        """Yield the intact records in order. Raises DiskHangs."""
         try:
             async for lines in read_lines(self._directory, self.name):
                 batch = []
@@ -120,6 +120,8 @@ class JournalReader:
                         batch.append(record)
                     self._byte += len(line) + 1
                 yield batch
+        except DiskHangs:  # nothing is wrong with the file
+            raise
         except OSError as problem:
             self.is_damaged = True
             self._add_problem(f"it cannot be read on: {problem}")

@@ -15,14 +15,13 @@ quarantines damaged files once everything that was read from them is durable in 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import decode_change
 from store_cache.model.product import encode_exactly
-from store_cache.storage.directory import Directory
+from store_cache.storage.directory import Directory, DiskHangs
 from store_cache.storage.framing import check_header
 from store_cache.storage.journal import JournalReader
 from store_cache.storage.names import (
@@ -57,7 +56,7 @@ class Loaded:
 async def recover(directory: Directory, *, store_id: str) -> Loaded:
     """Read the directory. Damaged and unreadable files are findings, not errors.
 
-    Raises NewerFormat, OtherStore, and OSError if the directory cannot be listed.
+    Raises NewerFormat, OtherStore, DiskHangs, and OSError if the directory cannot be listed.
     """
     files = await list_files(directory, store_id=store_id)
     live = {name: file for name, file in files.items() if file.is_live}
@@ -83,8 +82,12 @@ async def list_files(directory: Directory, *, store_id: str) -> dict[str, FileNa
     files = parse_names(await directory.names())
     for name, file in files.items():
         if file.is_live:
-            with suppress(OSError):  # reading the whole file meets the same error and reports it
+            try:
                 await check_header(directory, name, store_id=store_id)
+            except DiskHangs:
+                raise
+            except OSError:  # reading the whole file meets the same error and reports it
+                continue
     return files
 
 

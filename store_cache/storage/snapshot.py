@@ -27,7 +27,7 @@ import orjson
 from store_cache.catalogue.catalogue import Catalogue, PointInTimeView
 from store_cache.model.change import Override, PendingRefetch, Tombstone
 from store_cache.model.position import Position
-from store_cache.storage.directory import Directory
+from store_cache.storage.directory import Directory, DiskHangs
 from store_cache.storage.framing import (
     OPENING,
     frame,
@@ -140,11 +140,13 @@ class SnapshotContents:
 
 
 async def read_snapshot(directory: Directory, number: int) -> SnapshotContents:
-    """Read a snapshot, however damaged. Raise nothing; the result names the problems."""
+    """Read a snapshot, however damaged. The result names the problems. Raises DiskHangs."""
     reader = _Reader(number)
     try:
         async for lines in read_lines(directory, snapshot_name(number)):
             reader.take(lines)
+    except DiskHangs:  # nothing is wrong with the file
+        raise
     except OSError as problem:
         reader.add_problem(f"it cannot be read on: {problem}")
     return reader.finish()

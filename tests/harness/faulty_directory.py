@@ -129,8 +129,8 @@ class FaultyDirectory(Directory):
 
     # -- faults ----------------------------------------------------------------------------
 
-    def hold(self, what: str) -> Hold:
-        """Hold up operations of this name."""
+    def hold(self, what: str = "") -> Hold:
+        """Hold up operations of this name, or all of them: a disk that hangs."""
         self._held.append(Hold(what))
         return self._held[-1]
 
@@ -138,7 +138,7 @@ class FaultyDirectory(Directory):
         """Count an operation, let others run, and crash or fail if that is due."""
         await asyncio.sleep(0)
         for held in self._held:
-            if held.what == what:
+            if held.what in ("", what):
                 await held.wait()
         self.trace.append(what)
         if self._crashed or len(self.trace) == self.crash_before:

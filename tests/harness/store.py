@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -20,6 +20,8 @@ from tests.harness.central import LedgerTransport
 from tests.harness.clients import CENTRAL_KEY, STORE_ADMIN_KEY, TILL_KEY
 from tests.harness.clock import Clock
 from tests.harness.faulty_directory import FaultyDirectory
+
+T = TypeVar("T")
 
 STOP_SECONDS = 1.0
 
@@ -129,12 +131,16 @@ class ExecutorFileThread(FileThread):
     def __init__(self) -> None:
         self.is_ended = False
 
-    def call(self, perform: Callable[[], None]) -> asyncio.Future[None]:
+    @property
+    def is_alive(self) -> bool:
+        return not self.is_ended
+
+    def call(self, perform: Callable[[], T]) -> asyncio.Future[T]:
         if self.is_ended:
             raise OSError(errno.EBADF, "the file is closed already")
         return asyncio.get_running_loop().run_in_executor(None, perform)
 
-    def end(self, perform: Callable[[], None]) -> asyncio.Future[None]:
+    def end(self, perform: Callable[[], T]) -> asyncio.Future[T]:
         done = self.call(perform)
         self.is_ended = True
         return done

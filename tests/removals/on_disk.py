@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
-from store_cache.storage import directory, files, framing, recovery
+from store_cache.storage import deadlines, directory, files, framing, recovery
 from store_cache.storage.directory import Directory, File
 from store_cache.storage.files import CacheFiles
 from store_cache.storage.framing import OtherStore
@@ -208,7 +208,7 @@ def new_files_at_each_start(patch: Patch) -> None:
 
 async def _inherited(self: CacheFiles) -> Journal | None:
     """The journal that the process before wrote to, if it has the highest number in use."""
-    disk: Any = self._directory
+    disk: Any = self._directory._directory
     number = self._number or 0
     if (inode := disk.entries.get(journal_name(number))) is None:
         return None
@@ -297,6 +297,22 @@ def directory_checked(patch: Patch) -> None:
         patch.act()
 
     patch.replace(CacheFiles, "_check_files", unchecked)
+
+
+@on_disk(
+    "D5",
+    "file operations have a deadline",
+    test=("tests/unit/storage/test_files.py::test_an_append_to_a_disk_that_hangs_ends_in_time"),
+    why="the disk of the simulation is slow, but answers",
+)
+def deadlines_of_files(patch: Patch) -> None:
+    """An operation on a disk that hangs is waited for."""
+
+    async def in_time(operation: Awaitable[Any], *_: float) -> Any:
+        patch.act()
+        return await operation
+
+    patch.replace(deadlines, "_in_time", in_time)
 
 
 @on_disk("D4", "a torn end is cut off at the last good record", needs="power")

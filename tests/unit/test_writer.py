@@ -20,12 +20,14 @@ from store_cache.central.failures import ExchangeBroken
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.position import Position
 from store_cache.storage import files
+from store_cache.storage.deadlines import OPERATION_SECONDS
 from store_cache.storage.framing import frame
 from store_cache.writer import HEAL_SECONDS, IN_SYNC_RECORD_SECONDS
 from tests.harness.cache import Cache, applied_answer, attempt_record, event, row
 from tests.harness.clock import NOON
 from tests.harness.faulty_directory import Crashed, FaultyDirectory
 from tests.harness.virtual_time import in_virtual_time, run
+from tests.unit.storage.small_store import state
 
 AWAY = ExchangeBroken("no answer")
 
@@ -634,13 +636,40 @@ async def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> No
 
 
 @in_virtual_time
+async def test_a_disk_that_hangs_stops_no_shop() -> None:
+    """[D5] The write that meets it waits for a few seconds, others do not, also while the store
+    looks whether the disk works again. Then a new snapshot holds everything."""
+    cache = await Cache().filled()
+    loop = asyncio.get_running_loop()
+    held = cache.disk.hold()
+    await cache.writer.record_write(cache.add_attempt("first"))
+
+    assert loop.time() == pytest.approx(OPERATION_SECONDS, abs=0.01)
+    assert "the disk hangs" in cache.writer.disk.problem
+    for second in range(3 * int(HEAL_SECONDS)):
+        began_at = loop.time()
+        await cache.writer.record_write(cache.add_attempt(f"k{second}"))
+        await cache.follow_sale("P-1", 1)
+
+        assert loop.time() == began_at
+        await asyncio.sleep(1.0)
+    held.release.set()
+    await asyncio.sleep(HEAL_SECONDS + OPERATION_SECONDS)
+
+    assert cache.writer.disk.is_durable
+    expected = state(cache.catalogue), keys_of(cache)
+    again = await cache.restarted()
+    assert expected == (state(again.catalogue), keys_of(again))
+
+
+@in_virtual_time
 async def test_writes_recorded_while_the_disk_heals_are_not_lost() -> None:
     """[D5] [W1] An attempt that is recorded while the new snapshot is written is in the new files
     when the failure ends."""
     cache = await Cache().filled()
     cache.disk.failures = {len(cache.disk.trace) + 1: errno.EIO}
     await cache.writer.record_write(cache.add_attempt("before"))
-    held = cache.disk.hold("rename snapshot-3.jsonl.new snapshot-3.jsonl")
+    held = cache.disk.hold("rename snapshot-4.jsonl.new snapshot-4.jsonl")
     await held.reached.wait()
     recording = asyncio.ensure_future(cache.writer.record_write(cache.add_attempt("meanwhile")))
     await a_moment()

@@ -7,14 +7,20 @@ import errno
 import os
 import stat
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from store_cache.storage.directory import DirectoryInUse, LocalDirectory
+from store_cache.storage.directory import (
+    MOST_THREADS,
+    DirectoryInUse,
+    DiskHangs,
+    LocalDirectory,
+)
 from store_cache.storage.files import CacheFiles
 from tests.unit.storage.small_store import NOW, SmallStore, run_script, state
 
@@ -198,6 +204,35 @@ async def test_a_directory_that_was_deleted_is_noticed_and_opened_anew(
         async with local(path) as second:
             with pytest.raises(DirectoryInUse):
                 await second.names()
+
+
+async def test_a_thread_that_hangs_holds_up_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[D5] Other operations go on in other threads, up to a bound. When the disk answers, the
+    threads that were given up end."""
+    release = threading.Event()
+    sync = os.fdatasync
+    async with local(tmp_path) as directory:
+        monkeypatch.setattr(os, "fdatasync", lambda _: release.wait())
+        for number in range(MOST_THREADS):
+            file = await directory.create(f"journal-{number}.jsonl")
+            syncing = asyncio.ensure_future(file.sync())
+            await asyncio.sleep(0)
+            syncing.cancel()
+            closing = asyncio.ensure_future(file.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+        with pytest.raises(DiskHangs, match="have not ended"):
+            await directory.names()
+        release.set()
+        monkeypatch.setattr(os, "fdatasync", sync)
+        async with asyncio.timeout(5.0):
+            while True:
+                with suppress(DiskHangs):
+                    await directory.names()
+                    break
+                await asyncio.sleep(0)
 
 
 async def test_an_existing_file_is_never_written_to(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from store_cache.model.change import Change
 from store_cache.storage import retention
+from store_cache.storage.deadlines import OPERATION_SECONDS
+from store_cache.storage.directory import DiskHangs
 from store_cache.storage.files import (
     CHECK_SECONDS,
     COMPACTION_BYTES,
@@ -239,6 +241,62 @@ async def test_close_writes_what_was_appended_before() -> None:
     await call
 
     assert await keys_on_disk(folder) == ["k1"]
+
+
+# -- a disk that hangs -----------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_append_to_a_disk_that_hangs_ends_in_time() -> None:
+    """[D5] With an error, and later ones at once. When the disk works again, `begin` heals, and
+    what the hanging call does then harms nothing."""
+    store, folder = await started()
+    loop = asyncio.get_running_loop()
+    held = folder.hold()
+    results = await asyncio.gather(
+        *(store.record(f"k{number}") for number in range(3)), return_exceptions=True
+    )
+
+    assert [type(result) for result in results] == [DiskHangs] * 3
+    assert loop.time() == pytest.approx(OPERATION_SECONDS, abs=0.01)
+    with pytest.raises(JournalBroken, match="hangs"):
+        await store.record("k3")
+    assert loop.time() == pytest.approx(OPERATION_SECONDS, abs=0.01)
+    held.release.set()
+    await many_steps()
+    await store.begin(store.catalogue)
+
+    assert await keys_on_disk(folder) == ["k0", "k1", "k2", "k3"]
+
+
+@in_virtual_time
+async def test_a_large_sync_may_take_longer() -> None:
+    """[D5] A slow disk is not a hanging one: a large snapshot takes it longer than a record."""
+    rows = {f"P-{n:06d}": n for n in range(70_000)}  # 5 MB
+    store, folder = await started()
+    held = folder.hold("sync snapshot-3.jsonl.new")
+    installing = asyncio.create_task(store.install(rows, offset=9))
+    await held.reached.wait()
+    await asyncio.sleep(OPERATION_SECONDS + 3.0)
+    held.release.set()
+    await installing
+
+
+@in_virtual_time
+async def test_a_file_that_cannot_be_read_in_time_is_not_damaged() -> None:
+    """[D4] [D5] The load fails as a whole, and can be tried again."""
+    _, folder = await started()
+    left = folder.after_kill()
+    store = SmallStore(left)
+    for name in ("snapshot-2.jsonl", "journal-2.jsonl"):
+        held = left.hold(f"read {name}")
+        with pytest.raises(DiskHangs):
+            await store.files.load()
+        held.release.set()
+    loaded = await store.start()
+
+    assert loaded.findings == ()
+    assert state(store.catalogue) == await on_disk(folder)
 
 
 # -- a directory that is deleted -----------------------------------------------------------
