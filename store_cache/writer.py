@@ -427,11 +427,11 @@ class CacheWriter:
     def _compact_if_due(self) -> None:
         is_running = self._compaction is not None and not self._compaction.done()
         if self.files.compaction_due and not is_running and self.catalogue is not None:
-            self._compaction = asyncio.create_task(self._compact(self.catalogue))
+            self._compaction = asyncio.create_task(self._compact())
 
-    async def _compact(self, catalogue: Catalogue) -> None:
+    async def _compact(self) -> None:
         try:
-            await self.files.compact(catalogue, self._keys.encoded)
+            await self.files.compact(self._keys.encoded)
         except JournalBroken as problem:
             self._degrade(problem)
         except OSError as problem:  # the journal is still in use, and grows until the next try

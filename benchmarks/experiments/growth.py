@@ -125,7 +125,7 @@ def numbers(store: Cache) -> Sequence[int]:
 
 async def compact(store: Cache) -> float:
     began = time.perf_counter()
-    await store.files.compact(store.catalogue, store.keys.encoded)
+    await store.files.compact(store.keys.encoded)
     return (time.perf_counter() - began) * 1e6
 
 

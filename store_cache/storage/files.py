@@ -81,6 +81,7 @@ class CacheFiles:
         self._checked_at = 0.0  # when `check` last succeeded, loop time
         self._is_misplaced = False  # `check` failed, and `begin` has to open the directory anew
         self._no_journal_because = "load() and begin() come first"
+        self._catalogue: Catalogue | None = None  # whose changes are in the journal
         self._sequence = 0  # of the last change in the journal
         self._pending: list[_PendingAppend] = []
         self._resuming: set[_PendingAppend] = set()  # durable, but the caller does not run yet
@@ -198,7 +199,7 @@ class CacheFiles:
         """Write no more to the journal."""
         self._no_journal_because = reason
         self._older_bytes = self.journal_bytes
-        journal, self._journal = self._journal, None
+        journal, self._journal, self._catalogue = self._journal, None, None
         if journal is not None:
             with suppress(OSError):  # nothing that was acknowledged depends on it
                 await journal.close()
@@ -300,7 +301,7 @@ class CacheFiles:
                 self._no_journal_because = _describe(problem)
                 raise
             self._sequence = 0 if catalogue is None else catalogue.sequence
-            self._journal = journal
+            self._journal, self._catalogue = journal, catalogue
             self._reset(number, size)
             await self._retention.sweep(number)
 
@@ -324,11 +325,11 @@ class CacheFiles:
 
     # -- compaction (D3) -------------------------------------------------------------------
 
-    async def compact(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
-        """Replace the journal by a new snapshot of `catalogue`, while changes go on.
+    async def compact(self, writes: Callable[[], Iterable[bytes]]) -> None:
+        """Replace the journal by a new snapshot of the catalogue that `begin` was given.
 
-        `catalogue` is the one that the journal belongs to. `writes` is called when the view is
-        taken; its result is iterated over as in `begin`.
+        Changes go on meanwhile. `writes` is called when the view is taken; its result is iterated
+        over as in `begin`.
 
         Ends without effect if `begin` or `close` is called. Raises JournalBroken, or another
         OSError if the journal is still in use.
@@ -345,11 +346,13 @@ class CacheFiles:
                 await self._retention.sweep_unfinished()
                 number = self._next_number()
                 await self._switch_to(await self._create_journal(number), check)
+                catalogue = self._catalogue
                 resuming, sequence = set(self._resuming), self._sequence
 
                 def has_older_records() -> bool:
                     check()
-                    return not resuming & self._resuming and catalogue.sequence >= sequence
+                    is_applied = catalogue is None or catalogue.sequence >= sequence
+                    return is_applied and not resuming & self._resuming
 
                 await self._wait_until(has_older_records)
                 async with self._removed_unless_finished(number):

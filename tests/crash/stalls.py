@@ -100,10 +100,7 @@ async def _nothing(_stalls: Stalls, _store: StoreParts) -> None:
 
 async def _large_work(stalls: Stalls, store: StoreParts) -> None:
     with stalls.during("compaction"):
-        catalogue = store.writer.catalogue
-        assert catalogue is not None
-        await store.writer.files.compact(catalogue, tuple)  # no till sells here
-        del catalogue
+        await store.writer.files.compact(tuple)  # no till sells here
     with stalls.during("full sync again"):
         record = await store.runner.force_full_sync(accept=False)
         assert not record.problem, record.problem

@@ -79,11 +79,11 @@ class ReportingFiles(CacheFiles):
     def compaction_due(self) -> bool:
         return not self._is_compacting and self.journal_bytes > EARLY_COMPACTION_BYTES
 
-    async def compact(self, catalogue: Catalogue, writes: Callable[[], Iterable[bytes]]) -> None:
+    async def compact(self, writes: Callable[[], Iterable[bytes]]) -> None:
         self._is_compacting = True
         try:
             with self._reporter.doing(Activity.COMPACTION):
-                await super().compact(catalogue, writes)
+                await super().compact(writes)
         finally:
             self._is_compacting = False
 

@@ -200,7 +200,8 @@ def new_files_at_each_start(patch: Patch) -> None:
             return
         patch.act()
         self._is_whole = False  # type: ignore[attr-defined]
-        self._journal, self._sequence = journal, catalogue.sequence
+        self._journal, self._catalogue = journal, catalogue
+        self._sequence = catalogue.sequence
 
     patch.replace(CacheFiles, "load", loaded)
     patch.replace(CacheFiles, "begin", begun)

@@ -132,7 +132,7 @@ class SmallStore:
             self.acknowledged_keys |= {key} - {""}
 
     async def compact(self) -> None:
-        await self.files.compact(self.catalogue, self.encoded)
+        await self.files.compact(self.encoded)
 
     def encoded(self) -> Iterator[bytes]:
         """The key table as it is when the first entry is asked for."""

@@ -243,6 +243,22 @@ async def test_close_writes_what_was_appended_before() -> None:
     assert await keys_on_disk(folder) == ["k1"]
 
 
+@in_virtual_time
+async def test_a_compaction_and_an_installation_in_the_same_turn_both_end() -> None:
+    """[D3] [F2] The compaction was meant for the catalogue before. It compacts the new one, so that
+    the journal does not grow for ever."""
+    store, folder = await started()
+    installing = asyncio.create_task(store.install({"A": 1}, offset=90))
+    compacting = asyncio.create_task(store.compact())
+    await installing
+    await store.sell("A", 0)
+    async with asyncio.timeout(1.0):
+        await compacting
+    await store.compact()
+
+    assert await on_disk(folder) == state(store.catalogue)
+
+
 # -- a disk that hangs -----------------------------------------------------------------------
 
 
@@ -617,7 +633,7 @@ async def test_the_key_table_may_change_while_it_is_written() -> None:
         for key in list(store.keys):
             yield store.keys[key]
 
-    await all_of(store.files.compact(store.catalogue, encoded), store.record("late"))
+    await all_of(store.files.compact(encoded), store.record("late"))
 
     assert set(await keys_on_disk(folder)) == set(store.keys)
 
