@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from benchmarks.scale.central import Capacity, CentralModel, tenth
 from benchmarks.scale.store import Chance, StoreModel, in_the_middle
 from store_cache.sync.states import SyncSettings
+from tests.harness.background import in_background
 from tests.harness.virtual_time import run
 
 SETTLE_SECONDS = 25.0
@@ -80,7 +80,8 @@ async def _played(outage: Outage) -> Return:
     stores = [
         StoreModel(central, SyncSettings(), random=_chance(outage, n)) for n in range(outage.stores)
     ]
-    async with _running(stores, outage):
+    chance = Random(outage.seed)
+    async with in_background(*(_start(s, chance, outage.sales_per_second) for s in stores)):
         await asyncio.sleep(SETTLE_SECONDS)
         central.go_down()
         await asyncio.sleep(outage.seconds)
@@ -97,21 +98,8 @@ def _chance(outage: Outage, number: int) -> Chance:
     return Random(f"{outage.seed}-{number}").random if outage.jitter else in_the_middle
 
 
-@asynccontextmanager
-async def _running(stores: Sequence[StoreModel], outage: Outage) -> AsyncIterator[None]:
-    """Start each store at a moment of its own, with or without jitter, as people do."""
-    chance = Random(outage.seed)
-    works = [_start(store, chance, outage.sales_per_second) for store in stores]
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def _start(store: StoreModel, chance: Random, sales_per_second: float) -> None:
+    """Start the store at a moment of its own, with or without jitter, as people do."""
     await asyncio.sleep(chance.uniform(0.0, SETTLE_SECONDS - 5.0))
     async with asyncio.TaskGroup() as group:
         group.create_task(store.runner.run())

@@ -11,6 +11,7 @@ from benchmarks.scale.central import Capacity, CentralModel
 from benchmarks.scale.store import StoreModel
 from store_cache.model.pages import EventPage
 from store_cache.sync.states import SyncSettings
+from tests.harness.background import in_background
 from tests.harness.virtual_time import run
 
 WARM_UP_SECONDS = 60.0
@@ -35,23 +36,18 @@ async def _watched(pace: SyncSettings, events_per_second: float) -> Habit:
     central = CountingCentral(Capacity(1e9))
     store = StoreModel(central, pace, random=Random(1).random)
     seconds = min(ENOUGH_SECONDS, MOST_EVENTS / events_per_second if events_per_second else 1e9)
-    tasks = [asyncio.ensure_future(store.runner.run())]
-    if events_per_second:
-        tasks.append(asyncio.ensure_future(_publish(central, events_per_second)))
-    await asyncio.sleep(WARM_UP_SECONDS)
-    before = Counter(central.seen)
-    await asyncio.sleep(seconds)
-    seen = central.seen - before
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    async with in_background(store.runner.run(), _publish(central, events_per_second)):
+        await asyncio.sleep(WARM_UP_SECONDS)
+        before = Counter(central.seen)
+        await asyncio.sleep(seconds)
+        seen = central.seen - before
     rates = (seen[what] / seconds for what in ("requests", "empty", "events"))
     return Habit(*rates)
 
 
 async def _publish(central: CentralModel, per_second: float) -> None:
     chance = Random(2)
-    while True:
+    while per_second:
         await asyncio.sleep(chance.expovariate(per_second))
         central.publish()
 

@@ -20,6 +20,7 @@ from central_stub.server import Running
 from central_stub.settings import Settings
 from central_stub.switches import Switches
 from tests.crash.forking import fork, kill
+from tests.harness.background import in_background
 
 PRODUCTS = [f"P-{number:03}" for number in range(40)]
 """These are never deleted, so that their versions may never go back. Tills sell these."""
@@ -87,9 +88,8 @@ class BusyCentral:
             await _create(client, running.url, PRODUCTS)
             os.write(told, running.url.encode())
             os.close(told)
-            selling = asyncio.create_task(self._sell(client, running))
-            await ended.wait()
-            selling.cancel()
+            async with in_background(self._sell(client, running)):
+                await ended.wait()
 
     async def _sell(self, client: httpx.AsyncClient, running: Running) -> None:
         chance = random.Random(self._seed)

@@ -30,6 +30,7 @@ from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
 from tests.crash.busy_central import BusyCentral
 from tests.crash.forking import warm_up
+from tests.harness.background import in_background
 from tests.harness.store import settings_of
 
 TICK_SECONDS = 0.001
@@ -82,15 +83,14 @@ async def measure(
 ) -> dict[str, tuple[float, float]]:
     """Return the longest stall of each phase. No till waits for the end of a store."""
     stalls = Stalls()
-    ticking = asyncio.create_task(stalls.tick())
-    for first, then in (("first full sync", _nothing), ("load from disk", _large_work)):
-        async with AsyncExitStack() as stack:
-            with stalls.during(first):
-                store = await stack.enter_async_context(started(data_dir, central_url))
-                await _until_complete(store, products)
-            await then(stalls, store)
-            del store
-    ticking.cancel()
+    async with in_background(stalls.tick()):
+        for first, then in (("first full sync", _nothing), ("load from disk", _large_work)):
+            async with AsyncExitStack() as stack:
+                with stalls.during(first):
+                    store = await stack.enter_async_context(started(data_dir, central_url))
+                    await _until_complete(store, products)
+                await then(stalls, store)
+                del store
     return stalls.longest
 
 

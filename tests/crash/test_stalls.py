@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from tests.crash.stalls import Stalls
+from tests.harness.background import in_background
 
 
 def test_no_piece_of_work_holds_the_loop_up(project_root: Path) -> None:
@@ -27,15 +28,14 @@ def test_no_piece_of_work_holds_the_loop_up(project_root: Path) -> None:
 async def test_a_stall_is_noted() -> None:
     """The ticker sees what holds the loop up, and in which phase."""
     stalls = Stalls()
-    ticking = asyncio.create_task(stalls.tick())
-    with stalls.during("idle"):
-        await asyncio.sleep(0.01)
-    with stalls.during("busy"):
-        await asyncio.sleep(0)
-        ends_at = time.process_time() + 0.03
-        while time.process_time() < ends_at:
-            pass
-        await asyncio.sleep(0.005)
-    ticking.cancel()
+    async with in_background(stalls.tick()):
+        with stalls.during("idle"):
+            await asyncio.sleep(0.01)
+        with stalls.during("busy"):
+            await asyncio.sleep(0)
+            ends_at = time.process_time() + 0.03
+            while time.process_time() < ends_at:
+                pass
+            await asyncio.sleep(0.005)
 
     assert stalls.longest["busy"][0] >= 0.025

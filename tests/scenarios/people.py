@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.harness.background import in_background
 from tests.harness.clients import StoreClient
 from tests.harness.http import Reply
 from tests.harness.processes import CentralProcess
@@ -62,12 +63,8 @@ class Reads:
 async def reading(store: StoreClient, product_ids: Sequence[str]) -> AsyncIterator[Reads]:
     """Look up some of the products, again and again, until the block ends."""
     reads = Reads()
-    task = asyncio.create_task(_read(store, product_ids, reads))
-    try:
+    async with in_background(_read(store, product_ids, reads)):
         yield reads
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
     assert reads.answered
 
 
@@ -175,12 +172,8 @@ class Sales:
 async def selling(store: StoreClient, product_id: str) -> AsyncIterator[Sales]:
     """Have a till sell and take back until the block ends, whatever it is answered."""
     sales = Sales()
-    task = asyncio.create_task(_sell_on(store, product_id, sales))
-    try:
+    async with in_background(_sell_on(store, product_id, sales)):
         yield sales
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def _sell_on(store: StoreClient, product_id: str, sales: Sales) -> None:

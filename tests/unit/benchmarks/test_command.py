@@ -1,4 +1,4 @@
-"""Benchmarks are found by their modules' names."""
+"""How the command finds benchmarks by name."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from benchmarks.__main__ import chosen
 
 
 def test_each_benchmark_is_named_like_its_module() -> None:
-    """So `python -m benchmarks NAME` runs what `benchmarks/NAME.py` says."""
+    """`python -m benchmarks NAME` runs `benchmarks/experiments/NAME.py`."""
     found = chosen([])
 
     assert {"reads", "visibility"} <= {benchmark.name for benchmark in found}
@@ -16,6 +16,6 @@ def test_each_benchmark_is_named_like_its_module() -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_there_are() -> None:
-    """Also one of a module that is no benchmark."""
+    """The name of a module that is no benchmark is refused as well."""
     with pytest.raises(LookupError, match=r"no benchmark is named wrk, nothing; there are .*reads"):
         chosen(["reads", "wrk", "nothing"])

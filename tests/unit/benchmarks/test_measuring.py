@@ -1,4 +1,4 @@
-"""Candidates take turns."""
+"""The order in which candidates are measured, and which of their samples count."""
 
 from benchmarks.harness.measuring import Candidate, Sample, interleave
 
@@ -20,7 +20,7 @@ async def test_candidates_take_turns_and_the_warm_up_does_not_count() -> None:
     assert {"A": {"calls": [3.0, 5.0]}, "B": {"calls": [4.0, 6.0]}} == found
 
 
-async def test_the_mean_of_a_round_s_turns_counts() -> None:
+async def test_a_round_counts_as_the_mean_of_its_turns() -> None:
     """A B A B is one round of two turns each."""
     order: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Witnesses see each change once, and as late as it was."""
+"""Observers see each change once, with its true latency."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Results become tables, pages and an index that say what was found, and no more."""
+"""The tables, pages and the index that are made from results."""
 
 from pathlib import Path
 
@@ -44,12 +44,12 @@ def a_result(name: str, *parts: Comparison | Growth | Text) -> Result:
     [(0.0, "0"), (0.1234, "0.123"), (1.5, "1.50"), (99.94, "99.9"), (87_412.3, "87,412")],
 )
 def test_figures_have_three_digits(value: float, expected: str) -> None:
-    """More would claim what a shared machine cannot tell."""
+    """A shared machine measures no more precisely than that."""
     assert expected == figure(value)
 
 
 def test_a_comparison_shows_medians_spreads_ratios_and_verdicts() -> None:
-    """A goal whose peer was not there is not judged, and what was left out is said."""
+    """A goal whose peer was not measured is not judged. The text says what was left out."""
     expected = """## One product
 
 |  | req/s | spread | x nginx | p99 ms |
@@ -68,8 +68,8 @@ Left out: a peer, which is not installed
     assert expected == comparison_text(COMPARISON)
 
 
-def test_growth_is_shown_by_size_with_how_much_it_grew() -> None:
-    """From the smallest size to the largest."""
+def test_growth_is_shown_by_size_with_its_ratio() -> None:
+    """The ratio compares the largest size with the smallest."""
     expected = """## A batch
 
 | ms | 1,000 | 100,000 | largest / smallest |
@@ -91,7 +91,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_benchmark_writes_its_own_files_and_the_index_of_all(tmp_path: Path) -> None:
-    """Another's page stays as it was; the index has the goals of both."""
+    """It leaves the page of another benchmark as it was. The index lists the goals of both."""
     write(a_result("reads", COMPARISON, Text(text="A profile.")), tmp_path)
     before = (tmp_path / "benchmarks" / "reads.md").read_bytes()
     write(a_result("growth", GROWTH), tmp_path)
@@ -105,8 +105,8 @@ def test_a_benchmark_writes_its_own_files_and_the_index_of_all(tmp_path: Path) -
     assert "[Growth](benchmarks/growth.md) | Commit: abc" in index
 
 
-def test_a_bar_shows_no_ratio_that_cannot_be_told() -> None:
-    """It is as long as the peer's, with the spread, and says so."""
+def test_a_bar_shows_no_ratio_within_the_spread() -> None:
+    """It is as long as the peer's bar, and its label says that no difference can be told."""
     rounds = {"store": {"ms": [1.0, 1.2, 1.4]}, "peer": {"ms": [1.0, 1.3, 1.1]}}
     part = Comparison(title="A batch", metric="ms", peers=("peer",), rounds=rounds)
 
@@ -117,15 +117,15 @@ def test_a_bar_shows_no_ratio_that_cannot_be_told() -> None:
 
 
 def test_a_rerun_replaces_its_plots(tmp_path: Path) -> None:
-    """A plot of a part that is no longer there does not stay behind."""
+    """The plot of a part that no longer exists is deleted."""
     write(a_result("reads", COMPARISON, GROWTH), tmp_path)
     write(a_result("reads", COMPARISON), tmp_path)
 
     assert ["reads-1.png"] == [path.name for path in tmp_path.glob("benchmarks/*.png")]
 
 
-def test_a_kept_result_is_read_back_whole() -> None:
-    """The index is made from the kept figures, by the same code as the page."""
-    kept = a_result("reads", COMPARISON, GROWTH, Text(text="A profile.")).model_dump_json()
+def test_a_result_is_unchanged_after_json() -> None:
+    """The index is made from the results that are kept as JSON."""
+    text = a_result("reads", COMPARISON, GROWTH, Text(text="A profile.")).model_dump_json()
 
-    assert kept == Result.model_validate_json(kept).model_dump_json()
+    assert text == Result.model_validate_json(text).model_dump_json()

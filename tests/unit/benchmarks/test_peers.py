@@ -1,4 +1,4 @@
-"""Peers do the work that they are measured by."""
+"""The peers of the benchmarks answer what a store answers."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ async def ask(path: str, key: str = KEY) -> httpx.Response:
 
 @pytest.mark.usefixtures("sixty_products")
 async def test_the_fastapi_peer_answers_what_a_store_does() -> None:
-    """A row and a page of 50, the key checked."""
+    """It serves single rows and pages, and checks the key."""
     page = (await ask("?offset=5&limit=50")).json()
     expected = orjson.loads(page_body(5, 60))
 
@@ -39,10 +39,10 @@ async def test_the_fastapi_peer_answers_what_a_store_does() -> None:
 
 
 @pytest.mark.parametrize(("allowed", "is_held"), [(20_000, False), (200_000, True)])
-def test_nginx_holds_files_open_only_where_it_may_hold_all(
+def test_nginx_keeps_files_open_only_if_the_limit_allows_all(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: int, is_held: bool
 ) -> None:
-    """Else it answers 500 when connections need descriptors that its cache has taken."""
+    """Its cache would otherwise take the descriptors that connections need, which gives a 500."""
 
     def refuse(_kind: int, _limits: tuple[int, int]) -> None:
         raise ValueError("not allowed to raise maximum limit")

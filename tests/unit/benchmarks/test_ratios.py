@@ -1,4 +1,4 @@
-"""What the benchmarks may claim, and what they refuse to."""
+"""Which ratios and verdicts the benchmarks state, and when they refuse to."""
 
 import math
 
@@ -10,7 +10,7 @@ QUIET = [100.0, 101.0, 99.0, 100.0, 100.0]
 NOISY = [100.0, 140.0, 60.0, 120.0, 80.0]
 
 
-def test_the_spread_is_the_quartiles_distance_by_the_median() -> None:
+def test_the_spread_is_the_quartiles_distance_over_the_median() -> None:
     """Outliers, one at each end of five, do not count."""
     assert 0.4 == spread([80.0, 120.0, 100.0, 1.0, 9_000.0])
 
@@ -22,43 +22,43 @@ def test_too_few_rounds_have_no_bounds(values: list[float]) -> None:
 
 
 def test_rounds_that_are_all_the_same_have_no_spread() -> None:
-    """Also where they are all nothing."""
+    """This holds for zeros as well."""
     assert (0.0, 0.0) == (spread([5.0, 5.0, 5.0]), spread([0.0, 0.0, 0.0]))
 
 
 def test_a_ratio_is_taken_in_each_round() -> None:
-    """What slows both candidates of a round leaves their ratio as it was."""
+    """A slow round of both candidates does not change their ratio."""
     assert 2.0 == ratio([200.0, 100.0, 20.0], [100.0, 50.0, 10.0]).median
 
 
-def test_a_ratio_s_spread_is_the_largest_of_the_three() -> None:
-    """Candidates that vary together vary all the same."""
+def test_a_ratio_has_the_largest_spread_of_the_three() -> None:
+    """The three are the two candidates and their ratio."""
     found = ratio([2 * value for value in NOISY], NOISY)
 
     assert (2.0, spread(NOISY)) == (found.median, found.spread)
 
 
 def test_candidates_of_different_runs_have_no_ratio() -> None:
-    """A round that only one of them took part in is a mistake, not a figure."""
+    """Every round needs a figure of each candidate."""
     with pytest.raises(ValueError, match="shorter"):
         ratio([1.0, 2.0, 3.0], [1.0, 2.0])
 
 
 def test_a_difference_within_the_spread_is_refused() -> None:
-    """No ratio is printed that the runs' own noise could have made."""
+    """Noise alone could have caused it."""
     claimed = [value * 1.2 for value in NOISY]
 
     assert "no difference can be told (spread 40 %)" == ratio_text(ratio(claimed, NOISY))
 
 
 def test_a_difference_beyond_the_spread_is_told() -> None:
-    """With the spread beside it."""
+    """The text shows the ratio with its spread."""
     assert "1.20 (spread 0 %)" == ratio_text(ratio([value * 1.2 for value in QUIET], QUIET))
     assert "3.00 (spread 40 %)" == ratio_text(ratio([value * 3 for value in NOISY], NOISY))
 
 
 def test_too_few_rounds_are_refused() -> None:
-    """However large the difference."""
+    """This holds for any difference, however large."""
     assert "no difference can be told (too few rounds)" == ratio_text(ratio([9.0], [1.0]))
 
 
@@ -77,7 +77,7 @@ def test_too_few_rounds_are_refused() -> None:
 def test_a_goal_is_judged_only_beyond_the_spread(
     median: float, at_least: float | None, at_most: float | None, expected: Verdict
 ) -> None:
-    """Nearer to its bound than a tenth, with a spread of a tenth, it is neither met nor missed."""
+    """With a spread of 10 %, a goal within 10 % of its bound is neither met nor missed."""
     assert expected == judge(Estimate(median, 0.1), at_least=at_least, at_most=at_most)
 
 
@@ -91,15 +91,15 @@ def test_a_goal_is_judged_only_beyond_the_spread(
     ids=["each below", "one above", "too few"],
 )
 def test_a_goal_that_each_round_met_is_met(rounds: list[float], expected: Verdict) -> None:
-    """However far apart the rounds lie."""
+    """The spread of the rounds does not matter then."""
     assert expected == judge(estimate(rounds), at_least=None, at_most=140.5)
 
 
 def test_a_goal_that_each_round_missed_is_missed() -> None:
-    """The other way round."""
+    """The spread of the rounds does not matter then."""
     assert Verdict.NOT_MET is judge(estimate(NOISY), at_least=141.0, at_most=None)
 
 
 def test_an_estimate_is_the_median_and_its_spread() -> None:
-    """Of the rounds, in whatever order they came."""
+    """The order of the rounds does not matter."""
     assert Estimate(100.0, 0.4, tuple(NOISY)) == estimate(NOISY)

@@ -1,10 +1,9 @@
-"""The simulation behind docs/scale.md: what stands in for parts of a store, and the arithmetic."""
+"""The simulation behind docs/scale.md: its models of Central and the store, and its arithmetic."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -20,30 +19,21 @@ from store_cache.central.failures import ExchangeBroken, PositionGone, Unreachab
 from store_cache.model.pages import PageRequest
 from store_cache.sync.states import SyncSettings
 from tests.conftest import ROOT
-from tests.harness.virtual_time import run
+from tests.harness.virtual_time import in_virtual_time
 
 SMALL = Outage(20, 60.0, Capacity(100.0))
-
-
-def with_central(story: Callable[[CentralModel], Awaitable[None]], capacity: Capacity) -> None:
-    async def told() -> None:
-        await story(CentralModel(capacity))
-
-    run(told())
 
 
 # -- the modelled Central ----------------------------------------------------------------------
 
 
-def test_requests_wait_for_those_before_them() -> None:
+@in_virtual_time
+async def test_requests_wait_for_those_before_them() -> None:
     """A Central of ten a second has answered five that came together after half a second."""
+    central = CentralModel(Capacity(10.0))
+    await asyncio.gather(*(central.events(1000, 1, 0) for _ in range(5)))
 
-    async def story(central: CentralModel) -> None:
-        await asyncio.gather(*(central.events(1000, 1, 0) for _ in range(5)))
-
-        assert 0.52 == pytest.approx(asyncio.get_running_loop().time())
-
-    with_central(story, Capacity(10.0))
+    assert 0.52 == pytest.approx(asyncio.get_running_loop().time())
 
 
 @pytest.mark.parametrize(
@@ -55,102 +45,91 @@ def test_requests_wait_for_those_before_them() -> None:
         (Overload.QUEUE, None),
     ],
 )
-def test_who_would_wait_too_long_is_refused(
+@in_virtual_time
+async def test_a_request_that_would_wait_too_long_is_refused(
     overload: Overload, problem: type[Exception] | None
 ) -> None:
-    """As the overloaded Central is told to; or all of them wait."""
+    """In the way that the overloaded Central is configured for; or all requests wait."""
+    central = CentralModel(Capacity(10.0, 1.0, overload))
+    asked = (central.events(1000, 1, 0) for _ in range(30))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    found = {type(each) for each in answers if isinstance(each, Exception)}
 
-    async def story(central: CentralModel) -> None:
-        asked = (central.events(1000, 1, 0) for _ in range(30))
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        found = {type(each) for each in answers if isinstance(each, Exception)}
-
-        assert found == ({problem} if problem else set())
-        assert sum(central.tally.refused.values()) == sum(
-            isinstance(each, Exception) for each in answers
-        )
-
-    with_central(story, Capacity(10.0, 1.0, overload))
+    assert found == ({problem} if problem else set())
+    assert sum(central.tally.refused.values()) == sum(
+        isinstance(each, Exception) for each in answers
+    )
 
 
-def test_a_poll_is_held_until_there_is_news_or_the_line_breaks() -> None:
-    """Each ends with what ended it; somebody who comes then reaches nobody."""
+@in_virtual_time
+async def test_a_poll_is_held_until_there_is_an_event_or_the_connection_breaks() -> None:
+    """After that, Central cannot be reached."""
+    central = CentralModel(Capacity(1000.0))
+    told, also_told = (asyncio.ensure_future(central.events(1001, 1, 20)) for _ in range(2))
+    await asyncio.sleep(1.0)
+    held = central.held_polls
+    central.publish()
+    await asyncio.gather(told, also_told)
+    broken = asyncio.ensure_future(central.events(1002, 1, 20))
+    await asyncio.sleep(1.0)
+    central.go_down()
+    with pytest.raises(ExchangeBroken):
+        await broken
+    with pytest.raises(Unreachable):
+        await central.events(1002, 1, 20)
 
-    async def story(central: CentralModel) -> None:
-        told, also_told = (asyncio.ensure_future(central.events(1001, 1, 20)) for _ in range(2))
-        await asyncio.sleep(1.0)
-        held = central.held_polls
-        central.publish()
-        await asyncio.gather(told, also_told)
-        broken = asyncio.ensure_future(central.events(1002, 1, 20))
-        await asyncio.sleep(1.0)
-        central.go_down()
-        with pytest.raises(ExchangeBroken):
-            await broken
-        with pytest.raises(Unreachable):
-            await central.events(1002, 1, 20)
-
-        assert 2 == held
-        assert [1001] == [event.offset for event in told.result().events]
-
-    with_central(story, Capacity(1000.0))
+    assert 2 == held
+    assert [1001] == [event.offset for event in told.result().events]
 
 
-def test_a_lost_log_is_gone() -> None:
-    async def story(central: CentralModel) -> None:
-        central.lose_log()
-        with pytest.raises(PositionGone):
-            await central.events(1001, 1, 20)
+@in_virtual_time
+async def test_a_lost_log_is_gone() -> None:
+    central = CentralModel(Capacity(1000.0))
+    central.lose_log()
+    with pytest.raises(PositionGone):
+        await central.events(1001, 1, 20)
 
-    with_central(story, Capacity(1000.0))
 
-
-def test_a_collapsing_proxy_asks_once() -> None:
+@in_virtual_time
+async def test_a_collapsing_proxy_asks_once() -> None:
     """Fifty stores at the same position are one poll to Central; another position is another."""
+    central = CentralModel(Capacity(1000.0), collapses=True)
+    polls = [asyncio.ensure_future(central.events(1001, 100, 20)) for _ in range(50)]
+    other = asyncio.ensure_future(central.events(1000, 100, 20))
+    await asyncio.sleep(1.0)
+    central.publish()
+    pages = await asyncio.gather(*polls)
+    await other
 
-    async def story() -> None:
-        central = CentralModel(Capacity(1000.0), collapses=True)
-        polls = [asyncio.ensure_future(central.events(1001, 100, 20)) for _ in range(50)]
-        other = asyncio.ensure_future(central.events(1000, 100, 20))
-        await asyncio.sleep(1.0)
-        central.publish()
-        pages = await asyncio.gather(*polls)
-        await other
-
-        assert {1001} == {page_.events[0].offset for page_ in pages}
-        assert 2 == sum(central.tally.kinds.values())
-
-    run(story())
+    assert {1001} == {page_.events[0].offset for page_ in pages}
+    assert 2 == sum(central.tally.kinds.values())
 
 
-# -- the stand-ins of the store ----------------------------------------------------------------
+# -- the models of a store's parts -------------------------------------------------------------
 
 
-def test_the_counted_copy_asks_for_the_pages_that_the_real_one_asks_for() -> None:
+@in_virtual_time
+async def test_the_modelled_replica_requests_the_pages_that_the_real_one_requests() -> None:
     """Overlaps included, whether the last page is full or not."""
+    for products in (1, 999, 1000, 1001, 2500):
+        central = CentralModel(Capacity(1e6), products=products)
+        chain = sizes.Chain(products)
+        model = ReplicaModel()
+        replica = Replica(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
+        counted: PageRequest | None = model.first_request()
+        real: PageRequest | None = replica.first_request()
+        while counted is not None and real is not None:
+            assert counted == real
+            counted = model.take_page(counted, await central.page(counted))
+            real = replica.take_page(real, await chain.client.page(real))
 
-    async def story() -> None:
-        for products in (1, 999, 1000, 1001, 2500):
-            central = CentralModel(Capacity(1e6), products=products)
-            chain = sizes.Chain(products)
-            copy = ReplicaModel()
-            replica = Replica(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
-            counted: PageRequest | None = copy.first_request()
-            real: PageRequest | None = replica.first_request()
-            while counted is not None and real is not None:
-                assert counted == real
-                counted = copy.take_page(counted, await central.page(counted))
-                real = replica.take_page(real, await chain.client.page(real))
-
-            assert counted is real is None
-            assert products == len(copy.catalogue) == len(replica.catalogue)
-            await chain.client.close()
-
-    run(story())
+        assert counted is real is None
+        assert products == len(model.catalogue) == len(replica.catalogue)
+        await chain.client.close()
 
 
 def test_the_same_outage_gives_the_same_return() -> None:
-    """Seeds decide, and nothing else; every store is in step in the end."""
+    """Only seeds decide; every store is in sync in the end."""
     first, second = play(SMALL), play(SMALL)
 
     assert first == second
@@ -158,8 +137,8 @@ def test_the_same_outage_gives_the_same_return() -> None:
     assert 0 == first.full_syncs
 
 
-def test_without_jitter_the_stores_come_together() -> None:
-    """All of them in one tenth of a second, which jitter spreads over several."""
+def test_without_jitter_all_stores_come_at_once() -> None:
+    """In one tenth of a second; jitter spreads them over several."""
     calm = play(SMALL)
     together = play(Outage(20, 60.0, Capacity(100.0), jitter=False))
 
@@ -174,8 +153,8 @@ def test_a_lost_log_makes_every_store_read_everything() -> None:
     assert 15 <= found.kinds["page"]
 
 
-def test_tills_sell_what_they_had_to_keep() -> None:
-    """A sale that gets through has the feed asked at once."""
+def test_tills_make_the_sales_of_the_outage_afterwards() -> None:
+    """A sale that Central answers wakes the sync."""
     found = play(Outage(5, 60.0, Capacity(1000.0), sales_per_second=0.5))
 
     assert found.kinds["write"] >= 5
@@ -190,7 +169,9 @@ def test_tills_sell_what_they_had_to_keep() -> None:
         (SyncSettings(continuous=False), 1.0, 0.1),
     ],
 )
-def test_how_often_a_store_asks(pace: SyncSettings, events: float, requests: float) -> None:
+def test_how_often_a_store_sends_requests(
+    pace: SyncSettings, events: float, requests: float
+) -> None:
     """A quiet feed: once in `wait` seconds. One event a second: as often. By interval: three
     requests in half a minute, whatever happens."""
     assert requests == pytest.approx(habit(pace, events).requests, rel=0.05)
@@ -208,18 +189,20 @@ HABITS: Habits = {
 @pytest.mark.parametrize(
     ("events", "requests"), [(0.0, 0.05), (0.5, 0.525), (1.0, 1.0), (10.0, 20.5), (1e6, 40.0)]
 )
-def test_between_what_was_simulated_a_line_is_drawn(events: float, requests: float) -> None:
+def test_figures_between_the_simulated_ones_are_interpolated(
+    events: float, requests: float
+) -> None:
     assert requests == pytest.approx(page.requests_at(HABITS, events))
 
 
-def test_the_most_stores_are_the_most() -> None:
+def test_most_stores_returns_the_largest_number() -> None:
     """One more would be too many."""
     assert 31 == page.most_stores(lambda stores: stores * stores / 100, 10.0)
     assert 0 == page.most_stores(lambda stores: 11.0 * stores, 10.0)
 
 
-def test_every_second_is_looked_at_for_the_busiest() -> None:
-    """Also one that begins between two."""
+def test_the_busiest_second_may_begin_anywhere() -> None:
+    """It is found by tenths."""
     arrived = (0,) * 8 + (5,) * 4 + (0,) * 8
 
     assert 20 == max(map(sum, windowed(arrived)))
@@ -233,8 +216,8 @@ def test_when_a_share_of_the_stores_was_in_sync() -> None:
     assert (2.0, None) == (found.in_sync_after(0.5), found.in_sync_after(1.0))
 
 
-def test_tables_go_between_their_markers() -> None:
-    """What stands around them stays; a page without the markers is refused."""
+def test_tables_are_written_between_their_markers() -> None:
+    """The text around them stays; a page without the markers is an error."""
     text = "# A\n<!-- begin: x -->\nold\n<!-- end: x -->\nB\n"
 
     assert "# A\n<!-- begin: x -->\nnew\n<!-- end: x -->\nB\n" == page.replaced(text, "x", "new")
@@ -249,7 +232,7 @@ def test_the_page_has_a_place_for_every_case() -> None:
 
 
 def test_sizes_grow_with_what_is_sent() -> None:
-    """Counted on real encodings: an answer is its head and its events, a full sync its pages."""
+    """They are counted on real encodings: a head and its events, and the pages of a full sync."""
     found = sizes.measure(2500)
     per_event = (found[sizes.EVENTS_500].down - found[sizes.EVENTS_100].down) / 400
 

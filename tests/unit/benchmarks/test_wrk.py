@@ -1,4 +1,4 @@
-"""A load's figures are those of whole runs only."""
+"""Which output of wrk counts as a measurement."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def test_figures_are_read_from_the_last_line() -> None:
 
 @pytest.mark.parametrize("counter", [b"refused", b"broken", b"timeouts"])
 def test_a_run_with_a_failed_request_is_spoilt(counter: bytes) -> None:
-    """An error is answered faster than a product."""
+    """Errors are answered faster than products, so the figures would be too good."""
     said = SAID.replace(b'"%b":0' % counter, b'"%b":1' % counter)
 
     with pytest.raises(SpoiltRun, match=f'"{counter.decode()}":1'):
@@ -25,7 +25,7 @@ def test_a_run_with_a_failed_request_is_spoilt(counter: bytes) -> None:
 
 
 def test_a_run_that_answered_nothing_is_spoilt() -> None:
-    """As is one that said something else than figures."""
+    """So is a run whose output has no figures."""
     with pytest.raises(SpoiltRun, match="requests failed"):
         figures("url", SAID.replace(b"12000,", b"0,"))
     with pytest.raises(SpoiltRun, match="unable to connect"):
