@@ -29,6 +29,7 @@ from store_cache.central.failures import (
     AccessDenied,
     CentralError,
     ExchangeBroken,
+    HeldBack,
     LimitExceeded,
     OtherFeed,
     PositionGone,
@@ -246,7 +247,8 @@ class CentralClient:
         """
         time = asyncio.get_running_loop().time
         if (ready_in := self.rate_limit.ready_in(priority, time())) > 0:
-            raise _limited("the store keeps to the limit that Central has shown", ready_in)
+            reason = "the store keeps to the limit that Central has shown"
+            raise HeldBack(_until(reason, ready_in), retry_after_seconds=ready_in)
         sent_at = time()
         number = self.rate_limit.sent(priority, sent_at)
         reply = await self._connection.send(request, total_seconds=seconds)
@@ -257,7 +259,8 @@ class CentralClient:
             return reply
         self.rate_limit.limited(time(), read_retry_after(reply.headers, self._now()))
         ready_in = self.rate_limit.ready_in(priority, time())
-        raise _limited(f"{self._connection.central} limits requests (429)", ready_in)
+        reason = f"{self._connection.central} limits requests (429)"
+        raise LimitExceeded(_until(reason, ready_in), retry_after_seconds=ready_in)
 
     @asynccontextmanager
     async def _deadline(self, request: Request, seconds: float) -> AsyncIterator[None]:
@@ -327,8 +330,8 @@ class CentralClient:
         return f"{central} answered {reply.status} about {request.subject}: {excerpt}"
 
 
-def _limited(reason: str, ready_in: float) -> LimitExceeded:
-    return LimitExceeded(f"{reason}; ask again in {ready_in:.1f} s", retry_after_seconds=ready_in)
+def _until(reason: str, ready_in: float) -> str:
+    return f"{reason}; ask again in {ready_in:.1f} s"
 
 
 def _quoted(product_id: str) -> str:

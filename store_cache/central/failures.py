@@ -4,6 +4,7 @@
     ├── Unreachable       no connection: the request cannot have arrived
     ├── ExchangeBroken    it may have arrived: a timeout, a broken connection, a cut answer, a 5xx
     ├── LimitExceeded     429, or the store's own rate limit: the request had no effect
+    │   └── HeldBack      the store's own: nothing was sent
     ├── AccessDenied      401 or 403: Central does not accept the key
     ├── RequestRefused    any other 4xx, or a redirect
     ├── PositionGone      410: Central no longer holds the events asked for
@@ -52,6 +53,10 @@ class LimitExceeded(CentralError):
 
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
+class HeldBack(LimitExceeded):
+    """The store keeps to Central's limit by itself. This is the usual pace, and no trouble."""
 
 
 class AccessDenied(CentralError):

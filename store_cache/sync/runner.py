@@ -13,6 +13,7 @@ from store_cache.central.failures import (
     AccessDenied,
     CentralError,
     ExchangeBroken,
+    HeldBack,
     LimitExceeded,
     OtherFeed,
     PositionGone,
@@ -82,7 +83,7 @@ def as_outcome(problem: CentralError) -> ExchangeFailed:
     """Return the outcome of an exchange that raised `problem`. What is not listed is a refusal."""
     failure = next((f for kind, f in FAILURES if isinstance(problem, kind)), Failure.REFUSED)
     retry_after = getattr(problem, "retry_after_seconds", None)
-    return ExchangeFailed(failure, str(problem), retry_after)
+    return ExchangeFailed(failure, str(problem), retry_after, isinstance(problem, HeldBack))
 
 
 REFUSALS = (Failure.DENIED, Failure.REFUSED, Failure.GONE)
@@ -342,6 +343,8 @@ def report(before: State, after: State, outcome: Outcome) -> None:
         level = logging.WARNING if after.health.failures <= 1 else logging.INFO
         if outcome.failure in (Failure.DENIED, Failure.REFUSED):
             level = logging.ERROR
+        if outcome.is_held_back:
+            level = logging.DEBUG
         what = "full sync" if isinstance(before.phase, FullSyncing) else "event sync"
         log.log(level, "%s: Central %s: %s", what, outcome.failure, outcome.problem)
     if after.health.fell_back and not before.health.fell_back:

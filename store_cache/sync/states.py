@@ -105,6 +105,7 @@ class ExchangeFailed:
     failure: Failure
     problem: str
     retry_after_seconds: float | None = None
+    is_held_back: bool = False  # by the store's own rate limit: the usual pace
 
 
 Outcome = (

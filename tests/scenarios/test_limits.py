@@ -17,9 +17,11 @@ PAGE = 4
 
 @pytest.mark.parametrize("fields", ["custom", "draft"])
 @pytest.mark.parametrize("limit", [15, 60, 100])
-async def test_sales_pass_during_a_first_sync(tmp_path: Path, limit: int, fields: Any) -> None:
-    """[F6] The store knows Central's limit from its first answer on: pages go on for minutes, and
-    each sale is answered within two seconds."""
+async def test_sales_pass_during_a_first_sync(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: int, fields: Any
+) -> None:
+    """[F6] The store knows Central's limit from its first answer on: pages go on for minutes, each
+    sale is answered within two seconds, and no limit is worth a warning."""
     products = [product(number) for number in range(PAGE * limit)]
     switches = Switches(rate_limit=limit, rate_limit_fields=fields, page_limit=PAGE)
     async with a_shop(
@@ -38,3 +40,4 @@ async def test_sales_pass_during_a_first_sync(tmp_path: Path, limit: int, fields
 
         assert sales >= 10
         assert slowest <= SLOWEST_SALE_SECONDS
+        assert "limit" not in caplog.text
