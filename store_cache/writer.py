@@ -125,6 +125,7 @@ class CacheWriter:
 
         Return whether they were damaged, so that a full sync is due (D4).
         """
+        self._keys.since = self._now()  # until the files are loaded
         damaged = await self._load()
         await self._begin_files(self.catalogue)
         self._watch = asyncio.create_task(self._check_files())
@@ -152,6 +153,7 @@ class CacheWriter:
             bad_records += stored.load(loaded.writes.pop(0))
             await asyncio.sleep(0)
         self._keys.add_stored(stored, self._now())
+        self._keys.since = self.files.keys_since
         self.findings = loaded.findings
         if bad_records:
             finding = (

@@ -65,12 +65,14 @@ class CacheFiles:
     Await `append` directly, and apply the change when it returns, before any other await. A
     compaction takes its view of the catalogue only when all callers of `append` have done so.
 
-    `snapshot_bytes`: length of the current snapshot.
+    `snapshot_bytes`: length of the current snapshot. `keys_since`: when the key table in the files
+    began, in unix seconds; None if files of an earlier version do not say.
     """
 
     def __init__(self, directory: Directory, *, store_id: str, now: Callable[[], float]) -> None:
         """`now` returns unix seconds, for the times that the files show to people."""
         self.snapshot_bytes = 0
+        self.keys_since: float | None = None
         self._directory = TimedDirectory(directory)
         self._store_id = store_id
         self._now = now
@@ -117,6 +119,7 @@ class CacheFiles:
         """
         loaded = await recover(self._directory, store_id=self._store_id)
         self._number = loaded.highest
+        self.keys_since = self._now() if loaded.is_new else loaded.keys_since
         self._retention.quarantine = dict(loaded.quarantine)
         return loaded
 
@@ -432,7 +435,8 @@ class CacheFiles:
         """
         view = None if catalogue is None else catalogue.begin_view()
         try:
-            chunks = encode_snapshot(number, about=self._about(), view=view, writes=writes)
+            about = self._about() | {"keysSince": self.keys_since}
+            chunks = encode_snapshot(number, about=about, view=view, writes=writes)
             file = await self._directory.create(unfinished_name(number))
             return await _write_file(file, chunks, check)
         finally:
@@ -462,7 +466,7 @@ class CacheFiles:
         self._older_bytes = 0
         self._retry_bytes = 0
 
-    def _about(self) -> dict[str, str]:
+    def _about(self) -> dict[str, Any]:
         """Return what the header of a new file says of its origin."""
         written = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
         return {"store": self._store_id, "written": written}

@@ -42,7 +42,8 @@ class Loaded:
     key table, one JSON object on each line, in parts; the later one of a key counts. `findings`:
     what was cut off, lost or quarantined, for people. `damaged`: a full sync is due. `highest`: the
     highest file number in use. `quarantine`: the names of damaged files, and the names under which
-    they are to be kept.
+    they are to be kept. `keys_since`: when the key table began, in unix seconds; None if that is
+    not known. `is_new`: there were no files.
     """
 
     catalogue: Catalogue | None
@@ -51,6 +52,8 @@ class Loaded:
     damaged: bool
     highest: int
     quarantine: dict[str, str]
+    keys_since: float | None
+    is_new: bool
 
 
 async def recover(directory: Directory, *, store_id: str) -> Loaded:
@@ -71,6 +74,8 @@ async def recover(directory: Directory, *, store_id: str) -> Loaded:
         damaged=recovery.is_damaged,
         highest=highest_number(files),
         quarantine=recovery.quarantine,
+        keys_since=recovery.keys_since,
+        is_new=not live,
     )
 
 
@@ -105,6 +110,7 @@ class _Recovery:
         """`quarantined`: the number of the latest file in quarantine."""
         self.base: SnapshotContents | None = None
         self.writes: list[bytes] = []
+        self.keys_since: float | None = None
         self.findings: list[str] = []
         self.is_damaged = False
         self.quarantine: dict[str, str] = {}
@@ -122,6 +128,8 @@ class _Recovery:
         """Read from the highest down to the first one without any fault."""
         for number in reversed(numbers):
             contents = await read_snapshot(self._directory, number)
+            if self.keys_since is None:
+                self.keys_since = contents.keys_since
             self._snapshots.insert(0, contents)
             if self.base is None and contents.is_usable:
                 self.base = contents

@@ -1,6 +1,7 @@
 """A snapshot: the whole catalogue at one moment, and the key table, as lines of JSON.
 
     {"crc":"…","header":{"file":"snapshot","format":1,"number":7,"store":"…","written":"…",
+        "keysSince":…,
         "catalogue":{"position":{…},"inStepAt":…,"sequence":12,"rows":4069,"marks":0,"ahead":1,…}}}
     {"productId":"PROD-001",…}                      up to 2,000 lines of one kind, closed by
     {"crc":"…","chunk":{"snapshot":7,"number":1,"of":"rows","lines":2000}}
@@ -56,7 +57,7 @@ the catalogue and the function that reads an entry."""
 
 
 def encode_snapshot(
-    number: int, *, about: dict[str, str], view: PointInTimeView | None, writes: Iterable[bytes]
+    number: int, *, about: dict[str, Any], view: PointInTimeView | None, writes: Iterable[bytes]
 ) -> Iterator[bytes]:
     """Yield the bytes of the file, one chunk at a time.
 
@@ -127,8 +128,9 @@ class SnapshotContents:
     """What was read of a snapshot.
 
     `is_usable`: the catalogue is intact, or the snapshot was certainly written without one.
-    `writes`: intact entries of the key table, one JSON object on each line, in parts. `problems`
-    say where the file is damaged, and how.
+    `writes`: intact entries of the key table, one JSON object on each line, in parts. `keys_since`:
+    when the key table began, in unix seconds; None if that is not known. `problems` say where the
+    file is damaged, and how.
     """
 
     number: int
@@ -136,6 +138,7 @@ class SnapshotContents:
     catalogue: Catalogue | None = None
     writes: list[bytes] = field(default_factory=list)
     write_count: int = 0
+    keys_since: float | None = None
     problems: list[str] = field(default_factory=list)
 
 
@@ -190,6 +193,7 @@ class _Reader:
         }:
             self.add_problem("a part before this is missing")
         if self._header is not None:
+            contents.keys_since = self._header.get("keysSince")
             summary = self._header["catalogue"]
             contents.is_usable = summary is None or self._is_whole(summary)
             if summary is not None and contents.is_usable:

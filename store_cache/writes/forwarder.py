@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
@@ -414,7 +415,7 @@ class Forwarder:
         if isinstance(outcome, Applied | Refused):
             await self._settle(attempt, outcome)
         elif isinstance(outcome, Unknown):
-            self._leave_unknown(attempt, outcome.reason)
+            self._leave_unknown(attempt, outcome.reason + self._missing_memory(outcome))
         else:
             self._withdraw(entry, outcome)
 
@@ -436,6 +437,18 @@ class Forwarder:
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(attempt.product_id, outcome.new_version)
         self._end(attempt.key, answer_to(outcome, attempt.product_id))
+
+    def _missing_memory(self, outcome: Unknown) -> str:
+        """Return why the other write under a key may be this very one, sent before the store's
+        memory of keys began; empty if it cannot be."""
+        since = self._keys.since
+        if since is None or not outcome.is_key_taken or self._keys.remembers_all(self._now()):
+            return ""
+        began = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+        return (
+            f". This store's memory of keys began at {began}: if the write was first sent before, "
+            "it was applied then. Compare the product's stock before it is sent with another key"
+        )
 
     def _leave_unknown(self, attempt: Attempt, reason: str) -> None:
         self._keys.put(replace(attempt, is_unknown=True))

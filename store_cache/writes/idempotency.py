@@ -130,10 +130,12 @@ class KeyTable:
     """One entry per key: an attempt without a final answer, or the final answer.
 
     A key is forgotten when its entry is older than `retention_seconds`, and for no other reason:
-    a full table takes no new key.
+    a full table takes no new key. `since`: when the table began, in unix seconds; None if that was
+    before the retention or is not known.
     """
 
     def __init__(self, *, retention_seconds: float, capacity: int = MAX_KEYS) -> None:
+        self.since: float | None = None
         self._retention_seconds = retention_seconds
         self._capacity = capacity
         self._open: dict[str, Attempt] = {}
@@ -169,6 +171,10 @@ class KeyTable:
                 f"The store remembers {len(self)} idempotency keys and has no room for more; "
                 "the oldest are forgotten after KEY_RETENTION_HOURS. Nothing was sent.",
             )
+
+    def remembers_all(self, now: float) -> bool:
+        """Return whether no key that was used within the retention can be missing."""
+        return self.since is None or self.since <= now - self._retention_seconds
 
     def put(self, attempt: Attempt) -> None:
         """Make this attempt the entry of its key, in place of any other."""

@@ -176,10 +176,11 @@ class Refused:
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """The write may have been applied. `refusal` is Central's answer to a repeat, if it was one;
-    the feed may prove it right."""
+    the feed may prove it right. `is_key_taken`: Central answered for another write of this key."""
 
     reason: str
     refusal: Refused | None = None
+    is_key_taken: bool = False
 
 
 WriteOutcome = Applied | Refused | Unknown | WriteError
@@ -263,7 +264,8 @@ def _read_applied(status: int, value: dict[str, Any], sent: Sent) -> Applied | U
     if type(version) is not int or version != sent.version + 1:
         return Unknown(
             f"Central's answer says version {str(version)[:20]} after {sent.version}: "
-            "another write holds this idempotency key there"
+            "another write holds this idempotency key there",
+            is_key_taken=True,
         )
     if not _is_whole(quantity):
         return Unknown("Central's answer gives no readable quantity")

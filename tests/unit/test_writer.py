@@ -603,6 +603,40 @@ async def test_a_compaction_that_fails_leaves_the_journal_in_use(
     assert "files: compacting the journal failed, it is tried again" in caplog.text
 
 
+@in_virtual_time
+async def test_the_files_say_when_the_key_table_began() -> None:
+    """[W1] It began when they were first written, and later starts know it. While they cannot be
+    read, the table has begun with the process."""
+    cache = await Cache().filled()
+    began = cache.keys.since
+    await asyncio.sleep(3600.0)
+    left = Cache(cache.disk.after_kill(), clock=cache.clock, central=cache.central)
+    left.disk.failures = {1: errno.ENOENT}
+    await left.writer.open()
+    without_files = left.keys.since
+    await asyncio.sleep(HEAL_SECONDS + 1)
+
+    assert NOON == began
+    assert NOON + 3600.0 == without_files
+    assert began == left.keys.since == (await left.restarted()).keys.since
+
+
+@in_virtual_time
+async def test_files_of_an_earlier_version_do_not_say_when_the_key_table_began() -> None:
+    """[D6] [W1] Then nothing is said about it."""
+    cache = await Cache().filled()
+    lines = cache.disk.contents()["snapshot-2.jsonl"].split(b"\n")
+    header = orjson.loads(lines[0])["header"]
+    del header["keysSince"]
+    lines[0] = frame("header", orjson.dumps(header)).rstrip()
+    contents = cache.disk.contents() | {"snapshot-2.jsonl": b"\n".join(lines)}
+    left = Cache(FaultyDirectory(contents), central=cache.central)
+    await left.writer.open()
+
+    assert (10, 1) == left.row("P-1")
+    assert left.keys.since is None
+
+
 # -- a disk that fails (D5) --------------------------------------------------------------------
 
 

@@ -163,6 +163,27 @@ async def test_a_repeated_answer_is_not_applied_to_another_incarnation(store: St
     assert [("P-1", None)] == store.refetches.outdated
 
 
+@pytest.mark.parametrize("is_within_retention", [True, False])
+async def test_a_repeat_of_a_write_from_before_the_key_table_says_so(
+    is_within_retention: bool,
+) -> None:
+    """[W1] [W3] The store lost its files after the write was applied, and sends it with another
+    version. Central still knows the key: nothing is sold twice, and the answer names the case,
+    unless every key of the retention is remembered."""
+    central = Central()
+    await Store(central).forwarder.adjust(ADJUST)
+    emptied = Store(central)
+    emptied.writer.versions["P-1"] = 2
+    emptied.keys.since = NOON - 60.0 if is_within_retention else NOON - 86_400.0
+    error = await failure(emptied.forwarder.adjust(ADJUST))
+
+    assert "central_timeout" == error.code
+    assert "another write holds this idempotency key" in error.details["reason"]
+    says_when = "memory of keys began at 2023-11-14T22:12:20+00:00" in error.details["reason"]
+    assert is_within_retention == says_when
+    assert (8, 2) == central.stock("P-1")
+
+
 async def test_calls_with_the_same_write_share_one_attempt(store: Store) -> None:
     """The later ones join the first."""
     first = await held_at_central(store, store.forwarder.update(sale()))
