@@ -466,7 +466,7 @@ class CacheFiles:
         self._older_bytes = 0
         self._retry_bytes = 0
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, str | float | None]:
         """Return what the header of a new file says of its origin."""
         written = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
         return {"store": self._store_id, "written": written}
