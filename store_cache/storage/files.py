@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import Change
@@ -435,7 +436,7 @@ class CacheFiles:
         """
         view = None if catalogue is None else catalogue.begin_view()
         try:
-            about = self._about() | {"keysSince": self.keys_since}
+            about: dict[str, Any] = {**self._about(), "keysSince": self.keys_since}
             chunks = encode_snapshot(number, about=about, view=view, writes=writes)
             file = await self._directory.create(unfinished_name(number))
             return await _write_file(file, chunks, check)
@@ -466,7 +467,7 @@ class CacheFiles:
         self._older_bytes = 0
         self._retry_bytes = 0
 
-    def _about(self) -> dict[str, str | float | None]:
+    def _about(self) -> dict[str, str]:
         """Return what the header of a new file says of its origin."""
         written = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
         return {"store": self._store_id, "written": written}
