@@ -16,7 +16,9 @@ in the first seconds of a minute would see nothing for the rest of it.
 
 If Central says how many requests remain until a moment, reads leave a part of them to writes, the
 pages most: others may send from the same address, or this store did before a restart. Writes are
-held back by no such number, only by a refusal: if the number is wrong, they go on.
+held back by no such number, only by a refusal: if the number is wrong, they go on. While half of
+the minute is left by that number and by the own count, pages need not be spaced: a first full sync
+of few pages is done at once.
 
 Times are seconds of a monotonic clock.
 """
@@ -81,6 +83,12 @@ _PAGES_STOP_AT = 0.95
 _RESERVES = {Priority.FEED: 0.15, Priority.PRODUCTS: 0.3, Priority.PAGES: 0.45}
 """The part of the limit that a read leaves to more urgent requests when a window begins. It shrinks
 to nothing until the window ends."""
+
+_PAGES_AT_ONCE = 0.5
+"""The part of the limit up to which pages are not spaced if Central says what remains."""
+
+_LEAST_SECONDS = 0.001
+"""A shorter wait is a rounding error."""
 
 _ROUNDING_SECONDS = 2.0
 """By so much a reset in whole seconds may be off."""
@@ -172,7 +180,8 @@ class RateLimit:
             self._writes.add(now)
         elif self._limit is not None:
             per_minute = self._per_minute(priority, now)
-            due = max(self._due(priority, per_minute, now), now)
+            due = now if priority is Priority.PAGES else self._due(priority, per_minute, now)
+            due = max(due, now)
             self._next_due[priority] = due + WINDOW_SECONDS / per_minute, per_minute
         return self._sent
 
@@ -221,6 +230,9 @@ class RateLimit:
         per_minute = self._per_minute(priority, now)
         if priority is Priority.WRITES:
             return self._writes.room_in(per_minute, now)
+        may_hurry = priority is Priority.PAGES and now < self._remaining_until
+        if may_hurry and self._all.count(now) < self._requests(_PAGES_AT_ONCE):
+            return 0.0
         burst = 1 if priority is Priority.PAGES else _BURST
         tolerance = (burst - 1) * WINDOW_SECONDS / per_minute
         return max(self._due(priority, per_minute, now) - tolerance - now, 0.0)
@@ -235,7 +247,8 @@ class RateLimit:
         if spare < 0:
             return seconds_left
         reserve_per_second = _RESERVES[priority] * (self._named_limit or 1) / WINDOW_SECONDS
-        return max(seconds_left - spare / reserve_per_second, 0.0)
+        seconds = seconds_left - spare / reserve_per_second
+        return seconds if seconds > _LEAST_SECONDS else 0.0
 
     def _due(self, priority: Priority, per_minute: int, now: float) -> float:
         """Return when the next request is due at an even spacing.

@@ -22,7 +22,7 @@ async def test_sales_pass_during_a_first_sync(
 ) -> None:
     """[F6] The store knows Central's limit from its first answer on: pages go on for minutes, each
     sale is answered within two seconds, and no limit is worth a warning."""
-    products = [product(number) for number in range(PAGE * limit)]
+    products = [product(number) for number in range(2 * PAGE * limit)]
     switches = Switches(rate_limit=limit, rate_limit_fields=fields, page_limit=PAGE)
     async with a_shop(
         tmp_path, products=products, switches=switches, state=None, write_timeout_seconds=60

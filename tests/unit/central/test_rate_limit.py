@@ -267,22 +267,53 @@ def test_longest_reset_is_the_window() -> None:
     assert 100 == rate_limit.limit
 
 
-def test_pages_leave_room_for_writes_from_the_first_answer_on() -> None:
-    """F6: a first sync is spread over the minutes."""
-    rate_limit = told(Quota(60, remaining=59, reset_seconds=60.0))
-    pages = send(rate_limit, Priority.PAGES, begin=0.0, end=59.9)
-    sales = send(rate_limit, Priority.WRITES, begin=0.0, end=59.9)
+def test_sales_pass_while_pages_take_what_is_left() -> None:
+    """F6: in every minute of a first sync, and none holds more requests than the limit."""
+    rate_limit, pages, sales = RateLimit(), list[float](), list[float]()
+    window_ends = 0.0
+    for second in range(300):
+        now = float(second)
+        if second % 3 == 0:
+            assert 0.0 == rate_limit.ready_in(Priority.WRITES, now)
+            rate_limit.sent(Priority.WRITES, now)
+            sales.append(now)
+        if now >= window_ends:
+            window_ends = now + 60.0
+            number = rate_limit.sent(Priority.FEED, now)
+            quota = Quota(60, remaining=58, reset_seconds=60.0)
+            rate_limit.named(quota, number=number, sent_at=now)
+        pages += send(rate_limit, Priority.PAGES, begin=now + 0.01, end=now + 1.0)
+    times = sorted(pages + sales)
 
-    assert 24 == len(pages)
-    assert 33 == len(sales)
+    assert max(sum(t <= u < t + 60 for u in times) for t in times) <= 60
+    assert len(pages) >= 5 * 24
 
 
-@pytest.mark.parametrize(("remaining", "pages"), [(59, 24), (20, 17), (3, 2), (0, 0)])
+def test_few_pages_are_read_at_once() -> None:
+    """F6: half of the limit, if Central says that it is left."""
+    named = told(Quota(60, remaining=59, reset_seconds=60.0))
+    unnamed = told(Quota(60))
+
+    assert 29 == len(send(named, Priority.PAGES, begin=0.0, end=1.0))
+    assert 1 == len(send(unnamed, Priority.PAGES, begin=0.0, end=1.0))
+
+
+@pytest.mark.parametrize(("remaining", "pages"), [(30, 3), (27, 0), (20, 0), (0, 0)])
 def test_reads_leave_a_reserve_of_what_remains(remaining: int, pages: int) -> None:
     """F6: others, or this store before a restart, may have used most of the window."""
     quota = Quota(60, remaining=remaining, reset_seconds=60.0)
 
-    assert pages == len(send(told(quota), Priority.PAGES, begin=0.0, end=59.9))
+    assert pages == len(send(told(quota), Priority.PAGES, begin=0.0, end=1.0))
+
+
+@pytest.mark.parametrize("remaining", [20, 3])
+def test_reserve_shrinks_until_the_window_ends(remaining: int) -> None:
+    """F6: nothing of it is left unused."""
+    quota = Quota(60, remaining=remaining, reset_seconds=60.0)
+    pages = send(told(quota), Priority.PAGES, begin=0.0, end=59.99)
+
+    assert remaining - 1 <= len(pages) <= remaining
+    assert pages[0] >= 60.0 * (1 - remaining / 27)
 
 
 def test_reserve_is_for_writes() -> None:
