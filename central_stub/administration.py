@@ -139,26 +139,38 @@ class Administration:
     # Products
 
     def _create(self, request: Request, now: float) -> Reply:
-        return _results([self._create_one(each, now) for each in _listed(request, "products")])
+        results = [self._create_one(each, now) for each in _listed(request, "products")]
+        return self._results(results, "Creations")
 
     def _create_one(self, attributes: Any, now: float) -> Answer:
         issue = issue_of(attributes)
         return _refused(attributes, issue) if issue else self._ledger.create(attributes, now)
 
     def _set(self, request: Request, now: float) -> Reply:
-        return _results([self._set_one(each, now) for each in _listed(request, "products")])
+        results = [self._set_one(each, now) for each in _listed(request, "products")]
+        return self._results(results, "Updates")
 
     def _set_one(self, attributes: Any, now: float) -> Answer:
         issue = issue_of(attributes)
         return _refused(attributes, issue) if issue else self._ledger.set(attributes, now)
 
     def _delete(self, request: Request, now: float) -> Reply:
-        return _results([self._delete_one(each, now) for each in _listed(request, "productIds")])
+        results = [self._delete_one(each, now) for each in _listed(request, "productIds")]
+        return self._results(results, "Deletions")
 
     def _delete_one(self, product_id: Any, now: float) -> Answer:
         named = {"productId": product_id}
         issue = issue_of(named)
         return _refused(named, issue) if issue else self._ledger.delete(product_id, now)
+
+    def _results(self, results: Sequence[Answer], deeds: str) -> Reply:
+        names = ("total", "succeeded", "failed")
+        if self._ledger.switches.admin_summary == "long":
+            names = ("totalRequests", f"successful{deeds}", f"failed{deeds}")
+        succeeded = sum(result["success"] for result in results)
+        counts = (len(results), succeeded, len(results) - succeeded)
+        summary = dict(zip(names, counts, strict=True))
+        return json_reply({"results": results, "summary": summary})
 
     # Faults and switches
 
@@ -273,12 +285,6 @@ def _listed(request: Request, name: str) -> list[Any]:
     if not isinstance(listed, list):
         raise invalid(name, "must be a list")
     return listed
-
-
-def _results(results: Sequence[Answer]) -> Reply:
-    succeeded = sum(result["success"] for result in results)
-    counts = {"succeeded": succeeded, "failed": len(results) - succeeded}
-    return json_reply({"results": results, "summary": {"total": len(results), **counts}})
 
 
 def _parsed(adapter: TypeAdapter[Model], value: Any) -> Model:

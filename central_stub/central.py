@@ -204,8 +204,8 @@ class Central:
 
     def _list(self, request: Request, _: float) -> Reply:
         query, switches = request.query, self.ledger.switches
-        limit = whole_number(query, "limit", 200, 1)
-        offset = whole_number(query, "offset", 0, 0)
+        limit = self._whole_number(query, "limit", 200, 1)
+        offset = self._whole_number(query, "offset", 0, 0)
         if "bucket" in query and switches.has(Feature.DIGEST):
             return json_reply(self._bucket(query))
         if switches.page_shape == "list":
@@ -238,7 +238,7 @@ class Central:
 
     def _bucket(self, query: Mapping[str, str]) -> dict[str, Any]:
         buckets = self._bucket_count(query)
-        bucket = whole_number(query, "bucket", 0, 0)
+        bucket = self._whole_number(query, "bucket", 0, 0)
         if bucket >= buckets:
             raise invalid("bucket", f"must be below {buckets}, the number of buckets")
         rows = rows_body(self.ledger.bucket(bucket, buckets), self.ledger.switches)
@@ -247,7 +247,7 @@ class Central:
         return {"products": rows, "pagination": page, **self._position()}
 
     def _bucket_count(self, query: Mapping[str, str]) -> int:
-        buckets = whole_number(query, "buckets", 256, 1)
+        buckets = self._whole_number(query, "buckets", 256, 1)
         if buckets > MOST_BUCKETS:
             raise invalid("buckets", f"must be at most {MOST_BUCKETS}")
         return buckets
@@ -266,6 +266,10 @@ class Central:
             raise Refused(404, "not_found", "no product has this id")
         return json_reply(row_body(row, self.ledger.switches))
 
+    def _whole_number(self, query: Mapping[str, str], name: str, default: int, least: int) -> int:
+        ignores_odd = self.ledger.switches.odd_parameters == "ignored"
+        return whole_number(query, name, default, least, ignores_odd=ignores_odd)
+
     def _digest(self, request: Request, _: float) -> Reply:
         count = self._bucket_count(request.query)
         buckets = self.ledger.digest(count)
@@ -275,9 +279,9 @@ class Central:
 
     def _events(self, request: Request, now: float) -> Reply | Held:
         query = request.query
-        limit = min(whole_number(query, "limit", 100, 1), MOST_EVENTS)
-        wait = min(whole_number(query, "wait", 0, 0), MOST_WAIT_SECONDS)
-        held = Held(whole_number(query, "offset", 1, 0), limit, wait)
+        limit = min(self._whole_number(query, "limit", 100, 1), MOST_EVENTS)
+        wait = min(self._whole_number(query, "wait", 0, 0), MOST_WAIT_SECONDS)
+        held = Held(self._whole_number(query, "offset", 1, 0), limit, wait)
         ready = self._page_of_events(held, now, even_empty=not self._holds(held))
         return held if ready is None else ready
 

@@ -5,12 +5,12 @@ value of a secret is not shown.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from central_stub.switches import Feature, Switches
+from central_stub.switches import LIKE, Feature, Switches
 
 PREFIX = "CENTRAL_STUB_"
 FEATURES = ", ".join(feature.value for feature in Feature)
@@ -24,6 +24,7 @@ MAY_BE = {
     "page_limit": "a whole number from 1 to 1000000",
     "rate_limit": "a whole number from 0 to 1000000000 (0: no limit)",
     "key_memory_seconds": "a number of seconds from 0 to 1000000000",
+    "like": f"{', '.join(LIKE)}, or empty",
     "without": f"any of {FEATURES}, comma-separated, or empty",
 }
 SECRET = frozenset({"api_keys", "admin_api_keys"})
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     page_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     rate_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     key_memory_seconds: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 86_400
+    like: Literal["older"] | None = None
     without: Annotated[frozenset[Feature], NoDecode] = frozenset()
 
     @field_validator("api_keys", "admin_api_keys", "without", mode="before")
@@ -60,21 +62,17 @@ class Settings(BaseSettings):
             return value
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("data_dir", mode="before")
+    @field_validator("data_dir", "like", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
     @property
     def switches(self) -> Switches:
-        """The switches that the settings name."""
-        return Switches(
-            without=self.without,
-            page_limit=self.page_limit,
-            event_limit=self.event_limit,
-            rate_limit=self.rate_limit,
-            key_memory_seconds=self.key_memory_seconds,
-        )
+        """The switches of the Central that `like` names, and those that are set by themselves."""
+        base = Switches() if self.like is None else LIKE[self.like]
+        names = self.model_fields_set & Switches.model_fields.keys()
+        return base.model_copy(update={name: getattr(self, name) for name in names})
 
     @property
     def store_keys(self) -> list[str]:

@@ -17,6 +17,7 @@ class Feature(StrEnum):
     DIGEST = "digest"
     CURSOR = "cursor"
     ZEROS = "zeros"
+    ANSWER_ZEROS = "answer-zeros"
     ORDER = "order"
 
 
@@ -47,9 +48,13 @@ class Switches(BaseModel):
     rate_limit_hint: Literal["retry-after", "reset", "none"] = "retry-after"
     rate_limit_fields: Literal["custom", "draft", "absent"] = "custom"
     deletion_data: Literal["before", "empty", "absent"] = "before"
+    figures_of_refusals: Literal["all", "conflicts"] = "all"
+    odd_parameters: Literal["refused", "ignored"] = "refused"
+    admin_summary: Literal["short", "long"] = "short"
     refuse_positive: bool = False
     html_errors: bool = False
     old_event_names: bool = False
+    created_as_updated: bool = False
     unnamed_writes: bool = False
     same_version: bool = False
     null_events: bool = False
@@ -62,3 +67,24 @@ class Switches(BaseModel):
     @field_serializer("without")
     def _sorted(self, without: frozenset[Feature]) -> list[str]:
         return sorted(without)
+
+
+LIKE = {
+    "older": Switches(
+        without=frozenset(Feature) - {Feature.HOLD, Feature.CURSOR, Feature.ZEROS},
+        page_limit=100,
+        rate_limit=100,
+        key_memory_seconds=120,
+        page_shape="items",
+        refusal_status="varied",
+        figures_of_refusals="conflicts",
+        odd_parameters="ignored",
+        admin_summary="long",
+        old_event_names=True,
+        created_as_updated=True,
+        unnamed_writes=True,
+        null_events=True,
+        hold_beyond_head=True,
+    )
+}
+"""Deployed Centrals by name, for `central-stub serve --like`."""

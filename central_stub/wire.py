@@ -26,6 +26,10 @@ REFUSAL_STATUS = {
     "internal_error": 500,
 }
 OLD_EVENT_NAMES = {"inventory_updated": "product_updated", "product_modified": "product_updated"}
+NAMES_OF_CREATION = {"product_created": "product_updated"}
+
+
+FIGURES = ("newQuantity", "newVersion")
 
 
 class Route(StrEnum):
@@ -134,12 +138,17 @@ def parse_json(body: bytes) -> Any:
         raise Refused(400, "invalid_json", f"the body is not JSON: {error}") from None
 
 
-def whole_number(query: Mapping[str, str], name: str, default: int, least: int) -> int:
-    """Return a whole number of the query, or its default. Refused for any other value."""
+def whole_number(
+    query: Mapping[str, str], name: str, default: int, least: int, *, ignores_odd: bool
+) -> int:
+    """Return a whole number of the query, or its default. Refused for any other value, unless odd
+    values are ignored."""
     text = query.get(name)
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 18) or int(text) < least:
+        if ignores_odd:
+            return default
         raise invalid(name, f"must be a whole number of at least {least}, not {text[:40]!r}")
     return int(text)
 
@@ -230,9 +239,11 @@ def event_body(event: Event, switches: Switches) -> Event:
     body = event
     if switches.unnamed_writes:
         body = {k: v for k, v in body.items() if k not in {"storeId", "idempotencyKey"}}
-    if switches.old_event_names:
-        event_type = event["eventType"]
-        body = body | {"eventType": OLD_EVENT_NAMES.get(event_type, event_type)}
+    names = OLD_EVENT_NAMES if switches.old_event_names else {}
+    if switches.created_as_updated:
+        names = names | NAMES_OF_CREATION
+    if event["eventType"] in names:
+        body = body | {"eventType": names[event["eventType"]]}
     if event["eventType"] == "product_deleted":
         return _deletion_body(body, switches)
     if not switches.has(Feature.ZEROS):
@@ -248,7 +259,15 @@ def _deletion_body(body: Event, switches: Switches) -> Event:
 
 
 def answer_body(answer: Answer, switches: Switches) -> Answer:
-    return answer if switches.has(Feature.ZEROS) else without_zeros(answer)
+    """Return the answer to one update in the shape of this Central."""
+    has_figures = answer["applied"] or answer["errorType"] == "version_conflict"
+    if switches.figures_of_refusals == "conflicts" and not has_figures:
+        answer = {name: each for name, each in answer.items() if name not in FIGURES}
+    if not switches.has(Feature.ZEROS):
+        return without_zeros(answer)
+    if not switches.has(Feature.ANSWER_ZEROS):
+        return {name: each for name, each in answer.items() if each is False or each != 0}
+    return answer
 
 
 def answer_status(answer: Answer, switches: Switches) -> int:

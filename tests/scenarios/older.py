@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from central_stub.switches import LIKE
 from tests.scenarios.people import Reads, added, sell_elsewhere, trade
 from tests.scenarios.shop import AnyShop, product, until
 
@@ -71,7 +72,8 @@ def older(*, page_limit: int, rate_limit: int, key_memory_seconds: float) -> dic
         }
     )
     lacking = {f"no {feature}": {"without": [feature]} for feature in FEATURES}
-    return lacking | different | {"all together": in_all_ways}
+    like = {f"like {name}": each.model_dump(by_alias=True) for name, each in LIKE.items()}
+    return lacking | different | {"all together": in_all_ways} | like
 
 
 @dataclass(frozen=True)

@@ -439,6 +439,65 @@ def test_events_can_have_their_old_names(asker_of: AskerOf) -> None:
     assert not any("idempotencyKey" in event for event in events)
 
 
+def test_creations_can_be_updates(asker_of: AskerOf) -> None:
+    """product_updated is then the only name beside product_deleted."""
+    asker = asker_of(Switches(old_event_names=True, created_as_updated=True))
+    asker.create(P1)
+    asker.sell("P1", -1, 1, "k")
+    asker.admin("DELETE", "products/delete", {"productIds": ["P1"]})
+
+    events = asker.get("/v1/inventory/events?offset=1").body["events"]
+
+    kinds = ["product_updated", "product_updated", "product_deleted"]
+    assert kinds == [event["eventType"] for event in events]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/v1/inventory?limit=0&offset=-1", "/v1/inventory?limit=&offset=x", "/v1/inventory?limit=1.5"],
+)
+def test_odd_parameters_can_be_ignored(asker_of: AskerOf, target: str) -> None:
+    """The default counts."""
+    asker = asker_of(Switches(odd_parameters="ignored"))
+    asker.create(P1)
+
+    assert asker.get("/v1/inventory").body == asker.get(target).body
+    assert 400 == asker_of(Switches()).get(target).status
+
+
+def test_refusals_can_lack_the_figures(asker_of: AskerOf) -> None:
+    """Conflicts always name them."""
+    asker = asker_of(Switches(figures_of_refusals="conflicts"))
+    asker.create(P1)
+    figures = {"newQuantity", "newVersion"}
+
+    assert figures & asker.sell("P1", -99, 1, "k").body.keys() == set()
+    assert figures <= asker.sell("P1", -1, 9, "l").body.keys()
+
+
+def test_answers_to_writes_can_lack_zeros(asker_of: AskerOf) -> None:
+    """`applied` and the rows keep theirs."""
+    asker = asker_of(without(Feature.ANSWER_ZEROS))
+    asker.create(P2)
+    refused = asker.sell("P2", -1, 1, "k").body
+
+    assert False is refused["applied"]
+    assert "newQuantity" not in refused
+    assert 0 == asker.get("/v1/inventory/P2").body["available"]
+
+
+def test_admin_calls_can_name_their_deeds(asker_of: AskerOf) -> None:
+    """In the summary."""
+    asker = asker_of(Switches(admin_summary="long"))
+    created = asker.create(P1, P1).body["summary"]
+    changed = asker.admin("PUT", "products/set", {"products": [P1]}).body["summary"]
+    ended = asker.admin("DELETE", "products/delete", {"productIds": ["P1"]}).body["summary"]
+
+    assert {"totalRequests": 2, "successfulCreations": 1, "failedCreations": 1} == created
+    assert {"totalRequests": 1, "successfulUpdates": 1, "failedUpdates": 0} == changed
+    assert {"totalRequests": 1, "successfulDeletions": 1, "failedDeletions": 0} == ended
+
+
 def test_version_can_have_several_states(asker_of: AskerOf) -> None:
     """set keeps the version."""
     asker = asker_of(Switches(same_version=True))

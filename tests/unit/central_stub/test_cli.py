@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from central_stub.cli import main
+from central_stub.switches import LIKE
 
 COMMAND = [sys.executable, "-m", "central_stub"]
 
@@ -68,6 +69,20 @@ def test_switches_are_options_too(tmp_path: Path) -> None:
         page = httpx.get(f"{url}/v1/inventory", headers={"X-API-Key": "demo"}).json()
 
     assert 1 == page["eventOffset"]
+
+
+def test_serve_imitates_a_deployed_central(tmp_path: Path) -> None:
+    """Its answers have the shapes of that one."""
+    with serving(tmp_path, "--like", "older", "--switch", "adminSummary=short") as (_, url):
+        key = {"X-API-Key": "admin-demo"}
+        page = httpx.get(f"{url}/v1/inventory?limit=-1", headers=key)
+        switches = httpx.get(f"{url}/v1/admin/switches", headers=key).json()
+
+    assert {"items": [], "nextCursor": None} == page.json()
+    assert "99" == page.headers["X-RateLimit-Remaining"]
+    assert switches == LIKE["older"].model_dump(mode="json", by_alias=True) | {
+        "adminSummary": "short"
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from central_stub.settings import BadSetting, Settings, read_settings
-from central_stub.switches import Feature
+from central_stub.switches import LIKE, Feature, Switches
 
 CANARY = "canary-secret"
 
@@ -46,9 +46,18 @@ def test_options_win_over_the_environment_and_that_over_the_file(
     assert settings.data_dir is None
 
 
+def test_a_deployed_central_can_be_named_and_adjusted() -> None:
+    """Settings that are given win over those of the Central that `like` names."""
+    like = read_settings(like="older", rate_limit="0").switches
+
+    assert LIKE["older"].model_copy(update={"rate_limit": 0}) == like
+    assert Switches() == read_settings(like="").switches
+
+
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
+        ("LIKE", "newer", "was 'newer'; it may be older, or empty"),
         ("PORT", "many", "was 'many'; it may be a whole number from 0 to 65535 (0: any free port)"),
         ("PORT", "65536", "was '65536'; it may be a whole number from 0 to 65535"),
         ("EVENT_LIMIT", "0", "was '0'; it may be a whole number from 1 to 100000000"),
