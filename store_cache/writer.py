@@ -1,4 +1,4 @@
-"""The one writer of the cache: durable, then visible (D2, P3).
+"""Holds the catalogue, and is the only one to change it: durable, then visible (D2, P3).
 
 Every change of the catalogue takes the same steps under one lock: a change set plans it, the
 journal makes it durable, and one call without a pause shows it to readers. The catalogue of a full
@@ -93,8 +93,10 @@ class CacheWriter:
         grace_seconds: float,
         fetch_product: FetchProduct,
     ) -> None:
-        """`now` and `steady` return unix seconds. Setting the clock changes only `now`; tombstones,
-        overrides and refetches age by `steady`."""
+        """`now` returns unix seconds of the wall clock, `steady` steady unix seconds (never set
+        back): tombstones, overrides and refetches age by these. `grace_seconds`: how late an event
+        may appear on the feed (HOLE_GRACE_SECONDS).
+        """
         self.catalogue: Catalogue | None = None
         self.replica: Replica | None = None
         self.disk = Disk()

@@ -196,7 +196,9 @@ class StoreModel:
             now=_now,
             random=random,
         )
-        self.admission = Admission(central=client, random=random, on_answer=self.runner.wake)
+        self.admission = Admission(
+            central=client, random=random, on_answer=self.runner.wake_after_failure
+        )
         self.runner.on_central_reached = self.admission.sync_reached_central
         self.runner.on_central_lost = self.admission.sync_lost_central
 

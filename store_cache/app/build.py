@@ -147,7 +147,9 @@ async def following(
         request_full_sync=runner.request_full_sync,
     )
 
-    admission = Admission(central=central, random=environment.random, on_answer=runner.wake)
+    admission = Admission(
+        central=central, random=environment.random, on_answer=runner.wake_after_failure
+    )
     forwarder = Forwarder(
         store_id=settings.store_id,
         admission=admission,

@@ -74,7 +74,8 @@ class Catalogue:
     `incarnations`: when an incarnation of a product began or ended lately (unix seconds).
     `position`: None until a catalogue was installed.
     `sequence`: the number of the last change (P3).
-    `in_sync_at`: when the store was last in sync with Central (unix seconds).
+    `in_sync_at`: when the store was last in sync with Central, in unix seconds of the wall clock,
+    unlike `State.in_sync_at`.
     `unfollowed_until`: if it was installed without the feed having been followed to its end (F2),
     rows may be newer than events below this offset, until the store is in sync; else 0.
     `follow_up_reason`: why another full sync has to follow, or empty.

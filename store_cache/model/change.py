@@ -119,7 +119,7 @@ class Change:
     `pending_refetches`: the new entry, or None if it ends. `incarnations`: when an incarnation of
     the product began or ended (unix seconds). `position`: the new one, or None if it does not move.
     `in_sync_at`: when the store was in sync with Central (B5, unix seconds), or None if the change
-    does not say.
+    does not say. `cause` is for people who read a journal; its values are kept for old files.
     """
 
     cause: str

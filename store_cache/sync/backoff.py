@@ -34,12 +34,12 @@ REFUSED_FLOOR_SECONDS = 30.0
 REFUSED_SPREAD_SECONDS = 30.0
 FIRST_SPACING_SECONDS = 30.0
 LONGEST_SPACING_SECONDS = 600.0
-HELD_SECONDS = 1.0
-"""A full sync has held if no loss was seen for so long, and the grace, after it ended (F6)."""
+UNLOST_SECONDS = 1.0
+"""A full sync was good if the feed was not lost for so long, and the grace, after it ended (F6)."""
 
 
 def reached(state: State) -> State:
-    """Close the breaker: an exchange of the feed succeeded."""
+    """End the fallback: an exchange of the feed succeeded."""
     if state.health == ConnectionHealth():
         return state
     returned = state.returned or state.health.fell_back
@@ -47,7 +47,7 @@ def reached(state: State) -> State:
 
 
 def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
-    """Note a failure or refusal; after five failures the breaker is open."""
+    """Note a failure or refusal; five failures in a row begin the fallback."""
     health = state.health
     failures = health.failures + (outcome.failure in COUNTED)
     refusals = health.refusals + (outcome.failure in (Failure.DENIED, Failure.REFUSED))
@@ -84,13 +84,14 @@ def pause_after(health: ConnectionHealth, outcome: ExchangeFailed, now: float) -
 
 
 def settle_spacing(state: State, now: float) -> State:
-    """Reset the spacing if the last full sync has held, so that the next one may begin at once
-    (F6). It takes the grace to see a loss: what was missing at its end did not hold."""
+    """Reset the spacing if the feed was not lost since the last full sync, so that the next one
+    may begin at once (F6). Losing the feed over an event that was missing at its end takes as long
+    as the grace, so that less time says nothing."""
     installed_at = state.spacing.installed_at
     if installed_at is None or state.requested is not None:
         return state
-    has_held = now - installed_at >= state.settings.grace_seconds + HELD_SECONDS
-    return replace(state, spacing=FullSyncSpacing()) if has_held else state
+    was_good = now - installed_at >= state.settings.grace_seconds + UNLOST_SECONDS
+    return replace(state, spacing=FullSyncSpacing()) if was_good else state
 
 
 def spaced(spacing: FullSyncSpacing, now: float, installed_at: float | None) -> FullSyncSpacing:

@@ -28,10 +28,10 @@ from store_cache.sync.states import (
     Polling,
     Sleep,
     State,
-    decide,
     full_sync_due_at,
     request_full_sync,
     sleep,
+    without_command,
 )
 
 NAMELESS = "an event that names no product cannot be applied"
@@ -71,7 +71,7 @@ def _wait_seconds(state: State, cursor: Cursor, now: float) -> int:
 
 def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
     """Events have arrived: the one before the position, or those after it."""
-    settings, asked_at = state.settings, now - outcome.held_seconds
+    settings, asked_at = state.settings, now - outcome.took_seconds
     answer = Answer(outcome.page, asked_at, now, settings.grace_seconds)
     cursor = cursor_of(state)
     read: Cursor | Ready | Wait | AtEnd | Lost
@@ -84,7 +84,7 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
             return lose(state, read, now)
         case Wait(cursor, seconds):
             state = replace(state, cursor=cursor)
-            return sleep(state, Sleep(seconds)) if seconds else decide(state)
+            return sleep(state, Sleep(seconds)) if seconds else without_command(state)
         case Cursor():
             return ask(replace(state, cursor=read), now)
         case Ready(events, cursor, has_more):
@@ -94,7 +94,7 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
             return replace(state, phase=phase), ApplyEvents(events, cursor.position)
         case AtEnd(cursor):
             wait_seconds = state.phase.wait_seconds if isinstance(state.phase, Polling) else 0
-            return _at_end(state, cursor, wait_seconds, outcome.held_seconds, now)
+            return _at_end(state, cursor, wait_seconds, outcome.took_seconds, now)
 
 
 def has_nameless(events: Sequence[AnyEvent]) -> bool:
@@ -106,10 +106,10 @@ def applied(state: State, applying: Applying, now: float) -> Next:
     """A batch is on disk and visible."""
     state = replace(state, cursor=applying.cursor)
     if applying.has_more:
-        return decide(state)
+        return without_command(state)
     # In interval mode the polls go on until an empty answer.
     began_at = None if state.settings.continuous else state.poll_began_at
-    return decide(replace(_in_sync(state, now), poll_began_at=began_at))
+    return without_command(replace(_in_sync(state, now), poll_began_at=began_at))
 
 
 def lose(state: State, lost: Lost, now: float) -> Next:
@@ -117,11 +117,11 @@ def lose(state: State, lost: Lost, now: float) -> Next:
     state = settle_spacing(state, now)
     cursor = Cursor(cursor_of(state).position)
     state = replace(state, lost=lost, cursor=cursor, poll_began_at=None)
-    return decide(request_full_sync(state, lost.reason))
+    return without_command(request_full_sync(state, lost.reason))
 
 
 def _at_end(
-    state: State, cursor: Cursor, wait_seconds: int, held_seconds: float, now: float
+    state: State, cursor: Cursor, wait_seconds: int, took_seconds: float, now: float
 ) -> Next:
     """Nothing was left behind: poll again at once if Central holds polls, else after the interval
     (E1)."""
@@ -131,10 +131,10 @@ def _at_end(
     seconds = max(0.0, began_at + settings.interval_seconds - now)
     if settings.continuous:
         if wait_seconds > 0:  # else the answer says nothing about holding
-            was_held = held_seconds >= min(QUICK_ANSWER_SECONDS, wait_seconds / 2)
+            was_held = took_seconds >= min(QUICK_ANSWER_SECONDS, wait_seconds / 2)
             cursor = replace(cursor, unheld=0 if was_held else cursor.unheld + 1)
         if cursor.unheld < 2:
-            return decide(replace(state, cursor=cursor))
+            return without_command(replace(state, cursor=cursor))
         seconds = settings.interval_seconds
     due = full_sync_due_at(state)
     if due is not None:

@@ -13,8 +13,8 @@
 If the feed cannot be followed from where the replica stands (410, a new generation, backwards), the
 replica is begun again, three times at the most; likewise if the connection failed before anything
 of the feed was seen. A page that fails is asked for again: the reading resumes where it was. Five
-failures in a row end the full sync, or one if the breaker was open already, so that the feed can be
-resumed. Without a position to resume from it goes on until Central is back.
+failures in a row end the full sync, or one if the store had fallen back already, so that the feed
+can be resumed. Without a position to resume from it goes on until Central is back.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ from store_cache.sync.states import (
     Sleep,
     Slept,
     State,
-    decide,
     request_full_sync,
     sleep,
+    without_command,
 )
 
 FULL_SYNCS_REMEMBERED = 10
@@ -241,7 +241,7 @@ def _unverified(sync: FullSync) -> FullSync:
 
 
 def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -> Next:
-    if state.health.fallback_due is None:  # only the feed, or an installation, closes the breaker
+    if state.health.fallback_due is None:  # only the feed or an installation ends the fallback
         state = replace(state, health=ConnectionHealth())
     if page.generation not in (None, _known_generation(state, sync) or page.generation):
         return _restart(state, sync, new_generation(page.generation), now)
@@ -329,7 +329,7 @@ def _unread(sync: FullSync) -> FullSync:
 
 
 def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: float) -> Next:
-    page, asked_at = outcome.page, now - outcome.held_seconds
+    page, asked_at = outcome.page, now - outcome.took_seconds
     sync = replace(sync, feed_failures=0, feed_asked_at=asked_at)
     if sync.step is FullSyncStep.HEAD:
         return _head_arrived(state, sync, page, now)
@@ -624,7 +624,7 @@ def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
     )
     if sync.follow_up_reason:
         state = request_full_sync(state, sync.follow_up_reason)
-    return decide(state)
+    return without_command(state)
 
 
 def _refused(state: State, sync: FullSync, problem: str, products: int, now: float) -> Next:
@@ -638,7 +638,7 @@ def _refused(state: State, sync: FullSync, problem: str, products: int, now: flo
     for reason in sync.reasons:
         not_before = refused.at + SECOND_READING_SECONDS
         state = request_full_sync(state, reason, not_before=not_before)
-    return decide(state)
+    return without_command(state)
 
 
 def _end_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float) -> Next:
@@ -646,7 +646,7 @@ def _end_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float
     state = _recorded(state, sync, now, problem=failed.problem, failure=failed.failure)
     state = _requested_again(state, sync)
     if state.requested is not None and state.requested.forced:
-        return decide(state)  # a person waits for it
+        return without_command(state)  # a person waits for it
     return sleep(state, pause_after(state.health, failed, now))
 
 
@@ -654,7 +654,7 @@ def _broken(state: State, sync: FullSync, problem: str, now: float) -> Next:
     """Central answers, but the full sync makes no sense: the next one is spaced."""
     state = _recorded(state, sync, now, problem=problem)
     state = _requested_again(state, sync)
-    return decide(replace(state, spacing=spaced(state.spacing, now, None)))
+    return without_command(replace(state, spacing=spaced(state.spacing, now, None)))
 
 
 def give_up(state: State, now: float) -> State:

@@ -48,10 +48,10 @@ from store_cache.sync.states import (
     Starting,
     State,
     SyncSettings,
-    decide,
     full_sync_due_at,
     request_full_sync,
     sleep,
+    without_command,
 )
 
 RETURN_SPREAD_SECONDS = 2.0
@@ -91,9 +91,9 @@ def _end_phase(state: State, outcome: Outcome, now: float) -> Next:
         case FullSyncing(full_sync), _:
             return advance_full_sync(state, full_sync, outcome, now)
         case ((Starting() | Sleeping() | Polling()), Interrupted()):
-            return decide(state)
+            return without_command(state)
         case Sleeping(), Slept():
-            return decide(state)
+            return without_command(state)
         case ((Checking() | Polling()), EventsArrived()):
             return arrived(reached(state), outcome, now)
         case Checking(), ExchangeFailed(Failure.GONE):
@@ -129,4 +129,4 @@ def _fall_back_on_time(state: State, command: Command | None, now: float) -> Nex
     if due is None or now < due:
         return state, command
     health = replace(state.health, fallback_due=now + state.settings.fallback_seconds)
-    return decide(request_full_sync(replace(state, health=health), FALLBACK_TIMER))
+    return without_command(request_full_sync(replace(state, health=health), FALLBACK_TIMER))

@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """What the runner asks of Central; `central.client.Central` is one."""
+    """What the runner asks of Central; `central.client.CentralClient` is one."""
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage: ...
 
@@ -94,10 +94,11 @@ long polls) says nothing about writes, and a limit nothing at all."""
 class SyncRunner:
     """Runs the sync until it is stopped.
 
-    `now` gives unix seconds, `random` numbers in [0, 1). Set the callbacks before `run`:
-    `on_events` is called with each batch of events applied, in order; `on_central_reached` and
-    `on_central_lost` when Central just answered or could not be reached; `on_advance` after every
-    step.
+    `now` gives steady unix seconds (never set back), `random` numbers in [0, 1). Set the callbacks
+    before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch of events
+    applied, in order; `on_central_reached` and `on_central_lost` (the admission of writes) when
+    Central just answered or could not be reached; `on_advance` (the state in the status) after
+    every step.
     """
 
     def __init__(
@@ -126,12 +127,13 @@ class SyncRunner:
         self._now = now
         self._random = random
         self._woken = asyncio.Event()
-        self._held: asyncio.Timeout | None = None
+        self._poll_timeout: asyncio.Timeout | None = None
 
     # -- for other parts -------------------------------------------------------------------
 
     def request_full_sync(self, reason: str) -> None:
-        """Request a full sync for `reason`; it begins at once if the last one held."""
+        """Request a full sync for `reason`. It begins at once if the feed was not lost since the
+        last one."""
         now = asyncio.get_running_loop().time()
         self.state = request_full_sync(settle_spacing(self.state, now), reason)
         self._wake()
@@ -154,7 +156,7 @@ class SyncRunner:
         replica = self._writer.replica
         return 0 if replica is None else len(replica.catalogue)
 
-    def wake(self) -> None:
+    def wake_after_failure(self) -> None:
         """End a wait that a failure began: Central seems to be back."""
         if self.state.health.failures and self._may_be_interrupted():
             self._wake()
@@ -162,9 +164,9 @@ class SyncRunner:
     def _wake(self) -> None:
         """End the wait or the held poll in flight, or else the next one."""
         self._woken.set()
-        held, self._held = self._held, None
-        if held is not None and not held.expired():  # an expired one ends already
-            held.reschedule(asyncio.get_running_loop().time())
+        timeout, self._poll_timeout = self._poll_timeout, None
+        if timeout is not None and not timeout.expired():  # an expired one ends already
+            timeout.reschedule(asyncio.get_running_loop().time())
 
     def _may_be_interrupted(self) -> bool:
         match self.state.phase:
@@ -192,7 +194,8 @@ class SyncRunner:
         before = self.state
         self.state, command = advance(before, outcome, asyncio.get_running_loop().time())
         if not isinstance(self.state.phase, FullSyncing):
-            self._writer.drop_replica()  # it would collect answers until the next one begins
+            # The replica of a full sync that has ended would go on collecting answers of writes.
+            self._writer.drop_replica()
         match outcome:
             case EventsArrived(page):
                 self._note_head(page)
@@ -260,18 +263,18 @@ class SyncRunner:
             return EventsArrived(await exchange, loop.time() - asked_at)
         # Giving up a poll loses nothing, since the position has not moved. A timeout ends it: a
         # task that waits for the event would cost every poll something.
-        held = asyncio.timeout(0.0 if self._woken.is_set() else None)
+        timeout = asyncio.timeout(0.0 if self._woken.is_set() else None)
         try:
-            async with held:
-                self._held = held
+            async with timeout:
+                self._poll_timeout = timeout
                 return EventsArrived(await exchange, loop.time() - asked_at)
         except TimeoutError:
-            if not held.expired():
+            if not timeout.expired():
                 raise
             self._woken.clear()
             return Interrupted()
         finally:
-            self._held = None
+            self._poll_timeout = None
 
     async def _apply_events(self, command: ApplyEvents) -> Outcome:
         if command.in_catalogue:

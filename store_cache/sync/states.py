@@ -44,8 +44,10 @@ COUNTED = (Failure.UNREACHABLE, Failure.BROKEN, Failure.UNREADABLE)
 
 @dataclass(frozen=True, slots=True)
 class EventsArrived:
+    """`took_seconds`: how long the exchange took, from the request to the whole answer."""
+
     page: EventPage
-    held_seconds: float = 0.0
+    took_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Slept:
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A wait or a held poll was ended early: a full sync is requested, or Central seems back."""
+    """A wait or a held poll was ended early: a full sync is requested, or Central seems back. Also
+    the outcome that the run begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +187,10 @@ Command = Sleep | FetchEvents | ApplyEvents | FetchPage | RefetchProducts | Inst
 
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
-    """The settings that the decisions need, as plain numbers (seconds, events)."""
+    """The settings that the decisions need, as plain numbers (seconds, events).
+
+    `grace_seconds`: how late an event may appear on the feed (HOLE_GRACE_SECONDS).
+    """
 
     continuous: bool = True
     interval_seconds: float = 30.0
@@ -352,8 +358,9 @@ class State:
 
     `cursor`: where the catalogue that readers see stands in the feed; None while there is none.
     `lost`: why it cannot be followed from there. `in_sync_at`: when the store was last known to be
-    in sync (B5), in the time of `now`. `is_proven`: that was since the start and the last failure,
-    so the next poll may be held. `poll_began_at`: of the first poll since the store was in sync.
+    in sync (B5), by the loop's clock, unlike `Catalogue.in_sync_at`. `is_proven`: that was since
+    the start and the last failure, so the next poll may be held. `poll_began_at`: of the first poll
+    since the store was in sync.
     `returned`: Central has just come back from an outage that many stores may have seen (F6).
     """
 
@@ -378,10 +385,11 @@ class State:
 
 
 Next = tuple[State, Command | None]
-"""A decision: the next state, and what to perform in it. None: `machine.advance` decides afresh."""
+"""A decision: the next state, and what to perform in it. None: `machine._choose` decides that."""
 
 
-def decide(state: State) -> Next:
+def without_command(state: State) -> Next:
+    """Leave the command to `machine._choose`."""
     return state, None
 
 

@@ -12,6 +12,9 @@ Everything else is *unknown*:
     any other 4xx in that format (no such route, too big)  WriteError           Unknown
     401, 403, 408, 429, 5xx, internal_error, other formats Unknown              Unknown
 
+401, 403, 429 and 5xx do not get here: they end in Central's client as errors, of which
+`forwarder._failure` makes outcomes. Their row is a safeguard.
+
 A complete 4xx in the general error format says that Central read the request and rejected it.
 With 400, 409 and 422 it rejected the write: that is final. With any other it rejected the call (a
 wrong address, an unknown method): nothing was applied and nothing is remembered, so that the same

@@ -344,7 +344,7 @@ async def test_a_wake_ends_a_wait_that_a_failure_began() -> None:
         await sync.until(lambda: sync.runner.sleeps_until is not None)
         sync.central.failure = None
         began_at = now()
-        sync.runner.wake()
+        sync.runner.wake_after_failure()
         await sync.until(lambda: sync.runner.state.health.failures == 0)
 
         assert began_at == now()
@@ -357,7 +357,7 @@ async def test_a_wake_leaves_a_held_poll_alone() -> None:
         await sync.until_polling()
         asked = len(sync.central.asked)
         for _ in range(10):
-            sync.runner.wake()
+            sync.runner.wake_after_failure()
             await asyncio.sleep(0.1)
 
         assert asked == len(sync.central.asked)
