@@ -271,11 +271,11 @@ class CacheWriter:
 
     # -- changes by writes -----------------------------------------------------------------
 
-    async def record_write(self, write: bytes) -> None:
+    async def record_write(self, key_entry: bytes) -> None:
         """Append an entry of the key table; if the disk fails, it is only in memory (D5)."""
-        await self._append(None, write)
+        await self._append(None, key_entry)
 
-    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
+    async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         """Append the final entry of a write and, if Central applied it, show its effect (W6).
 
         Both are one record, so that neither is ever on disk without the other. If the answer alone
@@ -283,16 +283,16 @@ class CacheWriter:
         was not applied.
         """
         if answer is None:
-            await self.record_write(write)
+            await self.record_write(key_entry)
             return
         async with self._lock:
             if self.catalogue is None:
-                await self.record_write(write)
+                await self.record_write(key_entry)
                 self._note_answer(answer)
                 return
             change_set = self._change_set()
             if apply_answer(change_set, answer):
-                await self._commit_answer(change_set, answer, write)
+                await self._commit_answer(change_set, answer, key_entry)
                 return
         known = self.known_state(answer.product_id)
         generation = None if self.position is None else self.position.named
@@ -309,12 +309,12 @@ class CacheWriter:
             )
             if not is_applied and not apply_answer(change_set, answer):
                 apply_answer_figures(change_set, answer)
-            await self._commit_answer(change_set, answer, write)
+            await self._commit_answer(change_set, answer, key_entry)
 
     async def _commit_answer(
-        self, change_set: ChangeSet, answer: StockAnswer, write: bytes
+        self, change_set: ChangeSet, answer: StockAnswer, key_entry: bytes
     ) -> None:
-        await self._commit(change_set.to_change("answer"), write)
+        await self._commit(change_set.to_change("answer"), key_entry)
         self._note_answer(answer)
 
     def _note_answer(self, answer: StockAnswer) -> None:
@@ -403,27 +403,27 @@ class CacheWriter:
         """Return the time `seconds` before the feed was last followed to its end."""
         return -inf if self._followed_at is None else self._followed_at - seconds
 
-    async def _commit(self, change: Change, write: bytes | None = None) -> None:
+    async def _commit(self, change: Change, key_entry: bytes | None = None) -> None:
         """Append a change to the journal, then apply it. The caller holds the lock."""
         catalogue = self.catalogue
         assert catalogue is not None
         if change.is_empty:
-            await self._append(None, write)
+            await self._append(None, key_entry)
             return
         change = change.numbered(catalogue.sequence + 1)
-        await self._append(change, write)
+        await self._append(change, key_entry)
         catalogue.apply(change)
         if change.pending_refetches:
             self.refetches_changed.set()
 
-    async def _append(self, change: Change | None, write: bytes | None) -> None:
-        if change is None and write is None:
+    async def _append(self, change: Change | None, key_entry: bytes | None) -> None:
+        if change is None and key_entry is None:
             return
         try:  # while the disk fails, too: new files may have been begun
-            await self.files.append(change=change, write=write)
+            await self.files.append(change=change, key_entry=key_entry)
         except OSError as problem:
             self.unsaved_changes += change is not None
-            self.unsaved_writes += write is not None
+            self.unsaved_writes += key_entry is not None
             self._degrade(problem)
         else:
             self._compact_if_due()

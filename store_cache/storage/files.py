@@ -126,18 +126,19 @@ class CacheFiles:
 
     # -- appending (D2) --------------------------------------------------------------------
 
-    async def append(self, *, change: Change | None = None, write: bytes | None = None) -> None:
+    async def append(self, *, change: Change | None = None, key_entry: bytes | None = None) -> None:
         """Append one record to the journal; it is durable when this returns.
 
         Records that come while a write is under way share the next write and sync, in the order of
         the calls. While `begin` runs they wait for its journal. A record whose caller is cancelled
         is written all the same.
 
-        `change` is numbered higher than the one before. `write` is one JSON object on one line.
+        `change` is numbered higher than the one before. `key_entry` is an entry of the key
+        table, one JSON object on one line.
         Raises OSError; after that, JournalBroken until `begin` succeeds.
         """
         pending = _PendingAppend(
-            encode_payload(change, write),
+            encode_payload(change, key_entry),
             0 if change is None else change.sequence,
             asyncio.get_running_loop().create_future(),
         )

@@ -23,13 +23,13 @@ from store_cache.storage.names import journal_name
 # -- writing -------------------------------------------------------------------------------
 
 
-def encode_payload(change: Change | None, write: bytes | None) -> bytes:
+def encode_payload(change: Change | None, key_entry: bytes | None) -> bytes:
     """Return the content of a record without the braces; its number is added when it is written."""
     parts = []
     if change is not None:
         parts.append(b'"change":' + encode_change(change))
-    if write is not None:
-        parts.append(b'"write":' + write)
+    if key_entry is not None:
+        parts.append(b'"write":' + key_entry)
     return b",".join(parts)
 
 

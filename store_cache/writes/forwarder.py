@@ -52,7 +52,6 @@ from store_cache.writes.write import (
     answer_to,
     judge,
     judge_batch,
-    not_recorded,
     unavailable,
     unsettled,
 )
@@ -68,11 +67,11 @@ Result = Answer | WriteError
 class WriteStore(Protocol):
     """The cache's writer, as far as this module uses it."""
 
-    async def record_write(self, write: bytes) -> None:
-        """Make a record of the key table durable. May raise OSError."""
+    async def record_write(self, key_entry: bytes) -> None:
+        """Append a record of the key table; while the disk fails it is kept in memory only (D5)."""
 
-    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
-        """Make the record durable and show the answer, in one step. May raise OSError."""
+    async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
+        """Append the record likewise, and show the answer in the same step."""
 
     def held_version(self, product_id: str) -> int | None: ...
 
@@ -90,8 +89,11 @@ class Refetches(Protocol):
 
 @dataclass(slots=True)
 class Entry:
-    """One write on its way. `attempt` is the latest one, as it was before it was last sent;
-    `is_recorded`: it is on disk."""
+    """A write on its way.
+
+    `attempt`: its latest attempt, as it was before it was last sent: `is_unknown` in it speaks of
+    earlier sendings only. `is_recorded`: it was appended to the journal.
+    """
 
     request: WriteRequest
     attempt: Attempt
@@ -347,10 +349,7 @@ class Forwarder:
         """Record the latest attempts, send them in one request, and judge the answer to each."""
         attempts = [entry.attempt for entry in entries]
         records = [encode_attempt(entry.attempt) for entry in entries if not entry.is_recorded]
-        try:
-            await asyncio.gather(*map(self._store.record_write, records))
-        except OSError as problem:
-            return [not_recorded(problem)] * len(entries)
+        await asyncio.gather(*map(self._store.record_write, records))
         for entry in entries:
             entry.is_recorded = True
             # From here on Central may have the write, even if this task ends early.
@@ -403,7 +402,8 @@ class Forwarder:
                 group.create_task(self._conclude(entry, outcome, deadline_at))
 
     async def _conclude(self, entry: Entry, outcome: WriteOutcome, deadline_at: float) -> None:
-        """Bring one write to its end: what the feed proves, the answer."""
+        """End one write: let the feed decide an unknown outcome, then settle, leave unknown or
+        withdraw it."""
         attempt = entry.attempt
         in_doubt = self._in_doubt.get(attempt)
         if isinstance(outcome, Unknown) and outcome.refusal is not None and in_doubt is not None:
@@ -422,17 +422,16 @@ class Forwarder:
     async def _settle(self, attempt: Attempt, outcome: Applied | Refused) -> None:
         """Make an outcome final: durable and visible, then answered.
 
-        The key table has it first, so that a snapshot written meanwhile does not miss it. No call
-        is answered from there too early: the key is still under way.
+        The key table has it first, so that a snapshot written meanwhile does not miss it. Calls do
+        not find it there before it is durable: while the key is under way they join its task.
+
+        If the answer alone does not say what the product is now, the store fetches it, which may
+        take PRODUCT_DEADLINE_SECONDS beyond the write's deadline. Later writes to the product wait.
         """
         final = Final(attempt.fingerprint, attempt.number, attempt.version, self._now(), outcome)
         self._keys.finish(attempt.key, final)
         stock = outcome.stock if isinstance(outcome, Applied) else None
-        try:
-            await self._store.settle_write(encode_final(attempt.key, final), stock)
-        except OSError as problem:
-            self._leave_unknown(attempt, f"the answer could not be kept on disk: {problem}")
-            return
+        await self._store.settle_write(encode_final(attempt.key, final), stock)
         self._in_doubt.drop(attempt)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(attempt.product_id, outcome.new_version)
@@ -461,7 +460,7 @@ class Forwarder:
         self._keys.put(attempt)
         if attempt.is_unknown:
             error = unsettled(error.message, [attempt.key], error.retry_after_seconds)
-        elif attempt.number == 1 or not entry.is_recorded:
+        elif attempt.number == 1:
             # No attempt under the key was applied, or will be: the key is free again.
             self._keys.drop(attempt.key)
             self._in_doubt.drop(attempt)

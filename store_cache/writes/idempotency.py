@@ -66,7 +66,8 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A key's final answer; `at` is when it was given."""
+    """A key's final answer; `at` is when it was given. `version` is the one sent: an applied write
+    made it version + 1."""
 
     fingerprint: bytes
     number: int

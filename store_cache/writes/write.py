@@ -149,15 +149,6 @@ def unsettled(
     )
 
 
-def not_recorded(problem: OSError) -> WriteError:
-    """Return the error of a write that was not sent because its record is not on disk."""
-    return WriteError(
-        "storage_unavailable",
-        f"The store could not keep the write on disk ({problem}) and did not send it: "
-        "see to DATA_DIR, and repeat the write with the same key",
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Applied:
     """Central changed the product, once."""

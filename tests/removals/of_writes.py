@@ -83,13 +83,13 @@ def answers_on_disk(patch: Patch) -> None:
     append = CacheFiles.append
 
     async def without_finals(
-        self: CacheFiles, *, change: Change | None = None, write: bytes | None = None
+        self: CacheFiles, *, change: Change | None = None, key_entry: bytes | None = None
     ) -> None:
-        if write is not None and (b'"applied":' in write or b'"refused":' in write):
+        if key_entry is not None and (b'"applied":' in key_entry or b'"refused":' in key_entry):
             patch.act()
-            write = None
-        if change is not None or write is not None:
-            await append(self, change=change, write=write)
+            key_entry = None
+        if change is not None or key_entry is not None:
+            await append(self, change=change, key_entry=key_entry)
 
     patch.replace(CacheFiles, "append", without_finals)
 
@@ -100,9 +100,9 @@ def answers_kept_first(patch: Patch) -> None:
     settle_write = CacheWriter.settle_write
     under_way: set[asyncio.Task[None]] = set()
 
-    async def later(self: CacheWriter, write: bytes, answer: StockAnswer | None) -> None:
+    async def later(self: CacheWriter, key_entry: bytes, answer: StockAnswer | None) -> None:
         patch.act()
-        task = asyncio.ensure_future(settle_write(self, write, answer))
+        task = asyncio.ensure_future(settle_write(self, key_entry, answer))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
@@ -114,9 +114,9 @@ def answers_shown(patch: Patch) -> None:
     """Readers wait for the event."""
     settle_write = CacheWriter.settle_write
 
-    async def kept_alone(self: CacheWriter, write: bytes, _: StockAnswer | None) -> None:
+    async def kept_alone(self: CacheWriter, key_entry: bytes, _: StockAnswer | None) -> None:
         patch.act()
-        await settle_write(self, write, None)
+        await settle_write(self, key_entry, None)
 
     patch.replace(CacheWriter, "settle_write", kept_alone)
 

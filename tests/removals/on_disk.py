@@ -109,15 +109,15 @@ def sync_after_a_creation(patch: Patch) -> None:
 def _show_first(patch: Patch, cause: str) -> None:
     commit = CacheWriter._commit
 
-    async def show_first(self: CacheWriter, change: Change, write: bytes | None = None) -> None:
+    async def show_first(self: CacheWriter, change: Change, key_entry: bytes | None = None) -> None:
         catalogue = self.catalogue
         if catalogue is None or change.cause != cause or change.is_empty:
-            await commit(self, change, write)
+            await commit(self, change, key_entry)
             return
         patch.act()
         numbered = change.numbered(catalogue.sequence + 1)
         catalogue.apply(numbered)
-        await self._append(numbered, write)
+        await self._append(numbered, key_entry)
         self.refetches_changed.set()
 
     patch.replace(CacheWriter, "_commit", show_first)
@@ -273,8 +273,8 @@ def losses_counted(patch: Patch) -> None:
     """A change that could not be appended is not counted."""
     append = CacheWriter._append
 
-    async def uncounted(self: CacheWriter, change: Change | None, write: bytes | None) -> None:
-        await append(self, change, write)
+    async def uncounted(self: CacheWriter, change: Change | None, key_entry: bytes | None) -> None:
+        await append(self, change, key_entry)
         if self.unsaved_changes or self.unsaved_writes:
             patch.act()
             self.unsaved_changes = self.unsaved_writes = 0

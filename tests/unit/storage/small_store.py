@@ -106,13 +106,13 @@ class SmallStore:
     async def record(self, key: str) -> None:
         """Enter a key into the table, then append it."""
         self.keys[key] = orjson.dumps({"key": key, "of": "record"})
-        await self.files.append(write=self.keys[key])
+        await self.files.append(key_entry=self.keys[key])
         self.acknowledged_keys.add(key)
 
     async def finish(self, key: str) -> None:
         """Append a key, and enter it into the table only then."""
         record = orjson.dumps({"key": key, "of": "finish"})
-        await self.files.append(write=record)
+        await self.files.append(key_entry=record)
         self.keys[key] = record
         self.acknowledged_keys.add(key)
 
@@ -126,7 +126,7 @@ class SmallStore:
             write = orjson.dumps({"key": key, "of": product_id}) if key else None
             if write is not None:
                 self.keys[key] = write
-            await self.files.append(change=change, write=write)
+            await self.files.append(change=change, key_entry=write)
             self.catalogue.apply(change)
             self.acknowledged = state(self.catalogue)
             self.acknowledged_keys |= {key} - {""}

@@ -110,10 +110,10 @@ async def test_key_records_come_back_in_the_order_in_which_they_were_appended() 
     """The later record of a key counts, so their order holds across snapshot and journal."""
     store, folder = await started()
     for number in range(3):
-        await store.files.append(write=orjson.dumps({"key": "k", "number": number}))
+        await store.files.append(key_entry=orjson.dumps({"key": "k", "number": number}))
     store.keys = {"k": b'{"key":"k","number":2}'}
     await store.compact()
-    await store.files.append(write=b'{"key":"k","number":3}')
+    await store.files.append(key_entry=b'{"key":"k","number":3}')
     loaded = await load(folder.after_kill())
 
     assert [record["number"] for record in records_of(loaded)] == [2, 3]
@@ -395,7 +395,7 @@ async def test_every_start_appends_to_files_of_its_own() -> None:
 async def test_appends_during_begin_go_to_the_new_journal() -> None:
     """They wait, in order, and none falls between the old files and the new."""
     store, folder = await started()
-    appends = [store.files.append(write=b'{"key":"k%d"}' % number) for number in (1, 2)]
+    appends = [store.files.append(key_entry=b'{"key":"k%d"}' % number) for number in (1, 2)]
     await all_of(store.begin(store.catalogue), *appends)
 
     assert await keys_on_disk(folder) == ["k1", "k2"]
@@ -528,12 +528,12 @@ async def test_changes_that_the_view_holds_already_are_not_applied_again() -> No
     await store.files.append(change=steps[0])
     compaction = asyncio.create_task(store.compact())
     while "append journal-3.jsonl" not in folder.trace[:-3]:
-        await store.files.append(write=b'{"key":"k"}')
+        await store.files.append(key_entry=b'{"key":"k"}')
     await store.files.append(change=steps[1])
     await store.files.append(change=steps[2])
     for step in steps:
         store.catalogue.apply(step)
-    await store.files.append(write=b'{"key":"k"}')
+    await store.files.append(key_entry=b'{"key":"k"}')
     await compaction
     left = folder.after_kill()
     whole = left.contents()["journal-3.jsonl"]
@@ -609,9 +609,9 @@ async def test_a_compaction_is_due_when_the_journal_has_outgrown_the_snapshot() 
     store, folder = await started()
     big = b'{"key":"k","text":"' + b"x" * (COMPACTION_BYTES // 4) + b'"}'
     for _ in range(3):
-        await store.files.append(write=big)
+        await store.files.append(key_entry=big)
     due = [store.files.compaction_due]
-    await store.files.append(write=big)
+    await store.files.append(key_entry=big)
     due.append(store.files.compaction_due)
     folder.trace.clear()
     folder.failures = {2: errno.ENOSPC}

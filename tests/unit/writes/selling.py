@@ -106,17 +106,15 @@ class Writer:
         self.quantities = {"P-1": 10, "P-2": 10}
         self.records: list[dict[str, Any]] = []
         self.position: Position | None = Position("g-1", 3)
-        self.recording_fails = False
-        self.settling_fails = False
 
     def held_version(self, product_id: str) -> int | None:
         return self.versions.get(product_id)
 
-    async def record_write(self, write: bytes) -> None:
-        await self._append(write, fails=self.recording_fails)
+    async def record_write(self, key_entry: bytes) -> None:
+        await self._append(key_entry)
 
-    async def settle_write(self, write: bytes, answer: StockAnswer | None) -> None:
-        await self._append(write, fails=self.settling_fails)
+    async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
+        await self._append(key_entry)
         if answer is not None and self.versions.get(answer.product_id, 0) < answer.new_version:
             self.versions[answer.product_id] = answer.new_version
             self.quantities[answer.product_id] = answer.new_quantity
@@ -129,11 +127,9 @@ class Writer:
             self.versions.pop(event.product_id, None)
         self.position = Position("g-1", event.offset + 1)
 
-    async def _append(self, write: bytes, *, fails: bool) -> None:
+    async def _append(self, key_entry: bytes) -> None:
         await asyncio.sleep(0)
-        if fails:
-            raise OSError(28, "No space left on device")
-        self.records.append(orjson.loads(write))
+        self.records.append(orjson.loads(key_entry))
 
 
 class Refetches:

@@ -401,30 +401,6 @@ async def test_what_may_have_been_applied_is_never_answered_as_never_sent(store:
     assert 4 == len(store.central.sent), "the last one met an open breaker"
 
 
-async def test_without_a_record_on_disk_nothing_is_sent(store: Store) -> None:
-    """W1: 503, and the key is free."""
-    store.writer.recording_fails = True
-
-    error = await failure(store.forwarder.update(sale()))
-
-    assert ("storage_unavailable", 503) == (error.code, error.status)
-    assert [] == store.central.sent
-    store.writer.recording_fails = False
-    assert 200 == (await store.forwarder.update(sale())).status
-
-
-async def test_an_answer_that_cannot_be_recorded_is_not_given(store: Store) -> None:
-    """Central has applied the write all the same: 504, and a repeat gets the answer."""
-    store.writer.settling_fails = True
-    error = await failure(store.forwarder.update(sale()))
-    store.writer.settling_fails = False
-
-    assert "central_timeout" == error.code
-    assert 200 == (await store.forwarder.update(sale())).status
-    assert store.central.sent[0] == store.central.sent[1]
-    assert (8, 2) == store.central.stock("P-1")
-
-
 async def test_a_full_table_refuses_new_keys_and_answers_old_ones() -> None:
     """W1: rather than forget an old key."""
     store = Store(Central(), capacity=1)
