@@ -20,7 +20,9 @@ from store_cache.central.client import PAGE_DEADLINE_SECONDS, POLL_GRACE_SECONDS
 from store_cache.central.failures import (
     CentralError,
     ExchangeBroken,
+    HeldBack,
     LimitExceeded,
+    Unreachable,
     WriteUnknown,
     WriteUnsent,
 )
@@ -60,6 +62,7 @@ class ClientModel:
     def __init__(self, central: CentralModel, random: Chance) -> None:
         self._central = central
         self._random = random
+        self.on_refused_connection: Callable[[], None] = lambda: None
         self._rate_limit = RateLimit()
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
@@ -93,10 +96,14 @@ class ClientModel:
 
     async def _send(self, priority: Priority, ask: Callable[[], Awaitable[T]]) -> T:
         if (ready_in := self._rate_limit.ready_in(priority, _now())) > 0:
-            raise LimitExceeded("the rate limit", retry_after_seconds=ready_in)
+            raise HeldBack("own limit", retry_after_seconds=ready_in)
         self._rate_limit.sent(priority, _now())
         try:
             answer = await ask()
+        except Unreachable:
+            if priority is not Priority.WRITES:
+                self.on_refused_connection()
+            raise
         except TooMany as limit:
             self._rate_limit.limited(_now(), limit.retry_after_seconds)
             ready_in = self._rate_limit.ready_in(priority, _now())
@@ -197,10 +204,13 @@ class StoreModel:
             random=random,
         )
         self.admission = Admission(
-            central=client, random=random, on_answer=self.runner.wake_after_failure
+            central=client,
+            random=random,
+            on_answer=self.runner.wake_after_failure,
+            write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
         )
         self.runner.on_central_reached = self.admission.sync_reached_central
-        self.runner.on_central_lost = self.admission.sync_lost_central
+        client.on_refused_connection = self.admission.connection_refused
 
     def _note_in_sync(self) -> None:
         if self.in_sync_at is None:

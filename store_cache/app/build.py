@@ -148,7 +148,10 @@ async def following(
     )
 
     admission = Admission(
-        central=central, random=environment.random, on_answer=runner.wake_after_failure
+        central=central,
+        random=environment.random,
+        on_answer=runner.wake_after_failure,
+        write_timeout_seconds=settings.write_timeout_seconds,
     )
     forwarder = Forwarder(
         store_id=settings.store_id,
@@ -165,8 +168,9 @@ async def following(
     freshness = FreshnessGauge(
         runner, writer, clock, stale_after_seconds=settings.stale_after_seconds
     )
-    state = StateTracker(runner, writer, freshness, clock)
+    state = StateTracker(runner, writer, freshness, clock, central)
     status = StatusDocuments(
+        central=central,
         runner=runner,
         writer=writer,
         forwarder=forwarder,
@@ -178,7 +182,7 @@ async def following(
 
     runner.on_events = forwarder.observe_events
     runner.on_central_reached = admission.sync_reached_central
-    runner.on_central_lost = admission.sync_lost_central
+    central.on_refused_connection = admission.connection_refused
     runner.on_advance = state.update
 
     forwarder.start()

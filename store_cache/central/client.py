@@ -34,6 +34,7 @@ from store_cache.central.failures import (
     OtherFeed,
     PositionGone,
     RequestRefused,
+    Unreachable,
     Unreadable,
     UnsendableId,
     WriteUnknown,
@@ -65,7 +66,6 @@ MOST_EVENT_BYTES = 64 * 2**20
 MOST_PRODUCT_BYTES = 2**20
 MOST_WRITE_BYTES = 2**20
 
-WRITES_AT_ONCE = 16
 PRODUCTS_AT_ONCE = 4
 
 ROWS_AT_ONCE = 500
@@ -124,7 +124,10 @@ class CentralClient:
         self.rate_limit = rate_limit
         self._random = random
         self._now = now
-        self._write_slots = asyncio.Semaphore(WRITES_AT_ONCE)
+        self.problem = ""
+        """How the exchange that ended last failed, whatever it was for; empty if it did not."""
+        self.on_refused_connection: Callable[[], None] = _ignore
+        """Called when a read could not connect; a failed write says so itself."""
         self._product_slots = asyncio.Semaphore(PRODUCTS_AT_ONCE)
 
     async def close(self) -> None:
@@ -175,11 +178,12 @@ class CentralClient:
         url = self._connection.url(f"{_INVENTORY}/{_quoted(product_id)}")
         subject = f"product {product_id[:80]!a}"
         request = Request(subject, "GET", url, MOST_PRODUCT_BYTES)
-        async with self._deadline(request, PRODUCT_DEADLINE_SECONDS), self._product_slots:
-            reply = await self._send(request, Priority.PRODUCTS, PRODUCT_DEADLINE_SECONDS)
-        is_absent = reply.status == 404 and _is_absence(reply)
-        if not is_absent:
-            self._check_status(request, reply)
+        with self._noted_read():
+            async with self._deadline(request, PRODUCT_DEADLINE_SECONDS), self._product_slots:
+                reply = await self._send(request, Priority.PRODUCTS, PRODUCT_DEADLINE_SECONDS)
+            is_absent = reply.status == 404 and _is_absence(reply)
+            if not is_absent:
+                self._check_status(request, reply)
         self._check_generation(reply, generation)
         if is_absent:
             return None
@@ -203,21 +207,21 @@ class CentralClient:
         request = Request("a write", "POST", url, MOST_WRITE_BYTES, orjson.dumps(payload))
         attempts = Attempts(asyncio.get_running_loop().time() + deadline_seconds)
         try:
-            async with self._deadline(request, deadline_seconds):
-                reply: Reply = await attempts.retrying(self._random)(
-                    self._attempt_write, request, attempts
-                )
+            with self._noted():
+                async with self._deadline(request, deadline_seconds):
+                    reply: Reply = await attempts.retrying(self._random)(
+                        self._attempt_write, request, attempts
+                    )
         except CentralError as error:
             raise attempts.verdict(error) from error
         return self._write_reply(request, reply, certain=not attempts.may_have_arrived)
 
     async def _attempt_write(self, request: Request, attempts: Attempts) -> Reply:
-        async with self._write_slots:
-            with attempts.sending():
-                reply = await self._send(request, Priority.WRITES, attempts.seconds_left)
-                if reply.status >= 500:
-                    raise self._status_error(request, reply)
-                return reply
+        with self._noted(), attempts.sending():
+            reply = await self._send(request, Priority.WRITES, attempts.seconds_left)
+            if reply.status >= 500:
+                raise self._status_error(request, reply)
+            return reply
 
     def _write_reply(self, request: Request, reply: Reply, *, certain: bool) -> WriteReply:
         try:
@@ -228,16 +232,18 @@ class CentralClient:
         if reply.status not in (401, 403):
             return WriteReply(reply.status, value, certain)
         denied = self._status_error(request, reply)
+        self.problem = str(denied)
         raise denied if certain else WriteUnknown(f"{denied}; an earlier try may have passed")
 
     # -- one exchange ----------------------------------------------------------------------
 
     async def _read(self, request: Request, priority: Priority, seconds: float) -> Reply:
         """Return the 2xx answer to a request, within `seconds`."""
-        async with self._deadline(request, seconds):
-            reply = await self._send(request, priority, seconds)
-        self._check_status(request, reply)
-        return reply
+        with self._noted_read():
+            async with self._deadline(request, seconds):
+                reply = await self._send(request, priority, seconds)
+            self._check_status(request, reply)
+            return reply
 
     async def _send(self, request: Request, priority: Priority, seconds: float) -> Reply:
         """Send the request if the rate limit allows it now, and return any answer but 429.
@@ -276,6 +282,30 @@ class CentralClient:
                 f"{self._connection.central} gave no whole answer about {request.subject} within "
                 f"{seconds:g} s; it may be overloaded, or the network is poor"
             ) from error
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note in `problem` how an exchange ends. A refusal of the request is an answer, and what
+        was not sent says nothing."""
+        try:
+            yield
+        except (Unreachable, ExchangeBroken, AccessDenied) as error:
+            self.problem = str(error)
+            raise
+        except (RequestRefused, PositionGone):
+            self.problem = ""
+            raise
+        else:
+            self.problem = ""
+
+    @contextmanager
+    def _noted_read(self) -> Iterator[None]:
+        try:
+            with self._noted():
+                yield
+        except Unreachable:
+            self.on_refused_connection()
+            raise
 
     # -- what an answer means --------------------------------------------------------------
 
@@ -332,6 +362,10 @@ class CentralClient:
 
 def _until(reason: str, ready_in: float) -> str:
     return f"{reason}; ask again in {ready_in:.1f} s"
+
+
+def _ignore() -> None:
+    """The callback where none is set."""
 
 
 def _quoted(product_id: str) -> str:

@@ -16,7 +16,12 @@ from urllib.parse import urlencode
 
 import httpx
 
-from store_cache.central.failures import ExchangeBroken, Unreachable, UnsendableId
+from store_cache.central.failures import (
+    ExchangeBroken,
+    HeldBack,
+    Unreachable,
+    UnsendableId,
+)
 from store_cache.central.transport import AiohttpTransport
 
 CONNECT_SECONDS = 3.0
@@ -26,8 +31,9 @@ IDLE_SECONDS = 4.0
 """Common servers close a connection that was idle for 5 s. A write sent at that moment would have
 an unknown outcome, so the store closes first."""
 
-CONNECTIONS = 32
-"""More than the client uses at once, so that no request waits for a connection."""
+CONNECTIONS = 128
+"""More than the store uses at once, so that no request waits for a connection: such a wait would
+end like a Central that accepts none."""
 
 ADDRESSES = 1024
 """Addresses kept, 1.5 MB of them: a quiet feed is polled at the same offset again and again, and
@@ -38,10 +44,9 @@ _EXCERPT_CHARACTERS = 80
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 _REASONS: dict[type[Exception], str] = {
     httpx.ConnectTimeout: "it did not accept a connection in time",
-    httpx.PoolTimeout: "all connections to it are in use",
     httpx.ReadTimeout: "it went silent",
     httpx.WriteTimeout: "it stopped taking the request",
     httpx.ReadError: "the connection broke while its answer was read",
@@ -155,6 +160,10 @@ class Connection:
                 return Reply(response.status_code, response.headers, body)
             finally:
                 await response.aclose()
+        except httpx.PoolTimeout as error:
+            raise HeldBack(
+                f"all connections to {self.central} are in use", retry_after_seconds=1.0
+            ) from error
         except _NEVER_SENT as error:
             reason = _REASONS.get(type(error)) or ascii(str(error)[:200] or type(error).__name__)
             advice = "check that it runs, CENTRAL_API_URL and the network"

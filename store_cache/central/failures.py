@@ -20,6 +20,8 @@ than the first characters of an answer.
 
 from __future__ import annotations
 
+from enum import Enum
+
 
 class CentralError(Exception):
     """Central did not give what it was asked for.
@@ -92,8 +94,22 @@ class UnsendableId(CentralError):
     """The product id would lead to another address than its own."""
 
 
+class Unsent(Enum):
+    """What kept a write from Central."""
+
+    REFUSED = "no connection was possible"
+    LIMITED = "Central answered 429"
+    HELD_BACK = "the store kept to a limit of its own"
+
+
 class WriteUnsent(CentralError):
-    """Central cannot have seen the write. `retry_after_seconds` is set after a 429."""
+    """Central cannot have seen the write. `retry_after_seconds` is set after a limit."""
+
+    def __init__(
+        self, message: str, *, cause: Unsent, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.cause = cause
 
 
 class WriteUnknown(CentralError):

@@ -11,8 +11,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from store_cache.central.failures import (
     CentralError,
     ExchangeBroken,
+    HeldBack,
     LimitExceeded,
     Unreachable,
+    Unsent,
     WriteUnknown,
     WriteUnsent,
 )
@@ -32,6 +34,7 @@ class Attempts:
         self.may_have_arrived = False
         self._deadline = deadline
         self._is_sending = False
+        self._unsent = Unsent.HELD_BACK
 
     @property
     def seconds_left(self) -> float:
@@ -43,8 +46,13 @@ class Attempts:
         self._is_sending = True
         try:
             yield
-        except (Unreachable, LimitExceeded):
+        except Unreachable:
+            self._is_sending, self._unsent = False, Unsent.REFUSED
+            raise
+        except LimitExceeded as limit:
             self._is_sending = False
+            if not isinstance(limit, HeldBack):
+                self._unsent = Unsent.LIMITED
             raise
         except CentralError:
             self.may_have_arrived = True
@@ -75,7 +83,8 @@ class Attempts:
         if self.may_have_arrived or self._is_sending:
             return WriteUnknown(f"{last}; the write may have been applied: repeat it as it is")
         limited_for = last.retry_after_seconds if isinstance(last, LimitExceeded) else None
-        return WriteUnsent(f"{last}; the write was not sent", retry_after_seconds=limited_for)
+        message = f"{last}; the write was not sent"
+        return WriteUnsent(message, cause=self._unsent, retry_after_seconds=limited_for)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -16,14 +16,15 @@ IN_SYNC = ("live", "syncing")
 
 
 def print_status(client: StoreClient, *, as_json: bool) -> int:
-    """Print the sync status; return 0 if the store is in sync with Central, else 1."""
+    """Print the sync status; return 0 if the store is in sync with Central and writes pass, else
+    1."""
     status = client.sync_status()
     if as_json:
         print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
     else:
         print("\n".join(status_lines(status)))
     is_in_sync = status["state"]["name"] in IN_SYNC and status["lastSyncTime"] is not None
-    return 0 if is_in_sync else 1
+    return 0 if is_in_sync and not status["writes"]["problem"] else 1
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
@@ -51,6 +52,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         f"writes          breaker {writes['breaker']}, {writes['underWay']} under way, "
         f"{writes['unknown']} of unknown outcome"
     )
+    if writes["problem"]:
+        lines.append(f"                {writes['problem']}")
     if status["doubtful"]["failing"]:
         lines.append(f"doubtful        {status['doubtful']['failing']} products cannot be read")
     lines.extend(_full_sync_line(full_sync) for full_sync in status["fullSyncs"])

@@ -96,9 +96,8 @@ class SyncRunner:
 
     `now` gives steady unix seconds (never set back), `random` numbers in [0, 1). Set the callbacks
     before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch of events
-    applied, in order; `on_central_reached` and `on_central_lost` (the admission of writes) when
-    Central just answered or could not be reached; `on_advance` (the state in the status) after
-    every step.
+    applied, in order; `on_central_reached` (the admission of writes) when Central just answered;
+    `on_advance` (the state in the status) after every step.
     """
 
     def __init__(
@@ -119,7 +118,6 @@ class SyncRunner:
         self.changed = asyncio.Event()
         self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
         self.on_central_reached: Callable[[], None] = _ignore
-        self.on_central_lost: Callable[[], None] = _ignore
         self.on_advance: Callable[[], None] = _ignore
         self._central = central
         self._writer = writer
@@ -203,8 +201,6 @@ class SyncRunner:
             case PageApplied(event_offset=offset):
                 self.head_offset = offset or self.head_offset
                 self.on_central_reached()
-            case ExchangeFailed(Failure.UNREACHABLE):
-                self.on_central_lost()
             case ExchangeFailed(failure) if failure in REFUSALS:
                 self.on_central_reached()
         report(before, self.state, outcome)

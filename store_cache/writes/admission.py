@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from store_cache.central.client import WriteReply
-from store_cache.central.failures import AccessDenied, WriteUnsent
+from store_cache.central.failures import AccessDenied, Unsent, WriteUnsent
 from store_cache.writes import circuit_breaker as breaker
 from store_cache.writes.write import unavailable
 
-WRITES_IN_FLIGHT = 64
+WRITES_IN_FLIGHT = 32
 """Writes that Central gets at a time. If a thousand tills come back together, the others wait."""
 
-PROBE_SECONDS = 2.0
-"""A probe finds out whether Central is back; a till's patience does not matter to it."""
-
 SHORTEST_EXCHANGE_SECONDS = 0.5
-"""With less time left, a write is not sent: it could only end unknown, and look like an outage."""
+RECENT_EXCHANGES = 3
+"""A write that waited is sent only if there is time for an answer, by the quickest of Central's
+last ones. Otherwise it could only end unknown, and the store's own queue would look like an outage.
+"""
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class CentralWrites(Protocol):
@@ -34,12 +38,13 @@ class CentralWrites(Protocol):
 @dataclass(frozen=True, slots=True)
 class AdmissionStatus:
     """`breaker` is closed, open or probing for `seconds` now. `retry_seconds`: how long no write
-    is admitted, 0.0 if one is admitted now."""
+    is admitted, 0.0 if one is admitted now. `is_away`: writes are known to fail."""
 
     breaker: str
     seconds: float
     retry_seconds: float
     in_flight: int
+    is_away: bool
 
 
 class Admission:
@@ -52,10 +57,13 @@ class Admission:
         central: CentralWrites,
         random: Callable[[], float],
         on_answer: Callable[[], None],
+        write_timeout_seconds: float,
     ) -> None:
         self._central = central
         self._random = random
         self._on_answer = on_answer
+        self._longest_reserve_seconds = write_timeout_seconds / 2
+        self._recent_seconds: deque[float] = deque(maxlen=RECENT_EXCHANGES)
         self._slots = asyncio.Semaphore(WRITES_IN_FLIGHT)
         self._in_flight = 0
         self._state: breaker.BreakerState = breaker.Closed(_now())
@@ -71,41 +79,67 @@ class Admission:
         Raises WriteError `central_unavailable` or WriteUnsent if nothing can have reached Central,
         WriteUnknown if something may have, AccessDenied if Central does not accept the store's key.
         """
-        try:
-            async with asyncio.timeout_at(deadline_at - SHORTEST_EXCHANGE_SECONDS):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise unavailable("Too many writes wait for Central", 1.0) from None
-        self._in_flight += 1
-        try:
+        async with AsyncExitStack() as slot:
+            await self.in_time(slot.enter_async_context(self._slots), deadline_at)
             self.check()
-            return await self._exchange(payload, deadline_at - _now())
-        finally:
-            self._in_flight -= 1
-            self._slots.release()
+            self._in_flight += 1
+            try:
+                return await self._exchange(payload, deadline_at - _now())
+            finally:
+                self._in_flight -= 1
+
+    async def in_time(self, wait: Awaitable[T], deadline_at: float) -> T:
+        """Await something while there is time left for an exchange after it.
+
+        Raises WriteError `central_unavailable`, also if `wait` ended too late.
+        """
+        try:
+            async with asyncio.timeout_at(self._latest_start(deadline_at)):
+                result = await wait
+        except TimeoutError:
+            pass
+        else:
+            if not self.is_late(deadline_at):
+                return result
+        raise unavailable("Too many writes wait for Central", 1.0)
+
+    def is_late(self, deadline_at: float) -> bool:
+        """Return whether an exchange that begins now could not end before `deadline_at`."""
+        return _now() > self._latest_start(deadline_at)
+
+    def _latest_start(self, deadline_at: float) -> float:
+        usual = min(self._recent_seconds, default=0.0)
+        reserve = max(SHORTEST_EXCHANGE_SECONDS, min(usual, self._longest_reserve_seconds))
+        return deadline_at - reserve
 
     def sync_reached_central(self) -> None:
-        """Close the breaker: the sync got an answer from Central (B4)."""
-        self._move(breaker.answered(self._state, _now()))
+        """Let one write through if the breaker is open: the sync got an answer (B4)."""
+        self._move(breaker.sync_answered(self._state, _now()))
 
-    def sync_lost_central(self) -> None:
-        """Open the breaker: the sync found Central away (B4)."""
-        self._move(breaker.lost(self._state, _now(), jitter=self._random()))
+    def connection_refused(self) -> None:
+        """Open the breaker: another exchange than a write got no connection (B4)."""
+        self._move(breaker.refused(self._state, _now(), jitter=self._random()))
 
     def status(self) -> AdmissionStatus:
         now, state = _now(), self._state
         wait_seconds = breaker.wait_seconds(state, now)
-        return AdmissionStatus(state.name, now - state.since, wait_seconds, self._in_flight)
+        is_away = breaker.is_away(state)
+        return AdmissionStatus(
+            state.name, now - state.since, wait_seconds, self._in_flight, is_away
+        )
 
     async def _exchange(self, payload: Mapping[str, Any], seconds_left: float) -> WriteReply:
-        self._state = breaker.admitted(self._state)
-        is_probe = isinstance(self._state, breaker.Probing)
-        deadline_seconds = min(seconds_left, PROBE_SECONDS) if is_probe else seconds_left
+        self._state = state = breaker.admitted(self._state)
+        is_probe = isinstance(state, breaker.Probing)
+        if isinstance(state, breaker.Probing):
+            seconds_left = min(seconds_left, breaker.probe_seconds(state))
+        began_at = _now()
         try:
-            reply = await self._central.write(payload, deadline_seconds=deadline_seconds)
+            reply = await self._central.write(payload, deadline_seconds=seconds_left)
         except BaseException as problem:
             self._observe_failure(problem, is_probe=is_probe)
             raise
+        self._recent_seconds.append(_now() - began_at)
         self._observe_answer()
         return reply
 
@@ -116,15 +150,21 @@ class Admission:
             self._on_answer()
 
     def _observe_failure(self, problem: BaseException, *, is_probe: bool) -> None:
-        is_unsent = isinstance(problem, WriteUnsent)
-        is_limited = isinstance(problem, WriteUnsent) and problem.retry_after_seconds is not None
-        if is_limited or isinstance(problem, AccessDenied):
+        unsent = problem.cause if isinstance(problem, WriteUnsent) else None
+        if unsent is Unsent.LIMITED or isinstance(problem, AccessDenied):
             self._observe_answer()  # a limit (429) and a rejected key are answers, too
-            return
-        now, jitter = _now(), self._random()
-        self._move(
-            breaker.failed(self._state, now, refused=is_unsent, is_probe=is_probe, jitter=jitter)
-        )
+        elif unsent is Unsent.HELD_BACK:
+            self._move(breaker.held_back(self._state, _now(), is_probe=is_probe))
+        else:
+            self._move(
+                breaker.failed(
+                    self._state,
+                    _now(),
+                    refused=unsent is Unsent.REFUSED,
+                    is_probe=is_probe,
+                    jitter=self._random(),
+                )
+            )
 
     def _move(self, state: breaker.BreakerState) -> None:
         if state.name != self._state.name:

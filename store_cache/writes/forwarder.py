@@ -24,7 +24,7 @@ from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
 from store_cache.model.event import AnyEvent, Event
 from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
-from store_cache.writes.admission import SHORTEST_EXCHANGE_SECONDS, Admission, AdmissionStatus
+from store_cache.writes.admission import Admission, AdmissionStatus
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
@@ -102,11 +102,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class WritesStatus:
-    """How many keys are under way, unknown, and remembered with a final answer."""
+    """How many keys are under way, unknown (the oldest for `unknown_seconds`), and remembered with
+    a final answer."""
 
     admission: AdmissionStatus
     under_way: int
     unknown: int
+    unknown_seconds: float
     remembered: int
 
 
@@ -158,9 +160,14 @@ class Forwarder:
 
     def status(self) -> WritesStatus:
         attempts = self._keys.open_attempts()
-        unknown = sum(attempt.key not in self._under_way for attempt in attempts)
-        remembered = len(self._keys) - len(attempts)
-        return WritesStatus(self._admission.status(), len(self._under_way), unknown, remembered)
+        unknown = [each.at for each in attempts if each.key not in self._under_way]
+        return WritesStatus(
+            self._admission.status(),
+            under_way=len(self._under_way),
+            unknown=len(unknown),
+            unknown_seconds=self._now() - min(unknown, default=self._now()),
+            remembered=len(self._keys) - len(attempts),
+        )
 
     # -- calls -----------------------------------------------------------------------------
 
@@ -265,12 +272,8 @@ class Forwarder:
         products = {request.product_id for request, _ in missing}
         async with AsyncExitStack() as turn:
             try:
-                async with asyncio.timeout_at(deadline_at - SHORTEST_EXCHANGE_SECONDS):
-                    await turn.enter_async_context(self._queue.turn(products))
-            except TimeoutError:
-                self._turn_away(missing, unavailable("Too many writes to the product wait", 1.0))
-                return
-            try:
+                queued = turn.enter_async_context(self._queue.turn(products))
+                await self._admission.in_time(queued, deadline_at)
                 entries = [await self._entry(request, known) for request, known in missing]
             except WriteError as problem:
                 self._turn_away(missing, problem)
@@ -337,7 +340,7 @@ class Forwarder:
     async def _attempt(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
         """Send writes; an adjustment that meets a conflict again, with Central's version."""
         outcomes = await self._send(entries, deadline_at)
-        while (version := _retry_version(entries[0], outcomes[0], deadline_at)) is not None:
+        while (version := self._retry_version(entries[0], outcomes[0], deadline_at)) is not None:
             [entry] = entries
             number = entry.attempt.number + 1
             entry.attempt = self._new_attempt(entry.request, number=number, version=version)
@@ -371,6 +374,16 @@ class Forwarder:
         # The feed may have been faster than the answer.
         pairs = zip(attempts, outcomes, strict=True)
         return [self._in_doubt.verdict(attempt) or outcome for attempt, outcome in pairs]
+
+    def _retry_version(self, entry: Entry, outcome: WriteOutcome, deadline_at: float) -> int | None:
+        """Return Central's version if an adjustment met a conflict and may be sent again."""
+        attempt = entry.attempt
+        is_last = attempt.is_unknown or attempt.number >= MOST_ATTEMPTS
+        if isinstance(entry.request, Write) or is_last or self._admission.is_late(deadline_at):
+            return None
+        if not isinstance(outcome, Refused) or outcome.error_type != "version_conflict":
+            return None
+        return outcome.new_version
 
     def _payload(self, entries: Sequence[Entry]) -> dict[str, Any]:
         """Return the body of the request: an update alone, or a batch."""
@@ -505,17 +518,6 @@ def _failure(problem: CentralError | WriteError) -> WriteOutcome:
             return Unknown(str(problem))
         case WriteError():
             return problem
-
-
-def _retry_version(entry: Entry, outcome: WriteOutcome, deadline_at: float) -> int | None:
-    """Return Central's version if an adjustment met a conflict and may be sent again with it."""
-    attempt = entry.attempt
-    if isinstance(entry.request, Write) or attempt.is_unknown or attempt.number >= MOST_ATTEMPTS:
-        return None
-    if not isinstance(outcome, Refused) or outcome.error_type != "version_conflict":
-        return None
-    is_late = asyncio.get_running_loop().time() + SHORTEST_EXCHANGE_SECONDS >= deadline_at
-    return None if is_late else outcome.new_version
 
 
 def _answers(results: Sequence[Result], keys: Sequence[str]) -> list[Answer]:

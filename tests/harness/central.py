@@ -84,11 +84,13 @@ class LedgerCentral:
 
 
 class LedgerTransport(LedgerCentral, httpx.AsyncBaseTransport):
-    """`is_cut`: it cannot be reached. `may_answer`: no request is answered before it is set."""
+    """`is_cut`: it cannot be reached. `may_answer`: no request is answered before it is set.
+    `failing`: a request whose address contains it gets a 503."""
 
     def __init__(self, clock: Clock, *product_ids: str) -> None:
         super().__init__(clock, *product_ids)
         self.is_cut = False
+        self.failing: str | None = None
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self._central = Central(
@@ -110,6 +112,8 @@ class LedgerTransport(LedgerCentral, httpx.AsyncBaseTransport):
         key = request.headers["X-API-Key"]
         asked = Request(request.method, target, key, await request.aread(), "a store")
         await self.may_answer.wait()
+        if self.failing is not None and self.failing in target:
+            return httpx.Response(503)
         reply = self._central.answer(asked, self.clock.now())
         if isinstance(reply, Held):
             await self._until_news(reply.wait_seconds)

@@ -16,7 +16,7 @@ from store_cache.api.limits import ConnectionLimiter
 from store_cache.central import client
 from store_cache.central import parsing as wire
 from store_cache.central.client import CentralClient, WriteReply
-from store_cache.central.failures import WriteUnsent
+from store_cache.central.failures import Unsent, WriteUnsent
 from store_cache.central.retries import Attempts
 from store_cache.model.change import Change
 from store_cache.model.event import Event, Kind
@@ -29,6 +29,7 @@ from store_cache.writes import circuit_breaker as breaker
 from store_cache.writes import forwarder as forwarding
 from store_cache.writes import idempotency as keys
 from store_cache.writes import write as writing
+from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Entry, Forwarder
 from store_cache.writes.idempotency import Attempt, Final, KeyTable
 from store_cache.writes.in_doubt import InDoubtWrite
@@ -270,7 +271,7 @@ def unsent_for_certain(patch: Patch) -> None:
         if isinstance(found, WriteUnsent):
             return found
         patch.act()
-        return WriteUnsent(str(found), retry_after_seconds=None)
+        return WriteUnsent(str(found), cause=Unsent.REFUSED)
 
     patch.replace(Attempts, "verdict", unsent)
 
@@ -443,7 +444,7 @@ def disconnects_cancel_nothing(patch: Patch) -> None:
 @of_writes(
     "W4",
     "once Central is known to be away, writes fail at once",
-    test="tests/unit/writes/test_forwarder.py::test_the_sync_opens_and_closes_the_breaker",
+    test="tests/unit/writes/test_forwarder.py::test_a_connection_refused_to_the_sync_opens_the_breaker",
     why="the simulation does not time its tills",
 )
 def breaker_opens(patch: Patch) -> None:
@@ -460,7 +461,7 @@ def breaker_opens(patch: Patch) -> None:
     "W4",
     "an open breaker lets a probe through",
     test="tests/unit/writes/test_forwarder.py::test_one_probe_at_a_time_finds_central_again",
-    why="the sync, which asks Central all the time, closes it too (B4)",
+    why="the sync, which asks Central all the time, permits a probe too (B4)",
 )
 def probes(patch: Patch) -> None:
     """An open breaker stays open until somebody else closes it."""
@@ -492,6 +493,38 @@ def one_probe_at_a_time(patch: Patch) -> None:
         return wait(state, now)
 
     patch.replace(breaker, "wait_seconds", at_once)
+
+
+@of_writes(
+    "B4",
+    "an answer to the sync closes no breaker of writes",
+    test="tests/unit/writes/test_forwarder.py::test_an_answer_to_the_sync_permits_one_probe_and_no_more",
+    why="the simulation does not time its tills",
+)
+def feed_closes_nothing(patch: Patch) -> None:
+    """A feed that lives closes the breaker of writes."""
+
+    def closed(state: breaker.BreakerState, now: float) -> breaker.BreakerState:
+        patch.act()
+        return breaker.answered(state, now)
+
+    patch.replace(breaker, "sync_answered", closed)
+
+
+@of_writes(
+    "W4",
+    "a write that waited is sent only if there is time for its answer",
+    test="tests/unit/writes/test_forwarder.py::test_the_stores_own_queue_is_no_outage",
+    why="an unknown outcome is a right answer",
+)
+def time_for_an_answer(patch: Patch) -> None:
+    """A write whose turn comes at the very end of its time is sent."""
+
+    def latest(_: Admission, deadline_at: float) -> float:
+        patch.act()
+        return deadline_at - 0.5
+
+    patch.replace(Admission, "_latest_start", latest)
 
 
 # -- the border --------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pytest
 from central_stub.switches import Switches
 from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.storage.framing import FORMAT, NewerFormat, frame, unframe
-from store_cache.writes.admission import PROBE_SECONDS
+from store_cache.writes.circuit_breaker import FIRST_PROBE_SECONDS
 from store_cache.writes.write import Adjustment, WriteError
 from tests.harness.cache import Cache
 from tests.harness.central import LedgerTransport
@@ -114,7 +114,7 @@ async def test_a_minute_without_central() -> None:
         assert ("central_unavailable", 503) == (problem.code, problem.status)
         assert 0 < (problem.retry_after_seconds or 0) <= 5
         assert 503 == probe.status
-        assert (True, 0.0) == (probe_seconds <= PROBE_SECONDS, seconds_of_next)
+        assert (True, 0.0) == (probe_seconds <= FIRST_PROBE_SECONDS, seconds_of_next)
         assert "fallback" == name
         assert seconds <= 5
         assert [["first start"]] == reasons(store)

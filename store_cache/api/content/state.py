@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from store_cache.api.content.clock import Clock
 from store_cache.api.content.freshness import FreshnessGauge
+from store_cache.central.client import CentralClient
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import FullSyncing
 from store_cache.writer import CacheWriter
@@ -35,11 +36,13 @@ class StateTracker:
         writer: CacheWriter,
         freshness: FreshnessGauge,
         clock: Clock,
+        central: CentralClient,
     ) -> None:
         self._runner = runner
         self._writer = writer
         self._freshness = freshness
         self._clock = clock
+        self._central = central
         self.name = StateName.EMPTY
         self.since = clock.loop_time()
 
@@ -62,6 +65,7 @@ class StateTracker:
             return StateName.EMPTY
         if state.in_sync_at is None:
             return StateName.CACHED
-        if state.lost or self._freshness.measure().is_stale:
+        failed = state.health.problem or self._central.problem
+        if state.lost or failed or self._freshness.measure().is_stale:
             return StateName.STALE
         return StateName.LIVE

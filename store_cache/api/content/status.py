@@ -9,14 +9,18 @@ from typing import Any
 from store_cache.api.content.clock import Clock, rfc3339, short_duration
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
+from store_cache.central.client import CentralClient
 from store_cache.model.change import PendingRefetch
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import FullSyncing, FullSyncRecord
 from store_cache.writer import CacheWriter
-from store_cache.writes.forwarder import Forwarder
+from store_cache.writes.forwarder import Forwarder, WritesStatus
 
 DOUBTFUL_SHOWN = 20
 """How many products with a failing refetch are listed, so that a status stays small."""
+
+LONGEST_DOUBT_SECONDS = 60.0
+"""How long a write may be of unknown outcome before the health says so: tills repeat sooner."""
 
 MEGABYTE = 1_000_000
 
@@ -29,6 +33,7 @@ class StatusDocuments:
     def __init__(
         self,
         *,
+        central: CentralClient,
         runner: SyncRunner,
         writer: CacheWriter,
         forwarder: Forwarder,
@@ -37,6 +42,7 @@ class StatusDocuments:
         clock: Clock,
         version: str,
     ) -> None:
+        self._central = central
         self._runner = runner
         self._writer = writer
         self._forwarder = forwarder
@@ -62,7 +68,7 @@ class StatusDocuments:
             "lastSyncSuccess": last is None or not last.problem,
             "productCount": self._product_count(),
             "syncDuration": short_duration(last.ended_at - last.began_at) if last else "",
-            "errorMessage": health.problem or (last.problem if last else ""),
+            "errorMessage": self._central_problem() or (last.problem if last else ""),
             "eventSync": {
                 "lastEventOffset": freshness.last_offset,
                 "consecutiveFailures": health.failures,
@@ -111,12 +117,13 @@ class StatusDocuments:
 
     def health(self) -> Document:
         """GET /health"""
-        problem = self._runner.state.health.problem
-        disk = self._writer.disk
+        problem, disk = self._central_problem(), self._writer.disk
+        writes = self._writes_problem(self._forwarder.status())
         checks = {
             "catalogue": _check(self._writer.catalogue is not None, "no catalogue yet"),
             "central": _check(not problem, problem),
             "freshness": _check(not self._freshness.measure().is_stale, "stale"),
+            "writes": _check(not writes, writes),
             "disk": _check(disk.is_durable, disk.problem),
         }
         is_healthy = all(check["status"] == "ok" for check in checks.values())
@@ -128,6 +135,17 @@ class StatusDocuments:
             "uptime": self._uptime(),
             "checks": checks,
         }
+
+    def _central_problem(self) -> str:
+        """Return why the sync failed last, or else the last exchange of any kind."""
+        return self._runner.state.health.problem or self._central.problem
+
+    def _writes_problem(self, writes: WritesStatus) -> str:
+        if writes.admission.is_away:
+            return "the breaker of writes is open: they are refused until one is answered again"
+        if writes.unknown_seconds > LONGEST_DOUBT_SECONDS:
+            return f"{writes.unknown} writes have no known outcome; their tills have to repeat them"
+        return ""
 
     def _product_count(self) -> int:
         return 0 if self._writer.catalogue is None else len(self._writer.catalogue)
@@ -171,6 +189,7 @@ class StatusDocuments:
             "underWay": writes.under_way,
             "unknown": writes.unknown,
             "remembered": writes.remembered,
+            "problem": self._writes_problem(writes),
         }
 
     def _disk(self) -> Document:

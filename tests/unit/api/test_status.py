@@ -17,12 +17,14 @@ from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.api.content.clock import short_duration
 from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
-from store_cache.writes.write import Write
+from store_cache.writes.write import Write, WriteError
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import NOON, Clock
 from tests.harness.faulty_directory import FaultyDirectory
 from tests.harness.store import RunningStore, a_store
 from tests.harness.virtual_time import in_virtual_time
+
+CHECKS = ("catalogue", "central", "freshness", "writes", "disk")
 
 
 def since(store: RunningStore) -> str:
@@ -73,9 +75,7 @@ async def test_a_healthy_store_says_so() -> None:
             "version": "0.1.0",
             "timestamp": moment(0.001),
             "uptime": "0.0s",
-            "checks": {
-                name: {"status": "ok"} for name in ("catalogue", "central", "freshness", "disk")
-            },
+            "checks": {name: {"status": "ok"} for name in CHECKS},
         } == health
         assert asked == len(store.central.asked)
 
@@ -97,10 +97,85 @@ async def test_each_problem_degrades_its_own_check() -> None:
         second = store.parts.status.health()
 
     assert ("degraded", "degraded") == (first["status"], second["status"])
-    assert {"catalogue", "central", "freshness"} == _degraded(first)
+    assert {"catalogue", "central", "freshness", "writes"} == _degraded(first)
     assert "cannot be reached" in first["checks"]["central"]["problem"]
     assert {"disk"} == _degraded(second)
     assert "No space left" in second["checks"]["disk"]["problem"]
+
+
+@in_virtual_time
+async def test_writes_that_fail_while_the_feed_lives_degrade_the_health() -> None:
+    """[B4] W4: two of 24 sales wait for their timeout, and further ones only as the probe; the open
+    breaker and writes in doubt are named, until a sale is answered."""
+    async with a_store() as store:
+        await store.until("live")
+        store.central.failing = "updates"
+        seconds = []
+        for number in range(24):
+            store.central.sell("P-2", 1)
+            seconds.append(await _fail(store, Write("P-1", -1, 1, f"sale-{number}")))
+            await asyncio.sleep(0.1)
+        open_breaker = store.parts.status.health()
+        status = store.status
+        await asyncio.sleep(120.0)
+        store.central.failing = None
+        answer = await store.parts.forwarder.update(Write("P-3", -1, 1, "another"))
+        in_doubt = store.parts.status.health()
+        for number in range(24):
+            await store.parts.forwarder.update(Write("P-1", -1, 1, f"sale-{number}"))
+        settled = store.parts.status.health()
+
+    assert 200 == answer.status
+    assert 2 == sum(each > 5.0 for each in seconds)
+    assert sum(each == 0.0 for each in seconds) > 15
+    assert {"writes"} == _degraded(open_breaker) - {"central"}
+    assert "breaker of writes is open" in open_breaker["checks"]["writes"]["problem"]
+    assert open_breaker["checks"]["writes"]["problem"] == status["writes"]["problem"]
+    assert {"writes"} == _degraded(in_doubt)
+    assert "no known outcome" in in_doubt["checks"]["writes"]["problem"]
+    assert "healthy" == settled["status"]
+
+
+async def _fail(store: RunningStore, write: Write) -> float:
+    """Send a write that fails; how many seconds that took."""
+    began_at = asyncio.get_running_loop().time()
+    with pytest.raises(WriteError):
+        await store.parts.forwarder.update(write)
+    return round(asyncio.get_running_loop().time() - began_at, 3)
+
+
+@in_virtual_time
+async def test_a_store_without_sales_is_healthy_again_once_the_feed_is() -> None:
+    """[B4] The outage opened the breaker, and no sale has come since to close it."""
+    async with a_store() as store:
+        await store.until("live")
+        store.central.cut()
+        await asyncio.sleep(1.0)
+        away = store.parts.status.health()
+        store.central.is_cut = False
+        await store.until("live")
+
+        assert {"central", "writes"} == _degraded(away)
+        assert "open" == store.status["writes"]["breaker"]
+        assert "healthy" == store.parts.status.health()["status"]
+
+
+@in_virtual_time
+async def test_one_exchange_that_fails_is_enough_to_leave_live() -> None:
+    """[B4] Of any kind, though a poll of the feed is held meanwhile; the next answer ends it."""
+    async with a_store() as store:
+        await store.until("live")
+        store.central.failing = ""
+        await asyncio.sleep(1.0)
+        before = store.state
+        await store.parts.refetcher.refresh("P-1")
+        after, health = store.state, store.parts.status.health()
+        store.central.failing = None
+        await store.parts.refetcher.refresh("P-1")
+
+        assert ("live", "stale", "live") == (before, after, store.state)
+        assert {"central"} == _degraded(health)
+        assert "answered 503 about product 'P-1'" in health["checks"]["central"]["problem"]
 
 
 def _degraded(health: dict[str, Any]) -> set[str]:

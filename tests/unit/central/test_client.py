@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from email.utils import formatdate
 
 import httpx
@@ -11,12 +12,13 @@ import orjson
 import pytest
 import respx
 
-from store_cache.central.client import WRITES_AT_ONCE, CentralClient, WriteReply
+from store_cache.central.client import CentralClient, WriteReply
 from store_cache.central.connection import CONNECTIONS, Connection
 from store_cache.central.failures import (
     AccessDenied,
     CentralError,
     ExchangeBroken,
+    HeldBack,
     LimitExceeded,
     OtherFeed,
     PositionGone,
@@ -24,6 +26,7 @@ from store_cache.central.failures import (
     Unreachable,
     Unreadable,
     UnsendableId,
+    Unsent,
     WriteUnknown,
     WriteUnsent,
 )
@@ -113,6 +116,10 @@ async def poll(central: CentralClient, wait_seconds: int = 20) -> object:
 
 async def read_page(central: CentralClient) -> object:
     return await central.page(PageRequest(0, 200))
+
+
+async def sell(central: CentralClient) -> object:
+    return await central.write(PAYLOAD, deadline_seconds=8)
 
 
 async def read_product(central: CentralClient) -> object:
@@ -283,7 +290,7 @@ async def test_each_answer_is_one_kind_of_error(
     [
         (httpx.ConnectError("[Errno 111] Connection refused"), Unreachable),
         (httpx.ConnectTimeout(""), Unreachable),
-        (httpx.PoolTimeout(""), Unreachable),
+        (httpx.PoolTimeout(""), HeldBack),
         (httpx.ReadTimeout(""), ExchangeBroken),
         (httpx.WriteTimeout(""), ExchangeBroken),
         (httpx.ReadError(""), ExchangeBroken),
@@ -753,48 +760,46 @@ def test_write_waits_for_a_limit_within_its_deadline() -> None:
     assert [4.1] == pytest.approx(run(send()))
 
 
-def test_writes_leave_connections_to_the_feed() -> None:
-    """T17: concurrent writes are bounded; the others wait, and are unsent at their deadline."""
+async def test_what_kept_a_write_from_central_is_told() -> None:
+    """W4: a refused connection, Central's limit, or a limit that the store keeps to by itself."""
+    now = asyncio.get_running_loop().time()
+    kept = RateLimit()
+    kept.limited(now, 30.0)
+    refused = Scripted(in_turn(*[httpx.ConnectError("refused")] * 3))
+    limited = Scripted(lambda _: httpx.Response(429, headers={"Retry-After": "30"}))
+    causes = []
+    for transport, rate_limit in ((refused, None), (limited, None), (limited, kept)):
+        client = connect(transport, rate_limit=rate_limit or RateLimit())
+        with pytest.raises(WriteUnsent) as caught:
+            await client.write(PAYLOAD, deadline_seconds=0.01)
+        causes.append(caught.value.cause)
 
-    async def hang(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST":
-            await asyncio.sleep(3600)
-        return json(EMPTY)
-
-    async def send() -> tuple[int, list[type]]:
-        transport = Scripted(hang)
-        central = connect(transport)
-        writes = [central.write(PAYLOAD, deadline_seconds=8) for _ in range(40)]
-        waiting = asyncio.gather(*writes, return_exceptions=True)
-        await asyncio.sleep(1)
-        await poll(central)
-        posts = sum(request.method == "POST" for request in transport.requests)
-        return posts, [type(result) for result in await waiting]
-
-    posts, results = run(send())
-
-    assert WRITES_AT_ONCE == posts
-    assert WRITES_AT_ONCE < CONNECTIONS
-    assert {WriteUnknown: WRITES_AT_ONCE, WriteUnsent: 40 - WRITES_AT_ONCE} == {
-        kind: results.count(kind) for kind in set(results)
-    }
+    assert [Unsent.REFUSED, Unsent.LIMITED, Unsent.HELD_BACK] == causes
 
 
-def test_cancelled_write_frees_its_slot() -> None:
+async def test_the_exchange_that_ended_last_says_whether_central_answers() -> None:
+    """B4: of any kind; refusals are answers, and limits say nothing."""
+    answers: list[httpx.Response | Exception] = [
+        json(EMPTY),
+        httpx.Response(503),
+        httpx.Response(429),
+        json(APPLIED),
+        httpx.ConnectError("refused"),
+        httpx.Response(410),
+    ]
+    refused: list[str] = []
+    client = connect(Scripted(in_turn(*answers)))
+    client.on_refused_connection = lambda: refused.append(client.problem)
+    problems = []
+    for exchange in (poll, read_page, poll, sell, poll, poll):
+        with suppress(CentralError):
+            await exchange(client)
+        client.rate_limit = RateLimit()
+        problems.append(client.problem)
 
-    async def send() -> WriteReply:
-        transport = Scripted(never)
-        central = connect(transport)
-        for _ in range(2 * WRITES_AT_ONCE):
-            one = asyncio.create_task(central.write(PAYLOAD, deadline_seconds=8))
-            await asyncio.sleep(0.1)
-            one.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await one
-        transport.handler = lambda _: json(APPLIED)
-        return await central.write(PAYLOAD, deadline_seconds=1)
-
-    assert run(send()).certain
+    assert ["", True, True, "", True, ""] == [problem and True for problem in problems]
+    assert "answered 503 about the catalogue" in problems[1]
+    assert refused == [problems[4]]
 
 
 # -- over a real network -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ from central_stub.ledger import Update
 from central_stub.switches import Switches
 from central_stub.wire import answer_body, answer_status
 from store_cache.central.client import WriteReply
-from store_cache.central.failures import AccessDenied, WriteUnknown, WriteUnsent
+from store_cache.central.failures import AccessDenied, Unsent, WriteUnknown, WriteUnsent
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
@@ -32,8 +32,11 @@ class Trouble(Enum):
     """What happens to one request for a write: the client raises this, or does what is said."""
 
     NONE = "it is answered"
-    UNREACHABLE = WriteUnsent("no connection")
-    LIMITED = WriteUnsent("Central limits requests", retry_after_seconds=7.0)
+    UNREACHABLE = WriteUnsent("no connection", cause=Unsent.REFUSED)
+    LIMITED = WriteUnsent("Central limits requests", cause=Unsent.LIMITED, retry_after_seconds=7.0)
+    HELD_BACK = WriteUnsent(
+        "the store keeps to a limit", cause=Unsent.HELD_BACK, retry_after_seconds=7.0
+    )
     WRONG_KEY = AccessDenied("Central refuses the key: see CENTRAL_API_KEY")
     REQUEST_LOST = WriteUnknown("the connection broke")
     DEFECT = RuntimeError("a defect")
@@ -73,7 +76,9 @@ class Central(LedgerClient):
         self.arrived.set()
         trouble = self.troubles.popleft() if self.troubles else Trouble.NONE
         await self.may_answer.wait()
-        if self.answers_after:
+        if self.answers_after > deadline_seconds:
+            trouble = Trouble.SILENCE
+        elif self.answers_after:
             await asyncio.sleep(self.answers_after)
         if isinstance(trouble.value, Exception):
             raise trouble.value
@@ -171,7 +176,12 @@ class Store:
         stored = StoredKeys()
         stored.load(b"\n".join(map(orjson.dumps, self.writer.records)))
         self.keys.add_stored(stored, now)
-        self.admission = Admission(central=central, random=lambda: 1.0, on_answer=self._answered)
+        self.admission = Admission(
+            central=central,
+            random=lambda: 1.0,
+            on_answer=self._answered,
+            write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
+        )
         self.forwarder = Forwarder(
             store_id="store-s1",
             admission=self.admission,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -718,14 +719,27 @@ async def test_once_central_is_known_to_be_away_the_next_write_fails_at_once(sto
     assert "open" == store.forwarder.status().admission.breaker
 
 
-async def test_the_sync_opens_and_closes_the_breaker(store: Store) -> None:
-    """Either may know first (B4)."""
-    store.admission.sync_lost_central()
+async def test_a_connection_refused_to_the_sync_opens_the_breaker(store: Store) -> None:
+    """[B4] W4: the sync may know first."""
+    store.admission.connection_refused()
+
     assert "central_unavailable" == (await failure(store.forwarder.update(sale()))).code
+    assert [] == store.central.sent
 
-    store.admission.sync_reached_central()
 
-    assert 200 == (await store.forwarder.update(sale())).status
+async def test_an_answer_to_the_sync_permits_one_probe_and_no_more(store: Store) -> None:
+    """[B4] A Central may answer its feed while its writes fail."""
+    store.central.troubles.extend([Trouble.REQUEST_LOST] * 3)
+    await failure(store.forwarder.update(sale("a")))
+    await failure(store.forwarder.update(sale("b", product_id="P-2")))
+    codes = []
+    for number in range(5):
+        store.admission.sync_reached_central()
+        codes.append((await failure(store.forwarder.update(sale(f"{number}")))).code)
+
+    assert ["central_timeout", *["central_unavailable"] * 4] == codes
+    assert 3 == len(store.central.sent)
+    assert store.admission.status().is_away
 
 
 def test_the_sync_hears_only_of_the_first_answer_after_an_outage() -> None:
@@ -733,7 +747,7 @@ def test_the_sync_hears_only_of_the_first_answer_after_an_outage() -> None:
 
     async def sales() -> list[int]:
         store = Store(Central())
-        store.admission.sync_lost_central()
+        store.admission.connection_refused()
         await asyncio.sleep(0.5)
         answers = []
         for key in ("a", "b", "c"):
@@ -745,12 +759,13 @@ def test_the_sync_hears_only_of_the_first_answer_after_an_outage() -> None:
 
 
 def test_one_probe_at_a_time_finds_central_again() -> None:
-    """After the pause one write is the probe; it waits two seconds, not eight."""
+    """After the pause one write is the probe; it waits two seconds, not eight, and the next one
+    four."""
 
     async def outage() -> tuple[list[float], list[str], str]:
         store = Store(Central())
         loop = asyncio.get_running_loop()
-        store.admission.sync_lost_central()
+        store.admission.connection_refused()
         await asyncio.sleep(0.5)
         store.central.troubles.append(Trouble.SILENCE)
         probe = asyncio.create_task(failure(store.forwarder.update(sale("a"))))
@@ -763,7 +778,7 @@ def test_one_probe_at_a_time_finds_central_again() -> None:
         await store.forwarder.update(sale("b"))
         return [waited, *store.central.deadlines], codes, store.forwarder.status().admission.breaker
 
-    expected = [2.0, 2.0, 2.0], ["central_unavailable", "central_timeout"], "closed"
+    expected = [2.0, 2.0, 4.0], ["central_unavailable", "central_timeout"], "closed"
 
     assert expected == run(outage())
 
@@ -784,6 +799,77 @@ def test_writes_in_flight_are_capped_and_the_rest_wait_within_their_deadline() -
         return len(store.central.sent), unavailable, len(rest), waited
 
     assert (WRITES_IN_FLIGHT, 5, 5, 7.5) == run(rush())
+
+
+@pytest.mark.parametrize("tills", [60, 200])
+def test_the_stores_own_queue_is_no_outage(tills: int) -> None:
+    """W4: at a Central that takes three seconds for a write, what waits too long for its turn is
+    not sent, everything that is sent is answered, and the breaker stays closed."""
+
+    async def rush() -> tuple[set[str], bool, str]:
+        store = Store(Central())
+        store.central.answers_after = 3.0
+        names = [store.stock_up(f"T-{number}", 5) for number in range(tills)]
+        writes = [sale(name, product_id=name) for name in names]
+        calls = (store.forwarder.update(write) for write in writes)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        codes = {each.code for each in results if isinstance(each, WriteError)}
+        answered = [each for each in results if not isinstance(each, BaseException)]
+        is_all = len(answered) == len(store.central.sent) >= min(tills, 2 * WRITES_IN_FLIGHT)
+        return codes, is_all, store.admission.status().breaker
+
+    refused = {"central_unavailable"} if tills > 2 * WRITES_IN_FLIGHT else set()
+    assert (refused, True, "closed") == run(rush())
+
+
+def test_writes_go_on_after_answers_that_took_almost_all_of_their_time() -> None:
+    """W4: a write that did not have to wait is always sent."""
+
+    async def slow() -> list[int]:
+        store = Store(Central())
+        store.central.answers_after = 7.99
+        return [(await store.forwarder.adjust(one)).status for one in adjustments(5, "P-1")]
+
+    assert [200] * 5 == run(slow())
+
+
+def test_a_probe_finds_a_central_that_takes_seconds_for_a_write() -> None:
+    """W4: the breaker does not stay open because a probe was given too little time."""
+
+    async def outage() -> str:
+        store = Store(Central())
+        store.central.troubles.extend([Trouble.REQUEST_LOST] * 2)
+        await failure(store.forwarder.update(sale("a")))
+        await failure(store.forwarder.update(sale("b", product_id="P-2")))
+        store.central.answers_after = 3.5
+        for _ in range(4):
+            await asyncio.sleep(5.0)
+            with suppress(WriteError):
+                await store.forwarder.adjust(ADJUST)
+        return store.admission.status().breaker
+
+    assert "closed" == run(outage())
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_limit_that_the_store_keeps_to_says_nothing_of_central(
+    store: Store, is_open: bool
+) -> None:
+    """W4: it neither opens nor closes the breaker, and the next write is the probe in its place."""
+    if is_open:
+        store.admission.connection_refused()
+        store.admission.sync_reached_central()
+    store.central.troubles.extend([Trouble.HELD_BACK] * 2)
+
+    errors = [await failure(store.forwarder.update(sale())) for _ in range(2)]
+    breaker = store.admission.status().breaker
+
+    assert [("central_unavailable", 7.0)] * 2 == [
+        (error.code, error.retry_after_seconds) for error in errors
+    ]
+    assert ("open" if is_open else "closed") == breaker
+    assert 200 == (await store.forwarder.update(sale())).status
+    assert "closed" == store.admission.status().breaker
 
 
 async def test_a_write_that_waits_its_turn_is_not_sent_to_a_central_that_went_away(
