@@ -34,7 +34,7 @@ from store_cache.central.failures import CentralError
 from store_cache.model.change import Change, PendingRefetch, RefetchReason
 from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position, succeeding_generation
-from store_cache.model.product import Row, version_of
+from store_cache.model.product import Row, read_row, version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.directory import DirectoryRefused
 from store_cache.storage.files import CHECK_SECONDS, CacheFiles, JournalBroken
@@ -192,6 +192,10 @@ class CacheWriter:
     def held_version(self, product_id: str) -> int | None:
         body = None if self.catalogue is None else self.catalogue.get(product_id)
         return None if body is None else version_of(body)
+
+    def held_row(self, product_id: str) -> Row | None:
+        body = self.catalogue.get(product_id) if self.catalogue is not None else None
+        return None if body is None else read_row(body)
 
     def known_state(self, product_id: str) -> KnownState:
         """Return what is known of a product. Take it before a refetch, for `apply_refetch`."""

@@ -134,11 +134,10 @@ class RateLimited(ApiError):
 class CacheNotReady(ApiError):
     code = "cache_not_ready"
 
-    @classmethod
-    def yet(cls) -> CacheNotReady:
-        return cls(
-            "The store has no catalogue yet: it never reached Central since it was set up; "
-            "try again in a moment, and see /v1/store/sync/status for the cause",
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The store has no catalogue yet ({reason}); try again in a moment, and see "
+            "/v1/store/sync/status",
             headers=retry_after(1),
         )
 

@@ -11,6 +11,7 @@ from math import inf
 
 from store_cache.central.failures import (
     CentralError,
+    ExchangeBroken,
     LimitExceeded,
     OtherFeed,
     RequestRefused,
@@ -138,11 +139,14 @@ class Refetcher:
     async def refresh(self, product_id: str) -> None:
         """Refetch a product for a read with `Cache-Control: no-cache`: no other read waits for
         Central."""
-        await self._refetch_within(NO_CACHE_SECONDS, product_id, RefetchReason.REFRESH)
+        await self._try_refetch(NO_CACHE_SECONDS, product_id, RefetchReason.REFRESH)
 
-    async def refresh_missing(self, product_id: str) -> None:
-        """Refetch a product that a write names and the store does not hold: Central may have it."""
-        await self._refetch_within(AT_ONCE_SECONDS, product_id, RefetchReason.REFRESH)
+    async def read(self, product_id: str, *, seconds: float) -> Row | None:
+        """Return a product as Central has it, None if it has none, and show it.
+
+        Without a catalogue there is nothing to show it in. Raises CentralError.
+        """
+        return (await self._refetch_within(seconds, product_id, RefetchReason.REFRESH))[0]
 
     async def refresh_outdated(self, product_id: str, version: int | None) -> None:
         """Have the next read show Central's state of a product whose row may be out of date (W6).
@@ -155,12 +159,22 @@ class Refetcher:
             return
         is_lower = version is not None and held is not None and version < held
         reason = RefetchReason.CONFLICT if is_lower else RefetchReason.REFRESH
-        if not await self._refetch_within(AT_ONCE_SECONDS, product_id, reason):
+        if not await self._try_refetch(AT_ONCE_SECONDS, product_id, reason):
             await self._writer.request_refetch(product_id, reason)
 
-    async def _refetch_within(self, seconds: float, product_id: str, reason: RefetchReason) -> bool:
+    async def _try_refetch(self, seconds: float, product_id: str, reason: RefetchReason) -> bool:
         """Refetch a product; return False if Central did not answer in time, or the product changed
-        meanwhile.
+        meanwhile."""
+        try:
+            return (await self._refetch_within(seconds, product_id, reason))[1]
+        except CentralError as problem:
+            log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
+            return False
+
+    async def _refetch_within(
+        self, seconds: float, product_id: str, reason: RefetchReason
+    ) -> tuple[Row | None, bool]:
+        """Return Central's product, and whether the cache took it. Raises CentralError.
 
         The deadline is only for Central: a change on its way to the disk must not be cut short,
         since the journal would hold what memory does not.
@@ -169,7 +183,7 @@ class Refetcher:
         try:
             async with asyncio.timeout(seconds):
                 row = await self._fetch(product_id)
-        except (CentralError, TimeoutError) as problem:
-            log.info("event sync: %r could not be read from Central now: %r", product_id, problem)
-            return False
-        return await self._writer.apply_refetch(product_id, row, known=known, reason=reason)
+        except TimeoutError:
+            raise ExchangeBroken(f"Central gave no whole answer within {seconds:g} s") from None
+        taken = await self._writer.apply_refetch(product_id, row, known=known, reason=reason)
+        return row, taken

@@ -115,6 +115,8 @@ class SyncRunner:
         self.last_quarantined: QuarantinedEvent | None = None
         self.sleeps_until: float | None = None
         self.head_offset: int | None = None
+        self.pages_read = 0
+        """Pages of the full sync under way, or of the last one."""
         self.changed = asyncio.Event()
         self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
         self.on_central_reached: Callable[[], None] = _ignore
@@ -296,9 +298,11 @@ class SyncRunner:
         replica = self._writer.replica
         if command.begins or replica is None:
             replica = self._writer.begin_replica(same_generation=command.same_generation)
+            self.pages_read = 0
         request = command.request or replica.first_request()
         page = await self._central.page(request)
         next_page = replica.take_page(request, page)
+        self.pages_read += 1
         return PageApplied(next_page, page.event_offset, page.generation)
 
     async def _refetch_products(self, command: RefetchProducts) -> Outcome:

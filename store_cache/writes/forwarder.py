@@ -20,9 +20,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
+from store_cache.central.failures import (
+    AccessDenied,
+    CentralError,
+    RequestRefused,
+    UnsendableId,
+    WriteUnsent,
+)
 from store_cache.model.event import AnyEvent, Event
 from store_cache.model.position import Position
+from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission, AdmissionStatus
 from store_cache.writes.idempotency import (
@@ -59,6 +66,9 @@ from store_cache.writes.write import (
 MOST_ATTEMPTS = 5
 """How often an adjustment is sent with Central's version before a conflict is its answer."""
 
+STOCK_SECONDS = 1.0
+"""How long a till that was refused for the stock waits for Central to say what it is."""
+
 _log = logging.getLogger(__name__)
 
 Result = Answer | WriteError
@@ -75,16 +85,20 @@ class WriteStore(Protocol):
 
     def held_version(self, product_id: str) -> int | None: ...
 
+    def held_row(self, product_id: str) -> Row | None: ...
+
     @property
     def position(self) -> Position | None: ...
 
 
 class Refetches(Protocol):
-    """Refetches single products. No call raises when Central is away."""
+    """Refetches single products."""
 
-    async def refresh_outdated(self, product_id: str, version: int | None) -> None: ...
+    async def refresh_outdated(self, product_id: str, version: int | None) -> None:
+        """Have the next read show Central's state. Does not raise if Central is away."""
 
-    async def refresh_missing(self, product_id: str) -> None: ...
+    async def read(self, product_id: str, *, seconds: float) -> Row | None:
+        """Return Central's product, None if it has none, and show it. Raises CentralError."""
 
 
 @dataclass(slots=True)
@@ -187,10 +201,11 @@ class Forwarder:
 
     async def adjust(self, adjustment: Adjustment) -> Answer:
         """Forward a write without a version: with the version held when its turn comes and, after
-        a conflict, with Central's.
+        a conflict, with Central's. A product that is not held is read from Central, also while
+        there is no catalogue yet.
 
         A conflict is the answer once the attempts, or the time, are used up. Raises WriteError;
-        `product_not_found` if the store does not hold the product and cannot fetch it.
+        `product_not_found` if neither the store nor Central has the product.
         """
         return (await self._forward((adjustment,)))[0]
 
@@ -274,7 +289,9 @@ class Forwarder:
             try:
                 queued = turn.enter_async_context(self._queue.turn(products))
                 await self._admission.in_time(queued, deadline_at)
-                entries = [await self._entry(request, known) for request, known in missing]
+                entries = [
+                    await self._entry(request, known, deadline_at) for request, known in missing
+                ]
             except WriteError as problem:
                 self._turn_away(missing, problem)
                 return
@@ -286,23 +303,18 @@ class Forwarder:
         others = [each for each in concluded if not isinstance(each[1], Applied)]
         await self._conclude_each(others, deadline_at)
 
-    async def _entry(self, request: WriteRequest, known: Attempt | None) -> Entry:
+    async def _entry(
+        self, request: WriteRequest, known: Attempt | None, deadline_at: float
+    ) -> Entry:
         """Take up a known attempt, or make the first one. Raises WriteError."""
         if known is not None:
             return Entry(request, known, is_recorded=True)
         if isinstance(request, Write):
-            version: int | None = request.version
+            version = request.version
+        elif (held := self._store.held_version(request.product_id)) is not None:
+            version = held
         else:
-            version = self._store.held_version(request.product_id)
-            if version is None:
-                await self._refetches.refresh_missing(request.product_id)
-                version = self._store.held_version(request.product_id)
-        if version is None:
-            raise WriteError(
-                "product_not_found",
-                "Product not found in local cache; nothing was sent",
-                details={"productId": request.product_id},
-            )
+            version = await self._version_at_central(request.product_id, deadline_at)
         attempt = self._new_attempt(request, number=1, version=version)
         return Entry(request, attempt, is_recorded=False)
 
@@ -324,6 +336,26 @@ class Forwarder:
         self._waiting.pop(request.key, None)
         self._in_doubt.add(attempt)
         return attempt
+
+    async def _version_at_central(self, product_id: str, deadline_at: float) -> int:
+        """Return the version of a product that is not held. Raises WriteError."""
+        seconds = deadline_at - asyncio.get_running_loop().time()
+        row = None
+        try:
+            row = await self._refetches.read(product_id, seconds=seconds)
+        except CentralError as problem:
+            # Some Centrals can only list their products: then the catalogue says what there is.
+            is_only_listed = isinstance(problem, RequestRefused | UnsendableId)
+            if not is_only_listed or self._store.position is None:
+                reason = f"The store does not hold the product: {problem}"
+                raise unavailable(reason, problem.retry_after_seconds or 1.0) from problem
+        if row is None:
+            raise WriteError(
+                "product_not_found",
+                "Product not found in local cache; nothing was sent",
+                details={"productId": product_id},
+            )
+        return row.version
 
     def _turn_away(
         self, missing: Sequence[tuple[WriteRequest, Attempt | None]], error: WriteError
@@ -425,12 +457,35 @@ class Forwarder:
                 position = self._store.position
                 await search_feed(in_doubt, self._events, position, deadline_at=deadline_at)
             outcome = in_doubt.verdict or outcome
+        if isinstance(outcome, Refused) and outcome.error_type == "insufficient_inventory":
+            outcome = await self._with_stock(attempt, outcome, deadline_at)
         if isinstance(outcome, Applied | Refused):
             await self._settle(attempt, outcome)
         elif isinstance(outcome, Unknown):
             self._leave_unknown(attempt, outcome.reason + self._missing_memory(outcome))
         else:
             self._withdraw(entry, outcome)
+
+    async def _with_stock(self, attempt: Attempt, refused: Refused, deadline_at: float) -> Refused:
+        """Fill in the stock if Central refused a write for it without saying what it is.
+
+        It is read from Central; if that fails, the cache says it. Neither counts if it is older
+        than the version that was sent.
+        """
+        if refused.new_version is not None:
+            return refused
+        seconds_left = deadline_at - asyncio.get_running_loop().time()
+        try:
+            seconds = min(STOCK_SECONDS, seconds_left)
+            row = await self._refetches.read(attempt.product_id, seconds=seconds)
+        except CentralError as problem:
+            _log.info("the stock could not be read after a refusal: %s", problem)
+            row = self._store.held_row(attempt.product_id)
+        if row is None or row.version < attempt.version:
+            return refused
+        if refused.new_quantity not in (None, row.available):
+            return refused  # it has changed since, and no version of that quantity is known
+        return replace(refused, new_quantity=row.available, new_version=row.version)
 
     async def _settle(self, attempt: Attempt, outcome: Applied | Refused) -> None:
         """Make an outcome final: durable and visible, then answered.

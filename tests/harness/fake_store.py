@@ -118,6 +118,9 @@ class FakeStore:
     def cache_stats(self) -> dict[str, Any]:
         return {"totalProducts": len(self.held)}
 
+    def why_no_catalogue(self) -> str:
+        return "its first full sync begins"
+
     def health(self) -> dict[str, Any]:
         return {"status": "degraded" if self.catalogue is None else "healthy", "checks": {}}
 

@@ -38,6 +38,7 @@ from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
     Answer,
     Applied,
+    Refused,
     Sent,
     Unknown,
     Write,
@@ -139,6 +140,28 @@ def one_after_the_other(patch: Patch) -> None:
     patch.replace(ProductQueue, "turn", at_once)
 
 
+@of_writes(
+    "W6",
+    "a stock older than the version sent is not told",
+    test=(
+        "tests/unit/writes/test_forwarder.py::"
+        "test_a_stock_that_cannot_be_read_is_the_one_held_unless_that_is_older"
+    ),
+    why="each Central of the simulation says the stock with its refusal",
+)
+def stock_not_older(patch: Patch) -> None:
+    """A refusal is filled in with whatever stock the cache has."""
+    with_stock = Forwarder._with_stock
+
+    async def any_stock(
+        self: Forwarder, attempt: Attempt, refused: Refused, deadline_at: float
+    ) -> Refused:
+        patch.act()
+        return await with_stock(self, replace(attempt, version=0), refused, deadline_at)
+
+    patch.replace(Forwarder, "_with_stock", any_stock)
+
+
 # -- repeats -----------------------------------------------------------------------------------
 
 
@@ -170,8 +193,10 @@ def same_key_on_a_repeat(patch: Patch) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""
     entry = Forwarder._entry
 
-    async def under_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
-        found = await entry(self, request, known)
+    async def under_another(
+        self: Forwarder, request: WriteRequest, known: Attempt | None, deadline_at: float
+    ) -> Entry:
+        found = await entry(self, request, known, deadline_at)
         if known is not None:
             patch.act()
             found.attempt = replace(known, number=known.number + 1)
@@ -194,8 +219,10 @@ def same_version_on_a_repeat(patch: Patch) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
     entry = Forwarder._entry
 
-    async def with_another(self: Forwarder, request: WriteRequest, known: Attempt | None) -> Entry:
-        found = await entry(self, request, known)
+    async def with_another(
+        self: Forwarder, request: WriteRequest, known: Attempt | None, deadline_at: float
+    ) -> Entry:
+        found = await entry(self, request, known, deadline_at)
         held = self._store.held_version(request.product_id)
         if known is None or held is None or isinstance(request, Write) or held == known.version:
             return found

@@ -136,6 +136,13 @@ class StatusDocuments:
             "checks": checks,
         }
 
+    def why_no_catalogue(self) -> str:
+        """Return, for a person, how far the first full sync is, or what prevents it."""
+        if isinstance(self._runner.state.phase, FullSyncing) and self._runner.pages_read:
+            pages, products = self._runner.pages_read, self._runner.replica_products
+            return f"its first full sync has read {products} products so far, in {pages} pages"
+        return self._central_problem() or "its first full sync begins"
+
     def _central_problem(self) -> str:
         """Return why the sync failed last, or else the last exchange of any kind."""
         return self._runner.state.health.problem or self._central.problem

@@ -20,5 +20,5 @@ class Health:
     async def ready(self, _request: web.Request) -> web.Response:
         """GET /ready: 200 once there is a catalogue to serve."""
         if self._store.writer.catalogue is None:
-            raise CacheNotReady.yet()
+            raise CacheNotReady(self._store.status.why_no_catalogue())
         return json_answer({"status": "ready"})

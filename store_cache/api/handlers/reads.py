@@ -78,7 +78,7 @@ class Reads:
     def _catalogue(self) -> Catalogue:
         catalogue = self._store.writer.catalogue
         if catalogue is None:
-            raise CacheNotReady.yet()
+            raise CacheNotReady(self._store.status.why_no_catalogue())
         return catalogue
 
 

@@ -15,7 +15,6 @@ from store_cache.api.content.models import (
 from store_cache.api.content.paths import product_id_of, query_of
 from store_cache.api.content.requests import read_json
 from store_cache.api.parts import StoreParts
-from store_cache.api.problems import CacheNotReady
 
 
 class Writes:
@@ -68,7 +67,5 @@ class Writes:
         adjustment = read_adjustment(
             value, product_id=product_id, keys=keys, note_unknown=self._note_unknown
         )
-        if self._store.writer.catalogue is None:
-            raise CacheNotReady.yet()  # no product has a version to send
         answer = await self._store.forwarder.adjust(adjustment)
         return json_answer(answer.body, status=answer.status)

@@ -17,7 +17,7 @@ from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.api.content.clock import short_duration
 from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
-from store_cache.writes.write import Write, WriteError
+from store_cache.writes.write import Adjustment, Write, WriteError
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import NOON, Clock
 from tests.harness.faulty_directory import FaultyDirectory
@@ -181,6 +181,28 @@ async def test_one_exchange_that_fails_is_enough_to_leave_live() -> None:
 def _degraded(health: dict[str, Any]) -> set[str]:
     checks = health["checks"].items()
     return {name for name, check in checks if check["status"] == "degraded" and check["problem"]}
+
+
+@in_virtual_time
+async def test_a_store_without_a_catalogue_says_why() -> None:
+    """[F1] First nobody can be reached, then the first full sync is under way; a sale that names no
+    version goes through meanwhile."""
+    central = LedgerTransport(Clock(), *(f"P-{number}" for number in range(1500)))
+    central.cut()
+    async with a_store(central=central) as store:
+        await asyncio.sleep(1.0)
+        away = store.parts.status.why_no_catalogue()
+        central.failing = "offset=999"
+        central.is_cut = False
+        await store.parts.runner.changed.wait()
+        while not store.parts.runner.pages_read:
+            await store.parts.runner.changed.wait()
+        reading = store.parts.status.why_no_catalogue()
+        answer = await store.parts.forwarder.adjust(Adjustment("P-7", -1, "sale"))
+
+    assert "cannot be reached" in away
+    assert "its first full sync has read 1000 products so far, in 1 pages" == reading
+    assert (200, 9, 2) == (answer.status, answer.body["newQuantity"], answer.body["newVersion"])
 
 
 # -- states by name (B4) -----------------------------------------------------------------------

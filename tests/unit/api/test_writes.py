@@ -211,16 +211,3 @@ async def test_a_disconnect_does_not_cancel_a_write(store: Store) -> None:
     read = await store.get("/v1/store/inventory/PROD-001")
 
     assert 8 == read.json["available"]
-
-
-async def test_an_adjustment_needs_a_catalogue(store: Store) -> None:
-    """Without one there is no version to send: 503 `cache_not_ready`, not 404."""
-    store.fake.catalogue = None
-    reply = await store.post(
-        "/v1/store/inventory/PROD-001/inventory",
-        {"quantityChange": -1},
-        method="PATCH",
-        headers=TILL | {"Idempotency-Key": "order-1"},
-    )
-
-    assert (503, "cache_not_ready") == (reply.status, reply.code)

@@ -356,8 +356,10 @@ async def test_a_product_that_is_missing_may_have_been_created_meanwhile() -> No
     """[W6] A write names a product whose creation has not reached the store yet."""
     cache = await Cache().filled()
     cache.central.create("P-9")
-    await refetcher_of(cache).refresh_missing("P-9")
+    row = await refetcher_of(cache).read("P-9", seconds=1.0)
 
+    assert row is not None
+    assert ("P-9", 10, 1) == (row.product_id, row.available, row.version)
     assert (10, 1) == cache.row("P-9")
 
 

@@ -120,6 +120,7 @@ NEEDED: dict[type[CentralError], dict[str, Any]] = {
     errors.LimitExceeded: {"retry_after_seconds": 7.0},
     errors.ExchangeBroken: {"retry_after_seconds": 7.0, "status": 503},
     errors.RequestRefused: {"status": 400},
+    errors.WriteUnsent: {"cause": errors.Unsent.REFUSED},
     errors.OtherFeed: {"generation": "g-2"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -14,9 +15,16 @@ from central_stub.ledger import Update
 from central_stub.switches import Switches
 from central_stub.wire import answer_body, answer_status
 from store_cache.central.client import WriteReply
-from store_cache.central.failures import AccessDenied, Unsent, WriteUnknown, WriteUnsent
+from store_cache.central.failures import (
+    AccessDenied,
+    CentralError,
+    Unsent,
+    WriteUnknown,
+    WriteUnsent,
+)
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
+from store_cache.model.product import Row, read_product
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Forwarder
@@ -56,6 +64,7 @@ class Central(LedgerClient):
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.answers_after = 0.0
+        self.tells_stock = True
         self.arrived = asyncio.Event()
         self.on_sent: Callable[[], None] = lambda: None
 
@@ -98,6 +107,9 @@ class Central(LedgerClient):
         ]
         answers = [self.ledger.update(update, NOON) for update in updates]
         bodies = [answer_body(answer, switches) for answer in answers]
+        if not self.tells_stock:
+            for body in bodies:
+                body.pop("newQuantity"), body.pop("newVersion")
         if "updates" in payload:
             return 200, as_json({"results": bodies, "totalCount": len(bodies)})
         return answer_status(answers[0], switches), as_json(bodies[0])
@@ -112,14 +124,29 @@ class Writer:
         self.records: list[dict[str, Any]] = []
         self.position: Position | None = Position("g-1", 3)
 
+    def forget_everything(self) -> None:
+        """Be without a catalogue, as before the first full sync."""
+        self.versions.clear()
+        self.quantities.clear()
+        self.position = None
+
     def held_version(self, product_id: str) -> int | None:
         return self.versions.get(product_id)
+
+    def held_row(self, product_id: str) -> Row | None:
+        if product_id not in self.versions:
+            return None
+        quantity, version = self.quantities[product_id], self.versions[product_id]
+        value = {"productId": product_id, "name": "", "available": quantity, "version": version}
+        return read_product(value)
 
     async def record_write(self, key_entry: bytes) -> None:
         await self._append(key_entry)
 
     async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         await self._append(key_entry)
+        if self.position is None:
+            return
         if answer is not None and self.versions.get(answer.product_id, 0) < answer.new_version:
             self.versions[answer.product_id] = answer.new_version
             self.quantities[answer.product_id] = answer.new_quantity
@@ -138,23 +165,30 @@ class Writer:
 
 
 class Refetches:
-    """Fetches single products from Central. `outdated` has those whose rows may be out of date."""
+    """Fetches single products from Central, unless there is a `failure`. `outdated` has those whose
+    rows may be out of date, `reads` those that were read."""
 
     def __init__(self, central: Central, writer: Writer) -> None:
         self._central = central
         self._writer = writer
         self.outdated: list[tuple[str, int | None]] = []
-        self.is_central_away = False
+        self.reads: list[str] = []
+        self.failure: CentralError | None = None
 
     async def refresh_outdated(self, product_id: str, version: int | None) -> None:
         self.outdated.append((product_id, version))
-        await self.refresh_missing(product_id)
+        with suppress(CentralError):
+            await self.read(product_id, seconds=1.0)
 
-    async def refresh_missing(self, product_id: str) -> None:
+    async def read(self, product_id: str, *, seconds: float) -> Row | None:
+        self.reads.append(product_id)
+        if self.failure is not None:
+            raise self.failure
         row = self._central.ledger.read(product_id)
-        if row is not None and not self.is_central_away:
+        if row is not None and self._writer.position is not None:
             self._writer.versions[product_id] = row["version"]
             self._writer.quantities[product_id] = row["available"]
+        return None if row is None else read_product(row)
 
 
 class Store:

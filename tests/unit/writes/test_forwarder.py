@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from store_cache.central.failures import PositionGone
+from store_cache.central.failures import (
+    CentralError,
+    LimitExceeded,
+    PositionGone,
+    RequestRefused,
+    Unreachable,
+)
 from store_cache.writes.admission import WRITES_IN_FLIGHT
 from store_cache.writes.write import Adjustment, Write, WriteError
 from tests.harness.clock import NOON
@@ -127,6 +133,38 @@ async def test_a_conflict_has_the_product_refetched_before_it_is_answered(store:
     assert 2 == store.writer.versions["P-1"]
 
 
+async def test_a_refusal_for_the_stock_says_what_it_is(store: Store) -> None:
+    """W6: if Central does not, it is read once, and a repeat gets the same answer."""
+    store.central.tells_stock = False
+
+    answer = await store.forwarder.update(sale(delta=-11))
+
+    assert (409, 10, 1) == (answer.status, answer.body["newQuantity"], answer.body["newVersion"])
+    assert answer == await store.restarted().forwarder.update(sale(delta=-11))
+    assert ["P-1"] == store.refetches.reads
+
+
+@pytest.mark.parametrize(
+    ("held", "said"), [(2, (9, 2)), (3, (9, 3)), (1, (None, None)), (None, (None, None))]
+)
+async def test_a_stock_that_cannot_be_read_is_the_one_held_unless_that_is_older(
+    store: Store, held: int | None, said: tuple[int | None, int | None]
+) -> None:
+    """W6: a refusal for version 2 proves that Central has it: what is older is not the stock."""
+    store.central.sell()
+    store.central.tells_stock = False
+    store.refetches.failure = Unreachable("no connection")
+    store.writer.quantities["P-1"] = 9
+    store.writer.versions.pop("P-1")
+    if held is not None:
+        store.writer.versions["P-1"] = held
+
+    answer = await store.forwarder.update(sale(version=2, delta=-11))
+
+    assert (409, "insufficient_inventory") == (answer.status, answer.body["errorType"])
+    assert said == (answer.body.get("newQuantity"), answer.body.get("newVersion"))
+
+
 # -- repeats -------------------------------------------------------------------------------
 
 
@@ -156,7 +194,7 @@ async def test_a_repeated_answer_is_not_applied_to_another_incarnation(store: St
     first = await store.forwarder.update(sale())
     store.writer.versions["P-1"], store.writer.quantities["P-1"] = 1, 500
     records = len(store.writer.records)
-    store.refetches.is_central_away = True
+    store.refetches.failure = Unreachable("no connection")
 
     assert first == await store.forwarder.update(sale())
     assert (500, 1) == (store.writer.quantities["P-1"], store.writer.versions["P-1"])
@@ -511,6 +549,49 @@ async def test_an_adjustment_of_a_product_not_held_fetches_it_first(store: Store
     del store.writer.versions["P-1"]
 
     assert 200 == (await store.forwarder.adjust(ADJUST)).status
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_an_adjustment_before_the_first_catalogue_reads_its_product(
+    store: Store, attempts: int
+) -> None:
+    """W8: the first full sync of a shop takes minutes; each sale reads its version itself."""
+    store.writer.forget_everything()
+
+    answers = [await store.forwarder.adjust(each) for each in adjustments(attempts, "P-1")]
+
+    assert [200] * attempts == [answer.status for answer in answers]
+    assert list(range(1, attempts + 1)) == [payload["version"] for payload in store.central.sent]
+    assert ["P-1"] * attempts == store.refetches.reads
+
+
+@pytest.mark.parametrize(
+    ("failure_of_reading", "has_catalogue", "code", "seconds"),
+    [
+        (Unreachable("no connection"), False, "central_unavailable", 1.0),
+        (LimitExceeded("a limit", retry_after_seconds=7.0), False, "central_unavailable", 7.0),
+        (RequestRefused("no such call", status=404), False, "central_unavailable", 1.0),
+        (Unreachable("no connection"), True, "central_unavailable", 1.0),
+        (RequestRefused("no such call", status=404), True, "product_not_found", None),
+    ],
+)
+async def test_an_adjustment_whose_product_cannot_be_read_was_not_sent(
+    store: Store,
+    failure_of_reading: CentralError,
+    has_catalogue: bool,
+    code: str,
+    seconds: float | None,
+) -> None:
+    """W3: its key is free. It is 404 only if the catalogue has every product that can be read."""
+    store.refetches.failure = failure_of_reading
+    if not has_catalogue:
+        store.writer.forget_everything()
+
+    error = await failure(store.forwarder.adjust(Adjustment("P-9", -1, "sale")))
+
+    assert (code, seconds) == (error.code, error.retry_after_seconds)
+    assert [] == store.central.sent
+    assert 0 == len(store.keys)
 
 
 async def test_an_adjustment_of_a_product_that_does_not_exist_is_404(store: Store) -> None:
