@@ -1,6 +1,6 @@
 """What the answer to a read costs by itself, without a connection: how long, and where.
 
-Knows: the fast read path, and how it is asked. Refuses to know: sockets, and how many ask.
+It calls the fast read path directly, without sockets and from one caller.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Results as Markdown.
-
-Knows: how figures, ratios, refusals and verdicts are written. Refuses to know: files.
-"""
+"""Results as Markdown: figures, ratios, refusals and verdicts."""
 
 from __future__ import annotations
 

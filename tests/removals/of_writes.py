@@ -1,8 +1,4 @@
-"""Safeguards of writes, and of the HTTP side that takes them, taken out one at a time (rules W,
-threats T).
-
-Knows: how the product would look without each. Refuses to know: how that is noticed.
-"""
+"""Safeguards of writes and of the HTTP API, removed one by one (rules W, threats T)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """`--seeds 17,20-40` replays schedules; `--schedules N` runs a campaign; `--replay N` runs N seeds
 twice, under two hash seeds, and compares the traces.
 
-Knows: processes, progress, the summary, how a failing seed is made smaller.
-Refuses to know: what a schedule is.
+It runs schedules in processes, shows progress and a summary, and makes a failing seed smaller.
 """
 
 # ruff: noqa: T201 - a command prints

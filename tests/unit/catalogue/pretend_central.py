@@ -1,9 +1,8 @@
-"""A Central in small: the truth about its products, and a feed of what happened to them.
+"""A small Central without HTTP: its products, and a feed of what happened to them.
 
-Knows: lives, versions and offsets as the contract has them, and events that are published up to
-a tenth of a second late, so that their offsets are out of order (`central-api.md`).
-Refuses to know: HTTP, and the store. Each product carries the number of its life, so that a test
-can tell an old life from a new one where the store cannot.
+Events are published up to a tenth of a second late, so their offsets may be out of order. Each
+product carries the number of its incarnation, so that a test can tell an old one from a new one
+where the store cannot.
 """
 
 from __future__ import annotations
