@@ -40,6 +40,10 @@ LONGEST_GUESS_SECONDS = 60.0
 
 SHORTEST_PAUSE_SECONDS = 1.0
 
+SHORTEST_WAIT_SECONDS = 0.001
+"""A wait of a rounding error may end at the very time it began, and would be asked for again and
+again."""
+
 LOWEST_FIRST_LIMIT = 60
 """After a restart the first 429 may come at once, because Central still counts the requests of the
 process before. The number sent since then would be too low an estimate."""
@@ -161,15 +165,17 @@ class RateLimit:
         if priority is Priority.PAGES:
             self._pages_wanted_at = now
         if now < self.paused_until:
-            return self.paused_until - now
+            return max(self.paused_until - now, SHORTEST_WAIT_SECONDS)
         if self._limit is None:
             return 0.0
         self._raise_limit(now)
         share = _PAGES_STOP_AT if priority is Priority.PAGES else 1.0
         room_in = self._all.room_in(self._requests(share), now)
         seconds = max(room_in, self._turn_in(priority, now), self._reserve_in(priority, now))
-        self._holds_back = self._holds_back or seconds > 0.0
-        return seconds
+        if seconds <= 0.0:
+            return 0.0
+        self._holds_back = True
+        return max(seconds, SHORTEST_WAIT_SECONDS)
 
     def sent(self, priority: Priority, now: float) -> int:
         """Count a request and return its number. Call this in the same step as the `ready_in` that

@@ -80,6 +80,15 @@ def test_named_pause_is_bounded(named: float, paused: float) -> None:
     assert paused == rate_limit.ready_in(Priority.WRITES, 0.0)
 
 
+def test_no_wait_is_too_short_for_a_clock() -> None:
+    """[F6] What rounding leaves of a wait could end at the very time it began, again and again."""
+    rate_limit = RateLimit()
+    rate_limit.limited(0.0, 5.0)
+
+    assert 0.001 == rate_limit.ready_in(Priority.FEED, 5.0 - 1e-12)
+    assert 0.0 == rate_limit.ready_in(Priority.FEED, 5.0)
+
+
 def test_unnamed_pauses_double_up_to_a_minute() -> None:
     """They are 1, 2, 4 ... 60 s, and 1 again after an answer."""
     rate_limit, now, pauses = RateLimit(), 0.0, []
