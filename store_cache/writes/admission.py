@@ -1,4 +1,4 @@
-"""Admits writes to Central: how many at once (T17), and whether any at all (W4)."""
+"""Admits writes to Central: how many at once, and whether any at all (W4)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ ROOT = Path(store_cache.__file__).parent
 PURE = (
     *(ROOT / "model").glob("*.py"),
     *(ROOT / "catalogue").glob("*.py"),
-    *(ROOT / "sync" / f"{n}.py" for n in ("machine", "states", "follow", "full_sync", "backoff")),
+    *(
+        ROOT / "sync" / f"{n}.py"
+        for n in ("machine", "states", "cursor", "follow", "full_sync", "backoff")
+    ),
     *(ROOT / "writes" / f"{n}.py" for n in ("write", "idempotency", "in_doubt", "circuit_breaker")),
     ROOT / "central" / "rate_limit.py",
 )

@@ -1,4 +1,5 @@
-"""Handlers of the sync and the cache: their status, and a full sync on demand."""
+"""Handlers of the sync and the cache: their status (a till's key), and a full sync on demand (an
+admin's)."""
 
 from __future__ import annotations
 
