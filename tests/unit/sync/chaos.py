@@ -155,7 +155,7 @@ class Trouble:
                 self.is_replaced,
                 self.shrinks,
                 self.is_asked,
-                self.doubts,
+                self.has_products_in_doubt,
             ]
         )()
 
@@ -172,14 +172,12 @@ class Trouble:
 
     def skips(self) -> None:
         """An event is published late, or never."""
-        hole = self.central.head + self.random.randint(0, 2)
-        self.central.missing.add(hole)
+        offset = self.central.head + self.random.randint(0, 2)
+        self.central.missing.add(offset)
         self.central.publish(self.random.randint(1, 4))
         if self.random.random() < 0.8:
-            self.store.later(self.random.choice([0.1, 1.0]), lambda: self.fills(hole))
-
-    def fills(self, hole: int) -> None:
-        self.central.missing.discard(hole)
+            seconds = self.random.choice([0.1, 1.0])
+            self.store.later(seconds, lambda: self.central.missing.discard(offset))
 
     def forgets(self) -> None:
         self.central.first = max(self.central.first, self.central.head - 30)
@@ -209,7 +207,7 @@ class Trouble:
             "on demand", forced=self.random.random() < 0.5, accept=self.random.random() < 0.5
         )
 
-    def doubts(self) -> None:
+    def has_products_in_doubt(self) -> None:
         self.store.products_in_doubt = 2
 
     def heals(self) -> None:

@@ -228,6 +228,18 @@ class DrivenSync:
         return self.command.installation
 
 
+def followed(
+    offset: int = 100, generation: str = LOCAL, settings: SyncSettings | None = None
+) -> DrivenSync:
+    """A store that has verified its feed, is in sync, and polls it from `offset`."""
+    sync = DrivenSync(at(offset, generation), settings)
+    if isinstance(sync.state.phase, Checking):
+        sync.answers(offset - 1)
+    sync.state = replace(sync.state, is_proven=True)
+    sync.tell(Interrupted())
+    return sync
+
+
 def may_be_interrupted(state: State) -> bool:
     match state.phase:
         case Sleeping() | Polling():

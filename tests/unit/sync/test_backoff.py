@@ -17,17 +17,10 @@ from store_cache.sync.states import (
     Sleep,
     Sleeping,
 )
-from tests.unit.sync.driven_sync import START, DrivenSync, at
+from tests.unit.sync.driven_sync import START, DrivenSync, at, followed
 
 COUNTED = [Failure.UNREACHABLE, Failure.BROKEN, Failure.UNREADABLE]
 REFUSALS = [Failure.DENIED, Failure.REFUSED]
-
-
-def followed() -> DrivenSync:
-    """A store that has verified its feed and polls it."""
-    sync = DrivenSync(at(100))
-    sync.answers(99)
-    return sync
 
 
 def fails_and_sleeps(sync: DrivenSync, failure: Failure = Failure.UNREACHABLE) -> Sleep:

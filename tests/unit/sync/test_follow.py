@@ -1,7 +1,6 @@
 """Following the feed from a position."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -24,23 +23,20 @@ from store_cache.sync.states import (
     Sleeping,
     SyncSettings,
 )
-from tests.unit.sync.driven_sync import LOCAL, START, DrivenSync, at, event, events, nameless
+from tests.unit.sync.driven_sync import (
+    LOCAL,
+    START,
+    DrivenSync,
+    at,
+    event,
+    events,
+    followed,
+    nameless,
+)
 from tests.unit.sync.small_central import SmallCentral, SmallStore, following
 
 BACKOFFS = [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4]
 """After how many seconds each a gap is asked for again, until 2 s, the default grace, are over."""
-
-
-def followed(
-    offset: int = 100, generation: str = LOCAL, settings: SyncSettings | None = None
-) -> DrivenSync:
-    """A store that has verified its feed, is in sync, and polls it from `offset`."""
-    sync = DrivenSync(at(offset, generation), settings)
-    if isinstance(sync.state.phase, Checking):
-        sync.answers(offset - 1)
-    sync.state = replace(sync.state, is_proven=True)
-    sync.tell(Interrupted())
-    return sync
 
 
 # -- the position ------------------------------------------------------------------------------

@@ -24,23 +24,25 @@ from store_cache.sync.states import (
     RefetchProducts,
     Sleep,
 )
-from tests.unit.sync.driven_sync import LOCAL, START, DrivenSync, at, event, events, nameless
+from tests.unit.sync.driven_sync import (
+    LOCAL,
+    START,
+    DrivenSync,
+    at,
+    event,
+    events,
+    followed,
+    nameless,
+)
 from tests.unit.sync.small_central import SmallCentral, SmallStore, following
 
 FIRST_PAGE = FetchPage(None, begins=True, same_generation=True)
 FIRST_PAGE_OF_ANOTHER = FetchPage(None, begins=True, same_generation=False)
 
 
-def followed(generation: str = LOCAL) -> DrivenSync:
-    """A store that polls its feed at 100, and has nothing else to do."""
-    sync = DrivenSync(at(100, generation))
-    sync.answers(99)
-    return sync
-
-
 def forced(generation: str = LOCAL, *, accept: bool = False) -> DrivenSync:
-    """The same store, in the first page of a full sync that an operator requested."""
-    sync = followed(generation)
+    """A followed store in the first page of a full sync that an operator requested."""
+    sync = followed(generation=generation)
     sync.requests(ON_DEMAND, forced=True, accept=accept)
     return sync
 

@@ -81,11 +81,11 @@ class Sync:
 
 @asynccontextmanager
 async def syncing(
-    central: type[LedgerClient] = LedgerClient, *products: str, **settings: Any
+    central: type[LedgerClient] = LedgerClient, **settings: Any
 ) -> AsyncIterator[Sync]:
     """A store that starts from nothing, against a Central in process."""
     clock = Clock()
-    cache = Cache(clock=clock, central=central(clock, *(products or ("P-1", "P-2", "P-3"))))
+    cache = Cache(clock=clock, central=central(clock, "P-1", "P-2", "P-3"))
     await cache.writer.open()
     sync = Sync(cache, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
     task = asyncio.create_task(keep_running("event sync", sync.runner.run))
@@ -95,6 +95,16 @@ async def syncing(
         task.cancel()
         await asyncio.wait([task])
         await cache.writer.close()
+
+
+@asynccontextmanager
+async def polling(
+    central: type[LedgerClient] = LedgerClient, **settings: Any
+) -> AsyncIterator[Sync]:
+    """The same, once its first full sync has ended and Central holds a poll."""
+    async with syncing(central, **settings) as sync:
+        await sync.until_polling()
+        yield sync
 
 
 def now() -> float:
@@ -143,9 +153,7 @@ def test_each_error_of_an_exchange_is_one_outcome(kind: type[CentralError]) -> N
 async def test_a_first_start_reads_pages_follows_alongside_and_then_holds_polls() -> None:
     """[F1] [F2] [E1] It asks for the pages, the feed from before the head, the event before the
     position, and then the feed, held."""
-    async with syncing() as sync:
-        await sync.until_polling()
-
+    async with polling() as sync:
         assert ["page 0", "events 0 0", "events 3 0", "events 4 20"] == sync.central.asked
         assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
         assert [("first start",)] == sync.reasons
@@ -157,8 +165,7 @@ async def test_a_first_start_reads_pages_follows_alongside_and_then_holds_polls(
 async def test_a_change_is_visible_with_its_event() -> None:
     """[E1] A held poll is answered and its events applied without any time passing; the callback is
     called with them in order."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         began_at = now()
         sync.central.sell("P-1")
         sync.central.sell("P-2")
@@ -174,8 +181,7 @@ async def test_a_change_is_visible_with_its_event() -> None:
 async def test_a_quarantined_event_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     """[E5] [B6] The status can name the last one, the log has its offset and reason, and a refetch
     of its product is pending."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         odd = event(4, None, eventType="shelf_moved", productId="P-1")
         sync.central.says = [EventPage((odd,), 5, False, "g-1")]
         sync.central.wake()
@@ -206,9 +212,7 @@ class WithBadRow(LedgerClient):
 @in_virtual_time
 async def test_a_row_that_cannot_be_read_has_its_product_refetched() -> None:
     """[F5] The product of the bad row is there when the replica is installed."""
-    async with syncing(WithBadRow) as sync:
-        await sync.until_polling()
-
+    async with polling(WithBadRow) as sync:
         assert "product P-1" in sync.central.asked
         assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
 
@@ -252,8 +256,7 @@ async def test_pages_that_make_no_sense_end_the_full_sync(caplog: pytest.LogCapt
 async def test_a_full_sync_that_failed_collects_no_answers() -> None:
     """[F4] Only the pages fail, and the shop sells on: its replica is dropped, until the next full
     sync begins another one."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.faults["page"].extend([BROKEN] * 2)
         failed = await sync.runner.force_full_sync(accept=False)
         replica = sync.cache.writer.replica
@@ -267,8 +270,7 @@ async def test_a_full_sync_that_failed_collects_no_answers() -> None:
 async def test_a_replica_that_is_far_too_small_is_not_installed() -> None:
     """[F5] Most products are gone from Central without a word of the feed: the old catalogue stays,
     until an operator accepts the new one."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.ledger.lie("P-2", None)
         sync.central.ledger.lie("P-3", None)
         refused = await sync.runner.force_full_sync(accept=False)
@@ -287,8 +289,7 @@ async def test_a_replica_that_is_far_too_small_is_not_installed() -> None:
 async def test_a_sleep_is_its_least_and_a_random_part_of_its_spread() -> None:
     """[B1] Full jitter: half of 0.5, 1, 2 and 4 seconds if `random` gives a half. When it ends is
     known meanwhile."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.faults["events"].extend([BROKEN] * 5)
         started = len(sync.central.asked)
         sync.central.sell("P-1")
@@ -306,8 +307,7 @@ async def test_a_sleep_is_its_least_and_a_random_part_of_its_spread() -> None:
 @in_virtual_time
 async def test_a_limit_pauses_and_is_no_failure() -> None:
     """[B1] The feed is asked again when Central said."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.faults["events"].append(LimitExceeded("429", retry_after_seconds=9.0))
         sync.central.sell("P-1")
         await sync.until(lambda: len(sync.central.faults["events"]) == 0)
@@ -321,8 +321,7 @@ async def test_a_limit_pauses_and_is_no_failure() -> None:
 @in_virtual_time
 async def test_a_callback_says_when_central_answers() -> None:
     """[B4] For the breaker of writes; a failure does not call it."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.failure = AWAY
         sync.central.wake()
         await sync.until(lambda: sync.runner.state.health.failures == 1)
@@ -339,8 +338,7 @@ async def test_a_callback_says_when_central_answers() -> None:
 @in_virtual_time
 async def test_a_wake_ends_a_wait_that_a_failure_began() -> None:
     """[B4] A write was answered, so Central is back: the feed is asked at once."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.failure = AWAY
         sync.central.wake()
         await sync.until(lambda: sync.runner.state.health.failures == 6)
@@ -356,8 +354,7 @@ async def test_a_wake_ends_a_wait_that_a_failure_began() -> None:
 @in_virtual_time
 async def test_a_wake_leaves_a_held_poll_alone() -> None:
     """[E1] Nothing has failed, and each write would cost a poll."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         asked = len(sync.central.asked)
         for _ in range(10):
             sync.runner.wake_after_failure()
@@ -373,8 +370,7 @@ async def test_a_wake_leaves_a_held_poll_alone() -> None:
 async def test_a_forced_full_sync_does_not_wait_for_a_held_poll() -> None:
     """[F1] The poll is given up, which loses nothing; the full sync ends before Central would have
     answered it."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         await asyncio.sleep(1.0)
         began_at = now()
         record = await sync.runner.force_full_sync(accept=False)
@@ -408,8 +404,7 @@ async def test_a_full_sync_requested_while_a_poll_is_being_given_up_runs(
 ) -> None:
     """[F1] The poll was begun when the runner had been woken, and ends at once; a refetch that ends
     with it finds that a full sync is needed."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         events = sync.central.events
 
         async def ends_with_a_reason(**asked: int) -> EventPage:
@@ -435,8 +430,7 @@ async def test_a_full_sync_requested_while_a_poll_is_being_given_up_runs(
 @in_virtual_time
 async def test_a_caller_that_goes_away_stops_no_full_sync() -> None:
     """[F6] The one that it forced goes on to its end."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         held = sync.central.hold("page 0")
         call = asyncio.ensure_future(sync.runner.force_full_sync(accept=False))
         await held.reached.wait()
@@ -451,8 +445,7 @@ async def test_a_caller_that_goes_away_stops_no_full_sync() -> None:
 @in_virtual_time
 async def test_a_forced_full_sync_says_that_central_is_away() -> None:
     """[F1] [F6] Who waits for it hears of a failing connection soon, and which failure it was."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         sync.central.failure = AWAY
         began_at = now()
         record = await sync.runner.force_full_sync(accept=False)
@@ -467,8 +460,7 @@ async def test_a_forced_full_sync_says_that_central_is_away() -> None:
 async def test_a_requested_full_sync_does_not_wait_for_a_held_poll(seconds: float) -> None:
     """[D4] [F6] Damaged files were found at the start. The full sync before has held, so this one
     is not spaced."""
-    async with syncing() as sync:
-        await sync.until_polling()
+    async with polling() as sync:
         await asyncio.sleep(seconds)
         sync.runner.request_full_sync("files were damaged")
         began_at = now()
@@ -497,8 +489,7 @@ class Faulty(LedgerClient):
 async def test_after_a_defect_the_sync_begins_again(caplog: pytest.LogCaptureFixture) -> None:
     """[P4] The defect is in the log with its traceback, and the feed is followed on from the
     position a second later; no event is lost."""
-    async with syncing(Faulty) as sync:
-        await sync.until_polling()
+    async with polling(Faulty) as sync:
         assert isinstance(sync.central, Faulty)
         sync.central.defect_at = "events"
         sync.central.sell("P-1")
@@ -520,8 +511,7 @@ async def test_after_a_defect_the_sync_begins_again(caplog: pytest.LogCaptureFix
 @in_virtual_time
 async def test_a_defect_within_a_full_sync_is_told_to_those_who_wait() -> None:
     """[F1] It ends with a record that names the defect; the next one may succeed."""
-    async with syncing(Faulty) as sync:
-        await sync.until_polling()
+    async with polling(Faulty) as sync:
         assert isinstance(sync.central, Faulty)
         sync.central.defect_at = "page"
         failed = await sync.runner.force_full_sync(accept=False)
@@ -540,8 +530,7 @@ async def test_the_log_tells_an_outage_in_the_words_that_operators_search_for(
 ) -> None:
     """[B6] [B1] The first failure is a warning, falling back an error, the return has its line."""
     caplog.set_level(logging.INFO, logger="store_cache")
-    async with syncing(fallback_seconds=3600.0) as sync:
-        await sync.until_polling()
+    async with polling(fallback_seconds=3600.0) as sync:
         sync.central.failure = AWAY
         sync.central.wake()
         await sync.until(lambda: sync.runner.state.health.fell_back)
