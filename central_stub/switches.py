@@ -71,7 +71,15 @@ class Switches(BaseModel):
 
 LIKE = {
     "older": Switches(
-        without=frozenset(Feature) - {Feature.HOLD, Feature.CURSOR, Feature.ZEROS},
+        without=frozenset(
+            {
+                Feature.GENERATION,
+                Feature.EVENT_OFFSET,
+                Feature.GONE,
+                Feature.DIGEST,
+                Feature.ANSWER_ZEROS,
+            }
+        ),
         page_limit=100,
         rate_limit=100,
         key_memory_seconds=120,
