@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf
 
 from store_cache.central.failures import (
@@ -33,6 +33,10 @@ CLOCK_JUMP_SECONDS = 600.0
 """A refetch that is due later than this was postponed before the clock was set back: it is due now.
 None is postponed for so long: Central's `Retry-After` is believed up to five minutes."""
 
+FIRST_OVERTAKEN_SECONDS = 0.25
+LONGEST_OVERTAKEN_SECONDS = 8.0
+"""How long to wait after a refetch whose product changed meanwhile; the wait doubles each time."""
+
 REFUSALS_TO_FULL_SYNC = 3
 """Refused so often, a product's own address tells nothing: some Centrals can only list it."""
 
@@ -42,6 +46,14 @@ background (W6)."""
 
 NO_CACHE_SECONDS = 2.0
 """How long a read with `Cache-Control: no-cache` waits for Central."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Overtaken:
+    """Refetches of a product that changed meanwhile, in a row. `retry_at`: unix seconds."""
+
+    times: int
+    retry_at: float
 
 
 class Refetcher:
@@ -65,6 +77,7 @@ class Refetcher:
         self._now = now
         self._random = random
         self._request_full_sync = request_full_sync
+        self._overtaken: dict[str, _Overtaken] = {}
 
     async def run(self) -> None:
         """Do what is due, for ever."""
@@ -74,8 +87,9 @@ class Refetcher:
                 await self._writer.request_refetch(product_id, RefetchReason.AHEAD)
             while (due := self._next_due()) is not None:
                 await self._refetch(*due)
-            now = self._now()
-            seconds = min((each.due - now for each in self._pending().values()), default=inf)
+            now, pending = self._now(), self._pending()
+            seconds = min((self._due(*each) - now for each in pending.items()), default=inf)
+            self._overtaken = {i: one for i, one in self._overtaken.items() if i in pending}
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(seconds, LOOK_SECONDS))):
                     await self._writer.refetches_changed.wait()
@@ -84,10 +98,17 @@ class Refetcher:
         catalogue = self._writer.catalogue
         return {} if catalogue is None else catalogue.pending_refetches
 
+    def _due(self, product_id: str, pending: PendingRefetch) -> float:
+        """Return when a refetch is due. One that a hot product's event has requested anew keeps to
+        the back-off of those that were overtaken."""
+        overtaken = self._overtaken.get(product_id)
+        return pending.due if overtaken is None else max(pending.due, overtaken.retry_at)
+
     def _next_due(self) -> tuple[str, PendingRefetch] | None:
         now = self._now()
         for product_id, pending in self._pending().items():
-            if pending.due <= now or pending.due > now + CLOCK_JUMP_SECONDS:
+            due = self._due(product_id, pending)
+            if due <= now or due > now + CLOCK_JUMP_SECONDS:
                 return product_id, pending
         return None
 
@@ -103,8 +124,20 @@ class Refetcher:
             await self._postpone(product_id, pending, problem)
         else:
             reason = pending.reason
-            if not await self._writer.apply_refetch(product_id, row, known=known, reason=reason):
-                log.debug("event sync: %r changed while it was read, again", product_id)
+            if await self._writer.apply_refetch(product_id, row, known=known, reason=reason):
+                self._overtaken.pop(product_id, None)
+            else:
+                self._note_overtaken(product_id)
+
+    def _note_overtaken(self, product_id: str) -> None:
+        """Do the refetch again, after a back-off with jitter: a hot product would have Central
+        asked without a pause."""
+        log.debug("event sync: %r changed while it was read, again", product_id)
+        before = self._overtaken.get(product_id)
+        times = 0 if before is None else before.times
+        ceiling = min(FIRST_OVERTAKEN_SECONDS * 2.0**times, LONGEST_OVERTAKEN_SECONDS)
+        retry_at = self._now() + ceiling / 2 * (1 + self._random())
+        self._overtaken[product_id] = _Overtaken(min(times + 1, 30), retry_at)
 
     async def _fetch(self, product_id: str) -> Row | None:
         """Fetch one product of the feed that the catalogue follows. Raises CentralError."""

@@ -20,9 +20,18 @@ from store_cache.central.failures import (
 from store_cache.central.rate_limit import LONGEST_PAUSE_SECONDS
 from store_cache.model.change import RefetchReason
 from store_cache.model.position import Position
-from store_cache.sync.refetch import AT_ONCE_SECONDS, LOOK_SECONDS, NO_CACHE_SECONDS, Refetcher
+from store_cache.model.product import Row
+from store_cache.sync.refetch import (
+    AT_ONCE_SECONDS,
+    FIRST_OVERTAKEN_SECONDS,
+    LONGEST_OVERTAKEN_SECONDS,
+    LOOK_SECONDS,
+    NO_CACHE_SECONDS,
+    Refetcher,
+)
 from tests.harness.cache import GRACE_SECONDS, Cache, applied_answer, attempt_record, event
-from tests.harness.clock import NOON
+from tests.harness.central import LedgerClient
+from tests.harness.clock import NOON, Clock
 from tests.harness.virtual_time import in_virtual_time
 
 BROKEN = ExchangeBroken("500")
@@ -228,11 +237,71 @@ async def test_a_refetch_that_was_overtaken_is_done_again() -> None:
         await held.reached.wait()
         await cache.follow_sale("P-1")
         held.release.set()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(FIRST_OVERTAKEN_SECONDS + 0.1)
 
         assert 2 == len(fetched_at(cache))
         assert (9, 2) == cache.row("P-1")
         assert {} == cache.catalogue.pending_refetches
+
+
+async def _overtake(cache: Cache, times: int) -> None:
+    """Have the product sold during each of the next refetches."""
+    for _ in range(times):
+        held = cache.central.hold("product P-1")
+        async with asyncio.timeout(2 * LONGEST_OVERTAKEN_SECONDS):
+            await held.reached.wait()
+        await cache.follow_sale("P-1")
+        held.release.set()
+        await asyncio.sleep(0.01)  # until it is answered
+
+
+@in_virtual_time
+async def test_refetches_that_are_overtaken_are_repeated_with_a_back_off() -> None:
+    """[V2] A product that is sold during every refetch is asked for after 1/4, 1/2, 1 … seconds, up
+    to eight. It stays pending; once a refetch succeeds, the next wait is short again. No other
+    product waits."""
+    async with refetching() as cache:
+        await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        await _overtake(cache, 8)
+        is_pending = "P-1" in cache.catalogue.pending_refetches
+        await cache.writer.request_refetch("P-2", RefetchReason.UNREADABLE)
+        await asyncio.sleep(0.1)
+        others = len(fetched_at(cache, "P-2"))
+        await asyncio.sleep(LONGEST_OVERTAKEN_SECONDS)
+        is_done = {} == cache.catalogue.pending_refetches
+        waits = [b - a for a, b in pairwise(fetched_at(cache))]
+        await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        await _overtake(cache, 1)
+        await asyncio.sleep(FIRST_OVERTAKEN_SECONDS + 0.1)
+
+        assert is_pending
+        assert [0.25, 0.5, 1, 2, 4, 8, 8, 8] == [round(wait, 3) for wait in waits]
+        assert 1 == others
+        assert is_done
+        *_, before, last = fetched_at(cache)
+        assert FIRST_OVERTAKEN_SECONDS == round(last - before, 3)
+
+
+class _Slow(LedgerClient):
+    async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
+        row = await super().product(product_id, generation=generation)
+        await asyncio.sleep(0.1)
+        return row
+
+
+@in_virtual_time
+async def test_events_that_request_a_refetch_anew_do_not_shorten_its_back_off() -> None:
+    """[E5] A product whose events cannot be read is refetched for each of them, but not more often
+    than the back-off allows."""
+    clock = Clock()
+    cache = Cache(clock=clock, central=_Slow(clock, "P-1"))
+    async with refetching(await cache.filled()):
+        for offset in range(2, 302):
+            unreadable = event(offset, None, eventType="shelf_moved", productId="P-1")
+            await cache.writer.apply_events([unreadable], Position("g-1", offset + 1, "f"))
+            await asyncio.sleep(0.09)
+
+        assert len(fetched_at(cache)) <= 12
 
 
 @in_virtual_time
