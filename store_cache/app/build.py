@@ -14,6 +14,7 @@ from importlib.metadata import version
 import httpx
 
 from store_cache.api.content.clock import Clock
+from store_cache.api.content.defects import Defects
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
 from store_cache.api.content.status import StatusDocuments
@@ -169,6 +170,7 @@ async def following(
         runner, writer, clock, stale_after_seconds=settings.stale_after_seconds
     )
     state = StateTracker(runner, writer, freshness, clock, central)
+    defects = Defects(loop.time)
     status = StatusDocuments(
         central=central,
         runner=runner,
@@ -176,6 +178,7 @@ async def following(
         forwarder=forwarder,
         freshness=freshness,
         state=state,
+        defects=defects,
         clock=clock,
         version=version("store-cache"),
     )
@@ -187,8 +190,8 @@ async def following(
 
     forwarder.start()
     tasks = [
-        loop.create_task(keep_running("event sync", runner.run)),
-        loop.create_task(keep_running("refetches", refetcher.run)),
+        loop.create_task(keep_running("event sync", runner.run, defects)),
+        loop.create_task(keep_running("refetches", refetcher.run, defects)),
     ]
     try:
         yield StoreParts(writer, runner, refetcher, forwarder, freshness, status)
@@ -199,8 +202,8 @@ async def following(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run `work` for ever: if it raises, log the traceback and start it again.
+async def keep_running(name: str, work: Callable[[], Awaitable[None]], defects: Defects) -> None:
+    """Run `work` for ever: if it raises, log the traceback, note the defect and start it again.
 
     A defect in one part must not leave a shop with a cache that stands still. The part begins
     afresh from what is on disk and in memory.
@@ -208,6 +211,7 @@ async def keep_running(name: str, work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except Exception:
+        except Exception as defect:
+            defects.note(name, defect)
             log.exception("%s: a defect of the store; please report it. It begins afresh", name)
             await asyncio.sleep(AFTER_DEFECT_SECONDS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from store_cache.api.content.clock import Clock, rfc3339, short_duration
+from store_cache.api.content.defects import Defects
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
 from store_cache.central.client import CentralClient
@@ -39,6 +40,7 @@ class StatusDocuments:
         forwarder: Forwarder,
         freshness: FreshnessGauge,
         state: StateTracker,
+        defects: Defects,
         clock: Clock,
         version: str,
     ) -> None:
@@ -48,6 +50,7 @@ class StatusDocuments:
         self._forwarder = forwarder
         self._freshness = freshness
         self._state = state
+        self._defects = defects
         self._clock = clock
         self._version = version
         self._started_at = clock.loop_time()
@@ -68,7 +71,7 @@ class StatusDocuments:
             "lastSyncSuccess": last is None or not last.problem,
             "productCount": self._product_count(),
             "syncDuration": short_duration(last.ended_at - last.began_at) if last else "",
-            "errorMessage": self._central_problem() or (last.problem if last else ""),
+            "errorMessage": self._problem() or (last.problem if last else ""),
             "eventSync": {
                 "lastEventOffset": freshness.last_offset,
                 "consecutiveFailures": health.failures,
@@ -126,6 +129,8 @@ class StatusDocuments:
             "writes": _check(not writes, writes),
             "disk": _check(disk.is_durable, disk.problem),
         }
+        if defect := self._defects.problem:
+            checks["program"] = _check(False, defect)
         is_healthy = all(check["status"] == "ok" for check in checks.values())
         return {
             "status": "healthy" if is_healthy else "degraded",
@@ -141,7 +146,10 @@ class StatusDocuments:
         if isinstance(self._runner.state.phase, FullSyncing) and self._runner.pages_read:
             pages, products = self._runner.pages_read, self._runner.replica_products
             return f"its first full sync has read {products} products so far, in {pages} pages"
-        return self._central_problem() or "its first full sync begins"
+        return self._problem() or "its first full sync begins"
+
+    def _problem(self) -> str:
+        return self._defects.problem or self._central_problem()
 
     def _central_problem(self) -> str:
         """Return why the sync failed last, or else the last exchange of any kind."""

@@ -15,6 +15,7 @@ import pytest
 
 from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.api.content.clock import short_duration
+from store_cache.api.content.defects import DEFECT_SECONDS
 from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.writes.write import Adjustment, Write, WriteError
@@ -134,6 +135,37 @@ async def test_writes_that_fail_while_the_feed_lives_degrade_the_health() -> Non
     assert {"writes"} == _degraded(in_doubt)
     assert "no known outcome" in in_doubt["checks"]["writes"]["problem"]
     assert "healthy" == settled["status"]
+
+
+@in_virtual_time
+async def test_a_defect_that_recurs_is_named_until_it_is_gone_for_a_minute() -> None:
+    """[P4] [B4] The sync fails each time it begins again: status and health name the type of the
+    error and its message, and nothing of it is taken for a problem of Central."""
+
+    def fail() -> None:
+        raise RuntimeError("an index out of range")
+
+    async with a_store() as store:
+        await store.until("live")
+        update = store.parts.runner.on_advance
+        store.parts.runner.on_advance = fail
+        store.central.sell("P-1")
+        await asyncio.sleep(3600.0)
+        failing, status = store.parts.status.health(), store.status
+        store.parts.runner.on_advance = update
+        await asyncio.sleep(DEFECT_SECONDS - 2.0)
+        soon = store.parts.status.health()
+        await asyncio.sleep(2.0)
+        later = store.parts.status.health()
+
+        named = "event sync met a defect of the store, please report it: "
+        assert named + "RuntimeError: an index out of range" == status["errorMessage"]
+        assert {"program", "freshness"} == _degraded(failing)
+        assert status["errorMessage"] == failing["checks"]["program"]["problem"]
+        assert {"program"} == _degraded(soon)
+        assert "healthy" == later["status"]
+        assert "" == store.status["errorMessage"]
+        assert "program" not in later["checks"]
 
 
 async def _fail(store: RunningStore, write: Write) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from store_cache.api.content.defects import Defects
 from store_cache.app.build import AFTER_DEFECT_SECONDS, keep_running
 from store_cache.central import failures as errors
 from store_cache.central.failures import (
@@ -88,7 +89,7 @@ async def syncing(
     cache = Cache(clock=clock, central=central(clock, "P-1", "P-2", "P-3"))
     await cache.writer.open()
     sync = Sync(cache, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
-    task = asyncio.create_task(keep_running("event sync", sync.runner.run))
+    task = asyncio.create_task(keep_running("event sync", sync.runner.run, Defects(now)))
     try:
         yield sync
     finally:
