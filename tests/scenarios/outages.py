@@ -49,7 +49,7 @@ async def few_changes(central: CentralAdmin, _: Before) -> None:
 
 
 async def many_changes(central: CentralAdmin, _: Before) -> None:
-    await change(central, 30)
+    await change(central, 60)
 
 
 async def new_generation(central: CentralAdmin, _: Before) -> None:
@@ -134,10 +134,11 @@ class Played:
 
 
 async def back_up_and_sell(shop: AnyShop) -> Before:
-    """Take a backup of Central; then another shop sells."""
+    """Take a backup of Central; then another shop sells so often that no till makes up for it
+    before the store has noticed."""
     backup = await shop.central.backup()
-    for number in range(12):
-        await shop.central.sell("P-015", -1 - number)
+    for number in range(50):
+        await shop.central.sell("P-015", -1 - number % 3)
     return Before(backup, (await shop.central.backup())["next"])
 
 
