@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from aiohttp import web
+
 from store_cache.api.problems import (
     InvalidRequest,
     RateLimited,
@@ -21,11 +23,16 @@ HEADER = "X-API-Key"
 
 
 class Scope(IntEnum):
-    """What a route requires, and what a key grants; a higher one includes the lower."""
+    """What a route requires, and what a key grants; a higher one includes the lower.
+
+    A route that changes nothing is READ, one that changes stock is WRITE, one that changes how the
+    store works is ADMIN. OPEN routes need no key, so they must tell nothing about the shop.
+    """
 
     OPEN = 0
-    TILL = 1
-    ADMIN = 2
+    READ = 1
+    WRITE = 2
+    ADMIN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +46,17 @@ class Caller:
 ANONYMOUS = Caller("-", Scope.OPEN)
 
 
+CALLER = web.RequestKey("caller", Caller)
+"""Who made a request, for handlers of routes that need a key."""
+
+
 class KeyRing:
-    """The configured keys as SHA-256 digests. While there are no admin keys, every key is one."""
+    """The configured keys as SHA-256 digests. `keys` read and write; while there are no admin keys,
+    every key is one."""
 
     def __init__(self, *, keys: Iterable[str], admin_keys: Iterable[str]) -> None:
         admins = [key_digest(key) for key in admin_keys]
-        scope = Scope.TILL if admins else Scope.ADMIN
+        scope = Scope.WRITE if admins else Scope.ADMIN
         self._callers = [
             *((key_digest(key), Caller(f"key-{n}", scope)) for n, key in enumerate(keys, start=1)),
             *((key, Caller(f"admin-key-{n}", Scope.ADMIN)) for n, key in enumerate(admins, 1)),

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from store_cache.api import auth, request_ids
-from store_cache.api.auth import ANONYMOUS, Authenticator, Caller, Scope
+from store_cache.api.auth import ANONYMOUS, CALLER, Authenticator, Scope
 from store_cache.api.cors import Cors
 from store_cache.api.problems import (
     STATUS,
@@ -33,7 +33,10 @@ SLOW_SECONDS = 1.0
 _LOOKUP = "/v1/store/inventory/lookup"  # a read, whatever its method
 _READINESS = "/ready"
 
-_CALLER = web.RequestKey("caller", Caller)
+_FORBIDDEN = {
+    Scope.WRITE: "This call needs a key that may write; the key given may only read",
+    Scope.ADMIN: "This call needs an admin key; the key given is a till's",
+}
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +102,13 @@ def _authenticate(request: web.Request, authenticator: Authenticator, *, needed:
     """Raise ApiError unless the caller has the scope; reads nothing of the body."""
     if needed is Scope.OPEN:
         return
-    request[_CALLER] = caller = authenticator.identify(
+    request[CALLER] = caller = authenticator.identify(
         request.headers.getall(auth.HEADER, ()),
         address=request.remote or "",
         now=asyncio.get_running_loop().time(),
     )
     if caller.scope < needed:
-        raise Forbidden("This call needs an admin key; the key given is a till's")
+        raise Forbidden(_FORBIDDEN[needed])
 
 
 def _log(request: web.Request, status: int, seconds: float) -> None:
@@ -130,5 +133,5 @@ def _facts(request: web.Request) -> dict[str, object]:
         "method": request.method,
         "path": request.rel_url.raw_path,
         "address": request.remote,
-        "caller": request.get(_CALLER, ANONYMOUS).name,
+        "caller": request.get(CALLER, ANONYMOUS).name,
     }

@@ -39,18 +39,18 @@ def route_table(reads: Reads, writes: Writes, admin: Admin, health: Health) -> t
     return (
         Route("GET", "/health", health.health, Scope.OPEN),
         Route("GET", "/ready", health.ready, Scope.OPEN),
-        Route("GET", _INVENTORY, reads.page, Scope.TILL),
-        Route("POST", f"{_INVENTORY}/lookup", reads.lookup, Scope.TILL),
-        Route("POST", f"{_INVENTORY}/updates", writes.update, Scope.TILL),
-        Route("POST", f"{_INVENTORY}/batch-updates", writes.update_batch, Scope.TILL),
-        Route("GET", f"{_INVENTORY}/{_ID}", reads.product, Scope.TILL),
-        Route("PATCH", f"{_INVENTORY}/{_ID}/inventory", writes.adjust, Scope.TILL),
-        Route("GET", "/v1/store/sync/status", admin.sync_status, Scope.TILL),
-        Route("GET", "/v1/store/cache/stats", admin.cache_stats, Scope.TILL),
+        Route("GET", _INVENTORY, reads.page, Scope.READ),
+        Route("POST", f"{_INVENTORY}/lookup", reads.lookup, Scope.READ),
+        Route("POST", f"{_INVENTORY}/updates", writes.update, Scope.WRITE),
+        Route("POST", f"{_INVENTORY}/batch-updates", writes.update_batch, Scope.WRITE),
+        Route("GET", f"{_INVENTORY}/{_ID}", reads.product, Scope.READ),
+        Route("PATCH", f"{_INVENTORY}/{_ID}/inventory", writes.adjust, Scope.WRITE),
+        Route("GET", "/v1/store/sync/status", admin.sync_status, Scope.READ),
+        Route("GET", "/v1/store/cache/stats", admin.cache_stats, Scope.READ),
         Route("POST", "/v1/store/sync/force", admin.force_sync, Scope.ADMIN),
         # Matches what nothing else does. Below /v1 it needs a key, so that no one else learns which
         # routes there are.
-        Route(_ANY_METHOD, "/v1{rest:(?s:(/.*)?)}", _unrouted, Scope.TILL),
+        Route(_ANY_METHOD, "/v1{rest:(?s:(/.*)?)}", _unrouted, Scope.READ),
         Route(_ANY_METHOD, f"/{_REST}", _unrouted, Scope.OPEN),
     )
 

@@ -11,15 +11,17 @@ from store_cache.api.problems import InvalidRequest, RateLimited, Unauthorized
 from tests.unit.api.conftest import ADMIN, TILL, Opened, Store
 
 OPEN = {("GET", "/health"), ("GET", "/ready")}
-FOR_TILLS = {
+READS = {
     ("GET", "/v1/store/inventory"),
     ("POST", "/v1/store/inventory/lookup"),
-    ("POST", "/v1/store/inventory/updates"),
-    ("POST", "/v1/store/inventory/batch-updates"),
     ("GET", "/v1/store/inventory/{productId}"),
-    ("PATCH", "/v1/store/inventory/{productId}/inventory"),
     ("GET", "/v1/store/sync/status"),
     ("GET", "/v1/store/cache/stats"),
+}
+WRITES = {
+    ("POST", "/v1/store/inventory/updates"),
+    ("POST", "/v1/store/inventory/batch-updates"),
+    ("PATCH", "/v1/store/inventory/{productId}/inventory"),
 }
 FOR_ADMINS = {("POST", "/v1/store/sync/force")}
 NOT_FOUND = {("*", "/v1{rest}"), ("*", "/{rest}")}
@@ -45,13 +47,14 @@ async def test_each_route_has_its_scope(store: Store) -> None:
         found[scopes[route]].add((route.method, route.resource.canonical))
 
     assert _with_head(OPEN) | {("*", "/{rest}")} == found[Scope.OPEN]
-    assert _with_head(FOR_TILLS) | {("*", "/v1{rest}")} == found[Scope.TILL]
+    assert _with_head(READS) | {("*", "/v1{rest}")} == found[Scope.READ]
+    assert WRITES == found[Scope.WRITE]
     assert FOR_ADMINS == found[Scope.ADMIN]
 
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    ("method", "path"), sorted(_with_head(OPEN | FOR_TILLS | FOR_ADMINS) | NOT_FOUND)
+    ("method", "path"), sorted(_with_head(OPEN | READS | WRITES | FOR_ADMINS) | NOT_FOUND)
 )
 async def test_each_role_on_each_route(store: Store, method: str, path: str, role: str) -> None:
     """Without a right key /v1/ answers 401; a till's key gets 403 from admin calls."""
@@ -132,7 +135,7 @@ def test_guessing_is_stopped_for_the_rest_of_the_window() -> None:
         authority.identify(["right"], address="10.0.0.9", now=20.5)
 
     assert {"Retry-After": "40"} == limited.value.headers
-    assert Scope.TILL == authority.identify(["right"], address="10.0.0.9", now=60.0).scope
+    assert Scope.WRITE == authority.identify(["right"], address="10.0.0.9", now=60.0).scope
 
 
 def test_others_at_the_same_address_go_on() -> None:
