@@ -1,0 +1,78 @@
+"""Pages inside the package: read once, then answered from memory, without a key.
+
+Only the names read at the start exist, so that no path can lead anywhere else. Each answer carries
+a Content-Security-Policy under which a page loads nothing but the store's own files and runs no
+script or style written into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from store_cache.api.content.cache_headers import matches
+from store_cache.api.problems import NotFound
+
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+"""What is served, by the end of its name; other files of the folder (licences) are not."""
+
+STRICT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    content: bytes
+    content_type: str
+    etag: str
+
+
+class StaticFiles:
+    """The files below one folder of the package, by their path in it."""
+
+    def __init__(self, folder: Path, *, policy: str = STRICT_POLICY) -> None:
+        self._policy = policy
+        self._files = {
+            path.relative_to(folder).as_posix(): _read(path)
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in TYPES
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._files)
+
+    def answer(self, request: web.Request, name: str) -> web.Response:
+        """Return the file, or 304 if the caller holds it. Raises NotFound."""
+        file = self._files.get(name)
+        if file is None:
+            raise NotFound(f"There is no page {request.path}")
+        headers = {
+            "Cache-Control": "no-cache",  # a store that was updated has other files
+            "Content-Security-Policy": self._policy,
+            "ETag": file.etag,
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if matches(request.headers.getall("If-None-Match", ()), file.etag):
+            return web.Response(status=304, headers=headers)
+        return web.Response(
+            body=file.content, headers=headers | {"Content-Type": file.content_type}
+        )
+
+
+def _read(path: Path) -> StaticFile:
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:24]
+    return StaticFile(content, TYPES[path.suffix], f'"{digest}"')
