@@ -27,7 +27,7 @@ from store_cache.central.failures import (
     WriteUnsent,
 )
 from store_cache.central.rate_limit import Priority, RateLimit
-from store_cache.central.retries import Attempts
+from store_cache.central.retries import Tries
 from store_cache.model.event import AnyEvent
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
@@ -82,16 +82,16 @@ class ClientModel:
 
     async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
         """Raises WriteUnsent, WriteUnknown."""
-        attempts = Attempts(_now() + deadline_seconds)
+        tries = Tries(_now() + deadline_seconds)
         try:
             async with _Deadline(deadline_seconds):
-                await attempts.retrying(self._random)(self._attempt_write, attempts)
+                await tries.retrying(self._random)(self._try_write, tries)
         except CentralError as problem:
-            raise attempts.verdict(problem) from problem
-        return WriteReply(200, payload, certain=not attempts.may_have_arrived)
+            raise tries.verdict(problem) from problem
+        return WriteReply(200, payload, certain=not tries.may_have_arrived)
 
-    async def _attempt_write(self, attempts: Attempts) -> None:
-        with attempts.sending():
+    async def _try_write(self, tries: Tries) -> None:
+        with tries.sending():
             await self._send(Priority.WRITES, self._central.write)
 
     async def _send(self, priority: Priority, ask: Callable[[], Awaitable[T]]) -> T:

@@ -50,7 +50,7 @@ from store_cache.central.parsing import (
 )
 from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import Priority, RateLimit
-from store_cache.central.retries import Attempts
+from store_cache.central.retries import Tries
 from store_cache.central.retry_after import read_retry_after
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.product import Row
@@ -81,7 +81,7 @@ _UNSENDABLE = re.compile(r"|\.|\.\.|.*[\x00-\x1f\x7f-\x9f\ud800-\udfff].*", re.D
 class WriteReply:
     """Central's JSON answer to a write, with `value` parsed.
 
-    `certain`: no earlier attempt of the same call can have reached Central, so this answer alone
+    `certain`: no earlier try of the same call can have reached Central, so this answer alone
     says what became of the write.
     """
 
@@ -195,30 +195,30 @@ class CentralClient:
     async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
         """Send one update or a batch, and repeat it within the deadline where that can help (W2).
 
-        All attempts send the same bytes, and so the same idempotency keys. Every complete JSON
+        All tries send the same bytes, and so the same idempotency keys. Every complete JSON
         answer below 500 is returned, except 401, 403 and 429: the caller judges what it proves.
 
         Raises:
             AccessDenied: Central does not accept the key, and nothing was done.
-            WriteUnsent: no attempt can have reached Central.
-            WriteUnknown: an attempt may have been applied.
+            WriteUnsent: no try can have reached Central.
+            WriteUnknown: a try may have been applied.
         """
         url = self._connection.url(_UPDATES)
         request = Request("a write", "POST", url, MOST_WRITE_BYTES, orjson.dumps(payload))
-        attempts = Attempts(asyncio.get_running_loop().time() + deadline_seconds)
+        tries = Tries(asyncio.get_running_loop().time() + deadline_seconds)
         try:
             with self._noted():
                 async with self._deadline(request, deadline_seconds):
-                    reply: Reply = await attempts.retrying(self._random)(
-                        self._attempt_write, request, attempts
+                    reply: Reply = await tries.retrying(self._random)(
+                        self._try_write, request, tries
                     )
         except CentralError as error:
-            raise attempts.verdict(error) from error
-        return self._write_reply(request, reply, certain=not attempts.may_have_arrived)
+            raise tries.verdict(error) from error
+        return self._write_reply(request, reply, certain=not tries.may_have_arrived)
 
-    async def _attempt_write(self, request: Request, attempts: Attempts) -> Reply:
-        with self._noted(), attempts.sending():
-            reply = await self._send(request, Priority.WRITES, attempts.seconds_left)
+    async def _try_write(self, request: Request, tries: Tries) -> Reply:
+        with self._noted(), tries.sending():
+            reply = await self._send(request, Priority.WRITES, tries.seconds_left)
             if reply.status >= 500:
                 raise self._status_error(request, reply)
             return reply

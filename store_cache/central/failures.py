@@ -11,8 +11,8 @@
     ├── Unreadable        a complete answer whose shape is not Central's
     ├── OtherFeed         a product of another generation than expected
     ├── UnsendableId      a product id that no address can hold: nothing was sent
-    ├── WriteUnsent       no attempt of a write can have arrived
-    └── WriteUnknown      an attempt of a write may have arrived, and none was answered
+    ├── WriteUnsent       no try of a write can have arrived
+    └── WriteUnknown      a try of a write may have arrived, and none was answered
 
 What each means for the sync is the table `sync.runner.FAILURES`. No message contains a key, or more
 than the first characters of an answer.

@@ -1,4 +1,4 @@
-"""When a write is attempted again, and what all its attempts prove together (W2, W3)."""
+"""When a write is tried again, and what all its tries prove together (W2, W3)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 2.0
 
 
-class Attempts:
-    """The attempts of one write, which end at `deadline` by the loop's clock.
+class Tries:
+    """The tries of one write: one HTTP request each, which end at `deadline` by the loop's clock.
 
-    `may_have_arrived`: a finished attempt may have reached Central.
+    `may_have_arrived`: a finished try may have reached Central.
     """
 
     def __init__(self, deadline: float) -> None:
@@ -42,7 +42,7 @@ class Attempts:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Surround one attempt, and note what its failure or cancellation leaves open."""
+        """Surround one try, and note what its failure or cancellation leaves open."""
         self._is_sending = True
         try:
             yield
@@ -59,7 +59,7 @@ class Attempts:
             raise
 
     def retrying(self, random: Callable[[], float]) -> AsyncRetrying:
-        """Repeat an attempt while that can help and the next would begin before the deadline.
+        """Repeat a try while that can help and the next would begin before the deadline.
 
         Tenacity's own time limits use a clock that tests cannot replace.
         """
@@ -79,7 +79,7 @@ class Attempts:
         )
 
     def verdict(self, last: CentralError) -> WriteUnsent | WriteUnknown:
-        """Return what is known of the write if its attempts ended with the error `last`."""
+        """Return what is known of the write if its tries ended with the error `last`."""
         if self.may_have_arrived or self._is_sending:
             return WriteUnknown(f"{last}; the write may have been applied: repeat it as it is")
         limited_for = last.retry_after_seconds if isinstance(last, LimitExceeded) else None
@@ -88,7 +88,7 @@ class Attempts:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Return whether the same attempt may succeed in a moment."""
+    """Return whether the same try may succeed in a moment."""
     if isinstance(error, ExchangeBroken):
         return error.status is None or error.status in TRANSIENT_STATUSES
     return isinstance(error, Unreachable | LimitExceeded)

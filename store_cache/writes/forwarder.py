@@ -102,7 +102,7 @@ class Refetches(Protocol):
 
 
 @dataclass(slots=True)
-class Entry:
+class Delivery:
     """A write on its way.
 
     `attempt`: its latest attempt, as it was before it was last sent: `is_unknown` in it speaks of
@@ -289,26 +289,26 @@ class Forwarder:
             try:
                 queued = turn.enter_async_context(self._queue.turn(products))
                 await self._admission.in_time(queued, deadline_at)
-                entries = [
-                    await self._entry(request, known, deadline_at) for request, known in missing
+                deliveries = [
+                    await self._delivery(request, known, deadline_at) for request, known in missing
                 ]
             except WriteError as problem:
                 self._turn_away(missing, problem)
                 return
-            outcomes = await self._attempt(entries, deadline_at)
-            concluded = [*zip(entries, outcomes, strict=True)]
+            outcomes = await self._attempt(deliveries, deadline_at)
+            concluded = [*zip(deliveries, outcomes, strict=True)]
             # What was applied is shown before the next write to the product takes its version.
             applied = [each for each in concluded if isinstance(each[1], Applied)]
             await self._conclude_each(applied, deadline_at)
         others = [each for each in concluded if not isinstance(each[1], Applied)]
         await self._conclude_each(others, deadline_at)
 
-    async def _entry(
+    async def _delivery(
         self, request: WriteRequest, known: Attempt | None, deadline_at: float
-    ) -> Entry:
+    ) -> Delivery:
         """Take up a known attempt, or make the first one. Raises WriteError."""
         if known is not None:
-            return Entry(request, known, is_recorded=True)
+            return Delivery(request, known, is_recorded=True)
         if isinstance(request, Write):
             version = request.version
         elif (held := self._store.held_version(request.product_id)) is not None:
@@ -316,7 +316,7 @@ class Forwarder:
         else:
             version = await self._version_at_central(request.product_id, deadline_at)
         attempt = self._new_attempt(request, number=1, version=version)
-        return Entry(request, attempt, is_recorded=False)
+        return Delivery(request, attempt, is_recorded=False)
 
     def _new_attempt(self, request: WriteRequest, *, number: int, version: int) -> Attempt:
         """Enter an attempt into the key table, and look for it on the feed from now on."""
@@ -365,35 +365,39 @@ class Forwarder:
             if known is None:
                 self._end(request.key, error)
             else:
-                self._withdraw(Entry(request, known, is_recorded=True), error)
+                self._withdraw(Delivery(request, known, is_recorded=True), error)
 
     # -- record, admit, send, judge --------------------------------------------------------
 
-    async def _attempt(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
+    async def _attempt(
+        self, deliveries: Sequence[Delivery], deadline_at: float
+    ) -> list[WriteOutcome]:
         """Send writes; an adjustment that meets a conflict again, with Central's version."""
-        outcomes = await self._send(entries, deadline_at)
-        while (version := self._retry_version(entries[0], outcomes[0], deadline_at)) is not None:
-            [entry] = entries
-            number = entry.attempt.number + 1
-            entry.attempt = self._new_attempt(entry.request, number=number, version=version)
-            entry.is_recorded = False
-            outcomes = await self._send(entries, deadline_at)
+        outcomes = await self._send(deliveries, deadline_at)
+        while (version := self._retry_version(deliveries[0], outcomes[0], deadline_at)) is not None:
+            [delivery] = deliveries
+            number = delivery.attempt.number + 1
+            delivery.attempt = self._new_attempt(delivery.request, number=number, version=version)
+            delivery.is_recorded = False
+            outcomes = await self._send(deliveries, deadline_at)
         return outcomes
 
-    async def _send(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
+    async def _send(self, deliveries: Sequence[Delivery], deadline_at: float) -> list[WriteOutcome]:
         """Record the latest attempts, send them in one request, and judge the answer to each."""
-        attempts = [entry.attempt for entry in entries]
-        records = [encode_attempt(entry.attempt) for entry in entries if not entry.is_recorded]
+        attempts = [delivery.attempt for delivery in deliveries]
+        records = [
+            encode_attempt(delivery.attempt) for delivery in deliveries if not delivery.is_recorded
+        ]
         await asyncio.gather(*map(self._store.record_write, records))
-        for entry in entries:
-            entry.is_recorded = True
+        for delivery in deliveries:
+            delivery.is_recorded = True
             # From here on Central may have the write, even if this task ends early.
-            self._keys.put(replace(entry.attempt, is_unknown=True))
+            self._keys.put(replace(delivery.attempt, is_unknown=True))
         outcomes: list[WriteOutcome]
         try:
-            reply = await self._admission.send(self._payload(entries), deadline_at=deadline_at)
+            reply = await self._admission.send(self._payload(deliveries), deadline_at=deadline_at)
         except (CentralError, WriteError) as problem:
-            outcomes = [_failure(problem)] * len(entries)
+            outcomes = [_failure(problem)] * len(deliveries)
         else:
             sent = [
                 Sent(each.product_id, each.version, reply.certain and not each.is_unknown)
@@ -407,21 +411,23 @@ class Forwarder:
         pairs = zip(attempts, outcomes, strict=True)
         return [self._in_doubt.verdict(attempt) or outcome for attempt, outcome in pairs]
 
-    def _retry_version(self, entry: Entry, outcome: WriteOutcome, deadline_at: float) -> int | None:
+    def _retry_version(
+        self, delivery: Delivery, outcome: WriteOutcome, deadline_at: float
+    ) -> int | None:
         """Return Central's version if an adjustment met a conflict and may be sent again."""
-        attempt = entry.attempt
+        attempt = delivery.attempt
         is_last = attempt.is_unknown or attempt.number >= MOST_ATTEMPTS
-        if isinstance(entry.request, Write) or is_last or self._admission.is_late(deadline_at):
+        if isinstance(delivery.request, Write) or is_last or self._admission.is_late(deadline_at):
             return None
         if not isinstance(outcome, Refused) or outcome.error_type != "version_conflict":
             return None
         return outcome.new_version
 
-    def _payload(self, entries: Sequence[Entry]) -> dict[str, Any]:
+    def _payload(self, deliveries: Sequence[Delivery]) -> dict[str, Any]:
         """Return the body of the request: an update alone, or a batch."""
         updates = []
-        for entry in entries:
-            request, attempt = entry.request, entry.attempt
+        for delivery in deliveries:
+            request, attempt = delivery.request, delivery.attempt
             update: dict[str, Any] = {
                 "productId": request.product_id,
                 "delta": request.delta,
@@ -440,16 +446,18 @@ class Forwarder:
     # -- settle, answer --------------------------------------------------------------------
 
     async def _conclude_each(
-        self, concluded: Sequence[tuple[Entry, WriteOutcome]], deadline_at: float
+        self, concluded: Sequence[tuple[Delivery, WriteOutcome]], deadline_at: float
     ) -> None:
         async with asyncio.TaskGroup() as group:
-            for entry, outcome in concluded:
-                group.create_task(self._conclude(entry, outcome, deadline_at))
+            for delivery, outcome in concluded:
+                group.create_task(self._conclude(delivery, outcome, deadline_at))
 
-    async def _conclude(self, entry: Entry, outcome: WriteOutcome, deadline_at: float) -> None:
+    async def _conclude(
+        self, delivery: Delivery, outcome: WriteOutcome, deadline_at: float
+    ) -> None:
         """End one write: let the feed decide an unknown outcome, then settle, leave unknown or
         withdraw it."""
-        attempt = entry.attempt
+        attempt = delivery.attempt
         in_doubt = self._in_doubt.get(attempt)
         if isinstance(outcome, Unknown) and outcome.refusal is not None and in_doubt is not None:
             in_doubt.observe_refusal(outcome.refusal)
@@ -464,7 +472,7 @@ class Forwarder:
         elif isinstance(outcome, Unknown):
             self._leave_unknown(attempt, outcome.reason + self._missing_memory(outcome))
         else:
-            self._withdraw(entry, outcome)
+            self._withdraw(delivery, outcome)
 
     async def _with_stock(self, attempt: Attempt, refused: Refused, deadline_at: float) -> Refused:
         """Fill in the stock if Central refused a write for it without saying what it is.
@@ -522,9 +530,9 @@ class Forwarder:
         _log.warning("write %s is unknown: %s", attempt.central_key(self._store_id), reason)
         self._end(attempt.key, unsettled(reason, [attempt.key]))
 
-    def _withdraw(self, entry: Entry, error: WriteError) -> None:
+    def _withdraw(self, delivery: Delivery, error: WriteError) -> None:
         """End an attempt that was not applied this time. An earlier sending of it may have been."""
-        attempt = entry.attempt
+        attempt = delivery.attempt
         self._keys.put(attempt)
         if attempt.is_unknown:
             error = unsettled(error.message, [attempt.key], error.retry_after_seconds)

@@ -13,7 +13,7 @@ from store_cache.central import client
 from store_cache.central import parsing as wire
 from store_cache.central.client import CentralClient, WriteReply
 from store_cache.central.failures import Unsent, WriteUnsent
-from store_cache.central.retries import Attempts
+from store_cache.central.retries import Tries
 from store_cache.model.change import Change
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
@@ -26,7 +26,7 @@ from store_cache.writes import forwarder as forwarding
 from store_cache.writes import idempotency as keys
 from store_cache.writes import write as writing
 from store_cache.writes.admission import Admission
-from store_cache.writes.forwarder import Entry, Forwarder
+from store_cache.writes.forwarder import Delivery, Forwarder
 from store_cache.writes.idempotency import Attempt, Final, KeyTable
 from store_cache.writes.in_doubt import InDoubtWrite
 from store_cache.writes.in_doubt_search import EventSource, search_feed
@@ -60,12 +60,12 @@ def attempts_on_disk(patch: Patch) -> None:
     send = Forwarder._send
 
     async def unrecorded(
-        self: Forwarder, entries: Sequence[Entry], deadline_at: float
+        self: Forwarder, deliveries: Sequence[Delivery], deadline_at: float
     ) -> list[WriteOutcome]:
-        for entry in entries:
+        for delivery in deliveries:
             patch.act()
-            entry.is_recorded = True
-        return await send(self, entries, deadline_at)
+            delivery.is_recorded = True
+        return await send(self, deliveries, deadline_at)
 
     patch.replace(Forwarder, "_send", unrecorded)
 
@@ -187,12 +187,12 @@ def answers_applied_once(patch: Patch) -> None:
 @of_writes("W1", "a repeat sends the same key")
 def same_key_on_a_repeat(patch: Patch) -> None:
     """A repeat of what is unknown goes to Central under a key of its own."""
-    entry = Forwarder._entry
+    delivery = Forwarder._delivery
 
     async def under_another(
         self: Forwarder, request: WriteRequest, known: Attempt | None, deadline_at: float
-    ) -> Entry:
-        found = await entry(self, request, known, deadline_at)
+    ) -> Delivery:
+        found = await delivery(self, request, known, deadline_at)
         if known is not None:
             patch.act()
             found.attempt = replace(known, number=known.number + 1)
@@ -200,7 +200,7 @@ def same_key_on_a_repeat(patch: Patch) -> None:
             self._in_doubt.add(found.attempt)
         return found
 
-    patch.replace(Forwarder, "_entry", under_another)
+    patch.replace(Forwarder, "_delivery", under_another)
 
 
 @of_writes(
@@ -213,12 +213,12 @@ def same_key_on_a_repeat(patch: Patch) -> None:
 )
 def same_version_on_a_repeat(patch: Patch) -> None:
     """A repeat of an adjustment is sent with the version held by then."""
-    entry = Forwarder._entry
+    delivery = Forwarder._delivery
 
     async def with_another(
         self: Forwarder, request: WriteRequest, known: Attempt | None, deadline_at: float
-    ) -> Entry:
-        found = await entry(self, request, known, deadline_at)
+    ) -> Delivery:
+        found = await delivery(self, request, known, deadline_at)
         held = self._store.held_version(request.product_id)
         if known is None or held is None or isinstance(request, Write) or held == known.version:
             return found
@@ -226,7 +226,7 @@ def same_version_on_a_repeat(patch: Patch) -> None:
         found.attempt = replace(known, version=held)
         return found
 
-    patch.replace(Forwarder, "_entry", with_another)
+    patch.replace(Forwarder, "_delivery", with_another)
 
 
 @of_writes(
@@ -287,16 +287,16 @@ def tries_that_reached(patch: Patch) -> None:
 @of_writes("W3", "what may have reached Central is never called unsent", needs="reset_after")
 def unsent_for_certain(patch: Patch) -> None:
     """A write that failed was not sent."""
-    verdict = Attempts.verdict
+    verdict = Tries.verdict
 
-    def unsent(self: Attempts, last: Any) -> WriteUnsent:
+    def unsent(self: Tries, last: Any) -> WriteUnsent:
         found = verdict(self, last)
         if isinstance(found, WriteUnsent):
             return found
         patch.act()
         return WriteUnsent(str(found), cause=Unsent.REFUSED)
 
-    patch.replace(Attempts, "verdict", unsent)
+    patch.replace(Tries, "verdict", unsent)
 
 
 @of_writes(
