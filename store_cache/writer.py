@@ -18,6 +18,7 @@ from itertools import takewhile
 from math import inf
 from typing import Protocol
 
+from store_cache.announcer import Announcer
 from store_cache.catalogue.apply import (
     OVERRIDE_SECONDS,
     TOMBSTONE_SECONDS,
@@ -29,6 +30,7 @@ from store_cache.catalogue.apply import (
 )
 from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
 from store_cache.catalogue.change_set import ChangeSet, KnownState
+from store_cache.catalogue.observer import ChangeSource, Origin
 from store_cache.catalogue.replica import Installation, Replica, Verdict
 from store_cache.central.failures import CentralError
 from store_cache.model.change import Change, PendingRefetch, RefetchReason
@@ -81,6 +83,7 @@ class CacheWriter:
     While the disk fails, `unsaved_changes` and `unsaved_writes` count the changes and the entries
     of the key table that are only in memory. `replaced` is set whenever another catalogue may be
     read, `refetches_changed` when a refetch is requested; whoever waits for them clears them.
+    `announcer` tells its observers each visible change.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class CacheWriter:
         self.unsaved_writes = 0
         self.files = files
         self.findings: tuple[str, ...] = ()
+        self.announcer = Announcer()
         self.replaced = asyncio.Event()
         self.refetches_changed = asyncio.Event()
         self._keys = keys
@@ -118,6 +122,7 @@ class CacheWriter:
         self._compaction: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._dismantling: asyncio.Task[None] | None = None
 
     # -- start and stop --------------------------------------------------------------------
@@ -148,6 +153,8 @@ class CacheWriter:
                 if self._early_answers:
                     self._apply_early_answers(loaded.catalogue)
             self.catalogue = loaded.catalogue
+            if self.catalogue is not None:
+                self.announcer.announce_first(self.catalogue)
             self.replaced.set()
         self._early_answers = []
         bad_records, stored = 0, StoredKeys()
@@ -175,7 +182,8 @@ class CacheWriter:
 
     async def close(self) -> None:
         """End background tasks and close the files."""
-        for task in (self._watch, self._healing, self._compaction, self._dismantling):
+        telling, dismantling = self._telling, self._dismantling
+        for task in (self._watch, self._healing, self._compaction, telling, dismantling):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
@@ -224,7 +232,8 @@ class CacheWriter:
         async with self._lock:
             change_set = self._change_set()
             apply_events(change_set, events)
-            await self._commit(change_set.to_change("events", position=position))
+            change = change_set.to_change("events", position=position)
+            await self._commit(change, origin=Origin(ChangeSource.EVENT, events=events))
 
     async def note_in_sync(self) -> None:
         """Note that the feed was followed to its end; on disk once a minute (B5)."""
@@ -256,7 +265,8 @@ class CacheWriter:
             applied = apply_refetch(change_set, product_id, row, known=known, reason=reason)
             if not applied:
                 change_set.request_refetch(product_id, reason)
-            await self._commit(change_set.to_change("reading"))
+            change = change_set.to_change("reading")
+            await self._commit(change, origin=Origin(ChangeSource.REFETCH))
             return applied
 
     async def request_refetch(self, product_id: str, reason: RefetchReason) -> None:
@@ -318,7 +328,8 @@ class CacheWriter:
     async def _commit_answer(
         self, change_set: ChangeSet, answer: StockAnswer, key_entry: bytes
     ) -> None:
-        await self._commit(change_set.to_change("answer"), key_entry)
+        origin = Origin(ChangeSource.WRITE, key_entry=key_entry)
+        await self._commit(change_set.to_change("answer"), key_entry, origin=origin)
         self._note_answer(answer)
 
     def _note_answer(self, answer: StockAnswer) -> None:
@@ -352,18 +363,35 @@ class CacheWriter:
         if not verdict.accepted:
             self.replica = None
             return verdict
+        if self._telling is not None:  # what the full sync before has changed
+            await asyncio.wait([self._telling])
         async with self._lock:
             old = self.catalogue
             catalogue = self._finish(replica, installation)
             await self._begin_files(catalogue)
             self.catalogue, self.replica = catalogue, None
-        if old is not None:
-            # Nothing uses the old catalogue any more: readers take the current one after each
-            # pause, and changes hold the lock.
-            self._free(old)
+            self._announce(old, catalogue)
         self.replaced.set()
         self.refetches_changed.set()
         return verdict
+
+    def _announce(self, old: Catalogue | None, new: Catalogue) -> None:
+        """Announce a catalogue that was installed, and free the one before.
+
+        Nothing but the announcer uses that any more: readers take the current one after each pause,
+        and changes hold the lock.
+        """
+        if old is None:
+            self.announcer.announce_first(new)
+        elif self.announcer.observers:
+            self.announcer.announce_replaced(old, new)
+            self._telling = asyncio.create_task(self._tell_differences(old))
+        else:
+            self._free(old)
+
+    async def _tell_differences(self, old: Catalogue) -> None:
+        await self.announcer.tell_differences()
+        self._free(old)
 
     def drop_replica(self) -> None:
         """Drop the replica of a full sync that has ended without installing it."""
@@ -407,8 +435,13 @@ class CacheWriter:
         """Return the time `seconds` before the feed was last followed to its end."""
         return -inf if self._followed_at is None else self._followed_at - seconds
 
-    async def _commit(self, change: Change, key_entry: bytes | None = None) -> None:
-        """Append a change to the journal, then apply it. The caller holds the lock."""
+    async def _commit(
+        self, change: Change, key_entry: bytes | None = None, *, origin: Origin | None = None
+    ) -> None:
+        """Append a change to the journal, then apply and announce it. The caller holds the lock.
+
+        `origin`: where it comes from; None if it changes no row.
+        """
         catalogue = self.catalogue
         assert catalogue is not None
         if change.is_empty:
@@ -416,7 +449,7 @@ class CacheWriter:
             return
         change = change.numbered(catalogue.sequence + 1)
         await self._append(change, key_entry)
-        catalogue.apply(change)
+        self.announcer.apply(catalogue, change, origin)
         if change.pending_refetches:
             self.refetches_changed.set()
 

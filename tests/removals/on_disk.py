@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.observer import Origin
 from store_cache.model.change import Change
 from store_cache.storage import deadlines, directory, files, framing, recovery
 from store_cache.storage.directory import Directory, File
@@ -109,14 +110,20 @@ def sync_after_a_creation(patch: Patch) -> None:
 def _show_first(patch: Patch, cause: str) -> None:
     commit = CacheWriter._commit
 
-    async def show_first(self: CacheWriter, change: Change, key_entry: bytes | None = None) -> None:
+    async def show_first(
+        self: CacheWriter,
+        change: Change,
+        key_entry: bytes | None = None,
+        *,
+        origin: Origin | None = None,
+    ) -> None:
         catalogue = self.catalogue
         if catalogue is None or change.cause != cause or change.is_empty:
-            await commit(self, change, key_entry)
+            await commit(self, change, key_entry, origin=origin)
             return
         patch.act()
         numbered = change.numbered(catalogue.sequence + 1)
-        catalogue.apply(numbered)
+        self.announcer.apply(catalogue, numbered, origin)
         await self._append(numbered, key_entry)
         self.refetches_changed.set()
 
