@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from store_cache.api.auth import Authenticator, KeyRing, WrongKeys
+from store_cache.api.console.console import console_routes
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
@@ -16,7 +17,7 @@ from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
 from store_cache.api.parts import StoreParts
-from store_cache.api.routes import Scopes, route_table
+from store_cache.api.routes import Route, Scopes, route_table
 from store_cache.api.throttled_log import ThrottledWarning
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,13 @@ def build_api(
     cors_origins: Iterable[str],
     body_seconds: float = 10.0,
     fast_reads: bool = True,
+    console: bool = False,
 ) -> web.Application:
     """Return the API of `store`.
 
     `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
     `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
-    speed of the commonest reads, not their answers.
+    speed of the commonest reads, not their answers. `console` adds the page for operators at `/`.
     """
     scopes, cors = Scopes(), Cors(cors_origins)
     authenticator = Authenticator(KeyRing(keys=keys, admin_keys=admin_keys), WrongKeys())
@@ -57,11 +59,15 @@ def build_api(
     def note_unknown(name: str) -> None:
         unknown_fields.note(field=name[:_LONGEST_NAME])
 
+    features: list[Route] = []
+    if console:
+        features += console_routes()
     routes = route_table(
         Reads(store, body_seconds=body_seconds, note_unknown=note_unknown),
         Writes(store, store_id=store_id, body_seconds=body_seconds, note_unknown=note_unknown),
         Admin(store),
         Health(store),
+        features,
     )
     scopes.add(app, routes)
     app[SCOPES] = scopes

@@ -35,7 +35,10 @@ class Route:
     scope: Scope
 
 
-def route_table(reads: Reads, writes: Writes, admin: Admin, health: Health) -> tuple[Route, ...]:
+def route_table(
+    reads: Reads, writes: Writes, admin: Admin, health: Health, features: Sequence[Route] = ()
+) -> tuple[Route, ...]:
+    """Return every route; `features` are those of the parts that can be switched off."""
     return (
         Route("GET", "/health", health.health, Scope.OPEN),
         Route("GET", "/ready", health.ready, Scope.OPEN),
@@ -48,6 +51,7 @@ def route_table(reads: Reads, writes: Writes, admin: Admin, health: Health) -> t
         Route("GET", "/v1/store/sync/status", admin.sync_status, Scope.READ),
         Route("GET", "/v1/store/cache/stats", admin.cache_stats, Scope.READ),
         Route("POST", "/v1/store/sync/force", admin.force_sync, Scope.ADMIN),
+        *features,
         # Matches what nothing else does. Below /v1 it needs a key, so that no one else learns which
         # routes there are.
         Route(_ANY_METHOD, "/v1{rest:(?s:(/.*)?)}", _unrouted, Scope.READ),

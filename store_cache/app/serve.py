@@ -42,6 +42,7 @@ async def serve_until_signal(settings: Settings) -> bool:
             admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
+            console=settings.console,
         )
         limits = ConnectionLimits.within(open_files)
         server = await serve(app, host=settings.host, port=settings.port, limits=limits)

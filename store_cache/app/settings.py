@@ -264,6 +264,9 @@ class Settings(BaseSettings):
     fast_reads: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )
+    console: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
+        "true", may_be="true or false", example="true"
+    )
 
     @classmethod
     def variables(cls) -> dict[str, str]:

@@ -48,6 +48,7 @@ def api_of(parts: StoreParts, settings: Settings) -> web.Application:
         admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
         cors_origins=settings.cors_origins,
         fast_reads=settings.fast_reads,
+        console=settings.console,
     )
 
 

@@ -62,6 +62,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "write_timeout_seconds": 8.0,
         "key_retention_hours": 24,
         "fast_reads": True,
+        "console": True,
     } == shown
     assert ("store-s1-key", "demo", "demo") == loaded.secrets()
 

@@ -1,0 +1,1 @@
+"""The console: one page for operators, with everything that it loads."""

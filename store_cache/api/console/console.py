@@ -1,0 +1,29 @@
+"""The console's routes: `/` is its page, `/console/…` what the page loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aiohttp import web
+
+from store_cache.api.auth import Scope
+from store_cache.api.routes import Route
+from store_cache.api.static_files import StaticFiles
+
+_FOLDER = Path(__file__).with_name("files")
+
+
+def console_routes() -> tuple[Route, ...]:
+    """Return the routes; no file needs a key, since none holds data."""
+    files = StaticFiles(_FOLDER)
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        return files.answer(request, "index.html")
+
+    async def file(request: web.Request) -> web.StreamResponse:
+        return files.answer(request, request.match_info["name"])
+
+    return (
+        Route("GET", "/", page, Scope.OPEN),
+        Route("GET", "/console/{name:.+}", file, Scope.OPEN),
+    )

@@ -1,0 +1,58 @@
+/* The latest changes, newest first. Only what is looked at is kept. */
+
+import { $, make, setText, throttled } from "./dom.js";
+import { count, signed, timeOfDay } from "./format.js";
+
+const SHOWN = 60;
+const REMEMBERED_STOCKS = 5000;
+
+const waiting = []; // newest last; at most SHOWN
+const stockOf = new Map(); // product id -> stock last seen, for the difference
+let isPaused = false;
+let missed = 0;
+
+export function startChanges() {
+  $("pause").addEventListener("click", () => {
+    isPaused = !isPaused;
+    $("pause").setAttribute("aria-pressed", String(isPaused));
+    setText($("pause"), isPaused ? "Go on" : "Pause");
+    if (!isPaused) { missed = 0; draw(); }
+    drawNote();
+  });
+}
+
+/** A product has a new state; `product` is null if it is gone. */
+export function noteChange(productId, product) {
+  const before = stockOf.get(productId);
+  stockOf.delete(productId);
+  if (product) stockOf.set(productId, product.available);
+  if (stockOf.size > REMEMBERED_STOCKS) stockOf.delete(stockOf.keys().next().value);
+  waiting.push({ productId, product, before, at: Date.now() });
+  if (waiting.length > SHOWN) waiting.shift();
+  if (isPaused) { missed += 1; drawNote(); } else draw();
+}
+
+const draw = throttled(250, () => {
+  if (isPaused || !waiting.length) return;
+  const list = $("changes");
+  list.prepend(...waiting.splice(0).reverse().map(line));
+  while (list.children.length > SHOWN) list.lastElementChild.remove();
+});
+
+const drawNote = throttled(250, () => {
+  setText($("changes-note"), isPaused
+    ? `Paused; ${count(missed)} came meanwhile, the latest ${SHOWN} are kept.`
+    : "Every change appears here as readers see it.");
+});
+
+function line({ productId, product, before, at }) {
+  const name = product?.name || productId;
+  const difference = product && before !== undefined ? product.available - before : 0;
+  return make("li", {},
+    make("time", { datetime: new Date(at).toISOString() }, timeOfDay(at)),
+    make("a", { href: `#/product/${encodeURIComponent(productId)}`, title: productId }, String(name)),
+    make("span", { class: "stock" }, ...(product
+      ? [difference ? make("span", { class: difference > 0 ? "up" : "down" }, `${signed(difference)}  `) : "", count(product.available)]
+      : ["deleted"])),
+  );
+}

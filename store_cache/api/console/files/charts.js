@@ -1,0 +1,108 @@
+/* The last hour in four charts, drawn by uPlot from /v1/store/metrics/history. */
+
+import { $, make, setText } from "./dom.js";
+import { get, Refused } from "./session.js";
+
+const POINT_SECONDS = 10;
+const MINUTES = 60;
+const HEIGHT = 130;
+
+const CHARTS = [
+  { title: "From Central to readers", unit: "ms", series: [["eventVisibleMilliseconds", "half of all events within"]] },
+  { title: "Events behind Central", unit: "", series: [["lag", "events"]] },
+  { title: "Requests", unit: "/s", series: [["readsPerSecond", "reads"], ["writesPerSecond", "writes"]] },
+  { title: "Errors", unit: "/s", series: [["errorsPerSecond", "answers with 5xx"]] },
+];
+
+let points = []; // oldest first
+let drawn = [];
+
+export async function startCharts() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", build);
+  new ResizeObserver(resize).observe($("charts"));
+  await refresh(MINUTES);
+  setInterval(() => refresh(points.length ? 1 : MINUTES), POINT_SECONDS * 1000);
+}
+
+async function refresh(minutes) {
+  if (document.hidden && points.length) minutes = MINUTES; // catch up in one go once it is seen
+  try {
+    const answer = await get(`/v1/store/metrics/history?minutes=${minutes}`);
+    merge(answer.points);
+    setText($("charts-note"), "");
+  } catch (error) {
+    setText($("charts-note"), error instanceof Refused && error.status === 404
+      ? "The store keeps no figures of its past: METRICS is off." : "Not up to date.");
+    return;
+  }
+  if (drawn.length) draw(); else build();
+}
+
+function merge(news) {
+  const from = news.length ? news[0].at : Infinity;
+  points = [...points.filter((point) => point.at < from), ...news].slice(-MINUTES * 60 / POINT_SECONDS);
+}
+
+function build() {
+  for (const { plot } of drawn) plot.destroy();
+  drawn = CHARTS.map((chart) => {
+    const now = make("span", { class: "now" });
+    const place = make("div", { class: "plot" });
+    const keys = make("p", { class: "key" }, ...chart.series.flatMap(([, label], index) => [
+      make("i", { class: index ? "second" : "" }), label,
+    ]));
+    const box = make("div", { class: "chart" }, make("header", {}, make("h3", {}, chart.title), now), place, keys);
+    return { chart, now, place, box };
+  });
+  $("charts").replaceChildren(...drawn.map(({ box }) => box));
+  for (const one of drawn) one.plot = new uPlot(options(one), data(one.chart), one.place);
+  draw();
+}
+
+function options({ chart, place }) {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { stroke: colour("--soft"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  return {
+    width: Math.max(place.clientWidth, 200),
+    height: HEIGHT,
+    legend: { show: false },
+    cursor: { y: false, drag: { x: false, y: false } },
+    scales: { y: { range: (_, __, most) => [0, Math.max(most * 1.15, 1)] } },
+    axes: [
+      { ...axis, size: 24, space: 70, values: (_, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
+      { ...axis, size: 44, space: 32, values: (_, values) => values.map(short) },
+    ],
+    series: [{}, ...chart.series.map((_, index) => ({
+      stroke: colour(`--series-${index + 1}`), width: 2, spanGaps: false, points: { show: false },
+    }))],
+  };
+}
+
+function data(chart) {
+  return [points.map((point) => point.at), ...chart.series.map(([name]) => points.map((point) => point[name] ?? null))];
+}
+
+function draw() {
+  for (const { chart, now, plot } of drawn) {
+    plot.setData(data(chart));
+    const last = points.at(-1) ?? {};
+    setText(now, chart.series.map(([name]) => latest(last[name], chart.unit)).join(" · "));
+  }
+}
+
+function latest(value, unit) {
+  return value === null || value === undefined ? "–" : `${short(value)} ${unit}`.trim();
+}
+
+function short(value) {
+  if (value >= 10_000) return `${Math.round(value / 1000)}k`;
+  return value >= 100 || Number.isInteger(value) ? String(Math.round(value)) : value.toFixed(1);
+}
+
+function resize() {
+  for (const { plot, place } of drawn) {
+    if (place.clientWidth && plot.width !== place.clientWidth) plot.setSize({ width: place.clientWidth, height: HEIGHT });
+  }
+}

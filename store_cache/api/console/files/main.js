@@ -1,0 +1,176 @@
+/* The console: asks for a key, then shows the store's state, fed by the live stream. */
+
+import * as catalogue from "./catalogue.js";
+import * as changes from "./changes.js";
+import { startCharts } from "./charts.js";
+import { $, setText } from "./dom.js";
+import { seconds } from "./format.js";
+import { openProduct, noteChange as noteProductChange } from "./product.js";
+import { forgetKey, keepKey, key, Refused, request } from "./session.js";
+import { follow } from "./stream.js";
+import { drawSyncs, startSyncs } from "./syncs.js";
+import { drawTrust } from "./trust.js";
+
+const BUSY_SECONDS = 5; // how often the status is read while changes come
+const QUIET_SECONDS = 15;
+
+const view = { status: null, ageAt: NaN, isReached: true, lostAt: NaN };
+let readAt = 0;
+let isReading = false;
+
+async function start() {
+  $("sign-in-form").addEventListener("submit", signIn);
+  $("forget").addEventListener("click", () => { forgetKey(); location.hash = "#/"; location.reload(); });
+  window.addEventListener("hashchange", route);
+  if (key()) await enter(); else askKey("");
+}
+
+function askKey(problem) {
+  $("sign-in").hidden = false;
+  $("overview").hidden = $("product").hidden = $("forget").hidden = true;
+  setLine("none", "Not signed in");
+  setText($("key-problem"), problem);
+  $("key").focus();
+}
+
+async function signIn(event) {
+  event.preventDefault();
+  keepKey($("key").value.trim());
+  await enter();
+}
+
+async function enter() {
+  const problem = await readStatus();
+  if (problem instanceof Refused && [401, 403, 429].includes(problem.status)) {
+    forgetKey();
+    askKey(problem.message);
+    return;
+  }
+  $("sign-in").hidden = true;
+  $("forget").hidden = false;
+  $("key").value = "";
+  catalogue.startCatalogue();
+  changes.startChanges();
+  startSyncs(readStatus);
+  route();
+  setInterval(tick, 1000);
+  startCharts();
+  catalogue.load();
+  linkDocs();
+  await follow({ event: onEvent, line: onLine });
+}
+
+// -- the live stream -------------------------------------------------------------------------
+
+function onEvent(name, data) {
+  if (name === "product") onChange(data.productId, data);
+  else if (name === "deleted") onChange(data.productId, null);
+  else if (name === "reset") { catalogue.load(); readStatus(); }
+  else if (name === "position") noteAge(data.age);
+  else if (name === "state") { noteAge(data.age); readStatus(); }
+}
+
+function onChange(productId, product) {
+  changes.noteChange(productId, product);
+  catalogue.noteChange(productId, product);
+  noteProductChange(productId);
+  if (now() - readAt > BUSY_SECONDS) readStatus();
+}
+
+function onLine(state, problem) {
+  if (state === "open") {
+    if (Number.isFinite(view.lostAt)) catalogue.load();
+    view.lostAt = NaN;
+    setReached(true);
+    setLine("open", "Live");
+    readStatus();
+  } else if (state === "lost") {
+    setLine("lost", "Reconnecting …");
+    readStatus();
+  } else if (problem.status === 404) {
+    setLine("none", "No live stream; read every 15 s");
+  } else {
+    forgetKey();
+    location.reload();
+  }
+}
+
+function setLine(state, text) {
+  $("line").dataset.line = state;
+  setText($("line"), text);
+}
+
+// -- the status ------------------------------------------------------------------------------
+
+/** Read the status; return the problem if there was one. */
+async function readStatus() {
+  if (isReading) return null;
+  isReading = true;
+  readAt = now();
+  try {
+    const response = await request("/v1/store/sync/status");
+    view.status = await response.json();
+    const answered = seconds(response.headers.get("Date"));
+    noteAge(Math.max(0, answered - seconds(view.status.lastSyncTime)));
+    setReached(true);
+    drawSyncs(view.status);
+    setText($("store-name"), view.status.storeId ?? "");
+    return null;
+  } catch (problem) {
+    if (!(problem instanceof Refused)) setReached(false);
+    return problem;
+  } finally {
+    isReading = false;
+    draw();
+  }
+}
+
+function noteAge(age) {
+  view.ageAt = now() - age;
+}
+
+function setReached(isReached) {
+  if (!isReached && view.isReached) view.lostAt = now();
+  view.isReached = isReached;
+}
+
+function tick() {
+  const pause = view.status?.fullSync ? 1 : QUIET_SECONDS;
+  if (now() - readAt > pause && !document.hidden) readStatus();
+  draw();
+}
+
+function draw() {
+  if (!view.status && view.isReached) return;
+  drawTrust({
+    status: view.status,
+    age: now() - view.ageAt,
+    now: now(),
+    isReached: view.isReached,
+    lostSeconds: now() - view.lostAt,
+  });
+}
+
+function now() {
+  return Date.now() / 1000;
+}
+
+// -- pages -----------------------------------------------------------------------------------
+
+function route() {
+  if (!key()) return;
+  const product = /^#\/product\/(.+)$/.exec(location.hash);
+  $("overview").hidden = product !== null;
+  openProduct(product ? decodeURIComponent(product[1]) : null);
+}
+
+async function linkDocs() {
+  try {
+    const health = await (await fetch("/health")).json();
+    setText($("version"), `store-cache ${health.version}`);
+    const docs = await fetch("/docs", { method: "HEAD" });
+    $("docs-link").hidden = !docs.ok;
+  } catch { /* the trust panel says that the store does not answer */ }
+}
+
+start();
