@@ -157,7 +157,7 @@ class CacheWriter:
                 self.announcer.announce_first(self.catalogue)
             self.replaced.set()
         self._early_answers = []
-        bad_records, stored = 0, StoredKeys()
+        bad_records, stored = 0, StoredKeys(self._keys.clients)
         while loaded.writes:  # in parts of a few milliseconds, perhaps while tills read
             bad_records += stored.load(loaded.writes.pop(0))
             await asyncio.sleep(0)

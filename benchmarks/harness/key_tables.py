@@ -36,7 +36,9 @@ def records(count: int) -> Iterator[bytes]:
         updated = f"2026-11-29T10:{number // 60 % 60:02}:{number % 60:02}.{number % 1000:03}Z"
         stock = StockAnswer("", version, version + 1, number % 300, updated)
         fingerprint = number.to_bytes(12, "big")
-        final = Final(fingerprint, 1, version, began_at + number / 100, Applied(stock))
+        given_at = began_at + number / 100
+        client = f"till-{number % 40:02}"
+        final = Final(fingerprint, 1, version, given_at, Applied(stock), client)
         yield encode_final(key_of(number), final)
 
 

@@ -38,6 +38,7 @@ from store_cache.writes.idempotency import (
     KeyTable,
     encode_attempt,
     encode_final,
+    final_answer,
     fingerprint,
     key_reused,
 )
@@ -117,13 +118,14 @@ class Delivery:
 @dataclass(frozen=True, slots=True)
 class WritesStatus:
     """How many keys are under way, unknown (the oldest for `unknown_seconds`), and remembered with
-    a final answer."""
+    a final answer. `keys_reused`: how many writes came with the key of another one."""
 
     admission: AdmissionStatus
     under_way: int
     unknown: int
     unknown_seconds: float
     remembered: int
+    keys_reused: int
 
 
 class Forwarder:
@@ -152,8 +154,9 @@ class Forwarder:
         self._in_doubt = InDoubtWrites(store_id=store_id)
         self._queue = ProductQueue()
         self._under_way: dict[str, asyncio.Future[Result]] = {}
-        # Payloads of new keys that wait for their turn: the key table does not have them yet.
-        self._waiting: dict[str, bytes] = {}
+        self._keys_reused = 0
+        # New keys that wait for their turn, since when: the key table does not have them yet.
+        self._waiting: dict[str, tuple[WriteRequest, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- start, stop, status ---------------------------------------------------------------
@@ -181,6 +184,7 @@ class Forwarder:
             unknown=len(unknown),
             unknown_seconds=self._now() - min(unknown, default=self._now()),
             remembered=len(self._keys) - len(attempts),
+            keys_reused=self._keys_reused,
         )
 
     # -- calls -----------------------------------------------------------------------------
@@ -240,9 +244,13 @@ class Forwarder:
     def _find(self, request: WriteRequest) -> Attempt | Final | None:
         """Return the entry of a request's key. Raises WriteError `idempotency_key_reused`."""
         waiting = self._waiting.get(request.key)
-        if waiting is not None and waiting != fingerprint(request):
-            raise key_reused(request.key)
-        return self._keys.find(request)
+        try:
+            if waiting is not None and fingerprint(waiting[0]) != fingerprint(request):
+                raise key_reused(request.key, client=waiting[0].client, used_at=waiting[1])
+            return self._keys.find(request)
+        except WriteError:
+            self._keys_reused += 1
+            raise
 
     def _start_missing(
         self, requests: Sequence[WriteRequest], found: Sequence[Attempt | Final | None]
@@ -263,7 +271,8 @@ class Forwarder:
                 raise
             # What may have been applied is never answered as something that was not sent.
             raise unsettled(away.message, unknown, away.retry_after_seconds) from None
-        new = {request.key: fingerprint(request) for request, known in missing if known is None}
+        now = self._now()
+        new = {request.key: (request, now) for request, known in missing if known is None}
         self._keys.reserve(len(self._waiting) + len(new))
         self._waiting |= new
         self._start([request.key for request, _ in missing], self._deliver(missing))
@@ -331,6 +340,7 @@ class Forwarder:
             held_version=self._store.held_version(request.product_id),
             generation=None if position is None else position.generation,
             offset=None if position is None else position.offset,
+            client=request.client,
         )
         self._keys.put(attempt)
         self._waiting.pop(request.key, None)
@@ -504,7 +514,7 @@ class Forwarder:
         If the answer alone does not say what the product is now, the store fetches it, which may
         take PRODUCT_DEADLINE_SECONDS beyond the write's deadline. Later writes to the product wait.
         """
-        final = Final(attempt.fingerprint, attempt.number, attempt.version, self._now(), outcome)
+        final = final_answer(attempt, outcome, self._now())
         self._keys.finish(attempt.key, final)
         stock = outcome.stock if isinstance(outcome, Applied) else None
         await self._store.settle_write(encode_final(attempt.key, final), stock)

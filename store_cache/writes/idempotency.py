@@ -6,7 +6,7 @@ record. `now` is unix seconds.
 500,000 keys must fit beside a catalogue and load in a second or two. So a final answer is one bytes
 object, without the product id, which a repeat names:
 
-    fingerprint (12 bytes), attempt (1), time (8), then one of
+    fingerprint (12 bytes), attempt (1), time (8), client's number (2), minutes (2), then one of
     [version, newQuantity, lastUpdated]
     [version, errorType, errorMessage, newQuantity, newVersion]
 """
@@ -19,6 +19,7 @@ from binascii import unhexlify
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
 from itertools import chain, takewhile
 from math import inf
 from typing import Any
@@ -32,7 +33,8 @@ from store_cache.writes.write import Applied, Refused, Write, WriteError, WriteR
 MAX_KEYS = 500_000
 
 _FINGERPRINT_BYTES = 12
-_HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBd")
+_HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBdHH")
+_LARGEST_NUMBER = 0xFFFF
 _APPLIED = ("newQuantity", "lastUpdated")
 _REFUSED = ("errorType", "errorMessage", "newQuantity", "newVersion")
 
@@ -43,7 +45,8 @@ class Attempt:
 
     `held_version`, `generation` and `offset` are the product's version in the cache and the
     position in the feed before the attempt was first sent: what the feed proves of it starts there.
-    `is_unknown`: the attempt may have reached Central.
+    `is_unknown`: the attempt may have reached Central. `client` is the name of the API key that
+    sent the write first; empty if that is not known.
     """
 
     key: str
@@ -56,6 +59,12 @@ class Attempt:
     generation: str | None = None
     offset: int | None = None
     is_unknown: bool = False
+    client: str = ""
+
+    @property
+    def used_at(self) -> float:
+        """When the key was used first, within the deadline of a write."""
+        return self.at
 
     def central_key(self, store_id: str) -> str:
         """Return the key for Central. Central remembers refusals too, so that each further attempt
@@ -66,14 +75,58 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A key's final answer; `at` is when it was given. `version` is the one sent: an applied write
-    made it version + 1."""
+    """A key's final answer; `at` is when it was given, `minutes` after its attempt. `version` is
+    the one sent: an applied write made it version + 1. `client` is that of the attempt."""
 
     fingerprint: bytes
     number: int
     version: int
     at: float
     outcome: Applied | Refused
+    client: str = ""
+    minutes: int = 0
+
+    @property
+    def used_at(self) -> float:
+        """When the key was used first, to the minute."""
+        return self.at - 60.0 * self.minutes
+
+
+def final_answer(attempt: Attempt, outcome: Applied | Refused, now: float) -> Final:
+    """Return the final answer to an attempt."""
+    minutes = min(max(0, round((now - attempt.at) / 60.0)), _LARGEST_NUMBER)
+    return Final(
+        attempt.fingerprint,
+        attempt.number,
+        attempt.version,
+        now,
+        outcome,
+        client=attempt.client,
+        minutes=minutes,
+    )
+
+
+class ClientNames:
+    """Numbers for the names of clients, so that a remembered key has two bytes for its client.
+
+    0 stands for a client that is not known, and for all beyond the 65,535th.
+    """
+
+    def __init__(self) -> None:
+        self._names = [""]
+        self._numbers = {"": 0}
+
+    def number(self, name: str) -> int:
+        number = self._numbers.get(name)
+        if number is None:
+            if len(self._names) > _LARGEST_NUMBER:
+                return 0
+            number = self._numbers[name] = len(self._names)
+            self._names.append(name)
+        return number
+
+    def name(self, number: int) -> str:
+        return self._names[number]
 
 
 def fingerprint(request: WriteRequest) -> bytes:
@@ -83,19 +136,25 @@ def fingerprint(request: WriteRequest) -> bytes:
     return hashlib.blake2b(orjson.dumps(parts), digest_size=_FINGERPRINT_BYTES).digest()
 
 
-def key_reused(key: str) -> WriteError:
-    """Return the error of a key that was used for another payload."""
+def key_reused(key: str, *, client: str, used_at: float) -> WriteError:
+    """Return the error of a key that this client used for another payload before."""
+    moment = datetime.fromtimestamp(used_at, UTC).isoformat(timespec="seconds")
+    moment = moment.replace("+00:00", "Z")
     return WriteError(
         "idempotency_key_reused",
-        "This idempotency key was used for another write; give each write its own key",
-        details={"idempotencyKey": key},
+        f"This idempotency key was used for another write, first at {moment} by "
+        f"{f'the client {client}' if client else 'a client that is not known any more'}; "
+        "give each write its own key",
+        details={"idempotencyKey": key, "firstUsedAt": moment, "firstUsedBy": client or None},
     )
 
 
 class StoredKeys:
-    """The entries on disk, while they are being loaded for `KeyTable.add_stored`."""
+    """The entries on disk, while they are being loaded for `KeyTable.add_stored`; `clients` is the
+    table's."""
 
-    def __init__(self) -> None:
+    def __init__(self, clients: ClientNames) -> None:
+        self._clients = clients
         self.open: dict[str, Attempt] = {}
         self.finals: dict[bytes, bytes] = {}
 
@@ -109,7 +168,7 @@ class StoredKeys:
         for record in _parse(records):
             try:
                 if "applied" in record or "refused" in record:
-                    key, packed = record["key"].encode(), _pack_record(record)
+                    key, packed = record["key"].encode(), _pack_record(record, self._clients)
                     if self.open:
                         self.open.pop(record["key"], None)
                     finals.pop(key, None)  # so that entries stay in order of age
@@ -137,6 +196,7 @@ class KeyTable:
 
     def __init__(self, *, retention_seconds: float, capacity: int = MAX_KEYS) -> None:
         self.since: float | None = None
+        self.clients = ClientNames()
         self._retention_seconds = retention_seconds
         self._capacity = capacity
         self._open: dict[str, Attempt] = {}
@@ -157,11 +217,11 @@ class KeyTable:
         """Return the entry of a request's key.
 
         Raises WriteError `idempotency_key_reused` if the key was used for another payload; the
-        error shows nothing of that payload.
+        error says who used it when, and shows nothing of that payload.
         """
         found = self._open.get(request.key) or self._final(request.key, request.product_id)
         if found is not None and found.fingerprint != fingerprint(request):
-            raise key_reused(request.key)
+            raise key_reused(request.key, client=found.client, used_at=found.used_at)
         return found
 
     def reserve(self, count: int) -> None:
@@ -192,7 +252,7 @@ class KeyTable:
         self._open.pop(key, None)
         encoded = key.encode()
         self._finals.pop(encoded, None)
-        self._finals[encoded] = _pack(final)
+        self._finals[encoded] = _pack(final, self.clients)
 
     def expire(self, now: float) -> list[Attempt]:
         """Forget entries older than the retention; return the attempts among them."""
@@ -219,10 +279,10 @@ class KeyTable:
             if (attempt := self._open.get(key)) is not None:
                 yield encode_attempt(attempt)
             elif (packed := self._finals.get(key.encode())) is not None:
-                yield _encode_packed(key, packed)
+                yield _encode_packed(key, packed, self.clients)
         for encoded in keys:
             if (packed := self._finals.get(encoded)) is not None:
-                yield _encode_packed(encoded.decode(), packed)
+                yield _encode_packed(encoded.decode(), packed, self.clients)
             elif (attempt := self._open.get(encoded.decode())) is not None:
                 yield encode_attempt(attempt)
 
@@ -246,7 +306,7 @@ class KeyTable:
 
     def _final(self, key: str, product_id: str) -> Final | None:
         packed = self._finals.get(key.encode())
-        return None if packed is None else _unpack(packed, product_id)
+        return None if packed is None else _unpack(packed, product_id, self.clients)
 
 
 def encode_attempt(attempt: Attempt) -> bytes:
@@ -262,12 +322,15 @@ def encode_attempt(attempt: Attempt) -> bytes:
         "offset": attempt.offset,
         "at": attempt.at,
     }
+    if attempt.client:
+        record["client"] = attempt.client
     return encode_exactly(record)
 
 
 def encode_final(key: str, final: Final) -> bytes:
     """Return the record of a final answer: one JSON object, with `applied` or `refused`."""
-    return _encode_packed(key, _pack(final))
+    clients = ClientNames()
+    return _encode_packed(key, _pack(final, clients), clients)
 
 
 def _decode_attempt(record: dict[str, Any]) -> Attempt:
@@ -282,6 +345,7 @@ def _decode_attempt(record: dict[str, Any]) -> Attempt:
         generation=record["generation"],
         offset=record["offset"],
         is_unknown=True,
+        client=record.get("client", ""),
     )
 
 
@@ -302,37 +366,42 @@ def _parse_line(line: bytes) -> Any:
     return None
 
 
-def _pack(final: Final) -> bytes:
+def _pack(final: Final, clients: ClientNames) -> bytes:
     outcome = final.outcome
     if isinstance(outcome, Applied):
         fields: tuple[Any, ...] = (outcome.stock.new_quantity, outcome.stock.last_updated)
     else:
         fields = astuple(outcome)
-    head = _HEAD.pack(final.fingerprint, final.number, final.at)
+    client = clients.number(final.client)
+    head = _HEAD.pack(final.fingerprint, final.number, final.at, client, final.minutes)
     return head + orjson.dumps((final.version, *fields))
 
 
-def _unpack(packed: bytes, product_id: str) -> Final:
-    fingerprint, number, at = _HEAD.unpack_from(packed)
+def _unpack(packed: bytes, product_id: str, clients: ClientNames) -> Final:
+    fingerprint, number, at, client, minutes = _HEAD.unpack_from(packed)
     version, *fields = orjson.loads(packed[_HEAD.size :])
     outcome: Applied | Refused
     if len(fields) == len(_APPLIED):
         outcome = Applied(StockAnswer(product_id, version, version + 1, *fields))
     else:
         outcome = Refused(*fields)
-    return Final(fingerprint, number, version, at, outcome)
+    return Final(fingerprint, number, version, at, outcome, clients.name(client), minutes)
 
 
-def _encode_packed(key: str, packed: bytes) -> bytes:
-    fingerprint, number, at = _HEAD.unpack_from(packed)
+def _encode_packed(key: str, packed: bytes, clients: ClientNames) -> bytes:
+    fingerprint, number, at, client, minutes = _HEAD.unpack_from(packed)
     version, *fields = orjson.loads(packed[_HEAD.size :])
-    record = {
+    record: dict[str, Any] = {
         "key": key,
         "payload": fingerprint.hex(),
         "attempt": number,
         "version": version,
         "at": at,
     }
+    if client:
+        record["client"] = clients.name(client)
+    if minutes:
+        record["minutes"] = minutes
     if len(fields) == len(_APPLIED):
         record["applied"] = {"newQuantity": fields[0], "lastUpdated": fields[1]}
     else:
@@ -340,12 +409,14 @@ def _encode_packed(key: str, packed: bytes) -> bytes:
     return orjson.dumps(record)
 
 
-def _pack_record(record: dict[str, Any]) -> bytes:
+def _pack_record(record: dict[str, Any], clients: ClientNames) -> bytes:
     """Pack a final answer from its record on disk."""
     if (applied := record.get("applied")) is not None:
         fields = (record["version"], applied["newQuantity"], applied["lastUpdated"])
     else:
         refused = record["refused"]
         fields = (record["version"], *[refused[name] for name in _REFUSED])
-    head = _HEAD.pack(unhexlify(record["payload"]), record["attempt"], record["at"])
+    client = clients.number(record.get("client", ""))
+    payload, number = unhexlify(record["payload"]), record["attempt"]
+    head = _HEAD.pack(payload, number, record["at"], client, record.get("minutes", 0))
     return head + orjson.dumps(fields)

@@ -24,7 +24,7 @@ key works once the cause is fixed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from store_cache.model.product import MAX_WHOLE
@@ -62,7 +62,8 @@ _TIME_CHARACTERS = 64
 class Write:
     """One update: add `delta` if the product is still at `version`.
 
-    `key` is the caller's idempotency key, without the store's prefix.
+    `key` is the caller's idempotency key, without the store's prefix. `client` is the name of the
+    API key that the caller used.
     """
 
     product_id: str
@@ -71,6 +72,7 @@ class Write:
     key: str
     reason: str | None = None
     updated_by: str | None = None
+    client: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Adjustment:
     key: str
     reason: str | None = None
     updated_by: str | None = None
+    client: str = field(default="", compare=False)
 
 
 WriteRequest = Write | Adjustment

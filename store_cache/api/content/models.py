@@ -111,9 +111,15 @@ class _Update(_RequestBody):
     updated_by: _UpdatedBy = None
     store_id: _StoreId = None
 
-    def write(self) -> Write:
+    def write(self, client: str) -> Write:
         return Write(
-            self.product_id, self.delta, self.version, self.key, self.reason, self.updated_by
+            self.product_id,
+            self.delta,
+            self.version,
+            self.key,
+            self.reason,
+            self.updated_by,
+            client,
         )
 
 
@@ -211,12 +217,14 @@ NoteUnknown = Callable[[str], None]
 """Called with the name of a field that no body has."""
 
 
-def read_update(value: object, *, store_id: str, note_unknown: NoteUnknown) -> Write:
-    """Raises InvalidRequest, as do the next three."""
-    return _validated(_Update, value, note_unknown, store_id).write()
+def read_update(value: object, *, store_id: str, client: str, note_unknown: NoteUnknown) -> Write:
+    """`client` is the name of the caller. Raises InvalidRequest, as do the next three."""
+    return _validated(_Update, value, note_unknown, store_id).write(client)
 
 
-def read_batch(value: object, *, store_id: str, note_unknown: NoteUnknown) -> tuple[Write, ...]:
+def read_batch(
+    value: object, *, store_id: str, client: str, note_unknown: NoteUnknown
+) -> tuple[Write, ...]:
     updates = _validated(_BatchBody, value, note_unknown, store_id).updates
     first: dict[str, int] = {}
     problems = {}
@@ -228,11 +236,11 @@ def read_batch(value: object, *, store_id: str, note_unknown: NoteUnknown) -> tu
         first.setdefault(update.key, number)
     if problems:
         raise InvalidRequest.of_fields(problems)
-    return tuple(update.write() for update in updates)
+    return tuple(update.write(client) for update in updates)
 
 
 def read_adjustment(
-    value: object, *, product_id: str, keys: list[str], note_unknown: NoteUnknown
+    value: object, *, product_id: str, keys: list[str], client: str, note_unknown: NoteUnknown
 ) -> Adjustment:
     """`keys` are the values of the header `Idempotency-Key`, of which there must be one."""
     problems = {}
@@ -247,7 +255,7 @@ def read_adjustment(
     if isinstance(value, dict) and "version" in value:
         problems["version"] = "is filled in by the store; to give one, POST to updates"
     body = _validated(_AdjustmentBody, value, note_unknown, problems=problems)
-    return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by)
+    return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by, client)
 
 
 def read_lookup(value: object, *, note_unknown: NoteUnknown) -> list[str]:

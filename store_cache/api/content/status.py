@@ -204,6 +204,7 @@ class StatusDocuments:
             "underWay": writes.under_way,
             "unknown": writes.unknown,
             "remembered": writes.remembered,
+            "keysReused": writes.keys_reused,
             "problem": self._writes_problem(writes),
         }
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from aiohttp import web
 
 from store_cache.api.answers import json_answer
+from store_cache.api.auth import CALLER, Caller
 from store_cache.api.content.models import (
     IDEMPOTENCY_HEADER,
     NoteUnknown,
@@ -15,6 +20,10 @@ from store_cache.api.content.models import (
 from store_cache.api.content.paths import product_id_of, query_of
 from store_cache.api.content.requests import read_json
 from store_cache.api.parts import StoreParts
+from store_cache.api.throttled_log import ThrottledWarning
+from store_cache.writes.write import WriteError
+
+log = logging.getLogger(__name__)
 
 
 class Writes:
@@ -32,21 +41,38 @@ class Writes:
         self._store_id = store_id
         self._body_seconds = body_seconds
         self._note_unknown = note_unknown
+        self._reused_keys = ThrottledWarning(
+            log, "an idempotency key was used for another write before", counted_as="refused"
+        )
 
     async def update(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/updates"""
         query_of(request)
         value = await read_json(request, deadline_seconds=self._body_seconds)
-        write = read_update(value, store_id=self._store_id, note_unknown=self._note_unknown)
-        answer = await self._store.forwarder.update(write)
+        caller = request[CALLER]
+        write = read_update(
+            value,
+            store_id=self._store_id,
+            client=caller.name,
+            note_unknown=self._note_unknown,
+        )
+        with self._reused_keys_logged(caller):
+            answer = await self._store.forwarder.update(write)
         return json_answer(answer.body, status=answer.status)
 
     async def update_batch(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/batch-updates"""
         query_of(request)
         value = await read_json(request, deadline_seconds=self._body_seconds)
-        writes = read_batch(value, store_id=self._store_id, note_unknown=self._note_unknown)
-        results = (await self._store.forwarder.update_batch(writes)).results
+        caller = request[CALLER]
+        writes = read_batch(
+            value,
+            store_id=self._store_id,
+            client=caller.name,
+            note_unknown=self._note_unknown,
+        )
+        with self._reused_keys_logged(caller):
+            results = (await self._store.forwarder.update_batch(writes)).results
         applied = sum(result.get("applied") is True for result in results)
         return json_answer(
             {
@@ -64,8 +90,24 @@ class Writes:
         product_id = product_id_of(request)
         keys = request.headers.getall(IDEMPOTENCY_HEADER, [])
         value = await read_json(request, deadline_seconds=self._body_seconds)
+        caller = request[CALLER]
         adjustment = read_adjustment(
-            value, product_id=product_id, keys=keys, note_unknown=self._note_unknown
+            value,
+            product_id=product_id,
+            keys=keys,
+            client=caller.name,
+            note_unknown=self._note_unknown,
         )
-        answer = await self._store.forwarder.adjust(adjustment)
+        with self._reused_keys_logged(caller):
+            answer = await self._store.forwarder.adjust(adjustment)
         return json_answer(answer.body, status=answer.status)
+
+    @contextmanager
+    def _reused_keys_logged(self, caller: Caller) -> Iterator[None]:
+        """Two tills that form the same keys lose sales: the log names both."""
+        try:
+            yield
+        except WriteError as error:
+            if error.code == "idempotency_key_reused":
+                self._reused_keys.note(caller=caller.name, **error.details)
+            raise

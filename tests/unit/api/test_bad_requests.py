@@ -54,7 +54,9 @@ async def test_hostile_json_costs_milliseconds(body: bytes) -> None:
 def test_an_error_names_a_limited_number_of_fields() -> None:
     """Hundreds of wrong fields, or a parameter with a very long name, make no long answer."""
     with pytest.raises(InvalidRequest) as refused:
-        read_batch({"updates": [{}] * 100}, store_id="store-s1", note_unknown=pytest.fail)
+        read_batch(
+            {"updates": [{}] * 100}, store_id="store-s1", client="", note_unknown=pytest.fail
+        )
     with pytest.raises(InvalidRequest) as long_name:
         read_page_query({}, {"x" * 100_000: "is not a known query parameter"})
 

@@ -5,10 +5,12 @@ import asyncio
 import orjson
 import pytest
 
+from store_cache.writes.idempotency import key_reused
 from store_cache.writes.write import Adjustment, Write, WriteError
+from tests.harness.clock import NOON
 from tests.harness.fake_store import MOMENT
 from tests.harness.http import DEADLINE_SECONDS, until
-from tests.unit.api.conftest import TILL, Store
+from tests.unit.api.conftest import ADMIN, TILL, Store
 
 UPDATES = "/v1/store/inventory/updates"
 BATCH = "/v1/store/inventory/batch-updates"
@@ -145,6 +147,28 @@ async def test_a_write_without_an_answer_is_one_of_the_errors(
     said = {"code": code, "message": "said so", "details": {"productId": "PROD-001"}}
     assert (status, {"error": said}) == (reply.status, reply.json)
     assert retry_after == reply.headers.get("Retry-After")
+
+
+async def test_a_write_names_its_client(store: Store) -> None:
+    """The name of its API key, never the key: the forwarder tells it to a till that reuses an
+    idempotency key."""
+    await store.post(UPDATES, UPDATE)
+    await store.post(UPDATES, UPDATE, headers=ADMIN)
+
+    assert ["key-1", "admin-key-1"] == [write.client for write in store.fake.writes]
+
+
+async def test_a_reused_key_is_logged_with_both_clients(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A person can find the tills that form the same keys. One line a minute, with a count."""
+    store.fake.failure = key_reused("sale", client="till-3", used_at=NOON)
+    for _ in range(3):
+        assert 422 == (await store.post(UPDATES, UPDATE)).status
+
+    [line] = [each for each in caplog.records if "idempotency key" in each.message]
+    said = {"caller": "key-1", "firstUsedBy": "till-3", "idempotencyKey": "sale", "refused": 1}
+    assert said.items() <= line.__dict__.items()
 
 
 # -- what tills of older stores send -----------------------------------------------------------

@@ -207,7 +207,7 @@ class Store:
         self.refetches = Refetches(central, self.writer)
         self.answers = 0
         self.keys = KeyTable(retention_seconds=86_400.0, capacity=capacity)
-        stored = StoredKeys()
+        stored = StoredKeys(self.keys.clients)
         stored.load(b"\n".join(map(orjson.dumps, self.writer.records)))
         self.keys.add_stored(stored, now)
         self.admission = Admission(

@@ -238,8 +238,9 @@ async def test_calls_with_the_same_write_share_one_attempt(store: Store) -> None
 
 @pytest.mark.parametrize("is_final", [False, True])
 async def test_a_key_used_for_another_write_is_refused(store: Store, is_final: bool) -> None:
-    """T16: by every call, and nothing of the first write is shown or sent."""
-    first = await held_at_central(store, store.forwarder.update(sale()))
+    """T16: by every call, and nothing of the first write is shown or sent, but who used the key."""
+    by_till_3 = replace(sale(), client="till-3")
+    first = await held_at_central(store, store.forwarder.update(by_till_3))
     if is_final:
         store.central.may_answer.set()
         await first
@@ -251,7 +252,9 @@ async def test_a_key_used_for_another_write_is_refused(store: Store, is_final: b
     ]
 
     assert ["idempotency_key_reused"] * 3 == [error.code for error in errors]
-    assert [{"idempotencyKey": "sale"}] * 3 == [error.details for error in errors]
+    said = {"idempotencyKey": "sale", "firstUsedBy": "till-3"}
+    assert all(error.details.items() >= said.items() for error in errors)
+    assert 3 == store.forwarder.status().keys_reused
     assert 1 == len(store.central.sent)
     store.central.may_answer.set()
     await first
@@ -680,7 +683,7 @@ def test_a_write_whose_turn_does_not_come_in_time_was_not_sent() -> None:
 async def test_a_key_that_waits_for_its_turn_is_taken(store: Store) -> None:
     """W1: a repeat joins it, and another write under it is refused."""
     first = await held_at_central(store, store.forwarder.update(sale()))
-    waiting = Adjustment("P-1", -1, "waiting")
+    waiting = Adjustment("P-1", -1, "waiting", client="till-3")
     calls = [asyncio.create_task(store.forwarder.adjust(waiting)) for _ in range(2)]
     await asyncio.sleep(0)
 
@@ -688,7 +691,7 @@ async def test_a_key_that_waits_for_its_turn_is_taken(store: Store) -> None:
     store.central.may_answer.set()
     answers = await asyncio.gather(first, *calls)
 
-    assert "idempotency_key_reused" == error.code
+    assert ("idempotency_key_reused", "till-3") == (error.code, error.details["firstUsedBy"])
     assert ["store-s1-sale", "store-s1-waiting"] == store.central.keys
     assert answers[1] == answers[2]
 

@@ -10,11 +10,13 @@ import pytest
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import (
     Attempt,
+    ClientNames,
     Final,
     KeyTable,
     StoredKeys,
     encode_attempt,
     encode_final,
+    final_answer,
     fingerprint,
 )
 from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError, WriteRequest
@@ -39,7 +41,7 @@ def table(*attempts: Attempt, final: Final | None = None, capacity: int = 10) ->
 
 
 def load(keys: KeyTable, records: Sequence[bytes], now: float) -> int:
-    stored = StoredKeys()
+    stored = StoredKeys(keys.clients)
     unreadable = stored.load(b"\n".join(records))
     keys.add_stored(stored, now)
     return unreadable
@@ -123,14 +125,58 @@ def test_entries_in_memory_win_over_older_ones_on_disk() -> None:
 )
 @pytest.mark.parametrize("is_final", [False, True])
 def test_a_key_used_for_another_payload_is_refused(other: WriteRequest, is_final: bool) -> None:
-    """T16: nothing of the first payload is shown."""
-    keys = table(ATTEMPT, final=FINAL if is_final else None)
+    """T16: it says when the key was used first, and by which client; nothing of the first payload
+    is shown."""
+    attempt = replace(ATTEMPT, client="till-3")
+    keys = table(attempt, final=final_answer(attempt, APPLIED, 4610.0) if is_final else None)
 
     with pytest.raises(WriteError) as caught:
         keys.find(other)
 
     assert ("idempotency_key_reused", 422) == (caught.value.code, caught.value.status)
-    assert {"idempotencyKey": "sale"} == caught.value.details
+    first = {"firstUsedAt": f"1970-01-01T00:16:{50 if is_final else 40}Z", "firstUsedBy": "till-3"}
+    assert {"idempotencyKey": "sale"} | first == caught.value.details
+
+
+@pytest.mark.parametrize("client", ["till-3", ""])
+def test_a_restart_remembers_who_used_a_key_first(client: str) -> None:
+    """Whether the first use has its final answer or not. Records of earlier versions do not name a
+    client."""
+    attempts = [replace(ATTEMPT, key=key, client=client) for key in ("sale", "open")]
+    final = final_answer(attempts[0], APPLIED, ATTEMPT.at + 7 * 60.0)
+    keys = reloaded(table(*attempts, final=final), now=ATTEMPT.at + 7 * 60.0)
+
+    assert final == keys.find(WRITE)
+    for key in ("sale", "open"):
+        with pytest.raises(WriteError) as caught:
+            keys.find(replace(WRITE, key=key, delta=-3))
+        assert (client or None) == caught.value.details["firstUsedBy"]
+        assert "1970-01-01T00:16:40Z" == caught.value.details["firstUsedAt"]
+
+
+def test_records_of_an_earlier_version_are_read() -> None:
+    """They name no client: who used the key first is not known any more."""
+    same = f'"payload":"{PRINT.hex()}","attempt":1,"version":6,"at":1001.0'
+    stock = '{"newQuantity":8,"lastUpdated":"2024-01-15T10:30:00Z"}'
+    place = '"productId":"P-1","heldVersion":6,"generation":"g","offset":9'
+    final = f'{{"key":"sale",{same},"applied":{stock}}}'.encode()
+    attempt = f'{{"key":"open",{same},{place}}}'.encode()
+
+    keys = table()
+    assert 0 == load(keys, [final, attempt], 1001.0)
+    assert FINAL == keys.find(WRITE)
+    with pytest.raises(WriteError) as caught:
+        keys.find(replace(WRITE, key="open", delta=-3))
+    assert caught.value.details["firstUsedBy"] is None
+
+
+def test_a_client_beyond_the_last_number_is_not_known() -> None:
+    """A number has two bytes."""
+    clients = ClientNames()
+    numbers = [clients.number(f"till-{n}") for n in range(70_000)]
+
+    assert (1, 65_535, 0) == (numbers[0], numbers[65_534], numbers[65_535])
+    assert ("till-65534", "") == (clients.name(65_535), clients.name(0))
 
 
 def test_a_key_used_for_another_payload_is_refused_after_a_restart_too() -> None:
@@ -247,7 +293,8 @@ def test_records_loaded_in_parts_are_those_loaded_at_once() -> None:
         b'{"key":"no record"}',
         encode_final(ATTEMPT.key, FINAL),
     ]
-    whole, parted, stored = table(), table(), StoredKeys()
+    whole, parted = table(), table()
+    stored = StoredKeys(parted.clients)
     now = FINAL.at + DAY
     expected = load(whole, records, now)
     found = sum(map(stored.load, records))
