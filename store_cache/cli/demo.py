@@ -218,7 +218,11 @@ async def sell_once(
 def _addresses(store: str, central: str) -> str:
     call = f"curl -s -H 'X-API-Key: {STORE_KEY}'"
     return f"""
-A shop with its Central is running. Try:
+A shop with its Central is running. Open the console in a browser, with the key "{STORE_KEY}":
+
+  {store}/
+
+Or try:
 
   {call} '{store}/v1/store/inventory?limit=3'
   {call} -i {store}/v1/store/inventory/TEA-001

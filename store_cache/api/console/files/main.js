@@ -88,7 +88,7 @@ function onLine(state, problem) {
     setLine("lost", "Reconnecting …");
     readStatus();
   } else if (problem.status === 404) {
-    setLine("none", "No live stream; read every 15 s");
+    setLine("none", "Read every 15 s");
   } else {
     forgetKey();
     location.reload();

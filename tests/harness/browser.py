@@ -1,0 +1,69 @@
+"""A page in Debian's chromium, as tests use it: what it logs and asks for is recorded.
+
+Where no browser is installed, such a test is skipped with a message. Continuous integration
+(`CI=true`) installs one, so there it fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import ConsoleMessage, Page, Request, async_playwright
+
+CHROMIUM = "chromium"
+WAIT_MILLISECONDS = 20_000
+
+# Chromium reports each answer that is an error; whether a page copes with it is for the test.
+_REFUSED = "Failed to load resource"
+
+
+@dataclass
+class Visit:
+    """A page, and what happened on it. `problems`: errors of scripts and of the policy."""
+
+    page: Page
+    problems: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def note_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            kind = self.refused if message.text.startswith(_REFUSED) else self.problems
+            kind.append(message.text)
+
+    def note_request(self, request: Request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme not in ("data", "blob"):
+            self.hosts.add(parts.netloc)
+
+
+@asynccontextmanager
+async def visiting(**options: Any) -> AsyncIterator[Visit]:
+    """Open an empty page in a new browser. `options` are those of Playwright's `new_context`."""
+    executable = shutil.which(CHROMIUM)
+    if executable is None:
+        missing = f"no {CHROMIUM} on this machine: install Debian's package of that name"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        try:
+            context = await browser.new_context(**options)
+            context.set_default_timeout(WAIT_MILLISECONDS)
+            visit = Visit(await context.new_page())
+            visit.page.on("console", visit.note_console)
+            visit.page.on("pageerror", lambda error: visit.problems.append(str(error)))
+            visit.page.on("request", visit.note_request)
+            yield visit
+        finally:
+            await browser.close()
