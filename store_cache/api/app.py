@@ -16,8 +16,10 @@ from store_cache.api.handlers.health import Health
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
+from store_cache.api.openapi.docs import ApiDocs
 from store_cache.api.parts import StoreParts
-from store_cache.api.routes import Route, Scopes, route_table
+from store_cache.api.routes import route_table
+from store_cache.api.routing import Route, Scopes
 from store_cache.api.throttled_log import ThrottledWarning
 
 log = logging.getLogger(__name__)
@@ -41,12 +43,14 @@ def build_api(
     body_seconds: float = 10.0,
     fast_reads: bool = True,
     console: bool = False,
+    api_docs: bool = False,
 ) -> web.Application:
     """Return the API of `store`.
 
     `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
     `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
-    speed of the commonest reads, not their answers. `console` adds the page for operators at `/`.
+    speed of the commonest reads, not their answers. `console` adds the page for operators at `/`,
+    `api_docs` the description of the API at `/openapi.json` and `/docs`.
     """
     scopes, cors = Scopes(), Cors(cors_origins)
     authenticator = Authenticator(KeyRing(keys=keys, admin_keys=admin_keys), WrongKeys())
@@ -59,9 +63,12 @@ def build_api(
     def note_unknown(name: str) -> None:
         unknown_fields.note(field=name[:_LONGEST_NAME])
 
+    docs = ApiDocs()
     features: list[Route] = []
     if console:
         features += console_routes()
+    if api_docs:
+        features += docs.routes()
     routes = route_table(
         Reads(store, body_seconds=body_seconds, note_unknown=note_unknown),
         Writes(store, store_id=store_id, body_seconds=body_seconds, note_unknown=note_unknown),
@@ -69,6 +76,7 @@ def build_api(
         Health(store),
         features,
     )
+    docs.describe(routes)
     scopes.add(app, routes)
     app[SCOPES] = scopes
     if fast_reads:

@@ -21,7 +21,7 @@ from store_cache.api.problems import (
     WriteFailed,
     render,
 )
-from store_cache.api.routes import Scopes
+from store_cache.api.routing import Scopes
 from store_cache.writes.write import WriteError
 
 SERVER_NAME = "store-cache"

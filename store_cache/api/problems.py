@@ -43,7 +43,10 @@ STATUS: dict[str, int] = ERROR_STATUS | {
     "sync_failed": 502,
     "cache_not_ready": 503,
 }
-"""The status of each code. Only `sync_failed` has a second one: 503 while Central is away."""
+"""The status of each code."""
+
+SECOND_STATUS = {"sync_failed": 503}
+"""The status of a code that has two; this one while Central is away."""
 
 PROBLEM_JSON = "application/problem+json"
 

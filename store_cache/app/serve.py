@@ -43,6 +43,7 @@ async def serve_until_signal(settings: Settings) -> bool:
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
             console=settings.console,
+            api_docs=settings.api_docs,
         )
         limits = ConnectionLimits.within(open_files)
         server = await serve(app, host=settings.host, port=settings.port, limits=limits)

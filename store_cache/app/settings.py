@@ -267,6 +267,9 @@ class Settings(BaseSettings):
     console: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )
+    api_docs: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
+        "true", may_be="true or false", example="true"
+    )
 
     @classmethod
     def variables(cls) -> dict[str, str]:

@@ -49,6 +49,7 @@ def api_of(parts: StoreParts, settings: Settings) -> web.Application:
         cors_origins=settings.cors_origins,
         fast_reads=settings.fast_reads,
         console=settings.console,
+        api_docs=settings.api_docs,
     )
 
 
@@ -85,7 +86,7 @@ class RunningStore:
 
     @property
     def status(self) -> dict[str, Any]:
-        return self.parts.status.sync_status()
+        return dict(self.parts.status.sync_status())
 
     @property
     def state(self) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 from aiohttp import web
 
 from store_cache.api.auth import Scope
-from store_cache.api.routes import Route
+from store_cache.api.openapi import operations as op
+from store_cache.api.routing import Route
 from store_cache.api.static_files import StaticFiles
 
 _FOLDER = Path(__file__).with_name("files")
@@ -24,6 +25,6 @@ def console_routes() -> tuple[Route, ...]:
         return files.answer(request, request.match_info["name"])
 
     return (
-        Route("GET", "/", page, Scope.OPEN),
-        Route("GET", "/console/{name:.+}", file, Scope.OPEN),
+        Route("GET", "/", page, Scope.OPEN, op.READ_CONSOLE),
+        Route("GET", "/console/{name:.+}", file, Scope.OPEN, op.READ_CONSOLE_FILE),
     )

@@ -32,8 +32,9 @@ MOST_UPDATES = 100
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
 
-_KEY_MUST_BE = "1 to 200 visible ASCII characters without ~"
-_KEY = re.compile(r"[!-}]{1,200}")
+KEY_MUST_BE = "1 to 200 visible ASCII characters without ~"
+_KEY_PATTERN = r"[!-}]{1,200}"
+_KEY = re.compile(_KEY_PATTERN)
 _LARGEST_DELTA = 999_999_999
 _WHOLE = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 _MOST_DIGITS = 18
@@ -63,12 +64,21 @@ def _visible(key: str) -> str:
     return key
 
 
+# What validators check is said in JSON Schema too, for `/openapi.json`.
+SENDABLE_SCHEMA: dict[str, Any] = {
+    "minLength": 1,
+    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
+    "not": {"enum": [".", ".."]},
+}
+KEY_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 200, "pattern": f"^{_KEY_PATTERN}$"}
+
 _ProductId = Annotated[
     str,
     AfterValidator(_sendable),
     Field(
         alias="productId",
         description="a text that is not empty, not . or .., and holds no control characters",
+        json_schema_extra=SENDABLE_SCHEMA,
     ),
 ]
 _StoreId = Annotated[
@@ -77,7 +87,11 @@ _StoreId = Annotated[
     Field(alias="storeId", description="this store's own id, or left out"),
 ]
 _DELTA_MUST_BE = "a whole number other than 0, of at most nine digits"
-_Delta = Annotated[int, Field(ge=-_LARGEST_DELTA, le=_LARGEST_DELTA), AfterValidator(_not_zero)]
+_Delta = Annotated[
+    int,
+    Field(ge=-_LARGEST_DELTA, le=_LARGEST_DELTA, json_schema_extra={"not": {"const": 0}}),
+    AfterValidator(_not_zero),
+]
 _Reason = Annotated[
     str | None,
     Field(max_length=1000, description="a text of at most 1,000 characters, or left out"),
@@ -96,7 +110,7 @@ class _RequestBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, hide_input_in_errors=True)
 
 
-class _Update(_RequestBody):
+class UpdateBody(_RequestBody):
     """The body of `updates`, and one update of a batch."""
 
     product_id: _ProductId
@@ -105,7 +119,9 @@ class _Update(_RequestBody):
         int, Field(ge=1, le=MAX_WHOLE, description=f"a whole number from 1 to {MAX_WHOLE}")
     ]
     key: Annotated[
-        str, AfterValidator(_visible), Field(alias="idempotencyKey", description=_KEY_MUST_BE)
+        str,
+        AfterValidator(_visible),
+        Field(alias="idempotencyKey", description=KEY_MUST_BE, json_schema_extra=KEY_SCHEMA),
     ]
     reason: _Reason = None
     updated_by: _UpdatedBy = None
@@ -123,12 +139,12 @@ class _Update(_RequestBody):
         )
 
 
-class _BatchBody(_RequestBody):
+class BatchBody(_RequestBody):
     """The body of `batch-updates`."""
 
     store_id: _StoreId = None
     updates: Annotated[
-        list[_Update],
+        list[UpdateBody],
         Field(
             min_length=1,
             max_length=MOST_UPDATES,
@@ -137,15 +153,17 @@ class _BatchBody(_RequestBody):
     ]
 
 
-class _AdjustmentBody(_RequestBody):
-    """The body of `PATCH .../inventory`."""
+class AdjustmentBody(_RequestBody):
+    """The body of `PATCH .../inventory`. It has no `version`: the store fills one in."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["version"]}})
 
     delta: Annotated[_Delta, Field(alias="quantityChange", description=_DELTA_MUST_BE)]
     reason: _Reason = None
     updated_by: _UpdatedBy = None
 
 
-class _LookupBody(_RequestBody):
+class LookupBody(_RequestBody):
     """The body of `lookup`."""
 
     product_ids: Annotated[
@@ -158,7 +176,7 @@ class _LookupBody(_RequestBody):
     ]
 
 
-_MODELS: tuple[type[BaseModel], ...] = (_Update, _BatchBody, _AdjustmentBody, _LookupBody)
+_MODELS: tuple[type[BaseModel], ...] = (UpdateBody, BatchBody, AdjustmentBody, LookupBody)
 _MUST_BE = {
     field.alias or name: field.description
     for model in _MODELS
@@ -219,13 +237,13 @@ NoteUnknown = Callable[[str], None]
 
 def read_update(value: object, *, store_id: str, client: str, note_unknown: NoteUnknown) -> Write:
     """`client` is the name of the caller. Raises InvalidRequest, as do the next three."""
-    return _validated(_Update, value, note_unknown, store_id).write(client)
+    return _validated(UpdateBody, value, note_unknown, store_id).write(client)
 
 
 def read_batch(
     value: object, *, store_id: str, client: str, note_unknown: NoteUnknown
 ) -> tuple[Write, ...]:
-    updates = _validated(_BatchBody, value, note_unknown, store_id).updates
+    updates = _validated(BatchBody, value, note_unknown, store_id).updates
     first: dict[str, int] = {}
     problems = {}
     for number, update in enumerate(updates):
@@ -247,14 +265,14 @@ def read_adjustment(
     if len(keys) > 1:
         problems[IDEMPOTENCY_HEADER] = "is given more than once; give it once"
     elif not keys:
-        problems[IDEMPOTENCY_HEADER] = f"is missing; give a header of {_KEY_MUST_BE}"
+        problems[IDEMPOTENCY_HEADER] = f"is missing; give a header of {KEY_MUST_BE}"
     elif not _KEY.fullmatch(keys[0]):
-        problems[IDEMPOTENCY_HEADER] = f"must be {_KEY_MUST_BE}"
+        problems[IDEMPOTENCY_HEADER] = f"must be {KEY_MUST_BE}"
     if not is_sendable(product_id):
         problems["productId"] = f"must be {_MUST_BE['productId']}"
     if isinstance(value, dict) and "version" in value:
         problems["version"] = "is filled in by the store; to give one, POST to updates"
-    body = _validated(_AdjustmentBody, value, note_unknown, problems=problems)
+    body = _validated(AdjustmentBody, value, note_unknown, problems=problems)
     return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by, client)
 
 
@@ -264,7 +282,7 @@ def read_lookup(value: object, *, note_unknown: NoteUnknown) -> list[str]:
         raise InvalidRequest.of_fields(
             {"barcodes": "cannot be looked up by this version; look up by productIds"}
         )
-    return list(dict.fromkeys(_validated(_LookupBody, value, note_unknown).product_ids))
+    return list(dict.fromkeys(_validated(LookupBody, value, note_unknown).product_ids))
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -289,7 +307,7 @@ def _validated(
         raise InvalidRequest.of_fields(found) from None
     if found:
         raise InvalidRequest.of_fields(found)
-    for part in (body, *(body.updates if isinstance(body, _BatchBody) else ())):
+    for part in (body, *(body.updates if isinstance(body, BatchBody) else ())):
         for name in part.model_extra or ():
             note_unknown(name)
     return body

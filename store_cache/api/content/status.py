@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
-from typing import Any
 
 from store_cache.api.content.clock import Clock, rfc3339, short_duration
 from store_cache.api.content.defects import Defects
+from store_cache.api.content.documents import (
+    CacheStats,
+    Check,
+    DiskState,
+    Doubtful,
+    EndedFullSync,
+    Health,
+    RunningFullSync,
+    SyncStatus,
+    WantedFullSync,
+    WritesState,
+)
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
 from store_cache.central.client import CentralClient
@@ -24,8 +35,6 @@ LONGEST_DOUBT_SECONDS = 60.0
 """How long a write may be of unknown outcome before the health says so: tills repeat sooner."""
 
 MEGABYTE = 1_000_000
-
-Document = dict[str, Any]
 
 
 class StatusDocuments:
@@ -55,7 +64,7 @@ class StatusDocuments:
         self._version = version
         self._started_at = clock.loop_time()
 
-    def sync_status(self) -> Document:
+    def sync_status(self) -> SyncStatus:
         """GET /v1/store/sync/status"""
         state, head = self._runner.state, self._runner.head_offset
         health, ended = state.health, state.full_syncs
@@ -96,14 +105,15 @@ class StatusDocuments:
             "aheadOfFeed": 0 if catalogue is None else len(catalogue.overrides),
             "eventsSetAside": {
                 "count": self._runner.quarantined,
-                "last": quarantined
-                and {"offset": quarantined.offset, "reason": quarantined.reason},
+                "last": None
+                if quarantined is None
+                else {"offset": quarantined.offset, "reason": quarantined.reason},
             },
             "writes": self._writes(),
             "disk": self._disk(),
         }
 
-    def cache_stats(self) -> Document:
+    def cache_stats(self) -> CacheStats:
         """GET /v1/store/cache/stats"""
         catalogue = self._writer.catalogue
         held = megabytes(0 if catalogue is None else catalogue.bytes_held)
@@ -118,7 +128,7 @@ class StatusDocuments:
             "memoryUsage": {"allocated": megabytes(resident_bytes()), "inUse": held},
         }
 
-    def health(self) -> Document:
+    def health(self) -> Health:
         """GET /health"""
         problem, disk = self._central_problem(), self._writer.disk
         writes = self._writes_problem(self._forwarder.status())
@@ -168,7 +178,7 @@ class StatusDocuments:
     def _uptime(self) -> str:
         return short_duration(self._clock.loop_time() - self._started_at)
 
-    def _current_full_sync(self) -> Document | None:
+    def _current_full_sync(self) -> RunningFullSync | WantedFullSync | None:
         """The full sync that runs, or the one that is requested and has not begun."""
         state = self._runner.state
         if isinstance(state.phase, FullSyncing):
@@ -182,7 +192,7 @@ class StatusDocuments:
             }
         return None if state.requested is None else {"wanted": list(state.requested.reasons)}
 
-    def _ended_full_sync(self, record: FullSyncRecord) -> Document:
+    def _ended_full_sync(self, record: FullSyncRecord) -> EndedFullSync:
         return {
             "number": record.number,
             "reasons": list(record.reasons),
@@ -193,7 +203,7 @@ class StatusDocuments:
             "problem": record.problem,
         }
 
-    def _writes(self) -> Document:
+    def _writes(self) -> WritesState:
         writes = self._forwarder.status()
         admission = writes.admission
         return {
@@ -208,7 +218,7 @@ class StatusDocuments:
             "problem": self._writes_problem(writes),
         }
 
-    def _disk(self) -> Document:
+    def _disk(self) -> DiskState:
         disk, files = self._writer.disk, self._writer.files
         loss = "What is shown now is lost if the store restarts (promises 2 and 7)"
         return {
@@ -223,7 +233,7 @@ class StatusDocuments:
         }
 
 
-def _doubtful(pending: dict[str, PendingRefetch]) -> Document:
+def _doubtful(pending: dict[str, PendingRefetch]) -> Doubtful:
     failing = [(product_id, one) for product_id, one in pending.items() if one.attempts]
     return {
         "toBeRead": len(pending),
@@ -235,7 +245,7 @@ def _doubtful(pending: dict[str, PendingRefetch]) -> Document:
     }
 
 
-def _check(is_ok: bool, problem: str) -> dict[str, str]:
+def _check(is_ok: bool, problem: str) -> Check:
     return {"status": "ok"} if is_ok else {"status": "degraded", "problem": problem}
 
 

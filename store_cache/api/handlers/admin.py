@@ -6,6 +6,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from store_cache.api.answers import json_answer
+from store_cache.api.content.documents import ForcedSync
 from store_cache.api.content.paths import query_of
 from store_cache.api.parts import StoreParts
 from store_cache.api.problems import InvalidRequest, SyncFailed
@@ -43,4 +44,5 @@ class Admin:
                 status=503 if is_central_away else 502,
                 details={"status": status},
             )
-        return json_answer({"message": "Force sync completed successfully", "status": status})
+        done: ForcedSync = {"message": "Force sync completed successfully", "status": status}
+        return json_answer(done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from store_cache.api.answers import json_answer
+from store_cache.api.content.documents import Ready
 from store_cache.api.parts import StoreParts
 from store_cache.api.problems import CacheNotReady
 
@@ -21,4 +22,5 @@ class Health:
         """GET /ready: 200 once there is a catalogue to serve."""
         if self._store.writer.catalogue is None:
             raise CacheNotReady(self._store.status.why_no_catalogue())
-        return json_answer({"status": "ready"})
+        ready: Ready = {"status": "ready"}
+        return json_answer(ready)

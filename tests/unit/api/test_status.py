@@ -16,6 +16,7 @@ import pytest
 from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.api.content.clock import short_duration
 from store_cache.api.content.defects import DEFECT_SECONDS
+from store_cache.api.content.documents import Health
 from store_cache.api.content.status import DOUBTFUL_SHOWN, megabytes, resident_bytes
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.writes.write import Adjustment, Write, WriteError
@@ -47,7 +48,7 @@ async def test_the_statistics_of_the_cache() -> None:
     async with a_store() as store:
         await store.until("live")
         await asyncio.sleep(5430.0)
-        stats = store.parts.status.cache_stats()
+        stats: dict[str, Any] = dict(store.parts.status.cache_stats())
         memory = stats.pop("memoryUsage")
 
         assert {
@@ -210,7 +211,7 @@ async def test_one_exchange_that_fails_is_enough_to_leave_live() -> None:
         assert "answered 503 about product 'P-1'" in health["checks"]["central"]["problem"]
 
 
-def _degraded(health: dict[str, Any]) -> set[str]:
+def _degraded(health: Health) -> set[str]:
     checks = health["checks"].items()
     return {name for name, check in checks if check["status"] == "degraded" and check["problem"]}
 

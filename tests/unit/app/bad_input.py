@@ -69,6 +69,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"WRITE_TIMEOUT_SECONDS": "0"},
     {"KEY_RETENTION_HOURS": "10000"},
     {"FAST_READS": "on"},
+    {"API_DOCS": "yes"},
     {"PORT": "x", "STORE_ID": "", "POLL_MODE": "x"},
 )
 

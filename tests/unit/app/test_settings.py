@@ -63,6 +63,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "key_retention_hours": 24,
         "fast_reads": True,
         "console": True,
+        "api_docs": True,
     } == shown
     assert ("store-s1-key", "demo", "demo") == loaded.secrets()
 
@@ -113,6 +114,7 @@ WRONG = {
     "DATA_DIR": [""],
     "POLL_MODE": ["sometimes"],
     "FAST_READS": ["maybe", "", "1"],
+    "API_DOCS": ["maybe", "", "1"],
     "CORS_ORIGINS": [
         *("till.example.com", "https://till.example.com/", "https://till.example.com:443"),
         *("https://Till.example.com", "https://a.example.com,*"),

@@ -1,0 +1,316 @@
+"""The JSON documents that the API answers with, as types.
+
+The code that makes a document is checked against its type. `/openapi.json` publishes the types
+under their names, with docstrings and descriptions.
+
+Values of a list that may grow, such as error codes, are published as texts with a description: a
+client generated from an older list then reads newer answers too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+from store_cache.model.change import RefetchReason
+from store_cache.model.product import MAX_WHOLE
+from store_cache.sync.states import FullSyncStep
+from store_cache.writes.write import REFUSAL_STATUS
+
+Count = Annotated[int, Field(ge=0)]
+Duration = Annotated[str, Field(description="for people: `1.2s`, `4m10s`, `1h30m45s`")]
+Moment = Annotated[
+    str, Field(description="UTC, RFC 3339", json_schema_extra={"format": "date-time"})
+]
+Offset = Annotated[
+    int, Field(ge=0, le=MAX_WHOLE, description="the number of an event in Central's feed; 0: none")
+]
+Problem = Annotated[str, Field(description="for people; empty if all is well")]
+ProductId = Annotated[str, Field(min_length=1)]
+Quantity = Annotated[int, Field(ge=0, le=MAX_WHOLE, description="how many are in stock")]
+Size = Annotated[str, Field(description="for people: `2.4MB`")]
+Version = Annotated[
+    int, Field(ge=1, le=MAX_WHOLE, description="rises by one with each applied write")
+]
+
+# -- reads -------------------------------------------------------------------------------------
+
+
+@with_config(ConfigDict(extra="allow"))
+class Product(TypedDict):
+    """A product as Central describes it. Central may add attributes, which come as it sent them."""
+
+    productId: ProductId
+    name: str
+    available: Quantity
+    version: Version
+    lastUpdated: NotRequired[str]
+    price: NotRequired[float]
+
+
+class Pagination(TypedDict):
+    """Where a page lies in the list. `total_count` and `has_more` repeat `total` and `hasMore`."""
+
+    offset: Count
+    limit: Annotated[int, Field(ge=1)]
+    total: Count
+    hasMore: bool
+    total_count: Count
+    has_more: bool
+
+
+class CacheInfo(TypedDict):
+    lastSyncTime: Annotated[Moment | None, Field(description="null: never in sync with Central")]
+    totalProducts: Annotated[Count, Field(description="products that the store holds")]
+
+
+class Page(TypedDict):
+    """A page of the list."""
+
+    products: list[Product]
+    pagination: Pagination
+    cacheInfo: CacheInfo
+
+
+class Basket(TypedDict):
+    """The products looked up, in the order asked for."""
+
+    products: list[Product]
+    missing: Annotated[list[str], Field(description="what was asked for and is not held")]
+
+
+# -- writes ------------------------------------------------------------------------------------
+
+
+class AppliedWrite(TypedDict):
+    """Central applied the write."""
+
+    productId: ProductId
+    newQuantity: Quantity
+    newVersion: Version
+    applied: Literal[True]
+    lastUpdated: NotRequired[str]
+
+
+class RefusedWrite(TypedDict):
+    """Central refused the write, finally. Its current state is left out where it is not known."""
+
+    productId: ProductId
+    applied: Literal[False]
+    newQuantity: NotRequired[Quantity]
+    newVersion: NotRequired[Version]
+    errorType: Annotated[str, Field(description=f"one of {', '.join(REFUSAL_STATUS)}")]
+    errorMessage: str
+
+
+class BatchResult(TypedDict):
+    """What became of each write of a batch, in the order sent."""
+
+    storeId: str
+    totalCount: Count
+    successCount: Count
+    failureCount: Count
+    results: list[AppliedWrite | RefusedWrite]
+
+
+# -- status of the sync ------------------------------------------------------------------------
+
+
+class EventSync(TypedDict):
+    lastEventOffset: Offset
+    consecutiveFailures: Count
+    fallbackMode: bool
+    nextPollTime: Moment
+
+
+class CurrentState(TypedDict):
+    name: Annotated[
+        str, Field(description="one of degraded, fallback, syncing, empty, cached, stale, live")
+    ]
+    since: Moment
+
+
+class SyncBreaker(TypedDict):
+    """The breaker of the feed."""
+
+    state: Annotated[str, Field(description="open or closed")]
+    cause: Problem
+    since: Moment | None
+
+
+class RunningFullSync(TypedDict):
+    number: Count
+    reasons: list[str]
+    step: Annotated[str, Field(description=f"one of: {', '.join(FullSyncStep)}")]
+    began: Moment
+    products: Annotated[Count, Field(description="products read so far")]
+
+
+class WantedFullSync(TypedDict):
+    """A full sync that is requested and has not begun."""
+
+    wanted: Annotated[list[str], Field(description="the reasons")]
+
+
+class EndedFullSync(TypedDict):
+    number: Count
+    reasons: list[str]
+    began: Moment
+    duration: Duration
+    success: bool
+    products: Count
+    problem: Problem
+
+
+class DoubtfulProduct(TypedDict):
+    productId: ProductId
+    doubt: Annotated[str, Field(description=f"one of {', '.join(RefetchReason)}")]
+    problem: Problem
+
+
+class Doubtful(TypedDict):
+    """Products that are still to be read from Central by themselves."""
+
+    toBeRead: Count
+    failing: Count
+    products: Annotated[list[DoubtfulProduct], Field(description="those that fail, up to a limit")]
+
+
+class EventSetAside(TypedDict):
+    offset: Offset
+    reason: str
+
+
+class EventsSetAside(TypedDict):
+    """Events that cannot be read."""
+
+    count: Count
+    last: EventSetAside | None
+
+
+class WritesState(TypedDict):
+    breaker: Annotated[str, Field(description="closed, open or probing")]
+    breakerSince: Moment
+    retryInSeconds: Annotated[float, Field(ge=0)]
+    inFlight: Annotated[Count, Field(description="writes that were sent and not answered")]
+    underWay: Annotated[Count, Field(description="writes that were not settled yet")]
+    unknown: Annotated[Count, Field(description="writes that only a repeat, or the feed, settles")]
+    remembered: Annotated[Count, Field(description="answers that a repeat gets again")]
+    keysReused: Annotated[Count, Field(description="writes refused: their key was another's")]
+    problem: Problem
+
+
+class DiskState(TypedDict):
+    durable: bool
+    problem: Problem
+    since: Moment | None
+    promise: Annotated[str, Field(description="what does not hold while the disk fails")]
+    findings: Annotated[list[str], Field(description="what was wrong with the files at the start")]
+    snapshotSize: Size
+    journalSize: Size
+    sweepProblem: Problem
+
+
+class SyncStatus(TypedDict):
+    """The state of the store and of its sync with Central."""
+
+    inProgress: Annotated[bool, Field(description="whether a full sync runs")]
+    lastSyncTime: Annotated[Moment | None, Field(description="null: never in sync with Central")]
+    lastSyncSuccess: bool
+    productCount: Count
+    syncDuration: Annotated[str, Field(description="of the last full sync; empty: none ended")]
+    errorMessage: Problem
+    eventSync: EventSync
+    state: CurrentState
+    generation: Annotated[str | None, Field(description="the feed that offsets belong to")]
+    durable: bool
+    centralHeadOffset: Offset | None
+    lag: Annotated[Count | None, Field(description="events that Central has and the store has not")]
+    breaker: SyncBreaker
+    fullSync: RunningFullSync | WantedFullSync | None
+    fullSyncs: Annotated[list[EndedFullSync], Field(description="newest first")]
+    doubtful: Doubtful
+    aheadOfFeed: Annotated[Count, Field(description="products whose answer is ahead of the feed")]
+    eventsSetAside: EventsSetAside
+    writes: WritesState
+    disk: DiskState
+
+
+class ForcedSync(TypedDict):
+    """A full sync has succeeded."""
+
+    message: str
+    status: SyncStatus
+
+
+# -- cache and health --------------------------------------------------------------------------
+
+
+class MemoryUsage(TypedDict):
+    allocated: Annotated[Size, Field(description="by the process")]
+    inUse: Annotated[Size, Field(description="by the products")]
+
+
+class CacheStats(TypedDict):
+    """Sizes and times of the cache."""
+
+    totalProducts: Count
+    cacheSize: Size
+    lastSyncTime: Annotated[Moment | None, Field(description="null: never in sync with Central")]
+    lastEventOffset: Offset
+    initializedAt: Moment
+    uptime: Duration
+    memoryUsage: MemoryUsage
+
+
+class Check(TypedDict):
+    status: Annotated[str, Field(description="ok or degraded")]
+    problem: NotRequired[str]
+
+
+class Health(TypedDict):
+    """The store answers; `status` and `checks` say how well."""
+
+    status: Annotated[str, Field(description="healthy or degraded")]
+    service: str
+    version: str
+    timestamp: Moment
+    uptime: Duration
+    checks: dict[str, Check]
+
+
+class Ready(TypedDict):
+    """There is a catalogue to serve."""
+
+    status: str
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+class ErrorFacts(TypedDict):
+    code: Annotated[str, Field(description="programs decide by it")]
+    message: Annotated[str, Field(description="for people")]
+    details: Annotated[
+        dict[str, Any],
+        Field(description="for programs; `fields` maps what is wrong to what it must be"),
+    ]
+
+
+class Error(TypedDict):
+    """Every error has this shape."""
+
+    error: ErrorFacts
+
+
+class ProblemDetails(TypedDict):
+    """The same error in the shape of RFC 9457, with `Accept: application/problem+json`."""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: Annotated[str, Field(description="for people")]
+    code: Annotated[str, Field(description="programs decide by it")]
+    details: dict[str, Any]

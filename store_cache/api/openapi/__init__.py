@@ -1,0 +1,1 @@
+"""The published description of the API: `/openapi.json`, and `/docs`, which shows it."""

@@ -1,0 +1,119 @@
+"""The document of the API: it has every route, and what the routes accept and answer."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator, validate
+
+from store_cache.api.app import SCOPES
+from store_cache.api.auth import Scope
+from store_cache.api.problems import STATUS
+from tests.harness.api_document import EVERY_FEATURE, published_document
+from tests.unit.api.conftest import ADMIN, Opened, Store
+
+CATCH_ALL = {"/v1{rest}", "/{rest}"}
+
+
+@pytest.fixture
+async def store(open_store: Opened) -> Store:
+    """A store with every feature."""
+    return await open_store(**EVERY_FEATURE)
+
+
+async def document_of(store: Store) -> dict[str, Any]:
+    return dict((await store.send("GET", "/openapi.json")).json)
+
+
+def operations(document: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method.upper(), path): operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+def test_it_is_valid() -> None:
+    """It is an OpenAPI 3.1 document by the specification's own schema."""
+    document = published_document()
+
+    validate(document, cls=OpenAPIV31SpecValidator)
+    assert document["openapi"].startswith("3.1.")
+
+
+async def test_every_route_is_in_it(store: Store) -> None:
+    """The routes of the router are those of the document, but for HEAD and what matches the rest,
+    with the role that the router asks for."""
+    routed = {}
+    for route, scope in store.app[SCOPES].registered().items():
+        assert route.resource is not None
+        if route.method != "HEAD" and route.resource.canonical not in CATCH_ALL:
+            roles = [] if scope is Scope.OPEN else [{"ApiKey": [scope.name.lower()]}]
+            routed[route.method, route.resource.canonical] = roles
+
+    found = operations(await document_of(store))
+
+    assert routed == {call: operation["security"] for call, operation in found.items()}
+
+
+async def test_every_operation_has_its_own_name(store: Store) -> None:
+    """Generated clients make functions of the names."""
+    names = Counter(
+        operation["operationId"] for operation in operations(await document_of(store)).values()
+    )
+
+    assert {1} == set(names.values())
+
+
+async def test_every_error_code_is_in_it(store: Store) -> None:
+    """Each code of the API, with its status; all but that of another method."""
+    found: dict[str, set[int]] = {}
+    for operation in operations(await document_of(store)).values():
+        for status, answer in operation["responses"].items():
+            for code in answer.get("x-error-codes", ()):
+                found.setdefault(code, set()).add(int(status))
+
+    assert found.pop("sync_failed") == {502, 503}
+    alone = {"method_not_allowed", "sync_failed"}
+    assert found == {code: {status} for code, status in STATUS.items() if code not in alone}
+
+
+async def test_each_query_parameter_is_in_it(store: Store) -> None:
+    """The parameters of each route are those that it names in its errors."""
+    wrong = []
+    for (method, path), operation in operations(await document_of(store)).items():
+        target = path.format(productId="PROD-001", name="main.js")
+        reply = await store.send(method, f"{target}?guess=1", headers=ADMIN)
+        if reply.status == 200:  # a probe may send what it likes
+            continue
+        said = reply.fields["guess"].partition("known here: ")[2]
+        known = set(re.findall(r"[\w-]+", said))
+        published = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
+        if known != published:
+            wrong.append((method, path, known, published))
+
+    assert not wrong
+
+
+async def test_unchanged_it_is_not_sent_again(store: Store) -> None:
+    """It has a tag, which stays the same; a HEAD has the same headers."""
+    first = await store.send("GET", "/openapi.json")
+    again = await store.send(
+        "GET", "/openapi.json", headers={"If-None-Match": first.headers["ETag"]}
+    )
+    head = await store.send("HEAD", "/openapi.json")
+
+    assert 304 == again.status
+    assert b"" == again.body
+    assert first.headers["ETag"] == again.headers["ETag"] == head.headers["ETag"]
+    assert first.headers["Content-Length"] == head.headers["Content-Length"]
+
+
+async def test_a_store_can_leave_it_out(open_store: Opened) -> None:
+    """Then there is no such route."""
+    store = await open_store(api_docs=False)
+
+    assert 404 == (await store.send("GET", "/openapi.json")).status
