@@ -272,8 +272,10 @@ class Central:
 
     def _digest(self, request: Request, _: float) -> Reply:
         count = self._bucket_count(request.query)
-        buckets = self.ledger.digest(count)
-        return json_reply({"count": len(self.ledger), "buckets": buckets, **self._position()})
+        rows, sums = self.ledger.digest(count)
+        generation = generation_fields(self.ledger.generation, self.ledger.switches)
+        moment = {"nextOffset": self.ledger.next_offset, "count": len(self.ledger)}
+        return json_reply(generation | moment | {"buckets": count, "rows": rows, "sums": sums})
 
     # The feed
 

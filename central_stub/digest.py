@@ -1,24 +1,37 @@
-"""Digests: a few hashes that show whether two catalogues are equal, or where they differ.
+"""Digests: a few sums that show whether two catalogues are equal, or where they differ.
 
-    row hash     sha256 of the row's canonical JSON (RFC 8785), 32 bytes
-    bucket       bucket_of(productId, buckets)
-    bucket hash  sha256 over the row hashes of its rows, one after the other in code point order of
-                 productId; in hex. An empty bucket is the sha256 of nothing.
-
-Rows are hashed first, so that both sides can keep a row's hash until the row changes. The caller
-reads the event offset at the same moment.
+docs/digest.md has the definition, with test vectors. The caller reads the position of the feed at
+the same moment.
 """
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import rfc8785
 
 from central_stub.catalogue import Catalogue, Row, bucket_of
 
+MODULUS = 2**128
+_LARGEST_EXACT = 2**53 - 1
 
-def hash_row(row: Row) -> bytes:
-    return hashlib.sha256(rfc8785.dumps(row)).digest()
+
+def hash_row(row: Row) -> int:
+    """Return the first 16 bytes of sha256 over the canonical row, as a big-endian whole number."""
+    canonical = rfc8785.dumps(_as_doubles({"name": "", "available": 0} | row))
+    return int.from_bytes(hashlib.sha256(canonical).digest()[:16], "big")
+
+
+def _as_doubles(value: Any) -> Any:
+    """Return the value with each number as the nearest double, as RFC 8785 asks."""
+    match value:
+        case dict():
+            return {name: _as_doubles(item) for name, item in value.items()}
+        case list():
+            return [_as_doubles(item) for item in value]
+        case int() if abs(value) > _LARGEST_EXACT:
+            return float(value)
+    return value
 
 
 class Digests:
@@ -26,7 +39,7 @@ class Digests:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._hashes: dict[str, bytes] = {}
+        self._hashes: dict[str, int] = {}
 
     def forget(self, product_id: str) -> None:
         self._hashes.pop(product_id, None)
@@ -44,10 +57,12 @@ class Digests:
             if row is not None:
                 self._hashes[product_id] = hash_row(row)
 
-    def buckets(self, count: int) -> list[str]:
-        """Return the hash of each of `count` buckets, in hex."""
+    def buckets(self, count: int) -> tuple[list[int], list[str]]:
+        """Return, of each of `count` buckets, the number of rows and the sum of their hashes."""
         self.hash(self.unhashed())
-        hashers = [hashlib.sha256() for _ in range(count)]
+        rows, sums = [0] * count, [0] * count
         for product_id in self._catalogue.ids():
-            hashers[bucket_of(product_id, count)].update(self._hashes[product_id])
-        return [hasher.hexdigest() for hasher in hashers]
+            bucket = bucket_of(product_id, count)
+            rows[bucket] += 1
+            sums[bucket] += self._hashes[product_id]
+        return rows, [f"{total % MODULUS:032x}" for total in sums]

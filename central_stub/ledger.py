@@ -153,8 +153,13 @@ class Ledger:
         """Hash some rows ahead, so that a large digest is made in slices."""
         self._digests.hash(product_ids)
 
-    def digest(self, buckets: int) -> list[str]:
-        """Return the hash of every bucket of the catalogue."""
+    @property
+    def next_offset(self) -> int:
+        """The offset that the next event gets."""
+        return self._feed.next
+
+    def digest(self, buckets: int) -> tuple[list[int], list[str]]:
+        """Return the number of rows and the sum of row hashes of every bucket."""
         return self._digests.buckets(buckets)
 
     # Writing

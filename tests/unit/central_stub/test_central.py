@@ -168,15 +168,16 @@ def test_updates_of_a_batch_are_independent(asker: Asker) -> None:
     assert [4, 2, 2] == [answered.body[name] for name in counts]
 
 
-def test_the_digest_is_of_one_event_offset(asker: Asker) -> None:
-    """generation, eventOffset, count, buckets; the rows of a bucket can be read."""
+def test_the_digest_is_of_one_position(asker: Asker) -> None:
+    """Generation, nextOffset, count, rows and sums; the rows of a bucket can be read."""
     asker.create(P1, P2)
 
     body = asker.get("/v1/inventory/digest?buckets=2").body
     rows = [asker.get(f"/v1/inventory?bucket={each}&buckets=2") for each in (0, 1)]
 
-    assert asker.ledger.digest(2) == body["buckets"]
-    assert ("g-1", 2, 2) == (body["generation"], body["eventOffset"], body["count"])
+    assert asker.ledger.digest(2) == (body["rows"], body["sums"])
+    told = [body[name] for name in ("generation", "nextOffset", "count", "buckets")]
+    assert ["g-1", 3, 2, 2] == told
     assert ["P1", "P2"] == sorted(each for answered in rows for each in ids(answered))
 
 
