@@ -13,10 +13,11 @@ from benchmarks.harness.cache import as_served, catalogue_of
 from benchmarks.harness.processes import KEY
 from benchmarks.harness.profiling import profiled, shares_table
 from benchmarks.harness.results import Text
-from store_cache.api.auth import Authenticator, KeyRing, WrongKeys
+from store_cache.api.auth import Authenticator, KeyRing
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastConnection, FastReads
+from store_cache.api.wrong_keys import WrongKeys
 from store_cache.catalogue.catalogue import Catalogue
 
 ADDRESS = "127.0.0.1"
@@ -45,9 +46,8 @@ class Store:
 
 
 def connection_of(catalogue: Catalogue) -> FastConnection:
-    authority = Authenticator(KeyRing(keys=[KEY], admin_keys=[]), WrongKeys())
-    authority.identify([KEY], address=ADDRESS, now=0.0)
-    return FastConnection(FastReads(Store(catalogue), authority, Cors([])), ADDRESS)  # type: ignore[arg-type]
+    authority = Authenticator(KeyRing(keys=[KEY]), WrongKeys())
+    return FastConnection(FastReads(Store(catalogue), authority, Cors([])))  # type: ignore[arg-type]
 
 
 async def measure_answers(products: int, kinds: Mapping[str, Sequence[bytes]]) -> Text:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from store_cache.api.auth import Authenticator, KeyRing, WrongKeys
+from store_cache.api.auth import AUTHENTICATOR, Authenticator, Caller, KeyRing
 from store_cache.api.console.console import console_routes
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
@@ -21,6 +21,7 @@ from store_cache.api.parts import StoreParts
 from store_cache.api.routes import route_table
 from store_cache.api.routing import Route, Scopes
 from store_cache.api.throttled_log import ThrottledWarning
+from store_cache.api.wrong_keys import WrongKeys
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def build_api(
     keys: Iterable[str],
     admin_keys: Iterable[str],
     cors_origins: Iterable[str],
+    named_keys: Iterable[Caller] | None = None,
     body_seconds: float = 10.0,
     fast_reads: bool = True,
     console: bool = False,
@@ -47,13 +49,15 @@ def build_api(
 ) -> web.Application:
     """Return the API of `store`.
 
-    `keys` and `admin_keys` are plain or `sha256:<hex>`; without admin keys every key is one.
+    `keys` and `admin_keys` are plain or `sha256:<hex>`, `named_keys` those of the key file (None:
+    there is none). What they are is told in `auth.KeyRing`; `app[AUTHENTICATOR]` exchanges them.
     `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
     speed of the commonest reads, not their answers. `console` adds the page for operators at `/`,
     `api_docs` the description of the API at `/openapi.json` and `/docs`.
     """
     scopes, cors = Scopes(), Cors(cors_origins)
-    authenticator = Authenticator(KeyRing(keys=keys, admin_keys=admin_keys), WrongKeys())
+    ring = KeyRing(keys=keys, admin_keys=admin_keys, named=named_keys)
+    authenticator = Authenticator(ring, WrongKeys())
     middleware = build_middleware(authenticator=authenticator, scopes=scopes, cors=cors)
     app = web.Application(middlewares=[middleware])
     unknown_fields = ThrottledWarning(
@@ -79,6 +83,7 @@ def build_api(
     docs.describe(routes)
     scopes.add(app, routes)
     app[SCOPES] = scopes
+    app[AUTHENTICATOR] = authenticator
     if fast_reads:
         app[FAST_READS] = FastReads(store, authenticator, cors)
     return app

@@ -1,13 +1,18 @@
-"""Authentication: API keys, their scopes, and a brake on guessing."""
+"""Authentication: API keys, whose they are, and what they may do.
+
+A right key is always accepted, whatever else comes from its address: it is looked up before the
+limit on wrong keys. That limit saves work and lines of the log; what protects a key is its length.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
+from hmac import compare_digest
+from math import inf
 
 from aiohttp import web
 
@@ -17,6 +22,7 @@ from store_cache.api.problems import (
     Unauthorized,
     retry_after,
 )
+from store_cache.api.wrong_keys import WrongKeys
 
 HASHED = "sha256:"
 HEADER = "X-API-Key"
@@ -37,40 +43,60 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The key that was used, by the name that logs use for it (never the key itself)."""
+    """The client whose key was used, by the name that logs use for it (never the key itself).
+
+    `digest` is the SHA-256 of the key; `expires_at` is in unix seconds.
+    """
 
     name: str
     scope: Scope
+    digest: bytes = field(default=bytes(32), repr=False)
+    expires_at: float = inf
 
 
 ANONYMOUS = Caller("-", Scope.OPEN)
-
-
 CALLER = web.RequestKey("caller", Caller)
 """Who made a request, for handlers of routes that need a key."""
 
 
 class KeyRing:
-    """The configured keys as SHA-256 digests. `keys` read and write; while there are no admin keys,
-    every key is one."""
+    """The configured keys, by their digests.
 
-    def __init__(self, *, keys: Iterable[str], admin_keys: Iterable[str]) -> None:
+    `keys` and `admin_keys` are those of the settings, plain or as `sha256:<hex>`; `named` are those
+    of the key file (None: there is none). Without admin keys and without a key file, every key is
+    an admin's.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: Iterable[str],
+        admin_keys: Iterable[str] = (),
+        named: Iterable[Caller] | None = None,
+    ) -> None:
         admins = [key_digest(key) for key in admin_keys]
-        scope = Scope.WRITE if admins else Scope.ADMIN
-        self._callers = [
-            *((key_digest(key), Caller(f"key-{n}", scope)) for n, key in enumerate(keys, start=1)),
-            *((key, Caller(f"admin-key-{n}", Scope.ADMIN)) for n, key in enumerate(admins, 1)),
+        scope = Scope.ADMIN if not admins and named is None else Scope.WRITE
+        callers = [
+            *(Caller(f"key-{n}", scope, key_digest(key)) for n, key in enumerate(keys, start=1)),
+            *(Caller(f"admin-key-{n}", Scope.ADMIN, key) for n, key in enumerate(admins, start=1)),
+            *(named or ()),
         ]
+        self._callers: Mapping[bytes, Caller] = {caller.digest: caller for caller in callers}
+
+    def __len__(self) -> int:
+        return len(self._callers)
 
     def find(self, key: str) -> Caller | None:
-        """Return whose key it is, in the same time for every key: right or wrong, it is hashed
-        and compared with each one."""
-        digest_given = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        found = None
-        for digest_held, caller in self._callers:
-            if hmac.compare_digest(digest_held, digest_given):
-                found = caller
-        return found
+        """Return whose key it is, expired or not.
+
+        The time it takes tells nothing about the keys held: what is compared are digests, which
+        nobody can choose.
+        """
+        return self.of_digest(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
+
+    def of_digest(self, digest: bytes) -> Caller | None:
+        caller = self._callers.get(digest, ANONYMOUS)
+        return caller if compare_digest(caller.digest, digest) else None
 
 
 def key_digest(key: str) -> bytes:
@@ -80,53 +106,22 @@ def key_digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-@dataclass(slots=True)
-class _WrongKeyCount:
-    since: float
-    count: int = 0
-
-
-class WrongKeys:
-    """Counts wrong keys per address in a time window; drops the oldest address when full."""
-
-    def __init__(
-        self, *, limit: int = 20, window_seconds: float = 60.0, most_addresses: int = 1024
-    ) -> None:
-        self._limit = limit
-        self._window_seconds = window_seconds
-        self._most_addresses = most_addresses
-        self._counts: OrderedDict[str, _WrongKeyCount] = OrderedDict()
-
-    def wait_seconds(self, address: str, now: float) -> float:
-        """Return how long keys of this address are still refused unseen; 0.0 if they are not."""
-        held = self._counts.get(address)
-        if held is None or held.count < self._limit:
-            return 0.0
-        return max(0.0, held.since + self._window_seconds - now)
-
-    def add(self, address: str, now: float) -> None:
-        held = self._counts.get(address)
-        if held is None or now >= held.since + self._window_seconds:
-            self._counts.pop(address, None)
-            held = self._counts[address] = _WrongKeyCount(now)
-        held.count += 1
-        if len(self._counts) > self._most_addresses:
-            self._counts.popitem(last=False)
-
-
 class Authenticator:
-    """Identifies callers. After too many wrong keys from an address, no new key is accepted from
-    it for a while.
+    """Identifies callers by the keys of `ring`, which `replace` exchanges while requests go on.
 
-    A key that was accepted from this address before stays accepted: behind one router, a till
-    with a mistyped key must not stop the others.
+    `now` is unix seconds, for keys that expire.
     """
 
-    def __init__(self, ring: KeyRing, wrong_keys: WrongKeys, *, most_accepted: int = 4096) -> None:
-        self._ring = ring
+    def __init__(
+        self, ring: KeyRing, wrong_keys: WrongKeys, *, now: Callable[[], float] = time.time
+    ) -> None:
+        self.ring = ring
         self._wrong_keys = wrong_keys
-        self._most_accepted = most_accepted
-        self._accepted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._now = now
+
+    def replace(self, ring: KeyRing) -> None:
+        """Accept the keys of this ring from now on, and no others."""
+        self.ring = ring
 
     def identify(self, values: Sequence[str], *, address: str, now: float) -> Caller:
         """Return the caller by the values of the key header; `now` is monotonic seconds.
@@ -135,29 +130,38 @@ class Authenticator:
         """
         if len(values) > 1:
             raise InvalidRequest.of_fields({HEADER: "is given more than once; give it once"})
-        caller = self._ring.find(values[0]) if values else None
-        if caller is not None and (address, caller.name) in self._accepted:
-            return caller
-        if wait_seconds := self._wrong_keys.wait_seconds(address, now):
-            raise RateLimited(
-                "Too many wrong API keys came from this address; "
-                f"correct the key and try again in {wait_seconds:.0f} s",
-                headers=retry_after(wait_seconds),
-            )
-        if caller is None:
-            self._wrong_keys.add(address, now)
-            # One text for every reason, so that it tells a guesser nothing.
-            raise Unauthorized(
-                "The API key is missing or wrong; "
-                f"send one of the store's keys in the {HEADER} header"
-            )
-        self._accepted[address, caller.name] = None
-        if len(self._accepted) > self._most_accepted:
-            self._accepted.popitem(last=False)
-        return caller
+        if values:
+            caller = self.find(values[0])
+            if caller is not None:
+                return caller
+            if wait_seconds := self._wrong_keys.add(address, now):
+                headers = retry_after(wait_seconds)
+                raise RateLimited(
+                    "Too many wrong API keys came from this address, or from all; "
+                    f"correct the key and try again in {headers['Retry-After']} s",
+                    headers=headers,
+                )
+        # One text for every reason, so that it tells a guesser nothing.
+        raise Unauthorized(
+            f"The API key is missing or wrong; send one of the store's keys in the {HEADER} header"
+        )
 
-    def has_accepted(self, key: str, address: str) -> bool:
-        """Return whether `identify` accepts this key whatever else came from the address, because
-        it accepted it there before. Changes nothing."""
-        caller = self._ring.find(key)
-        return caller is not None and (address, caller.name) in self._accepted
+    def find(self, key: str) -> Caller | None:
+        """Return whose key it is; None if it is nobody's, or has expired."""
+        caller = self.ring.find(key)
+        return caller if caller is not None and self.is_current(caller) else None
+
+    def is_current(self, caller: Caller) -> bool:
+        """Return whether the key of a caller has not expired."""
+        return caller.expires_at == inf or self._now() < caller.expires_at
+
+    def is_valid(self, caller: Caller) -> bool:
+        """Return whether a caller that was identified before would be now, with no less scope.
+
+        For answers that go on for long: a key may be revoked, or expire, meanwhile.
+        """
+        held = self.ring.of_digest(caller.digest)
+        return held is not None and held.scope >= caller.scope and self.is_current(held)
+
+
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)

@@ -157,7 +157,7 @@ class ClientConnection(web.RequestHandler):
             return
         self._wait_for_request()
         if self._limiter.fast_reads is not None:
-            self._fast = FastConnection(self._limiter.fast_reads, self.address)
+            self._fast = FastConnection(self._limiter.fast_reads)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:

@@ -24,7 +24,7 @@ from hmac import compare_digest
 from aiohttp import web
 
 from store_cache.api import middleware
-from store_cache.api.auth import Authenticator
+from store_cache.api.auth import Authenticator, Caller
 from store_cache.api.content import bodies
 from store_cache.api.content.bodies import Content
 from store_cache.api.content.cache_headers import freshness_headers, matches
@@ -84,6 +84,7 @@ _LIST_ENDS = b'"]}'
 class _Fields:
     """What the header fields of one request say; `length` is that of the body, in bytes."""
 
+    caller: Caller
     length: int = 0
     if_none_match: str | None = None
     request_id: str | None = None
@@ -95,7 +96,7 @@ class FastReads:
     def __init__(self, store: StoreParts, authenticator: Authenticator, cors: Cors) -> None:
         self._store = store
         self._cors = cors
-        self.has_accepted = authenticator.has_accepted
+        self.authenticator = authenticator
         # The heads below are those of this freshness and this second (unix time).
         self._freshness: Freshness | None = None
         self._valid_from = self._valid_until = 0.0
@@ -155,13 +156,13 @@ class FastReads:
 
 class FastConnection:
     """One connection. It remembers the header fields that it understood last, since a till sends
-    the same ones each time. They hold a key that was accepted from this address."""
+    the same ones each time. They hold a right key, for as long as the keys stay the same."""
 
-    __slots__ = ("_address", "_reads", "_understood")
+    __slots__ = ("_reads", "_ring", "_understood")
 
-    def __init__(self, reads: FastReads, address: str) -> None:
+    def __init__(self, reads: FastReads) -> None:
         self._reads = reads
-        self._address = address
+        self._ring = reads.authenticator.ring
         self._understood: dict[bool, tuple[bytes, _Fields]] = {}  # with a body, and without
 
     def answer(self, data: bytes) -> bytes | None:
@@ -178,13 +179,22 @@ class FastConnection:
         return self._reads.respond(kind, target, fields)
 
     def _understand(self, raw_fields: bytes, *, has_body: bool) -> _Fields | None:
+        authenticator = self._reads.authenticator
+        if self._ring is not authenticator.ring:
+            self._ring = authenticator.ring
+            self._understood.clear()
         last = self._understood.get(has_body)
         if last is not None and compare_digest(raw_fields, last[0]):
-            return last[1]
+            fields = last[1]
+            return fields if authenticator.is_current(fields.caller) else None
         given = _parse_fields(raw_fields, _BODY_FIELDS if has_body else _FIELDS)
-        if given is None or not self._may_read(given):
+        if given is None or not _is_complete(given):
+            return None
+        caller = authenticator.find(given[b"x-api-key"])
+        if caller is None:
             return None
         fields = _Fields(
+            caller,
             int(given.get(b"content-length", "0")),
             given.get(b"if-none-match"),
             given.get(b"x-request-id"),
@@ -193,14 +203,13 @@ class FastConnection:
             self._understood[has_body] = (raw_fields, fields)
         return fields
 
-    def _may_read(self, given: dict[bytes, str]) -> bool:
-        """Return whether the required fields are there, and none that the plain path refuses."""
-        if b"host" not in given or not is_sane(given.get(b"x-request-id", "none")):
-            return False
-        if (b"content-length" in given) != (b"content-type" in given):
-            return False
-        key = given.get(b"x-api-key")
-        return key is not None and self._reads.has_accepted(key, self._address)
+
+def _is_complete(given: dict[bytes, str]) -> bool:
+    """Return whether the required fields are there, and none that the plain path refuses."""
+    if b"host" not in given or b"x-api-key" not in given:
+        return False
+    has_both = (b"content-length" in given) == (b"content-type" in given)
+    return has_both and is_sane(given.get(b"x-request-id", "none"))
 
 
 def _parse_fields(
