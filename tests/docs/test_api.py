@@ -20,7 +20,7 @@ async def documented_store(open_store: Opened) -> Store:
             product("tea/green 50%", name="Green Tea", available=30, version=1, price=3.2),
         ]
     )
-    return await open_store(fake, keys=["demo"], admin_keys=["office"])
+    return await open_store(fake, keys=["demo"], admin_keys=["office"], api_docs=True)
 
 
 async def test_each_example_is_answered_as_shown(documented_store: Store) -> None:

@@ -154,9 +154,7 @@ class BatchBody(_RequestBody):
 
 
 class AdjustmentBody(_RequestBody):
-    """The body of `PATCH .../inventory`. It has no `version`: the store fills one in."""
-
-    model_config = ConfigDict(json_schema_extra={"not": {"required": ["version"]}})
+    """The body of `PATCH .../inventory`. A `version` is refused: the store fills it in."""
 
     delta: Annotated[_Delta, Field(alias="quantityChange", description=_DELTA_MUST_BE)]
     reason: _Reason = None

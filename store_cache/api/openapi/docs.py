@@ -1,11 +1,17 @@
-"""Handlers of the description of the API. It says nothing about the shop, so it needs no key."""
+"""Handlers of the description of the API, and of the page that shows it.
+
+Both say nothing about the shop, so they need no key. The page is swagger-ui, vendored unchanged in
+`swagger_ui/vendor`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import orjson
 from aiohttp import web
@@ -17,17 +23,35 @@ from store_cache.api.openapi import operations as op
 from store_cache.api.openapi.document import openapi_document
 from store_cache.api.openapi.examples import Examples
 from store_cache.api.routing import Route
+from store_cache.api.static_files import STRICT_POLICY, StaticFiles
+
+_FOLDER = Path(__file__).with_name("swagger_ui")
+
+# Swagger-ui's style sheet holds its icons as `data:` images. Scripts and styles need no more than
+# the strict policy: swagger-ui sets styles by script, which no policy forbids.
+_POLICY = STRICT_POLICY.replace("img-src 'self'", "img-src 'self' data:")
+
+_Made = TypeVar("_Made")
 
 
 class ApiDocs:
-    """Describes the routes of the API, its own among them."""
+    """Describes the routes of the API, its own among them.
+
+    Document and files are made when they are first asked for, in a thread: few stores need them,
+    and both take too long for the event loop.
+    """
 
     def __init__(self) -> None:
         self._described: Sequence[Route] = ()
-        self._document: asyncio.Task[tuple[bytes, str]] | None = None
+        self._document = _Once(lambda: _encoded(self._described))
+        self._files = _Once(lambda: StaticFiles(_FOLDER, policy=_POLICY))
 
     def routes(self) -> tuple[Route, ...]:
-        return (Route("GET", "/openapi.json", self.document, Scope.OPEN, op.READ_API_DESCRIPTION),)
+        return (
+            Route("GET", "/openapi.json", self.document, Scope.OPEN, op.READ_API_DESCRIPTION),
+            Route("GET", "/docs", self.page, Scope.OPEN, op.READ_DOCS),
+            Route("GET", "/docs/{name:.+}", self.file, Scope.OPEN, op.READ_DOCS_FILE),
+        )
 
     def describe(self, routes: Sequence[Route]) -> None:
         """Set what the document is made of. Call it before the first request."""
@@ -36,15 +60,32 @@ class ApiDocs:
     async def document(self, request: web.Request) -> web.Response:
         """GET /openapi.json"""
         query_of(request)
-        if self._document is None:
-            # It takes too long for the event loop.
-            made = asyncio.to_thread(_encoded, self._described)
-            self._document = asyncio.create_task(made)
-        body, tag = await asyncio.shield(self._document)
+        body, tag = await self._document.get()
         headers = {"Cache-Control": "no-cache", "ETag": tag}
         if matches(request.headers.getall("If-None-Match", ()), tag):
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, headers=headers | {"Content-Type": "application/json"})
+
+    async def page(self, request: web.Request) -> web.Response:
+        """GET /docs"""
+        return (await self._files.get()).answer(request, "index.html")
+
+    async def file(self, request: web.Request) -> web.Response:
+        """GET /docs/{name}"""
+        return (await self._files.get()).answer(request, request.match_info["name"])
+
+
+class _Once(Generic[_Made]):
+    """What `make` returns, made in a thread by the first call that needs it."""
+
+    def __init__(self, make: Callable[[], _Made]) -> None:
+        self._make = make
+        self._task: asyncio.Task[_Made] | None = None
+
+    async def get(self) -> _Made:
+        if self._task is None:
+            self._task = asyncio.create_task(asyncio.to_thread(self._make))
+        return await asyncio.shield(self._task)  # others may wait for it
 
 
 def _encoded(routes: Sequence[Route]) -> tuple[bytes, str]:

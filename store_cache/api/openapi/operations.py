@@ -267,6 +267,25 @@ READ_CONSOLE_FILE = Operation(
     answers=_FILE,
     errors=("not_found",),
 )
+READ_DOCS = Operation(
+    "readDocs",
+    PAGES,
+    "Open this description in a browser",
+    parameters=(_IF_NONE_MATCH,),
+    answers=_PAGE,
+    errors=("central_timeout",),
+)
+READ_DOCS_FILE = Operation(
+    "readDocsFile",
+    PAGES,
+    "Read what the page of the description loads",
+    parameters=(
+        Parameter("name", "path", "A path", is_required=True, example="start.js"),
+        _IF_NONE_MATCH,
+    ),
+    answers=_FILE,
+    errors=("not_found", "central_timeout"),
+)
 READ_API_DESCRIPTION = Operation(
     "readApiDescription",
     PAGES,

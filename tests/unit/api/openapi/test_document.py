@@ -89,6 +89,8 @@ async def test_each_query_parameter_is_in_it(store: Store) -> None:
         reply = await store.send(method, f"{target}?guess=1", headers=ADMIN)
         if reply.status == 200:  # a probe may send what it likes
             continue
+        if operation["tags"] == ["Pages"] and path != "/openapi.json":
+            continue  # a query of a page is its scripts' business
         said = reply.fields["guess"].partition("known here: ")[2]
         known = set(re.findall(r"[\w-]+", said))
         published = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
@@ -110,10 +112,3 @@ async def test_unchanged_it_is_not_sent_again(store: Store) -> None:
     assert b"" == again.body
     assert first.headers["ETag"] == again.headers["ETag"] == head.headers["ETag"]
     assert first.headers["Content-Length"] == head.headers["Content-Length"]
-
-
-async def test_a_store_can_leave_it_out(open_store: Opened) -> None:
-    """Then there is no such route."""
-    store = await open_store(api_docs=False)
-
-    assert 404 == (await store.send("GET", "/openapi.json")).status
