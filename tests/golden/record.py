@@ -6,7 +6,7 @@ are not written: that is for `python -m tests.golden.make_data_dir`, and comes f
 
 from __future__ import annotations
 
-from tests.golden import log_lines, opened, situations
+from tests.golden import examples, log_lines, opened, situations
 from tests.golden.compare import record
 
 RECORDINGS = opened.RECORDINGS | situations.RECORDINGS | log_lines.RECORDINGS
@@ -15,6 +15,7 @@ RECORDINGS = opened.RECORDINGS | situations.RECORDINGS | log_lines.RECORDINGS
 def main() -> None:
     for name, found in RECORDINGS.items():
         record(name, found())
+    examples.record()
 
 
 if __name__ == "__main__":

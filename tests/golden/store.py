@@ -161,11 +161,11 @@ def normalised(status: int, headers: dict[str, str], body: Any) -> dict[str, Any
     if "etag" in left:
         left["etag"] = WEAK_TAG.sub(f'W/"{VARYING}"', left["etag"])
     if isinstance(body, dict):
-        _normalise_document(body)
+        normalise_document(body)
     return {"status": status, "headers": left, "body": body}
 
 
-def _normalise_document(body: dict[str, Any]) -> None:
+def normalise_document(body: dict[str, Any]) -> None:
     if "memoryUsage" in body:
         body["memoryUsage"]["allocated"] = VARYING
     if "service" in body:

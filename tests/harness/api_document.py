@@ -130,7 +130,7 @@ class Contract:
     def _header_problems(self, answer: Json, headers: CIMultiDict[str]) -> list[str]:
         found = []
         for name, shown in answer["headers"].items():
-            header = self._resolved(shown)
+            header = self.resolved(shown)
             text = headers.get(name)
             if text is None:
                 if header["required"]:
@@ -142,7 +142,7 @@ class Contract:
             ]
         return found
 
-    def _resolved(self, value: Json) -> Json:
+    def resolved(self, value: Json) -> Json:
         if "$ref" not in value:
             return value
         kind, name = value["$ref"].removeprefix("#/components/").split("/")
