@@ -1,5 +1,6 @@
 /* The catalogue: a page of it, or what a search finds; stock changes as it happens. */
 
+import { noteStock } from "./changes.js";
 import { $, make, setText, throttled } from "./dom.js";
 import { count, price } from "./format.js";
 import { get, Refused } from "./session.js";
@@ -93,6 +94,7 @@ function row(product) {
   cells.line = make("tr", {}, make("td", {}, link, id), cells.stock, cells.price, cells.version);
   shown.set(product.productId, cells);
   fill(cells, product);
+  noteStock(product.productId, product.available);
   return cells.line;
 }
 

@@ -21,12 +21,17 @@ export function startChanges() {
   });
 }
 
+/** Remember the stock of a product that was read, so that its next change shows the difference. */
+export function noteStock(productId, available) {
+  stockOf.delete(productId);
+  stockOf.set(productId, available);
+  if (stockOf.size > REMEMBERED_STOCKS) stockOf.delete(stockOf.keys().next().value);
+}
+
 /** A product has a new state; `product` is null if it is gone. */
 export function noteChange(productId, product) {
   const before = stockOf.get(productId);
-  stockOf.delete(productId);
-  if (product) stockOf.set(productId, product.available);
-  if (stockOf.size > REMEMBERED_STOCKS) stockOf.delete(stockOf.keys().next().value);
+  if (product) noteStock(productId, product.available); else stockOf.delete(productId);
   waiting.push({ productId, product, before, at: Date.now() });
   if (waiting.length > SHOWN) waiting.shift();
   if (isPaused) { missed += 1; drawNote(); } else draw();

@@ -11,7 +11,7 @@ import { follow } from "./stream.js";
 import { drawSyncs, startSyncs } from "./syncs.js";
 import { drawTrust } from "./trust.js";
 
-const BUSY_SECONDS = 5; // how often the status is read while changes come
+const BUSY_SECONDS = 3; // how often the status is read while changes come
 const QUIET_SECONDS = 15;
 
 const view = { status: null, ageAt: NaN, isReached: true, lostAt: NaN };
