@@ -1,6 +1,7 @@
 /* The last hour in four charts, drawn by uPlot from /v1/store/metrics/history. */
 
 import { $, make, setText } from "./dom.js";
+import { seconds } from "./format.js";
 import { get, Refused } from "./session.js";
 
 const POINT_SECONDS = 10;
@@ -8,10 +9,28 @@ const MINUTES = 60;
 const HEIGHT = 130;
 
 const CHARTS = [
-  { title: "From Central to readers", unit: "ms", series: [["eventVisibleMilliseconds", "half of all events within"]] },
-  { title: "Events behind Central", unit: "", series: [["lag", "events"]] },
-  { title: "Requests", unit: "/s", series: [["readsPerSecond", "reads"], ["writesPerSecond", "writes"]] },
-  { title: "Errors", unit: "/s", series: [["errorsPerSecond", "answers with 5xx"]] },
+  {
+    title: "From Central to readers",
+    unit: "ms",
+    series: [
+      ["half within", (point) => milliseconds(point.visibleSeconds.p50)],
+      ["99 % within", (point) => milliseconds(point.visibleSeconds.p99)],
+    ],
+  },
+  { title: "Events behind Central", unit: "", series: [["events", (point) => point.lag]] },
+  {
+    title: "Requests",
+    unit: "/s",
+    series: [["reads", (point) => point.readsPerSecond], ["writes", (point) => point.writesPerSecond]],
+  },
+  {
+    title: "Errors",
+    unit: "/s",
+    series: [
+      ["answers of the store", (point) => point.errorsPerSecond],
+      ["answers of Central", (point) => point.centralErrorsPerSecond],
+    ],
+  },
 ];
 
 let points = []; // oldest first
@@ -39,7 +58,8 @@ async function refresh(minutes) {
   if (drawn.length) draw(); else build();
 }
 
-function merge(news) {
+function merge(given) {
+  const news = given.map((point) => ({ ...point, at: seconds(point.at) }));
   const from = news.length ? news[0].at : Infinity;
   points = [...points.filter((point) => point.at < from), ...news].slice(-MINUTES * 60 / POINT_SECONDS);
 }
@@ -49,7 +69,7 @@ function build() {
   drawn = CHARTS.map((chart) => {
     const now = make("span", { class: "now" });
     const place = make("div", { class: "plot" });
-    const keys = make("p", { class: "key" }, ...chart.series.flatMap(([, label], index) => [
+    const keys = make("p", { class: "key" }, ...chart.series.flatMap(([label], index) => [
       make("i", { class: index ? "second" : "" }), label,
     ]));
     const box = make("div", { class: "chart" }, make("header", {}, make("h3", {}, chart.title), now), place, keys);
@@ -81,15 +101,20 @@ function options({ chart, place }) {
 }
 
 function data(chart) {
-  return [points.map((point) => point.at), ...chart.series.map(([name]) => points.map((point) => point[name] ?? null))];
+  return [points.map((point) => point.at), ...chart.series.map(([, value]) => points.map(value))];
 }
 
 function draw() {
+  const last = points.at(-1);
   for (const { chart, now, plot } of drawn) {
     plot.setData(data(chart));
-    const last = points.at(-1) ?? {};
-    setText(now, chart.series.map(([name]) => latest(last[name], chart.unit)).join(" · "));
+    setText(now, last ? chart.series.map(([, value]) => latest(value(last), chart.unit)).join(" · ") : "");
   }
+  if (!last) setText($("charts-note"), `The first point comes ${POINT_SECONDS} s after the start.`);
+}
+
+function milliseconds(value) {
+  return value === null ? null : value * 1000;
 }
 
 function latest(value, unit) {
