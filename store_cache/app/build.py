@@ -145,6 +145,7 @@ async def following(
         writer,
         now=steady,
         random=environment.random,
+        grace_seconds=settings.hole_grace_seconds,
         request_full_sync=runner.request_full_sync,
     )
 

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model.change import RefetchReason
 from store_cache.model.event import AnyEvent, Event, Kind, QuarantinedEvent
-from store_cache.model.product import Row, is_same_state, version_of, with_stock
+from store_cache.model.product import Row, is_same_state, is_same_write, version_of, with_stock
 from store_cache.model.stock import StockAnswer
 
 TOMBSTONE_SECONDS = 600.0
@@ -41,6 +41,9 @@ write takes longer (`WRITE_TIMEOUT_SECONDS` is at most 60)."""
 
 OVERRIDE_SECONDS = 60.0
 """An override that lasts longer has its product refetched (W7)."""
+
+NAMELESS = "an event could not be read and names no product or no offset"
+"""Why a full sync has to follow such an event (E5)."""
 
 ABSENT_VERSION = 0
 """The version of an override that says that the product does not exist."""
@@ -66,6 +69,8 @@ def apply_events(change_set: ChangeSet, events: Sequence[AnyEvent]) -> None:
 
 
 def _apply_event(change_set: ChangeSet, event: AnyEvent) -> None:
+    if isinstance(event, QuarantinedEvent) and event.needs_full_sync:
+        change_set.request_full_sync(NAMELESS)
     if event.offset < change_set.unfollowed_until:
         _apply_unfollowed(change_set, event)
     elif isinstance(event, QuarantinedEvent):
@@ -102,6 +107,7 @@ def _update(change_set: ChangeSet, event: Event, body: bytes) -> None:
         _update_absent(change_set, event, body)
         return
     if _is_of_earlier_incarnation(change_set, event, body, row):
+        change_set.pass_over(product_id, body)
         _refetch_for_order(change_set, product_id)
         return
     version, tombstone = version_of(row), change_set.tombstone(product_id)
@@ -133,8 +139,8 @@ def _is_of_earlier_incarnation(
     """Return whether an update may be of an incarnation that ended before the overriding row's.
 
     Of the overriding row's incarnation, the feed can only bring versions below the override's and
-    then that version itself, with that very state. A higher version before that one looks like the
-    next of the same incarnation, and is not.
+    then that version itself, with the state that the row shows of it. A higher version before that
+    one looks like the next of the same incarnation, and is not.
     """
     override = change_set.override(event.product_id)
     if override is None:
@@ -291,6 +297,19 @@ def apply_refetch(
         # An old answer, or a Central that was restored.
         change_set.request_refetch(product_id, RefetchReason.CONFLICT)
     else:
+        is_ahead = not _was_brought(change_set, product_id, row.body)
         change_set.set_row(product_id, row.body)
-        change_set.add_override(product_id, row.version)
+        if is_ahead:
+            change_set.add_override(product_id, row.version)
+        else:
+            change_set.drop_override(product_id)
     return True
+
+
+def _was_brought(change_set: ChangeSet, product_id: str, row: bytes) -> bool:
+    """Return whether the feed has brought a refetched state already, as the held row or as the last
+    event that an override kept from being applied. An override would wait for it in vain, and keep
+    all later events from being applied."""
+    override = change_set.override(product_id)
+    brought = change_set.row(product_id) if override is None else override.passed
+    return brought is not None and is_same_write(brought, row)

@@ -150,6 +150,7 @@ class Catalogue:
         if change.in_sync_at is not None:
             self.in_sync_at = change.in_sync_at
             self.unfollowed_until = 0
+        self.follow_up_reason = change.follow_up_reason or self.follow_up_reason
         self.sequence = max(self.sequence, change.sequence)
 
     def load(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:

@@ -7,7 +7,7 @@ the finished `Change` has been written to disk and passed to `Catalogue.apply`.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import lt, sub
 
 from store_cache.catalogue.catalogue import Catalogue
@@ -68,6 +68,7 @@ class ChangeSet:
         self._overrides: dict[str, Override | None] = {}
         self._pending_refetches: dict[str, PendingRefetch | None] = {}
         self._incarnations: dict[str, float] = {}
+        self._follow_up_reason = ""
 
     # -- reads -----------------------------------------------------------------------------
 
@@ -161,6 +162,11 @@ class ChangeSet:
     def add_override(self, product_id: str, version: int) -> None:
         self._overrides[product_id] = Override(version, self.now)
 
+    def pass_over(self, product_id: str, body: bytes) -> None:
+        """Remember the row of an event that is not applied because of the product's override."""
+        if (override := self.override(product_id)) is not None:
+            self._overrides[product_id] = replace(override, passed=body)
+
     def drop_override(self, product_id: str) -> None:
         if self.override(product_id) is not None:
             self._overrides[product_id] = None
@@ -190,6 +196,10 @@ class ChangeSet:
         if not waits:
             self._pending_refetches[product_id] = None
 
+    def request_full_sync(self, reason: str) -> None:
+        """Request a full sync to follow, since no refetch of a product can replace it."""
+        self._follow_up_reason = reason
+
     def to_change(self, cause: str, *, position: Position | None = None) -> Change:
         return Change(
             cause=cause,
@@ -199,4 +209,5 @@ class ChangeSet:
             overrides=self._overrides,
             pending_refetches=self._pending_refetches,
             incarnations=self._incarnations,
+            follow_up_reason=self._follow_up_reason,
         )

@@ -149,7 +149,7 @@ class CentralClient:
         request = Request("the feed", "GET", url, MOST_EVENT_BYTES)
         reply = await self._read(request, Priority.FEED, wait_seconds + POLL_GRACE_SECONDS)
         with self._parsing(request, reply):
-            return read_event_page(_value(reply), _generation(reply))
+            return read_event_page(_value(reply), _generation(reply), asked_offset=offset)
 
     async def page(self, page: PageRequest) -> CataloguePage:
         """Return a page of the catalogue, within `PAGE_DEADLINE_SECONDS`.

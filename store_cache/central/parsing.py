@@ -7,7 +7,7 @@ taken for a fact; otherwise the functions raise InvalidShape.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from store_cache.model.event import (
     QuarantinedEvent,
     UnreadableEvent,
     fingerprint,
+    named_product,
+    offset_of,
     read_event,
     read_events,
 )
@@ -57,8 +59,12 @@ def read_json(body: bytes | bytearray) -> Any:
 # -- the feed ----------------------------------------------------------------------------------
 
 
-def read_event_page(value: Any, generation: str | None) -> EventPage:
+def read_event_page(value: Any, generation: str | None, *, asked_offset: int) -> EventPage:
     """Return a page of the feed; `generation` is the one in the header.
+
+    An event without an offset takes the first one from `asked_offset` on that is missing on the
+    page. If none is missing before the offset that Central names as the next one, it takes none of
+    the feed's offsets, and is left out.
 
     Raises:
         InvalidShape
@@ -70,31 +76,42 @@ def read_event_page(value: Any, generation: str | None) -> EventPage:
     if events is None and "events" not in value and next_offset is None:
         raise InvalidShape("it holds neither events nor nextOffset")
     return EventPage(
-        _events(_list(events, "events")),
+        _events(_list(events, "events"), asked_offset, next_offset),
         next_offset,
         _flag(value, "hasMore", "has_more"),
         read_generation(generation, value),
     )
 
 
-def _events(values: list[Any]) -> tuple[AnyEvent, ...]:
+def _events(values: list[Any], asked_offset: int, next_offset: int | None) -> tuple[AnyEvent, ...]:
     try:
-        try:
-            return tuple(read_events(values))
-        except _TOO_DEEP_TO_ENCODE:
-            return tuple(map(_read_or_quarantine, values))
-    except UnreadableEvent as error:
-        raise InvalidShape(str(error)[:_REASON_CHARACTERS]) from error
+        return tuple(read_events(values))
+    except (UnreadableEvent, *_TOO_DEEP_TO_ENCODE):
+        return tuple(_read_or_quarantine(values, asked_offset, next_offset))
 
 
-def _read_or_quarantine(value: Any) -> AnyEvent:
-    """Read one event; quarantine it if it is nested too deep, so that it cannot stop the feed."""
-    try:
-        return read_event(value)
-    except _TOO_DEEP_TO_ENCODE:
-        flat = {name: item for name, item in value.items() if isinstance(item, str | int)}
-        offset = read_event(flat).offset
-        return QuarantinedEvent(offset, _product_id(value), _TOO_DEEP, fingerprint(flat))
+def _read_or_quarantine(
+    values: list[Any], asked_offset: int, next_offset: int | None
+) -> Iterator[AnyEvent]:
+    """Read events one by one. One that is nested too deep or has no offset is quarantined, so that
+    it cannot stop the feed."""
+    if not all(isinstance(value, dict) for value in values):
+        raise InvalidShape("an event must be an object with an offset")
+    offsets = {offset for value in values if (offset := offset_of(value)) is not None}
+    end = max(next_offset or 0, 1 + max(offsets, default=-1))
+    missing = (offset for offset in range(asked_offset, end) if offset not in offsets)
+    for value in values:
+        offset, product_id = offset_of(value), named_product(value)
+        if offset is not None:
+            try:
+                yield read_event(value)
+            except _TOO_DEEP_TO_ENCODE:
+                yield QuarantinedEvent(offset, product_id, _TOO_DEEP, fingerprint(value))
+        elif (offset := next(missing, None)) is not None:
+            reason = "it has no offset that can be read"
+            yield QuarantinedEvent(offset, product_id, reason, fingerprint(value), is_placed=True)
+        elif next_offset is None:
+            raise InvalidShape("an event has no offset, and nothing says which one it takes")
 
 
 def read_generation(header: str | None, value: Any) -> str | None:

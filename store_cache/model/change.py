@@ -93,18 +93,22 @@ class Tombstone:
 class Override:
     """A row that an answer or a refetch has put ahead of the feed (W7).
 
-    `version` 0: a refetch found the product absent. `since`: unix seconds.
+    `version` 0: a refetch found the product absent. `since`: unix seconds. `passed`: the row of the
+    last event that was not applied because of the override, or None.
     """
 
     version: int
     since: float
+    passed: bytes | None = None
 
-    def to_json(self) -> list[float]:
-        return [self.version, self.since]
+    def to_json(self) -> list[Any]:
+        passed = [] if self.passed is None else [orjson.Fragment(self.passed)]
+        return [self.version, self.since, *passed]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Override:
-        return cls(int(value[0]), float(value[1]))
+        passed = encode_exactly(value[2]) if len(value) > 2 else None
+        return cls(int(value[0]), float(value[1]), passed)
 
 
 def _nothing() -> dict[str, Any]:
@@ -119,7 +123,8 @@ class Change:
     `pending_refetches`: the new entry, or None if it ends. `incarnations`: when an incarnation of
     the product began or ended (unix seconds). `position`: the new one, or None if it does not move.
     `in_sync_at`: when the store was in sync with Central (B5, unix seconds), or None if the change
-    does not say. `cause` is for people who read a journal; its values are kept for old files.
+    does not say. `follow_up_reason`: why a full sync has to follow, or empty. `cause` is for people
+    who read a journal; its values are kept for old files.
     """
 
     cause: str
@@ -131,6 +136,7 @@ class Change:
     pending_refetches: Mapping[str, PendingRefetch | None] = field(default_factory=_nothing)
     incarnations: Mapping[str, float] = field(default_factory=_nothing)
     in_sync_at: float | None = None
+    follow_up_reason: str = ""
 
     def numbered(self, sequence: int) -> Change:
         return replace(self, sequence=sequence)
@@ -140,6 +146,7 @@ class Change:
         return not (
             self.position
             or self.in_sync_at
+            or self.follow_up_reason
             or self.rows
             or self.tombstones
             or self.overrides
@@ -155,6 +162,8 @@ def encode_change(change: Change) -> bytes:
         value["position"] = change.position.to_json()
     if change.in_sync_at is not None:
         value["inStepAt"] = change.in_sync_at
+    if change.follow_up_reason:
+        value["flaw"] = change.follow_up_reason
     if change.incarnations:
         value["lives"] = dict(change.incarnations)
     by_product: dict[str, Mapping[str, Any]] = {
@@ -185,6 +194,7 @@ def decode_change(value: dict[str, Any]) -> Change:
         pending_refetches=_entries(value.get("owed"), PendingRefetch),
         incarnations={key: float(at) for key, at in _mapping(value.get("lives")).items()},
         in_sync_at=value.get("inStepAt"),
+        follow_up_reason=str(value.get("flaw", "")),
     )
 
 

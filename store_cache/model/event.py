@@ -82,13 +82,20 @@ class Event(NamedTuple):
 class QuarantinedEvent:
     """An event of an unknown type or with unreadable data (E5).
 
-    Its product is refetched. Without a `product_id` only a full sync can tell what changed.
+    Its product is refetched. `is_placed`: Central gave no offset, and the event took the first one
+    that was missing on its page, which may be another event's.
     """
 
     offset: int
     product_id: str | None
     reason: str
     fingerprint: str
+    is_placed: bool = False
+
+    @property
+    def needs_full_sync(self) -> bool:
+        """Whether only a full sync can tell what changed."""
+        return self.product_id is None or self.is_placed
 
 
 AnyEvent = Event | QuarantinedEvent
@@ -101,15 +108,32 @@ def read_event(value: object) -> AnyEvent:
         return event
     if not isinstance(value, dict):
         raise UnreadableEvent("an event must be an object with an offset")
-    offset = value.get("offset")
-    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_WHOLE:
-        raise UnreadableEvent(f"an event's offset must be a whole number, not {offset!r}")
+    offset = offset_of(value)
+    if offset is None:
+        named = value.get("offset")
+        raise UnreadableEvent(f"an event's offset must be a whole number, not {named!r}")
     try:
         return _event(value, offset)
     except UnreadableProduct as problem:
-        product_id = value.get("productId")
-        named = product_id if isinstance(product_id, str) and product_id else None
-        return QuarantinedEvent(offset, named, str(problem), fingerprint(value))
+        return QuarantinedEvent(offset, named_product(value), str(problem), fingerprint(value))
+
+
+def named_product(value: dict[str, Any]) -> str | None:
+    """Return the product that an unreadable event names, itself or in its data."""
+    data = value.get("data")
+    for names in (value, data if isinstance(data, dict) else {}):
+        product_id = names.get("productId")
+        if isinstance(product_id, str) and product_id:
+            return product_id
+    return None
+
+
+def offset_of(value: dict[str, Any]) -> int | None:
+    """Return the offset that an event names; None if it names none that can be read."""
+    offset = value.get("offset")
+    if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset <= MAX_WHOLE:
+        return None
+    return offset
 
 
 def read_events(values: Sequence[Any]) -> list[AnyEvent]:

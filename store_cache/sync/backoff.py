@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from store_cache.catalogue.apply import NAMELESS
 from store_cache.sync.states import (
     COUNTED,
     FAILURES_TO_FALL_BACK,
@@ -14,6 +15,7 @@ from store_cache.sync.states import (
     Next,
     Sleep,
     State,
+    request_full_sync,
     sleep,
 )
 
@@ -87,8 +89,8 @@ def settle_spacing(state: State, now: float) -> State:
     """Reset the spacing if the feed was not lost since the last full sync, so that the next one
     may begin at once (F6). Losing the feed over an event that was missing at its end takes as long
     as the grace, so that less time says nothing."""
-    installed_at = state.spacing.installed_at
-    if installed_at is None or state.requested is not None:
+    installed_at, requested = state.spacing.installed_at, state.requested
+    if installed_at is None or (requested is not None and requested.reasons != (NAMELESS,)):
         return state
     was_good = now - installed_at >= state.settings.grace_seconds + UNLOST_SECONDS
     return replace(state, spacing=FullSyncSpacing()) if was_good else state
@@ -98,3 +100,20 @@ def spaced(spacing: FullSyncSpacing, now: float, installed_at: float | None) -> 
     """Space the next full sync: the second begins after 30 s, doubling to ten minutes (F6)."""
     delay = min(max(FIRST_SPACING_SECONDS, spacing.delay_seconds * 2), LONGEST_SPACING_SECONDS)
     return FullSyncSpacing(now + delay, delay, installed_at)
+
+
+def request_for_nameless(state: State, now: float, *, not_before: float = 0.0) -> State:
+    """Request a full sync because of an event that only a full sync can make up for (E5).
+
+    The feed is followed meanwhile. So these full syncs have a spacing of their own, which starts
+    over only after ten minutes without such an event, and which never holds back one that the store
+    cannot do without.
+    """
+    spacing, requested = state.nameless_spacing, state.requested
+    is_waiting = requested is not None and NAMELESS in requested.reasons
+    installed_at = spacing.installed_at
+    if installed_at is not None and not is_waiting:
+        is_over = now - installed_at >= LONGEST_SPACING_SECONDS
+        spacing = FullSyncSpacing() if is_over else spacing
+    state = replace(state, nameless_spacing=spacing)
+    return request_full_sync(state, NAMELESS, not_before=max(spacing.next_at, not_before))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import ceil
 
 from store_cache.model.event import AnyEvent, QuarantinedEvent
-from store_cache.sync.backoff import settle_spacing
+from store_cache.sync.backoff import request_for_nameless, settle_spacing
 from store_cache.sync.cursor import (
     Answer,
     AtEnd,
@@ -34,7 +34,6 @@ from store_cache.sync.states import (
     without_command,
 )
 
-NAMELESS = "an event that names no product cannot be applied"
 QUICK_ANSWER_SECONDS = 1.0
 """An empty answer sooner than this, and than half of `wait`, was not held (E1)."""
 
@@ -88,8 +87,8 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
         case Cursor():
             return ask(replace(state, cursor=read), now)
         case Ready(events, cursor, has_more):
-            if has_nameless(events):
-                return lose(state, Lost(NAMELESS), now)
+            if nameless(events):
+                state = request_for_nameless(state, now)
             phase = Applying(cursor, has_more)
             return replace(state, phase=phase), ApplyEvents(events, cursor.position)
         case AtEnd(cursor):
@@ -97,9 +96,9 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
             return _at_end(state, cursor, wait_seconds, outcome.took_seconds, now)
 
 
-def has_nameless(events: Sequence[AnyEvent]) -> bool:
-    """Whether an event does not even name its product: only a full sync can tell what changed."""
-    return any(isinstance(e, QuarantinedEvent) and e.product_id is None for e in events)
+def nameless(events: Sequence[AnyEvent]) -> list[QuarantinedEvent]:
+    """Return the events of which only a full sync can tell what they changed (E5)."""
+    return [e for e in events if isinstance(e, QuarantinedEvent) and e.needs_full_sync]
 
 
 def applied(state: State, applying: Applying, now: float) -> Next:

@@ -21,10 +21,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from store_cache.catalogue.apply import NAMELESS
 from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position, succeeding_generation
-from store_cache.sync.backoff import count_failure, pause_after, reached, spaced
+from store_cache.sync.backoff import (
+    FIRST_SPACING_SECONDS,
+    count_failure,
+    pause_after,
+    reached,
+    request_for_nameless,
+    spaced,
+)
 from store_cache.sync.cursor import (
     BACKWARDS,
     ENDS_SHORT,
@@ -39,7 +47,7 @@ from store_cache.sync.cursor import (
     read_page,
     verify,
 )
-from store_cache.sync.follow import NAMELESS, has_nameless
+from store_cache.sync.follow import nameless
 from store_cache.sync.states import (
     COUNTED,
     FAILURES_TO_FALL_BACK,
@@ -362,8 +370,12 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
 
 
 def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
-    if has_nameless(ready.events):
-        sync = replace(_followed_up(sync, NAMELESS), in_catalogue=False)
+    if unread := nameless(ready.events):
+        # If this full sync fails, another one still has to follow.
+        sync = replace(sync, reasons=tuple(dict.fromkeys((*sync.reasons, NAMELESS))))
+        # Pages show what was changed before the head that they name.
+        if sync.head is None or unread[-1].offset >= sync.head:
+            sync = _followed_up(sync, NAMELESS)
     sync = replace(
         sync,
         next_cursor=ready.cursor,
@@ -395,7 +407,10 @@ def _ends_short(sync: FullSync) -> bool:
 
 
 def _followed_up(sync: FullSync, reason: str) -> FullSync:
-    return replace(sync, follow_up_reason=sync.follow_up_reason or reason)
+    """Have another full sync follow. One for lost events is not spaced as one for NAMELESS is."""
+    if sync.follow_up_reason not in ("", NAMELESS):
+        return sync
+    return replace(sync, follow_up_reason=reason)
 
 
 def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
@@ -608,21 +623,27 @@ def _install(state: State, sync: FullSync, now: float) -> Next:
 
 def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
     # Only full syncs that the store starts by itself are spaced (F6).
-    if sync.forced or sync.reasons == (FALLBACK_TIMER,):
+    if sync.forced or set(sync.reasons) <= {FALLBACK_TIMER, NAMELESS}:
         spacing = replace(state.spacing, installed_at=now)
     else:
         spacing = spaced(state.spacing, now, now)
+    nameless_spacing = state.nameless_spacing
+    if NAMELESS in sync.reasons:
+        nameless_spacing = spaced(nameless_spacing, now, now)
     state = replace(
         _recorded(state, sync, now, products=products),
         cursor=Cursor(_cursor(sync).position),
         lost=None,
         health=ConnectionHealth(),
         spacing=spacing,
+        nameless_spacing=nameless_spacing,
         refused=None,
         in_sync_at=sync.began_at if sync.without_feed else now,
         is_proven=not sync.without_feed,
     )
-    if sync.follow_up_reason:
+    if sync.follow_up_reason == NAMELESS:
+        state = request_for_nameless(state, now)
+    elif sync.follow_up_reason:
         state = request_full_sync(state, sync.follow_up_reason)
     return without_command(state)
 
@@ -644,7 +665,7 @@ def _refused(state: State, sync: FullSync, problem: str, products: int, now: flo
 def _end_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float) -> Next:
     """The connection ended the full sync; the next attempt is a probe like any other."""
     state = _recorded(state, sync, now, problem=failed.problem, failure=failed.failure)
-    state = _requested_again(state, sync)
+    state = _requested_again(state, sync, now)
     if state.requested is not None and state.requested.forced:
         return without_command(state)  # a person waits for it
     return sleep(state, pause_after(state.health, failed, now))
@@ -653,7 +674,7 @@ def _end_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float
 def _broken(state: State, sync: FullSync, problem: str, now: float) -> Next:
     """Central answers, but the full sync makes no sense: the next one is spaced."""
     state = _recorded(state, sync, now, problem=problem)
-    state = _requested_again(state, sync)
+    state = _requested_again(state, sync, now)
     return without_command(replace(state, spacing=spaced(state.spacing, now, None)))
 
 
@@ -665,11 +686,13 @@ def give_up(state: State, now: float) -> State:
     return _broken(state, state.phase.full_sync, problem, now)[0]
 
 
-def _requested_again(state: State, sync: FullSync) -> State:
+def _requested_again(state: State, sync: FullSync, now: float) -> State:
     """What the store needs stays requested. A person who asked gets the outcome, and the timer
-    comes again."""
+    comes again. If nothing but a nameless event needs it, the feed is followed first."""
     for reason in sync.reasons:
-        if reason not in (ON_DEMAND, FALLBACK_TIMER):
+        if reason == NAMELESS:
+            state = request_for_nameless(state, now, not_before=now + FIRST_SPACING_SECONDS)
+        elif reason not in (ON_DEMAND, FALLBACK_TIMER):
             state = request_full_sync(state, reason)
     return state
 

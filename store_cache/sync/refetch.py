@@ -33,6 +33,10 @@ CLOCK_JUMP_SECONDS = 600.0
 """A refetch that is due later than this was postponed before the clock was set back: it is due now.
 None is postponed for so long: Central's `Retry-After` is believed up to five minutes."""
 
+ORDER_GRACES = 2
+"""A refetch for the order of events waits for the grace after the last one in doubt (V2), but not
+for longer than so many of them: a product that sells every second would never be refetched."""
+
 FIRST_OVERTAKEN_SECONDS = 0.25
 LONGEST_OVERTAKEN_SECONDS = 8.0
 """How long to wait after a refetch whose product changed meanwhile; the wait doubles each time."""
@@ -59,8 +63,8 @@ class _Overtaken:
 class Refetcher:
     """Does the pending refetches one by one.
 
-    `now` gives unix seconds, `random` numbers in [0, 1). `request_full_sync` is called with the
-    reason if only a full sync can help.
+    `now` gives unix seconds, `random` numbers in [0, 1). `grace_seconds`: see `ChangeSet`.
+    `request_full_sync` is called with the reason if only a full sync can help.
     """
 
     def __init__(
@@ -70,13 +74,16 @@ class Refetcher:
         *,
         now: Callable[[], float],
         random: Callable[[], float],
+        grace_seconds: float,
         request_full_sync: Callable[[str], None],
     ) -> None:
         self._central = central
         self._writer = writer
         self._now = now
         self._random = random
+        self._grace_seconds = grace_seconds
         self._request_full_sync = request_full_sync
+        self._in_doubt_since: dict[str, float] = {}  # unix seconds, by product
         self._overtaken: dict[str, _Overtaken] = {}
 
     async def run(self) -> None:
@@ -90,6 +97,7 @@ class Refetcher:
             now, pending = self._now(), self._pending()
             seconds = min((self._due(*each) - now for each in pending.items()), default=inf)
             self._overtaken = {i: one for i, one in self._overtaken.items() if i in pending}
+            self._in_doubt_since = {i: t for i, t in self._in_doubt_since.items() if i in pending}
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, min(seconds, LOOK_SECONDS))):
                     await self._writer.refetches_changed.wait()
@@ -101,8 +109,11 @@ class Refetcher:
     def _due(self, product_id: str, pending: PendingRefetch) -> float:
         """Return when a refetch is due. One that a hot product's event has requested anew keeps to
         the back-off of those that were overtaken."""
-        overtaken = self._overtaken.get(product_id)
-        return pending.due if overtaken is None else max(pending.due, overtaken.retry_at)
+        due, overtaken = pending.due, self._overtaken.get(product_id)
+        if pending.reason is RefetchReason.ORDER and not pending.attempts:
+            since = self._in_doubt_since.setdefault(product_id, pending.since)
+            due = min(due, since + ORDER_GRACES * self._grace_seconds)
+        return due if overtaken is None else max(due, overtaken.retry_at)
 
     def _next_due(self) -> tuple[str, PendingRefetch] | None:
         now = self._now()
@@ -113,6 +124,7 @@ class Refetcher:
         return None
 
     async def _refetch(self, product_id: str, pending: PendingRefetch) -> None:
+        self._in_doubt_since.pop(product_id, None)
         known = self._writer.known_state(product_id)
         try:
             row = await self._fetch(product_id)

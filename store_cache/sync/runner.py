@@ -284,9 +284,11 @@ class SyncRunner:
                 self.quarantined += 1
                 self.last_quarantined = event
                 log.warning(
-                    "event sync: the event at offset %d was set aside, its product is read again "
-                    "from Central: %s",
+                    "event sync: the event at offset %d was set aside, %s: %s",
                     event.offset,
+                    "a full sync follows"
+                    if event.needs_full_sync
+                    else "its product is read again from Central",
                     event.reason,
                 )
         self.on_events(command.events)

@@ -362,6 +362,7 @@ class State:
     the start and the last failure, so the next poll may be held. `poll_began_at`: of the first poll
     since the store was in sync.
     `returned`: Central has just come back from an outage that many stores may have seen (F6).
+    `nameless_spacing`: see `backoff.request_for_nameless`.
     """
 
     settings: SyncSettings
@@ -370,6 +371,7 @@ class State:
     lost: Lost | None = None
     health: ConnectionHealth = field(default_factory=ConnectionHealth)
     spacing: FullSyncSpacing = field(default_factory=FullSyncSpacing)
+    nameless_spacing: FullSyncSpacing = field(default_factory=FullSyncSpacing)
     requested: FullSyncRequest | None = None
     refused: RefusedReplica | None = None
     in_sync_at: float | None = None

@@ -17,7 +17,9 @@ import pytest
 
 from central_stub.switches import Switches
 from store_cache.api.content.cache_headers import freshness_headers
+from store_cache.catalogue.apply import NAMELESS
 from store_cache.storage.framing import FORMAT, NewerFormat, frame, unframe
+from store_cache.sync.backoff import LONGEST_SPACING_SECONDS
 from store_cache.writes.circuit_breaker import FIRST_PROBE_SECONDS
 from store_cache.writes.write import Adjustment, WriteError
 from tests.harness.cache import Cache
@@ -87,6 +89,52 @@ def reasons(store: RunningStore) -> list[list[str]]:
     """Return the reasons of each successful full sync, the first one first."""
     runs = reversed(store.status["fullSyncs"])
     return [run_["reasons"] for run_ in runs if run_["success"]]
+
+
+# -- a feed that cannot be read --------------------------------------------------------------------
+
+
+async def test_four_hours_of_events_that_name_no_product() -> None:
+    """[E5] [F6] Central sends one every 20 s, each in place of a sale. The store goes on following
+    the feed, and what they hide is shown after the next full sync, at most ten minutes later.
+    Central's catalogue is not read more often than that."""
+    steps, seconds = 4 * 360, 10.0
+    behind, hidden = 0, [0]
+    async with a_live_store() as store:
+        central = store.central
+        for step in range(steps):
+            if step % 2 == 0:
+                central.nameless.add(central.ledger.head + 1)
+                central.sell("P-2", 1)
+            central.sell("P-1", 1)
+            await asyncio.sleep(seconds)
+            is_behind = shown(store, "P-1") != central.stock("P-1")[0]
+            behind += is_behind or store.state not in ("live", "syncing")
+            is_hidden = shown(store, "P-2") != central.stock("P-2")[0]
+            hidden.append(hidden[-1] + 1 if is_hidden else 0)
+        full_syncs = sum("inventory?" in target for target in central.asked)
+
+        assert behind < 0.01 * steps
+        assert LONGEST_SPACING_SECONDS - 30 <= max(hidden) * seconds <= LONGEST_SPACING_SECONDS + 10
+        assert 24 <= full_syncs <= 40
+        assert steps // 2 == store.status["eventsSetAside"]["count"]
+
+
+async def test_a_nameless_event_is_made_up_for_by_the_next_process() -> None:
+    """[E5] [P3] The position on disk is past it, so the need of a full sync is there, too."""
+    async with a_live_store() as store:
+        central = store.central
+        await asyncio.sleep(1.0)
+        central.failing = "inventory?"
+        central.nameless.add(central.ledger.head + 1)
+        central.sell("P-2")
+        await asyncio.sleep(5.0)
+        assert 10 == shown(store, "P-2")
+        left = store.disk.after_kill()
+    central.failing = None
+    async with a_live_store(left, central=central) as store:
+        assert [[NAMELESS]] == reasons(store)
+        assert 9 == shown(store, "P-2")
 
 
 # -- without Central ---------------------------------------------------------------------------

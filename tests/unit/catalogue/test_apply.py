@@ -10,6 +10,7 @@ import pytest
 
 from store_cache.catalogue.apply import (
     CROSSING_SECONDS,
+    NAMELESS,
     TOMBSTONE_SECONDS,
     apply_answer,
     apply_answer_figures,
@@ -18,7 +19,14 @@ from store_cache.catalogue.apply import (
 )
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.change_set import ChangeSet, KnownState
-from store_cache.model.change import Change, Override, RefetchReason, Tombstone
+from store_cache.model.change import (
+    Change,
+    Override,
+    RefetchReason,
+    Tombstone,
+    decode_change,
+    encode_change,
+)
 from store_cache.model.event import AnyEvent, QuarantinedEvent, read_event
 from store_cache.model.product import Row, read_product, version_of
 from store_cache.model.stock import StockAnswer
@@ -292,6 +300,100 @@ def test_a_writes_own_event_completes_its_answer() -> None:
     assert ({}, None) == (made.overrides, refetched_for(made))
 
 
+SOLD_AT, LATER = "2024-01-15T10:30:00Z", "2024-01-15T10:30:01Z"
+
+
+def test_a_writes_own_event_may_change_what_its_answer_did_not_tell() -> None:
+    """[W7] A Central may count sales in the product. The answer names quantity, version and time;
+    the event that has these is the write's own."""
+    made = Held(5).catalogue()
+    change_set = change_set_of(made)
+    apply_answer(change_set, StockAnswer("P", 5, 6, 6, SOLD_AT))
+    made.apply(change_set.to_change("answer"))
+    with_events(made, event("updated", 6, lastUpdated=SOLD_AT, sales=1))
+
+    assert row(6, lastUpdated=SOLD_AT, sales=1).body == made.get("P")
+    assert ({}, None) == (made.overrides, refetched_for(made))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"lastUpdated": LATER, "sales": 1},
+        {"lastUpdated": SOLD_AT, "available": 4},
+        {"sales": 1},
+    ],
+)
+def test_another_write_at_an_overrides_version_is_of_another_incarnation(
+    other: dict[str, Any],
+) -> None:
+    """[V1] The product was deleted, created again and sold as often: only the time, or else the
+    quantity, tells its events from those of the earlier incarnation."""
+    made = Held(5).catalogue()
+    change_set = change_set_of(made)
+    apply_answer(change_set, StockAnswer("P", 5, 6, 6, SOLD_AT))
+    made.apply(change_set.to_change("answer"))
+    told = made.get("P")
+    with_events(made, event("updated", 6, **other))
+
+    assert (told, ORDER) == (made.get("P"), refetched_for(made))
+
+
+def passing(made: Catalogue, *events: AnyEvent) -> bytes:
+    """Apply events that the override keeps away; return the last one's row as it is remembered."""
+    with_events(made, *events)
+    passed = made.overrides["P"].passed
+    assert passed is not None
+    return passed
+
+
+@pytest.mark.parametrize("more", [{}, {"weight": 3}])
+def test_a_refetch_of_what_the_feed_has_brought_overrides_nothing(more: dict[str, Any]) -> None:
+    """[W7] [V2] Otherwise each further event would be taken for one of the incarnation before: a
+    product that sells every second would never be shown as it is. Central may tell more of a single
+    product than its events do."""
+    made = Held(5, overridden=True).catalogue()
+    passing(made, event("updated", 6, lastUpdated=SOLD_AT), event("updated", 7, lastUpdated=LATER))
+    refetch(made, row(7, lastUpdated=LATER, **more), ORDER)
+
+    assert row(7, lastUpdated=LATER, **more).body == made.get("P")
+    assert {} == made.overrides
+    with_events(made, event("updated", 8, lastUpdated="2024-01-15T10:30:02Z"))
+    assert 8 == shown(made)
+
+
+def test_a_refetch_that_is_ahead_of_what_was_passed_over_overrides() -> None:
+    """[W7] Its own event is still to come. So it is if the event passed over was of the incarnation
+    before."""
+    made = Held(5, overridden=True).catalogue()
+    passing(made, event("updated", 6, lastUpdated=SOLD_AT))
+    refetch(made, row(6, lastUpdated=LATER), ORDER)
+
+    assert {"P": Override(6, NOW)} == made.overrides
+
+
+@pytest.mark.parametrize(("updated", "is_ahead"), [(SOLD_AT, False), (LATER, True)])
+def test_a_refetch_of_the_held_write_overrides_nothing(updated: str, is_ahead: bool) -> None:
+    """[W7] The feed has brought it, with fewer attributes. Another time is another incarnation."""
+    made = Catalogue()
+    made.fill([("P", row(5, lastUpdated=SOLD_AT).body)])
+    refetch(made, row(5, lastUpdated=updated, weight=3), ORDER)
+
+    assert row(5, lastUpdated=updated, weight=3).body == made.get("P")
+    assert is_ahead == ("P" in made.overrides)
+
+
+def test_an_event_passed_over_is_on_disk() -> None:
+    """[D2] The next process does the refetch."""
+    made = Held(5, overridden=True).catalogue()
+    passed = passing(made, event("updated", 6, lastUpdated=SOLD_AT))
+    override = made.overrides["P"]
+    change = Change("events", overrides={"P": override})
+
+    assert row(6, lastUpdated=SOLD_AT).body == passed
+    assert {"P": override} == decode_change(orjson.loads(encode_change(change))).overrides
+
+
 @pytest.mark.parametrize("other", [{"available": 4}, {"name": "Mug"}])
 def test_another_state_at_an_overrides_version_is_of_another_incarnation(
     other: dict[str, Any],
@@ -313,7 +415,8 @@ def test_a_quarantined_event_has_its_product_refetched(held: Held) -> None:
 
 
 def test_a_quarantined_event_holds_up_no_other() -> None:
-    """[E5] Whether it names its product or not."""
+    """[E5] Whether it names its product or not: then the change says that a full sync has to
+    follow."""
     made = with_events(
         Held(5),
         QuarantinedEvent(48, None, "productId is missing", "f"),
@@ -322,6 +425,7 @@ def test_a_quarantined_event_holds_up_no_other() -> None:
     )
 
     assert (7, RefetchReason.UNREADABLE) == (shown(made), refetched_for(made))
+    assert NAMELESS == made.follow_up_reason
 
 
 @pytest.mark.parametrize(

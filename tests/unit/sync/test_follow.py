@@ -6,8 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+from store_cache.catalogue.apply import NAMELESS
 from store_cache.model.position import Position, next_local_generation
-from store_cache.sync.backoff import LONG_PAUSE_SECONDS
+from store_cache.sync.backoff import (
+    FIRST_SPACING_SECONDS,
+    LONG_PAUSE_SECONDS,
+    LONGEST_SPACING_SECONDS,
+)
 from store_cache.sync.states import (
     ApplyEvents,
     Applying,
@@ -16,7 +21,6 @@ from store_cache.sync.states import (
     FetchEvents,
     FetchPage,
     FullSyncFailed,
-    FullSyncing,
     Interrupted,
     Polling,
     Sleep,
@@ -420,12 +424,51 @@ def test_repeated_events_are_applied_once() -> None:
 
 
 def test_an_event_without_a_product_needs_a_full_sync() -> None:
-    """[E5] Nothing else can tell what it changed."""
+    """[E5] Nothing else can tell what it changed. The position goes past it."""
     sync = followed()
     sync.answers(100, nameless(101))
+    assert isinstance(sync.command, ApplyEvents)
+    sync.applies()
 
-    assert isinstance(sync.state.phase, FullSyncing)
-    assert at(100) == sync.state.position
+    assert (NAMELESS,) == sync.full_sync.reasons
+    assert at(102) == sync.state.position
+    assert sync.state.lost is None
+
+
+def test_the_feed_is_followed_until_a_full_sync_for_a_nameless_event_is_due() -> None:
+    """[E5] [F6] They are spaced, for as long as such events come, but the next loss of the feed is
+    not."""
+    sync = followed()
+    sync.answers(nameless(100))
+    sync.applies()
+    sync.ends_well(head=101)
+    sync.waits(5.0)
+    sync.answers(nameless(101))
+    sync.applies()
+
+    assert (NAMELESS,) == sync.requested
+    assert FetchEvents(102, 100, 20) == sync.command
+    sync.answers(102)
+    sync.applies()
+    assert at(103) == sync.state.position
+    sync.fails(Failure.GONE)
+    assert sync.is_full_syncing()
+
+
+def test_the_spacing_for_nameless_events_starts_over_after_ten_minutes() -> None:
+    """[E5] [F6] One such event a day is made up for at once."""
+    sync = followed()
+    for offset in (100, 101):
+        sync.answers(nameless(offset))
+        sync.applies()
+        sync.ends_well(head=offset + 1)
+        sync.waits(LONGEST_SPACING_SECONDS)
+    sync.answers(nameless(102))
+    sync.applies()
+
+    assert sync.is_full_syncing()
+    sync.ends_well(head=103)
+    assert FIRST_SPACING_SECONDS == sync.state.nameless_spacing.delay_seconds
 
 
 # -- gaps --------------------------------------------------------------------------------------

@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import pytest
 
+from store_cache.catalogue.apply import NAMELESS
 from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import PageRequest
 from store_cache.model.position import Position, next_local_generation
+from store_cache.sync.backoff import FIRST_SPACING_SECONDS
 from store_cache.sync.cursor import ANOTHER_EVENT, ENDS_SHORT
-from store_cache.sync.follow import NAMELESS
 from store_cache.sync.full_sync import FAR_OFFSET, HEAD_GONE, MISSED, OUTRUN
 from store_cache.sync.states import (
     FALLBACK_TIMER,
@@ -616,16 +617,72 @@ def test_an_offset_0_that_never_was_is_no_gap_in_a_full_sync() -> None:
 
 
 def test_an_event_without_a_product_has_another_full_sync_follow() -> None:
-    """[E5] The pages may have been read before it."""
+    """[E5] The pages may have been read before it. It goes into both catalogues, which go on."""
     sync = forced()
     sync.page(last=True, head=100)
     sync.answers(nameless(100), next_offset=101)
     assert isinstance(sync.command, ApplyEvents)
-    assert not sync.command.in_catalogue
+    assert sync.command.in_catalogue
     sync.applies()
-    sync.ends_well(head=101)
+    sync.goes_well(head=101)
+    follow_up_reason = sync.installation.follow_up_reason
+    sync.installs()
 
-    assert (NAMELESS,) == sync.full_sync.reasons
+    assert NAMELESS == follow_up_reason
+    assert (NAMELESS,) == sync.requested
+
+
+def test_pages_show_what_a_nameless_event_before_their_head_changed() -> None:
+    """[E5] [F6] Otherwise a Central with one such event in its last twenty would be read again and
+    again."""
+    sync = forced()
+    sync.page(last=True, head=103)
+    sync.answers(nameless(100), 101, 102, next_offset=103)
+    sync.applies()
+    sync.goes_well(head=103)
+    follow_up_reason = sync.installation.follow_up_reason
+    sync.installs()
+
+    assert "" == follow_up_reason
+    assert () == sync.requested
+
+
+def test_a_full_sync_that_fails_makes_up_for_no_nameless_event() -> None:
+    """[E5] The catalogue has gone past it, so another full sync has to follow. The feed is followed
+    meanwhile, also if Central's pages fail again and again."""
+    sync = forced()
+    sync.page(head=103)
+    sync.answers(nameless(100), next_offset=101)
+    sync.applies()
+    while True:
+        sync.fails(Failure.BROKEN)
+        if not sync.is_full_syncing():
+            break
+        sync.sleeps()
+    failed_at = sync.now
+
+    assert at(101) == sync.state.position
+    assert (NAMELESS,) == sync.requested
+    sync.sleeps()
+    sync.answers(nameless(100))
+    assert FetchEvents(101, 100, 0) == sync.command
+    sync.receives(101)
+    while not sync.is_full_syncing():
+        sync.answers(next_offset=102, held=float(sync.fetch.wait_seconds))
+    assert FIRST_SPACING_SECONDS <= sync.now - failed_at <= FIRST_SPACING_SECONDS + 5
+
+
+def test_lost_events_come_before_nameless_ones() -> None:
+    """[E3] [E5] A full sync for a nameless event may be spaced by ten minutes."""
+    sync = forced()
+    sync.page(last=True, head=100)
+    sync.answers(nameless(100), next_offset=102)
+    sync.applies()
+    sync.repeats(102, next_offset=103)
+    sync.applies()
+    sync.goes_well(head=103)
+
+    assert MISSED == sync.installation.follow_up_reason
 
 
 # -- another Central meanwhile -----------------------------------------------------------------

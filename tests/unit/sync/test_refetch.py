@@ -27,6 +27,7 @@ from store_cache.sync.refetch import (
     LONGEST_OVERTAKEN_SECONDS,
     LOOK_SECONDS,
     NO_CACHE_SECONDS,
+    ORDER_GRACES,
     Refetcher,
 )
 from tests.harness.cache import GRACE_SECONDS, Cache, applied_answer, attempt_record, event
@@ -44,6 +45,7 @@ def refetcher_of(cache: Cache, requested: list[str] | None = None) -> Refetcher:
         cache.writer,
         now=cache.clock.now,
         random=lambda: 1.0,
+        grace_seconds=GRACE_SECONDS,
         request_full_sync=([] if requested is None else requested).append,
     )
 
@@ -302,6 +304,30 @@ async def test_events_that_request_a_refetch_anew_do_not_shorten_its_back_off() 
             await asyncio.sleep(0.09)
 
         assert len(fetched_at(cache)) <= 12
+
+
+@in_virtual_time
+async def test_a_refetch_for_order_is_not_put_off_for_ever() -> None:
+    """[V2] Each event of a product in doubt has the refetch wait for the grace after it. A product
+    that sells all the time is refetched for all that, and again in the end."""
+    async with refetching() as cache:
+        await cache.writer.request_refetch("P-1", RefetchReason.UNREADABLE)
+        await asyncio.sleep(0.1)
+        began_at = asyncio.get_running_loop().time()
+        for _ in range(20):
+            change_set = cache.writer._change_set()
+            change_set.request_refetch("P-1", RefetchReason.ORDER, after_seconds=GRACE_SECONDS)
+            cache.catalogue.apply(change_set.to_change("events"))
+            cache.writer.refetches_changed.set()
+            await asyncio.sleep(GRACE_SECONDS / 4)
+        await asyncio.sleep(2 * GRACE_SECONDS)
+        _, *times = fetched_at(cache)
+        first, *_, last = (at - began_at for at in times)
+
+        assert ORDER_GRACES * GRACE_SECONDS == round(first, 3)
+        assert 19 * GRACE_SECONDS / 4 + GRACE_SECONDS == round(last, 3)
+        assert 3 <= len(times) <= 4
+        assert {} == cache.catalogue.pending_refetches
 
 
 @in_virtual_time
