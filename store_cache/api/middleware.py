@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -17,19 +18,26 @@ from store_cache.api.problems import (
     CacheNotReady,
     Forbidden,
     InternalError,
+    InvalidRequest,
     MethodNotAllowed,
     WriteFailed,
     render,
 )
 from store_cache.api.routing import Scopes
+from store_cache.api.throttled_log import SampledLog
 from store_cache.writes.write import WriteError
 
-SERVER_NAME = "store-cache"
-"""Sent instead of aiohttp's own `Server` header, which shows versions."""
+FIXED_HEADERS = {"Server": "store-cache", "X-Content-Type-Options": "nosniff"}
+"""Part of every answer. aiohttp's own `Server` shows versions; without `nosniff` a browser may take
+the text of a product for a page or a script."""
 
 SLOW_SECONDS = 1.0
 """Requests that take longer are logged as warnings."""
 
+LONGEST_PATH = 200
+"""So many characters of a path are logged."""
+
+_ANSWERED = "request answered"
 _LOOKUP = "/v1/store/inventory/lookup"  # a read, whatever its method
 _READINESS = "/ready"
 
@@ -38,81 +46,104 @@ _FORBIDDEN = {
     Scope.ADMIN: "This call needs an admin key; the key given is a till's",
 }
 
+# `Host` (RFC 9110, 7.2): an address in brackets, or a name (RFC 3986, 3.2.2), and a port.
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
+
 log = logging.getLogger(__name__)
 
 
 def build_middleware(*, authenticator: Authenticator, scopes: Scopes, cors: Cors) -> Middleware:
+    refusals = SampledLog(log, _ANSWERED)
+
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        started = asyncio.get_running_loop().time()
-        request_id = request_ids.choose_request_id(request.headers.getall(request_ids.HEADER, ()))
+        now = asyncio.get_running_loop().time
+        started = now()
+        headers = request.headers
+        request_id = request_ids.choose_request_id(headers.getall(request_ids.HEADER, ()))
         request_ids.request_id.set(request_id)
-        preflight = cors.preflight(request.method, request.headers)
-        response = preflight or await _answer(request, handler, authenticator, scopes)
-        add_common_headers(response, request_id, request.headers.get("Origin"), cors)
-        _log(request, response.status, asyncio.get_running_loop().time() - started)
+        refusal: ApiError | None = None
+        response: web.StreamResponse
+        try:
+            if preflight := cors.preflight(request.method, headers):
+                response = preflight
+            else:
+                _check_message(request)
+                _authenticate(request, authenticator, scopes, started)
+                response = await handler(request)
+        except ApiError as error:
+            refusal = error
+        except WriteError as error:
+            refusal = WriteFailed(error)
+        except asyncio.CancelledError:
+            refusal = WriteFailed(_STOPPED)
+        except Exception:
+            log.exception("a request failed unexpectedly", extra=_facts(request))
+            refusal = InternalError(_DEFECT)
+        if refusal is not None:
+            response = render(refusal, ",".join(headers.getall("Accept", ())))
+        add_common_headers(response, request_id, headers.get("Origin"), cors)
+        _log(request, response.status, now() - started, refusals if refusal else None)
         return response
 
     return middleware
 
 
+# Only a stop of the server cancels requests.
+_STOPPED = WriteError(
+    "central_timeout",
+    "The store was stopped before Central answered; the outcome is unknown: repeat it as it is",
+)
+_DEFECT = (
+    "The store failed to answer this request; its log has the cause under the request's id "
+    "(X-Request-ID)"
+)
+
+
 def add_common_headers(
     response: web.StreamResponse, request_id: str, origin: str | None, cors: Cors
 ) -> None:
-    """Add what every answer carries: the request's id, the server's name, and CORS."""
+    """Add what every answer carries: the request's id, the fixed headers, and CORS."""
     response.headers[request_ids.HEADER] = request_id
-    response.headers["Server"] = SERVER_NAME
+    response.headers.update(FIXED_HEADERS)
     cors.add_headers(response, origin)
 
 
-async def _answer(
-    request: web.Request, handler: Handler, authenticator: Authenticator, scopes: Scopes
-) -> web.StreamResponse:
-    accept = ",".join(request.headers.getall("Accept", ()))
-    try:
-        if request.match_info.http_exception is not None:
-            # A target that is not a path matches no route, not even the one for 404.
-            raise MethodNotAllowed.instead_of(request.method, ())
-        _authenticate(request, authenticator, needed=scopes.needed(request.match_info))
-        return await handler(request)
-    except ApiError as error:
-        return render(error, accept)
-    except WriteError as error:
-        return render(WriteFailed(error), accept)
-    except asyncio.CancelledError:
-        # Only a stop of the server cancels requests.
-        stopped = WriteError(
-            "central_timeout",
-            "The store was stopped before Central answered; the outcome is unknown: repeat it as "
-            "it is",
+def _check_message(request: web.Request) -> None:
+    """Raise ApiError for what other programs might understand differently, or cannot be a route."""
+    if not _HOST.fullmatch(request.headers.get("Host", "")):
+        raise InvalidRequest.of_fields({"Host": "must be a name or an address, and a port if any"})
+    codings = request.headers.getall("Transfer-Encoding", ())
+    if codings and ",".join(codings).lower() != "chunked":
+        raise InvalidRequest.of_fields(
+            {"Transfer-Encoding": "must be chunked, the only coding that is understood"}
         )
-        return render(WriteFailed(stopped), accept)
-    except Exception:
-        log.exception("a request failed unexpectedly", extra=_facts(request))
-        return render(
-            InternalError(
-                "The store failed to answer this request; its log has the cause under the "
-                "request's id (X-Request-ID)"
-            ),
-            accept,
-        )
+    if request.match_info.http_exception is not None:
+        # A target that is not a path matches no route, not even the one for 404.
+        raise MethodNotAllowed.instead_of(request.method, ())
 
 
-def _authenticate(request: web.Request, authenticator: Authenticator, *, needed: Scope) -> None:
+def _authenticate(
+    request: web.Request, authenticator: Authenticator, scopes: Scopes, now: float
+) -> None:
     """Raise ApiError unless the caller has the scope; reads nothing of the body."""
+    needed = scopes.needed(request.match_info)
     if needed is Scope.OPEN:
         return
     request[CALLER] = caller = authenticator.identify(
-        request.headers.getall(auth.HEADER, ()),
-        address=request.remote or "",
-        now=asyncio.get_running_loop().time(),
+        request.headers.getall(auth.HEADER, ()), address=request.remote or "", now=now
     )
     if caller.scope < needed:
         raise Forbidden(_FORBIDDEN[needed])
 
 
-def _log(request: web.Request, status: int, seconds: float) -> None:
-    """Log failed and slow requests, writes and admin calls; other reads at level debug."""
+def _log(request: web.Request, status: int, seconds: float, refusals: SampledLog | None) -> None:
+    """Log failed and slow requests, writes and admin calls; other reads at level debug.
+
+    `refusals`: where the request was refused, which anybody can have happen at any rate.
+    """
     if status == STATUS[InternalError.code]:
         return  # logged already, with its cause
     if request.path == _READINESS and status == STATUS[CacheNotReady.code]:
@@ -123,15 +154,19 @@ def _log(request: web.Request, status: int, seconds: float) -> None:
         level = logging.DEBUG
     else:
         level = logging.INFO
-    if log.isEnabledFor(level):
-        facts = _facts(request) | {"status": status, "seconds": round(seconds, 4)}
-        log.log(level, "request answered", extra=facts)
+    if not log.isEnabledFor(level):
+        return
+    facts = _facts(request) | {"seconds": round(seconds, 4)}
+    if refusals is not None:
+        refusals.note(level, facts, status=status, caller=facts["caller"])
+    else:
+        log.log(level, _ANSWERED, extra=facts | {"status": status})
 
 
 def _facts(request: web.Request) -> dict[str, object]:
     return {
         "method": request.method,
-        "path": request.rel_url.raw_path,
+        "path": request.rel_url.raw_path[:LONGEST_PATH],
         "address": request.remote,
         "caller": request.get(CALLER, ANONYMOUS).name,
     }

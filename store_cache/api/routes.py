@@ -20,6 +20,8 @@ _INVENTORY = "/v1/store/inventory"
 # aiohttp's plain `{productId}` would not match ids with braces.
 _ID = "{productId:[^/]+}"
 
+_SHOWN_CHARACTERS = 200  # of the path, in the error that names it
+
 _REST = "{rest:(?s:.*)}"
 _ANY_METHOD = "*"
 
@@ -56,6 +58,6 @@ async def _unrouted(request: web.Request) -> web.StreamResponse:
     if allowed := allowed - {_ANY_METHOD}:
         raise MethodNotAllowed.instead_of(request.method, allowed)
     raise NotFound(
-        f"There is no route {request.method} {request.path}; "
+        f"There is no route {request.method} {request.path[:_SHOWN_CHARACTERS]}; "
         "a slash within a product id must be sent as %2F"
     )

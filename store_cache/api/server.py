@@ -11,7 +11,9 @@ from aiohttp import web
 from aiohttp.http import HttpRequestParser
 
 from store_cache.api.app import FAST_READS
-from store_cache.api.limits import ClientConnection, ConnectionLimiter, ConnectionLimits
+from store_cache.api.auth import CALLER
+from store_cache.api.connection import ClientConnection
+from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
 
 # How long requests that are cancelled at a stop may take to end.
 _CANCEL_SECONDS = 0.25
@@ -115,10 +117,11 @@ async def serve(
     server = runner.server
     assert server is not None
     requests = track_requests(server)
-    limiter = ConnectionLimiter(limits or ConnectionLimits(), app.get(FAST_READS))
+    limiter = ConnectionLimiter(limits or ConnectionLimits())
+    fast_reads = app.get(FAST_READS)
     try:
         listener = await asyncio.get_running_loop().create_server(
-            lambda: limiter.protocol(server), host, port, backlog=_BACKLOG
+            lambda: ClientConnection(server, limiter, fast_reads), host, port, backlog=_BACKLOG
         )
     except OSError as problem:
         limiter.close()
@@ -154,7 +157,7 @@ def track_requests(server: web.Server) -> Set[asyncio.Task[Any]]:
         try:
             return await answer(request)
         finally:
-            connection.note_request_ended()
+            connection.note_request_ended(is_authenticated=CALLER in request)
             del tasks[task]
 
     server.request_handler = handle

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +98,13 @@ class Connection:
 
     def close(self) -> None:
         self.writer.transport.abort()
+
+    def reset(self) -> None:
+        """Leave no doubt that nobody waits for an answer: half-closed connections get theirs."""
+        at_once = struct.pack("ii", 1, 0)
+        connected = self.writer.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

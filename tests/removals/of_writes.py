@@ -1,4 +1,4 @@
-"""Safeguards of writes and of the HTTP API, removed one by one (rules W, threats T)."""
+"""Safeguards of writes, removed one by one (rules W, threats T)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from store_cache.api.limits import ConnectionLimiter
 from store_cache.central import client
 from store_cache.central import parsing as wire
 from store_cache.central.client import CentralClient, WriteReply
@@ -583,21 +582,3 @@ def ids_that_lead_elsewhere(patch: Patch) -> None:
         return product_id
 
     patch.replace(client, "_quoted", quoted)
-
-
-@of_writes(
-    "T11",
-    "connections are capped",
-    test="tests/unit/api/test_limits.py::test_connections_are_capped_in_all",
-    why="the simulation has a handful of tills",
-)
-def caps_on_connections(patch: Patch) -> None:
-    """Every connection is admitted."""
-    admit = ConnectionLimiter.admit
-
-    def admitted(self: ConnectionLimiter, connection: Any) -> bool:
-        if not admit(self, connection):
-            patch.act()
-        return True
-
-    patch.replace(ConnectionLimiter, "admit", admitted)

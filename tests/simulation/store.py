@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,26 +55,6 @@ def _settings(**given: Any) -> Settings:
     )
 
 
-class OrderedSet(set[Any]):
-    """A set that is iterated in the order of insertion, not by addresses, which differ from run to
-    run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._members: dict[Any, None] = {}
-
-    def add(self, member: Any) -> None:
-        super().add(member)
-        self._members[member] = None
-
-    def remove(self, member: Any) -> None:
-        super().remove(member)
-        del self._members[member]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(tuple(self._members))
-
-
 class SimulatedStore:
     """`parts`: those of the running process, None while there is none. `starts`: how many processes
     there were, which numbers them. `on_death` is called when one dies."""
@@ -122,7 +102,6 @@ class SimulatedStore:
                 cors_origins=(),
             )
             server = await serve(api, host=settings.host, port=settings.port)
-            server._limiter._connections = OrderedSet()
             self.parts = store
             self.is_serving.set()
             await self._stop.wait()

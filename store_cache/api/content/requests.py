@@ -71,10 +71,10 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 async def _receive(request: web.Request, deadline_seconds: float) -> bytes:
     if (request.content_length or 0) > MOST_BYTES:
         raise _too_large()
-    if request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(_CONTINUE)
     try:
         async with asyncio.timeout(deadline_seconds):
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(_CONTINUE)
             body = bytearray()
             async for chunk in request.content.iter_any():
                 body += chunk

@@ -13,9 +13,8 @@ _HEAD = re.compile(
     rb"((?:[A-Za-z0-9-]+:[ -~]*\r\n)+)\r\n"
 )
 # Fields that end a request in another way than by a content length.
-_OTHER_FRAMING = re.compile(
-    rb"(?im)^(?:transfer-encoding|upgrade|trailer|te):|^connection:.*upgrade"
-)
+_OTHER_FRAMING = re.compile(rb"(?im)^(?:transfer-encoding|trailer|te):")
+_UPGRADE = re.compile(rb"(?im)^upgrade:|^connection:.*upgrade")
 _LENGTH = re.compile(rb"(?im)^content-length:(.*)\r$")
 _PLAIN_NUMBER = re.compile(rb" ?[0-9]{1,7}")
 
@@ -23,20 +22,34 @@ _PLAIN_NUMBER = re.compile(rb" ?[0-9]{1,7}")
 class PipeliningGuard:
     """`is_clear`: aiohttp has no request of this connection to answer, nor a part of one."""
 
-    __slots__ = ("_missing", "is_clear")
+    __slots__ = ("_asks_upgrade", "_missing", "is_clear")
 
     def __init__(self) -> None:
         self.is_clear = True
         self._missing: int | None = 0  # bytes of aiohttp's request still to come; None: unknown
+        self._asks_upgrade = False
 
-    def hand_over(self, data: bytes) -> None:
-        """Note that aiohttp is given these bytes."""
+    @property
+    def is_certain(self) -> bool:
+        """Whether aiohttp was given exactly one request, which is the one to answer next."""
+        return self._missing == 0
+
+    def hand_over(self, data: bytes) -> int:
+        """Note that aiohttp is given these bytes; return how many of them it may have now.
+
+        aiohttp drops what it is given together with the end of a request for an upgrade that it
+        does not support. What follows such a request has to wait for its answer.
+        """
         if self.is_clear:
             self.is_clear = False
-            self._missing = _missing_after(data)
+            self._missing, self._asks_upgrade = _missing_after(data)
         elif self._missing is not None:
-            missing = self._missing - len(data)
-            self._missing = missing if missing >= 0 else None
+            self._missing -= len(data)
+        if self._missing is None or self._missing >= 0:
+            return len(data)
+        own = len(data) + self._missing
+        self._missing = 0 if self._asks_upgrade else None
+        return own if self._asks_upgrade else len(data)
 
     def note_answer(self, *, is_kept: bool) -> None:
         """Note that aiohttp has answered one request, and whether it keeps the connection."""
@@ -48,20 +61,21 @@ class PipeliningGuard:
         self._missing = None
 
 
-def _missing_after(data: bytes) -> int | None:
-    """Return how many bytes are missing of the one request that `data` begins.
+def _missing_after(data: bytes) -> tuple[int | None, bool]:
+    """Return how many bytes are missing of the request that `data` begins, and whether it asks for
+    an upgrade.
 
-    None if that is not certain, or if there is more than one request.
+    The number is negative if other bytes follow, and None if it is not certain.
     """
     head = _HEAD.match(data)
     if head is None or _OTHER_FRAMING.search(head[1]):
-        return None
+        return None, False
     lengths = _LENGTH.findall(head[1])
     if not lengths:
         length = 0
     elif len(lengths) == 1 and _PLAIN_NUMBER.fullmatch(lengths[0]):
         length = int(lengths[0])
     else:
-        return None
+        return None, False
     missing = length - (len(data) - head.end())
-    return missing if missing >= 0 else None
+    return missing, _UPGRADE.search(head[1]) is not None

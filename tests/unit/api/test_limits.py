@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import socket
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -10,13 +12,21 @@ from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import CannotServe, serve
 from tests.harness.fake_store import FakeStore, product
 from tests.harness.http import DEADLINE_SECONDS, Connection, head_of, until
+from tests.harness.virtual_time import in_virtual_time
 from tests.unit.api.conftest import TILL, Opened, Store
+from tests.unit.api.twins import memory_server
 
 INVENTORY = "/v1/store/inventory"
-SHORT = ConnectionLimits(idle_seconds=0.1, head_seconds=0.1, unread_seconds=0.1, check_seconds=0.01)
+SHORT = ConnectionLimits(
+    first_byte_seconds=0.1,
+    idle_seconds=0.1,
+    head_seconds=0.1,
+    unread_seconds=0.1,
+    check_seconds=0.01,
+)
 LATE_HEAD = ConnectionLimits(head_seconds=0.1, check_seconds=0.01)
 UNREAD = ConnectionLimits(unread_seconds=0.1, check_seconds=0.01)
-SILENT = ConnectionLimits(idle_seconds=0.1, check_seconds=0.01)
+SILENT = ConnectionLimits(first_byte_seconds=0.1, idle_seconds=0.1, check_seconds=0.01)
 
 
 async def test_a_connection_without_a_request_is_closed(open_store: Opened) -> None:
@@ -107,14 +117,27 @@ async def test_a_request_may_take_longer_than_the_deadlines(open_store: Opened) 
     assert 200 == (await line.reply()).status
 
 
+async def is_served(line: Connection, target: str = INVENTORY) -> bool:
+    return 200 == (await line.send("GET", target, headers=TILL)).status
+
+
+async def tills_of(store: Store, *addresses: str) -> list[Connection]:
+    """Connections from these addresses, on each of which a key was accepted."""
+    lines = [await store.line(local_addr=(address, 0)) for address in addresses]
+    for line in lines:
+        assert await is_served(line)
+    return lines
+
+
 async def test_connections_are_capped_for_each_address(
     open_store: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Beyond the cap of an address its connections are refused, with one line in the log for all;
-    other addresses are served, and so is this one once it has closed a connection."""
-    store = await open_store(limits=ConnectionLimits(most_connections_per_address=3))
-    held = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(3)]
-    await held[-1].send("GET", INVENTORY, headers=TILL)
+    """(T11) Beyond the cap of an address its connections are refused, with one line in the log for
+    all; other addresses are served, and so is this one once it has closed a connection."""
+    store = await open_store(
+        limits=ConnectionLimits(most_connections_per_address=3, local_reserve=0)
+    )
+    held = await tills_of(store, *["127.0.0.2"] * 3)
     refused = [await store.line(local_addr=("127.0.0.2", 0)) for _ in range(5)]
 
     assert [b""] * 5 == [await line.ended() for line in refused]
@@ -122,19 +145,101 @@ async def test_connections_are_capped_for_each_address(
     assert 1 == len([one for one in caplog.records if "too many" in one.message])
     held[0].close()
     await until(lambda: store.running.connections == 2)
-    again = await store.line(local_addr=("127.0.0.2", 0))
-    assert 200 == (await again.send("GET", INVENTORY, headers=TILL)).status
+    assert await is_served(await store.line(local_addr=("127.0.0.2", 0)))
 
 
 async def test_connections_are_capped_in_all(open_store: Opened) -> None:
-    """Beyond the cap, a connection is closed at once."""
-    store = await open_store(limits=ConnectionLimits(most_connections=2))
-    held = [await store.line(local_addr=(f"127.0.0.{n}", 0)) for n in (2, 3)]
-    for line in held:
-        await line.send("GET", INVENTORY, headers=TILL)
+    """(T11) Beyond the cap, a connection is closed at once if all others are tills'."""
+    store = await open_store(limits=ConnectionLimits(most_connections=2, local_reserve=0))
+    held = await tills_of(store, "127.0.0.2", "127.0.0.3")
     refused = await store.line()
+    refused.writer.write(head_of("GET", INVENTORY, TILL | {"Connection": "close"}, b""))
 
     assert b"" == await refused.ended()
+    assert all([await is_served(line) for line in held])
+
+
+async def test_health_checks_of_this_machine_have_a_reserve(open_store: Opened) -> None:
+    """At the cap a probe still gets its answer, and closes: the next one does too."""
+    store = await open_store(limits=ConnectionLimits(most_connections=2, local_reserve=2))
+    await tills_of(store, *["127.0.0.2"] * 3)
+
+    for _ in range(4):
+        assert 200 == (await store.send("GET", "/health")).status
+        await until(lambda: store.running.connections == 3)
+
+
+@pytest.mark.parametrize(("count", "addresses"), [(2100, 5), (600, 1)])
+async def test_silent_connections_keep_no_till_out(
+    open_store: Opened, caplog: pytest.LogCaptureFixture, count: int, addresses: int
+) -> None:
+    """(T11) Silent connections from five addresses fill the store, or those from one address its
+    share; new tills and health checks get in, and tills that were there before stay."""
+    store = await open_store(limits=ConnectionLimits(first_byte_seconds=60.0))
+    tills = await tills_of(store, "127.0.0.2", "127.0.0.8")
+    with ExitStack() as held:
+        await asyncio.to_thread(open_silent, store.running.port, count, addresses, held)
+
+        assert store.running.connections <= 2064
+        assert 200 == (await store.send("GET", "/health")).status
+        assert all([await is_served(line) for line in tills])
+        await tills_of(store, *[f"127.0.0.{n}" for n in range(2, 9)])
+    assert 1 == len([one for one in caplog.records if "to make room" in one.message])
+
+
+def open_silent(port: int, count: int, addresses: int, held: ExitStack) -> None:
+    for number in range(count):
+        silent = held.enter_context(socket.socket())
+        silent.bind((f"127.0.0.{2 + number % addresses}", 0))
+        silent.connect(("127.0.0.1", port))
+
+
+async def test_the_oldest_stranger_makes_room(open_store: Opened) -> None:
+    """Of the connections without a key, the oldest is closed; one on which a wrong key was sent, or
+    a part of a request, is no better."""
+    store = await open_store(limits=ConnectionLimits(most_connections=3, local_reserve=0))
+    [till] = await tills_of(store, "127.0.0.2")
+    strangers = [await store.line() for _ in range(2)]
+    reply = await strangers[0].send("GET", INVENTORY, headers={"X-API-Key": "guess"})
+    strangers[1].writer.write(b"GET / HTTP/1.1\r\n")
+    new = await store.line()
+
+    assert 401 == reply.status
+    assert await is_served(new)
+    assert b"" == await strangers[0].ended()
+    newer = await store.line()
+    assert await is_served(newer)
+    assert b"" == await strangers[1].ended()
+    assert await is_served(till)
+
+
+@in_virtual_time
+async def test_a_till_between_requests_keeps_its_connection() -> None:
+    """(T10) The first byte has to come within 5 s, the next request within 75 s."""
+    async with memory_server(FakeStore([product("PROD-001")])) as server:
+        silent, till = server.connect(), server.connect()
+        till.feed(head_of("GET", INVENTORY, TILL, b""))
+        closed = []
+        for seconds in (4.0, 2.0, 68.0, 2.0):
+            await asyncio.sleep(seconds)
+            closed.append((silent.is_closed, till.is_closed))
+
+    assert [(False, False), (True, False), (True, False), (True, True)] == closed
+
+
+@in_virtual_time
+async def test_the_first_head_has_its_time_from_its_first_byte() -> None:
+    """(T10) A first byte that comes late leaves as much time for the rest."""
+    async with memory_server(FakeStore([product("PROD-001")])) as server:
+        slow = server.connect()
+        await asyncio.sleep(4.0)
+        slow.feed(b"GET / HTTP/1.1\r\n")
+        await asyncio.sleep(9.0)
+        was_closed = slow.is_closed
+        slow.feed(b"Host: store\r\n")
+        await asyncio.sleep(2.0)
+
+    assert (False, True, b"") == (was_closed, slow.is_closed, slow.sent)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +257,8 @@ async def test_refused_connections_are_logged_with_a_cure(
     open_store: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the limit of open files is what refuses them, the line says how to raise it."""
-    store = await open_store(limits=ConnectionLimits.within(4))
-    held = [await store.line() for _ in range(2)]
-    for line in held:
-        await line.send("GET", INVENTORY, headers=TILL)
+    store = await open_store(limits=replace(ConnectionLimits.within(4), local_reserve=0))
+    await tills_of(store, "127.0.0.2", "127.0.0.3")
     refused = await store.line()
 
     assert b"" == await refused.ended()
@@ -216,7 +319,7 @@ async def test_a_stop_cancels_requests_of_disconnected_clients(open_store: Opene
     store.fake.admission.clear()
     others = asyncio.all_tasks()
     line = await store.begin_write()
-    line.close()
+    line.reset()
     await until(lambda: store.running.connections == 0)
     async with asyncio.timeout(DEADLINE_SECONDS):
         await store.running.stop(grace_seconds=0.05)

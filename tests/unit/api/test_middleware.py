@@ -1,6 +1,7 @@
 """What all answers have in common: the request id, the two shapes of errors, the log."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from typing_extensions import override
 from store_cache.api import middleware, problems
 from store_cache.api.problems import STATUS, ApiError, WriteFailed
 from store_cache.api.request_ids import request_id
+from store_cache.api.throttled_log import MOST_LINES
 from store_cache.sync.states import Failure
 from tests.harness.fake_store import FakeStore
 from tests.unit.api.conftest import ADMIN, TILL, Opened, Store
@@ -223,6 +225,39 @@ async def test_writes_and_admin_calls_are_logged(
         (one["levelname"], one["caller"], one["status"]) for one in lines
     ]
     assert "secret" not in str(lines)
+
+
+async def test_long_paths_are_cut_in_the_log(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """(T15) A line has 200 characters of a path, however long it is."""
+    caplog.set_level(logging.INFO, LOGGER)
+    [line] = await _logged(store, caplog, "POST", "/" + "A" * 8000)
+
+    assert "/" + "A" * 199 == line["path"]
+
+
+async def test_a_flood_of_refused_requests_is_sampled(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """(T15) Each status and caller has its own few lines; answered writes are all logged."""
+    caplog.set_level(logging.INFO)
+    line = await store.line()
+    for _ in range(100):
+        await line.send("POST", "/nowhere")
+        await line.send("POST", UPDATES, headers=TILL)
+        await line.send("POST", "/v1/store/sync/force", headers=ADMIN)
+        malformed = await store.line()
+        malformed.writer.write(b"no HTTP\r\n\r\n")
+        await malformed.reply()
+    counts = Counter((one.message, one.__dict__.get("status")) for one in caplog.records)
+
+    assert {
+        ("request answered", 404): MOST_LINES,
+        ("request answered", 400): MOST_LINES,
+        ("request answered", 200): 100,
+        ("malformed HTTP request refused", None): MOST_LINES,
+    } == counts
 
 
 async def test_failed_reads_are_warnings(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -227,7 +227,7 @@ async def test_a_disconnect_does_not_cancel_a_write(store: Store) -> None:
     """A write that was begun is carried out (W5)."""
     store.fake.admission.clear()
     line = await store.begin_write()
-    line.close()
+    line.reset()
     await until(lambda: store.running.connections == 0)
     store.fake.admission.set()
     async with asyncio.timeout(DEADLINE_SECONDS):

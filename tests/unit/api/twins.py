@@ -15,7 +15,9 @@ from typing import Any
 from aiohttp import web
 
 from store_cache.api.app import FAST_READS
-from store_cache.api.limits import ClientConnection, ConnectionLimiter, ConnectionLimits
+from store_cache.api.connection import ClientConnection
+from store_cache.api.fast.reads import FastReads
+from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
 from store_cache.api.server import track_requests
 from tests.harness.fake_store import FakeStore
 from tests.unit.api.conftest import api_of
@@ -84,13 +86,14 @@ class Server:
 
     server: web.Server
     limiter: ConnectionLimiter
+    fast_reads: FastReads | None
 
     @property
     def seen(self) -> int:
         return self.server.requests_count
 
     def connect(self, address: str = "127.0.0.1") -> Wire:
-        return Wire(self.limiter.protocol(self.server), address)
+        return Wire(ClientConnection(self.server, self.limiter, self.fast_reads), address)
 
 
 @asynccontextmanager
@@ -102,8 +105,8 @@ async def memory_server(
     await runner.setup()
     assert runner.server is not None
     track_requests(runner.server)
-    limiter = ConnectionLimiter(limits or ConnectionLimits(), app.get(FAST_READS))
-    yield Server(runner.server, limiter)
+    limiter = ConnectionLimiter(limits or ConnectionLimits())
+    yield Server(runner.server, limiter, app.get(FAST_READS))
     limiter.close()
     await runner.cleanup()
 

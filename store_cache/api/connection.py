@@ -1,0 +1,267 @@
+"""aiohttp's protocol of one connection, with deadlines, fast reads and answers to odd clients.
+
+    a connection …                                      is ended after
+    on which nothing arrives at first                   `first_byte_seconds`, gracefully
+    on which nothing arrives between two requests       `idle_seconds` (keep-alive), gracefully
+    on which the head of a request does not end         `head_seconds` from its first byte
+    whose client does not read its answer               `unread_seconds` without progress
+
+The body of a request has its own deadline, in `content.requests`. The caps on connections are in
+`limits`, which also checks the deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from http import HTTPStatus
+from typing import cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
+
+from store_cache.api import request_ids
+from store_cache.api.fast.pipelining import PipeliningGuard
+from store_cache.api.fast.reads import FastConnection, FastReads
+from store_cache.api.limits import ConnectionLimiter
+from store_cache.api.middleware import FIXED_HEADERS
+from store_cache.api.problems import ApiError, InternalError, InvalidRequest, render
+
+log = logging.getLogger(__name__)
+
+# How long a refused body may go on arriving before the connection closes, so that the client gets
+# to read the answer.
+_LINGERING_SECONDS = 2.0
+
+# Aiohttp's keep-alive timer does not see fast reads, so it is put out of action.
+_NEVER_SECONDS = 365 * 86_400.0
+
+_MOST_BYTES_KEPT_BACK = 256 * 1024
+
+
+class ClientConnection(web.RequestHandler):
+    """One connection of a client, counted and timed by `limiter`."""
+
+    __slots__ = (
+        "_answered",
+        "_deadline",
+        "_fast",
+        "_fast_reads",
+        "_has_unanswered",
+        "_is_half_closed",
+        "_kept_back",
+        "_limiter",
+        "_pipelining",
+        "_unread_since",
+        "_wire",
+        "address",
+        "is_busy",
+        "is_stranger",
+    )
+
+    def __init__(
+        self, server: web.Server, limiter: ConnectionLimiter, fast_reads: FastReads | None
+    ) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=_NEVER_SECONDS,
+            access_log=None,  # type: ignore[arg-type]  # None is what turns it off
+            auto_decompress=False,  # a small body may unpack into one that stalls the loop
+            lingering_time=_LINGERING_SECONDS,
+        )
+        self._limiter = limiter
+        # Aiohttp drops its `transport` when it closes; this one can still be aborted then.
+        self._wire: asyncio.Transport | None = None
+        self._fast_reads = fast_reads
+        self._fast: FastConnection | None = None
+        self._pipelining = PipeliningGuard()
+        self._kept_back = bytearray()
+        self._has_unanswered = False  # a request, or the beginning of one
+        self._answered = 0  # of the requests that aiohttp has counted
+        self._is_half_closed = False
+        self._unread_since = math.inf
+        self._deadline = math.inf
+        self.address = ""
+        self.is_busy = False
+        """Whether a handler is answering a request."""
+        self.is_stranger = True
+        """Whether no API key has been accepted on this connection so far."""
+
+    def is_overdue(self, now: float) -> bool:
+        unread_seconds = self._limiter.limits.unread_seconds
+        return now > self._deadline or now > self._unread_since + unread_seconds
+
+    def close_if_idle(self) -> None:
+        """Close the connection unless a request is being answered or has begun to arrive."""
+        if self._wire is not None and not (self.is_busy or self._has_unanswered):
+            self._wire.close()
+
+    def end_overdue(self) -> None:
+        """Close the connection if it is merely idle; abort it if a request is incomplete or the
+        client does not read."""
+        if self._wire is None:
+            return
+        if self._has_unanswered or self.writing_paused or self._wire.is_closing():
+            self._wire.abort()
+        else:
+            self._wire.close()
+
+    def abort(self) -> None:
+        """End the connection without sending what the client has not read."""
+        if self._wire is not None:
+            self._wire.abort()
+
+    def note_request_begun(self) -> None:
+        """The head of a request is complete and its handler starts."""
+        self.is_busy = True
+        self._deadline = math.inf
+        if self._is_half_closed:
+            self._end_body()
+
+    def note_request_ended(self, *, is_authenticated: bool) -> None:
+        self.is_busy = self._has_unanswered = False
+        if is_authenticated and self.is_stranger:
+            self._limiter.trust(self)
+        self._wait_for_request(self._limiter.limits.idle_seconds)
+        self._limiter.note_request_ended()
+
+    def _wait_for_request(self, seconds: float) -> None:
+        self._deadline = self._limiter.now() + seconds
+
+    # -- called by the transport and by aiohttp ----------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = wire = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        if not self._limiter.admit(self):
+            wire.abort()
+            return
+        if self._fast_reads is not None:
+            self._fast = FastConnection(self._fast_reads)
+        self._wait_for_request(self._limiter.limits.first_byte_seconds)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not data:  # aiohttp calls it so, to go on with what it has buffered
+            super().data_received(data)
+            return
+        if self._kept_back:
+            self._keep_back(data)
+            return
+        if self._pipelining.is_clear and self._fast is not None and self._answer(self._fast, data):
+            return
+        if not self.is_busy and not self._has_unanswered:
+            self._has_unanswered = True
+            self._wait_for_request(self._limiter.limits.head_seconds)
+        now_due = self._pipelining.hand_over(data)
+        self._keep_back(data[now_due:])
+        super().data_received(data[:now_due])
+
+    def _keep_back(self, data: bytes) -> None:
+        """Keep bytes until aiohttp has answered the request before them."""
+        self._kept_back += data
+        if len(self._kept_back) > _MOST_BYTES_KEPT_BACK:
+            self.abort()
+
+    def _answer(self, fast: FastConnection, data: bytes) -> bool:
+        """Answer the bytes if they are one of the commonest reads; aiohttp then never sees them."""
+        if self.writing_paused or self._wire is None:
+            return False
+        try:
+            answer = fast.answer(data)
+        except Exception:  # a defect here must cost speed, and no answers
+            log.exception("a fast read failed; its connection goes on without them")
+            self._fast = answer = None
+        if answer is None:
+            return False
+        if self.is_stranger:
+            self._limiter.trust(self)
+        self._wire.write(answer)
+        self._wait_for_request(self._limiter.limits.idle_seconds)
+        return True
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        self._answered += 1
+        is_last = self._is_half_closed and self._answered >= self._request_count
+        if is_last or (request._message.upgrade and not self._pipelining.is_certain):
+            resp.force_close()
+        answered, is_reset = await super().finish_response(request, resp, start_time)
+        self._pipelining.note_answer(is_kept=bool(answered.keep_alive) and not is_reset)
+        if self._kept_back:
+            data = bytes(self._kept_back)
+            self._kept_back.clear()
+            self.data_received(data)
+        return answered, is_reset
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never stays open
+        """The client will send no more. Stay open until what it sent is answered."""
+        if self._answered >= self._request_count:
+            return False
+        self._is_half_closed = True
+        self._end_body()
+        return True
+
+    def _end_body(self) -> None:
+        """Make the last body malformed, which its handler answers, if it is not complete."""
+        if self._messages:
+            body = self._messages[-1][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        else:
+            return  # its handler is about to begin
+        if not body.is_eof():
+            body.set_exception(RequestPayloadError("the client sent only a part of it"))
+            body.feed_eof()
+
+    def close(self) -> None:
+        self._pipelining.close()
+        super().close()
+
+    def force_close(self) -> None:
+        self._pipelining.close()
+        super().force_close()
+
+    def pause_writing(self) -> None:
+        self._unread_since = self._limiter.now()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._unread_since = math.inf
+        super().resume_writing()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._limiter.forget(self)
+        super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP in the shape of all errors, repeating none of its content."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer to this request has begun already")
+        request_id = request_ids.new_request_id()
+        facts = {"requestId": request_id}
+        error: ApiError
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            error = InternalError("The store failed to answer this request")
+            log.error("a request failed unexpectedly", exc_info=exc, extra=facts)
+        else:
+            error = InvalidRequest(
+                "This is not a well-formed HTTP request, or its line or headers are too long"
+            )
+            facts |= {"address": self.address, "reason": type(exc).__name__}
+            self._limiter.malformed.note(logging.INFO, facts)
+        response = render(error, request.headers.get("Accept", ""))
+        response.headers[request_ids.HEADER] = request_id
+        response.headers.update(FIXED_HEADERS)
+        response.force_close()
+        return response
