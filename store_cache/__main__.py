@@ -1,8 +1,17 @@
-"""`python -m store_cache` is the console script `store-cache`."""
+"""The console script `store-cache`, which is `python -m store_cache` too."""
 
+import signal
 import sys
 
-from store_cache.cli.main import main
+
+def main() -> int:
+    if sys.argv[1:2] == ["serve"]:
+        # It means "reload", and must not end the process before the imports are done.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from store_cache.cli.main import main as run  # noqa: PLC0415
+
+    return run(sys.argv[1:])
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from store_cache.api.auth import AUTHENTICATOR, Authenticator, Caller, KeyRing
+from store_cache.api.auth import AUTHENTICATOR, Authenticator, KeyRing
 from store_cache.api.console.console import console_routes
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
@@ -38,10 +38,8 @@ def build_api(
     store: StoreParts,
     *,
     store_id: str,
-    keys: Iterable[str],
-    admin_keys: Iterable[str],
+    keys: KeyRing,
     cors_origins: Iterable[str],
-    named_keys: Iterable[Caller] | None = None,
     body_seconds: float = 10.0,
     fast_reads: bool = True,
     console: bool = False,
@@ -49,15 +47,13 @@ def build_api(
 ) -> web.Application:
     """Return the API of `store`.
 
-    `keys` and `admin_keys` are plain or `sha256:<hex>`, `named_keys` those of the key file (None:
-    there is none). What they are is told in `auth.KeyRing`; `app[AUTHENTICATOR]` exchanges them.
+    `app[AUTHENTICATOR]` exchanges the `keys`.
     `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
     speed of the commonest reads, not their answers. `console` adds the page for operators at `/`,
     `api_docs` the description of the API at `/openapi.json` and `/docs`.
     """
     scopes, cors = Scopes(), Cors(cors_origins)
-    ring = KeyRing(keys=keys, admin_keys=admin_keys, named=named_keys)
-    authenticator = Authenticator(ring, WrongKeys())
+    authenticator = Authenticator(keys, WrongKeys())
     middleware = build_middleware(authenticator=authenticator, scopes=scopes, cors=cors)
     app = web.Application(middlewares=[middleware])
     unknown_fields = ThrottledWarning(

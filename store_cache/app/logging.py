@@ -53,6 +53,16 @@ def configure_logging(
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def change_logging(level: str, *, secrets: Iterable[str]) -> None:
+    """Log from `level` upwards from now on, and mask these secrets instead of the earlier ones."""
+    redact = Redaction(secrets)
+    root = logging.getLogger()
+    root.setLevel(_LEVELS[level])
+    for handler in root.handlers:
+        if isinstance(handler.formatter, _RedactingFormatter):
+            handler.formatter.redact = redact
+
+
 def quiet_malformed_request(record: logging.LogRecord) -> bool:
     """A filter that shortens aiohttp's report of a malformed request.
 
@@ -104,22 +114,22 @@ def _pattern(secret: str) -> str:
 class _RedactingFormatter(logging.Formatter):
     def __init__(self, redact: Redaction) -> None:
         super().__init__()
-        self._redact = redact
+        self.redact = redact
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         """Return the request's id and the extra fields of the record, with secrets masked."""
         extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD_ATTRIBUTES}
         request = {"requestId": request_id.get()} if request_id.get() else {}
-        redacted = self._redact({**request, **extra})
+        redacted = self.redact({**request, **extra})
         assert isinstance(redacted, dict)
         return redacted
 
     def message(self, record: logging.LogRecord) -> str:
-        return self._redact.text(record.getMessage())
+        return self.redact.text(record.getMessage())
 
     def traceback(self, record: logging.LogRecord) -> str:
         if record.exc_info and record.exc_info[0]:
-            return self._redact.text(self.formatException(record.exc_info))
+            return self.redact.text(self.formatException(record.exc_info))
         return ""
 
 

@@ -9,10 +9,12 @@ import signal
 from datetime import UTC, datetime
 
 from store_cache.api.app import build_api
+from store_cache.api.auth import AUTHENTICATOR
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import check_servable, serve
 from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
+from store_cache.app.reload import Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,10 +23,12 @@ REQUESTS_GRACE_SECONDS = 3.0
 """How long a stop waits for requests in flight."""
 
 
-async def serve_until_signal(settings: Settings) -> bool:
+async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = None) -> bool:
     """Serve until SIGTERM or SIGINT. Return whether everything acknowledged is on disk.
 
-    Raises CannotServe and DirectoryRefused.
+    At each of `reloads` the settings are read again; None: they never are.
+
+    Raises CannotServe, DirectoryRefused and KeyFileError.
     """
     # More connections are admitted than the usual soft limit of 1,024 open files has room for.
     _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -38,8 +42,7 @@ async def serve_until_signal(settings: Settings) -> bool:
         app = build_api(
             store,
             store_id=settings.store_id,
-            keys=[key.get_secret_value() for key in settings.api_keys],
-            admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
+            keys=key_ring(settings),
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
             console=settings.console,
@@ -54,9 +57,13 @@ async def serve_until_signal(settings: Settings) -> bool:
             settings.store_id,
             settings.central_api_url,
         )
+        reloader = Reloader(settings, app[AUTHENTICATOR])
+        reloading = None if reloads is None else loop.create_task(reloader.run(reloads))
         try:
             await stopped.wait()
         finally:
+            if reloading is not None:
+                reloading.cancel()
             log.info("stopping: no new requests; those in flight may end")
             await server.stop(REQUESTS_GRACE_SECONDS)
     writer = store.writer

@@ -36,6 +36,7 @@ from pydantic_settings import (
 )
 
 from store_cache.api.auth import HASHED, key_digest
+from store_cache.api.key_file import KeyFileError, load_key_file
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,8 @@ def load_settings(
     given: dict[str, Any] = {
         field: source[name] for field, name in Settings.variables().items() if name in source
     }
+    if given.get("keys_file"):
+        given.setdefault("api_keys", "")  # its default, which all know, is for a first try
     problems: dict[str, str] = {}
     try:
         settings = Settings(**given)
@@ -95,6 +98,12 @@ def load_settings(
     if lines:
         raise SettingsError("\n".join(lines))
     return settings
+
+
+def given_text(name: str, env_file: Path | None = Path(".env")) -> str:
+    """Return a variable as it is given, checked by nobody; empty if it is not. Raises
+    SettingsError."""
+    return os.environ.get(name) or _read_file(env_file).get(name, "")
 
 
 def _read_file(env_file: Path | None) -> dict[str, str]:
@@ -197,6 +206,12 @@ class Settings(BaseSettings):
         may_be="1 to 64 letters, digits, - and _",
         example="store-s1",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
+    )
+    # Before the two lists, which may hold none of its keys.
+    keys_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = _setting(
+        "",
+        may_be="empty, or a file that `store-cache keys` wrote",
+        example="/etc/store-cache/keys.jsonl",
     )
     api_keys: _Keys = _setting(
         "store-s1-key,demo", may_be=_KEYS_MAY_BE, example="till-1-secret,till-2-secret"
@@ -308,12 +323,25 @@ class Settings(BaseSettings):
             raise ValueError("is neither an IP address nor a host name")
         return host
 
+    @field_validator("keys_file")
+    @classmethod
+    def _check_keys_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        try:
+            digests = {key.digest for key in load_key_file(path)}
+        except KeyFileError as exc:
+            raise ValueError(str(exc)) from None
+        if _environment(info) == "production" and digests & _digests(PUBLISHED_KEYS):
+            raise ValueError("holds a key from the documentation, which production refuses")
+        return path
+
     @field_validator("api_keys")
     @classmethod
     def _check_api_keys(
         cls, keys: tuple[SecretStr, ...], info: ValidationInfo
     ) -> tuple[SecretStr, ...]:
-        if not keys:
+        if not keys and info.data.get("keys_file", "a wrong one") is None:
             raise ValueError("holds no key, so that no till could call")
         return _checked_keys(keys, info)
 
@@ -392,6 +420,9 @@ def _checked_keys(keys: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[Se
     checked = tuple(SecretStr(_checked_key(key.get_secret_value())) for key in keys)
     if _environment(info) == "production":
         _check_strength(checked)
+    path = info.data.get("keys_file")
+    if path is not None and _digests(checked) & {key.digest for key in load_key_file(path)}:
+        raise ValueError("holds a key of KEYS_FILE too, so that its name is not clear")
     return checked
 
 

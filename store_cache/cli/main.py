@@ -1,4 +1,4 @@
-"""The command line: `store-cache serve`, `demo`, `status`, `sync`."""
+"""The command line: `store-cache serve`, `demo`, `status`, `sync`, `keys`."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from store_cache.api.auth import HASHED
+from store_cache.api.key_file import SCOPES, KeyFileError
 from store_cache.api.server import CannotServe
 from store_cache.app.logging import configure_logging
+from store_cache.app.reload import ReloadSignal
 from store_cache.app.serve import serve_until_signal
 from store_cache.app.settings import (
     Settings,
     SettingsError,
+    given_text,
     load_settings,
     warn_of_exposed_file,
 )
 from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
+from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_revoked
 from store_cache.cli.report import force_with_progress, print_status
 from store_cache.storage.directory import DirectoryRefused
 from store_cache.storage.framing import OtherStore
@@ -46,8 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as problem:
         print(problem, file=sys.stderr)
         return BAD_USE
-    except OtherStore as problem:
+    except (OtherStore, KeysRefused) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
+        return BAD_USE
+    except KeyFileError as problem:
+        print(f"store-cache: the key file {problem}", file=sys.stderr)
         return BAD_USE
     except (CallFailed, CannotServe, DirectoryRefused, DemoFailed) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
@@ -70,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_status(commands)
     _add_sync(commands)
+    _add_keys(commands)
     return parser
 
 
@@ -133,6 +142,39 @@ def _add_sync(commands: Any) -> None:
     command.set_defaults(run=_sync)
 
 
+def _add_keys(commands: Any) -> None:
+    command = commands.add_parser(
+        "keys",
+        help="give out, list and revoke API keys in the key file",
+        description="Edit the key file (KEYS_FILE). A running store takes it over at SIGHUP.",
+    )
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    new = actions.add_parser(
+        "new",
+        help="give a client a key",
+        description="Add a key to the file, which is created if need be, and print it. It cannot "
+        "be shown again. A client may have two keys at a time, so that it can change from one to "
+        "the other.",
+    )
+    new.add_argument("name", help="of the client, such as till-3; logs show it")
+    new.add_argument(
+        "--scope",
+        choices=sorted(SCOPES),
+        help="what it may do; a higher one includes the lower: read, write, admin (default: that "
+        "of the client's other key, else write)",
+    )
+    new.add_argument("--expires", metavar="WHEN", help="90d, or 2027-01-31 (default: never)")
+    new.set_defaults(run=_keys_new)
+    shown = actions.add_parser("list", help="names, scopes and ends; never the keys themselves")
+    shown.set_defaults(run=_keys_list)
+    revoke = actions.add_parser("revoke", help="take the keys of a client away")
+    revoke.add_argument("name", help="of the client")
+    revoke.add_argument("--old", action="store_true", help="all but the newest one")
+    revoke.set_defaults(run=_keys_revoke)
+    for action in (new, shown, revoke):
+        action.add_argument("--file", type=Path, help="the key file (default: KEYS_FILE)")
+
+
 def _add_address(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", help="of the store (default: http://localhost:PORT)")
     command.add_argument(
@@ -144,10 +186,14 @@ def _add_address(command: argparse.ArgumentParser) -> None:
 
 
 def _serve(_options: argparse.Namespace) -> int:
-    settings = load_settings()
-    configure_logging(settings.log_level, secrets=settings.secrets())
-    warn_of_exposed_file()
-    is_all_on_disk = uvloop.run(serve_until_signal(settings))
+    reloads = ReloadSignal()  # first: a signal that comes during the start counts after it
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level, secrets=settings.secrets())
+        warn_of_exposed_file()
+        is_all_on_disk = uvloop.run(serve_until_signal(settings, reloads))
+    finally:
+        reloads.close()
     return 0 if is_all_on_disk else NOT_ON_DISK
 
 
@@ -165,6 +211,30 @@ def _sync(options: argparse.Namespace) -> int:
         return force_with_progress(client, accept=options.accept)
 
 
+def _keys_new(options: argparse.Namespace) -> int:
+    path = _key_file(options)
+    print_new_key(path, options.name, scope=options.scope, expires=options.expires)
+    return 0
+
+
+def _keys_list(options: argparse.Namespace) -> int:
+    print_keys(_key_file(options))
+    return 0
+
+
+def _keys_revoke(options: argparse.Namespace) -> int:
+    print_revoked(_key_file(options), options.name, only_old=options.old)
+    return 0
+
+
+def _key_file(options: argparse.Namespace) -> Path:
+    if options.file is not None:
+        return Path(options.file)
+    if given := given_text("KEYS_FILE"):
+        return Path(given)
+    raise KeysRefused("there is no key file: set KEYS_FILE, or give --file")
+
+
 def _client(options: argparse.Namespace) -> StoreClient:
     url, key = options.url, options.key
     if url is None or key is None:
@@ -178,9 +248,9 @@ def _plain_key(settings: Settings) -> str:
     """Return the first configured key that is not a hash.
 
     Raises:
-        CallFailed: all keys are configured as hashes.
+        CallFailed: there is none; those of the key file are hashes too.
     """
     for held in (*settings.admin_api_keys, *settings.api_keys):
         if not held.get_secret_value().startswith(HASHED):
             return held.get_secret_value()
-    raise CallFailed("every configured key is a sha256; give the key itself with --key")
+    raise CallFailed("the settings hold no key in plain text; give one with --key")

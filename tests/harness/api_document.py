@@ -12,6 +12,7 @@ from jsonschema_rs import Draft202012Validator
 from multidict import CIMultiDict
 
 from store_cache.api.app import build_api
+from store_cache.api.auth import KeyRing
 from store_cache.api.server import serve
 from tests.harness.fake_store import FakeStore
 from tests.harness.http import Connection
@@ -34,8 +35,7 @@ async def _published_document() -> Json:
     app = build_api(
         FakeStore().parts,
         store_id="store-s1",
-        keys=["k"],
-        admin_keys=[],
+        keys=KeyRing(keys=["k"]),
         cors_origins=[],
         **EVERY_FEATURE,
     )

@@ -14,6 +14,7 @@ from store_cache.api.app import build_api
 from store_cache.api.parts import StoreParts
 from store_cache.api.server import ApiServer, serve
 from store_cache.app.build import Environment, running
+from store_cache.app.reload import key_ring
 from store_cache.app.settings import Settings
 from store_cache.storage.directory import Directory, FileThread
 from tests.harness.central import LedgerTransport
@@ -44,8 +45,7 @@ def api_of(parts: StoreParts, settings: Settings) -> web.Application:
     return build_api(
         parts,
         store_id=settings.store_id,
-        keys=[key.get_secret_value() for key in settings.api_keys],
-        admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
+        keys=key_ring(settings),
         cors_origins=settings.cors_origins,
         fast_reads=settings.fast_reads,
         console=settings.console,

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from store_cache.api.app import build_api
+from store_cache.api.auth import KeyRing
 from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
@@ -97,8 +98,7 @@ class SimulatedStore:
             api = build_api(
                 store,
                 store_id=settings.store_id,
-                keys=["till-secret"],
-                admin_keys=[],
+                keys=KeyRing(keys=["till-secret"]),
                 cors_origins=(),
             )
             server = await serve(api, host=settings.host, port=settings.port)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from store_cache.api.app import build_api
+from store_cache.api.auth import Caller, KeyRing
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import ApiServer, serve
 from tests.harness.fake_store import FakeStore, product
@@ -71,14 +72,18 @@ class Store:
         return line
 
 
-def api_of(fake: FakeStore, **settings: Any) -> web.Application:
-    """The API of a fake store, with these settings of `build_api` instead of the usual ones."""
-    usual: dict[str, Any] = {
-        "store_id": "store-s1",
-        "keys": ["till-secret"],
-        "admin_keys": ["office-secret"],
-        "cors_origins": [],
-    }
+def api_of(
+    fake: FakeStore,
+    *,
+    keys: Sequence[str] = ("till-secret",),
+    admin_keys: Sequence[str] = ("office-secret",),
+    named: Sequence[Caller] | None = None,
+    **settings: Any,
+) -> web.Application:
+    """The API of a fake store, with these keys, and these settings of `build_api` instead of the
+    usual ones."""
+    ring = KeyRing(keys=keys, admin_keys=admin_keys, named=named)
+    usual: dict[str, Any] = {"store_id": "store-s1", "keys": ring, "cors_origins": []}
     return build_api(fake.parts, **(usual | settings))
 
 

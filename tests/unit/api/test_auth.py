@@ -97,7 +97,7 @@ async def test_each_role_on_each_route(
 ) -> None:
     """(T20) A route lets a caller in whose key grants its scope; others get 401 without a right
     key, and 403 with a lower one. Over a socket, for every route there is."""
-    store = await open_store(named_keys=NAMED)
+    store = await open_store(named=NAMED)
     key, granted = ROLES[role]
     target = path.replace("{productId}", "PROD-001").replace("{rest}", "/nowhere")
     headers = {} if key is None else {"X-API-Key": key}
@@ -134,7 +134,7 @@ async def test_without_admin_keys_every_key_is_one(open_store: Opened) -> None:
     """One list of keys is enough for a single shop. With a key file, only its admin keys are."""
     store = await open_store(admin_keys=[])
     reply = await store.send("POST", "/v1/store/sync/force", headers=TILL)
-    with_file = await open_store(admin_keys=[], named_keys=[])
+    with_file = await open_store(admin_keys=[], named=[])
     refused = await with_file.send("POST", "/v1/store/sync/force", headers=TILL)
 
     assert (200, 403) == (reply.status, refused.status)

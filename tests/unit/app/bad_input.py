@@ -38,6 +38,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"LOG_LEVEL": "loud"},
     {"STORE_ID": "süd"},
     {"STORE_ID": LONG},
+    {"KEYS_FILE": "/no/such/keys.jsonl"},
     {"API_KEYS": ""},
     {"API_KEYS": "till-1,,till-2"},
     {"API_KEYS": "sha256:1234"},

@@ -8,6 +8,7 @@ import pytest
 from dotenv import dotenv_values
 
 from store_cache.api.auth import HASHED, key_digest
+from store_cache.api.key_file import NamedKey, encode_line
 from store_cache.app.settings import (
     Settings,
     SettingsError,
@@ -47,6 +48,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "log_level": "info",
         "store_id": "store-s1",
         "admin_api_keys": (),
+        "keys_file": None,
         "central_api_url": "http://localhost:8081",
         "data_dir": Path("data"),
         "sync_interval_seconds": 30,
@@ -263,6 +265,38 @@ def test_keys_may_be_plain_or_hashed() -> None:
 
     assert ("till-1", HASH, "c") == loaded.secrets()
     assert key_digest("till-1") == key_digest(HASH)
+
+
+def test_a_key_file_takes_the_place_of_the_default_keys(tmp_path: Path) -> None:
+    """Keys that everybody knows are not accepted beside those of the file; others may be given, and
+    none is in both. Production refuses known ones there too."""
+    file = tmp_path / "keys.jsonl"
+    lines = [NamedKey(f"till-{n}", "write", key_digest(f"till-{n}")) for n in range(2)]
+    file.write_bytes(b"\n".join(map(encode_line, lines)))
+
+    assert () == settings(KEYS_FILE=str(file)).api_keys
+    assert "other" in settings(KEYS_FILE=str(file), API_KEYS="other").secrets()
+    [line] = errors(KEYS_FILE=str(file), API_KEYS="till-1")
+    assert "holds a key of KEYS_FILE too" in line
+    [line] = errors(KEYS_FILE=str(file), ADMIN_API_KEYS=HASH)
+    assert "holds a key of KEYS_FILE too" in line
+    [line] = errors(**PRODUCTION | {"KEYS_FILE": str(file)})
+    assert "KEYS_FILE" in line
+    assert "holds a key from the documentation" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "does not exist"), ("[]", "line 1, which is not a JSON object")]
+)
+def test_a_wrong_key_file_is_an_error(tmp_path: Path, content: str | None, why: str) -> None:
+    """One line says what to do; no false line about API_KEYS follows."""
+    file = tmp_path / "keys.jsonl"
+    if content is not None:
+        file.write_text(content)
+    [line] = errors(KEYS_FILE=str(file))
+
+    assert line.startswith("KEYS_FILE was ")
+    assert why in line
 
 
 def test_a_key_has_one_scope() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import orjson
 import pytest
 from aiohttp import web
 
+from store_cache.app.reload import ReloadSignal
 from store_cache.app.settings import Settings
 from store_cache.cli import main as cli
 from store_cache.cli.main import main
@@ -29,13 +31,16 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run in an empty folder without `.env`; restore the logging that `serve` configures."""
+    """Run in an empty folder without `.env`; restore the logging and the signal handler that
+    `serve` sets."""
     monkeypatch.chdir(tmp_path)
     for name in ("PORT", "DATA_DIR", "API_KEYS", "ADMIN_API_KEYS", "HOST"):
         monkeypatch.delenv(name, raising=False)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    on_hang_up = signal.getsignal(signal.SIGHUP)
     yield
+    signal.signal(signal.SIGHUP, on_hang_up)
     logging.captureWarnings(False)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -64,6 +69,9 @@ async def ran(*arguments: str) -> int:
         (["serve"], ["SIGTERM", ".env"]),
         (["demo"], ["--port", "8083", "--central-port", "8081", "Ctrl-C", "Nothing is kept"]),
         (["status"], ["--url", "--key", "--json", "Exits with 1"]),
+        (["keys"], ["new", "list", "revoke", "KEYS_FILE", "SIGHUP"]),
+        (["keys", "new"], ["--scope", "--expires", "90d", "--file", "cannot be shown again"]),
+        (["keys", "revoke"], ["--old", "--file"]),
         (["sync"], ["--url", "--key", "--accept", "admin key", "does not stop the sync"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -305,7 +313,7 @@ async def test_address_and_key_come_from_the_settings(
         without = await ran("status")
 
     assert (0, 1) == (with_keys, without)
-    assert "every configured key is a sha256; give the key itself with --key" in (
+    assert "the settings hold no key in plain text; give one with --key" in (
         capsys.readouterr().err
     )
 
@@ -426,7 +434,7 @@ def test_a_stop_while_the_disk_fails_exits_with_3(
 ) -> None:
     """[D5] A supervisor can tell a stop that lost something from a clean one."""
 
-    async def serve(_: Settings) -> bool:
+    async def serve(_: Settings, _reloads: ReloadSignal) -> bool:
         return is_all_on_disk
 
     monkeypatch.setattr(cli, "serve_until_signal", serve)

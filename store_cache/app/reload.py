@@ -1,0 +1,131 @@
+"""Reloading at SIGHUP: keys and the log level change while requests go on.
+
+Everything is read and checked first. If anything is wrong, the log says what, and all stays as it
+was: a mistake in a file must not lock a shop out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from store_cache.api.auth import Authenticator, KeyRing
+from store_cache.api.key_file import KeyFileError, load_key_file
+from store_cache.app.logging import change_logging
+from store_cache.app.settings import Settings, SettingsError, load_settings
+
+log = logging.getLogger(__name__)
+
+RELOADED = frozenset({"api_keys", "admin_api_keys", "keys_file", "log_level"})
+"""The settings that a reload applies; others need a restart."""
+
+_SOON_SECONDS = 14 * 86_400.0
+
+
+class ReloadSignal:
+    """Notes SIGHUP, from its creation on, so that it never ends the process.
+
+    The handler is not the event loop's, which is there only while the loop runs.
+    """
+
+    def __init__(self) -> None:
+        self._is_wanted = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._arrived = asyncio.Event()
+        signal.signal(signal.SIGHUP, self._note)
+
+    def _note(self, *_: object) -> None:
+        self._is_wanted = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def close(self) -> None:
+        """Ignore it from now on. A handler of Python would not outlive the interpreter."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def wait(self) -> None:
+        """Wait for the next signal; one that came before counts, several count as one."""
+        self._loop = asyncio.get_running_loop()
+        while not self._is_wanted:
+            await self._arrived.wait()
+            self._arrived.clear()
+        self._is_wanted = False
+
+
+class Reloader:
+    """`settings` are those in force; `load` reads them again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator,
+        *,
+        load: Callable[[], Settings] = load_settings,
+    ) -> None:
+        self._settings = settings
+        self._authenticator = authenticator
+        self._load = load
+
+    async def run(self, wanted: ReloadSignal) -> None:
+        """Reload at each signal, for ever."""
+        while True:
+            await wanted.wait()
+            try:
+                await self.reload()
+            except Exception:
+                log.exception("reload: a defect of the store; please report it")
+
+    async def reload(self) -> None:
+        """Read everything again and apply it, or log why not."""
+        try:
+            settings, ring = await asyncio.to_thread(self._read)
+        except (SettingsError, KeyFileError) as problem:
+            for line in str(problem).splitlines():
+                log.error("reload: refused, all stays as it was: %s", line)
+            return
+        self._authenticator.replace(ring)
+        change_logging(settings.log_level, secrets=settings.secrets())
+        log.info("reload: done; %d API keys, log level %s", len(ring), settings.log_level)
+        kept = [
+            name.upper()
+            for name in Settings.model_fields
+            if name not in RELOADED and getattr(settings, name) != getattr(self._settings, name)
+        ]
+        if kept:
+            log.warning("reload: changes of these need a restart: %s", ", ".join(kept))
+
+    def _read(self) -> tuple[Settings, KeyRing]:
+        settings = self._load()
+        return settings, key_ring(settings)
+
+
+def key_ring(settings: Settings) -> KeyRing:
+    """Return the API keys that the settings name. Logs those of the key file that end soon.
+
+    Raises KeyFileError.
+    """
+    named = None
+    if settings.keys_file is not None:
+        named = load_key_file(settings.keys_file)
+        now = time.time()
+        valid = Counter(key.name for key in named if key.expires_at > now + _SOON_SECONDS)
+        for key in named:
+            if not valid[key.name]:
+                _log_end(key.name, key.expires_at - now)
+    return KeyRing(
+        keys=[key.get_secret_value() for key in settings.api_keys],
+        admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
+        named=None if named is None else [key.caller() for key in named],
+    )
+
+
+def _log_end(name: str, seconds: float) -> None:
+    advice = f"give it a new one: store-cache keys new {name}"
+    if seconds <= 0:
+        log.warning("the API key of %s has expired; %s", name, advice)
+    else:
+        log.warning("the API key of %s expires in %.1f days; %s", name, seconds / 86_400, advice)
