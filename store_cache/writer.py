@@ -227,13 +227,15 @@ class CacheWriter:
 
     # -- changes by the feed ---------------------------------------------------------------
 
-    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
-        """Apply a batch of events; readers see all of it or nothing (promise 1)."""
+    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> int:
+        """Apply a batch of events; readers see all of it or nothing (promise 1). Return how many of
+        them set a row."""
         async with self._lock:
             change_set = self._change_set()
             apply_events(change_set, events)
             change = change_set.to_change("events", position=position)
             await self._commit(change, origin=Origin(ChangeSource.EVENT, events=events))
+            return change_set.rows_set
 
     async def note_in_sync(self) -> None:
         """Note that the feed was followed to its end; on disk once a minute (B5)."""

@@ -13,6 +13,7 @@ from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
 from store_cache.api.handlers.health import Health
+from store_cache.api.handlers.metrics import MetricsRoutes
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
@@ -54,7 +55,10 @@ def build_api(
     """
     scopes, cors = Scopes(), Cors(cors_origins)
     authenticator = Authenticator(keys, WrongKeys())
-    middleware = build_middleware(authenticator=authenticator, scopes=scopes, cors=cors)
+    counts = None if store.metrics is None else store.metrics.counts
+    middleware = build_middleware(
+        authenticator=authenticator, scopes=scopes, cors=cors, counts=counts
+    )
     app = web.Application(middlewares=[middleware])
     unknown_fields = ThrottledWarning(
         log, "unknown fields in bodies are ignored", counted_as="ignored"
@@ -65,6 +69,8 @@ def build_api(
 
     docs = ApiDocs()
     features: list[Route] = []
+    if store.metrics is not None:
+        features += MetricsRoutes(store.metrics).routes()
     if console:
         features += console_routes()
     if api_docs:
@@ -81,5 +87,5 @@ def build_api(
     app[SCOPES] = scopes
     app[AUTHENTICATOR] = authenticator
     if fast_reads:
-        app[FAST_READS] = FastReads(store, authenticator, cors)
+        app[FAST_READS] = FastReads(store, authenticator, cors, counts)
     return app

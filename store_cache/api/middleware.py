@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from time import perf_counter
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -12,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from store_cache.api import auth, request_ids
 from store_cache.api.auth import ANONYMOUS, CALLER, Authenticator, Scope
 from store_cache.api.cors import Cors
+from store_cache.api.metrics.counts import Counts
 from store_cache.api.problems import (
     STATUS,
     ApiError,
@@ -23,7 +25,7 @@ from store_cache.api.problems import (
     WriteFailed,
     render,
 )
-from store_cache.api.routing import Scopes
+from store_cache.api.routing import Scopes, route_name
 from store_cache.api.throttled_log import SampledLog
 from store_cache.writes.write import WriteError
 
@@ -54,13 +56,16 @@ _HOST = re.compile(
 log = logging.getLogger(__name__)
 
 
-def build_middleware(*, authenticator: Authenticator, scopes: Scopes, cors: Cors) -> Middleware:
+def build_middleware(
+    *, authenticator: Authenticator, scopes: Scopes, cors: Cors, counts: Counts | None = None
+) -> Middleware:
     refusals = SampledLog(log, _ANSWERED)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         now = asyncio.get_running_loop().time
         started = now()
+        began_at = perf_counter()  # the loop's clock may be one of milliseconds
         headers = request.headers
         request_id = request_ids.choose_request_id(headers.getall(request_ids.HEADER, ()))
         request_ids.request_id.set(request_id)
@@ -86,6 +91,9 @@ def build_middleware(*, authenticator: Authenticator, scopes: Scopes, cors: Cors
             response = render(refusal, ",".join(headers.getall("Accept", ())))
         add_common_headers(response, request_id, headers.get("Origin"), cors)
         _log(request, response.status, now() - started, refusals if refusal else None)
+        if counts is not None:
+            seconds = perf_counter() - began_at
+            counts.note_request(route_name(request), request.method, response.status, seconds)
         return response
 
     return middleware

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.status import StatusDocuments
+from store_cache.api.metrics.metrics import Metrics
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.writer import CacheWriter
@@ -15,7 +16,7 @@ from store_cache.writes.forwarder import Forwarder
 @dataclass(frozen=True, slots=True)
 class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
-    `forwarder` sends writes to Central."""
+    `forwarder` sends writes to Central. `metrics` is None if they are switched off."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -23,3 +24,4 @@ class StoreParts:
     forwarder: Forwarder
     freshness: FreshnessGauge
     status: StatusDocuments
+    metrics: Metrics | None = None

@@ -47,6 +47,13 @@ class Scopes:
         return dict(self._scopes)
 
 
+def route_name(request: web.Request) -> str | None:
+    """Return the path of the route that answers, with its parameter by name; None if the request
+    has no route of its own."""
+    resource = request.match_info.route.resource
+    return None if resource is None or "{rest}" in resource.canonical else resource.canonical
+
+
 async def _expect_nothing(_request: web.Request) -> None:
     """Do not answer `Expect: 100-continue` here: `content.requests` does so once the key has been
     checked."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,10 +18,14 @@ from store_cache.api.content.defects import Defects
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
 from store_cache.api.content.status import StatusDocuments
+from store_cache.api.metrics.collector import Watched
+from store_cache.api.metrics.counts import Counts
+from store_cache.api.metrics.metrics import Metrics
 from store_cache.api.parts import StoreParts
 from store_cache.app.settings import Settings
 from store_cache.central.client import CentralClient
 from store_cache.central.rate_limit import RateLimit
+from store_cache.model.event import AnyEvent
 from store_cache.storage.directory import Directory, LocalDirectory
 from store_cache.storage.files import CacheFiles
 from store_cache.sync.refetch import Refetcher
@@ -172,6 +176,7 @@ async def following(
     )
     state = StateTracker(runner, writer, freshness, clock, central)
     defects = Defects(loop.time)
+    store_version = version("store-cache")
     status = StatusDocuments(
         central=central,
         runner=runner,
@@ -181,26 +186,53 @@ async def following(
         state=state,
         defects=defects,
         clock=clock,
-        version=version("store-cache"),
+        version=store_version,
     )
 
     runner.on_events = forwarder.observe_events
     runner.on_central_reached = admission.sync_reached_central
     central.on_refused_connection = admission.connection_refused
     runner.on_advance = state.update
+    metrics = None
+    if settings.metrics:
+        watched = Watched(writer, runner, forwarder, freshness, state, store_version)
+        key_required = settings.metrics_key_required
+        metrics = build_metrics(watched, central, clock, key_required=key_required)
 
     forwarder.start()
     tasks = [
         loop.create_task(keep_running("event sync", runner.run, defects)),
         loop.create_task(keep_running("refetches", refetcher.run, defects)),
     ]
+    if metrics is not None:
+        tasks.append(loop.create_task(keep_running("metrics", metrics.history.run, defects)))
     try:
-        yield StoreParts(writer, runner, refetcher, forwarder, freshness, status)
+        yield StoreParts(writer, runner, refetcher, forwarder, freshness, status, metrics)
     finally:
         await forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def build_metrics(
+    watched: Watched, central: CentralClient, clock: Clock, *, key_required: bool
+) -> Metrics:
+    """Build the metrics, and have the parts tell them what happens."""
+    counts = Counts(now=clock.now, loop_time=clock.loop_time)
+    runner, forwarder = watched.runner, watched.forwarder
+    settle_writes = runner.on_events
+
+    def on_events(events: Sequence[AnyEvent]) -> None:
+        settle_writes(events)
+        counts.note_events(events)
+
+    runner.on_events = on_events
+    runner.on_full_sync = counts.note_full_sync
+    forwarder.on_result = counts.note_write
+    central.on_exchange = counts.note_exchange
+    watched.writer.files.on_sync = counts.note_sync
+    return Metrics(counts, watched, clock, key_required=key_required)
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], defects: Defects) -> None:

@@ -285,6 +285,12 @@ class Settings(BaseSettings):
     api_docs: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )
+    metrics: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
+        "true", may_be="true or false", example="true"
+    )
+    metrics_key_required: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
+        "false", may_be="true or false", example="true"
+    )
 
     @classmethod
     def variables(cls) -> dict[str, str]:

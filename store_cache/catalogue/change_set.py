@@ -61,6 +61,8 @@ class ChangeSet:
         self.grace_seconds = grace_seconds
         self.is_partial = is_partial
         self.unfollowed_until = base.unfollowed_until
+        self.rows_set = 0
+        """How often a row was set or deleted."""
         self._base = base
         self._existing = existing
         self._rows: dict[str, bytes | None] = {}
@@ -134,6 +136,7 @@ class ChangeSet:
         if self.is_partial and max(map(sub, versions, held_versions)) > 1:
             return False
         self._rows.update(new_rows)
+        self.rows_set += len(new_rows)
         return True
 
     def set_row(self, product_id: str, row: bytes, *, keep_tombstone: bool = False) -> None:
@@ -144,6 +147,7 @@ class ChangeSet:
         if self.row(product_id) is None and product_id not in self._existing:
             self.note_incarnation(product_id)
         self._rows[product_id] = row
+        self.rows_set += 1
         if not keep_tombstone and self.tombstone(product_id) is not None:
             self._tombstones[product_id] = None
 
@@ -151,6 +155,7 @@ class ChangeSet:
         """End the product's incarnation and leave a tombstone. `version` 0: not known."""
         if self.row(product_id) is not None:
             self._rows[product_id] = None
+            self.rows_set += 1
         self._tombstones[product_id] = Tombstone(offset, version, self.now)
         self.note_incarnation(product_id)
         self.drop_override(product_id)

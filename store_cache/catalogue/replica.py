@@ -173,12 +173,14 @@ class Replica:
 
     # -- the feed alongside ----------------------------------------------------------------
 
-    def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
-        """Apply events; visible at once, since readers do not see the replica yet."""
+    def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> int:
+        """Apply events, at once, since readers do not see the replica yet. Return how many of them
+        set a row."""
         self._note_events(events)
         change_set = self._change_set(now)
         apply_events(change_set, events)
         self._apply(change_set.to_change("events", position=position))
+        return change_set.rows_set
 
     def _note_events(self, events: Sequence[AnyEvent]) -> None:
         """Note which products pages should show, which were deleted, and overrides reached.

@@ -90,6 +90,21 @@ class WriteReply:
     certain: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that was sent to Central, as it ended.
+
+    `kind`: feed, page, product or write. `status`: of the answer, or why there is none:
+    `unreachable`, `broken`, or `given up` if it took too long or was not needed any more. `date`:
+    the answer's header.
+    """
+
+    kind: str
+    status: str
+    seconds: float
+    date: str | None
+
+
 class CentralClient:
     """A client of one Central.
 
@@ -128,6 +143,7 @@ class CentralClient:
         """How the exchange that ended last failed, whatever it was for; empty if it did not."""
         self.on_refused_connection: Callable[[], None] = _ignore
         """Called when a read could not connect; a failed write says so itself."""
+        self.on_exchange: Callable[[Exchange], None] = _ignore
         self._product_slots = asyncio.Semaphore(PRODUCTS_AT_ONCE)
 
     async def close(self) -> None:
@@ -257,7 +273,15 @@ class CentralClient:
             raise HeldBack(_until(reason, ready_in), retry_after_seconds=ready_in)
         sent_at = time()
         number = self.rate_limit.sent(priority, sent_at)
-        reply = await self._connection.send(request, total_seconds=seconds)
+        status, date = "given up", None
+        try:
+            reply = await self._connection.send(request, total_seconds=seconds)
+            status, date = str(reply.status), reply.headers.get("Date")
+        except CentralError as error:
+            status = "unreachable" if isinstance(error, Unreachable) else "broken"
+            raise
+        finally:
+            self.on_exchange(Exchange(_KINDS[priority], status, time() - sent_at, date))
         if (quota := read_quota(reply.headers, self._now())) is not None:
             self.rate_limit.named(quota, number=number, sent_at=sent_at)
         if reply.status != 429:
@@ -364,7 +388,15 @@ def _until(reason: str, ready_in: float) -> str:
     return f"{reason}; ask again in {ready_in:.1f} s"
 
 
-def _ignore() -> None:
+_KINDS = {
+    Priority.FEED: "feed",
+    Priority.PAGES: "page",
+    Priority.PRODUCTS: "product",
+    Priority.WRITES: "write",
+}
+
+
+def _ignore(*_: object) -> None:
     """The callback where none is set."""
 
 

@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
@@ -67,12 +68,16 @@ class CacheFiles:
     compaction takes its view of the catalogue only when all callers of `append` have done so.
 
     `snapshot_bytes`: length of the current snapshot. `keys_since`: when the key table in the files
-    began, in unix seconds; None if files of an earlier version do not say.
+    began, in unix seconds; None if files of an earlier version do not say. `compactions` counts
+    those that ended since the start. `on_sync` is called with how many seconds it took to write a
+    group of records and sync it.
     """
 
     def __init__(self, directory: Directory, *, store_id: str, now: Callable[[], float]) -> None:
         """`now` returns unix seconds, for the times that the files show to people."""
         self.snapshot_bytes = 0
+        self.compactions = 0
+        self.on_sync: Callable[[float], None] = _ignore
         self.keys_since: float | None = None
         self._directory = TimedDirectory(directory)
         self._store_id = store_id
@@ -181,7 +186,9 @@ class CacheFiles:
         if self._journal is None:
             raise self._broken()
         try:
+            began_at = perf_counter()
             await self._journal.write([pending.payload for pending in group])
+            self.on_sync(perf_counter() - began_at)
             if asyncio.get_running_loop().time() - self._checked_at > 2 * CHECK_SECONDS:
                 await self._check_files()
         except BaseException as problem:
@@ -365,6 +372,7 @@ class CacheFiles:
                     await self._publish(number)
                 check()
                 self._reset(number, size)
+                self.compactions += 1
                 await self._retention.sweep(number)
             except _Superseded:
                 return
@@ -480,6 +488,10 @@ class CacheFiles:
         self._supersede_compaction()
         async with self._snapshot_lock, self._journal_lock:
             await self._end_journal("it has been closed")
+
+
+def _ignore(*_: object) -> None:
+    """The callback if none is set."""
 
 
 def _describe(problem: BaseException) -> str:

@@ -97,7 +97,8 @@ class SyncRunner:
     `now` gives steady unix seconds (never set back), `random` numbers in [0, 1). Set the callbacks
     before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch of events
     applied, in order; `on_central_reached` (the admission of writes) when Central just answered;
-    `on_advance` (the state in the status) after every step.
+    `on_advance` (the state in the status) after every step; `on_full_sync` (the metrics) with each
+    full sync that ended.
     """
 
     def __init__(
@@ -111,6 +112,9 @@ class SyncRunner:
         random: Callable[[], float],
     ) -> None:
         self.state = begin(settings, writer.position)
+        self.events_applied = 0
+        self.events_stale = 0
+        """Events that set no row: what is held is newer, or of a later incarnation."""
         self.quarantined = 0
         self.last_quarantined: QuarantinedEvent | None = None
         self.sleeps_until: float | None = None
@@ -121,6 +125,7 @@ class SyncRunner:
         self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
         self.on_central_reached: Callable[[], None] = _ignore
         self.on_advance: Callable[[], None] = _ignore
+        self.on_full_sync: Callable[[FullSyncRecord], None] = _ignore
         self._central = central
         self._writer = writer
         self._least_percent = least_percent
@@ -206,6 +211,10 @@ class SyncRunner:
             case ExchangeFailed(failure) if failure in REFUSALS:
                 self.on_central_reached()
         report(before, self.state, outcome)
+        if self.state.full_syncs is not before.full_syncs:
+            for record in self.state.full_syncs:
+                if record not in before.full_syncs:
+                    self.on_full_sync(record)
         self.on_advance()
         self.changed.set()
         self.changed = asyncio.Event()
@@ -275,13 +284,16 @@ class SyncRunner:
             self._poll_timeout = None
 
     async def _apply_events(self, command: ApplyEvents) -> Outcome:
+        applied = quarantined = 0
         if command.in_catalogue:
-            await self._writer.apply_events(command.events, command.position)
+            applied = await self._writer.apply_events(command.events, command.position)
         if command.in_replica and (replica := self._writer.replica) is not None:
-            replica.take_events(command.events, position=command.position, now=self._now())
+            position = command.position
+            in_replica = replica.take_events(command.events, position=position, now=self._now())
+            applied = applied if command.in_catalogue else in_replica
         for event in command.events:
             if isinstance(event, QuarantinedEvent):
-                self.quarantined += 1
+                quarantined += 1
                 self.last_quarantined = event
                 log.warning(
                     "event sync: the event at offset %d was set aside, %s: %s",
@@ -291,6 +303,9 @@ class SyncRunner:
                     else "its product is read again from Central",
                     event.reason,
                 )
+        self.events_applied += applied
+        self.events_stale += len(command.events) - applied - quarantined
+        self.quarantined += quarantined
         self.on_events(command.events)
         return EventsApplied()
 

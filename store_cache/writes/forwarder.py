@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any, Protocol
 
 from store_cache.central.failures import (
@@ -158,6 +159,8 @@ class Forwarder:
         # New keys that wait for their turn, since when: the key table does not have them yet.
         self._waiting: dict[str, tuple[WriteRequest, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.on_result: Callable[[Result, float], None] = _ignore
+        """Called with each write's result, and how many seconds that took."""
 
     # -- start, stop, status ---------------------------------------------------------------
 
@@ -559,6 +562,11 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         started: dict[str, asyncio.Future[Result]] = {key: loop.create_future() for key in keys}
         self._under_way |= started
+        began_at = perf_counter()
+        for future in started.values():
+            future.add_done_callback(
+                lambda done: self.on_result(done.result(), perf_counter() - began_at)
+            )
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -578,6 +586,10 @@ class Forwarder:
         """Answer the calls that wait for a key, and free it for a repeat."""
         self._waiting.pop(key, None)
         self._under_way.pop(key).set_result(result)
+
+
+def _ignore(*_: object) -> None:
+    """The callback if none is set."""
 
 
 def _failure(problem: CentralError | WriteError) -> WriteOutcome:

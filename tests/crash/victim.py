@@ -118,9 +118,9 @@ class ReportingWriter(CacheWriter):
         loop.after_step = VisibleRows(self, self._reporter).report
         return damaged
 
-    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> int:
         with self._reporter.doing(Activity.EVENTS):
-            await super().apply_events(events, position)
+            return await super().apply_events(events, position)
 
     async def install(self, installation: Installation, *, least_percent: int) -> Verdict:
         with self._reporter.doing(Activity.INSTALL):

@@ -236,10 +236,10 @@ def feed_alongside(patch: Patch) -> None:
 
     def pages_alone(
         self: Replica, events: Sequence[AnyEvent], *, position: Position, now: float
-    ) -> None:
+    ) -> int:
         if events:
             patch.act()
-        take_events(self, (), position=position, now=now)
+        return take_events(self, (), position=position, now=now)
 
     patch.replace(Replica, "take_events", pages_alone)
 

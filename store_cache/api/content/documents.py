@@ -287,6 +287,41 @@ class Ready(TypedDict):
     status: str
 
 
+# -- metrics -----------------------------------------------------------------------------------
+
+Rate = Annotated[float, Field(ge=0, description="a second")]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class VisibleSeconds(TypedDict):
+    """How long events took from Central's timestamp until readers saw them; null: there were
+    none."""
+
+    p50: Seconds | None
+    p99: Seconds | None
+
+
+class MetricsPoint(TypedDict):
+    """The store at one moment, and what happened in the interval before it."""
+
+    at: Moment
+    state: str
+    ageSeconds: Annotated[Seconds | None, Field(description="null: never in sync with Central")]
+    lag: Annotated[int | None, Field(ge=0, description="events; null: not known")]
+    visibleSeconds: VisibleSeconds
+    readsPerSecond: Rate
+    writesPerSecond: Rate
+    errorsPerSecond: Annotated[Rate, Field(description="answers to tills of 500 or more")]
+    centralErrorsPerSecond: Annotated[Rate, Field(description="requests to Central that failed")]
+
+
+class MetricsHistory(TypedDict):
+    """The last hour, oldest point first."""
+
+    intervalSeconds: int
+    points: list[MetricsPoint]
+
+
 # -- errors ------------------------------------------------------------------------------------
 
 

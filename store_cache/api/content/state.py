@@ -48,12 +48,13 @@ class StateTracker:
 
     def update(self) -> None:
         """Find the name anew. Call it after every step of the sync, so that `since` is right."""
-        name = self._find()
+        name = self.find()
         if name != self.name:
             log.info("sync status: %s, was %s", name, self.name)
             self.name, self.since = name, self._clock.loop_time()
 
-    def _find(self) -> StateName:
+    def find(self) -> StateName:
+        """Return the name of the state, noting nothing."""
         state = self._runner.state
         if not self._writer.disk.is_durable:
             return StateName.DEGRADED

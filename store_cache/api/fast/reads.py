@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from email.utils import formatdate
 from hmac import compare_digest
+from time import perf_counter
 
 from aiohttp import web
 
@@ -37,6 +38,8 @@ from store_cache.api.content.models import (
 )
 from store_cache.api.content.paths import parse_query
 from store_cache.api.cors import Cors
+from store_cache.api.metrics.counts import LOOKUP, PAGE, PRODUCT, QUICK_SECONDS, Counts, ReadTally
+from store_cache.api.metrics.histogram import Histograms
 from store_cache.api.parts import StoreParts
 from store_cache.api.problems import InvalidRequest
 from store_cache.api.request_ids import is_sane, new_request_id
@@ -93,8 +96,19 @@ class _Fields:
 class FastReads:
     """What all connections share: the store's parts, who may read, and the heads of answers."""
 
-    def __init__(self, store: StoreParts, authenticator: Authenticator, cors: Cors) -> None:
+    def __init__(
+        self,
+        store: StoreParts,
+        authenticator: Authenticator,
+        cors: Cors,
+        counts: Counts | None = None,
+    ) -> None:
         self._store = store
+        # If nothing is to be counted, nobody looks at these.
+        requests = Histograms(QUICK_SECONDS) if counts is None else counts.requests
+        self._product = ReadTally.of(requests, PRODUCT, "GET")
+        self._page = ReadTally.of(requests, PAGE, "GET")
+        self._basket = ReadTally.of(requests, LOOKUP, "POST")
         self._cors = cors
         self.authenticator = authenticator
         # The heads below are those of this freshness and this second (unix time).
@@ -102,22 +116,24 @@ class FastReads:
         self._valid_from = self._valid_until = 0.0
         self._ok = self._not_modified = b""
 
-    def respond(self, kind: str | None, target: bytes, fields: _Fields) -> bytes | None:
-        """Return the whole answer; None unless it is 200 or 304.
+    def respond(
+        self, kind: str | None, target: bytes, fields: _Fields, began_at: float
+    ) -> bytes | None:
+        """Return the whole answer, which is counted; None unless it is 200 or 304.
 
         `kind` is product, page or basket, or None for a page without a query; `target` is the id,
-        the query or the body.
+        the query or the body. `began_at`: when the request was read, by the performance counter.
         """
         catalogue = self._store.writer.catalogue
         if catalogue is None:
             return None
         freshness = self._store.freshness.measure()
         if kind == "product":
-            content = bodies.product(catalogue, target.decode())
+            content, tally = bodies.product(catalogue, target.decode()), self._product
         elif kind == "basket":
-            content = _basket(catalogue, target)
+            content, tally = _basket(catalogue, target), self._basket
         else:
-            content = _page(catalogue, target, freshness)
+            content, tally = _page(catalogue, target, freshness), self._page
         if content is None:
             return None
         if freshness is not self._freshness or not (
@@ -127,8 +143,18 @@ class FastReads:
         body, tag = content
         request_id = fields.request_id or new_request_id()
         if fields.if_none_match is not None and matches((fields.if_none_match,), tag):
-            return self._not_modified % (tag.encode(), request_id.encode())
-        return self._ok % (tag.encode(), request_id.encode(), len(body), body)
+            answer = self._not_modified % (tag.encode(), request_id.encode())
+            histogram = tally.not_modified
+        else:
+            answer = self._ok % (tag.encode(), request_id.encode(), len(body), body)
+            histogram = tally.ok
+        seconds = perf_counter() - began_at
+        if seconds <= QUICK_SECONDS:  # nearly always; the call would cost as much as all the rest
+            histogram.counts[0] += 1
+            histogram.total_seconds += seconds
+        else:
+            histogram.add(seconds)
+        return answer
 
     def _prepare_heads(self, freshness: Freshness) -> None:
         second = int(time.time())
@@ -170,13 +196,14 @@ class FastConnection:
         request = _REQUEST.match(data)
         if request is None or middleware.log.isEnabledFor(logging.DEBUG):
             return None  # at level debug, the plain path logs each read
+        began_at = perf_counter()
         kind = request.lastgroup
         raw_fields, end, body = data[request.end() :].partition(b"\r\n\r\n")
         fields = self._understand(raw_fields, has_body=kind == "basket") if end else None
         if fields is None or fields.length != len(body):
             return None
         target = body if kind == "basket" else request[kind] if kind else b""
-        return self._reads.respond(kind, target, fields)
+        return self._reads.respond(kind, target, fields, began_at)
 
     def _understand(self, raw_fields: bytes, *, has_body: bool) -> _Fields | None:
         authenticator = self._reads.authenticator

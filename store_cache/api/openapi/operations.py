@@ -20,10 +20,11 @@ from store_cache.api.content.models import (
     LookupBody,
     UpdateBody,
 )
+from store_cache.api.metrics.history import MOST_MINUTES
 from store_cache.api.openapi.operation import Answer, Header, Operation, Parameter
 
 READING, WRITING, SYNC = "Reading", "Writing", "Sync and cache"
-HEALTH, PAGES = "Health", "Pages"
+HEALTH, METRICS, PAGES = "Health", "Metrics", "Pages"
 
 TAGS: Mapping[str, str] = {
     READING: "Answered from memory, also while Central is away.",
@@ -31,6 +32,7 @@ TAGS: Mapping[str, str] = {
     "applied twice, and a key that was answered gives the same answer again.",
     SYNC: "How the store keeps in sync with Central.",
     HEALTH: "For probes.",
+    METRICS: "For Prometheus and for charts.",
     PAGES: "Files that say nothing about the shop.",
 }
 
@@ -241,6 +243,32 @@ FORCE_SYNC = Operation(
     parameters=(_ACCEPT,),
     answers=(Answer(200, "The full sync succeeded", documents.ForcedSync),),
     errors=("sync_failed", "central_timeout"),
+)
+
+# -- metrics -----------------------------------------------------------------------------------
+
+READ_METRICS = Operation(
+    "readMetrics",
+    METRICS,
+    "Read the metrics, as Prometheus does",
+    "OpenMetrics if `Accept` asks for it. Whether a key is needed is a setting.",
+    answers=(
+        Answer(200, "The metrics", media_types=("text/plain", "application/openmetrics-text")),
+    ),
+)
+READ_METRICS_HISTORY = Operation(
+    "readMetricsHistory",
+    METRICS,
+    "Read the last hour, a point for every ten seconds",
+    parameters=(
+        Parameter(
+            "minutes",
+            "query",
+            "How much of it",
+            {"type": "integer", "minimum": 1, "maximum": MOST_MINUTES, "default": MOST_MINUTES},
+        ),
+    ),
+    answers=(Answer(200, "The points", documents.MetricsHistory),),
 )
 
 # -- pages -------------------------------------------------------------------------------------

@@ -71,6 +71,8 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"KEY_RETENTION_HOURS": "10000"},
     {"FAST_READS": "on"},
     {"API_DOCS": "yes"},
+    {"METRICS": "on"},
+    {"METRICS_KEY_REQUIRED": "yes"},
     {"PORT": "x", "STORE_ID": "", "POLL_MODE": "x"},
 )
 

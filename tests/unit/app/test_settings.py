@@ -66,6 +66,8 @@ def test_defaults_are_right_for_one_shop() -> None:
         "fast_reads": True,
         "console": True,
         "api_docs": True,
+        "metrics": True,
+        "metrics_key_required": False,
     } == shown
     assert ("store-s1-key", "demo", "demo") == loaded.secrets()
 
@@ -117,6 +119,8 @@ WRONG = {
     "POLL_MODE": ["sometimes"],
     "FAST_READS": ["maybe", "", "1"],
     "API_DOCS": ["maybe", "", "1"],
+    "METRICS": ["on"],
+    "METRICS_KEY_REQUIRED": ["yes"],
     "CORS_ORIGINS": [
         *("till.example.com", "https://till.example.com/", "https://till.example.com:443"),
         *("https://Till.example.com", "https://a.example.com,*"),
