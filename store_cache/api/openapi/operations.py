@@ -125,7 +125,7 @@ _KEY = Parameter(
     f"A new one for each sale, the same for its repeats: {KEY_MUST_BE}",
     KEY_SCHEMA | {"type": "string"},
     is_required=True,
-    example="order-12348",
+    example="order-12350",
 )
 _ACCEPT = Parameter(
     "accept",
