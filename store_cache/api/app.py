@@ -19,6 +19,7 @@ from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
 from store_cache.api.openapi.docs import ApiDocs
 from store_cache.api.parts import StoreParts
+from store_cache.api.request_rates import RequestRates
 from store_cache.api.routes import route_table
 from store_cache.api.routing import Route, Scopes
 from store_cache.api.throttled_log import ThrottledWarning
@@ -43,11 +44,14 @@ def build_api(
     cors_origins: Iterable[str],
     body_seconds: float = 10.0,
     fast_reads: bool = True,
+    reads_per_second: int = 0,
+    writes_per_second: int = 0,
     console: bool = False,
     api_docs: bool = False,
 ) -> web.Application:
     """Return the API of `store`.
 
+    `reads_per_second` and `writes_per_second` are limits for each client; 0: none.
     `app[AUTHENTICATOR]` exchanges the `keys`.
     `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
     speed of the commonest reads, not their answers. `console` adds the page for operators at `/`,
@@ -55,9 +59,10 @@ def build_api(
     """
     scopes, cors = Scopes(), Cors(cors_origins)
     authenticator = Authenticator(keys, WrongKeys())
+    rates = RequestRates(reads=reads_per_second, writes=writes_per_second)
     counts = None if store.metrics is None else store.metrics.counts
     middleware = build_middleware(
-        authenticator=authenticator, scopes=scopes, cors=cors, counts=counts
+        authenticator=authenticator, scopes=scopes, rates=rates, cors=cors, counts=counts
     )
     app = web.Application(middlewares=[middleware])
     unknown_fields = ThrottledWarning(
@@ -87,5 +92,5 @@ def build_api(
     app[SCOPES] = scopes
     app[AUTHENTICATOR] = authenticator
     if fast_reads:
-        app[FAST_READS] = FastReads(store, authenticator, cors, counts)
+        app[FAST_READS] = FastReads(store, authenticator, cors, counts, rates.reads)
     return app

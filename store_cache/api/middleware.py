@@ -25,6 +25,7 @@ from store_cache.api.problems import (
     WriteFailed,
     render,
 )
+from store_cache.api.request_rates import RequestRates
 from store_cache.api.routing import Scopes, route_name
 from store_cache.api.throttled_log import SampledLog
 from store_cache.writes.write import WriteError
@@ -57,7 +58,12 @@ log = logging.getLogger(__name__)
 
 
 def build_middleware(
-    *, authenticator: Authenticator, scopes: Scopes, cors: Cors, counts: Counts | None = None
+    *,
+    authenticator: Authenticator,
+    scopes: Scopes,
+    rates: RequestRates,
+    cors: Cors,
+    counts: Counts | None = None,
 ) -> Middleware:
     refusals = SampledLog(log, _ANSWERED)
 
@@ -76,7 +82,8 @@ def build_middleware(
                 response = preflight
             else:
                 _check_message(request)
-                _authenticate(request, authenticator, scopes, started)
+                needed = scopes.needed(request.match_info)
+                _authenticate(request, authenticator, needed, rates, started)
                 response = await handler(request)
         except ApiError as error:
             refusal = error
@@ -134,10 +141,14 @@ def _check_message(request: web.Request) -> None:
 
 
 def _authenticate(
-    request: web.Request, authenticator: Authenticator, scopes: Scopes, now: float
+    request: web.Request,
+    authenticator: Authenticator,
+    needed: Scope,
+    rates: RequestRates,
+    now: float,
 ) -> None:
-    """Raise ApiError unless the caller has the scope; reads nothing of the body."""
-    needed = scopes.needed(request.match_info)
+    """Raise ApiError unless the caller has the scope and keeps to its limit; reads nothing of the
+    body."""
     if needed is Scope.OPEN:
         return
     request[CALLER] = caller = authenticator.identify(
@@ -145,6 +156,7 @@ def _authenticate(
     )
     if caller.scope < needed:
         raise Forbidden(_FORBIDDEN[needed])
+    rates.count(caller, needed)
 
 
 def _log(request: web.Request, status: int, seconds: float, refusals: SampledLog | None) -> None:

@@ -45,6 +45,8 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
             keys=key_ring(settings),
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
+            reads_per_second=settings.rate_limit_reads,
+            writes_per_second=settings.rate_limit_writes,
             console=settings.console,
             api_docs=settings.api_docs,
         )

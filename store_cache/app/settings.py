@@ -276,6 +276,12 @@ class Settings(BaseSettings):
     key_retention_hours: int = _setting(
         24, may_be="a whole number from 1 to 8760", example="24", ge=1, le=8760
     )
+    rate_limit_reads: int = _setting(
+        0, may_be="a whole number from 0 to 100000 (0: no limit)", example="500", ge=0, le=100000
+    )
+    rate_limit_writes: int = _setting(
+        0, may_be="a whole number from 0 to 100000 (0: no limit)", example="50", ge=0, le=100000
+    )
     fast_reads: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )

@@ -48,6 +48,8 @@ def api_of(parts: StoreParts, settings: Settings) -> web.Application:
         keys=key_ring(settings),
         cors_origins=settings.cors_origins,
         fast_reads=settings.fast_reads,
+        reads_per_second=settings.rate_limit_reads,
+        writes_per_second=settings.rate_limit_writes,
         console=settings.console,
         api_docs=settings.api_docs,
     )

@@ -4,9 +4,10 @@
     one whole, plain request of the grammar below, alone      here, by one write
     anything else, and whatever needs the plain path          by aiohttp, untouched
 
-The answers are those of `handlers.reads`, byte for byte. Errors are not given here: if a request is
-incomplete, wrong, refused, limited, or not understood, or there is no catalogue, `answer` returns
-None, has changed nothing, and aiohttp gets all the bytes.
+The answers are those of `handlers.reads`, byte for byte. Errors are not given here, but for the one
+of a client that exceeds its limit: refusing it must not cost more than answering. If a request is
+incomplete, wrong, refused, or not understood, or there is no catalogue, `answer` returns None, has
+changed nothing, and aiohttp gets all the bytes.
 
 This exists for speed alone (docs/architecture.md has the measured gain). With `FAST_READS=false`
 the plain path answers everything.
@@ -41,8 +42,9 @@ from store_cache.api.cors import Cors
 from store_cache.api.metrics.counts import LOOKUP, PAGE, PRODUCT, QUICK_SECONDS, Counts, ReadTally
 from store_cache.api.metrics.histogram import Histograms
 from store_cache.api.parts import StoreParts
-from store_cache.api.problems import InvalidRequest
+from store_cache.api.problems import InvalidRequest, render
 from store_cache.api.request_ids import is_sane, new_request_id
+from store_cache.api.request_rates import RatePolicy
 from store_cache.catalogue.catalogue import Catalogue
 
 # Ids and queries of unreserved characters (RFC 3986, 2.3), so that nothing needs decoding; and no
@@ -91,6 +93,7 @@ class _Fields:
     length: int = 0
     if_none_match: str | None = None
     request_id: str | None = None
+    accepts_problem: bool = False
 
 
 class FastReads:
@@ -102,19 +105,22 @@ class FastReads:
         authenticator: Authenticator,
         cors: Cors,
         counts: Counts | None = None,
+        rate: RatePolicy | None = None,
     ) -> None:
         self._store = store
         # If nothing is to be counted, nobody looks at these.
-        requests = Histograms(QUICK_SECONDS) if counts is None else counts.requests
+        self._requests = requests = Histograms(QUICK_SECONDS) if counts is None else counts.requests
         self._product = ReadTally.of(requests, PRODUCT, "GET")
         self._page = ReadTally.of(requests, PAGE, "GET")
         self._basket = ReadTally.of(requests, LOOKUP, "POST")
         self._cors = cors
         self.authenticator = authenticator
+        self.rate = rate
         # The heads below are those of this freshness and this second (unix time).
         self._freshness: Freshness | None = None
         self._valid_from = self._valid_until = 0.0
         self._ok = self._not_modified = b""
+        self._refused, self._refused_at = b"", 0
 
     def respond(
         self, kind: str | None, target: bytes, fields: _Fields, began_at: float
@@ -173,10 +179,30 @@ class FastReads:
         fixed = freshness_headers(freshness)
         headers = {name: value.replace("%", "%%") for name, value in fixed.items()}
         response = web.Response(status=status, headers=headers | {"ETag": "%b"} | first)
+        return self._encode(response, last)
+
+    def refuse(self, rate: RatePolicy, kind: str | None, fields: _Fields, began_at: float) -> bytes:
+        """Return the whole answer, which is counted, to a request beyond the limit."""
+        second = int(time.time())
+        if second != self._refused_at:
+            response = render(rate.refusal(), "")
+            assert isinstance(response.body, bytes)
+            date = formatdate(second, usegmt=True)
+            last = {"Content-Length": str(len(response.body)), "Date": date}
+            body = response.body.replace(b"%", b"%%")
+            self._refused, self._refused_at = self._encode(response, last) + body, second
+        request_id = fields.request_id or new_request_id()
+        route = {"product": PRODUCT, "basket": LOOKUP}.get(kind or "", PAGE)
+        histogram = self._requests.of(route, "POST" if kind == "basket" else "GET", "429")
+        histogram.add(perf_counter() - began_at)
+        return self._refused % request_id.encode()
+
+    def _encode(self, response: web.Response, last: dict[str, str]) -> bytes:
+        """Return the head of a response, with a placeholder for the request's id."""
         middleware.add_common_headers(response, "%b", origin=None, cors=self._cors)
         response.headers.update(last)
         fields = [f"{name}: {value}\r\n" for name, value in response.headers.items()]
-        line = f"HTTP/1.1 {status} {response.reason}\r\n"
+        line = f"HTTP/1.1 {response.status} {response.reason}\r\n"
         return "".join([line, *fields, "\r\n"]).encode()
 
 
@@ -203,7 +229,18 @@ class FastConnection:
         if fields is None or fields.length != len(body):
             return None
         target = body if kind == "basket" else request[kind] if kind else b""
-        return self._reads.respond(kind, target, fields, began_at)
+        rate = self._reads.rate
+        if rate is None:
+            return self._reads.respond(kind, target, fields, began_at)
+        client = fields.caller.name
+        if fields.accepts_problem:
+            return None  # in case of a refusal, which then has another shape
+        if not rate.take(client):
+            return self._reads.refuse(rate, kind, fields, began_at)
+        answer = self._reads.respond(kind, target, fields, began_at)
+        if answer is None:
+            rate.give_back(client)
+        return answer
 
     def _understand(self, raw_fields: bytes, *, has_body: bool) -> _Fields | None:
         authenticator = self._reads.authenticator
@@ -225,6 +262,7 @@ class FastConnection:
             int(given.get(b"content-length", "0")),
             given.get(b"if-none-match"),
             given.get(b"x-request-id"),
+            "problem" in given.get(b"accept", "").lower(),
         )
         if fields.if_none_match is None and fields.request_id is None:
             self._understood[has_body] = (raw_fields, fields)

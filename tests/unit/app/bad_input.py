@@ -69,6 +69,8 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"SNAPSHOT_MIN_PERCENT": "101"},
     {"WRITE_TIMEOUT_SECONDS": "0"},
     {"KEY_RETENTION_HOURS": "10000"},
+    {"RATE_LIMIT_READS": "many"},
+    {"RATE_LIMIT_WRITES": "-1"},
     {"FAST_READS": "on"},
     {"API_DOCS": "yes"},
     {"METRICS": "on"},

@@ -63,6 +63,8 @@ def test_defaults_are_right_for_one_shop() -> None:
         "snapshot_min_percent": 50,
         "write_timeout_seconds": 8.0,
         "key_retention_hours": 24,
+        "rate_limit_reads": 0,
+        "rate_limit_writes": 0,
         "fast_reads": True,
         "console": True,
         "api_docs": True,
@@ -85,6 +87,8 @@ def test_defaults_are_right_for_one_shop() -> None:
         ("SNAPSHOT_MIN_PERCENT", "0", "100", "-1", "101"),
         ("WRITE_TIMEOUT_SECONDS", "1", "60", "0.9", "60.1"),
         ("KEY_RETENTION_HOURS", "1", "8760", "0", "8761"),
+        ("RATE_LIMIT_READS", "0", "100000", "-1", "100001"),
+        ("RATE_LIMIT_WRITES", "0", "100000", "-1", "100001"),
     ],
 )
 def test_numbers_have_bounds(
