@@ -23,6 +23,7 @@ from tests.golden.store import (
     adjustment,
     batch,
     force,
+    get,
     normalise_document,
     sale,
 )
@@ -46,6 +47,7 @@ READING: Named = {
     "readSyncStatus": {"live": DOCUMENTS["sync/status"]},
     "readCacheStats": {"stats": DOCUMENTS["cache/stats"]},
     "forceSync": {"done": force()},
+    "readMetricsHistory": {"minute": get("/v1/store/metrics/history?minutes=1")},
 }
 WRITING: Named = {
     "updateInventory": {
@@ -90,7 +92,7 @@ async def _operations() -> Json:
     central = central_of_three()
     found: Json = {}
     async with a_store(central) as store:
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(12.0)
         await _take(store, READING | WRITING, found)
         central.answers.append(CentralAnswer(400, refusal(LAMP, "invalid_request")))
         await _take(store, {"updateInventory": REFUSED_BY_CENTRAL}, found)

@@ -11,43 +11,27 @@ import orjson
 from jsonschema_rs import Draft202012Validator
 from multidict import CIMultiDict
 
-from store_cache.api.app import build_api
-from store_cache.api.auth import KeyRing
-from store_cache.api.server import serve
-from tests.harness.fake_store import FakeStore
 from tests.harness.http import Connection
+from tests.harness.store import a_store
 
 Json = dict[str, Any]
-
-EVERY_FEATURE: dict[str, Any] = {"api_docs": True, "console": True}
-"""The settings of `build_api` that switch features on."""
 
 COMMON_STATUSES = {401, 404, 405}
 """What is answered below `/v1`, and elsewhere, where there is no such route or method."""
 
 
 def published_document() -> Json:
-    """Return what a store with every feature answers to `GET /openapi.json`."""
+    """Return what a store answers to `GET /openapi.json`. Its features are on by default."""
     return asyncio.run(_published_document())
 
 
 async def _published_document() -> Json:
-    app = build_api(
-        FakeStore().parts,
-        store_id="store-s1",
-        keys=KeyRing(keys=["k"]),
-        cors_origins=[],
-        **EVERY_FEATURE,
-    )
-    server = await serve(app, host="127.0.0.1", port=0)
-    try:
-        connection = await Connection.open(server.port)
-        reply = await connection.send("GET", "/openapi.json")
-        connection.close()
-    finally:
-        await server.stop(grace_seconds=1.0)
-    assert reply.status == 200
-    return dict(reply.json)
+    async with a_store() as store, store.served() as url:
+        connection = await Connection.open(int(url.rpartition(":")[2]))
+        try:
+            return dict((await connection.send("GET", "/openapi.json")).json)
+        finally:
+            connection.close()
 
 
 def closed(document: Json) -> Json:

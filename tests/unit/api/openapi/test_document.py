@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from store_cache.api.app import SCOPES
 from store_cache.api.auth import Scope
 from store_cache.api.problems import STATUS
-from tests.harness.api_document import EVERY_FEATURE, published_document
-from tests.unit.api.conftest import ADMIN, Opened, Store
+from store_cache.api.server import serve
+from tests.harness.api_document import published_document
+from tests.harness.clients import STORE_ADMIN_KEY
+from tests.harness.http import Connection, Reply
+from tests.harness.store import a_store, api_of, settings_of
 
 CATCH_ALL = {"/v1{rest}", "/{rest}"}
 
 
+@dataclass
+class Store:
+    """The API of a real store, whose features are on by default."""
+
+    app: web.Application
+    port: int
+
+    async def send(self, method: str, target: str, **headers: str) -> Reply:
+        """Send one request; `if_none_match=…` becomes the header If-None-Match."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        line = await Connection.open(self.port)
+        reply = await line.send(method, target, headers=named)
+        line.close()
+        return reply
+
+
 @pytest.fixture
-async def store(open_store: Opened) -> Store:
-    """A store with every feature."""
-    return await open_store(**EVERY_FEATURE)
+async def store() -> AsyncIterator[Store]:
+    async with a_store() as running:
+        await running.until("live")
+        app = api_of(running.parts, settings_of())
+        server = await serve(app, host="127.0.0.1", port=0)
+        yield Store(app, server.port)
+        await server.stop(grace_seconds=1.0)
 
 
 async def document_of(store: Store) -> dict[str, Any]:
@@ -86,7 +112,7 @@ async def test_each_query_parameter_is_in_it(store: Store) -> None:
     wrong = []
     for (method, path), operation in operations(await document_of(store)).items():
         target = path.format(productId="PROD-001", name="main.js")
-        reply = await store.send(method, f"{target}?guess=1", headers=ADMIN)
+        reply = await store.send(method, f"{target}?guess=1", x_api_key=STORE_ADMIN_KEY)
         if reply.status == 200:  # a probe may send what it likes
             continue
         if operation["tags"] == ["Pages"] and path != "/openapi.json":
@@ -103,9 +129,7 @@ async def test_each_query_parameter_is_in_it(store: Store) -> None:
 async def test_unchanged_it_is_not_sent_again(store: Store) -> None:
     """It has a tag, which stays the same; a HEAD has the same headers."""
     first = await store.send("GET", "/openapi.json")
-    again = await store.send(
-        "GET", "/openapi.json", headers={"If-None-Match": first.headers["ETag"]}
-    )
+    again = await store.send("GET", "/openapi.json", if_none_match=first.headers["ETag"])
     head = await store.send("HEAD", "/openapi.json")
 
     assert 304 == again.status
