@@ -16,12 +16,14 @@ from store_cache.api.app import SCOPES
 from store_cache.api.auth import Scope
 from store_cache.api.problems import STATUS
 from store_cache.api.server import serve
-from tests.harness.api_document import published_document
+from tests.harness.api_document import Contract, published_document
 from tests.harness.clients import STORE_ADMIN_KEY
 from tests.harness.http import Connection, Reply
 from tests.harness.store import a_store, api_of, settings_of
 
 CATCH_ALL = {"/v1{rest}", "/{rest}"}
+CHANGING = {"/metrics"}
+"""What two calls answer differently."""
 
 
 @dataclass
@@ -124,6 +126,26 @@ async def test_each_query_parameter_is_in_it(store: Store) -> None:
             wrong.append((method, path, known, published))
 
     assert not wrong
+
+
+async def test_a_head_has_the_headers_of_a_get(store: Store) -> None:
+    """Every GET of the document answers HEAD: with the same headers, and no body."""
+    document = await document_of(store)
+    contract = Contract(document)
+    differing = []
+    for method, path in operations(document):
+        if method != "GET" or path in CHANGING:
+            continue
+        target = path.format(productId="P-1", name="start.js")
+        get = await store.send("GET", target, x_api_key=STORE_ADMIN_KEY, x_request_id="same")
+        head = await store.send("HEAD", target, x_api_key=STORE_ADMIN_KEY, x_request_id="same")
+        for reply in (get, head):
+            reply.headers.pop("Date", None)
+        wrong = contract.problems("HEAD", target, head.status, head.headers, head.body)
+        if (head.status, head.headers) != (get.status, get.headers) or wrong:
+            differing.append((target, get, head, wrong))
+
+    assert not differing
 
 
 async def test_unchanged_it_is_not_sent_again(store: Store) -> None:
