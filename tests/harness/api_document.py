@@ -16,6 +16,12 @@ from tests.harness.store import a_store
 
 Json = dict[str, Any]
 
+PLAIN_HEADERS = {
+    *("content-type", "content-length", "date", "server", "connection", "vary"),
+    *("referrer-policy", "x-content-type-options"),
+}
+"""What HTTP or a browser deals with."""
+
 COMMON_STATUSES = {401, 404, 405}
 """What is answered below `/v1`, and elsewhere, where there is no such route or method."""
 
@@ -112,7 +118,8 @@ class Contract:
         return [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in errors]
 
     def _header_problems(self, answer: Json, headers: CIMultiDict[str]) -> list[str]:
-        found = []
+        known = PLAIN_HEADERS | {name.lower() for name in answer["headers"]}
+        found = [f"header {name} is not published" for name in headers if name.lower() not in known]
         for name, shown in answer["headers"].items():
             header = self.resolved(shown)
             text = headers.get(name)

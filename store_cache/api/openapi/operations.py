@@ -65,6 +65,8 @@ HEADERS: Mapping[str, Header] = {
     ),
     "ETag": Header("Identifies the content: strong for a product, weak for a page or a lookup."),
     "Content-Security-Policy": Header("What the page may load: the store's own files."),
+    "RateLimit-Policy": Header("This client's limit, if that is reached: `q` requests in `w` s."),
+    "RateLimit": Header("How many requests are left, and in how many seconds there are more."),
     "Retry-After": Header(
         "Seconds to wait before the next try.", {"type": "integer", "minimum": 1}
     ),
@@ -75,12 +77,14 @@ EVERYWHERE = ("X-Request-ID", "Cache-Control")
 
 FRESHNESS = ("X-Cache-Offset", "X-Cache-Generation", "Age", "Cache-Status")
 
-ALWAYS = HEADERS.keys() - {"X-Cache-Generation", "Retry-After"}
+ALWAYS = frozenset(
+    {*EVERYWHERE, "X-Cache-Offset", "Age", "Cache-Status", "ETag", "Content-Security-Policy"}
+)
 """The headers that every answer which names them has; others may be missing."""
 
 ERROR_HEADERS: Mapping[str, tuple[str, ...]] = {
     "product_not_found": FRESHNESS,
-    "rate_limited": ("Retry-After",),
+    "rate_limited": ("Retry-After", "RateLimit-Policy", "RateLimit"),
     "cache_not_ready": ("Retry-After",),
     "central_unavailable": ("Retry-After",),
     "central_timeout": ("Retry-After",),
