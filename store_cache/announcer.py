@@ -30,12 +30,17 @@ _FULL_SYNC = Origin(ChangeSource.FULL_SYNC)
 
 
 class Announcer:
-    """Applies changes and tells the observers. Set `observers` before the sync runs."""
+    """Applies changes and tells the observers."""
 
     def __init__(self) -> None:
         self.observers: tuple[CatalogueObserver, ...] = ()
         self._catalogue: Catalogue | None = None
         self._differences: Differences | None = None  # of the last full sync, not all told yet
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether some of what the last full sync has changed was not told yet."""
+        return self._differences is not None
 
     def apply(self, catalogue: Catalogue, change: Change, origin: Origin | None) -> None:
         """Apply a change to the visible catalogue. `origin` is None if it shows nothing new."""

@@ -22,6 +22,8 @@ from store_cache.api.parts import StoreParts
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.routes import route_table
 from store_cache.api.routing import Route, Scopes
+from store_cache.api.stream.handler import stream_routes
+from store_cache.api.stream.streams import Streams
 from store_cache.api.throttled_log import ThrottledWarning
 from store_cache.api.wrong_keys import WrongKeys
 
@@ -34,6 +36,10 @@ SCOPES = web.AppKey("scopes", Scopes)
 
 FAST_READS = web.AppKey("fast_reads", FastReads)
 """Answers the commonest reads in front of aiohttp; absent if that is switched off."""
+
+
+STREAMS = web.AppKey("streams", Streams)
+"""The open streams of changes; absent if they are switched off."""
 
 
 def build_api(
@@ -78,6 +84,9 @@ def build_api(
         features += MetricsRoutes(store.metrics).routes()
     if console:
         features += console_routes()
+    if store.streams is not None:
+        features += stream_routes(store, store.streams, authenticator)
+        app[STREAMS] = store.streams
     if api_docs:
         features += docs.routes()
     routes = route_table(

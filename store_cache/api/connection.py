@@ -5,6 +5,7 @@
     on which nothing arrives between two requests       `idle_seconds` (keep-alive), gracefully
     on which the head of a request does not end         `head_seconds` from its first byte
     whose client does not read its answer               `unread_seconds` without progress
+    with a long answer, such as a stream                what the answer decides
 
 The body of a request has its own deadline, in `content.requests`. The caps on connections are in
 `limits`, which also checks the deadlines.
@@ -16,7 +17,7 @@ import asyncio
 import logging
 import math
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
@@ -40,6 +41,16 @@ _NEVER_SECONDS = 365 * 86_400.0
 _MOST_BYTES_KEPT_BACK = 256 * 1024
 
 
+class LongReply(Protocol):
+    """An answer that goes on for as long as its client reads, and has deadlines of its own."""
+
+    def resume(self) -> None:
+        """The client has taken what was written: more may be."""
+
+    def lost(self) -> None:
+        """The connection is gone."""
+
+
 class ClientConnection(web.RequestHandler):
     """One connection of a client, counted and timed by `limiter`."""
 
@@ -52,6 +63,7 @@ class ClientConnection(web.RequestHandler):
         "_is_half_closed",
         "_kept_back",
         "_limiter",
+        "_long_reply",
         "_pipelining",
         "_unread_since",
         "_wire",
@@ -78,6 +90,7 @@ class ClientConnection(web.RequestHandler):
         self._fast: FastConnection | None = None
         self._pipelining = PipeliningGuard()
         self._kept_back = bytearray()
+        self._long_reply: LongReply | None = None
         self._has_unanswered = False  # a request, or the beginning of one
         self._answered = 0  # of the requests that aiohttp has counted
         self._is_half_closed = False
@@ -113,6 +126,11 @@ class ClientConnection(web.RequestHandler):
         if self._wire is not None:
             self._wire.abort()
 
+    def begin_long_reply(self, reply: LongReply) -> None:
+        """Tell `reply` what becomes of the connection, which has no deadlines, until the request
+        ends."""
+        self._long_reply = reply
+
     def note_request_begun(self) -> None:
         """The head of a request is complete and its handler starts."""
         self.is_busy = True
@@ -122,6 +140,7 @@ class ClientConnection(web.RequestHandler):
 
     def note_request_ended(self, *, is_authenticated: bool) -> None:
         self.is_busy = self._has_unanswered = False
+        self._long_reply = None
         if is_authenticated and self.is_stranger:
             self._limiter.trust(self)
         self._wait_for_request(self._limiter.limits.idle_seconds)
@@ -199,8 +218,12 @@ class ClientConnection(web.RequestHandler):
         return answered, is_reset
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never stays open
-        """The client will send no more. Stay open until what it sent is answered."""
-        if self._answered >= self._request_count:
+        """The client will send no more. Stay open until what it sent is answered.
+
+        A client that closes its connection cannot be told from one that sends no more. A long reply
+        would go on for nobody, so it ends.
+        """
+        if self._answered >= self._request_count or self._long_reply is not None:
             return False
         self._is_half_closed = True
         self._end_body()
@@ -227,16 +250,21 @@ class ClientConnection(web.RequestHandler):
         super().force_close()
 
     def pause_writing(self) -> None:
-        self._unread_since = self._limiter.now()
+        if self._long_reply is None:
+            self._unread_since = self._limiter.now()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         self._unread_since = math.inf
         super().resume_writing()
+        if self._long_reply is not None:
+            self._long_reply.resume()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._limiter.forget(self)
         super().connection_lost(exc)
+        if self._long_reply is not None:
+            self._long_reply.lost()
 
     def handle_error(
         self,

@@ -16,6 +16,7 @@ ALLOWED_HEADERS = (
     "Content-Type",
     "If-None-Match",
     "Idempotency-Key",
+    "Last-Event-ID",
     "X-Request-ID",
     "Cache-Control",
 )

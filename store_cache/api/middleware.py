@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from store_cache.api import auth, request_ids
+from store_cache.api.answers import LongAnswer
 from store_cache.api.auth import ANONYMOUS, CALLER, Authenticator, Scope
 from store_cache.api.cors import Cors
 from store_cache.api.metrics.counts import Counts
@@ -67,24 +68,18 @@ def build_middleware(
 ) -> Middleware:
     refusals = SampledLog(log, _ANSWERED)
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        now = asyncio.get_running_loop().time
-        started = now()
-        began_at = perf_counter()  # the loop's clock may be one of milliseconds
-        headers = request.headers
-        request_id = request_ids.choose_request_id(headers.getall(request_ids.HEADER, ()))
-        request_ids.request_id.set(request_id)
-        refusal: ApiError | None = None
-        response: web.StreamResponse
+    async def respond(
+        request: web.Request, handler: Handler, started: float
+    ) -> tuple[web.StreamResponse, bool]:
+        """Return the answer, and whether it is an error."""
+        refusal: ApiError
         try:
-            if preflight := cors.preflight(request.method, headers):
-                response = preflight
-            else:
-                _check_message(request)
-                needed = scopes.needed(request.match_info)
-                _authenticate(request, authenticator, needed, rates, started)
-                response = await handler(request)
+            if preflight := cors.preflight(request.method, request.headers):
+                return preflight, False
+            _check_message(request)
+            needed = scopes.needed(request.match_info)
+            _authenticate(request, authenticator, needed, rates, started)
+            return await handler(request), False
         except ApiError as error:
             refusal = error
         except WriteError as error:
@@ -94,13 +89,24 @@ def build_middleware(
         except Exception:
             log.exception("a request failed unexpectedly", extra=_facts(request))
             refusal = InternalError(_DEFECT)
-        if refusal is not None:
-            response = render(refusal, ",".join(headers.getall("Accept", ())))
+        return render(refusal, ",".join(request.headers.getall("Accept", ()))), True
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        now = asyncio.get_running_loop().time
+        started = now()
+        began_at = perf_counter()  # the loop's clock may be one of milliseconds
+        headers = request.headers
+        request_id = request_ids.choose_request_id(headers.getall(request_ids.HEADER, ()))
+        request_ids.request_id.set(request_id)
+        response, is_refusal = await respond(request, handler, started)
         add_common_headers(response, request_id, headers.get("Origin"), cors)
-        _log(request, response.status, now() - started, refusals if refusal else None)
+        _log(request, response.status, now() - started, refusals if is_refusal else None)
         if counts is not None:
             seconds = perf_counter() - began_at
             counts.note_request(route_name(request), request.method, response.status, seconds)
+        if isinstance(response, LongAnswer):
+            await response.send(request)
         return response
 
     return middleware

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.status import StatusDocuments
 from store_cache.api.metrics.metrics import Metrics
+from store_cache.api.stream.streams import Streams
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.writer import CacheWriter
@@ -16,7 +17,8 @@ from store_cache.writes.forwarder import Forwarder
 @dataclass(frozen=True, slots=True)
 class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
-    `forwarder` sends writes to Central. `metrics` is None if they are switched off."""
+    `forwarder` sends writes to Central. `streams` are the open streams of changes. What is switched
+    off is None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -25,3 +27,4 @@ class StoreParts:
     freshness: FreshnessGauge
     status: StatusDocuments
     metrics: Metrics | None = None
+    streams: Streams | None = None

@@ -12,6 +12,7 @@ ApiError
 ├── UnsupportedMediaType   not JSON, or compressed
 ├── RateLimited            too many wrong keys
 ├── CacheNotReady          there is no catalogue yet
+├── TooManyStreams         as many streams are open as may be
 ├── SyncFailed             a forced full sync did not succeed; 502 or 503
 ├── WriteFailed            a write without a final answer: any code of `writes.write`
 └── InternalError          a defect of this service
@@ -42,6 +43,7 @@ STATUS: dict[str, int] = ERROR_STATUS | {
     "internal_error": 500,
     "sync_failed": 502,
     "cache_not_ready": 503,
+    "too_many_streams": 503,
 }
 """The status of each code."""
 
@@ -143,6 +145,10 @@ class CacheNotReady(ApiError):
             "/v1/store/sync/status",
             headers=retry_after(1),
         )
+
+
+class TooManyStreams(ApiError):
+    code = "too_many_streams"
 
 
 class SyncFailed(ApiError):

@@ -33,6 +33,7 @@ def route_table(
     return (
         Route("GET", "/health", health.health, Scope.OPEN, op.READ_HEALTH),
         Route("GET", "/ready", health.ready, Scope.OPEN, op.READ_READINESS),
+        *features,  # before the routes that match every id
         Route("GET", _INVENTORY, reads.page, Scope.READ, op.LIST_PRODUCTS),
         Route("POST", f"{_INVENTORY}/lookup", reads.lookup, Scope.READ, op.LOOK_UP_PRODUCTS),
         Route("POST", f"{_INVENTORY}/updates", writes.update, Scope.WRITE, op.UPDATE),
@@ -42,7 +43,6 @@ def route_table(
         Route("GET", "/v1/store/sync/status", admin.sync_status, Scope.READ, op.READ_SYNC_STATUS),
         Route("GET", "/v1/store/cache/stats", admin.cache_stats, Scope.READ, op.READ_CACHE_STATS),
         Route("POST", "/v1/store/sync/force", admin.force_sync, Scope.ADMIN, op.FORCE_SYNC),
-        *features,
         # Matches what nothing else does. Below /v1 it needs a key, so that no one else learns which
         # routes there are.
         Route(_ANY_METHOD, "/v1{rest:(?s:(/.*)?)}", _unrouted, Scope.READ, None),

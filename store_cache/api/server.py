@@ -10,10 +10,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
 
-from store_cache.api.app import FAST_READS
+from store_cache.api.app import FAST_READS, STREAMS
 from store_cache.api.auth import CALLER
 from store_cache.api.connection import ClientConnection
 from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
+from store_cache.api.stream.streams import Streams
 
 # How long requests that are cancelled at a stop may take to end.
 _CANCEL_SECONDS = 0.25
@@ -37,12 +38,14 @@ class ApiServer:
         listener: asyncio.Server,
         server: web.Server,
         requests: Set[asyncio.Task[Any]],
+        streams: Streams | None = None,
     ) -> None:
         self._runner = runner
         self._limiter = limiter
         self._listener = listener
         self._server = server
         self._requests = requests
+        self._streams = streams
         self.port: int = listener.sockets[0].getsockname()[1]
 
     @property
@@ -58,6 +61,8 @@ class ApiServer:
         """
         self._listener.close()
         await asyncio.sleep(0)  # connections accepted a moment ago get to begin
+        if self._streams is not None:
+            self._streams.stop()
         self._server.pre_shutdown()
         self._limiter.close_idle()
         try:
@@ -128,7 +133,12 @@ async def serve(
         await runner.cleanup()
         raise _cannot_listen(host, port, problem) from problem
     return ApiServer(
-        runner=runner, limiter=limiter, listener=listener, server=server, requests=requests
+        runner=runner,
+        limiter=limiter,
+        listener=listener,
+        server=server,
+        requests=requests,
+        streams=app.get(STREAMS),
     )
 
 

@@ -22,6 +22,9 @@ from store_cache.api.metrics.collector import Watched
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.metrics.metrics import Metrics
 from store_cache.api.parts import StoreParts
+from store_cache.api.stream.feed import ChangeFeed
+from store_cache.api.stream.state import StreamState
+from store_cache.api.stream.streams import Streams
 from store_cache.app.settings import Settings
 from store_cache.central.client import CentralClient
 from store_cache.central.rate_limit import RateLimit
@@ -199,6 +202,9 @@ async def following(
         key_required = settings.metrics_key_required
         metrics = build_metrics(watched, central, clock, key_required=key_required)
 
+    told_state = StreamState(state, freshness, clock)
+    streams = build_streams(settings, environment, writer, told_state)
+
     forwarder.start()
     tasks = [
         loop.create_task(keep_running("event sync", runner.run, defects)),
@@ -207,12 +213,32 @@ async def following(
     if metrics is not None:
         tasks.append(loop.create_task(keep_running("metrics", metrics.history.run, defects)))
     try:
-        yield StoreParts(writer, runner, refetcher, forwarder, freshness, status, metrics)
+        yield StoreParts(
+            writer,
+            runner,
+            refetcher,
+            forwarder,
+            freshness,
+            status,
+            metrics=metrics,
+            streams=streams,
+        )
     finally:
         await forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def build_streams(
+    settings: Settings, environment: Environment, writer: CacheWriter, state: StreamState
+) -> Streams | None:
+    """Build the streams, and have them told of changes; None if they are switched off."""
+    if not settings.stream_readers:
+        return None
+    feed = ChangeFeed(writer, size=settings.stream_history, random=environment.random)
+    writer.announcer.observers += (feed,)
+    return Streams(feed, state, most=settings.stream_readers, random=environment.random)
 
 
 def build_metrics(

@@ -285,6 +285,12 @@ class Settings(BaseSettings):
     fast_reads: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )
+    stream_readers: int = _setting(
+        500, may_be="a whole number from 0 to 1800 (0: off)", example="500", ge=0, le=1800
+    )
+    stream_history: int = _setting(
+        10_000, may_be="a whole number from 100 to 1000000", example="10000", ge=100, le=1_000_000
+    )
     console: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )

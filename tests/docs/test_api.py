@@ -1,11 +1,15 @@
 """docs/api.md: its examples run, and its table has every error code."""
 
+import asyncio
+
 import orjson
 import pytest
 
 from store_cache.api.problems import STATUS
-from tests.docs.pages import DOCS, calls, section, shown_answer, table_rows
+from tests.docs.pages import DOCS, Call, calls, section, shown_answer, table_rows
 from tests.harness.fake_store import FakeStore, product
+from tests.harness.http import DEADLINE_SECONDS
+from tests.harness.streams import STREAM, Event, EventParser, StreamClient
 from tests.unit.api.conftest import Opened, Store
 
 API = DOCS / "api.md"
@@ -31,6 +35,11 @@ async def test_each_example_is_answered_as_shown(documented_store: Store) -> Non
             call.method, call.target, headers=call.headers, body=call.body
         )
         status, headers, body = shown_answer(call, shown)
+        if call.target.startswith(STREAM):
+            assert await _events(documented_store, call, body) == EventParser().feed(
+                f"{body}\n".encode()
+            )
+            continue
 
         if call.shows_head:
             assert status == reply.status
@@ -38,6 +47,17 @@ async def test_each_example_is_answered_as_shown(documented_store: Store) -> Non
         assert not body.strip() or orjson.loads(body) == reply.json
 
     assert len(found) >= 12
+
+
+async def _events(store: Store, call: Call, shown: str) -> list[Event]:
+    """The events of a stream, as many as are shown."""
+    query = call.target.removeprefix(STREAM)
+    client = await StreamClient.open(store.running.port, query, key=call.headers["X-API-Key"])
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await client.until(lambda _: len(client.events) == shown.count("event: "))
+    assert f"retry: {client.parser.retry}\n" in shown
+    client.close()
+    return client.events
 
 
 def test_each_code_is_in_the_table_of_errors() -> None:

@@ -32,7 +32,7 @@ from tests.harness.virtual_time import run
 
 FILE = Path(store_cache.__file__).parent / "api" / "openapi" / "examples.json"
 
-ERRORS = ("each_error", "rate_limited", "no_room_for_keys", "no_catalogue")
+ERRORS = ("each_error", "rate_limited", "no_room_for_keys", "no_catalogue", "too_many_streams")
 """The recordings that have an error of each code between them."""
 
 Named = dict[str, dict[str, Call]]

@@ -38,6 +38,7 @@ from tests.golden.store import (
     sale,
 )
 from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, path_of
+from tests.harness.streams import STREAM
 from tests.harness.virtual_time import run
 from tests.unit.api.bad_requests import BAD_REQUESTS
 
@@ -362,6 +363,13 @@ def _recording(script: Callable[[ScriptedCentral], Awaitable[Any]]) -> Callable[
     return lambda: run(recorded())
 
 
+async def _too_many_streams(central: ScriptedCentral) -> Json:
+    async with a_store(central, stream_readers=1) as store:
+        await asyncio.sleep(3.0)
+        async with store.open(get(STREAM)):
+            return await _in_both_shapes(store, {"too_many_streams": get(STREAM)})
+
+
 RECORDINGS = {
     f"answers/{script.__name__.removeprefix('_')}.json": _recording(script)
     for script in (
@@ -381,5 +389,6 @@ RECORDINGS = {
         _each_error,
         _rate_limited,
         _no_room_for_keys,
+        _too_many_streams,
     )
 }

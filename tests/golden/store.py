@@ -15,7 +15,7 @@ from tests.golden.central import ScriptedCentral
 from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, TILL_KEY, path_of
 from tests.harness.clock import Clock
 from tests.harness.faulty_directory import FaultyDirectory
-from tests.harness.http import Connection, Reply
+from tests.harness.http import HEAD_END, Connection, Reply, head_of
 from tests.harness.store import served, settings_of
 
 NOON = 1_772_366_400.0
@@ -91,6 +91,17 @@ class Store:
                 body=call.body,
                 within_seconds=PATIENCE_SECONDS,
             )
+        finally:
+            connection.close()
+
+    @asynccontextmanager
+    async def open(self, call: Call) -> AsyncIterator[None]:
+        """Have an answer that goes on until the block ends."""
+        connection = await Connection.open(self._port)
+        connection.writer.write(head_of(call.method, call.target, call.headers, call.body))
+        await connection.reader.readuntil(HEAD_END)
+        try:
+            yield
         finally:
             connection.close()
 

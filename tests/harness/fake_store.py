@@ -6,10 +6,17 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from store_cache.announcer import Announcer
+from store_cache.api.content.clock import Clock
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.parts import StoreParts
+from store_cache.api.stream.feed import ChangeFeed
+from store_cache.api.stream.state import StreamState
+from store_cache.api.stream.streams import Streams
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.observer import ChangeSource, Origin
 from store_cache.model.change import Change
+from store_cache.model.position import Position
 from store_cache.model.product import Row, read_product, read_row, with_stock
 from store_cache.sync.states import Failure, FullSyncRecord
 from store_cache.writes.write import Adjustment, Answer, BatchAnswer, Write, WriteError
@@ -23,12 +30,22 @@ FRESH = Freshness(
     last_sync_time="2024-01-15T10:29:45Z",
 )
 MOMENT = "2024-01-15T10:30:00Z"
+CHANCE = 0x7F3A52C1 / 2**32
+MOMENT_SECONDS = 1_705_314_600.0
 
 
 def product(product_id: str, **attributes: Any) -> dict[str, Any]:
     """Return a product as Central sends it."""
     usual = {"name": f"Name of {product_id}", "available": 10, "version": 6, "price": 99.99}
     return {"productId": product_id, "lastUpdated": MOMENT} | usual | attributes
+
+
+class Live:
+    """A state of the store that nothing changes."""
+
+    name, since = "live", 0.0
+
+    def update(self) -> None: ...
 
 
 class FakeStore:
@@ -41,6 +58,8 @@ class FakeStore:
 
     def __init__(self, products: Iterable[Mapping[str, Any]] = ()) -> None:
         self.catalogue: Catalogue | None = Catalogue()
+        self.position = Position("g-1", 1046)
+        self.announcer = Announcer()
         self.fresh = FRESH
         self.elsewhere: dict[str, Row | None] = {}
         self.failure: Exception | None = None
@@ -59,7 +78,12 @@ class FakeStore:
     def parts(self) -> StoreParts:
         """What the API uses: this stands for each of the parts."""
         part: Any = self
-        return StoreParts(part, part, part, part, part, part)
+        feed = ChangeFeed(part, size=1_000, random=lambda: CHANCE)
+        self.announcer.observers = (feed,)
+        clock = Clock(lambda: MOMENT_SECONDS, lambda: 0.0)
+        live: Any = Live()
+        streams = Streams(feed, StreamState(live, part, clock), most=100, random=lambda: CHANCE)
+        return StoreParts(part, part, part, part, part, part, streams=streams)
 
     @property
     def held(self) -> Catalogue:
@@ -70,7 +94,7 @@ class FakeStore:
         self._set(read_product(dict(value)))
 
     def remove(self, product_id: str) -> None:
-        self.held.apply(Change("a test", rows={product_id: None}))
+        self._show(Change("a test", rows={product_id: None}))
 
     def measure(self) -> Freshness:
         return self.fresh
@@ -139,7 +163,10 @@ class FakeStore:
         }
 
     def _set(self, row: Row) -> None:
-        self.held.apply(Change("a test", rows={row.product_id: row.body}))
+        self._show(Change("a test", rows={row.product_id: row.body}))
+
+    def _show(self, change: Change) -> None:
+        self.announcer.apply(self.held, change, Origin(ChangeSource.EVENT))
 
 
 def _refused(product_id: str, error_type: str, row: Row | None = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """TCP in memory: listeners and connections of one event loop, without sockets.
 
 A connection delivers bytes in the order in which they were written, each piece in a callback of
-its own, and loses none. Callbacks of a server's end run in the context in which it began to listen.
+its own, and loses none. What an end that has paused does not read fills `SYSTEM_BYTES` and then the
+writer's buffer. Callbacks of a server's end run in the context in which it began to listen.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ Address = tuple[str, int]
 HOST = "127.0.0.1"
 FIRST_PORT = 20_000
 
+SYSTEM_BYTES = 64 * 1024
+"""What the system takes for an end that does not read."""
+
 
 class MemoryTransport(asyncio.Transport):
     """One end of a connection; `connect` joins two of them."""
@@ -33,6 +37,9 @@ class MemoryTransport(asyncio.Transport):
         self._received: deque[bytes | None] = deque()  # None: the other end has closed
         self._is_paused = False
         self._is_closing = False
+        self._unread = 0
+        self._low, self._high = 16 * 1024, 64 * 1024
+        self._has_paused_writer = False
 
     def begin(self) -> None:
         self._context.run(self._protocol.connection_made, self)
@@ -40,6 +47,9 @@ class MemoryTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         if not self._is_closing and data:
             self.other.receive(bytes(data))
+            if self.get_write_buffer_size() > self._high and not self._has_paused_writer:
+                self._has_paused_writer = True
+                self._context.run(self._protocol.pause_writing)
 
     def write_eof(self) -> None:
         self.other.receive(None)
@@ -49,6 +59,7 @@ class MemoryTransport(asyncio.Transport):
 
     def receive(self, data: bytes | None) -> None:
         self._received.append(data)
+        self._unread += len(data or b"")
         self._loop.call_soon(self._deliver, context=self._context)
 
     def _deliver(self) -> None:
@@ -56,9 +67,17 @@ class MemoryTransport(asyncio.Transport):
             return
         data = self._received.popleft()
         if data is not None:
+            self._unread -= len(data)
+            self.other.was_read()
             self._protocol.data_received(data)
         elif not self._protocol.eof_received():
             self.close()
+
+    def was_read(self) -> None:
+        """Note that the other end has read."""
+        if self._has_paused_writer and self.get_write_buffer_size() <= self._low:
+            self._has_paused_writer = False
+            self._context.run(self._protocol.resume_writing)
 
     def close(self) -> None:
         if not self._is_closing:
@@ -91,10 +110,11 @@ class MemoryTransport(asyncio.Transport):
         return not self._is_paused
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return max(0, self.other._unread - SYSTEM_BYTES)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nothing is buffered: the other end has it at once."""
+        self._high = 64 * 1024 if high is None else high
+        self._low = self._high // 4 if low is None else low
 
 
 class Listener:

@@ -58,6 +58,21 @@ def parse_query(raw: str, known: Collection[str]) -> tuple[dict[str, str], dict[
     return parameters, problems
 
 
+def list_of(raw: str, name: str) -> list[str]:
+    """Return the items of a parameter that is a list, each once, in the order given.
+
+    Commas separate them, and each is percent-encoded by itself. If no comma is plain, encoded ones
+    separate too: many clients encode the list as a whole. Call it after `parse_query`, which finds
+    what cannot be decoded.
+    """
+    for pair in raw.split("&"):
+        encoded_name, _, value = pair.replace("+", " ").partition("=")
+        if _decode(encoded_name) == name:
+            items = [*map(_decode, value.split(","))] if "," in value else _decode(value).split(",")
+            return list(dict.fromkeys(filter(None, items)))
+    return []
+
+
 def is_sendable(product_id: str) -> bool:
     """Return whether the id can be part of a URL to Central: it is neither empty nor `.` or `..`,
     which are normalised away, and has no control characters."""

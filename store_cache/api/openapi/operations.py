@@ -86,6 +86,7 @@ ERROR_HEADERS: Mapping[str, tuple[str, ...]] = {
     "product_not_found": FRESHNESS,
     "rate_limited": ("Retry-After", "RateLimit-Policy", "RateLimit"),
     "cache_not_ready": ("Retry-After",),
+    "too_many_streams": ("Retry-After",),
     "central_unavailable": ("Retry-After",),
     "central_timeout": ("Retry-After",),
 }
@@ -121,6 +122,22 @@ _AFTER = Parameter(
 )
 _IF_NONE_MATCH = Parameter(
     "If-None-Match", "header", "The `ETag` of an earlier answer: if it is unchanged, 304"
+)
+_PRODUCT_IDS = Parameter(
+    "productIds",
+    "query",
+    "Up to 200 ids, each percent-encoded, separated by commas; without it every product",
+    {"type": "string", "minLength": 1},
+    example="PROD-001,PROD-002",
+)
+_FROM = Parameter(
+    "from",
+    "query",
+    "`start`: first every product, then `ready`, then changes; without it changes from now on",
+    {"type": "string", "enum": ["start"]},
+)
+_LAST_EVENT_ID = Parameter(
+    "Last-Event-ID", "header", "The last id that was received: the stream goes on from there"
 )
 _NO_CACHE = Parameter("Cache-Control", "header", "`no-cache`: ask Central for the product first")
 _KEY = Parameter(
@@ -209,6 +226,17 @@ BATCH = Operation(
     body=BatchBody,
     answers=(Answer(200, "The results, in the order sent", documents.BatchResult),),
     errors=_WRITE_ERRORS,
+)
+STREAM_CHANGES = Operation(
+    "streamChanges",
+    READING,
+    "Follow the changes of the catalogue as Server-Sent Events",
+    "Events are `state`, `product`, `deleted`, `ready`, `position` and `reset`.",
+    parameters=(_PRODUCT_IDS, _FROM, _LAST_EVENT_ID),
+    answers=(
+        Answer(200, "Events, until one of both ends closes", media_types=("text/event-stream",)),
+    ),
+    errors=("cache_not_ready", "too_many_streams"),
 )
 READ_PRODUCT = Operation(
     "readProduct",

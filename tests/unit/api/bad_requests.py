@@ -44,6 +44,10 @@ UPDATE = {"productId": "PROD-001", "delta": -2, "version": 6, "idempotencyKey": 
 KEY = (("Idempotency-Key", "order-1"),)
 
 
+def _stream(what: str, query: str, *names: str, headers: tuple[tuple[str, str], ...] = ()) -> Bad:
+    return Bad(what, f"{INVENTORY}/stream?{query}", headers=headers, names=names)
+
+
 def _list(what: str, query: str, *names: str) -> Bad:
     return Bad(what, f"{INVENTORY}?{query}", names=names)
 
@@ -95,6 +99,14 @@ def _route(what: str, method: str, target: str, status: int, code: str) -> Bad:
 
 
 BAD_REQUESTS: tuple[Bad, ...] = (
+    _stream("a beginning that is not known", "from=now", "from"),
+    _stream("a list without an id", "productIds=,", "productIds"),
+    _stream(
+        "two last ids",
+        "from=start",
+        "Last-Event-ID",
+        headers=(("Last-Event-ID", "7f3a52c1:1"), ("Last-Event-ID", "7f3a52c1:2")),
+    ),
     _list("a limit of zero", "limit=0", "limit"),
     _list("a negative limit", "limit=-1", "limit"),
     _list("a limit with a sign", "limit=%2B5", "limit"),

@@ -20,6 +20,7 @@ READS = {
     ("GET", "/v1/store/inventory"),
     ("POST", "/v1/store/inventory/lookup"),
     ("GET", "/v1/store/inventory/{productId}"),
+    ("GET", "/v1/store/inventory/stream"),
     ("GET", "/v1/store/sync/status"),
     ("GET", "/v1/store/cache/stats"),
 }

@@ -72,6 +72,8 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"RATE_LIMIT_READS": "many"},
     {"RATE_LIMIT_WRITES": "-1"},
     {"FAST_READS": "on"},
+    {"STREAM_READERS": "1801"},
+    {"STREAM_HISTORY": "99"},
     {"API_DOCS": "yes"},
     {"METRICS": "on"},
     {"METRICS_KEY_REQUIRED": "yes"},

@@ -66,6 +66,8 @@ def test_defaults_are_right_for_one_shop() -> None:
         "rate_limit_reads": 0,
         "rate_limit_writes": 0,
         "fast_reads": True,
+        "stream_readers": 500,
+        "stream_history": 10_000,
         "console": True,
         "api_docs": True,
         "metrics": True,
@@ -77,6 +79,8 @@ def test_defaults_are_right_for_one_shop() -> None:
 @pytest.mark.parametrize(
     ("variable", "lowest", "highest", "below", "above"),
     [
+        ("STREAM_READERS", "0", "1800", "-1", "1801"),
+        ("STREAM_HISTORY", "100", "1000000", "99", "1000001"),
         ("PORT", "0", "65535", "-1", "65536"),
         ("SYNC_INTERVAL_SECONDS", "10", "300", "9", "301"),
         ("EVENT_WAIT_TIMEOUT_SECONDS", "5", "60", "4", "61"),

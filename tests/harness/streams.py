@@ -1,0 +1,184 @@
+"""A till's end of a stream of changes: parses what comes, and holds what it tells."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from tests.harness.http import HEAD_END, Reply, head_of, head_of_reply
+
+PATIENCE_SECONDS = 700.0
+STREAM = "/v1/store/inventory/stream"
+
+
+class Event(NamedTuple):
+    """`data` is the text as it came. `id` is the last one that was told, with it or before."""
+
+    name: str
+    data: bytes
+    id: str | None
+
+    @property
+    def value(self) -> Any:
+        return orjson.loads(self.data)
+
+
+@dataclass
+class EventParser:
+    """Parses a stream as WHATWG HTML says. `retry` is in milliseconds."""
+
+    last_id: str | None = None
+    retry: int | None = None
+    _rest: bytes = b""
+
+    def feed(self, data: bytes) -> list[Event]:
+        *blocks, self._rest = (self._rest + data).split(b"\n\n")
+        return [event for block in blocks if (event := self._event(block)) is not None]
+
+    def _event(self, block: bytes) -> Event | None:
+        name, lines = "message", []
+        for line in block.split(b"\n"):
+            field_name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            match field_name:
+                case b"event":
+                    name = value.decode()
+                case b"data":
+                    lines.append(value)
+                case b"id":
+                    self.last_id = value.decode()
+                case b"retry":
+                    self.retry = int(value)
+        return Event(name, b"\n".join(lines), self.last_id) if lines else None
+
+
+@dataclass
+class Shelf:
+    """What a till holds that applies the events: rows by product id, and whether all are there."""
+
+    rows: dict[str, bytes] = field(default_factory=dict)
+    is_ready: bool = False
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def apply(self, event: Event) -> None:
+        match event.name:
+            case "product":
+                self.rows[event.value["productId"]] = event.data
+            case "deleted":
+                self.rows.pop(event.value["productId"], None)
+            case "reset":
+                self.rows.clear()
+                self.is_ready = False
+            case "ready":
+                self.is_ready = True
+            case "state":
+                self.state = event.value
+
+
+class Dechunker:
+    """Takes the chunks of a body apart; `is_whole` once the last one has come."""
+
+    def __init__(self) -> None:
+        self.is_whole = False
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        self._rest += data
+        body = b""
+        while True:
+            line, end, rest = self._rest.partition(b"\r\n")
+            if not end:
+                return body
+            size = int(line, 16)
+            if len(rest) < size + 2:
+                return body
+            assert rest[size : size + 2] == b"\r\n"
+            self._rest = rest[size + 2 :]
+            body += rest[:size]
+            self.is_whole = self.is_whole or size == 0
+
+
+class StreamClient:
+    """A stream that was opened. Nothing is read from its connection but by the methods."""
+
+    def __init__(
+        self, head: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.head = head
+        self.parser = EventParser()
+        self.shelf = Shelf()
+        self.events: list[Event] = []
+        self.has_ended = False
+        self._asked = 0
+        self._reader = reader
+        self._writer = writer
+        self._body = Dechunker()
+
+    @classmethod
+    async def open(
+        cls, port: int, query: str = "", *, key: str = "till-secret", **headers: str
+    ) -> StreamClient:
+        """Open a stream; `last_event_id=…` becomes the header Last-Event-ID. An answer that is no
+        stream has its body in `head`."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        named = {"X-API-Key": key}
+        named |= {name.replace("_", "-"): value for name, value in headers.items()}
+        writer.write(head_of("GET", STREAM + query, named, b""))
+        status, fields = head_of_reply(await reader.readuntil(HEAD_END))
+        length = int(fields.get("Content-Length", "0"))
+        return cls(Reply(status, fields, await reader.readexactly(length)), reader, writer)
+
+    async def read(self) -> list[Event]:
+        """Wait for what comes next and apply it; empty at the end. Raises TimeoutError."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            data = await self._reader.read(65_536)
+        if not data:
+            self.has_ended = True
+            return []
+        came = self.parser.feed(self._body.feed(data))
+        for event in came:
+            self.shelf.apply(event)
+        self.events += came
+        return came
+
+    async def until(self, is_it: Callable[[Event], bool]) -> Event:
+        """Read until an event is it, from the one after the last that was asked for.
+
+        Raises EOFError at the end of the stream, TimeoutError.
+        """
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                while self._asked < len(self.events):
+                    self._asked += 1
+                    if is_it(self.events[self._asked - 1]):
+                        return self.events[self._asked - 1]
+                if self.has_ended:
+                    raise EOFError
+                await self.read()
+
+    async def until_named(self, name: str) -> Event:
+        return await self.until(lambda event: event.name == name)
+
+    async def rest(self) -> list[Event]:
+        """Read to the end."""
+        began = len(self.events)
+        while not self.has_ended:
+            await self.read()
+        return self.events[began:]
+
+    @property
+    def last_id(self) -> str:
+        """The id to go on from."""
+        assert self.parser.last_id is not None
+        return self.parser.last_id
+
+    @property
+    def ended_cleanly(self) -> bool:
+        return self.has_ended and self._body.is_whole
+
+    def close(self) -> None:
+        self._writer.close()
