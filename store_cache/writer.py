@@ -27,6 +27,7 @@ from store_cache.catalogue.apply import (
     apply_answers,
     apply_events,
     apply_refetch,
+    apply_repair,
 )
 from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
 from store_cache.catalogue.change_set import ChangeSet, KnownState
@@ -110,6 +111,8 @@ class CacheWriter:
         self.announcer = Announcer()
         self.replaced = asyncio.Event()
         self.refetches_changed = asyncio.Event()
+        self.on_renamed: Callable[[str], None] = lambda _label: None
+        """Called when a repair has given the generation another label (the sync runner)."""
         self._keys = keys
         self._now = now
         self._steady = steady
@@ -233,7 +236,7 @@ class CacheWriter:
         async with self._lock:
             change_set = self._change_set()
             apply_events(change_set, events)
-            change = change_set.to_change("events", position=position)
+            change = change_set.to_change("events", position=self._labelled(position))
             await self._commit(change, origin=Origin(ChangeSource.EVENT, events=events))
             return change_set.rows_set
 
@@ -270,6 +273,38 @@ class CacheWriter:
             change = change_set.to_change("reading")
             await self._commit(change, origin=Origin(ChangeSource.REFETCH))
             return applied
+
+    async def apply_repair(self, product_id: str, row: Row | None, *, known: KnownState) -> bool:
+        """Show what Central holds of a product that a comparison found different.
+
+        If that lowers its version, the generation gets another label in the same record, so that a
+        version never goes back within a generation (promise 2). Return False, changing nothing, if
+        the product has changed since `known` was taken.
+        """
+        async with self._lock:
+            catalogue = self.catalogue
+            if catalogue is None or KnownState.of(catalogue, product_id) != known:
+                return False
+            change_set = self._change_set()
+            is_lower = apply_repair(change_set, product_id, row)
+            position = catalogue.position
+            if is_lower and position is not None:
+                label = succeeding_generation(position.generation, position.named)
+                change = change_set.to_change("repair", position=position.renamed(label))
+                await self._commit(change, origin=Origin(ChangeSource.REPAIR))
+                self.on_renamed(label)
+            else:
+                change = change_set.to_change("repair")
+                await self._commit(change, origin=Origin(ChangeSource.REPAIR))
+            return True
+
+    def _labelled(self, position: Position) -> Position:
+        """Return the position with the label of the generation that readers see. A repair may have
+        changed that since the events were asked for."""
+        held = self.position
+        if held is None or (held.named, held.is_local) != (position.named, position.is_local):
+            return position
+        return position.renamed(held.generation)
 
     async def request_refetch(self, product_id: str, reason: RefetchReason) -> None:
         async with self._lock:

@@ -15,6 +15,7 @@ from store_cache.api.handlers.admin import Admin
 from store_cache.api.handlers.health import Health
 from store_cache.api.handlers.metrics import MetricsRoutes
 from store_cache.api.handlers.reads import Reads
+from store_cache.api.handlers.verification import verification_routes
 from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
 from store_cache.api.openapi.docs import ApiDocs
@@ -82,6 +83,10 @@ def build_api(
     features: list[Route] = []
     if store.metrics is not None:
         features += MetricsRoutes(store.metrics).routes()
+    if store.verifier is not None:
+        features += verification_routes(
+            store.verifier, body_seconds=body_seconds, note_unknown=note_unknown
+        )
     if console:
         features += console_routes()
     if store.streams is not None:

@@ -10,6 +10,7 @@ from store_cache.api.metrics.metrics import Metrics
 from store_cache.api.stream.streams import Streams
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
+from store_cache.sync.verification.verifier import Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder
 
@@ -17,8 +18,8 @@ from store_cache.writes.forwarder import Forwarder
 @dataclass(frozen=True, slots=True)
 class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
-    `forwarder` sends writes to Central. `streams` are the open streams of changes. What is switched
-    off is None."""
+    `forwarder` sends writes to Central. `streams` are the open streams of changes, `verifier`
+    compares the catalogue with Central's. What is switched off is None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -28,3 +29,4 @@ class StoreParts:
     status: StatusDocuments
     metrics: Metrics | None = None
     streams: Streams | None = None
+    verifier: Verifier | None = None

@@ -26,6 +26,7 @@ from store_cache.api.stream.feed import ChangeFeed
 from store_cache.api.stream.state import StreamState
 from store_cache.api.stream.streams import Streams
 from store_cache.app.settings import Settings
+from store_cache.catalogue.digest import CatalogueDigest
 from store_cache.central.client import CentralClient
 from store_cache.central.rate_limit import RateLimit
 from store_cache.model.event import AnyEvent
@@ -34,6 +35,7 @@ from store_cache.storage.files import CacheFiles
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import SyncSettings
+from store_cache.sync.verification.verifier import VerificationSettings, Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Forwarder
@@ -192,6 +194,10 @@ async def following(
         version=store_version,
     )
 
+    verifier = build_verifier(settings, environment, central, writer, runner)
+    if verifier is not None:
+        status.verification = verifier.findings
+
     runner.on_events = forwarder.observe_events
     runner.on_central_reached = admission.sync_reached_central
     central.on_refused_connection = admission.connection_refused
@@ -212,6 +218,8 @@ async def following(
     ]
     if metrics is not None:
         tasks.append(loop.create_task(keep_running("metrics", metrics.history.run, defects)))
+    if verifier is not None:
+        tasks.append(loop.create_task(keep_running("verification", verifier.run, defects)))
     try:
         yield StoreParts(
             writer,
@@ -222,9 +230,12 @@ async def following(
             status,
             metrics=metrics,
             streams=streams,
+            verifier=verifier,
         )
     finally:
         await forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
+        if verifier is not None:
+            await verifier.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -259,6 +270,37 @@ def build_metrics(
     central.on_exchange = counts.note_exchange
     watched.writer.files.on_sync = counts.note_sync
     return Metrics(counts, watched, clock, key_required=key_required)
+
+
+def build_verifier(
+    settings: Settings,
+    environment: Environment,
+    central: CentralClient,
+    writer: CacheWriter,
+    runner: SyncRunner,
+) -> Verifier | None:
+    """Return what compares the store with Central, or None if that is off."""
+    if not settings.verify_interval_minutes:
+        return None
+    digest = CatalogueDigest()
+    if writer.catalogue is not None:
+        digest.begin(writer.catalogue)
+    writer.announcer.observers += (digest,)
+    writer.on_renamed = runner.note_renamed
+    return Verifier(
+        central,
+        writer,
+        runner,
+        digest,
+        VerificationSettings(
+            interval_seconds=settings.verify_interval_minutes * 60.0,
+            lap_seconds=settings.verify_lap_hours * 3600.0,
+            grace_seconds=settings.hole_grace_seconds,
+            least_percent=settings.snapshot_min_percent,
+        ),
+        now=environment.now,
+        random=environment.random,
+    )
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], defects: Defects) -> None:

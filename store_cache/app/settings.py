@@ -248,6 +248,12 @@ class Settings(BaseSettings):
     sync_interval_minutes: int = _setting(
         5, may_be="a whole number from 1 to 1440", example="5", ge=1, le=1440
     )
+    verify_interval_minutes: float = _setting(
+        15, may_be="a number from 0 to 1440", example="15", ge=0, le=1440
+    )
+    verify_lap_hours: float = _setting(
+        24, may_be="a number from 0.1 to 720", example="24", ge=0.1, le=720
+    )
     poll_mode: Annotated[Literal["continuous", "interval"], BeforeValidator(_lowered)] = _setting(
         "continuous", may_be="continuous or interval", example="continuous"
     )

@@ -313,3 +313,21 @@ def _was_brought(change_set: ChangeSet, product_id: str, row: bytes) -> bool:
     override = change_set.override(product_id)
     brought = change_set.row(product_id) if override is None else override.passed
     return brought is not None and is_same_write(brought, row)
+
+
+# -- repairs -----------------------------------------------------------------------------------
+
+
+def apply_repair(change_set: ChangeSet, product_id: str, row: Row | None) -> bool:
+    """Set a product to what Central holds; `row` None: Central has no such product.
+
+    Return whether its version goes back. The feed is not overridden: it was followed to its end
+    since Central was asked, and brought nothing.
+    """
+    held = change_set.row(product_id)
+    if row is None:
+        change_set.delete(product_id, offset=0, version=0)
+        return False
+    change_set.set_row(product_id, row.body)
+    change_set.drop_override(product_id)
+    return held is not None and row.version < version_of(held)

@@ -1,4 +1,4 @@
-"""The client of Central's HTTP API: three ways to read, and one to write.
+"""The client of Central's HTTP API: five ways to read, and one to write.
 
 Each method returns plain values, or raises the `CentralError` that the answer stands for. All
 requests share one rate limit. Nothing is logged: the caller knows what an error means.
@@ -43,6 +43,7 @@ from store_cache.central.parsing import (
     InvalidShape,
     PageRows,
     is_own_error,
+    read_digest,
     read_event_page,
     read_json,
     read_page_outline,
@@ -52,6 +53,7 @@ from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.central.retries import Tries
 from store_cache.central.retry_after import read_retry_after
+from store_cache.model.digest import Digest
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.product import Row
 
@@ -65,6 +67,8 @@ MOST_PAGE_BYTES = 64 * 2**20
 MOST_EVENT_BYTES = 64 * 2**20
 MOST_PRODUCT_BYTES = 2**20
 MOST_WRITE_BYTES = 2**20
+MOST_DIGEST_BYTES = 4 * 2**20
+MOST_BUCKET_BYTES = 16 * 2**20
 
 PRODUCTS_AT_ONCE = 4
 
@@ -205,6 +209,31 @@ class CentralClient:
             return None
         with self._parsing(request, reply):
             return read_single(_value(reply), product_id)
+
+    async def digest(self, buckets: int) -> Digest:
+        """Return Central's digest of its catalogue, within `PAGE_DEADLINE_SECONDS`.
+
+        Raises:
+            CentralError: as in the table of this module. RequestRefused and Unreadable are what a
+                Central without digests answers.
+        """
+        url = self._connection.url(f"{_INVENTORY}/digest", {"buckets": buckets})
+        request = Request("the digest", "GET", url, MOST_DIGEST_BYTES)
+        reply = await self._read(request, Priority.PAGES, PAGE_DEADLINE_SECONDS)
+        with self._parsing(request, reply):
+            return read_digest(_value(reply), _generation(reply), buckets=buckets)
+
+    async def bucket(self, bucket: int, buckets: int) -> CataloguePage:
+        """Return all products of one bucket of the digest, within `PAGE_DEADLINE_SECONDS`.
+
+        Raises:
+            CentralError: as in the table of this module.
+        """
+        url = self._connection.url(_INVENTORY, {"bucket": bucket, "buckets": buckets})
+        request = Request("a bucket of the catalogue", "GET", url, MOST_BUCKET_BYTES)
+        reply = await self._read(request, Priority.PAGES, PAGE_DEADLINE_SECONDS)
+        with self._parsing(request, reply):
+            return await _read_page(reply)
 
     # -- writes ----------------------------------------------------------------------------
 

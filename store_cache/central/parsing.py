@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from store_cache.model import exact_json
+from store_cache.model.digest import Digest
 from store_cache.model.event import (
     AnyEvent,
     QuarantinedEvent,
@@ -36,6 +37,7 @@ from store_cache.model.product import (
 
 LONGEST_CURSOR = 4096
 _GENERATION = re.compile(r"[!-~]{1,200}")
+_SUM = re.compile(r"[0-9a-f]{32}")
 _TOO_DEEP = "it is nested too deep"
 _TOO_DEEP_TO_ENCODE = (orjson.JSONEncodeError, RecursionError)
 _REASON_CHARACTERS = 200
@@ -229,6 +231,31 @@ class PageRows:
     def page(self, outline: CataloguePage) -> CataloguePage:
         """Return the page with all rows added so far."""
         return replace(outline, rows=self._rows, bad_rows=tuple(self._bad_rows))
+
+
+# -- the digest ---------------------------------------------------------------------------------
+
+
+def read_digest(value: Any, generation: str | None, *, buckets: int) -> Digest:
+    """Return a digest of `buckets` buckets; `generation` is the one in the header.
+
+    Raises:
+        InvalidShape
+    """
+    if not isinstance(value, dict):
+        raise InvalidShape("a digest must be an object")
+    next_offset = _whole(value, "nextOffset")
+    rows, sums = value.get("rows"), value.get("sums")
+    if next_offset is None or not isinstance(rows, list) or not isinstance(sums, list):
+        raise InvalidShape("a digest must hold nextOffset, rows and sums")
+    if len(rows) != buckets or len(sums) != buckets:
+        raise InvalidShape(f"a digest of {buckets} buckets must hold as many rows and sums")
+    if not all(type(count) is int and count >= 0 for count in rows):
+        raise InvalidShape("rows of a digest must be whole numbers")
+    if not all(isinstance(total, str) and _SUM.fullmatch(total) for total in sums):
+        raise InvalidShape("sums of a digest must be texts of 32 hexadecimal digits")
+    hashes = [int(total, 16) for total in sums]
+    return Digest(next_offset, rows, hashes, read_generation(generation, value))
 
 
 # -- one product -------------------------------------------------------------------------------

@@ -49,10 +49,16 @@ class StoreClient:
         path = "/v1/store/sync/force" + ("?accept=true" if accept else "")
         return self._call("POST", path, FORCE_SECONDS, "status")
 
-    def _call(self, method: str, path: str, seconds: float, part: str) -> dict[str, Any]:
+    def verify(self, *, repair: bool) -> dict[str, Any]:
+        path = "/v1/store/sync/verify"
+        return self._call("POST", path, FORCE_SECONDS, "mismatches", {"repair": repair})
+
+    def _call(
+        self, method: str, path: str, seconds: float, part: str, body: object = None
+    ) -> dict[str, Any]:
         """Return the JSON document of the answer, which must have the field `part`."""
         try:
-            response = self._http.request(method, path, timeout=seconds)
+            response = self._http.request(method, path, timeout=seconds, json=body)
             document = response.json()
         except httpx.HTTPError as problem:
             raise CallFailed(

@@ -29,6 +29,7 @@ from store_cache.cli.client import CallFailed, StoreClient
 from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_revoked
 from store_cache.cli.report import force_with_progress, print_status
+from store_cache.cli.verify import verify
 from store_cache.storage.directory import DirectoryRefused
 from store_cache.storage.framing import OtherStore
 
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_status(commands)
     _add_sync(commands)
+    _add_verify(commands)
     _add_keys(commands)
     return parser
 
@@ -175,6 +177,20 @@ def _add_keys(commands: Any) -> None:
         action.add_argument("--file", type=Path, help="the key file (default: KEYS_FILE)")
 
 
+def _add_verify(commands: Any) -> None:
+    command = commands.add_parser(
+        "verify",
+        help="compare a running store with Central, and repair what differs",
+        description="Have a running store compare its catalogue with Central's, and wait for it. "
+        "Needs an admin key. Exits with 0 if they are equal, with 1 if they were not, with 2 if "
+        "they could not be compared.",
+    )
+    _add_address(command)
+    command.add_argument("--no-repair", action="store_true", help="only tell what differs")
+    command.add_argument("--json", action="store_true", help="the document as the API gives it")
+    command.set_defaults(run=_verify)
+
+
 def _add_address(command: argparse.ArgumentParser) -> None:
     command.add_argument("--url", help="of the store (default: http://localhost:PORT)")
     command.add_argument(
@@ -233,6 +249,11 @@ def _key_file(options: argparse.Namespace) -> Path:
     if given := given_text("KEYS_FILE"):
         return Path(given)
     raise KeysRefused("there is no key file: set KEYS_FILE, or give --file")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        return verify(client, repair=not options.no_repair, as_json=options.json)
 
 
 def _client(options: argparse.Namespace) -> StoreClient:

@@ -63,6 +63,10 @@ class Cursor:
         could be asked (E3)."""
         return replace(self.unverified(), gap=None)
 
+    def renamed(self, generation: str) -> Cursor:
+        """Return the cursor with another label of the same feed."""
+        return replace(self, position=self.position.renamed(generation))
+
     def at_log_start(self) -> Cursor:
         """Return a cursor for a log that does not reach back further: that proves nothing."""
         return replace(self, is_unverified=False, log_starts_here=True)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
 from store_cache.catalogue.paging import PagingBroken
@@ -52,6 +53,7 @@ from store_cache.sync.states import (
     Slept,
     State,
     SyncSettings,
+    renamed,
     request_full_sync,
 )
 from store_cache.writer import CacheWriter
@@ -165,6 +167,16 @@ class SyncRunner:
         """End a wait that a failure began: Central seems to be back."""
         if self.state.health.failures and self._may_be_interrupted():
             self._wake()
+
+    def ask_anew(self) -> None:
+        """End a wait or a held poll, and have the feed asked for its end as it is now."""
+        if isinstance(self.state.phase, Polling | Sleeping) and not self.state.health.failures:
+            self.state = replace(self.state, is_proven=False)  # so that the next poll is not held
+            self._wake()
+
+    def note_renamed(self, generation: str) -> None:
+        """The writer has given the generation another label."""
+        self.state = renamed(self.state, generation)
 
     def _wake(self) -> None:
         """End the wait or the held poll in flight, or else the next one."""

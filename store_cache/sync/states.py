@@ -390,6 +390,17 @@ Next = tuple[State, Command | None]
 """A decision: the next state, and what to perform in it. None: `machine._choose` decides that."""
 
 
+def renamed(state: State, generation: str) -> State:
+    """Return the state with another label of the generation, wherever it names a position."""
+    if state.cursor is None:
+        return state
+    state = replace(state, cursor=state.cursor.renamed(generation))
+    if isinstance(state.phase, Applying):
+        phase = replace(state.phase, cursor=state.phase.cursor.renamed(generation))
+        return replace(state, phase=phase)
+    return state
+
+
 def without_command(state: State) -> Next:
     """Leave the command to `machine._choose`."""
     return state, None

@@ -213,6 +213,46 @@ class DiskState(TypedDict):
     sweepProblem: Problem
 
 
+class VerifiedPosition(TypedDict):
+    generation: str
+    offset: Offset
+
+
+class VerifiedProduct(TypedDict):
+    """A product that differed from Central's; `before` and `after` are null for no product."""
+
+    productId: ProductId
+    fields: Annotated[list[str], Field(description="the members that differed")]
+    before: dict[str, Any] | None
+    after: Annotated[dict[str, Any] | None, Field(description="as Central has it")]
+    at: Moment
+
+
+class Verification(TypedDict):
+    """Whether the store's catalogue was compared with Central's, and what differed."""
+
+    state: Annotated[
+        str,
+        Field(
+            description="equal, repaired, differs, not comparable (Central's answers contradict "
+            "each other), comparing, or off"
+        ),
+    ]
+    method: Annotated[str, Field(description="digest, or pages: Central has no digests")]
+    lastRun: Moment | None
+    lastEqual: Annotated[Moment | None, Field(description="the last run that found nothing")]
+    position: VerifiedPosition | None
+    mismatches: Count
+    repaired: Count
+    onlyTimes: Annotated[Count, Field(description="products that differed in lastUpdated alone")]
+    problem: Annotated[Problem, Field(description="why the last run could not compare")]
+    recent: Annotated[list[VerifiedProduct], Field(description="the last 100, newest first")]
+    disputed: Annotated[
+        list[VerifiedProduct],
+        Field(description="products of which Central says two things; they are left alone"),
+    ]
+
+
 class SyncStatus(TypedDict):
     """The state of the store and of its sync with Central."""
 
@@ -236,6 +276,7 @@ class SyncStatus(TypedDict):
     eventsSetAside: EventsSetAside
     writes: WritesState
     disk: DiskState
+    verification: Verification
 
 
 class ForcedSync(TypedDict):

@@ -174,7 +174,17 @@ class LookupBody(_RequestBody):
     ]
 
 
-_MODELS: tuple[type[BaseModel], ...] = (UpdateBody, BatchBody, AdjustmentBody, LookupBody)
+class VerifyBody(_RequestBody):
+    """The body of `verify`."""
+
+    repair: Annotated[
+        bool, Field(strict=True, description="true or false: whether to repair what differs")
+    ] = True
+
+
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(UpdateBody, BatchBody, AdjustmentBody, LookupBody, VerifyBody),
+)
 _MUST_BE = {
     field.alias or name: field.description
     for model in _MODELS
@@ -281,6 +291,11 @@ def read_lookup(value: object, *, note_unknown: NoteUnknown) -> list[str]:
             {"barcodes": "cannot be looked up by this version; look up by productIds"}
         )
     return list(dict.fromkeys(_validated(LookupBody, value, note_unknown).product_ids))
+
+
+def read_verify(value: object, *, note_unknown: NoteUnknown) -> bool:
+    """Return whether to repair what differs."""
+    return _validated(VerifyBody, value, note_unknown).repair
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -21,10 +21,12 @@ from store_cache.api.content.documents import (
 )
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
+from store_cache.api.content.verification import verification_document
 from store_cache.central.client import CentralClient
 from store_cache.model.change import PendingRefetch
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import FullSyncing, FullSyncRecord
+from store_cache.sync.verification.findings import Findings
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder, WritesStatus
 
@@ -61,6 +63,7 @@ class StatusDocuments:
         self._state = state
         self._defects = defects
         self._clock = clock
+        self.verification: Findings | None = None  # None: it is off
         self._version = version
         self._started_at = clock.loop_time()
 
@@ -111,6 +114,7 @@ class StatusDocuments:
             },
             "writes": self._writes(),
             "disk": self._disk(),
+            "verification": verification_document(self.verification),
         }
 
     def cache_stats(self) -> CacheStats:
@@ -139,6 +143,9 @@ class StatusDocuments:
             "writes": _check(not writes, writes),
             "disk": _check(disk.is_durable, disk.problem),
         }
+        if self.verification is not None:
+            alarm = self.verification.alarm(self._clock.now())
+            checks["verification"] = _check(not alarm, alarm)
         if defect := self._defects.problem:
             checks["program"] = _check(False, defect)
         is_healthy = all(check["status"] == "ok" for check in checks.values())

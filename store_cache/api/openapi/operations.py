@@ -19,6 +19,7 @@ from store_cache.api.content.models import (
     BatchBody,
     LookupBody,
     UpdateBody,
+    VerifyBody,
 )
 from store_cache.api.metrics.history import MOST_MINUTES
 from store_cache.api.openapi.operation import Answer, Header, Operation, Parameter
@@ -301,6 +302,16 @@ READ_METRICS_HISTORY = Operation(
         ),
     ),
     answers=(Answer(200, "The points", documents.MetricsHistory),),
+)
+
+# -- verification ------------------------------------------------------------------------------
+
+VERIFY = Operation(
+    "verify",
+    SYNC,
+    "Compare the catalogue with Central's, and answer when that has ended",
+    body=VerifyBody,
+    answers=(Answer(200, "What the comparison found", documents.Verification),),
 )
 
 # -- pages -------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ def test_defaults_are_right_for_one_shop() -> None:
         "event_wait_timeout_seconds": 20,
         "event_batch_limit": 100,
         "sync_interval_minutes": 5,
+        "verify_interval_minutes": 15.0,
+        "verify_lap_hours": 24.0,
         "poll_mode": "continuous",
         "stale_after_seconds": 60,
         "cors_origins": (),

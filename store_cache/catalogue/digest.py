@@ -1,0 +1,130 @@
+"""The digest of the visible catalogue, kept up to date as it changes.
+
+A change only marks its products. Their rows are hashed when a digest is wanted, in slices, so that
+following costs next to nothing. While a comparison is under way every change is kept, so that the
+digest can be wound back to the offset of Central's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.observer import ChangeSource, VisibleChange
+from store_cache.catalogue.row_hash import MODULUS, MOST_BUCKETS, bucket_of, row_hash
+from store_cache.model.digest import Digest
+
+_HASH_BITS = 128
+
+
+class CatalogueDigest:
+    """An observer of the visible catalogue.
+
+    Sums are kept for the largest number of buckets, and added up for a smaller one: the number is a
+    power of two, so a small bucket is the union of large ones.
+    """
+
+    def __init__(self) -> None:
+        self.catalogue: Catalogue | None = None
+        self._held: dict[str, int] = {}  # product id -> its bucket, then 128 bits of its row's hash
+        self._rows = [0] * MOST_BUCKETS
+        self._sums = [0] * MOST_BUCKETS
+        self._changed: dict[str, None] = {}  # products to hash, in the order of their changes
+        self._kept: list[VisibleChange] | None = None
+
+    # -- as an observer --------------------------------------------------------------------
+
+    def changed(self, catalogue: Catalogue, change: VisibleChange) -> None:
+        self._changed.update(dict.fromkeys(change.rows))
+        if self._kept is not None:
+            self._kept.append(change)
+
+    def replaced(self, old: Catalogue | None, new: Catalogue) -> None:
+        self.catalogue = new
+        if old is None:
+            self.begin(new)
+
+    def reset(self) -> None:
+        if self.catalogue is not None:
+            self.begin(self.catalogue)
+
+    def begin(self, catalogue: Catalogue) -> None:
+        """Forget what was hashed, and hash every product of this catalogue when it is wanted."""
+        self.catalogue = catalogue
+        self._held = {}
+        self._rows = [0] * MOST_BUCKETS
+        self._sums = [0] * MOST_BUCKETS
+        self._changed = dict.fromkeys(catalogue.rows)
+        self._kept = None
+
+    # -- for comparisons -------------------------------------------------------------------
+
+    @property
+    def unhashed(self) -> int:
+        """How many products have changed and are not hashed yet."""
+        return len(self._changed)
+
+    def hash_some(self, products: int) -> None:
+        """Hash up to `products` rows that have changed."""
+        for product_id in list(islice(self._changed, products)):
+            del self._changed[product_id]
+            self._hash(product_id)
+
+    def _hash(self, product_id: str) -> None:
+        row = None if self.catalogue is None else self.catalogue.get(product_id)
+        before = self._held.pop(product_id, None)
+        if before is not None:
+            bucket, hashed = before >> _HASH_BITS, before % MODULUS
+            self._rows[bucket] -= 1
+            self._sums[bucket] = (self._sums[bucket] - hashed) % MODULUS
+        if row is not None:
+            bucket, hashed = bucket_of(product_id, MOST_BUCKETS), row_hash(row)
+            self._held[product_id] = (bucket << _HASH_BITS) | hashed
+            self._rows[bucket] += 1
+            self._sums[bucket] = (self._sums[bucket] + hashed) % MODULUS
+
+    def keep_changes(self) -> None:
+        """Keep every change from now on, for `at`."""
+        self._kept = []
+
+    def drop_changes(self) -> None:
+        self._kept = None
+
+    def at(self, offset: int, buckets: int) -> tuple[Digest, set[int]]:
+        """Return the digest as it was after the events below `offset`, and the buckets of which
+        that cannot be told.
+
+        Only for an offset that the catalogue has reached since `keep_changes`, and while nothing is
+        `unhashed`.
+        """
+        rows = [sum(self._rows[bucket::buckets]) for bucket in range(buckets)]
+        sums = [sum(self._sums[bucket::buckets]) for bucket in range(buckets)]
+        unclear: set[int] = set()
+        for change in self._kept or ():
+            offsets = [event.offset for event in change.origin.events]
+            if change.origin.source is ChangeSource.EVENT and offsets:
+                if max(offsets) < offset:
+                    continue
+                if min(offsets) >= offset:
+                    _take_back(change, rows, sums)
+                    continue
+            unclear.update(bucket_of(product_id, buckets) for product_id in change.rows)
+        return Digest(offset, rows, [each % MODULUS for each in sums]), unclear
+
+    def buckets_of(self, ids: Iterable[str], buckets: int) -> set[int]:
+        return {bucket_of(product_id, buckets) for product_id in ids}
+
+    def ids_in(self, wanted: set[int], buckets: int, ids: Iterable[str]) -> list[str]:
+        """Return those of `ids` that are held in one of these buckets."""
+        held = self._held
+        return [i for i in ids if i in held and (held[i] >> _HASH_BITS) % buckets in wanted]
+
+
+def _take_back(change: VisibleChange, rows: list[int], sums: list[int]) -> None:
+    for product_id, row in change.rows.items():
+        before = change.old_rows[product_id]
+        bucket = bucket_of(product_id, len(rows))
+        rows[bucket] += (before is not None) - (row is not None)
+        sums[bucket] += 0 if before is None else row_hash(before)
+        sums[bucket] -= 0 if row is None else row_hash(row)
