@@ -134,6 +134,37 @@ async def following(
 ) -> AsyncIterator[StoreParts]:
     """Build the parts that need loaded files, and let them work until the block ends."""
     loop = asyncio.get_running_loop()
+    defects = Defects(loop.time)
+    store = build_parts(settings, environment, steady, central, writer, keys, defects=defects)
+    works = {"event sync": store.runner.run, "refetches": store.refetcher.run}
+    if store.metrics is not None:
+        works["metrics"] = store.metrics.history.run
+    if store.verifier is not None:
+        works["verification"] = store.verifier.run
+    store.forwarder.start()
+    tasks = [loop.create_task(keep_running(name, work, defects)) for name, work in works.items()]
+    try:
+        yield store
+    finally:
+        await store.forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
+        if store.verifier is not None:
+            await store.verifier.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def build_parts(
+    settings: Settings,
+    environment: Environment,
+    steady: Callable[[], float],
+    central: CentralClient,
+    writer: CacheWriter,
+    keys: KeyTable,
+    *,
+    defects: Defects,
+) -> StoreParts:
+    """Build what works on the loaded catalogue, and tell each part whom to tell what."""
     runner = SyncRunner(
         central,
         writer,
@@ -175,12 +206,11 @@ async def following(
         write_timeout_seconds=settings.write_timeout_seconds,
     )
 
-    clock = Clock(environment.now, loop.time)
+    clock = Clock(environment.now, asyncio.get_running_loop().time)
     freshness = FreshnessGauge(
         runner, writer, clock, stale_after_seconds=settings.stale_after_seconds
     )
     state = StateTracker(runner, writer, freshness, clock, central)
-    defects = Defects(loop.time)
     store_version = version("store-cache")
     status = StatusDocuments(
         central=central,
@@ -209,36 +239,17 @@ async def following(
         metrics = build_metrics(watched, central, clock, key_required=key_required)
 
     told_state = StreamState(state, freshness, clock)
-    streams = build_streams(settings, environment, writer, told_state)
-
-    forwarder.start()
-    tasks = [
-        loop.create_task(keep_running("event sync", runner.run, defects)),
-        loop.create_task(keep_running("refetches", refetcher.run, defects)),
-    ]
-    if metrics is not None:
-        tasks.append(loop.create_task(keep_running("metrics", metrics.history.run, defects)))
-    if verifier is not None:
-        tasks.append(loop.create_task(keep_running("verification", verifier.run, defects)))
-    try:
-        yield StoreParts(
-            writer,
-            runner,
-            refetcher,
-            forwarder,
-            freshness,
-            status,
-            metrics=metrics,
-            streams=streams,
-            verifier=verifier,
-        )
-    finally:
-        await forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
-        if verifier is not None:
-            await verifier.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return StoreParts(
+        writer,
+        runner,
+        refetcher,
+        forwarder,
+        freshness,
+        status,
+        metrics=metrics,
+        streams=build_streams(settings, environment, writer, told_state),
+        verifier=verifier,
+    )
 
 
 def build_streams(
