@@ -22,7 +22,7 @@ from tests.harness.http import Connection, Reply
 from tests.harness.store import a_store, api_of, settings_of
 
 CATCH_ALL = {"/v1{rest}", "/{rest}"}
-CHANGING = {"/metrics"}
+CHANGING = {"/metrics", "/v1/store/inventory/stream"}
 """What two calls answer differently."""
 
 
