@@ -20,6 +20,7 @@ from store_cache.api.handlers.writes import Writes
 from store_cache.api.middleware import build_middleware
 from store_cache.api.openapi.docs import ApiDocs
 from store_cache.api.parts import StoreParts
+from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.routes import route_table
 from store_cache.api.routing import Route, Scopes
@@ -31,9 +32,13 @@ from store_cache.api.wrong_keys import WrongKeys
 log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 100
+_NO_PROXIES = TrustedProxies()
 
 SCOPES = web.AppKey("scopes", Scopes)
 """The scope that each route of the application requires."""
+
+PROXIES = web.AppKey("proxies", TrustedProxies)
+"""Whose word on the address of a client is taken."""
 
 FAST_READS = web.AppKey("fast_reads", FastReads)
 """Answers the commonest reads in front of aiohttp; absent if that is switched off."""
@@ -51,14 +56,14 @@ def build_api(
     cors_origins: Iterable[str],
     body_seconds: float = 10.0,
     fast_reads: bool = True,
-    reads_per_second: int = 0,
-    writes_per_second: int = 0,
+    proxies: TrustedProxies = _NO_PROXIES,
+    rates: RequestRates | None = None,
     console: bool = False,
     api_docs: bool = False,
 ) -> web.Application:
     """Return the API of `store`.
 
-    `reads_per_second` and `writes_per_second` are limits for each client; 0: none.
+    `rates` limit each client. `proxies` are believed about the addresses of clients.
     `app[AUTHENTICATOR]` exchanges the `keys`.
     `body_seconds` is how long the body of a request may take to arrive. `fast_reads` changes the
     speed of the commonest reads, not their answers. `console` adds the page for operators at `/`,
@@ -66,10 +71,15 @@ def build_api(
     """
     scopes, cors = Scopes(), Cors(cors_origins)
     authenticator = Authenticator(keys, WrongKeys())
-    rates = RequestRates(reads=reads_per_second, writes=writes_per_second)
+    rates = rates or RequestRates()
     counts = None if store.metrics is None else store.metrics.counts
     middleware = build_middleware(
-        authenticator=authenticator, scopes=scopes, rates=rates, cors=cors, counts=counts
+        authenticator=authenticator,
+        scopes=scopes,
+        rates=rates,
+        proxies=proxies,
+        cors=cors,
+        counts=counts,
     )
     app = web.Application(middlewares=[middleware])
     unknown_fields = ThrottledWarning(
@@ -105,6 +115,7 @@ def build_api(
     scopes.add(app, routes)
     app[SCOPES] = scopes
     app[AUTHENTICATOR] = authenticator
+    app[PROXIES] = proxies
     if fast_reads:
         app[FAST_READS] = FastReads(store, authenticator, cors, counts, rates.reads)
     return app

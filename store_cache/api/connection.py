@@ -61,10 +61,12 @@ class ClientConnection(web.RequestHandler):
         "_fast_reads",
         "_has_unanswered",
         "_is_half_closed",
+        "_is_tls",
         "_kept_back",
         "_limiter",
         "_long_reply",
         "_pipelining",
+        "_socket",
         "_unread_since",
         "_wire",
         "address",
@@ -86,6 +88,8 @@ class ClientConnection(web.RequestHandler):
         self._limiter = limiter
         # Aiohttp drops its `transport` when it closes; this one can still be aborted then.
         self._wire: asyncio.Transport | None = None
+        # The socket's own: one of TLS that closes can no longer be aborted.
+        self._socket: asyncio.Transport | None = None
         self._fast_reads = fast_reads
         self._fast: FastConnection | None = None
         self._pipelining = PipeliningGuard()
@@ -94,6 +98,7 @@ class ClientConnection(web.RequestHandler):
         self._has_unanswered = False  # a request, or the beginning of one
         self._answered = 0  # of the requests that aiohttp has counted
         self._is_half_closed = False
+        self._is_tls = False
         self._unread_since = math.inf
         self._deadline = math.inf
         self.address = ""
@@ -117,14 +122,14 @@ class ClientConnection(web.RequestHandler):
         if self._wire is None:
             return
         if self._has_unanswered or self.writing_paused or self._wire.is_closing():
-            self._wire.abort()
+            self.abort()
         else:
             self._wire.close()
 
     def abort(self) -> None:
         """End the connection without sending what the client has not read."""
-        if self._wire is not None:
-            self._wire.abort()
+        if self._socket is not None:
+            self._socket.abort()
 
     def begin_long_reply(self, reply: LongReply) -> None:
         """Tell `reply` what becomes of the connection, which has no deadlines, until the request
@@ -151,13 +156,29 @@ class ClientConnection(web.RequestHandler):
 
     # -- called by the transport and by aiohttp ----------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = wire = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if peer else ""
+    def accept(self, wire: asyncio.Transport, address: str) -> bool:
+        """Count the connection in, as one of a client of this address; end it, and return False, if
+        there is no place. `front` calls this before the connection is made."""
+        self._wire = self._socket = wire
+        self.address = address
         if not self._limiter.admit(self):
             wire.abort()
-            return
+            return False
+        self._wait_for_request(self._limiter.limits.first_byte_seconds)
+        return True
+
+    def give_up(self) -> None:
+        """Count a connection out that was accepted, and is not going to be made."""
+        self._limiter.forget(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        wire = cast("asyncio.Transport", transport)
+        if self._wire is None:
+            peer = transport.get_extra_info("peername")
+            if not self.accept(wire, str(peer[0]) if peer else ""):
+                return
+        self._wire = wire
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
         if self._fast_reads is not None:
             self._fast = FastConnection(self._fast_reads)
         self._wait_for_request(self._limiter.limits.first_byte_seconds)
@@ -218,12 +239,13 @@ class ClientConnection(web.RequestHandler):
         return answered, is_reset
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never stays open
-        """The client will send no more. Stay open until what it sent is answered.
+        """The client will send no more. Stay open until what it sent is answered; TLS cannot.
 
         A client that closes its connection cannot be told from one that sends no more. A long reply
         would go on for nobody, so it ends.
         """
-        if self._answered >= self._request_count or self._long_reply is not None:
+        is_answered = self._answered >= self._request_count
+        if self._is_tls or is_answered or self._long_reply is not None:
             return False
         self._is_half_closed = True
         self._end_body()

@@ -4,7 +4,8 @@ At a cap, a new connection takes the place of the oldest stranger: a connection 
 has been accepted yet, and on which no request is being answered. Silent connections can so keep
 nobody out, and what a till has opened is never closed to make room. Without a stranger the new
 connection is refused. Connections from this machine, such as its own health checks, have a few
-places more.
+places more. The cap for each address does not apply to trusted proxies, from which many clients
+come; to clients behind a proxy that names them by PROXY protocol v2, it does.
 
 One timer checks all connections a few times a second: a timer for each of thousands of requests
 would cost more than the requests.
@@ -20,6 +21,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from store_cache.api.proxies import TrustedProxies
 from store_cache.api.throttled_log import SampledLog, ThrottledWarning
 
 if TYPE_CHECKING:
@@ -65,8 +67,9 @@ class ConnectionLimits:
 class ConnectionLimiter:
     """Applies the limits to all connections of one server. Built inside a running loop."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, proxies: TrustedProxies | None = None) -> None:
         self.limits = limits
+        self._proxies = proxies or TrustedProxies()
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         # Dicts instead of sets, for their order: the oldest connection comes first.
@@ -92,7 +95,9 @@ class ConnectionLimiter:
         address, limits = connection.address, self.limits
         reserve = limits.local_reserve if _is_local(address) else 0
         has_place = True
-        if self._count_of[address] >= limits.most_connections_per_address + reserve:
+        # Many clients come from the address of a proxy that forwards HTTP.
+        is_capped = not self._proxies.is_trusted(address)
+        if is_capped and self._count_of[address] >= limits.most_connections_per_address + reserve:
             has_place = self._make_room(self._strangers_of[address])
         elif len(self._connections) >= limits.most_connections + reserve:
             has_place = self._make_room(self._strangers)

@@ -26,6 +26,8 @@ from store_cache.api.problems import (
     WriteFailed,
     render,
 )
+from store_cache.api.proxies import ADDRESS, TrustedProxies, peer_of
+from store_cache.api.proxies import HEADER as FORWARDED_FOR
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.routing import Scopes, route_name
 from store_cache.api.throttled_log import SampledLog
@@ -41,6 +43,7 @@ SLOW_SECONDS = 1.0
 LONGEST_PATH = 200
 """So many characters of a path are logged."""
 
+_NONE: tuple[str, ...] = ()
 _ANSWERED = "request answered"
 _LOOKUP = "/v1/store/inventory/lookup"  # a read, whatever its method
 _READINESS = "/ready"
@@ -63,6 +66,7 @@ def build_middleware(
     authenticator: Authenticator,
     scopes: Scopes,
     rates: RequestRates,
+    proxies: TrustedProxies,
     cors: Cors,
     counts: Counts | None = None,
 ) -> Middleware:
@@ -99,6 +103,7 @@ def build_middleware(
         headers = request.headers
         request_id = request_ids.choose_request_id(headers.getall(request_ids.HEADER, ()))
         request_ids.request_id.set(request_id)
+        request[ADDRESS] = proxies.client_of(peer_of(request), headers.getall(FORWARDED_FOR, _NONE))
         response, is_refusal = await respond(request, handler, started)
         add_common_headers(response, request_id, headers.get("Origin"), cors)
         _log(request, response.status, now() - started, refusals if is_refusal else None)
@@ -158,7 +163,7 @@ def _authenticate(
     if needed is Scope.OPEN:
         return
     request[CALLER] = caller = authenticator.identify(
-        request.headers.getall(auth.HEADER, ()), address=request.remote or "", now=now
+        request.headers.getall(auth.HEADER, ()), address=request[ADDRESS], now=now
     )
     if caller.scope < needed:
         raise Forbidden(_FORBIDDEN[needed])
@@ -193,6 +198,6 @@ def _facts(request: web.Request) -> dict[str, object]:
     return {
         "method": request.method,
         "path": request.rel_url.raw_path[:LONGEST_PATH],
-        "address": request.remote,
+        "address": request[ADDRESS],
         "caller": request.get(CALLER, ANONYMOUS).name,
     }

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
 
-from store_cache.api.app import FAST_READS, STREAMS
+from store_cache.api.app import FAST_READS, PROXIES, STREAMS
 from store_cache.api.auth import CALLER
 from store_cache.api.connection import ClientConnection
+from store_cache.api.front import Fronts
 from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
 from store_cache.api.stream.streams import Streams
+from store_cache.api.tls import ServerTls
 
 # How long requests that are cancelled at a stop may take to end.
 _CANCEL_SECONDS = 0.25
@@ -36,6 +38,7 @@ class ApiServer:
         runner: web.AppRunner,
         limiter: ConnectionLimiter,
         listener: asyncio.Server,
+        fronts: Fronts,
         server: web.Server,
         requests: Set[asyncio.Task[Any]],
         streams: Streams | None = None,
@@ -43,6 +46,7 @@ class ApiServer:
         self._runner = runner
         self._limiter = limiter
         self._listener = listener
+        self._fronts = fronts
         self._server = server
         self._requests = requests
         self._streams = streams
@@ -52,6 +56,15 @@ class ApiServer:
     def connections(self) -> int:
         """How many are open."""
         return len(self._limiter)
+
+    @property
+    def is_tls(self) -> bool:
+        return self._fronts.tls is not None
+
+    def use_tls(self, tls: ServerTls) -> None:
+        """Use these contexts for new connections. The server must have begun with TLS."""
+        assert self.is_tls
+        self._fronts.tls = tls
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new connections, let requests in flight end within the grace, then close.
@@ -63,6 +76,7 @@ class ApiServer:
         await asyncio.sleep(0)  # connections accepted a moment ago get to begin
         if self._streams is not None:
             self._streams.stop()
+        await self._fronts.close()
         self._server.pre_shutdown()
         self._limiter.close_idle()
         try:
@@ -110,9 +124,15 @@ def _cannot_listen(host: str, port: int, problem: OSError) -> CannotServe:
 
 
 async def serve(
-    app: web.Application, *, host: str, port: int, limits: ConnectionLimits | None = None
+    app: web.Application,
+    *,
+    host: str,
+    port: int,
+    limits: ConnectionLimits | None = None,
+    tls: ServerTls | None = None,
 ) -> ApiServer:
-    """Listen on `host` and `port` (0: a free one) and answer with `app`.
+    """Listen on `host` and `port` (0: a free one) and answer with `app`, by https if there is
+    `tls`.
 
     Raises CannotServe.
     """
@@ -122,11 +142,18 @@ async def serve(
     server = runner.server
     assert server is not None
     requests = track_requests(server)
-    limiter = ConnectionLimiter(limits or ConnectionLimits())
-    fast_reads = app.get(FAST_READS)
+    proxies, fast_reads = app[PROXIES], app.get(FAST_READS)
+    limiter = ConnectionLimiter(limits or ConnectionLimits(), proxies)
+
+    def new_connection() -> ClientConnection:
+        return ClientConnection(server, limiter, fast_reads)
+
+    fronts = Fronts(new_connection, proxies, tls)
+    is_plain = tls is None and not proxies.proxy_v2
+    protocol: Callable[[], asyncio.BaseProtocol] = new_connection if is_plain else fronts.front
     try:
         listener = await asyncio.get_running_loop().create_server(
-            lambda: ClientConnection(server, limiter, fast_reads), host, port, backlog=_BACKLOG
+            protocol, host, port, backlog=_BACKLOG
         )
     except OSError as problem:
         limiter.close()
@@ -136,6 +163,7 @@ async def serve(
         runner=runner,
         limiter=limiter,
         listener=listener,
+        fronts=fronts,
         server=server,
         requests=requests,
         streams=app.get(STREAMS),

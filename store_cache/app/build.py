@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -66,16 +67,20 @@ class Environment:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, environment: Environment | None = None
+    settings: Settings,
+    environment: Environment | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[StoreParts]:
-    """Build the store, load its files, and follow Central until the block ends.
+    """Build the store, load its files, and follow Central until the block ends. `tls` is for
+    connections to Central (see `app.tls`).
 
     Raises DirectoryInUse, NewerFormat and OtherStore. A failing disk does not prevent a start (D5).
     """
     local = LocalDirectory(settings.data_dir)  # opens nothing before its first use
     environment = environment or Environment(local)
     steady = steady_clock(environment.now)
-    central = build_central(settings, environment)
+    central = build_central(settings, environment, tls)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
     writer = CacheWriter(
         CacheFiles(environment.directory, store_id=settings.store_id, now=environment.now),
@@ -110,8 +115,9 @@ def steady_clock(now: Callable[[], float]) -> Callable[[], float]:
     return lambda: offset + loop_time()
 
 
-def build_central(settings: Settings, environment: Environment) -> CentralClient:
-    ca_file = settings.central_ca_file
+def build_central(
+    settings: Settings, environment: Environment, tls: ssl.SSLContext | None = None
+) -> CentralClient:
     return CentralClient(
         base_url=settings.central_api_url,
         api_key=settings.central_api_key.get_secret_value(),
@@ -119,7 +125,7 @@ def build_central(settings: Settings, environment: Environment) -> CentralClient
         random=environment.random,
         now=environment.now,
         transport=environment.transport,
-        ca_file=None if ca_file is None else str(ca_file),
+        tls=tls,
     )
 
 

@@ -1,4 +1,4 @@
-"""Reloading at SIGHUP: keys and the log level change while requests go on.
+"""Reloading at SIGHUP: keys, TLS files and the log level change while requests go on.
 
 Everything is read and checked first. If anything is wrong, the log says what, and all stays as it
 was: a mistake in a file must not lock a shop out.
@@ -9,18 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 from store_cache.api.auth import Authenticator, KeyRing
 from store_cache.api.key_file import KeyFileError, load_key_file
+from store_cache.api.tls import ServerTls, TlsFilesError
 from store_cache.app.logging import change_logging
 from store_cache.app.settings import Settings, SettingsError, load_settings
+from store_cache.app.tls import reload_central_tls, server_tls
 
 log = logging.getLogger(__name__)
 
-RELOADED = frozenset({"api_keys", "admin_api_keys", "keys_file", "log_level"})
+RELOADED = frozenset(
+    {
+        *("api_keys", "admin_api_keys", "keys_file", "log_level"),
+        *("tls_cert_file", "tls_key_file", "tls_client_ca_file"),
+        *("central_ca_file", "central_client_cert_file", "central_client_key_file"),
+    }
+)
 """The settings that a reload applies; others need a restart."""
 
 _SOON_SECONDS = 14 * 86_400.0
@@ -56,18 +67,41 @@ class ReloadSignal:
         self._is_wanted = False
 
 
+class TlsListener(Protocol):
+    """The API's server."""
+
+    @property
+    def is_tls(self) -> bool: ...
+
+    def use_tls(self, tls: ServerTls) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a reload has read and checked."""
+
+    settings: Settings
+    ring: KeyRing
+    tls: ServerTls | None
+
+
 class Reloader:
-    """`settings` are those in force; `load` reads them again."""
+    """`settings` are those in force; `load` reads them again. `central_tls` is the context of
+    connections to Central, if they have one of their own."""
 
     def __init__(
         self,
         settings: Settings,
         authenticator: Authenticator,
+        listener: TlsListener,
         *,
+        central_tls: ssl.SSLContext | None = None,
         load: Callable[[], Settings] = load_settings,
     ) -> None:
         self._settings = settings
         self._authenticator = authenticator
+        self._listener = listener
+        self._central_tls = central_tls
         self._load = load
 
     async def run(self, wanted: ReloadSignal) -> None:
@@ -82,25 +116,40 @@ class Reloader:
     async def reload(self) -> None:
         """Read everything again and apply it, or log why not."""
         try:
-            settings, ring = await asyncio.to_thread(self._read)
-        except (SettingsError, KeyFileError) as problem:
+            read = await asyncio.to_thread(self._read)
+        except (SettingsError, KeyFileError, TlsFilesError) as problem:
             for line in str(problem).splitlines():
                 log.error("reload: refused, all stays as it was: %s", line)
             return
-        self._authenticator.replace(ring)
+        settings = read.settings
+        self._authenticator.replace(read.ring)
+        if read.tls is not None and self._listener.is_tls:
+            self._listener.use_tls(read.tls)
         change_logging(settings.log_level, secrets=settings.secrets())
-        log.info("reload: done; %d API keys, log level %s", len(ring), settings.log_level)
-        kept = [
-            name.upper()
+        log.info("reload: done; %d API keys, log level %s", len(read.ring), settings.log_level)
+        if left := self._left_for_a_restart(settings):
+            log.warning("reload: changes of these need a restart: %s", ", ".join(left))
+
+    def _read(self) -> _Read:
+        settings = self._load()
+        read = _Read(settings, key_ring(settings), server_tls(settings))
+        if self._central_tls is not None:
+            reload_central_tls(self._central_tls, settings)
+        return read
+
+    def _left_for_a_restart(self, settings: Settings) -> list[str]:
+        """Return the variables whose changes are not applied."""
+        left = [
+            name
             for name in Settings.model_fields
             if name not in RELOADED and getattr(settings, name) != getattr(self._settings, name)
         ]
-        if kept:
-            log.warning("reload: changes of these need a restart: %s", ", ".join(kept))
-
-    def _read(self) -> tuple[Settings, KeyRing]:
-        settings = self._load()
-        return settings, key_ring(settings)
+        if (settings.tls_cert_file is not None) != self._listener.is_tls:
+            left.append("tls_cert_file")
+        wants_own = settings.central_ca_file or settings.central_client_cert_file
+        if self._central_tls is None and wants_own:
+            left += ["central_ca_file", "central_client_cert_file"]
+        return [name.upper() for name in left]
 
 
 def key_ring(settings: Settings) -> KeyRing:

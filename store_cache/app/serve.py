@@ -11,11 +11,14 @@ from datetime import UTC, datetime
 from store_cache.api.app import build_api
 from store_cache.api.auth import AUTHENTICATOR
 from store_cache.api.limits import ConnectionLimits
+from store_cache.api.proxies import TrustedProxies
+from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import check_servable, serve
 from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
 from store_cache.app.reload import Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings
+from store_cache.app.tls import central_tls, server_tls
 
 log = logging.getLogger(__name__)
 
@@ -28,30 +31,37 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
 
     At each of `reloads` the settings are read again; None: they never are.
 
-    Raises CannotServe, DirectoryRefused and KeyFileError.
+    Raises CannotServe, DirectoryRefused, KeyFileError and TlsFilesError.
     """
     # More connections are admitted than the usual soft limit of 1,024 open files has room for.
     _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    tls = central_tls(settings)
     await check_servable(settings.host, settings.port)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with running(settings) as store, frozen_heap(store.writer.replaced):
+    async with running(settings, tls=tls) as store, frozen_heap(store.writer.replaced):
         app = build_api(
             store,
             store_id=settings.store_id,
             keys=key_ring(settings),
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
-            reads_per_second=settings.rate_limit_reads,
-            writes_per_second=settings.rate_limit_writes,
+            rates=RequestRates(reads=settings.rate_limit_reads, writes=settings.rate_limit_writes),
+            proxies=TrustedProxies.parse(settings.trusted_proxies),
             console=settings.console,
             api_docs=settings.api_docs,
         )
         limits = ConnectionLimits.within(open_files)
-        server = await serve(app, host=settings.host, port=settings.port, limits=limits)
+        server = await serve(
+            app,
+            host=settings.host,
+            port=settings.port,
+            limits=limits,
+            tls=server_tls(settings),
+        )
         log.info(
             "serving on %s:%d as %s, following %s",
             settings.host,
@@ -59,7 +69,7 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
             settings.store_id,
             settings.central_api_url,
         )
-        reloader = Reloader(settings, app[AUTHENTICATOR])
+        reloader = Reloader(settings, app[AUTHENTICATOR], server, central_tls=tls)
         reloading = None if reloads is None else loop.create_task(reloader.run(reloads))
         try:
             await stopped.wait()

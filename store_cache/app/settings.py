@@ -37,6 +37,8 @@ from pydantic_settings import (
 
 from store_cache.api.auth import HASHED, key_digest
 from store_cache.api.key_file import KeyFileError, load_key_file
+from store_cache.api.proxies import TrustedProxies
+from store_cache.api.tls import TlsFilesError, load_authorities, load_certificate
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +167,7 @@ def _setting(default: str | float, *, may_be: str, example: str, **bounds: Any) 
     return Field(default, description=may_be, examples=[example], **bounds)
 
 
+_File = Annotated[Path | None, BeforeValidator(_path_or_none)]
 _Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed)]
 _KEYS_MAY_BE = (
     "keys of visible ASCII characters, separated by commas, each plain or as sha256:<hex>"
@@ -208,7 +211,7 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
     )
     # Before the two lists, which may hold none of its keys.
-    keys_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = _setting(
+    keys_file: _File = _setting(
         "",
         may_be="empty, or a file that `store-cache keys` wrote",
         example="/etc/store-cache/keys.jsonl",
@@ -265,10 +268,22 @@ class Settings(BaseSettings):
         may_be="empty, origins as a browser sends them, separated by commas, or * alone",
         example="https://till.example.com",
     )
-    central_ca_file: Annotated[Path | None, BeforeValidator(_path_or_none)] = _setting(
+    central_ca_file: _File = _setting(
         "",
         may_be="empty, or a readable file of PEM certificates, with an https CENTRAL_API_URL",
         example="/etc/store-cache/central-ca.pem",
+    )
+    central_client_cert_file: _File = _setting(
+        "",
+        may_be="empty, or a readable file of a certificate in PEM form, with an https "
+        "CENTRAL_API_URL",
+        example="/etc/store-cache/central-client.pem",
+    )
+    central_client_key_file: _File = _setting(
+        "",
+        may_be="empty if CENTRAL_CLIENT_CERT_FILE holds the key too, or a readable file of its "
+        "private key in PEM form, not encrypted",
+        example="/etc/store-cache/central-client-key.pem",
     )
     hole_grace_seconds: float = _setting(
         2, may_be="a number from 0.1 to 60", example="2", ge=0.1, le=60
@@ -281,6 +296,28 @@ class Settings(BaseSettings):
     )
     key_retention_hours: int = _setting(
         24, may_be="a whole number from 1 to 8760", example="24", ge=1, le=8760
+    )
+    tls_cert_file: _File = _setting(
+        "",
+        may_be="empty, or a readable file of a certificate and its chain in PEM form",
+        example="/etc/store-cache/tls.pem",
+    )
+    tls_key_file: _File = _setting(
+        "",
+        may_be="empty if TLS_CERT_FILE holds the key too, or a readable file of its private key "
+        "in PEM form, not encrypted",
+        example="/etc/store-cache/tls-key.pem",
+    )
+    tls_client_ca_file: _File = _setting(
+        "",
+        may_be="empty, or a readable file of PEM certificates, with a TLS_CERT_FILE",
+        example="/etc/store-cache/till-ca.pem",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = _setting(
+        "",
+        may_be="empty, or addresses and networks, separated by commas, each plain if it adds "
+        "X-Forwarded-For, or as proxy-v2:<address> if it speaks PROXY protocol v2",
+        example="10.0.0.5,proxy-v2:10.0.1.0/24",
     )
     rate_limit_reads: int = _setting(
         0, may_be="a whole number from 0 to 100000 (0: no limit)", example="500", ge=0, le=100000
@@ -419,19 +456,47 @@ class Settings(BaseSettings):
                 raise ValueError(f"holds {_shown(origin)}, which is no origin")
         return origins
 
-    @field_validator("central_ca_file")
+    @field_validator("trusted_proxies")
     @classmethod
-    def _check_central_ca_file(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+    def _check_trusted_proxies(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        TrustedProxies.parse(entries)
+        return entries
+
+    @field_validator("central_ca_file", "central_client_cert_file", "tls_cert_file")
+    @classmethod
+    def _check_certificates(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("central_api_url", "https:")
         if path is None:
             return None
-        if info.data.get("central_api_url", "https:").startswith("http:"):
+        if info.field_name != "tls_cert_file" and url.startswith("http:"):
             raise ValueError("is given, but CENTRAL_API_URL is http, where it has no meaning")
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-        except ssl.SSLError:
-            raise ValueError("holds no certificate in PEM form") from None
-        except OSError as exc:
-            raise ValueError(f"cannot be read ({exc.strerror})") from None
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
+        return path
+
+    @field_validator("central_client_key_file", "tls_key_file")
+    @classmethod
+    def _check_private_key(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        """Also where the certificate's file is to hold the key."""
+        cert_field = str(info.field_name).replace("key", "cert")
+        cert = info.data.get(cert_field)
+        if cert is not None:
+            try:
+                load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
+            except TlsFilesError as exc:
+                where = "" if key else f"is not given, and {cert_field.upper()} "
+                raise ValueError(f"{where}{exc}") from None
+        elif key is not None and cert_field in info.data:
+            raise ValueError(f"is given without {cert_field.upper()}")
+        return key
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _check_client_authorities(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        if info.data.get("tls_cert_file", path) is None:
+            raise ValueError("is given without TLS_CERT_FILE")
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
         return path
 
 

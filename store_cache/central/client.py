@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -119,11 +120,10 @@ class CentralClient:
         random: returns numbers from 0 to 1, for jitter.
         now: returns unix seconds, for dates in Central's headers.
         transport: replaces the network.
-        ca_file: a PEM file of certificate authorities instead of the system's.
+        tls: for https: what is trusted, and the certificate to show; None: the usual.
 
     Raises:
         ValueError: `base_url` or `api_key` cannot be used.
-        OSError: `ca_file` cannot be read.
     """
 
     def __init__(
@@ -135,10 +135,10 @@ class CentralClient:
         random: Callable[[], float],
         now: Callable[[], float],
         transport: httpx.AsyncBaseTransport | None = None,
-        ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._connection = Connection(
-            base_url=base_url, api_key=api_key, transport=transport, ca_file=ca_file
+            base_url=base_url, api_key=api_key, transport=transport, tls=tls
         )
         self.rate_limit = rate_limit
         self._random = random

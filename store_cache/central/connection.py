@@ -88,7 +88,7 @@ class Connection:
         base_url: str,
         api_key: str,
         transport: httpx.AsyncBaseTransport | None,
-        ca_file: str | None,
+        tls: ssl.SSLContext | None,
     ) -> None:
         if not _VISIBLE_ASCII.fullmatch(api_key):
             raise ValueError("CENTRAL_API_KEY must be visible ASCII characters")
@@ -108,7 +108,6 @@ class Connection:
             }
         )
         if transport is None:
-            tls = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
             transport = AiohttpTransport(
                 connections=CONNECTIONS, idle_seconds=IDLE_SECONDS, tls=tls
             )

@@ -5,6 +5,7 @@ Every failure is a `CallFailed` whose message tells a person what to do.
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Self
 
 import httpx
@@ -21,15 +22,21 @@ class CallFailed(Exception):
 class StoreClient:
     """Calls the store at `url` (without a scheme: by http) with the API key `key`.
 
+    `tls` says for https which certificates are trusted, and which one is shown; None: the usual.
+
     Raises:
         CallFailed: by every method, and if `url` or `key` cannot be used.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url if "://" in url else f"http://{url}"
         try:
             self._http = httpx.Client(
-                base_url=self.url, headers={"X-API-Key": key}, timeout=READ_SECONDS, trust_env=False
+                base_url=self.url,
+                headers={"X-API-Key": key},
+                timeout=READ_SECONDS,
+                trust_env=False,
+                verify=tls or True,
             )
         except httpx.InvalidURL as problem:
             raise CallFailed(f"{url} is no address ({problem}): see --url") from problem

@@ -15,6 +15,7 @@ import uvloop
 from store_cache.api.auth import HASHED
 from store_cache.api.key_file import SCOPES, KeyFileError
 from store_cache.api.server import CannotServe
+from store_cache.api.tls import TlsFilesError, client_tls
 from store_cache.app.logging import configure_logging
 from store_cache.app.reload import ReloadSignal
 from store_cache.app.serve import serve_until_signal
@@ -55,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OtherStore, KeysRefused) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
         return BAD_USE
-    except KeyFileError as problem:
-        print(f"store-cache: the key file {problem}", file=sys.stderr)
+    except (KeyFileError, TlsFilesError) as problem:
+        what = "key file" if isinstance(problem, KeyFileError) else "file for TLS"
+        print(f"store-cache: the {what} {problem}", file=sys.stderr)
         return BAD_USE
     except (CallFailed, CannotServe, DirectoryRefused, DemoFailed) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
@@ -192,9 +194,24 @@ def _add_verify(commands: Any) -> None:
 
 
 def _add_address(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--url", help="of the store (default: http://localhost:PORT)")
+    command.add_argument(
+        "--url", help="of the store (default: localhost and PORT, by https if TLS_CERT_FILE is set)"
+    )
     command.add_argument(
         "--key", help="its API key (default: the first plain one of ADMIN_API_KEYS or API_KEYS)"
+    )
+    command.add_argument(
+        "--ca-file",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the authority to trust for https (default: the system's; without --url "
+        "the store's own certificate)",
+    )
+    command.add_argument(
+        "--client-cert",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of a certificate with its key, for a store that demands one",
     )
 
 
@@ -258,11 +275,18 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _client(options: argparse.Namespace) -> StoreClient:
     url, key = options.url, options.key
+    ca_file, own = options.ca_file, None
     if url is None or key is None:
         settings = load_settings()
-        url = url or f"http://localhost:{settings.port}"
+        if url is None:
+            own = settings.tls_cert_file
+            url = f"http{'s' if own else ''}://localhost:{settings.port}"
         key = key or _plain_key(settings)
-    return StoreClient(url, key)
+    try:
+        tls = client_tls(ca_file, own_cert=own, client_cert=options.client_cert)
+    except TlsFilesError as problem:
+        raise CallFailed(f"a file for https {problem}: see --ca-file, --client-cert") from problem
+    return StoreClient(url, key, tls)
 
 
 def _plain_key(settings: Settings) -> str:

@@ -12,10 +12,13 @@ from aiohttp import web
 
 from store_cache.api.app import build_api
 from store_cache.api.parts import StoreParts
+from store_cache.api.proxies import TrustedProxies
+from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import ApiServer, serve
 from store_cache.app.build import Environment, running
 from store_cache.app.reload import key_ring
 from store_cache.app.settings import Settings
+from store_cache.app.tls import server_tls
 from store_cache.storage.directory import Directory, FileThread
 from tests.harness.central import LedgerTransport
 from tests.harness.clients import CENTRAL_KEY, STORE_ADMIN_KEY, TILL_KEY
@@ -49,8 +52,8 @@ def api_of(parts: StoreParts, settings: Settings) -> web.Application:
         keys=key_ring(settings),
         cors_origins=settings.cors_origins,
         fast_reads=settings.fast_reads,
-        reads_per_second=settings.rate_limit_reads,
-        writes_per_second=settings.rate_limit_writes,
+        rates=RequestRates(reads=settings.rate_limit_reads, writes=settings.rate_limit_writes),
+        proxies=TrustedProxies.parse(settings.trusted_proxies),
         console=settings.console,
         api_docs=settings.api_docs,
     )
@@ -59,7 +62,9 @@ def api_of(parts: StoreParts, settings: Settings) -> web.Application:
 @asynccontextmanager
 async def served(parts: StoreParts, settings: Settings) -> AsyncIterator[ApiServer]:
     """The API of these parts, served until the block ends."""
-    server = await serve(api_of(parts, settings), host=settings.host, port=settings.port)
+    server = await serve(
+        api_of(parts, settings), host=settings.host, port=settings.port, tls=server_tls(settings)
+    )
     try:
         yield server
     finally:

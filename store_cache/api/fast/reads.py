@@ -58,11 +58,13 @@ _REQUEST = re.compile(
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-"
 _FIELD = re.compile(rb"([A-Za-z-]{1,40}):[ ]?([!-~](?:[ -~]*[!-~])?)")
 _ANYTHING = re.compile(rb"[ -~]*")
-# Fields that only change errors, which are not given here. Browsers send the later ones.
+# Fields that only change errors, which are not given here, and the log. Browsers send the later
+# ones, and proxies the last.
 _IGNORED = (
     *(b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"referer"),
     *(b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
     *(b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform"),
+    *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip"),
 )
 # The fields that are understood, with the values that are. Others make aiohttp answer.
 _FIELDS = {

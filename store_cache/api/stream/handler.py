@@ -22,6 +22,7 @@ from store_cache.api.problems import (
     TooManyStreams,
     retry_after,
 )
+from store_cache.api.proxies import ADDRESS
 from store_cache.api.routing import Route
 from store_cache.api.stream.reader import Reader
 from store_cache.api.stream.streams import Connection, Streams
@@ -138,7 +139,7 @@ class _EventStream(LongAnswer):
             reason,
             extra={
                 "caller": request.get(CALLER, ANONYMOUS).name,
-                "address": request.remote,
+                "address": request[ADDRESS],
                 "seconds": round(asyncio.get_running_loop().time() - stream.since, 1),
             },
         )

@@ -14,7 +14,10 @@ from aiohttp import web
 from store_cache.api.app import build_api
 from store_cache.api.auth import Caller, KeyRing
 from store_cache.api.limits import ConnectionLimits
+from store_cache.api.proxies import TrustedProxies
+from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import ApiServer, serve
+from store_cache.api.tls import ServerTls
 from tests.harness.fake_store import FakeStore, product
 from tests.harness.http import DEADLINE_SECONDS, Connection, Headers, Reply, head_of
 
@@ -78,12 +81,21 @@ def api_of(
     keys: Sequence[str] = ("till-secret",),
     admin_keys: Sequence[str] = ("office-secret",),
     named: Sequence[Caller] | None = None,
+    reads_per_second: int = 0,
+    writes_per_second: int = 0,
+    proxies: Sequence[str] = (),
     **settings: Any,
 ) -> web.Application:
-    """The API of a fake store, with these keys, and these settings of `build_api` instead of the
-    usual ones."""
+    """The API of a fake store, with these keys, limits and proxies, and these settings of
+    `build_api` instead of the usual ones."""
     ring = KeyRing(keys=keys, admin_keys=admin_keys, named=named)
-    usual: dict[str, Any] = {"store_id": "store-s1", "keys": ring, "cors_origins": []}
+    usual: dict[str, Any] = {
+        "store_id": "store-s1",
+        "keys": ring,
+        "cors_origins": [],
+        "rates": RequestRates(reads=reads_per_second, writes=writes_per_second),
+        "proxies": TrustedProxies.parse(proxies),
+    }
     return build_api(fake.parts, **(usual | settings))
 
 
@@ -96,11 +108,15 @@ async def open_store() -> AsyncIterator[Opened]:
     opened: list[Store] = []
 
     async def opening(
-        fake: FakeStore | None = None, *, limits: ConnectionLimits | None = None, **settings: Any
+        fake: FakeStore | None = None,
+        *,
+        limits: ConnectionLimits | None = None,
+        tls: ServerTls | None = None,
+        **settings: Any,
     ) -> Store:
         stocked = fake or FakeStore([product("PROD-001"), product("PROD-002"), product("PROD-003")])
         app = api_of(stocked, **settings)
-        running = await serve(app, host="127.0.0.1", port=0, limits=limits)
+        running = await serve(app, host="127.0.0.1", port=0, limits=limits, tls=tls)
         opened.append(Store(stocked, app, running))
         return opened[-1]
 

@@ -239,7 +239,7 @@ async def test_the_first_head_has_its_time_from_its_first_byte() -> None:
         slow.feed(b"Host: store\r\n")
         await asyncio.sleep(2.0)
 
-    assert (False, True, b"") == (was_closed, slow.is_closed, slow.sent)
+    assert (False, True, b"") == (was_closed, slow.is_closed, bytes(slow.sent))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 
 from store_cache.api.auth import Authenticator
 from store_cache.api.key_file import NamedKey, encode_line
+from store_cache.api.tls import ServerTls
 from store_cache.api.wrong_keys import WrongKeys
 from store_cache.app.logging import configure_logging
 from store_cache.app.reload import RELOADED, Reloader, ReloadSignal, key_ring
@@ -37,7 +38,10 @@ def logging_restored() -> Iterator[None]:
 
 
 class Shop:
-    """A store's settings in a `.env` file, and what its reloads do to an authenticator."""
+    """A store's settings in a `.env` file, and what its reloads do to an authenticator and to the
+    server, which this stands for."""
+
+    is_tls = False
 
     def __init__(self, folder: Path) -> None:
         self.env = folder / ".env"
@@ -45,7 +49,10 @@ class Shop:
         self.write(API_KEYS="till-secret")
         settings = self.load()
         self.authenticator = Authenticator(key_ring(settings), WrongKeys())
-        self.reloader = Reloader(settings, self.authenticator, load=self.load)
+        self.reloader = Reloader(settings, self.authenticator, self, load=self.load)
+
+    def use_tls(self, tls: ServerTls) -> None:
+        raise AssertionError("the server has no TLS")
 
     def load(self) -> Settings:
         return load_settings({}, self.env)

@@ -65,6 +65,12 @@ def test_defaults_are_right_for_one_shop() -> None:
         "snapshot_min_percent": 50,
         "write_timeout_seconds": 8.0,
         "key_retention_hours": 24,
+        "tls_cert_file": None,
+        "tls_key_file": None,
+        "tls_client_ca_file": None,
+        "trusted_proxies": (),
+        "central_client_cert_file": None,
+        "central_client_key_file": None,
         "rate_limit_reads": 0,
         "rate_limit_writes": 0,
         "fast_reads": True,
@@ -136,6 +142,8 @@ WRONG = {
         *("https://Till.example.com", "https://a.example.com,*"),
     ],
     "CENTRAL_CA_FILE": ["/does/not/exist.pem"],
+    "TLS_CERT_FILE": ["/does/not/exist.pem"],
+    "TRUSTED_PROXIES": ["proxy.example.com", "10.0.0.1/8", "proxy-v1:10.0.0.1", "10.0.0.1,"],
 }
 
 

@@ -228,7 +228,7 @@ async def test_ids_that_lead_elsewhere_are_not_sent(product_id: str) -> None:
 @pytest.mark.parametrize("path", ["/v1/inventory/..", "/v1/./admin", "@evil.test/v1", ".test/v1"])
 def test_address_that_is_read_as_another_is_refused(path: str) -> None:
     """T5: host and path of every address are compared with those written."""
-    connection = Connection(base_url="http://central", api_key=KEY, transport=None, ca_file=None)
+    connection = Connection(base_url="http://central", api_key=KEY, transport=None, tls=None)
 
     with pytest.raises(UnsendableId, match="leads to another address"):
         connection.url(path)
