@@ -31,6 +31,7 @@ from store_cache.api.proxies import HEADER as FORWARDED_FOR
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.routing import Scopes, route_name
 from store_cache.api.throttled_log import SampledLog
+from store_cache.central import carried
 from store_cache.writes.write import WriteError
 
 FIXED_HEADERS = {"Server": "store-cache", "X-Content-Type-Options": "nosniff"}
@@ -101,8 +102,7 @@ def build_middleware(
         started = now()
         began_at = perf_counter()  # the loop's clock may be one of milliseconds
         headers = request.headers
-        request_id = request_ids.choose_request_id(headers.getall(request_ids.HEADER, ()))
-        request_ids.request_id.set(request_id)
+        request_id = _note_ids(request)
         request[ADDRESS] = proxies.client_of(peer_of(request), headers.getall(FORWARDED_FOR, _NONE))
         response, is_refusal = await respond(request, handler, started)
         add_common_headers(response, request_id, headers.get("Origin"), cors)
@@ -135,6 +135,16 @@ def add_common_headers(
     response.headers[request_ids.HEADER] = request_id
     response.headers.update(FIXED_HEADERS)
     cors.add_headers(response, origin)
+
+
+def _note_ids(request: web.Request) -> str:
+    """Note the request's id, which is returned, and its trace, for the log and for Central."""
+    values = request.headers.getall
+    request_id = request_ids.choose_request_id(values(request_ids.HEADER, ()))
+    carried.request_id.set(request_id)
+    trace = carried.read_trace(values(carried.TRACEPARENT, ()), values(carried.TRACESTATE, ()))
+    carried.trace.set(trace)
+    return request_id
 
 
 def _check_message(request: web.Request) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from contextvars import ContextVar
 
-HEADER = "X-Request-ID"
+from store_cache.central.carried import REQUEST_ID
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The request being served in this context; every line logged in it names it."""
+HEADER = REQUEST_ID
+"""It goes on to Central, see `central.carried`."""
 
 # It goes into a header and into logs: nothing that ends a line, and not more than fits in one.
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")

@@ -29,6 +29,7 @@ from store_cache.api.stream.streams import Streams
 from store_cache.app.settings import Settings
 from store_cache.catalogue.digest import CatalogueDigest
 from store_cache.central.client import CentralClient
+from store_cache.central.connection import network_transport
 from store_cache.central.rate_limit import RateLimit
 from store_cache.model.event import AnyEvent
 from store_cache.storage.directory import Directory, LocalDirectory
@@ -51,18 +52,22 @@ the 10 s that a container has between SIGTERM and SIGKILL."""
 AFTER_DEFECT_SECONDS = 1.0
 
 
+Traced = Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What the program reaches outside itself.
 
     `now` is the wall clock in unix seconds, `random` gives numbers in [0, 1), `transport` is the
-    way to Central (None: the network).
+    way to Central (None: the network), `traced` returns one that makes spans of its requests.
     """
 
     directory: Directory
     now: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None
+    traced: Traced | None = None
 
 
 @asynccontextmanager
@@ -71,14 +76,15 @@ async def running(
     environment: Environment | None = None,
     *,
     tls: ssl.SSLContext | None = None,
+    traced: Traced | None = None,
 ) -> AsyncIterator[StoreParts]:
     """Build the store, load its files, and follow Central until the block ends. `tls` is for
-    connections to Central (see `app.tls`).
+    connections to Central (see `app.tls`). `traced` is the environment's, if that is not given.
 
     Raises DirectoryInUse, NewerFormat and OtherStore. A failing disk does not prevent a start (D5).
     """
     local = LocalDirectory(settings.data_dir)  # opens nothing before its first use
-    environment = environment or Environment(local)
+    environment = environment or Environment(local, traced=traced)
     steady = steady_clock(environment.now)
     central = build_central(settings, environment, tls)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
@@ -118,13 +124,16 @@ def steady_clock(now: Callable[[], float]) -> Callable[[], float]:
 def build_central(
     settings: Settings, environment: Environment, tls: ssl.SSLContext | None = None
 ) -> CentralClient:
+    transport = environment.transport
+    if environment.traced is not None:
+        transport = environment.traced(transport or network_transport(tls))
     return CentralClient(
         base_url=settings.central_api_url,
         api_key=settings.central_api_key.get_secret_value(),
         rate_limit=RateLimit(),
         random=environment.random,
         now=environment.now,
-        transport=environment.transport,
+        transport=transport,
         tls=tls,
     )
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-from store_cache.api.request_ids import request_id
+from store_cache.central.carried import request_id, trace
 
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
 
@@ -117,9 +117,12 @@ class _RedactingFormatter(logging.Formatter):
         self.redact = redact
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """Return the request's id and the extra fields of the record, with secrets masked."""
+        """Return the ids of the request and of its trace, and the extra fields of the record, with
+        secrets masked."""
         extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD_ATTRIBUTES}
         request = {"requestId": request_id.get()} if request_id.get() else {}
+        if (current := trace.get()) is not None:
+            request["traceId"] = current.id
         redacted = self.redact({**request, **extra})
         assert isinstance(redacted, dict)
         return redacted

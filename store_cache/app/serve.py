@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 from store_cache.api.app import build_api
 from store_cache.api.auth import AUTHENTICATOR
@@ -19,6 +21,7 @@ from store_cache.app.memory import frozen_heap
 from store_cache.app.reload import Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings
 from store_cache.app.tls import central_tls, server_tls
+from store_cache.tracing.setup import tracing
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,11 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with running(settings, tls=tls) as store, frozen_heap(store.writer.replaced):
+    async with (
+        tracing(os.environ, store_id=settings.store_id, version=version("store-cache")) as spans,
+        running(settings, tls=tls, traced=None if spans is None else spans.transport) as store,
+        frozen_heap(store.writer.replaced),
+    ):
         app = build_api(
             store,
             store_id=settings.store_id,
@@ -54,6 +61,8 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
             console=settings.console,
             api_docs=settings.api_docs,
         )
+        if spans is not None:
+            app.middlewares.append(spans.middleware())
         limits = ConnectionLimits.within(open_files)
         server = await serve(
             app,

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from store_cache.central.carried import carried_headers
 from store_cache.central.failures import (
     ExchangeBroken,
     HeldBack,
@@ -75,6 +76,11 @@ class Reply:
     body: bytearray
 
 
+def network_transport(tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
+    """Return the way to Central over the network."""
+    return AiohttpTransport(connections=CONNECTIONS, idle_seconds=IDLE_SECONDS, tls=tls)
+
+
 class Connection:
     """The way to one Central, and the only object that knows its key.
 
@@ -107,11 +113,7 @@ class Connection:
                 "X-API-Key": api_key,
             }
         )
-        if transport is None:
-            transport = AiohttpTransport(
-                connections=CONNECTIONS, idle_seconds=IDLE_SECONDS, tls=tls
-            )
-        self._transport = transport
+        self._transport = transport or network_transport(tls)
 
     @property
     def central(self) -> str:
@@ -177,10 +179,13 @@ class Connection:
             ) from error
 
     def _httpx_request(self, request: Request, total_seconds: float) -> httpx.Request:
-        headers, body = self._headers, request.body or b""
-        if body:
-            length = (b"Content-Length", b"%d" % len(body))
-            headers = httpx.Headers([*headers.raw, (b"Content-Type", b"application/json"), length])
+        headers, body, carried = self._headers, request.body or b"", carried_headers()
+        if body or carried:
+            more = [(name.encode(), value.encode()) for name, value in carried.items()]
+            if body:
+                more.append((b"Content-Type", b"application/json"))
+                more.append((b"Content-Length", b"%d" % len(body)))
+            headers = httpx.Headers([*headers.raw, *more])
         # Connecting ends within the total: a write whose time is up before it was sent is then
         # known to be unsent.
         timeouts = {

@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from store_cache.api import middleware, problems
 from store_cache.api.problems import STATUS, ApiError, WriteFailed
-from store_cache.api.request_ids import request_id
 from store_cache.api.throttled_log import MOST_LINES
+from store_cache.central.carried import request_id
 from store_cache.sync.states import Failure
 from tests.harness.fake_store import FakeStore
 from tests.unit.api.conftest import ADMIN, TILL, Opened, Store

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from store_cache.api.request_ids import request_id
 from store_cache.app.logging import configure_logging
+from store_cache.central.carried import request_id
 
 CANARY = "canary-7f3a"
 SPLITTING = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
