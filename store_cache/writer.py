@@ -240,18 +240,20 @@ class CacheWriter:
             await self._commit(change, origin=Origin(ChangeSource.EVENT, events=events))
             return change_set.rows_set
 
-    async def note_in_sync(self) -> None:
-        """Note that the feed was followed to its end; on disk once a minute (B5)."""
+    async def note_in_sync(self, age_seconds: float = 0.0) -> None:
+        """Note that the feed was followed to where it ended `age_seconds` ago; on disk once a
+        minute (B5)."""
         self._followed_at = self._steady()
         catalogue = self.catalogue
         if catalogue is None:
             return
-        seconds_ago = self._now() - (catalogue.in_sync_at or 0)
+        in_sync_at = self._now() - age_seconds  # the lock and the disk may take long
+        seconds_ago = in_sync_at - (catalogue.in_sync_at or 0)
         if catalogue.unfollowed_until == 0 and 0 <= seconds_ago < IN_SYNC_RECORD_SECONDS:
             return
         async with self._lock:
             if catalogue is self.catalogue:
-                await self._commit(Change("in step", in_sync_at=self._now()))
+                await self._commit(Change("in step", in_sync_at=in_sync_at))
 
     # -- changes by single products --------------------------------------------------------
 
@@ -396,6 +398,7 @@ class CacheWriter:
         replica = self.replica
         if replica is None:
             raise RuntimeError("there is no replica to install")
+        in_sync_at = self._now() - installation.age_seconds  # the lock and the disk may take long
         verdict = replica.judge(installation, least_percent=least_percent)
         if not verdict.accepted:
             self.replica = None
@@ -405,6 +408,7 @@ class CacheWriter:
         async with self._lock:
             old = self.catalogue
             catalogue = self._finish(replica, installation)
+            catalogue.in_sync_at = in_sync_at
             await self._begin_files(catalogue)
             self.catalogue, self.replica = catalogue, None
             self._announce(old, catalogue)
@@ -453,7 +457,6 @@ class CacheWriter:
         catalogue.unfollowed_until = installation.unfollowed_until
         catalogue.follow_up_reason = installation.follow_up_reason
         catalogue.sequence = held.sequence + 1
-        catalogue.in_sync_at = self._now()
         return catalogue
 
     # -- durable, then visible -------------------------------------------------------------

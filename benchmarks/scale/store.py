@@ -166,7 +166,7 @@ class WriterModel:
         await asyncio.sleep(APPLY_SECONDS)
         self.position = position
 
-    async def note_in_sync(self) -> None:
+    async def note_in_sync(self, age_seconds: float) -> None:
         self._on_in_sync()
 
     def begin_replica(self, *, same_generation: bool) -> ReplicaModel:
@@ -202,6 +202,7 @@ class StoreModel:
             least_percent=50,
             now=_now,
             random=random,
+            uptime=_now,
         )
         self.admission = Admission(
             central=client,

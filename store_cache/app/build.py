@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import httpx
@@ -61,6 +62,8 @@ class Environment:
 
     `now` is the wall clock in unix seconds, `random` gives numbers in [0, 1), `transport` is the
     way to Central (None: the network), `traced` returns one that makes spans of its requests.
+    `uptime`: seconds that are never set and go on while the machine is suspended; None: the loop's
+    clock, which stops then.
     """
 
     directory: Directory
@@ -68,6 +71,7 @@ class Environment:
     random: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None
     traced: Traced | None = None
+    uptime: Callable[[], float] | None = None
 
 
 @asynccontextmanager
@@ -84,7 +88,7 @@ async def running(
     Raises DirectoryInUse, NewerFormat and OtherStore. A failing disk does not prevent a start (D5).
     """
     local = LocalDirectory(settings.data_dir)  # opens nothing before its first use
-    environment = environment or Environment(local, traced=traced)
+    environment = environment or Environment(local, traced=traced, uptime=machine_uptime())
     steady = steady_clock(environment.now)
     central = build_central(settings, environment, tls)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
@@ -111,10 +115,21 @@ async def running(
         await local.close()
 
 
+def machine_uptime() -> Callable[[], float]:
+    """Return the clock that counts the seconds in which the machine is suspended, too.
+
+    Elsewhere than on Linux there is none, and an age leaves them out until Central answers again.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    return time.monotonic
+
+
 def steady_clock(now: Callable[[], float]) -> Callable[[], float]:
     """Return a clock in unix seconds that starts at `now` and goes on as the monotonic clock does.
 
-    Setting the clock of the machine must not age what the store has to remember.
+    Neither setting the clock of the machine nor suspending it may age what the store has to
+    remember: how near two events are is measured by this clock.
     """
     loop_time = asyncio.get_running_loop().time
     offset = now() - loop_time()
@@ -149,7 +164,7 @@ async def following(
 ) -> AsyncIterator[StoreParts]:
     """Build the parts that need loaded files, and let them work until the block ends."""
     loop = asyncio.get_running_loop()
-    defects = Defects(loop.time)
+    defects = Defects(environment.uptime or loop.time)
     store = build_parts(settings, environment, steady, central, writer, keys, defects=defects)
     works = {"event sync": store.runner.run, "refetches": store.refetcher.run}
     if store.metrics is not None:
@@ -180,6 +195,7 @@ def build_parts(
     defects: Defects,
 ) -> StoreParts:
     """Build what works on the loaded catalogue, and tell each part whom to tell what."""
+    uptime = environment.uptime or asyncio.get_running_loop().time
     runner = SyncRunner(
         central,
         writer,
@@ -193,6 +209,7 @@ def build_parts(
         ),
         least_percent=settings.snapshot_min_percent,
         now=steady,
+        uptime=uptime,
         random=environment.random,
     )
     refetcher = Refetcher(
@@ -221,7 +238,7 @@ def build_parts(
         write_timeout_seconds=settings.write_timeout_seconds,
     )
 
-    clock = Clock(environment.now, asyncio.get_running_loop().time)
+    clock = Clock(environment.now, uptime)
     freshness = FreshnessGauge(
         runner, writer, clock, stale_after_seconds=settings.stale_after_seconds
     )
@@ -282,7 +299,7 @@ def build_metrics(
     watched: Watched, central: CentralClient, clock: Clock, *, key_required: bool
 ) -> Metrics:
     """Build the metrics, and have the parts tell them what happens."""
-    counts = Counts(now=clock.now, loop_time=clock.loop_time)
+    counts = Counts(now=clock.now, uptime=clock.uptime)
     runner, forwarder = watched.runner, watched.forwarder
     settle_writes = runner.on_events
 

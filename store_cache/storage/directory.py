@@ -5,7 +5,8 @@
 - One process at a time uses the directory: it holds a lock (D6).
 - File operations run in threads, so that a disk that hangs never blocks the event loop. If a caller
   gives up, its thread ends once the disk answers. The number of threads is bounded.
-- Only the names in `names` are used, and links are not followed, so nothing else is touched (T21).
+- Only the names in `names` are used, and links are not followed: whoever may write into the
+  directory cannot make the store read, overwrite or remove a file elsewhere.
 - The directory has mode 0700, its files 0600 (D1).
 """
 

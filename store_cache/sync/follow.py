@@ -89,7 +89,7 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
         case Ready(events, cursor, has_more):
             if nameless(events):
                 state = request_for_nameless(state, now)
-            phase = Applying(cursor, has_more)
+            phase = Applying(cursor, has_more, asked_at)
             return replace(state, phase=phase), ApplyEvents(events, cursor.position)
         case AtEnd(cursor):
             wait_seconds = state.phase.wait_seconds if isinstance(state.phase, Polling) else 0
@@ -108,7 +108,7 @@ def applied(state: State, applying: Applying, now: float) -> Next:
         return without_command(state)
     # In interval mode the polls go on until an empty answer.
     began_at = None if state.settings.continuous else state.poll_began_at
-    return without_command(replace(_in_sync(state, now), poll_began_at=began_at))
+    return without_command(replace(_in_sync(state, applying.asked_at), poll_began_at=began_at))
 
 
 def lose(state: State, lost: Lost, now: float) -> Next:
@@ -126,7 +126,11 @@ def _at_end(
     (E1)."""
     settings = state.settings
     began_at = now if state.poll_began_at is None else state.poll_began_at
-    state = replace(_in_sync(state, now), poll_began_at=None)
+    # An empty answer after `wait` was sent when that was over. Any other may have been sent as soon
+    # as it was asked for, and have been on its way since.
+    held_seconds = wait_seconds if took_seconds >= wait_seconds else 0
+    state = _in_sync(state, now - took_seconds + held_seconds)
+    state = replace(state, poll_began_at=None)
     seconds = max(0.0, began_at + settings.interval_seconds - now)
     if settings.continuous:
         if wait_seconds > 0:  # else the answer says nothing about holding
@@ -141,5 +145,6 @@ def _at_end(
     return sleep(replace(state, cursor=cursor.unverified()), Sleep(seconds))
 
 
-def _in_sync(state: State, now: float) -> State:
-    return replace(state, in_sync_at=now, is_proven=True, returned=False)
+def _in_sync(state: State, at: float) -> State:
+    """Nothing was left behind `at` that time, but events that were applied since."""
+    return replace(state, in_sync_at=at, is_proven=True, returned=False)

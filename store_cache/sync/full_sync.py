@@ -455,9 +455,9 @@ def _events_applied(state: State, sync: FullSync, now: float) -> Next:
 
 def _caught_up(state: State, sync: FullSync, now: float) -> Next:
     """The replica stands at the feed's end, for now."""
-    sync = replace(sync, has_more=False, is_open=False)
+    sync = replace(sync, has_more=False, is_open=False, caught_up_at=sync.feed_asked_at)
     if sync.in_catalogue:
-        state = replace(state, in_sync_at=now)
+        state = replace(state, in_sync_at=sync.caught_up_at)
     if sync.step is not FullSyncStep.CATCHING_UP:
         return _proceed(state, sync, now)
     held, position = state.position, _cursor(sync).position
@@ -612,6 +612,7 @@ def _install(state: State, sync: FullSync, now: float) -> Next:
         agreed_products = refused.products
     installation = Installation(
         position=_cursor(sync).position,
+        age_seconds=now - _in_sync_at(sync),
         accept=sync.accept,
         agreed_products=agreed_products,
         unfollowed_until=sync.rows_until if sync.without_feed else 0,
@@ -619,6 +620,13 @@ def _install(state: State, sync: FullSync, now: float) -> Next:
     )
     sync = replace(sync, step=FullSyncStep.INSTALLING)
     return _do(state, sync, InstallReplica(installation))
+
+
+def _in_sync_at(sync: FullSync) -> float:
+    """Return when Central is known to have been in the replica's state."""
+    if sync.without_feed or sync.caught_up_at is None:
+        return sync.began_at
+    return sync.caught_up_at
 
 
 def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
@@ -638,7 +646,7 @@ def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
         spacing=spacing,
         nameless_spacing=nameless_spacing,
         refused=None,
-        in_sync_at=sync.began_at if sync.without_feed else now,
+        in_sync_at=_in_sync_at(sync),
         is_proven=not sync.without_feed,
     )
     if sync.follow_up_reason == NAMELESS:

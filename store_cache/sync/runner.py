@@ -96,11 +96,12 @@ long polls) says nothing about writes, and a limit nothing at all."""
 class SyncRunner:
     """Runs the sync until it is stopped.
 
-    `now` gives steady unix seconds (never set back), `random` numbers in [0, 1). Set the callbacks
-    before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch of events
-    applied, in order; `on_central_reached` (the admission of writes) when Central just answered;
-    `on_advance` (the state in the status) after every step; `on_full_sync` (the metrics) with each
-    full sync that ended.
+    `now` gives steady unix seconds (never set back), `random` numbers in [0, 1), `uptime` seconds
+    that go on while the machine is suspended, too: the state machine counts these. Set the
+    callbacks before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch
+    of events applied, in order; `on_central_reached` (the admission of writes) when Central just
+    answered; `on_advance` (the state in the status) after every step; `on_full_sync` (the metrics)
+    with each full sync that ended.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class SyncRunner:
         least_percent: int,
         now: Callable[[], float],
         random: Callable[[], float],
+        uptime: Callable[[], float],
     ) -> None:
         self.state = begin(settings, writer.position)
         self.events_applied = 0
@@ -133,6 +135,7 @@ class SyncRunner:
         self._least_percent = least_percent
         self._now = now
         self._random = random
+        self.uptime = uptime
         self._woken = asyncio.Event()
         self._poll_timeout: asyncio.Timeout | None = None
 
@@ -141,8 +144,7 @@ class SyncRunner:
     def request_full_sync(self, reason: str) -> None:
         """Request a full sync for `reason`. It begins at once if the feed was not lost since the
         last one."""
-        now = asyncio.get_running_loop().time()
-        self.state = request_full_sync(settle_spacing(self.state, now), reason)
+        self.state = request_full_sync(settle_spacing(self.state, self.uptime()), reason)
         self._wake()
 
     async def force_full_sync(self, *, accept: bool) -> FullSyncRecord:
@@ -197,19 +199,18 @@ class SyncRunner:
 
     async def run(self) -> None:
         """Advance for ever. Called again after a defect, it begins again from the position."""
-        now = asyncio.get_running_loop().time()
-        self.state = begin_again(self.state, self._writer.position, now)
+        self.state = begin_again(self.state, self._writer.position, self.uptime())
         outcome: Outcome = Interrupted()
         while True:
             in_sync_at = self.state.in_sync_at
             command = self._advance(outcome)
-            if self.state.in_sync_at != in_sync_at and self.state.is_proven:
-                await self._writer.note_in_sync()
+            if self.state.in_sync_at not in (None, in_sync_at) and self.state.is_proven:
+                await self._writer.note_in_sync(self.uptime() - self.state.in_sync_at)
             outcome = await self._perform(command)
 
     def _advance(self, outcome: Outcome) -> Command:
         before = self.state
-        self.state, command = advance(before, outcome, asyncio.get_running_loop().time())
+        self.state, command = advance(before, outcome, self.uptime())
         if not isinstance(self.state.phase, FullSyncing):
             # The replica of a full sync that has ended would go on collecting answers of writes.
             self._writer.drop_replica()
@@ -261,7 +262,7 @@ class SyncRunner:
 
     async def _sleep(self, command: Sleep) -> Outcome:
         seconds = command.at_least_seconds + command.spread_seconds * self._random()
-        self.sleeps_until = asyncio.get_running_loop().time() + seconds
+        self.sleeps_until = self.uptime() + seconds
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -273,20 +274,19 @@ class SyncRunner:
     # -- the feed --------------------------------------------------------------------------
 
     async def _fetch_events(self, command: FetchEvents) -> Outcome:
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
+        asked_at = self.uptime()
         exchange = self._central.events(
             offset=command.offset, limit=command.limit, wait_seconds=command.wait_seconds
         )
         if not self._may_be_interrupted():
-            return EventsArrived(await exchange, loop.time() - asked_at)
+            return EventsArrived(await exchange, self.uptime() - asked_at)
         # Giving up a poll loses nothing, since the position has not moved. A timeout ends it: a
         # task that waits for the event would cost every poll something.
         timeout = asyncio.timeout(0.0 if self._woken.is_set() else None)
         try:
             async with timeout:
                 self._poll_timeout = timeout
-                return EventsArrived(await exchange, loop.time() - asked_at)
+                return EventsArrived(await exchange, self.uptime() - asked_at)
         except TimeoutError:
             if not timeout.expired():
                 raise

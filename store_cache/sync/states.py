@@ -281,10 +281,12 @@ class Polling:
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """`cursor`: where the catalogue stands afterwards. `has_more`: ask again at once."""
+    """`cursor`: where the catalogue stands afterwards. `has_more`: ask again at once. `asked_at`:
+    when Central was asked for the events."""
 
     cursor: Cursor
     has_more: bool
+    asked_at: float
 
 
 class FullSyncStep(StrEnum):
@@ -323,6 +325,7 @@ class FullSync:
     has_events: bool = False  # the replica has some, so it is right at `cursor` and nowhere else
     without_feed: bool = False  # the feed cannot be read, pages alone make the replica
     feed_asked_at: float | None = None  # when the last answer of the feed was asked for
+    caught_up_at: float | None = None  # when the last answer that left nothing was asked for
     feed_not_before: float = 0.0
     feed_failures: int = 0
 
@@ -358,7 +361,7 @@ class State:
 
     `cursor`: where the catalogue that readers see stands in the feed; None while there is none.
     `lost`: why it cannot be followed from there. `in_sync_at`: when the store was last known to be
-    in sync (B5), by the loop's clock, unlike `Catalogue.in_sync_at`. `is_proven`: that was since
+    in sync (B5), by the clock of `now`, unlike `Catalogue.in_sync_at`. `is_proven`: that was since
     the start and the last failure, so the next poll may be held. `poll_began_at`: of the first poll
     since the store was in sync.
     `returned`: Central has just come back from an outage that many stores may have seen (F6).

@@ -128,8 +128,10 @@ async def a_store(
     central = central or LedgerTransport(Clock())
     directory = directory or FaultyDirectory()
     given = settings_of(**settings)
-    now = central.clock.now
-    world = Environment(directory, now=now, random=lambda: 0.5, transport=central)
+    clock = central.clock
+    world = Environment(
+        directory, now=clock.now, random=lambda: 0.5, transport=central, uptime=clock.uptime
+    )
     async with running(given, world) as parts:
         yield RunningStore(parts, given, central, directory)
 

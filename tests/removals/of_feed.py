@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -656,6 +657,20 @@ def named_limit(patch: Patch) -> None:
             patch.act()
 
     patch.replace(client, "read_quota", unread)
+
+
+@of_feed("B5", "the age counts from when Central was asked", needs="slow")
+def ages_from_the_question(patch: Patch) -> None:
+    """It counts from when the answer was on disk and visible."""
+    in_sync = follow._in_sync
+
+    def just_now(state: State, at: float) -> State:
+        now = asyncio.get_running_loop().time()
+        if now > at:
+            patch.act()
+        return in_sync(state, now)
+
+    patch.replace(follow, "_in_sync", just_now)
 
 
 @of_feed(

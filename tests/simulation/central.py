@@ -65,13 +65,13 @@ class SimulatedCentral:
         now: Callable[[], float],
         note: Callable[[str], None],
     ) -> None:
-        self.history = History()
+        self.history = History(now)
         self.on_break: Callable[[], None] = lambda: None
         self.leaves_a_sign: Callable[[], bool] = lambda: True
         self.would_hide_one: Callable[[], bool] = lambda: False
         self.paged_at = -inf
         self._plan = plan
-        self._now = now
+        self.now = now
         self._note = note
         self._chance = plan.chance("chain")
         self._late = plan.chance("lateness")
@@ -131,7 +131,7 @@ class SimulatedCentral:
 
     async def answer(self, request: Request) -> Reply:
         """Return Central's answer when it comes; a poll is held as long as it asks for."""
-        reply = self.central.answer(request, self._now())
+        reply = self.central.answer(request, self.now())
         self.announce()
         if isinstance(reply, Held):
             reply = await self._held(reply)
@@ -142,10 +142,10 @@ class SimulatedCentral:
         ends_at = loop.time() + held.wait_seconds
         while (left := ends_at - loop.time()) > 0:
             await self._waiters.wait(left)
-            reply = self.central.poll(held, self._now())
+            reply = self.central.poll(held, self.now())
             if reply is not None:
                 return reply
-        return self.central.release(held, self._now())
+        return self.central.release(held, self.now())
 
     def _spoiled(self, request: Request, reply: Reply) -> Reply:
         try:
@@ -165,11 +165,11 @@ class SimulatedCentral:
         if due_at is not None and due_at < self._settles_at:
             self._settles_at = due_at
             loop = asyncio.get_running_loop()
-            loop.call_later(max(due_at - self._now(), 0.0) + 0.001, self._settle)
+            loop.call_later(max(due_at - self.now(), 0.0) + 0.001, self._settle)
 
     def _settle(self) -> None:
         self._settles_at = inf
-        self.ledger.settle(self._now())
+        self.ledger.settle(self.now())
         self.announce()
 
     # -- what others in the chain do -------------------------------------------------------
@@ -184,7 +184,7 @@ class SimulatedCentral:
                 "available": chance.randint(0, 500),
                 "life": self._created,
             },
-            self._now(),
+            self.now(),
         )
 
     def product_ids(self) -> list[str]:
@@ -202,7 +202,7 @@ class SimulatedCentral:
             self.announce()
 
     def _change(self) -> None:
-        chance, now = self._chance, self._now()
+        chance, now = self._chance, self.now()
         ids = self.product_ids()
         kind = chance.random()
         if kind < 0.025 and len(ids) > self._plan.products // 2 + 2:
@@ -256,13 +256,13 @@ class SimulatedCentral:
         self.ledger.lose_next(self._chance.randint(1, 3))
 
     def begin_generation(self) -> None:
-        self.ledger.settle(self._now() + 10.0)
+        self.ledger.settle(self.now() + 10.0)
         self.ledger.begin_generation(self._new_name())
         self.on_break()
 
     def back_up_or_restore(self) -> str:
         """Take a backup, or restore the one taken: offsets are then used again. Returns which."""
-        self.ledger.settle(self._now() + 10.0)
+        self.ledger.settle(self.now() + 10.0)
         if self._backup is None:
             self._backup = self.ledger.backup(), self.history.memory()
             return "backup"
@@ -279,7 +279,7 @@ class SimulatedCentral:
         """End all faults, publish what is late, and add an event: a loss at the very end of a feed
         shows only by what follows."""
         self.faults.clear()
-        self.ledger.settle(self._now() + 10.0)
+        self.ledger.settle(self.now() + 10.0)
         while self._is_losing():
             self._sell_any()
         self._sell_any()
@@ -289,7 +289,7 @@ class SimulatedCentral:
         return self.ledger._to_lose > 0
 
     def _sell_any(self) -> None:
-        self.ledger.set({"productId": self.product_ids()[0], "available": 7}, self._now())
+        self.ledger.set({"productId": self.product_ids()[0], "available": 7}, self.now())
 
     # -- the truth -------------------------------------------------------------------------
 
@@ -299,7 +299,7 @@ class SimulatedCentral:
     def backlog(self, offset: int) -> int:
         """Return how many events a store at this offset has still to fetch."""
         try:
-            page = self.ledger.events(offset, 1_000_000, self._now())
+            page = self.ledger.events(offset, 1_000_000, self.now())
         except PositionGone:
             return len(self.ledger)
         return len(page.events)

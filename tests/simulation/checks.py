@@ -14,6 +14,7 @@ from store_cache.sync.states import FullSyncing
 from tests.simulation.central import SimulatedCentral
 from tests.simulation.history import State, state_of
 from tests.simulation.loop import SimulatedLoop
+from tests.simulation.plan import Plan
 from tests.simulation.sales import Sale
 from tests.simulation.store import SimulatedStore
 
@@ -60,10 +61,11 @@ def _is_unfinished(name: str) -> bool:
 
 class Checks:
     def __init__(
-        self, loop: SimulatedLoop, central: SimulatedCentral, store: SimulatedStore
+        self, plan: Plan, loop: SimulatedLoop, central: SimulatedCentral, store: SimulatedStore
     ) -> None:
         self.findings: list[str] = []
         self.count = 0
+        self.ages = 0
         self._loop = loop
         self._central = central
         self._store = store
@@ -77,6 +79,8 @@ class Checks:
         self._unnamed_then = 0
         self._is_read_anew = False
         self._replacements = 0
+        self._in_sync_at: float | None = None
+        self._loses_events = plan.has("lost_events")
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
@@ -106,10 +110,28 @@ class Checks:
             self._check_that_none_is_left(store)
             return
         self._is_read_anew = False
+        self._check_age(store, catalogue)
         if catalogue is self._catalogue and catalogue.sequence == self._sequence:
             return
         self._catalogue, self._sequence = catalogue, catalogue.sequence
         self._check(catalogue)
+
+    def _check_age(self, store: StoreParts, catalogue: Catalogue) -> None:
+        """The age is never smaller than the truth (B5): what Central had published when the store
+        says that it was in sync is applied. Events that come late, or never, tell nothing."""
+        in_sync_at, position = store.runner.state.in_sync_at, catalogue.position
+        if in_sync_at is None or in_sync_at == self._in_sync_at or position is None:
+            return
+        self._in_sync_at = in_sync_at
+        is_certain = self._central.orderly and not self._loses_events and self.has_seen_restores
+        is_followed = catalogue.unfollowed_until == 0
+        if not (is_certain and is_followed and position.named == self._central.ledger.generation):
+            return
+        self.ages += 1
+        age_seconds = self._loop.time() - in_sync_at
+        last = self._central.history.last_offset_at(self._central.now() - age_seconds)
+        if position.offset <= last:
+            self.find(f"age {age_seconds:.3f} s at {position}, where {last} was published before")
 
     def _forget_what_is_undone(self) -> None:
         """Drop the watermarks of what a restore undid, even if it happens at Central again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,13 +49,13 @@ class BackedUp:
 
 
 class History:
-    """Give `record` to a ledger. `feeds`: the newest last. `applied`: how often each key was, in
-    the history of the products that Central now has. `known`: the states in it, by product, that no
-    restore has undone. `mistakable`: incarnations whose first event on the feed has the version of
-    the one before, while the end of that is still to come: nothing tells such an event from a
-    repeated version (V1)."""
+    """Give `record` to a ledger. `now` returns unix seconds. `feeds`: the newest last. `applied`:
+    how often each key was, in the history of the products that Central now has. `known`: the states
+    in it, by product, that no restore has undone. `mistakable`: incarnations whose first event on
+    the feed has the version of the one before, while the end of that is still to come: nothing
+    tells such an event from a repeated version (V1)."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self.feeds = [FeedHistory()]
         self.applied: Counter[str] = Counter()
         self.ever_applied: Counter[str] = Counter()
@@ -67,6 +69,13 @@ class History:
         self._appliers: dict[str, list[tuple[int, int]]] = {}
         self._unnumbered: dict[int, tuple[str, State | None]] = {}
         self._current: dict[str, State | None] = {}
+        self._now = now
+        self._numbered: list[tuple[float, int]] = []
+
+    def last_offset_at(self, unix_seconds: float) -> int:
+        """Return the last offset that the newest feed had at that time; -1 if it is not known."""
+        numbered = bisect_left(self._numbered, (unix_seconds, -1))
+        return self._numbered[numbered - 1][1] if numbered else -1
 
     def record(self, change: dict[str, Any]) -> None:
         match change["op"]:
@@ -87,6 +96,7 @@ class History:
         self.feeds.append(memory.feed.copy())
         self.applied = memory.applied.copy()
         self.replacements += 1
+        self._numbered.clear()
         if keeps_name_at is not None:
             self.unnamed_replacements.append(keeps_name_at)
         self._unnumbered.clear()
@@ -112,6 +122,7 @@ class History:
             feed.add(product_id, 0, state)
         self.feeds.append(feed)
         self.replacements += 1
+        self._numbered.clear()
         self._unnumbered.clear()
         self._note_known()
 
@@ -144,6 +155,7 @@ class History:
         if state is not None and before is not None and _is_mistakable(before, state):
             self.mistakable.add((product_id, state[0]))
         self.feeds[-1].add(product_id, offset, state)
+        self._numbered.append((self._now(), offset))
 
 
 def _is_mistakable(before: State, state: State) -> bool:

@@ -123,7 +123,7 @@ class Simulation:
     async def _play(self) -> None:
         self.settings = settings_of(self.plan)
         self.store = store = self._new_store()
-        self.checks = checks = Checks(self.loop, self.central, store)
+        self.checks = checks = Checks(self.plan, self.loop, self.central, store)
         self.central.would_hide_one = lambda: not checks.has_seen_restores
         store.on_death = self._died
         self.loop.on_step = checks.step
@@ -357,6 +357,7 @@ class Simulation:
         counters["writes"] = sum(till.writes for till in self.tills)
         counters["faults"] = sum(counters[name] for name in STRIKES)
         counters["checks"] = self.checks.count
+        counters["ages checked"] = self.checks.ages
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges
         counters["disk operations"] = self.store.operations + self.store.directory.operations

@@ -67,7 +67,7 @@ def test_a_log_that_alone_tells_of_a_restore_is_kept() -> None:
 def test_a_key_that_central_forgot_may_be_applied_to_another_life() -> None:
     """Then only the version keeps a repeat from being applied, and that life came to the same
     one; within Central's memory, or the same life, it is one too many."""
-    history = History()
+    history = History(lambda: 0.0)
 
     def applied(life: int) -> int:
         data = {"life": life, "version": 2, "available": 5}

@@ -7,8 +7,9 @@ import errno
 import logging
 import random
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import orjson
 import pytest
@@ -508,6 +509,34 @@ async def test_the_time_in_sync_is_written_once_a_minute() -> None:
 
     assert 3 == noted
     assert cache.clock.now() == (await cache.restarted()).catalogue.in_sync_at
+
+
+@in_virtual_time
+async def test_the_time_in_sync_does_not_wait_for_the_disk() -> None:
+    """[B5] What is written is when Central showed its state, however long the lock and the disk
+    take."""
+    cache = await Cache().filled()
+    noted = await _written_late(cache, cache.writer.note_in_sync(3.0))
+    installed = await _written_late(cache, cache.install(age_seconds=7.0))
+
+    assert 100.0 - 3.0 == noted
+    assert 100.0 + 4.0 + 100.0 - 7.0 == installed
+
+
+async def _written_late(cache: Cache, work: Coroutine[Any, Any, None]) -> float:
+    """Do the work 100 s later, on a disk that then takes 4 s; return the time in sync, in seconds
+    after NOON."""
+    await asyncio.sleep(100.0)
+    held = cache.disk.hold()
+    task = asyncio.create_task(work)
+    await held.reached.wait()
+    await asyncio.sleep(4.0)
+    held.release.set()
+    await task
+    in_sync_at = (await cache.restarted()).catalogue.in_sync_at
+    assert cache.catalogue.in_sync_at == in_sync_at
+    assert in_sync_at is not None
+    return in_sync_at - NOON
 
 
 @in_virtual_time

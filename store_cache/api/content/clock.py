@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 
 class Clock:
-    """Two times: `now` in unix seconds, which somebody may set, and the event loop's, which never
-    goes back. Ages are measured by the latter (T23)."""
+    """Two times: `now` in unix seconds, which somebody may set, and `uptime`, which nobody sets and
+    which also counts the seconds in which the machine is suspended. Ages are measured by it."""
 
-    def __init__(self, now: Callable[[], float], loop_time: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], uptime: Callable[[], float]) -> None:
         self.now = now
-        self.loop_time = loop_time
+        self.uptime = uptime
 
-    def at(self, loop_seconds: float) -> str:
-        """Return a moment of the loop's time in RFC 3339."""
-        return rfc3339(self.now() - (self.loop_time() - loop_seconds))
+    def at(self, uptime: float) -> str:
+        """Return a moment of the uptime in RFC 3339."""
+        return rfc3339(self.now() - (self.uptime() - uptime))
 
 
 def rfc3339(unix_seconds: float) -> str:

@@ -18,20 +18,20 @@ class _Defect:
 
 
 class Defects:
-    """The last defect of each task, by its name. `loop_time`: seconds that never go back."""
+    """The last defect of each task, by its name. `uptime`: seconds that are never set back."""
 
-    def __init__(self, loop_time: Callable[[], float]) -> None:
-        self._loop_time = loop_time
+    def __init__(self, uptime: Callable[[], float]) -> None:
+        self._uptime = uptime
         self._last: dict[str, _Defect] = {}
 
     def note(self, task: str, defect: Exception) -> None:
         """Remember what `task` has raised: type and message. The log has the traceback."""
         message = f"{type(defect).__name__}: {defect}"[:_MESSAGE_CHARACTERS]
         problem = f"{task} met a defect of the store, please report it: {message}"
-        self._last[task] = _Defect(problem, self._loop_time())
+        self._last[task] = _Defect(problem, self._uptime())
 
     @property
     def problem(self) -> str:
         """What the tasks have met within the last minute, or empty."""
-        since = self._loop_time() - DEFECT_SECONDS
+        since = self._uptime() - DEFECT_SECONDS
         return "; ".join(last.problem for last in self._last.values() if last.at > since)

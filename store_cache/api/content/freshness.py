@@ -80,12 +80,12 @@ class FreshnessGauge:
     def _age(self) -> tuple[float | None, float]:
         """Return when the store was last in sync, and how many seconds ago.
 
-        This process knows it on the loop's clock. Until then it is what the catalogue on disk
-        says, on the clock that can be set.
+        This process knows it by the uptime. Until then it is what the catalogue on disk says, on
+        the clock that can be set.
         """
         in_sync_at = self._runner.state.in_sync_at
         if in_sync_at is not None:
-            return in_sync_at, self._clock.loop_time() - in_sync_at
+            return in_sync_at, self._clock.uptime() - in_sync_at
         catalogue = self._writer.catalogue
         if catalogue is None or catalogue.in_sync_at is None:
             return None, math.inf

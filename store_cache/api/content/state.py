@@ -28,7 +28,7 @@ class StateName(StrEnum):
 
 
 class StateTracker:
-    """The name of the current state, and since when it applies (on the loop's clock)."""
+    """The name of the current state, and since when it applies (by the uptime)."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class StateTracker:
         self._clock = clock
         self._central = central
         self.name = StateName.EMPTY
-        self.since = clock.loop_time()
+        self.since = clock.uptime()
 
     def update(self) -> None:
         """Find the name anew. Call it after every step of the sync, so that `since` is right."""
         name = self.find()
         if name != self.name:
             log.info("sync status: %s, was %s", name, self.name)
-            self.name, self.since = name, self._clock.loop_time()
+            self.name, self.since = name, self._clock.uptime()
 
     def find(self) -> StateName:
         """Return the name of the state, noting nothing."""

@@ -65,7 +65,7 @@ class StatusDocuments:
         self._clock = clock
         self.verification: Findings | None = None  # None: it is off
         self._version = version
-        self._started_at = clock.loop_time()
+        self._started_at = clock.uptime()
 
     def sync_status(self) -> SyncStatus:
         """GET /v1/store/sync/status"""
@@ -89,7 +89,7 @@ class StatusDocuments:
                 "consecutiveFailures": health.failures,
                 "fallbackMode": health.fell_back,
                 "nextPollTime": self._clock.at(
-                    self._clock.loop_time() if resumes_at is None else resumes_at
+                    self._clock.uptime() if resumes_at is None else resumes_at
                 ),
             },
             "state": {"name": self._state.name, "since": self._clock.at(self._state.since)},
@@ -183,7 +183,7 @@ class StatusDocuments:
         return 0 if self._writer.catalogue is None else len(self._writer.catalogue)
 
     def _uptime(self) -> str:
-        return short_duration(self._clock.loop_time() - self._started_at)
+        return short_duration(self._clock.uptime() - self._started_at)
 
     def _current_full_sync(self) -> RunningFullSync | WantedFullSync | None:
         """The full sync that runs, or the one that is requested and has not begun."""
@@ -215,7 +215,7 @@ class StatusDocuments:
         admission = writes.admission
         return {
             "breaker": admission.breaker,
-            "breakerSince": self._clock.at(self._clock.loop_time() - admission.seconds),
+            "breakerSince": self._clock.at(self._clock.uptime() - admission.seconds),
             "retryInSeconds": round(admission.retry_seconds, 3),
             "inFlight": admission.in_flight,
             "underWay": writes.under_way,

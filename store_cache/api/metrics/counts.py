@@ -77,9 +77,9 @@ class ReadTally:
 
 
 class Counts:
-    """`now` is unix seconds, `loop_time` seconds that never go back."""
+    """`now` is unix seconds, `uptime` seconds that are never set back."""
 
-    def __init__(self, *, now: Callable[[], float], loop_time: Callable[[], float]) -> None:
+    def __init__(self, *, now: Callable[[], float], uptime: Callable[[], float]) -> None:
         self.requests = Histograms(
             *(QUICK_SECONDS, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
         )
@@ -101,7 +101,7 @@ class Counts:
         """Events, from Central's timestamp until readers see them; without labels."""
         self.clock_skew = ClockSkew()
         self._now = now
-        self._loop_time = loop_time
+        self._uptime = uptime
         self._date_read_at = -inf
 
     def note_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
@@ -115,8 +115,8 @@ class Counts:
         if status[:1].isdigit() and status not in _STATUSES:
             status = OTHER
         self.exchanges.of(exchange.kind, status).add(exchange.seconds)
-        if exchange.date is not None and self._loop_time() > self._date_read_at + DATE_SECONDS:
-            self._date_read_at = self._loop_time()
+        if exchange.date is not None and self._uptime() > self._date_read_at + DATE_SECONDS:
+            self._date_read_at = self._uptime()
             self._note_date(exchange.date, exchange.seconds)
 
     def _note_date(self, value: str, seconds: float) -> None:

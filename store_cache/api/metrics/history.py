@@ -52,7 +52,7 @@ class History:
     async def run(self) -> None:
         """Add a point every `POINT_SECONDS`, for ever."""
         while True:
-            await asyncio.sleep(self._before.at + POINT_SECONDS - self._clock.loop_time())
+            await asyncio.sleep(self._before.at + POINT_SECONDS - self._clock.uptime())
             self.add_point()
 
     def points(self, minutes: int) -> list[Point]:
@@ -91,7 +91,7 @@ class History:
     def _totals(self) -> _Totals:
         counts = self._counts
         return _Totals(
-            at=self._clock.loop_time(),
+            at=self._clock.uptime(),
             reads=_sum(counts.requests, lambda labels: labels[:2] in _READS),
             writes=_sum(counts.writes, lambda _: True),
             errors=_sum(counts.requests, lambda labels: labels[2] >= "500"),

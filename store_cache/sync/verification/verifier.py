@@ -462,7 +462,7 @@ class Verifier:
     async def _follow_to_the_end(self) -> None:
         """Wait until the feed was followed to its end as it is now, and for the grace."""
         await asyncio.sleep(self._settings.grace_seconds)
-        asked_at = self._time()
+        asked_at = self._runner.uptime()
         self._runner.ask_anew()
         await self._until(lambda: (self._runner.state.in_sync_at or 0.0) >= asked_at)
 

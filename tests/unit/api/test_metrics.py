@@ -253,7 +253,7 @@ async def test_nothing_that_is_sent_makes_more_series() -> None:
 
 def test_nothing_that_central_sends_makes_more_series() -> None:
     """Statuses that do not exist, and reasons of a full sync that name a generation, share one."""
-    counts = Counts(now=lambda: NOON, loop_time=lambda: 0.0)
+    counts = Counts(now=lambda: NOON, uptime=lambda: 0.0)
     for status in range(100, 1000):
         counts.note_exchange(Exchange("feed", str(status), 0.1, None))
     for number in range(50):
@@ -330,7 +330,7 @@ def events(count: int, *, made_at: str = "2024-01-15T12:00:00.000Z") -> list[Any
 @pytest.mark.parametrize(("count", "measured"), [(1, 1), (7, 7), (8, 8), (9, 5), (500, 8)])
 def test_a_batch_is_measured_at_a_few_of_its_events(count: int, measured: int) -> None:
     """Of a large batch some events, evenly: the cost does not grow with it."""
-    counts = Counts(now=lambda: NOON, loop_time=lambda: 0.0)
+    counts = Counts(now=lambda: NOON, uptime=lambda: 0.0)
     counts.note_events(events(count))
 
     assert measured <= MOST_MEASURED
@@ -342,7 +342,7 @@ def test_a_batch_is_measured_at_a_few_of_its_events(count: int, measured: int) -
 )
 def test_an_event_without_a_time_is_not_measured(made_at: str) -> None:
     """Some Centrals name none, or one that cannot be read: that is no error."""
-    counts = Counts(now=lambda: NOON, loop_time=lambda: 0.0)
+    counts = Counts(now=lambda: NOON, uptime=lambda: 0.0)
     counts.note_events(events(1, made_at=made_at))
 
     assert 0 == counts.visible.total().count

@@ -239,6 +239,39 @@ def test_in_sync_is_an_answer_that_left_nothing_behind() -> None:
     assert sync.now == sync.state.in_sync_at
 
 
+@pytest.mark.parametrize(
+    ("held", "in_sync_after"),
+    [
+        (20.0, 20.0),
+        (20.02, 20.0),
+        (29.0, 20.0),  # it was under way for 9 s
+        (12.0, 0.0),  # it may have been answered at once, and been under way since
+        (0.02, 0.0),
+    ],
+)
+def test_an_empty_answer_proves_what_was_there_when_it_was_sent(
+    held: float, in_sync_after: float
+) -> None:
+    """[B5] After `wait`, if it took so long: a Central that holds polls sends it then. Else nothing
+    tells that it was not sent as soon as it was asked for."""
+    sync = followed()
+    began_at = sync.now
+    sync.answers(next_offset=100, held=held)
+
+    assert began_at + in_sync_after == sync.state.in_sync_at
+
+
+def test_events_prove_what_was_there_when_they_were_asked_for() -> None:
+    """[B5] However long their answer was under way, and however long the disk takes."""
+    sync = followed()
+    began_at = sync.now
+    sync.answers(100, next_offset=101, has_more=False, held=8.0)
+    sync.waits(50.0)
+    sync.applies()
+
+    assert began_at == sync.state.in_sync_at
+
+
 def test_a_central_that_does_not_hold_is_asked_at_the_interval() -> None:
     """[E1] One empty answer at once may be chance; two mean that Central does not hold polls."""
     sync = followed()

@@ -1056,6 +1056,23 @@ def test_a_limit_ends_no_full_sync(retry_after: float | None) -> None:
     assert 0 == sync.state.health.failures
 
 
+def test_a_replica_is_in_sync_as_of_the_last_answer_that_left_nothing() -> None:
+    """[B5] What the comparison of the feed and the disk took has passed since."""
+    sync = forced()
+    sync.page(last=True, head=100)
+    sync.answers(next_offset=100, held=1.0)
+    caught_up_at = sync.now - 1.0
+    sync.waits(2.0)
+    sync.refetches()
+    sync.answers(99, held=4.0)
+    age_seconds = sync.installation.age_seconds
+    sync.waits(50.0)
+    sync.installs()
+
+    assert 7.0 == age_seconds
+    assert caught_up_at == sync.state.in_sync_at
+
+
 def test_with_nothing_to_serve_and_no_feed_the_pages_are_installed() -> None:
     """[F2] [B5] At the first page's `eventOffset`, and in sync as of its beginning: a slow reading
     without the feed shows Central as it was then."""
@@ -1064,7 +1081,8 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_are_installed() -> None:
     sync.waits(300.0)
     sync.fails(Failure.REFUSED)
     sync.refetches()
-    assert Installation(Position(LOCAL, 100), unfollowed_until=121) == sync.installation
+    installation = Installation(Position(LOCAL, 100), age_seconds=300.0, unfollowed_until=121)
+    assert installation == sync.installation
     sync.installs()
 
     assert START == sync.state.in_sync_at

@@ -77,7 +77,7 @@ PHASES: dict[str, Phase] = {
     "SL": Sleeping(),
     "CH": Checking(),
     "PO": Polling(20),
-    "AP": Applying(Cursor(at(101)), has_more=False),
+    "AP": Applying(Cursor(at(101)), has_more=False, asked_at=START),
 }
 STEPS = {
     "f": FullSyncStep.FIRST_PAGE,

@@ -51,6 +51,7 @@ class Sync:
             least_percent=50,
             now=cache.clock.now,
             random=lambda: 0.5,
+            uptime=asyncio.get_running_loop().time,
         )
         self.runner.on_events = self._note
         self.runner.on_central_reached = self._count_answer
