@@ -146,8 +146,9 @@ class ReplicaModel:
         self.catalogue = range(end)
         return PageRequest(end - 1, FIRST_LIMIT) if page.has_more else None
 
-    def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> None:
+    def take_events(self, events: Sequence[AnyEvent], *, position: Position, now: float) -> int:
         """Do nothing: the product is counted already."""
+        return len(events)
 
     def products_to_refetch(self) -> list[str]:
         return []
@@ -162,9 +163,10 @@ class WriterModel:
         self.replica: ReplicaModel | None = None
         self._on_in_sync = on_in_sync
 
-    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> None:
+    async def apply_events(self, events: Sequence[AnyEvent], position: Position) -> int:
         await asyncio.sleep(APPLY_SECONDS)
         self.position = position
+        return len(events)
 
     async def note_in_sync(self, age_seconds: float) -> None:
         self._on_in_sync()

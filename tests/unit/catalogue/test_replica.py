@@ -407,7 +407,7 @@ def judge(
     replica: Replica, *, accept: bool = False, agreed: int | None = None, percent: int = 50
 ) -> Verdict:
     finish(replica)
-    installation = Installation(Position("g", 1), accept, agreed)
+    installation = Installation(Position("g", 1), accept=accept, agreed_products=agreed)
     return replica.judge(installation, least_percent=percent)
 
 
