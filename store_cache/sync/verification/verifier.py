@@ -20,6 +20,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -169,9 +170,9 @@ class Verifier:
                 self._plan(self._interval())
                 await self.verify(repair=True)
                 continue
-            changed = asyncio.ensure_future(self._runner.changed.wait())
-            await asyncio.wait([changed], timeout=min(seconds, REACH_SECONDS))
-            changed.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(seconds, REACH_SECONDS)):
+                    await self._runner.changed.wait()
 
     async def verify(self, *, repair: bool) -> None:
         """Run a verification now, or join the one under way, and return when it has ended."""
