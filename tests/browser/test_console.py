@@ -1,26 +1,37 @@
-"""The console in a real browser, on a real store that follows a real Central stub."""
+"""The console in a real browser, on a real store that follows a real Central stub.
+
+With `CONSOLE_PICTURES` set, the screenshots of the documentation are made by these tests.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
+import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
 from tests.harness.browser import Visit, visiting
-from tests.harness.clients import TILL_KEY
+from tests.harness.clients import STORE_ADMIN_KEY, TILL_KEY
 from tests.harness.processes import CentralProcess, StoreProcess
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 PRODUCTS = [
     {"productId": "COF-001", "name": "Espresso Beans, 1 kg", "available": 25, "price": 18.9},
+    {"productId": "COF-002", "name": "Filter Roast, ground, 500 g", "available": 44, "price": 9.5},
     {"productId": "CUP-001", "name": "Cup, stoneware, blue", "available": 28, "price": 11.0},
+    {"productId": "SWT-004", "name": "Crème Brûlée Kit", "available": 9, "price": 12.9},
     {"productId": "TEA-001", "name": "Assam, loose, 250 g", "available": 40, "price": 6.9},
     {"productId": "X/<b>1</b>", "name": "<img src=x onerror=alert(1)>", "available": 0},
 ]
+PICTURES = Path(__file__).parents[2] / "docs" / "console"
 
 
 @asynccontextmanager
@@ -45,6 +56,17 @@ async def sign_in(page: Page, url: str, key: str = TILL_KEY) -> None:
     await page.get_by_role("button", name="Open the console").click()
 
 
+async def says(page: Page, sentence: str | re.Pattern[str]) -> None:
+    await expect(page.get_by_role("heading", level=1)).to_contain_text(sentence)
+
+
+async def picture(page: Page, name: str) -> None:
+    """Take a screenshot for the documentation, of what the test has just asserted."""
+    if os.environ.get("CONSOLE_PICTURES"):
+        PICTURES.mkdir(exist_ok=True)
+        await page.screenshot(path=PICTURES / f"{name}.png")
+
+
 def is_clean(visit: Visit, store: StoreProcess) -> None:
     """Nothing failed on the page, and it loaded nothing from elsewhere."""
     assert visit.problems == []
@@ -57,11 +79,147 @@ async def test_a_wrong_key_is_told_and_a_right_one_opens(tmp_path: Path) -> None
         await sign_in(page, store.url, "not-a-key")
         await expect(page.get_by_role("alert")).to_contain_text("missing or wrong")
         await sign_in(page, store.url)
-        await expect(page.get_by_role("heading", level=1)).to_contain_text("In sync with Central")
-        await expect(page.get_by_role("table").first).to_contain_text("Espresso Beans, 1 kg")
+        await says(page, "In sync with Central")
+        await expect(page.locator("#products")).to_contain_text("Espresso Beans, 1 kg")
         assert TILL_KEY not in page.url
         await page.reload()
-        await expect(page.get_by_role("heading", level=1)).to_contain_text("In sync with Central")
+        await says(page, "In sync with Central")
         await page.get_by_role("button", name="Forget key").click()
         await expect(page.get_by_label("API key")).to_be_visible()
         is_clean(visit, store)
+
+
+async def test_a_change_appears_by_itself_and_can_be_paused(tmp_path: Path) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await expect(page.locator("#line")).to_have_text("Live")
+        await central.set("COF-001", available=21)
+        newest = page.locator("#changes li").first
+        await expect(newest).to_contain_text("Espresso Beans, 1 kg")
+        await expect(newest).to_contain_text("\N{MINUS SIGN}4")
+        row = page.locator("#products tr", has_text="COF-001")
+        await expect(row.locator("td").nth(1)).to_have_text("21")
+        await page.get_by_role("button", name="Pause").click()
+        await central.set("COF-002", available=3)
+        await expect(page.locator("#changes-note")).to_contain_text("1 came meanwhile")
+        await expect(newest).to_contain_text("Espresso Beans, 1 kg")
+        await page.get_by_role("button", name="Go on").click()
+        await expect(newest).to_contain_text("Filter Roast")
+        is_clean(visit, store)
+
+
+async def test_a_product_has_a_page_and_brings_no_markup(tmp_path: Path) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await page.get_by_role("link", name="<img src=x onerror=alert(1)>").click()
+        await says(page, "<img src=x onerror=alert(1)>")
+        await expect(page.locator("pre")).to_contain_text('"productId": "X/<b>1</b>"')
+        await central.set("X/<b>1</b>", available=6)
+        await expect(page.locator("pre")).to_contain_text('"available": 6')
+        await page.get_by_role("link", name="← Overview").click()
+        await says(page, "In sync with Central")
+        is_clean(visit, store)
+
+
+async def test_a_search_finds_as_it_is_typed(tmp_path: Path) -> None:
+    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
+        await page.get_by_label("Search the catalogue").press_sequentially("creme bru")
+        await expect(page.locator("#products tr")).to_have_count(1)
+        await expect(page.locator("#products")).to_contain_text("Crème Brûlée Kit")
+        await page.get_by_label("Search the catalogue").fill("no such thing")
+        await expect(page.locator("#products")).to_contain_text("Nothing in the catalogue matches")
+        is_clean(visit, store)
+
+
+async def test_an_admin_forces_a_full_sync_and_compares(tmp_path: Path) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await page.get_by_role("button", name="Force a full sync").click()
+        await expect(page.locator("#force-note")).to_contain_text("admin")
+        await page.get_by_role("button", name="Forget key").click()
+        await sign_in(page, store.url, STORE_ADMIN_KEY)
+        await page.get_by_role("button", name="Force a full sync").click()
+        await expect(page.locator("#force-note")).to_contain_text("Done")
+        await expect(page.locator("#syncs tr").first).to_contain_text("on demand")
+        await page.get_by_role("button", name="Compare now").click()
+        await expect(page.locator("#verify-note")).to_contain_text("Every product equals Central's")
+        await central.fault("lie", productId="TEA-001", attributes={"available": 4})
+        await page.get_by_role("button", name="Compare now").click()
+        await expect(page.locator("#differing")).to_contain_text("available: 40 → 4")
+        is_clean(visit, store)
+
+
+async def test_an_outage_is_told_and_so_is_the_return(tmp_path: Path) -> None:
+    """Central stops, sales are refused, Central returns; each in words, and in a picture."""
+    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await says(page, re.compile(r"In sync with Central, \d+ s ago"))
+        await picture(page, "in-sync")
+        await central.stop()
+        await says(page, re.compile(r"Central has been away for .*Reads go on"))
+        for number in range(6):
+            reply = await store.update("TEA-001", -1, 1, f"order-{number}")
+            assert 503 == reply.status
+        await says(page, re.compile(r"Reads go on, sales are refused"))
+        await expect(page.locator("#trust-advice")).to_contain_text("goes on by itself")
+        await expect(page.locator("#products")).to_contain_text("Assam, loose, 250 g")
+        await picture(page, "central-away")
+        await central.start()
+        await says(page, re.compile(r"In sync with Central, \d+ s ago"))
+        await picture(page, "central-back")
+        is_clean(visit, store)
+
+
+async def test_a_restart_of_the_store_is_told_and_survived(tmp_path: Path) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await expect(page.locator("#line")).to_have_text("Live")
+        await store.stop()
+        await says(page, "The store has not answered")
+        await store.start("/ready")
+        await says(page, "In sync with Central")
+        await expect(page.locator("#line")).to_have_text("Live")
+        await central.set("CUP-001", available=2)
+        await expect(page.locator("#changes li").first).to_contain_text("Cup, stoneware")
+
+
+async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
+    """On a phone, a tablet and a desk, in light and dark: no sideways scrolling, and axe-core finds
+    nothing serious."""
+    async with a_shop(tmp_path) as (_, store):
+        for width, scheme in itertools.product((360, 768, 1440), ("light", "dark")):
+            options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+            async with visiting(**options) as visit:
+                page = visit.page
+                await sign_in(page, store.url)
+                await says(page, "In sync with Central")
+                await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
+                await picture(page, f"{width}-{scheme}")
+                wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+                assert not wide, f"the page scrolls sideways at {width}"
+                found = (await Axe().run(page)).response["violations"]
+                serious = [one for one in found if one["impact"] in ("serious", "critical")]
+                assert not serious, json.dumps(serious, indent=1)[:3000]
+
+
+async def test_can_be_used_by_keyboard(tmp_path: Path) -> None:
+    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+        page = visit.page
+        await page.goto(store.url)
+        await expect(page.get_by_label("API key")).to_be_focused()
+        await page.keyboard.type(TILL_KEY)
+        await page.keyboard.press("Enter")
+        await says(page, "In sync with Central")
+        reached = []
+        for _ in range(30):
+            await page.keyboard.press("Tab")
+            reached.append(await page.evaluate("document.activeElement.id"))
+        assert {"search", "pause", "force"} <= set(reached)

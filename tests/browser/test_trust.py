@@ -38,6 +38,7 @@ def status(name: str, **changes: Any) -> dict[str, Any]:
         "disk": {"durable": True, "problem": "", "snapshotSize": "1MB", "journalSize": "1MB"},
         "fullSync": None,
         "fullSyncs": [FULL_SYNC],
+        "verification": {"state": "equal", "mismatches": 0, "repaired": 0, "lastEqual": None},
     }
     return usual | changes
 

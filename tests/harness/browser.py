@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import ConsoleMessage, Page, Request, async_playwright, expect
 
 CHROMIUM = "chromium"
-WAIT_MILLISECONDS = 20_000
+WAIT_MILLISECONDS = 25_000
+expect.set_options(timeout=WAIT_MILLISECONDS)
 
 # Chromium reports each answer that is an error; whether a page copes with it is for the test.
 _REFUSED = "Failed to load resource"

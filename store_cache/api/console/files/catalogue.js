@@ -5,7 +5,7 @@ import { $, make, setText, throttled } from "./dom.js";
 import { count, price } from "./format.js";
 import { get, Refused } from "./session.js";
 
-const PAGE = 20;
+const PAGE = 15;
 const TYPING_PAUSE = 150;
 
 const shown = new Map(); // product id -> the cells of its row

@@ -7,10 +7,11 @@ import { get, Refused } from "./session.js";
 const POINT_SECONDS = 10;
 const MINUTES = 60;
 const HEIGHT = 130;
+const SHORTEST_SPAN = 600;
 
 const CHARTS = [
   {
-    title: "From Central to readers",
+    title: "Delay from Central",
     unit: "ms",
     series: [
       ["half within", (point) => milliseconds(point.visibleSeconds.p50)],
@@ -89,9 +90,9 @@ function options({ chart, place }) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { y: { range: (_, __, most) => [0, Math.max(most * 1.15, 1)] } },
+    scales: { x: { range: (_, first, last) => [Math.min(first, last - SHORTEST_SPAN), last] }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, 1)] } },
     axes: [
-      { ...axis, size: 24, space: 70, values: (_, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
+      { ...axis, size: 24, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (_, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
       { ...axis, size: 44, space: 32, values: (_, values) => values.map(short) },
     ],
     series: [{}, ...chart.series.map((_, index) => ({

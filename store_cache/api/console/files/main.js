@@ -10,6 +10,7 @@ import { forgetKey, keepKey, key, Refused, request } from "./session.js";
 import { follow } from "./stream.js";
 import { drawSyncs, startSyncs } from "./syncs.js";
 import { drawTrust } from "./trust.js";
+import { drawVerification, startVerification } from "./verification.js";
 
 const BUSY_SECONDS = 3; // how often the status is read while changes come
 const QUIET_SECONDS = 15;
@@ -52,11 +53,12 @@ async function enter() {
   catalogue.startCatalogue();
   changes.startChanges();
   startSyncs(readStatus);
+  startVerification(readStatus);
   route();
   setInterval(tick, 1000);
   startCharts();
   catalogue.load();
-  linkDocs();
+  showVersion();
   await follow({ event: onEvent, line: onLine });
 }
 
@@ -114,6 +116,7 @@ async function readStatus() {
     noteAge(Math.max(0, answered - seconds(view.status.lastSyncTime)));
     setReached(true);
     drawSyncs(view.status);
+    drawVerification(view.status.verification);
     setText($("store-name"), view.status.storeId ?? "");
     return null;
   } catch (problem) {
@@ -135,7 +138,8 @@ function setReached(isReached) {
 }
 
 function tick() {
-  const pause = view.status?.fullSync ? 1 : QUIET_SECONDS;
+  const isLive = view.isReached && view.status?.state.name === "live";
+  const pause = view.status?.fullSync ? 1 : isLive ? QUIET_SECONDS : BUSY_SECONDS;
   if (now() - readAt > pause && !document.hidden) readStatus();
   draw();
 }
@@ -164,12 +168,10 @@ function route() {
   openProduct(product ? decodeURIComponent(product[1]) : null);
 }
 
-async function linkDocs() {
+async function showVersion() {
   try {
     const health = await (await fetch("/health")).json();
     setText($("version"), `store-cache ${health.version}`);
-    const docs = await fetch("/docs", { method: "HEAD" });
-    $("docs-link").hidden = !docs.ok;
   } catch { /* the trust panel says that the store does not answer */ }
 }
 

@@ -91,7 +91,17 @@ function liveSentence(status, age) {
       advice: because(status.writes.problem) + "Repeat each at its till with the same key: it is never sold twice.",
     };
   }
-  return { level: "good", sentence: `In sync with Central, ${duration(age)} ago`, advice: NOTHING_TO_DO };
+  return { level: "good", sentence: `In sync with Central, ${duration(age)} ago`, advice: repairsAdvice(status.verification) };
+}
+
+function repairsAdvice(verification) {
+  if (verification.state === "differs") {
+    return "Some products differ from Central's and were not repaired: see the comparison below.";
+  }
+  if (verification.state === "not comparable") {
+    return "About some products Central says two things: see the comparison below, and ask the people who run Central.";
+  }
+  return NOTHING_TO_DO;
 }
 
 function awayFor(status, age, now) {
@@ -116,18 +126,31 @@ export function facts({ status, age }) {
   return [
     ["State", status.state.name, `since ${timeOfDay(status.state.since)}`],
     ["Age", Number.isFinite(age) ? duration(age) : "unknown", "since it last equalled Central", age > 30 ? "warn" : ""],
-    ["Feed position", count(status.eventSync.lastEventOffset),
-      status.lag ? `${counted(status.lag, "event", "events")} behind` : "at Central's head", status.lag > 1000 ? "warn" : ""],
-    ["Feed", breaker.state === "open" ? "fallback" : "followed", breaker.cause || "by long polling", breaker.state === "open" ? "bad" : ""],
+    ["Feed", breaker.state === "open" ? "fallback" : "followed",
+      breaker.cause || `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}`,
+      breaker.state === "open" ? "bad" : status.lag > 1000 ? "warn" : ""],
     ["Sales", writes.breaker === "open" ? "refused" : "forwarded",
       writes.unknown ? `${count(writes.unknown)} of unknown outcome` : `${count(writes.underWay)} under way`,
       writes.breaker === "open" ? "bad" : writes.unknown ? "warn" : ""],
     ["Disk", disk.durable ? "durable" : "failing",
       disk.durable ? `${disk.snapshotSize} and ${disk.journalSize} of changes` : disk.problem, disk.durable ? "" : "bad"],
     ["Products", count(status.productCount), status.generation ?? ""],
+    comparedFact(status.verification),
     ["Last full sync", last ? timeOfDay(last.began) : "none", last ? `${last.success ? "succeeded" : "failed"}, ${last.reasons.join(", ")}` : "",
       last && !last.success ? "warn" : ""],
   ];
+}
+
+function lag(events) {
+  return events ? `${counted(events, "event", "events")} behind` : "at Central's head";
+}
+
+function comparedFact(verification) {
+  const when = verification.lastEqual ? `equal at ${timeOfDay(verification.lastEqual)}` : "not yet found equal";
+  const found = verification.mismatches
+    ? `${counted(verification.mismatches, "product", "products")} differed, ${count(verification.repaired)} repaired` : when;
+  const level = verification.state === "differs" ? "bad" : verification.state === "not comparable" ? "warn" : "";
+  return ["Compared with Central", verification.state, verification.state === "off" ? "VERIFY_INTERVAL_MINUTES is 0" : found, level];
 }
 
 /** Draw the verdict and its facts; elements are kept, so that nothing jumps. */
