@@ -45,6 +45,7 @@ def status(name: str, **changes: Any) -> dict[str, Any]:
 
 REFUSING = {
     "breaker": "open",
+    "retryInSeconds": 4,
     "problem": "the breaker of writes is open",
     "unknown": 0,
     "underWay": 0,
@@ -64,6 +65,12 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         {"status": status("live", writes=REFUSING), "age": 1},
         "warn",
         "In sync with Central, but sales are refused",
+    ),
+    (
+        "live, the next sale is tried",
+        {"status": status("live", writes=REFUSING | {"retryInSeconds": 0}), "age": 2},
+        "good",
+        "In sync with Central, 2 s ago",
     ),
     (
         "live, writes in doubt",

@@ -76,12 +76,19 @@ export function judge({ status, age, now, isReached, lostSeconds = 0 }) {
 }
 
 function liveSentence(status, age) {
-  if (status.writes.breaker === "open") {
+  if (status.writes.breaker === "open" && status.writes.retryInSeconds > 0) {
     return {
       level: "warn",
       sentence: "In sync with Central, but sales are refused",
       advice: because(status.writes.problem) + "Central's feed answers and its writes do not. "
         + "The store tries a sale now and then; ask the people who run Central.",
+    };
+  }
+  if (status.writes.breaker !== "closed") {
+    return {
+      level: "good",
+      sentence: `In sync with Central, ${duration(age)} ago`,
+      advice: "Sales were refused; the next one is tried, and if Central takes it all go on.",
     };
   }
   if (status.writes.problem) {
