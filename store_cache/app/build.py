@@ -264,13 +264,16 @@ def build_parts(
     runner.on_central_reached = admission.sync_reached_central
     central.on_refused_connection = admission.connection_refused
     runner.on_advance = state.update
-    metrics = None
-    if settings.metrics:
-        watched = Watched(writer, runner, forwarder, freshness, state, store_version)
-        key_required = settings.metrics_key_required
-        metrics = build_metrics(watched, central, clock, key_required=key_required)
 
     told_state = StreamState(state, freshness, clock)
+    streams = build_streams(settings, environment, writer, told_state)
+    metrics = None
+    if settings.metrics:
+        watched = Watched(
+            writer, runner, forwarder, freshness, state, store_version, streams, verifier
+        )
+        key_required = settings.metrics_key_required
+        metrics = build_metrics(watched, central, clock, key_required=key_required)
     return StoreParts(
         writer,
         runner,
@@ -279,7 +282,7 @@ def build_parts(
         freshness,
         status,
         metrics=metrics,
-        streams=build_streams(settings, environment, writer, told_state),
+        streams=streams,
         verifier=verifier,
     )
 

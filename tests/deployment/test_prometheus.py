@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import DOCS, section, table_rows
+from tests.harness.clients import STORE_ADMIN_KEY
 from tests.harness.processes import CentralProcess, Program, StoreProcess, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ DASHBOARD = ROOT / "config/grafana/store-cache.json"
 WHEN_ALERTS_FIRE = Path(__file__).with_name("alerts_test.yaml")
 
 PRODUCTS = ("TEA", "COFFEE")
+ADMIN = {"X-API-Key": STORE_ADMIN_KEY}
 PATIENCE_SECONDS = 20.0
 OF_OTHERS = {"up", "process_resident_memory_bytes", "process_cpu_seconds_total"}
 _METRIC = re.compile(r"\b(?:store_cache|process)_[a-z_]+|\bup\b")
@@ -195,6 +197,7 @@ async def test_prometheus_scrapes_and_alerts(tmp_path: Path) -> None:
         await store.start("/ready")
         async with scraping(tmp_path, f"127.0.0.1:{store.port}") as prometheus:
             await prometheus.until("store_cache_products == 2")
+            await store.call("POST", "/v1/store/sync/verify", headers=ADMIN)
             await _until_all_are_answered(prometheus, store, central)
 
             assert [] == await prometheus.query("ALERTS")

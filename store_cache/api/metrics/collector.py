@@ -23,14 +23,16 @@ from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateName, StateTracker
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.metrics.histogram import Histograms
+from store_cache.api.stream.streams import Streams
 from store_cache.sync.runner import SyncRunner
+from store_cache.sync.verification.verifier import Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """The parts of a store whose state is looked at."""
+    """The parts of a store whose state is looked at. What is switched off is None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -38,6 +40,8 @@ class Watched:
     freshness: FreshnessGauge
     state: StateTracker
     version: str
+    streams: Streams | None = None
+    verifier: Verifier | None = None
 
     @property
     def lag(self) -> int | None:
@@ -68,6 +72,8 @@ class StoreCollector(Collector):
         yield from self._central()
         yield from self._writes()
         yield from self._disk()
+        yield from self._streams()
+        yield from self._verification()
 
     def _requests(self) -> Iterator[Metric]:
         requests = self._counts.requests
@@ -199,6 +205,34 @@ class StoreCollector(Collector):
         )
         compactions.add_metric([], writer.files.compactions)
         yield compactions
+
+    def _streams(self) -> Iterator[Metric]:
+        streams = self._watched.streams
+        if streams is None:
+            return
+        yield _gauge("store_cache_stream_readers", "Open streams of changes.", len(streams))
+        resets = CounterMetricFamily(
+            "store_cache_stream_resets", "How often a reader of a stream had to begin again."
+        )
+        resets.add_metric([], streams.feed.resets)
+        yield resets
+
+    def _verification(self) -> Iterator[Metric]:
+        if self._watched.verifier is None:
+            return
+        findings = self._watched.verifier.findings
+        if findings.last_equal is not None:
+            yield _gauge(
+                "store_cache_verified_timestamp_seconds",
+                "When the catalogue was last found equal to Central's, in unix seconds.",
+                findings.last_equal,
+            )
+        mismatches = CounterMetricFamily(
+            "store_cache_verification_mismatches",
+            "Products that differed from Central's in more than a time.",
+        )
+        mismatches.add_metric([], findings.mismatches)
+        yield mismatches
 
 
 def new_registry(collector: StoreCollector) -> CollectorRegistry:

@@ -48,6 +48,8 @@ class ChangeFeed:
         self._knows_differences = False
         self.epoch = f"{int(random() * _EPOCHS):08x}"
         self._part = _NO_PART
+        self.resets = 0
+        """How often a reader had to begin again."""
 
     @property
     def catalogue(self) -> Catalogue | None:

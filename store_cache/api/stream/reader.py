@@ -101,6 +101,7 @@ class Reader:
         return self._state.position(self._feed.event_id(self._cursor))
 
     def _begin_again(self, reason: ResetReason) -> bytes:
+        self._feed.resets += 1
         self._epoch = self._feed.epoch
         self._cursor = self._feed.ring.head
         self._walked = ""
