@@ -13,7 +13,7 @@ import store_cache
 ROOT = Path(store_cache.__file__).parent
 PURE = (
     *(ROOT / "model").glob("*.py"),
-    *(ROOT / "catalogue").glob("*.py"),
+    *(ROOT / "catalogue").rglob("*.py"),
     *(
         ROOT / "sync" / f"{n}.py"
         for n in ("machine", "states", "cursor", "follow", "full_sync", "backoff")
