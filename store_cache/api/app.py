@@ -24,6 +24,7 @@ from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.routes import route_table
 from store_cache.api.routing import Route, Scopes
+from store_cache.api.search.reads import SearchingReads
 from store_cache.api.stream.handler import stream_routes
 from store_cache.api.stream.streams import Streams
 from store_cache.api.throttled_log import ThrottledWarning
@@ -104,8 +105,9 @@ def build_api(
         app[STREAMS] = store.streams
     if api_docs:
         features += docs.routes()
+    reads_of = Reads if store.search is None else SearchingReads
     routes = route_table(
-        Reads(store, body_seconds=body_seconds, note_unknown=note_unknown),
+        reads_of(store, body_seconds=body_seconds, note_unknown=note_unknown),
         Writes(store, store_id=store_id, body_seconds=body_seconds, note_unknown=note_unknown),
         Admin(store),
         Health(store),

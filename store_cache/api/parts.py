@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.status import StatusDocuments
 from store_cache.api.metrics.metrics import Metrics
+from store_cache.api.search.indexer import Indexer
 from store_cache.api.stream.streams import Streams
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
@@ -19,7 +20,8 @@ from store_cache.writes.forwarder import Forwarder
 class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
     `forwarder` sends writes to Central. `streams` are the open streams of changes, `verifier`
-    compares the catalogue with Central's. What is switched off is None."""
+    compares the catalogue with Central's, `search` keeps the index. What is switched off is
+    None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -30,3 +32,4 @@ class StoreParts:
     metrics: Metrics | None = None
     streams: Streams | None = None
     verifier: Verifier | None = None
+    search: Indexer | None = None

@@ -13,6 +13,7 @@ ApiError
 ├── RateLimited            too many wrong keys
 ├── CacheNotReady          there is no catalogue yet
 ├── TooManyStreams         as many streams are open as may be
+├── IndexNotReady          the search index is being built
 ├── SyncFailed             a forced full sync did not succeed; 502 or 503
 ├── WriteFailed            a write without a final answer: any code of `writes.write`
 └── InternalError          a defect of this service
@@ -44,6 +45,7 @@ STATUS: dict[str, int] = ERROR_STATUS | {
     "sync_failed": 502,
     "cache_not_ready": 503,
     "too_many_streams": 503,
+    "index_not_ready": 503,
 }
 """The status of each code."""
 
@@ -149,6 +151,17 @@ class CacheNotReady(ApiError):
 
 class TooManyStreams(ApiError):
     code = "too_many_streams"
+
+
+class IndexNotReady(ApiError):
+    code = "index_not_ready"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The search index is being built; try again in a moment. Reads without a search are "
+            "answered meanwhile",
+            headers=retry_after(1),
+        )
 
 
 class SyncFailed(ApiError):

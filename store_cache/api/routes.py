@@ -34,8 +34,8 @@ def route_table(
         Route("GET", "/health", health.health, Scope.OPEN, op.READ_HEALTH),
         Route("GET", "/ready", health.ready, Scope.OPEN, op.READ_READINESS),
         *features,  # before the routes that match every id
-        Route("GET", _INVENTORY, reads.page, Scope.READ, op.LIST_PRODUCTS),
-        Route("POST", f"{_INVENTORY}/lookup", reads.lookup, Scope.READ, op.LOOK_UP_PRODUCTS),
+        Route("GET", _INVENTORY, reads.page, Scope.READ, reads.LIST),
+        Route("POST", f"{_INVENTORY}/lookup", reads.lookup, Scope.READ, reads.LOOKUP),
         Route("POST", f"{_INVENTORY}/updates", writes.update, Scope.WRITE, op.UPDATE),
         Route("POST", f"{_INVENTORY}/batch-updates", writes.update_batch, Scope.WRITE, op.BATCH),
         Route("GET", f"{_INVENTORY}/{_ID}", reads.product, Scope.READ, op.READ_PRODUCT),

@@ -24,6 +24,7 @@ from store_cache.api.metrics.collector import Watched
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.metrics.metrics import Metrics
 from store_cache.api.parts import StoreParts
+from store_cache.api.search.indexer import Indexer
 from store_cache.api.stream.feed import ChangeFeed
 from store_cache.api.stream.state import StreamState
 from store_cache.api.stream.streams import Streams
@@ -171,6 +172,8 @@ async def following(
         works["metrics"] = store.metrics.history.run
     if store.verifier is not None:
         works["verification"] = store.verifier.run
+    if store.search is not None:
+        works["search index"] = store.search.run
     store.forwarder.start()
     tasks = [loop.create_task(keep_running(name, work, defects)) for name, work in works.items()]
     try:
@@ -284,6 +287,7 @@ def build_parts(
         metrics=metrics,
         streams=streams,
         verifier=verifier,
+        search=build_search(writer) if settings.search else None,
     )
 
 
@@ -296,6 +300,13 @@ def build_streams(
     feed = ChangeFeed(writer, size=settings.stream_history, random=environment.random)
     writer.announcer.observers += (feed,)
     return Streams(feed, state, most=settings.stream_readers, random=environment.random)
+
+
+def build_search(writer: CacheWriter) -> Indexer:
+    """Build the search index, and have it told of changes."""
+    indexer = Indexer(writer, on_built=writer.replaced.set)
+    writer.announcer.observers += (indexer,)
+    return indexer
 
 
 def build_metrics(

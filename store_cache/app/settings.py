@@ -334,6 +334,9 @@ class Settings(BaseSettings):
     stream_history: int = _setting(
         10_000, may_be="a whole number from 100 to 1000000", example="10000", ge=100, le=1_000_000
     )
+    search: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
+        "true", may_be="true or false", example="true"
+    )
     console: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
         "true", may_be="true or false", example="true"
     )

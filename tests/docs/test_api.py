@@ -19,7 +19,12 @@ API = DOCS / "api.md"
 async def documented_store(open_store: Opened) -> Store:
     fake = FakeStore(
         [
-            product("PROD-001", name="Wireless Headphones", category="Audio"),
+            product(
+                "PROD-001",
+                name="Wireless Headphones",
+                category="Audio",
+                barcode="4006381333931",
+            ),
             product("PROD-002", name="Desk Lamp", available=4, version=2, price=24.5),
             product("tea/green 50%", name="Green Tea", available=30, version=1, price=3.2),
         ]

@@ -15,7 +15,7 @@ import store_cache
 from tests.golden import situations
 from tests.golden.central import CentralAnswer, Json, refusal
 from tests.golden.opened import DOCUMENTS
-from tests.golden.situations import LAMP, READS, central_of_three
+from tests.golden.situations import LAMP, READS, SEARCHES, central_of_three
 from tests.golden.store import (
     Call,
     Store,
@@ -32,7 +32,10 @@ from tests.harness.virtual_time import run
 
 FILE = Path(store_cache.__file__).parent / "api" / "openapi" / "examples.json"
 
-ERRORS = ("each_error", "rate_limited", "no_room_for_keys", "no_catalogue", "too_many_streams")
+ERRORS = (
+    *("each_error", "rate_limited", "no_room_for_keys", "no_catalogue", "too_many_streams"),
+    "index_not_ready",
+)
 """The recordings that have an error of each code between them."""
 
 Named = dict[str, dict[str, Call]]
@@ -41,8 +44,8 @@ Named = dict[str, dict[str, Call]]
 READING: Named = {
     "readHealth": {"healthy": DOCUMENTS["health"]},
     "readReadiness": {"ready": DOCUMENTS["ready"]},
-    "listProducts": {"page": READS["page"]},
-    "lookUpProducts": {"basket": READS["lookup"]},
+    "listProducts": {"page": READS["page"], "search": SEARCHES["search"]},
+    "lookUpProducts": {"basket": READS["lookup"], "barcodes": SEARCHES["lookup of barcodes"]},
     "readProduct": {"product": READS["product"]},
     "readSyncStatus": {"live": DOCUMENTS["sync/status"]},
     "readCacheStats": {"stats": DOCUMENTS["cache/stats"]},

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from unittest.mock import patch
 
+from store_cache.api.search.indexer import Indexer
 from store_cache.writes.idempotency import KeyTable
 from tests.golden.central import (
     EVENTS,
@@ -52,6 +53,14 @@ READS = {
     "page": get(f"{INVENTORY}?limit=2"),
     "lookup": post(f"{INVENTORY}/lookup", {"productIds": [LAMP, "PROD-999"]}),
 }
+SEARCHES = {
+    "search": get(f"{INVENTORY}?search=lamp&inStock=true"),
+    "search, by id": get(f"{INVENTORY}?search=lamp&sort=productId&after="),
+    "barcode": get(f"{INVENTORY}?barcode=4006381333931"),
+    "lookup of barcodes": post(
+        f"{INVENTORY}/lookup", {"productIds": [LAMP], "barcodes": ["4006381333931", "96385074"]}
+    ),
+}
 EVERYTHING = DOCUMENTS | READS
 
 
@@ -91,7 +100,7 @@ async def _live(central: ScriptedCentral) -> Json:
         await store.call(sale(LAMP, -1, 7, "sold"))
         central.set("PROD-003", available=4)
         await asyncio.sleep(2.5)
-        said = await store.answers(EVERYTHING)
+        said = await store.answers(EVERYTHING | SEARCHES)
         tag = said["product"]["headers"]["etag"]
         unchanged = get(path_of(LAMP), If_None_Match=tag)
         return said | await store.answers({"product, unchanged": unchanged})
@@ -294,7 +303,7 @@ async def _each_error(central: ScriptedCentral) -> Json:
         await asyncio.sleep(10.0)
         await store.call(sale(LAMP, -1, 7, "used"))
         calls = {
-            "invalid_request": get(f"{INVENTORY}?limit=0&sort=name"),
+            "invalid_request": get(f"{INVENTORY}?limit=0&colour=red"),
             "invalid_json": post(f"{INVENTORY}/updates", {})._replace(body=b"{"),
             "unauthorized": get(INVENTORY, key="guess"),
             "forbidden": get(INVENTORY)._replace(method="POST", target="/v1/store/sync/force"),
@@ -356,6 +365,15 @@ async def _no_room_for_keys(central: ScriptedCentral) -> Json:
             return await _in_both_shapes(store, calls)
 
 
+async def _index_not_ready(central: ScriptedCentral) -> Json:
+    """The search index is never built."""
+    with patch.object(Indexer, "run", lambda _indexer: asyncio.Event().wait()):
+        async with a_store(central) as store:
+            await asyncio.sleep(3.0)
+            calls = {"index_not_ready": get(f"{INVENTORY}?search=lamp"), "page": READS["page"]}
+            return await _in_both_shapes(store, calls)
+
+
 def _recording(script: Callable[[ScriptedCentral], Awaitable[Any]]) -> Callable[[], Json]:
     async def recorded() -> Json:
         return dict(await script(central_of_three()))
@@ -390,5 +408,6 @@ RECORDINGS = {
         _rate_limited,
         _no_room_for_keys,
         _too_many_streams,
+        _index_not_ready,
     )
 }

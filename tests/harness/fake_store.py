@@ -10,11 +10,13 @@ from store_cache.announcer import Announcer
 from store_cache.api.content.clock import Clock
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.parts import StoreParts
+from store_cache.api.problems import IndexNotReady
 from store_cache.api.stream.feed import ChangeFeed
 from store_cache.api.stream.state import StreamState
 from store_cache.api.stream.streams import Streams
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.observer import ChangeSource, Origin
+from store_cache.catalogue.search.index import SearchIndex
 from store_cache.model.change import Change
 from store_cache.model.position import Position
 from store_cache.model.product import Row, read_product, read_row, with_stock
@@ -53,14 +55,15 @@ class FakeStore:
 
     `elsewhere`: products that Central holds and this store does not yet; a refresh brings them in.
     `failure`: what every write fails with while it is set. Writes wait for `admission`, and set
-    `arrived` and `applied`.
+    `arrived` and `applied`. `search`: whether it can search.
     """
 
-    def __init__(self, products: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, products: Iterable[Mapping[str, Any]] = (), *, search: bool = True) -> None:
         self.catalogue: Catalogue | None = Catalogue()
         self.position = Position("g-1", 1046)
         self.announcer = Announcer()
         self.fresh = FRESH
+        self.search = FakeSearch(self) if search else None
         self.elsewhere: dict[str, Row | None] = {}
         self.failure: Exception | None = None
         self.sync_failure: tuple[str, Failure | None] | None = None
@@ -83,7 +86,8 @@ class FakeStore:
         clock = Clock(lambda: MOMENT_SECONDS, lambda: 0.0)
         live: Any = Live()
         streams = Streams(feed, StreamState(live, part, clock), most=100, random=lambda: CHANCE)
-        return StoreParts(part, part, part, part, part, part, streams=streams)
+        search: Any = self.search
+        return StoreParts(part, part, part, part, part, part, streams=streams, search=search)
 
     @property
     def held(self) -> Catalogue:
@@ -167,6 +171,22 @@ class FakeStore:
 
     def _show(self, change: Change) -> None:
         self.announcer.apply(self.held, change, Origin(ChangeSource.EVENT))
+
+
+class FakeSearch:
+    """A search index made anew for each search, unless it `is_ready` no more."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+        self.is_ready = True
+
+    async def current(self) -> SearchIndex:
+        if not self.is_ready:
+            raise IndexNotReady
+        index, held = SearchIndex(), self._store.held
+        for _ in index.load(*held.after("", len(held) + 1)):
+            pass
+        return index
 
 
 def _refused(product_id: str, error_type: str, row: Row | None = None) -> dict[str, Any]:

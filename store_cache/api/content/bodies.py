@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 
 import orjson
@@ -21,6 +22,7 @@ _PAGE = (
     b'"total_count":%d,"has_more":%b},"cacheInfo":{"lastSyncTime":%b,"totalProducts":%d}}'
 )
 _BASKET = b'{"products":[%b],"missing":%b}'
+_BASKET_WITH_BARCODES = b'{"products":[%b],"missing":%b,"missingBarcodes":%b}'
 _HASH_BYTES = 8
 _DIGEST = hashlib.blake2b(digest_size=12)  # copying it takes half the time of making one
 
@@ -39,22 +41,26 @@ def page(catalogue: Catalogue, query: PageQuery, freshness: Freshness) -> Conten
     if query.after is None:
         return page_at(catalogue, query.offset, query.limit, freshness)
     start, rows = catalogue.page_after(query.after, query.limit)
-    return _page_of(rows, start, query.limit, len(catalogue), freshness)
+    return page_of(rows, start, query.limit, len(catalogue), len(catalogue), freshness)
 
 
 def page_at(catalogue: Catalogue, offset: int, limit: int, freshness: Freshness) -> Content:
     """Return the page at an offset, which is what most clients ask for."""
-    return _page_of(catalogue.page(offset, limit), offset, limit, len(catalogue), freshness)
+    total = len(catalogue)
+    return page_of(catalogue.page(offset, limit), offset, limit, total, total, freshness)
 
 
-def _page_of(
-    rows: Sequence[bytes], start: int, limit: int, total: int, freshness: Freshness
+def page_of(
+    rows: Sequence[bytes], start: int, limit: int, total: int, held: int, freshness: Freshness
 ) -> Content:
-    """The tag covers rows and pagination, not the time of the last sync."""
+    """Return a page of a list of `total` products; the catalogue has `held`.
+
+    The tag covers rows and pagination, not the time of the last sync.
+    """
     has_more = b"true" if rows and start + len(rows) < total else b"false"
     synced = orjson.dumps(freshness.last_sync_time)
     counts = (total, has_more)
-    body = _PAGE % (b",".join(rows), start, limit, *counts, *counts, synced, total)
+    body = _PAGE % (b",".join(rows), start, limit, *counts, *counts, synced, held)
     return body, weak_tag(rows, start, limit, total)
 
 
@@ -63,6 +69,21 @@ def basket(catalogue: Catalogue, asked: Sequence[str]) -> Content:
     held, missing = _found(catalogue.rows, asked)
     body = _BASKET % (b",".join(held), orjson.dumps(missing))
     return body, weak_tag(held, *missing)
+
+
+def basket_with_barcodes(
+    catalogue: Catalogue, asked: Sequence[str], by_barcode: Mapping[str, Sequence[str]]
+) -> Content:
+    """Return the products with these ids, then the other ones with these barcodes.
+
+    `by_barcode`: the ids of the products with each barcode; all are held.
+    """
+    found = chain.from_iterable(by_barcode.values())
+    rows, missing = _found(catalogue.rows, list(dict.fromkeys([*asked, *found])))
+    missing_barcodes = [barcode for barcode, found in by_barcode.items() if not found]
+    said = orjson.dumps(missing), orjson.dumps(missing_barcodes)
+    body = _BASKET_WITH_BARCODES % (b",".join(rows), *said)
+    return body, weak_tag(rows, *missing, "", *missing_barcodes)
 
 
 def _found(rows: Mapping[str, bytes], asked: Sequence[str]) -> tuple[Sequence[bytes], list[str]]:

@@ -75,10 +75,15 @@ class Page(TypedDict):
 
 
 class Basket(TypedDict):
-    """The products looked up, in the order asked for."""
+    """The products looked up, in the order asked for: those with the ids, then the other ones with
+    the barcodes."""
 
     products: list[Product]
     missing: Annotated[list[str], Field(description="what was asked for and is not held")]
+
+    missingBarcodes: NotRequired[
+        Annotated[list[str], Field(description="barcodes of no product; only if any were given")]
+    ]
 
 
 # -- writes ------------------------------------------------------------------------------------

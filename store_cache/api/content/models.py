@@ -161,13 +161,35 @@ class AdjustmentBody(_RequestBody):
     updated_by: _UpdatedBy = None
 
 
-class LookupBody(_RequestBody):
-    """The body of `lookup`."""
+class IdLookupBody(_RequestBody):
+    """The body of `lookup` in a store without search."""
 
     product_ids: Annotated[
         list[str],
         Field(
             alias="productIds",
+            max_length=MOST_LOOKUPS,
+            description=f"a list of at most {MOST_LOOKUPS} texts",
+        ),
+    ]
+
+
+class LookupBody(_RequestBody):
+    """The body of `lookup`: ids, barcodes or both."""
+
+    product_ids: Annotated[
+        list[str],
+        Field(
+            alias="productIds",
+            default_factory=list,
+            max_length=MOST_LOOKUPS,
+            description=f"a list of at most {MOST_LOOKUPS} texts",
+        ),
+    ]
+    barcodes: Annotated[
+        list[str],
+        Field(
+            default_factory=list,
             max_length=MOST_LOOKUPS,
             description=f"a list of at most {MOST_LOOKUPS} texts",
         ),
@@ -183,7 +205,7 @@ class VerifyBody(_RequestBody):
 
 
 _MODELS: tuple[type[BaseModel], ...] = (
-    *(UpdateBody, BatchBody, AdjustmentBody, LookupBody, VerifyBody),
+    *(UpdateBody, BatchBody, AdjustmentBody, IdLookupBody, LookupBody, VerifyBody),
 )
 _MUST_BE = {
     field.alias or name: field.description
@@ -288,9 +310,22 @@ def read_lookup(value: object, *, note_unknown: NoteUnknown) -> list[str]:
     """Return the ids to look up, each once, in the order given."""
     if isinstance(value, dict) and "barcodes" in value:
         raise InvalidRequest.of_fields(
-            {"barcodes": "cannot be looked up by this version; look up by productIds"}
+            {"barcodes": "need the search index, which SEARCH=false leaves out; give productIds"}
         )
-    return list(dict.fromkeys(_validated(LookupBody, value, note_unknown).product_ids))
+    return list(dict.fromkeys(_validated(IdLookupBody, value, note_unknown).product_ids))
+
+
+def read_barcode_lookup(
+    value: object, *, note_unknown: NoteUnknown
+) -> tuple[list[str], list[str] | None]:
+    """Return the ids to look up, each once, and the barcodes as given; None if there are none."""
+    body = _validated(LookupBody, value, note_unknown)
+    if not body.model_fields_set:
+        raise InvalidRequest.of_fields(
+            {"productIds": "is missing; give productIds, barcodes or both"}
+        )
+    has_barcodes = "barcodes" in body.model_fields_set
+    return list(dict.fromkeys(body.product_ids)), body.barcodes if has_barcodes else None
 
 
 def read_verify(value: object, *, note_unknown: NoteUnknown) -> bool:

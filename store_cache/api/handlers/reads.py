@@ -6,6 +6,8 @@ an answer shows one state of the catalogue (promise 1).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from aiohttp import web
 
 from store_cache.api.content import bodies
@@ -19,13 +21,21 @@ from store_cache.api.content.models import (
 )
 from store_cache.api.content.paths import is_sendable, parse_query, product_id_of, query_of
 from store_cache.api.content.requests import read_json
+from store_cache.api.openapi import operations as op
+from store_cache.api.openapi.operation import Operation
 from store_cache.api.parts import StoreParts
 from store_cache.api.problems import CacheNotReady, ProductNotFound
 from store_cache.catalogue.catalogue import Catalogue
 
 
 class Reads:
-    """`body_seconds` is how long the body of a lookup may take to arrive."""
+    """`body_seconds` is how long the body of a lookup may take to arrive.
+
+    `LIST` and `LOOKUP` describe the list and the lookup.
+    """
+
+    LIST: ClassVar[Operation] = op.LIST_PRODUCTS
+    LOOKUP: ClassVar[Operation] = op.LOOK_UP_PRODUCTS
 
     def __init__(
         self, store: StoreParts, *, body_seconds: float, note_unknown: NoteUnknown
@@ -39,7 +49,7 @@ class Reads:
         raw = request.rel_url.raw_query_string
         query = read_page_query(*parse_query(raw, PAGE_PARAMETERS))
         catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-        return _answer(request, bodies.page(catalogue, query, freshness), freshness)
+        return answer(request, bodies.page(catalogue, query, freshness), freshness)
 
     async def product(self, request: web.Request) -> web.Response:
         """GET /v1/store/inventory/{productId}; `Cache-Control: no-cache` asks Central first."""
@@ -61,7 +71,7 @@ class Reads:
                 },
                 headers=freshness_headers(freshness),
             )
-        return _answer(request, content, freshness)
+        return answer(request, content, freshness)
 
     async def lookup(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/lookup
@@ -73,7 +83,7 @@ class Reads:
         value = await read_json(request, deadline_seconds=self._body_seconds)
         asked = read_lookup(value, note_unknown=self._note_unknown)
         catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-        return _answer(request, bodies.basket(catalogue, asked), freshness)
+        return answer(request, bodies.basket(catalogue, asked), freshness)
 
     def _catalogue(self) -> Catalogue:
         catalogue = self._store.writer.catalogue
@@ -82,7 +92,8 @@ class Reads:
         return catalogue
 
 
-def _answer(request: web.Request, content: bodies.Content, freshness: Freshness) -> web.Response:
+def answer(request: web.Request, content: bodies.Content, freshness: Freshness) -> web.Response:
+    """Return 200 with the content, or 304 if the caller has it."""
     headers = freshness_headers(freshness)
     body, tag = content
     headers["ETag"] = tag

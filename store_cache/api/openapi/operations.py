@@ -17,7 +17,7 @@ from store_cache.api.content.models import (
     SENDABLE_SCHEMA,
     AdjustmentBody,
     BatchBody,
-    LookupBody,
+    IdLookupBody,
     UpdateBody,
     VerifyBody,
 )
@@ -88,6 +88,7 @@ ERROR_HEADERS: Mapping[str, tuple[str, ...]] = {
     "rate_limited": ("Retry-After", "RateLimit-Policy", "RateLimit"),
     "cache_not_ready": ("Retry-After",),
     "too_many_streams": ("Retry-After",),
+    "index_not_ready": ("Retry-After",),
     "central_unavailable": ("Retry-After",),
     "central_timeout": ("Retry-After",),
 }
@@ -207,7 +208,7 @@ LOOK_UP_PRODUCTS = Operation(
     f"Read up to {MOST_LOOKUPS} products by their ids",
     "Each product comes once, in the order asked for.",
     parameters=(_IF_NONE_MATCH,),
-    body=LookupBody,
+    body=IdLookupBody,
     answers=(Answer(200, "The products", documents.Basket, headers=_CACHED), _NOT_MODIFIED),
     errors=("cache_not_ready",),
 )

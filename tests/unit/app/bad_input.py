@@ -80,6 +80,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"FAST_READS": "on"},
     {"STREAM_READERS": "1801"},
     {"STREAM_HISTORY": "99"},
+    {"SEARCH": "on"},
     {"API_DOCS": "yes"},
     {"METRICS": "on"},
     {"METRICS_KEY_REQUIRED": "yes"},

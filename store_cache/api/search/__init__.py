@@ -1,0 +1,1 @@
+"""Search over the API: the index beside the running store, its parameters, its answers."""
