@@ -18,6 +18,7 @@ from store_cache.api.openapi.operation import JSON, Answer, Model, Operation, Pa
 from store_cache.api.openapi.operations import ALWAYS, ERROR_HEADERS, EVERYWHERE, HEADERS, TAGS
 from store_cache.api.problems import PROBLEM_JSON, SECOND_STATUS, STATUS
 from store_cache.api.routing import Route
+from store_cache.central.carried import TRACEPARENT
 
 _ABOUT = """\
 The HTTP API of a shop's store: reads from memory, writes through to Central.
@@ -32,11 +33,15 @@ details. Programs decide by `code`. New fields, codes and other values may come 
 _KEY_SCHEME = "ApiKey"
 _REGEX_IN_PATH = re.compile(r"{(\w+):[^{}]+}")
 
-_REQUEST_ID = Parameter(
-    request_ids.HEADER,
-    "header",
-    "Names the request in its answer and in the logs: 1 to 128 letters, digits and `._:/+=@-`",
+_EVERYWHERE = (
+    Parameter(
+        request_ids.HEADER,
+        "header",
+        "Names the request in its answer and in the logs: 1 to 128 letters, digits and `._:/+=@-`",
+    ),
+    Parameter(TRACEPARENT, "header", "The trace that the request is part of, by W3C Trace Context"),
 )
+"""The parameters of every call."""
 
 _STRING = {"type": "string"}
 
@@ -113,7 +118,7 @@ class _Writer:
         }
         if operation.description:
             written["description"] = operation.description
-        written["parameters"] = [_parameter(each) for each in (*operation.parameters, _REQUEST_ID)]
+        written["parameters"] = [_parameter(each) for each in (*operation.parameters, *_EVERYWHERE)]
         if operation.body is not None:
             content = {
                 "schema": self._schema(operation.body),
