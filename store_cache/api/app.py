@@ -13,6 +13,7 @@ from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
 from store_cache.api.handlers.health import Health
+from store_cache.api.handlers.history import history_routes
 from store_cache.api.handlers.metrics import MetricsRoutes
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.verification import verification_routes
@@ -103,6 +104,8 @@ def build_api(
     if store.streams is not None:
         features += stream_routes(store, store.streams, authenticator)
         app[STREAMS] = store.streams
+    if store.history is not None:
+        features += history_routes(store, store.history)
     if api_docs:
         features += docs.routes()
     reads_of = Reads if store.search is None else SearchingReads

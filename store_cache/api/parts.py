@@ -9,6 +9,7 @@ from store_cache.api.content.status import StatusDocuments
 from store_cache.api.metrics.metrics import Metrics
 from store_cache.api.search.indexer import Indexer
 from store_cache.api.stream.streams import Streams
+from store_cache.catalogue.history.history import ChangeHistory
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.verification.verifier import Verifier
@@ -19,9 +20,9 @@ from store_cache.writes.forwarder import Forwarder
 @dataclass(frozen=True, slots=True)
 class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
-    `forwarder` sends writes to Central. `streams` are the open streams of changes, `verifier`
-    compares the catalogue with Central's, `search` keeps the index. What is switched off is
-    None."""
+    `forwarder` sends writes to Central. `streams` are the open streams of changes, `history` is
+    that of the products, `verifier` compares the catalogue with Central's, `search` keeps the
+    index. What is switched off is None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -33,3 +34,4 @@ class StoreParts:
     streams: Streams | None = None
     verifier: Verifier | None = None
     search: Indexer | None = None
+    history: ChangeHistory | None = None

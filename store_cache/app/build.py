@@ -30,6 +30,7 @@ from store_cache.api.stream.state import StreamState
 from store_cache.api.stream.streams import Streams
 from store_cache.app.settings import Settings
 from store_cache.catalogue.digest import CatalogueDigest
+from store_cache.catalogue.history.history import ChangeHistory
 from store_cache.central.client import CentralClient
 from store_cache.central.connection import network_transport
 from store_cache.central.rate_limit import RateLimit
@@ -288,6 +289,7 @@ def build_parts(
         streams=streams,
         verifier=verifier,
         search=build_search(writer) if settings.search else None,
+        history=build_history(settings, environment, writer),
     )
 
 
@@ -307,6 +309,17 @@ def build_search(writer: CacheWriter) -> Indexer:
     indexer = Indexer(writer, on_built=writer.replaced.set)
     writer.announcer.observers += (indexer,)
     return indexer
+
+
+def build_history(
+    settings: Settings, environment: Environment, writer: CacheWriter
+) -> ChangeHistory | None:
+    """Build the history of products, and have it told of changes; None if it is switched off."""
+    if not settings.history_limit:
+        return None
+    history = ChangeHistory(settings.history_limit, store_id=settings.store_id, now=environment.now)
+    writer.announcer.observers += (history,)
+    return history
 
 
 def build_metrics(

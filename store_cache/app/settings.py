@@ -331,6 +331,13 @@ class Settings(BaseSettings):
     stream_readers: int = _setting(
         500, may_be="a whole number from 0 to 1800 (0: off)", example="500", ge=0, le=1800
     )
+    history_limit: int = _setting(
+        100_000,
+        may_be="a whole number from 0 to 10000000 (0: off)",
+        example="100000",
+        ge=0,
+        le=10_000_000,
+    )
     stream_history: int = _setting(
         10_000, may_be="a whole number from 100 to 1000000", example="10000", ge=100, le=1_000_000
     )

@@ -27,6 +27,7 @@ from tests.golden.store import (
     normalise_document,
     sale,
 )
+from tests.harness.clients import STORE_ADMIN_KEY, path_of
 from tests.harness.http import Reply
 from tests.harness.virtual_time import run
 
@@ -67,6 +68,7 @@ WRITING: Named = {
         "insufficient_inventory": adjustment(LAMP, -99, "order-12351"),
     },
 }
+AFTERWARDS: Named = {"readHistory": {"sales": get(f"{path_of(LAMP)}/history", key=STORE_ADMIN_KEY)}}
 REFUSED_BY_CENTRAL = {"invalid_request": sale(LAMP, -1, 9, "order-12352")}
 
 
@@ -96,7 +98,7 @@ async def _operations() -> Json:
     found: Json = {}
     async with a_store(central) as store:
         await asyncio.sleep(12.0)
-        await _take(store, READING | WRITING, found)
+        await _take(store, READING | WRITING | AFTERWARDS, found)
         central.answers.append(CentralAnswer(400, refusal(LAMP, "invalid_request")))
         await _take(store, {"updateInventory": REFUSED_BY_CENTRAL}, found)
     return found

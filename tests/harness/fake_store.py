@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
+
 from store_cache.announcer import Announcer
 from store_cache.api.content.clock import Clock
 from store_cache.api.content.freshness import Freshness
@@ -15,6 +17,7 @@ from store_cache.api.stream.feed import ChangeFeed
 from store_cache.api.stream.state import StreamState
 from store_cache.api.stream.streams import Streams
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.history.history import ChangeHistory
 from store_cache.catalogue.observer import ChangeSource, Origin
 from store_cache.catalogue.search.index import SearchIndex
 from store_cache.model.change import Change
@@ -32,6 +35,7 @@ FRESH = Freshness(
     last_sync_time="2024-01-15T10:29:45Z",
 )
 MOMENT = "2024-01-15T10:30:00Z"
+EVENT = Origin(ChangeSource.EVENT)
 CHANCE = 0x7F3A52C1 / 2**32
 MOMENT_SECONDS = 1_705_314_600.0
 
@@ -82,12 +86,14 @@ class FakeStore:
         """What the API uses: this stands for each of the parts."""
         part: Any = self
         feed = ChangeFeed(part, size=1_000, random=lambda: CHANCE)
-        self.announcer.observers = (feed,)
+        history = ChangeHistory(1_000, store_id="store-s1", now=lambda: MOMENT_SECONDS)
+        self.announcer.observers = (feed, history)
         clock = Clock(lambda: MOMENT_SECONDS, lambda: 0.0)
         live: Any = Live()
         streams = Streams(feed, StreamState(live, part, clock), most=100, random=lambda: CHANCE)
         search: Any = self.search
-        return StoreParts(part, part, part, part, part, part, streams=streams, search=search)
+        features: Any = {"streams": streams, "history": history, "search": search}
+        return StoreParts(part, part, part, part, part, part, **features)
 
     @property
     def held(self) -> Catalogue:
@@ -123,7 +129,7 @@ class FakeStore:
             return Answer(409, _refused(write.product_id, "version_conflict", row))
         if row.available + write.delta < 0:
             return Answer(409, _refused(write.product_id, "insufficient_inventory", row))
-        return Answer(200, self._apply(row, write.delta))
+        return Answer(200, self._apply(row, write.delta, write.key))
 
     async def update_batch(self, writes: tuple[Write, ...]) -> BatchAnswer:
         return BatchAnswer(tuple([(await self.update(write)).body for write in writes]))
@@ -133,7 +139,7 @@ class FakeStore:
         body = self.held.get(adjustment.product_id)
         if body is None:
             raise WriteError("product_not_found", "Product not found in local cache")
-        return Answer(200, self._apply(read_row(body), adjustment.delta))
+        return Answer(200, self._apply(read_row(body), adjustment.delta, adjustment.key))
 
     async def force_full_sync(self, *, accept: bool) -> FullSyncRecord:
         self.syncs.append(accept)
@@ -152,11 +158,13 @@ class FakeStore:
     def health(self) -> dict[str, Any]:
         return {"status": "degraded" if self.catalogue is None else "healthy", "checks": {}}
 
-    def _apply(self, row: Row, delta: int) -> dict[str, Any]:
+    def _apply(self, row: Row, delta: int, key: str) -> dict[str, Any]:
         new = with_stock(
             row.body, available=row.available + delta, version=row.version + 1, last_updated=MOMENT
         )
-        self._set(new)
+        entry = orjson.dumps({"key": key})
+        change = Change("a test", rows={new.product_id: new.body})
+        self._show(change, Origin(ChangeSource.WRITE, key_entry=entry))
         self.applied.set()
         return {
             "productId": new.product_id,
@@ -169,8 +177,8 @@ class FakeStore:
     def _set(self, row: Row) -> None:
         self._show(Change("a test", rows={row.product_id: row.body}))
 
-    def _show(self, change: Change) -> None:
-        self.announcer.apply(self.held, change, Origin(ChangeSource.EVENT))
+    def _show(self, change: Change, origin: Origin = EVENT) -> None:
+        self.announcer.apply(self.held, change, origin)
 
 
 class FakeSearch:

@@ -86,6 +86,47 @@ class Basket(TypedDict):
     ]
 
 
+class ProductChange(TypedDict):
+    """One change of a product, as the store saw it."""
+
+    version: Annotated[Version | None, Field(description="null: a deletion that named none")]
+    available: Annotated[Quantity | None, Field(description="null: the product was deleted")]
+    delta: Annotated[
+        int | None,
+        Field(
+            description="by how much this one change moved the stock; null if there were several "
+            "changes, or the product was created or deleted"
+        ),
+    ]
+    at: Annotated[Moment, Field(description="when the store saw it")]
+    source: Annotated[
+        str,
+        Field(
+            description="how the store learned of it: `event`, `write` (of this shop), "
+            "`full sync`, `refetch`, `repair`"
+        ),
+    ]
+    offset: NotRequired[Annotated[Offset, Field(description="of the event that told it")]]
+    idempotencyKey: NotRequired[
+        Annotated[str, Field(description="of this shop's own write; only for admin keys")]
+    ]
+
+
+class ProductHistory(TypedDict):
+    """What happened to a product since the store's start, newest first."""
+
+    productId: ProductId
+    since: Annotated[Moment, Field(description="the store's start; nothing is known of before")]
+    complete: Annotated[
+        bool,
+        Field(
+            description="whether these are all changes since then: none was forgotten or left out, "
+            "and none happened unseen"
+        ),
+    ]
+    changes: list[ProductChange]
+
+
 # -- writes ------------------------------------------------------------------------------------
 
 

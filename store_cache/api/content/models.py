@@ -27,6 +27,7 @@ from store_cache.writes.write import Adjustment, Write
 
 DEFAULT_LIMIT = 50
 LARGEST_LIMIT = 200
+DEFAULT_CHANGES = 20
 MOST_LOOKUPS = 200
 MOST_UPDATES = 100
 
@@ -239,6 +240,18 @@ def read_page_query(parameters: Mapping[str, str], problems: Mapping[str, str]) 
     if problems:
         raise InvalidRequest.of_fields(problems)
     return PageQuery(offset, min(limit, LARGEST_LIMIT), parameters.get("after"))
+
+
+def read_history_limit(parameters: Mapping[str, str], problems: Mapping[str, str]) -> int:
+    """Return how many changes are asked for; more than 200 mean 200.
+
+    Raises InvalidRequest if the limit is wrong, or if `problems` has any.
+    """
+    problems = dict(problems)
+    limit = _whole(parameters, "limit", DEFAULT_CHANGES, at_least=1, problems=problems)
+    if problems:
+        raise InvalidRequest.of_fields(problems)
+    return min(limit, LARGEST_LIMIT)
 
 
 def _whole(

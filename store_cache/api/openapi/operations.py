@@ -7,6 +7,7 @@ from typing import Any
 
 from store_cache.api.content import documents
 from store_cache.api.content.models import (
+    DEFAULT_CHANGES,
     DEFAULT_LIMIT,
     IDEMPOTENCY_HEADER,
     KEY_MUST_BE,
@@ -68,6 +69,7 @@ HEADERS: Mapping[str, Header] = {
     "Content-Security-Policy": Header("What the page may load: the store's own files."),
     "RateLimit-Policy": Header("This client's limit, if that is reached: `q` requests in `w` s."),
     "RateLimit": Header("How many requests are left, and in how many seconds there are more."),
+    "X-Accel-Buffering": Header("`no`: proxies pass events on at once."),
     "Retry-After": Header(
         "Seconds to wait before the next try.", {"type": "integer", "minimum": 1}
     ),
@@ -236,7 +238,12 @@ STREAM_CHANGES = Operation(
     "Events are `state`, `product`, `deleted`, `ready`, `position` and `reset`.",
     parameters=(_PRODUCT_IDS, _FROM, _LAST_EVENT_ID),
     answers=(
-        Answer(200, "Events, until one of both ends closes", media_types=("text/event-stream",)),
+        Answer(
+            200,
+            "Events, until one of both ends closes",
+            media_types=("text/event-stream",),
+            headers=("X-Accel-Buffering",),
+        ),
     ),
     errors=("cache_not_ready", "too_many_streams"),
 )
@@ -247,6 +254,23 @@ READ_PRODUCT = Operation(
     parameters=(_PRODUCT_ID, _IF_NONE_MATCH, _NO_CACHE),
     answers=(Answer(200, "The product", documents.Product, headers=_CACHED), _NOT_MODIFIED),
     errors=("product_not_found", "cache_not_ready", "central_timeout"),
+)
+READ_HISTORY = Operation(
+    "readHistory",
+    READING,
+    "Read what happened to a product",
+    "In memory since the store's start. The first catalogue is no change.",
+    parameters=(
+        _PRODUCT_ID,
+        Parameter(
+            "limit",
+            "query",
+            f"Changes, the newest first; more than {LARGEST_LIMIT} count as {LARGEST_LIMIT}",
+            {"type": "integer", "minimum": 1, "default": DEFAULT_CHANGES},
+        ),
+    ),
+    answers=(Answer(200, "The changes", documents.ProductHistory),),
+    errors=("product_not_found", "cache_not_ready"),
 )
 ADJUST = Operation(
     "adjustInventory",

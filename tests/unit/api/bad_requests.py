@@ -107,6 +107,8 @@ BAD_REQUESTS: tuple[Bad, ...] = (
         "Last-Event-ID",
         headers=(("Last-Event-ID", "7f3a52c1:1"), ("Last-Event-ID", "7f3a52c1:2")),
     ),
+    Bad("a history of none", f"{INVENTORY}/PROD-001/history?limit=0", names=("limit",)),
+    Bad("an offset in a history", f"{INVENTORY}/PROD-001/history?offset=1", names=("offset",)),
     _list("a limit of zero", "limit=0", "limit"),
     _list("a negative limit", "limit=-1", "limit"),
     _list("a limit with a sign", "limit=%2B5", "limit"),

@@ -21,6 +21,7 @@ READS = {
     ("POST", "/v1/store/inventory/lookup"),
     ("GET", "/v1/store/inventory/{productId}"),
     ("GET", "/v1/store/inventory/stream"),
+    ("GET", "/v1/store/inventory/{productId}/history"),
     ("GET", "/v1/store/sync/status"),
     ("GET", "/v1/store/cache/stats"),
 }

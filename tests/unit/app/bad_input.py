@@ -81,6 +81,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"STREAM_READERS": "1801"},
     {"STREAM_HISTORY": "99"},
     {"SEARCH": "on"},
+    {"HISTORY_LIMIT": "many"},
     {"API_DOCS": "yes"},
     {"METRICS": "on"},
     {"METRICS_KEY_REQUIRED": "yes"},

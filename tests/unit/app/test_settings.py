@@ -75,6 +75,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "rate_limit_writes": 0,
         "fast_reads": True,
         "stream_readers": 500,
+        "history_limit": 100_000,
         "stream_history": 10_000,
         "search": True,
         "console": True,
@@ -89,6 +90,7 @@ def test_defaults_are_right_for_one_shop() -> None:
     ("variable", "lowest", "highest", "below", "above"),
     [
         ("STREAM_READERS", "0", "1800", "-1", "1801"),
+        ("HISTORY_LIMIT", "0", "10000000", "-1", "10000001"),
         ("STREAM_HISTORY", "100", "1000000", "99", "1000001"),
         ("PORT", "0", "65535", "-1", "65536"),
         ("SYNC_INTERVAL_SECONDS", "10", "300", "9", "301"),

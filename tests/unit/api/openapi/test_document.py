@@ -141,6 +141,7 @@ async def test_a_head_has_the_headers_of_a_get(store: Store) -> None:
         head = await store.send("HEAD", target, x_api_key=STORE_ADMIN_KEY, x_request_id="same")
         for reply in (get, head):
             reply.headers.pop("Date", None)
+            reply.headers.pop("Transfer-Encoding", None)  # a HEAD needs none (RFC 9110, 9.3.2)
         wrong = contract.problems("HEAD", target, head.status, head.headers, head.body)
         if (head.status, head.headers) != (get.status, get.headers) or wrong:
             differing.append((target, get, head, wrong))

@@ -463,7 +463,7 @@ async def test_there_are_at_most_as_many_streams_as_set() -> None:
 @in_virtual_time
 async def test_without_streams_the_route_is_a_products() -> None:
     """STREAM_READERS=0 leaves nothing of them, and the name is an id like any other."""
-    async with a_shop("stream", stream_readers=0, search=False) as shop:
+    async with a_shop("stream", stream_readers=0, history_limit=0, search=False) as shop:
         assert shop.store.parts.streams is None
         answer = await shop.open()
         assert answer.head.json["productId"] == "stream"
