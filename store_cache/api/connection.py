@@ -38,7 +38,9 @@ _LINGERING_SECONDS = 2.0
 # Aiohttp's keep-alive timer does not see fast reads, so it is put out of action.
 _NEVER_SECONDS = 365 * 86_400.0
 
-_MOST_BYTES_KEPT_BACK = 256 * 1024
+# So much is parsed at a time, before others get their turn: it takes milliseconds at most, even if
+# it is all chunks of a byte.
+_SLICE_BYTES = 4 * 1024
 
 
 class LongReply(Protocol):
@@ -68,6 +70,7 @@ class ClientConnection(web.RequestHandler):
         "_pipelining",
         "_socket",
         "_unread_since",
+        "_waits_for_answer",
         "_wire",
         "address",
         "is_busy",
@@ -93,7 +96,9 @@ class ClientConnection(web.RequestHandler):
         self._fast_reads = fast_reads
         self._fast: FastConnection | None = None
         self._pipelining = PipeliningGuard()
-        self._kept_back = bytearray()
+        # Bytes that aiohttp does not have yet; nothing more is read while there are any.
+        self._kept_back = b""
+        self._waits_for_answer = False  # whether they do, or only for their turn
         self._long_reply: LongReply | None = None
         self._has_unanswered = False  # a request, or the beginning of one
         self._answered = 0  # of the requests that aiohttp has counted
@@ -189,22 +194,37 @@ class ClientConnection(web.RequestHandler):
             super().data_received(data)
             return
         if self._kept_back:
-            self._keep_back(data)
+            self._kept_back += data
             return
         if self._pipelining.is_clear and self._fast is not None and self._answer(self._fast, data):
             return
+        self._hand_over(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Give aiohttp the first bytes, and keep back what has to wait."""
         if not self.is_busy and not self._has_unanswered:
             self._has_unanswered = True
             self._wait_for_request(self._limiter.limits.head_seconds)
-        now_due = self._pipelining.hand_over(data)
-        self._keep_back(data[now_due:])
-        super().data_received(data[:now_due])
+        given = data[:_SLICE_BYTES]
+        now_due = self._pipelining.hand_over(given)
+        self._kept_back = data[now_due:]
+        if self._kept_back:
+            self._pause_transport_reading()
+            self._waits_for_answer = now_due < len(given)
+            if not self._waits_for_answer:
+                self._loop.call_soon(self._go_on)
+        super().data_received(given[:now_due])
 
-    def _keep_back(self, data: bytes) -> None:
-        """Keep bytes until aiohttp has answered the request before them."""
-        self._kept_back += data
-        if len(self._kept_back) > _MOST_BYTES_KEPT_BACK:
-            self.abort()
+    def _go_on(self) -> None:
+        """Hand over what was kept back."""
+        data, self._kept_back = self._kept_back, b""
+        self._hand_over(data)
+        if not (self._kept_back or self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        if not self._kept_back:
+            super()._resume_transport_reading()
 
     def _answer(self, fast: FastConnection, data: bytes) -> bool:
         """Answer the bytes if they are one of the commonest reads; aiohttp then never sees them."""
@@ -232,10 +252,9 @@ class ClientConnection(web.RequestHandler):
             resp.force_close()
         answered, is_reset = await super().finish_response(request, resp, start_time)
         self._pipelining.note_answer(is_kept=bool(answered.keep_alive) and not is_reset)
-        if self._kept_back:
-            data = bytes(self._kept_back)
-            self._kept_back.clear()
-            self.data_received(data)
+        if self._waits_for_answer:
+            self._waits_for_answer = False
+            self._go_on()
         return answered, is_reset
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's never stays open

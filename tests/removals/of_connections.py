@@ -8,6 +8,7 @@ from aiohttp import web
 
 from store_cache.api import middleware
 from store_cache.api.connection import ClientConnection
+from store_cache.api.content import requests
 from store_cache.api.limits import ConnectionLimiter
 from store_cache.api.throttled_log import SampledLog
 from tests.removals.removal import Patch, Removals
@@ -85,6 +86,42 @@ def ambiguous_messages(patch: Patch) -> None:
         patch.act()
 
     patch.replace(middleware, "_check_message", check)
+
+
+@of_connections(
+    "T12",
+    "a body has a limited number of names and items",
+    test="tests/unit/api/test_request_bodies.py::test_a_body_of_too_many_members_is_too_large",
+    why="the tills of the simulation send small bodies",
+)
+def members_of_bodies(patch: Patch) -> None:
+    """Whatever fits into 256 KiB is parsed."""
+
+    def has_more_members(_body: bytes, _limit: int) -> bool:
+        patch.act()
+        return False
+
+    patch.replace(requests, "has_more_members", has_more_members)
+
+
+@of_connections(
+    "T10",
+    "what arrives at once is parsed in parts",
+    test="tests/unit/api/test_odd_clients.py::test_others_get_their_turn",
+    why="the tills of the simulation send small requests",
+)
+def turns_between_parts(patch: Patch) -> None:
+    """All of it is parsed in one turn of the event loop."""
+    hand_over = ClientConnection._hand_over
+
+    def hand_over_all(self: ClientConnection, data: bytes) -> None:
+        patch.act()
+        hand_over(self, data)
+        while self._kept_back and not self._waits_for_answer:
+            rest, self._kept_back = self._kept_back, b""
+            hand_over(self, rest)
+
+    patch.replace(ClientConnection, "_hand_over", hand_over_all)
 
 
 @of_connections(

@@ -22,6 +22,8 @@ EXPOSED = (
 )
 """The headers that scripts of other origins may read too."""
 
+_LONGEST_LIST = 8_000  # characters: some three hundred tags
+
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\U0010ffff]*")')
 _LIST = re.compile(rf"[\s,]*{_TAG.pattern}(?:\s*,[\s,]*{_TAG.pattern})*[\s,]*")
 
@@ -42,9 +44,12 @@ def freshness_headers(freshness: Freshness) -> dict[str, str]:
 def matches(values: Iterable[str], tag: str) -> bool:
     """Return whether the `If-None-Match` lines name the tag, by the weak comparison.
 
-    A malformed header counts as absent, since sending the whole answer is never wrong.
+    A malformed header counts as absent, and so does a very long one, since sending the whole answer
+    is never wrong.
     """
     joined = ",".join(values)
+    if len(joined) > _LONGEST_LIST:
+        return False
     if joined.strip() == "*":
         return True
     if not _LIST.fullmatch(joined):

@@ -19,6 +19,10 @@ from store_cache.api.problems import (
 
 MOST_BYTES = 256 * 1024
 
+MOST_MEMBERS = 4_000
+"""Names and items in a body: forty for each update of a whole batch. Ten times as many would keep
+all others waiting for a tenth of a second while they are parsed."""
+
 _TYPES = ("application/json", "text/plain")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -44,11 +48,16 @@ async def read_json(request: web.Request, *, deadline_seconds: float) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON that every parser reads alike. Raises InvalidJson.
+    """Parse JSON that every parser reads alike. Raises InvalidJson, PayloadTooLarge.
 
     Besides bad syntax, it refuses NaN and infinities, lone surrogates, deep nesting, and duplicate
     names, of which one parser takes the first and another the last.
     """
+    if has_more_members(body, MOST_MEMBERS):
+        raise PayloadTooLarge(
+            f"The body has more than {MOST_MEMBERS} names and items; split it into smaller ones",
+            details={"limitMembers": MOST_MEMBERS},
+        )
     try:
         value = orjson.loads(body)  # refuses all but duplicates
         json.loads(body, object_pairs_hook=_unique)
@@ -57,6 +66,24 @@ def parse_json(body: bytes) -> Any:
     except ValueError as problem:
         raise InvalidJson(f"The body is not valid JSON: {problem}") from None
     return value
+
+
+def has_more_members(body: bytes, limit: int) -> bool:
+    """Return whether JSON has more members than `limit`, before anything is built from it.
+
+    Each member but the first of its object or list follows a comma. The answer for what is no JSON
+    means nothing.
+    """
+    if _count_members(body) <= limit:  # what stands in texts is counted too
+        return False
+    without_escapes = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if without_escapes.count(b'"') > 4 * limit:  # a name and a text need two quotes each
+        return True
+    return _count_members(b"".join(without_escapes.split(b'"')[::2])) > limit
+
+
+def _count_members(text: bytes) -> int:
+    return text.count(b",") + text.count(b"{") + text.count(b"[")
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ an answer shows one state of the catalogue (promise 1).
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from aiohttp import web
@@ -26,6 +27,9 @@ from store_cache.api.openapi.operation import Operation
 from store_cache.api.parts import StoreParts
 from store_cache.api.problems import CacheNotReady, ProductNotFound
 from store_cache.catalogue.catalogue import Catalogue
+
+# A directive of its own in the list that `Cache-Control` is.
+_NO_CACHE = re.compile(r"no-cache(?<![^, \t]no-cache)[ \t]*(?:,|$)")
 
 
 class Reads:
@@ -56,9 +60,8 @@ class Reads:
         query_of(request)
         product_id = product_id_of(request)
         self._catalogue()
-        directives = ",".join(request.headers.getall("Cache-Control", ())).lower().split(",")
-        is_no_cache = "no-cache" in (directive.strip() for directive in directives)
-        if is_no_cache and is_sendable(product_id):
+        directives = ",".join(request.headers.getall("Cache-Control", ())).lower()
+        if _NO_CACHE.search(directives) and is_sendable(product_id):
             await self._store.refetcher.refresh(product_id)
         freshness = self._store.freshness.measure()
         content = bodies.product(self._catalogue(), product_id)
