@@ -224,12 +224,16 @@ def _refetch_for_order(change_set: ChangeSet, product_id: str) -> None:
 
 
 def apply_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
-    """Show an applied write (W6). Return False if the product has to be refetched for that."""
+    """Show an applied write (W6). Return False if the product has to be refetched for that.
+
+    A write that may have been applied long ago may be of an incarnation that has ended since, also
+    if the row is by chance at the version that was sent.
+    """
     row = change_set.row(answer.product_id)
     if row is None or change_set.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
         return False
-    version = version_of(row)
-    if version == answer.sent_version < answer.new_version:
+    version, is_old = version_of(row), answer.age_seconds > CROSSING_SECONDS
+    if version == answer.sent_version < answer.new_version and not is_old:
         _set_stock(change_set, row, answer)
         return True
     return version >= answer.new_version
@@ -238,12 +242,24 @@ def apply_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
 def apply_answer_figures(change_set: ChangeSet, answer: StockAnswer) -> None:
     """Show quantity and version of an applied write whose product could not be refetched (W6).
 
-    The write's own event completes the row. No product is created.
+    The write's own event completes the row. No product is created. Figures that may be older than
+    the row's incarnation are not shown.
     """
     row = change_set.row(answer.product_id)
-    if row is not None and version_of(row) < answer.new_version:
+    is_shown = row is None or version_of(row) >= answer.new_version
+    if row is not None and not is_shown and not _may_be_of_earlier_incarnation(change_set, answer):
         _set_stock(change_set, row, answer)
     change_set.request_refetch(answer.product_id, RefetchReason.CROSSED)
+
+
+def _may_be_of_earlier_incarnation(change_set: ChangeSet, answer: StockAnswer) -> bool:
+    """Return whether a write that may have been applied long ago may be of an earlier incarnation
+    than the row. What is known of incarnations reaches back for `TOMBSTONE_SECONDS`."""
+    seconds = answer.age_seconds
+    if seconds <= CROSSING_SECONDS:
+        return False
+    product_id = answer.product_id
+    return seconds > TOMBSTONE_SECONDS or change_set.incarnation_changed_within(product_id, seconds)
 
 
 def apply_answers(change_set: ChangeSet, answers: Sequence[StockAnswer]) -> None:

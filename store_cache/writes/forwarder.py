@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -519,12 +520,19 @@ class Forwarder:
         """
         final = final_answer(attempt, outcome, self._now())
         self._keys.finish(attempt.key, final)
-        stock = outcome.stock if isinstance(outcome, Applied) else None
+        stock = self._stock(attempt, outcome) if isinstance(outcome, Applied) else None
         await self._store.settle_write(encode_final(attempt.key, final), stock)
         self._in_doubt.drop(attempt)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(attempt.product_id, outcome.new_version)
         self._end(attempt.key, answer_to(outcome, attempt.product_id))
+
+    def _stock(self, attempt: Attempt, outcome: Applied) -> StockAnswer:
+        """Return what to show. An earlier sending may have been applied when it was sent."""
+        if not attempt.is_unknown:
+            return outcome.stock
+        age_seconds = self._now() - attempt.at
+        return replace(outcome.stock, age_seconds=age_seconds if age_seconds >= 0 else inf)
 
     def _missing_memory(self, outcome: Unknown) -> str:
         """Return why the other write under a key may be this very one, sent before the store's

@@ -107,6 +107,24 @@ def incarnations_before_overrides(patch: Patch) -> None:
 
 
 @in_rules(
+    "V1 W7",
+    "a refetch of what the feed has brought is not ahead of it",
+    test="tests/unit/catalogue/test_apply.py::"
+    "test_a_refetch_of_what_the_feed_has_brought_overrides_nothing",
+)
+def refetches_that_the_feed_has_brought(patch: Patch) -> None:
+    """Every refetch waits for its event, also if that came before: later ones are passed over."""
+    was_brought = rules._was_brought
+
+    def never(change_set: ChangeSet, product_id: str, row: bytes) -> bool:
+        if was_brought(change_set, product_id, row):
+            patch.act()
+        return False
+
+    patch.replace(rules, "_was_brought", never)
+
+
+@in_rules(
     "V1 F2",
     "events behind a catalogue that never followed the feed only cause refetches",
     needs="outage",
@@ -126,6 +144,21 @@ def unfollowed_rows(patch: Patch) -> None:
             self.unfollowed_until = 0
 
     patch.replace(ChangeSet, "__init__", followed)
+
+
+@in_rules(
+    "E5 P3",
+    "the need of a full sync is on disk with the position",
+    test="tests/scenarios/test_failures.py::"
+    "test_a_nameless_event_is_made_up_for_by_the_next_process",
+)
+def full_syncs_for_nameless_events(patch: Patch) -> None:
+    """Only the process that saw an event without a product knows that a full sync has to follow."""
+
+    def forget(*_: object) -> None:
+        patch.act()
+
+    patch.replace(ChangeSet, "request_full_sync", forget)
 
 
 @in_rules(
@@ -297,6 +330,25 @@ def crossed_answers(patch: Patch) -> None:
         return found
 
     patch.replace(ChangeSet, "incarnation_changed_within", never_crossed)
+
+
+@in_rules(
+    "W6",
+    "an answer to a write of more than a minute ago is no proof of what the product is now",
+    test="tests/scenarios/test_old_answers.py::"
+    "test_an_old_answer_is_not_laid_over_another_incarnation",
+)
+def old_answers(patch: Patch) -> None:
+    """An answer to an earlier sending is applied like any other."""
+    apply_answer, apply_figures = rules.apply_answer, rules.apply_answer_figures
+
+    def as_new(answer: StockAnswer) -> StockAnswer:
+        if answer.age_seconds > CROSSING_SECONDS:
+            patch.act()
+        return replace(answer, age_seconds=0.0)
+
+    patch.replace((rules, writer), "apply_answer", lambda c, a: apply_answer(c, as_new(a)))
+    patch.replace((rules, writer), "apply_answer_figures", lambda c, a: apply_figures(c, as_new(a)))
 
 
 @in_rules("W6", "an answer never creates a product by itself")

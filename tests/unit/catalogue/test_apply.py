@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -510,6 +511,48 @@ def test_an_applied_answer(
     made = held.catalogue()
     change_set = change_set_of(made)
     apply_answer_figures(change_set, ANSWER)
+    made.apply(change_set.to_change("answer"))
+
+    assert (figures, RefetchReason.CROSSED) == (stock(made), refetched_for(made))
+
+
+OLD = 2 * CROSSING_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("held", "age", "is_applied", "figures"),
+    [
+        (Held(5), CROSSING_SECONDS, True, (6, 2)),
+        (Held(5), OLD, False, (6, 2)),
+        (Held(5, OLD - 1), OLD, False, (5, 5)),
+        (Held(4, OLD - 1), OLD, False, (4, 4)),
+        (Held(5, OLD + 1), OLD, False, (6, 2)),
+        (Held(6, OLD - 1), OLD, True, (6, 6)),
+        (Held(5), TOMBSTONE_SECONDS + 1, False, (5, 5)),
+        (Held(5), math.inf, False, (5, 5)),
+    ],
+    ids=str,
+)
+def test_an_answer_that_may_be_old_is_no_proof_of_the_row(
+    held: Held, age: float, is_applied: bool, figures: Stock
+) -> None:
+    """[W6] An earlier sending may have been applied to an incarnation that has ended, whatever
+    version the row is at: the product has to be refetched. If that fails, the figures are shown
+    where it is known that no incarnation began or ended since the write was first sent."""
+    answer = replace(ANSWER, age_seconds=age)
+    before = stock(held.catalogue())
+    made = held.catalogue()
+    change_set = change_set_of(made)
+
+    assert is_applied is apply_answer(change_set, answer)
+
+    made.apply(change_set.to_change("answer"))
+
+    assert stock(made) == ((6, 2) if is_applied and before == (5, 5) else before)
+
+    made = held.catalogue()
+    change_set = change_set_of(made)
+    apply_answer_figures(change_set, answer)
     made.apply(change_set.to_change("answer"))
 
     assert (figures, RefetchReason.CROSSED) == (stock(made), refetched_for(made))
