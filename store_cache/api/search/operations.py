@@ -23,8 +23,7 @@ _PARAMETERS = (
         "query",
         f"Up to {MOST_WORDS} words. Finds products in which each of them begins a word of the id, "
         "name, description, sku, category, tags or a barcode; case, accents and order are ignored",
-        _VALUE,
-        example="head wire",
+        _VALUE,  # without an example: /docs would fill it in, and so ask for nothing else
     ),
     Parameter(
         "barcode",
@@ -32,7 +31,6 @@ _PARAMETERS = (
         "Only products with this GTIN-8, -12, -13 or -14; leading zeros are ignored. The check "
         "digit must be right",
         {"type": "string", "pattern": gtin.PATTERN},
-        example="4006381333931",
     ),
     *map(_value, ("sku", "category", "status")),
     Parameter(

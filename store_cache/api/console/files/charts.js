@@ -90,7 +90,7 @@ function options({ chart, place }) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { x: { range: (_, first, last) => [Math.min(first, last - SHORTEST_SPAN), last] }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, 1)] } },
+    scales: { x: { range: span }, y: { range: (_, __, most) => [0, Math.max(most * 1.15, 1)] } },
     axes: [
       { ...axis, size: 24, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (_, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
       { ...axis, size: 44, space: 32, values: (_, values) => values.map(short) },
@@ -99,6 +99,11 @@ function options({ chart, place }) {
       stroke: colour(`--series-${index + 1}`), width: 2, spanGaps: false, points: { show: false },
     }))],
   };
+}
+
+function span(_plot, first, last) {
+  const end = points.length ? last : Date.now() / 1000;
+  return [Math.min(points.length ? first : end, end - SHORTEST_SPAN), end];
 }
 
 function data(chart) {

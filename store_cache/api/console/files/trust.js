@@ -133,9 +133,9 @@ export function facts({ status, age }) {
   return [
     ["State", status.state.name, `since ${timeOfDay(status.state.since)}`],
     ["Age", Number.isFinite(age) ? duration(age) : "unknown", "since it last equalled Central", age > 30 ? "warn" : ""],
-    ["Feed", breaker.state === "open" ? "fallback" : "followed",
-      breaker.cause || `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}`,
-      breaker.state === "open" ? "bad" : status.lag > 1000 ? "warn" : ""],
+    ["Feed", breaker.state === "open" ? "fallback" : breaker.cause ? "failing" : "followed",
+      `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}`,
+      breaker.state === "open" ? "bad" : breaker.cause || status.lag > 1000 ? "warn" : ""],
     ["Sales", writes.breaker === "open" ? "refused" : "forwarded",
       writes.unknown ? `${count(writes.unknown)} of unknown outcome` : `${count(writes.underWay)} under way`,
       writes.breaker === "open" ? "bad" : writes.unknown ? "warn" : ""],
