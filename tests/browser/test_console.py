@@ -194,7 +194,8 @@ async def test_a_restart_of_the_store_is_told_and_survived(tmp_path: Path) -> No
 async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
     """On a phone, a tablet and a desk, in light and dark: no sideways scrolling, and axe-core finds
     nothing serious."""
-    async with a_shop(tmp_path) as (_, store):
+    sold = itertools.cycle((1, 2, 3, 4))
+    async with a_shop(tmp_path) as (central, store):
         for width, scheme in itertools.product((360, 768, 1440), ("light", "dark")):
             options = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
             async with visiting(**options) as visit:
@@ -202,6 +203,11 @@ async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
                 await sign_in(page, store.url)
                 await says(page, "In sync with Central")
                 await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
+                await expect(page.locator("#line")).to_have_text("Live")
+                for product in PRODUCTS[:5]:
+                    stock = int(str(product["available"])) - next(sold)
+                    await central.set(str(product["productId"]), available=stock)
+                await expect(page.locator("#changes li")).to_have_count(5)
                 await picture(page, f"{width}-{scheme}")
                 wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
                 assert not wide, f"the page scrolls sideways at {width}"
