@@ -18,6 +18,14 @@ from store_cache.writes.write import unavailable
 WRITES_IN_FLIGHT = 32
 """Writes that Central gets at a time. If a thousand tills come back together, the others wait."""
 
+MOST_WRITES_WAITING = 1024
+"""Requests for writes, one or a batch each, that the store holds at a time. So many get their turn
+at Central within eight seconds if it takes a quarter of a second for each of 32 at a time; more
+would wait in vain, and take memory for as long as Central hangs."""
+
+LONGEST_WAIT_SECONDS = 4.0
+"""Those turned away come back within 1 s to so many, not all at once."""
+
 SHORTEST_EXCHANGE_SECONDS = 0.5
 RECENT_EXCHANGES = 3
 """A write that waited is sent only if there is time for an answer, by the quickest of Central's
@@ -72,6 +80,13 @@ class Admission:
         """Raise WriteError `central_unavailable` while Central is known to be away."""
         if (wait_seconds := breaker.wait_seconds(self._state, _now())) > 0:
             raise unavailable("Central cannot be reached at present", wait_seconds)
+
+    def check_room(self, waiting: int) -> None:
+        """Raise WriteError `central_unavailable` if so many requests are under way that another
+        one has no place."""
+        if waiting >= MOST_WRITES_WAITING:
+            wait_seconds = 1.0 + self._random() * (LONGEST_WAIT_SECONDS - 1.0)
+            raise unavailable("Too many writes wait for Central", wait_seconds)
 
     async def send(self, payload: Mapping[str, Any], *, deadline_at: float) -> WriteReply:
         """Send one payload before `deadline_at` on the loop's clock.

@@ -269,6 +269,7 @@ class Forwarder:
             return
         try:
             self._admission.check()
+            self._admission.check_room(len(self._tasks))
         except WriteError as away:
             unknown = [known.key for _, known in missing if known and known.is_unknown]
             if not unknown:

@@ -37,6 +37,7 @@ from store_cache.writes.write import (
     Sent,
     Unknown,
     Write,
+    WriteError,
     WriteOutcome,
     WriteRequest,
 )
@@ -547,6 +548,26 @@ def time_for_an_answer(patch: Patch) -> None:
         return deadline_at - 0.5
 
     patch.replace(Admission, "_latest_start", latest)
+
+
+@of_writes(
+    "W4, T17",
+    "a limited number of writes waits for Central",
+    test="tests/unit/writes/test_forwarder.py"
+    "::test_a_limited_number_of_writes_waits_for_a_central_that_hangs",
+    why="the simulation has a handful of tills",
+)
+def room_for_waiting_writes(patch: Patch) -> None:
+    """Every write is taken, and waits."""
+    check_room = Admission.check_room
+
+    def take_all(self: Admission, waiting: int) -> None:
+        try:
+            check_room(self, waiting)
+        except WriteError:
+            patch.act()
+
+    patch.replace(Admission, "check_room", take_all)
 
 
 # -- the border --------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from store_cache.central.failures import (
     RequestRefused,
     Unreachable,
 )
+from store_cache.writes import admission
 from store_cache.writes.admission import WRITES_IN_FLIGHT
 from store_cache.writes.write import Adjustment, Write, WriteError
 from tests.harness.clock import NOON
-from tests.harness.virtual_time import run
+from tests.harness.virtual_time import in_virtual_time, run
 from tests.unit.writes.selling import Central, Store, Trouble, sale
 
 ADJUST = Adjustment("P-1", -2, "sale")
@@ -883,6 +884,36 @@ def test_writes_in_flight_are_capped_and_the_rest_wait_within_their_deadline() -
         return len(store.central.sent), unavailable, len(rest), waited
 
     assert (WRITES_IN_FLIGHT, 5, 5, 7.5) == run(rush())
+
+
+@in_virtual_time
+async def test_a_limited_number_of_writes_waits_for_a_central_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """[W4] T17: the next one is turned away at once, to come back after some time of its own. A
+    repeat joins its write all the same, and one of unknown outcome is not told it was not sent."""
+    monkeypatch.setattr(admission, "MOST_WRITES_WAITING", 50)
+    store = Store(Central())
+    store.central.troubles.append(Trouble.REQUEST_LOST)
+    await failure(store.forwarder.update(sale("unknown")))
+    await asyncio.sleep(1.0)
+    store.central.may_answer.clear()
+    tills = [store.stock_up(f"T-{number}", 5) for number in range(50)]
+    calls = [asyncio.create_task(store.forwarder.update(sale(n, product_id=n))) for n in tills]
+    await asyncio.sleep(1.0)
+
+    turned_away = [await failure(store.forwarder.update(sale(f"late-{n}"))) for n in range(2)]
+    unknown = await failure(store.forwarder.update(sale("unknown")))
+    repeat = asyncio.create_task(store.forwarder.update(sale(tills[0], product_id=tills[0])))
+    await asyncio.sleep(1.0)
+    store.central.may_answer.set()
+    answers = await asyncio.gather(*calls, repeat)
+
+    assert {"central_unavailable"} == {error.code for error in turned_away}
+    assert all(1.0 <= (error.retry_after_seconds or 0) <= 4.0 for error in turned_away)
+    assert "central_timeout" == unknown.code
+    assert {200} == {answer.status for answer in answers}
+    assert 200 == (await store.forwarder.update(sale("late-0"))).status
 
 
 @pytest.mark.parametrize("tills", [60, 200])
