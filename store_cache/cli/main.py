@@ -31,7 +31,7 @@ from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_revoked
 from store_cache.cli.report import force_with_progress, print_status
 from store_cache.cli.verify import verify
-from store_cache.storage.directory import DirectoryRefused
+from store_cache.storage.directory import DirectoryExposed, DirectoryRefused
 from store_cache.storage.framing import OtherStore
 
 BAD_USE = 2
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as problem:
         print(problem, file=sys.stderr)
         return BAD_USE
-    except (OtherStore, KeysRefused) as problem:
+    except (OtherStore, DirectoryExposed, KeysRefused) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
         return BAD_USE
     except (KeyFileError, TlsFilesError) as problem:

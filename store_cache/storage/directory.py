@@ -7,7 +7,8 @@
   gives up, its thread ends once the disk answers. The number of threads is bounded.
 - Only the names in `names` are used, and links are not followed: whoever may write into the
   directory cannot make the store read, overwrite or remove a file elsewhere.
-- The directory has mode 0700, its files 0600 (D1).
+- The directory has mode 0700, its files 0600 (D1). One that others may write to is closed to them,
+  or refused if it is not ours.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import logging
 import os
+import stat
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -25,7 +28,11 @@ from typing import Any, Protocol, TypeVar
 
 from store_cache.storage.names import parse_names
 
+log = logging.getLogger(__name__)
+
 LOCK_NAME = "lock"
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 READ_BYTES = 512 * 1024
 """How much one thread call reads: about 3,500 rows, a few milliseconds of the loop's time."""
@@ -47,6 +54,10 @@ class DirectoryRefused(Exception):
 
 class DirectoryInUse(DirectoryRefused):
     """Another process holds the directory's lock (D6). The message names that process."""
+
+
+class DirectoryExposed(DirectoryRefused):
+    """Every user of the machine may write to the directory. The message says what to change."""
 
 
 class File(Protocol):
@@ -338,10 +349,34 @@ def _open_and_lock(path: Path) -> tuple[int, int]:
             os.close(parent)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        _keep_others_out(path, descriptor)
         return descriptor, _lock(path, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _keep_others_out(path: Path, directory: int) -> None:
+    """Take the right to write from other users, who could replace files and the lock.
+
+    A group may have it if somebody else owns the directory: Kubernetes gives a volume to a pod so.
+    A directory that is made to be shared (sticky, as /tmp is) is left as it is, and refused.
+    Raises DirectoryExposed.
+    """
+    status = os.fstat(directory)
+    mode = stat.S_IMODE(status.st_mode)
+    is_ours = status.st_uid == os.geteuid() and not mode & stat.S_ISVTX
+    if is_ours and mode & _OTHERS_WRITE:
+        with suppress(OSError):  # a disk without modes, or a read-only one
+            os.fchmod(directory, mode & ~_OTHERS_WRITE)
+            log.warning("DATA_DIR %s was writable by others (mode %04o): no longer", path, mode)
+        mode = stat.S_IMODE(os.fstat(directory).st_mode)
+    if mode & stat.S_IWOTH and not os.fstatvfs(directory).f_flag & os.ST_RDONLY:
+        raise DirectoryExposed(
+            f"DATA_DIR {path} can be written by every user of this machine (mode {mode:04o}): set "
+            "it to a folder below, which the store creates for itself alone, or have the owner "
+            "of this one take the right away (chmod o-w)"
+        )
 
 
 def _lock(path: Path, directory: int) -> int:

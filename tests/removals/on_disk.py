@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
@@ -422,6 +423,22 @@ def other_stores_refused(patch: Patch) -> None:
             patch.act()
 
     patch.replace(recovery, "check_header", check)
+
+
+@on_disk(
+    "D1, T21",
+    "a folder that everybody may write to is closed or refused",
+    test="tests/unit/storage/test_directory.py"
+    "::test_a_directory_that_stays_open_to_everybody_is_refused",
+    why="the simulated disk has no modes",
+)
+def folders_of_everybody(patch: Patch) -> None:
+    """The store takes any folder."""
+
+    def keep_others_out(_path: Path, _directory: int) -> None:
+        patch.act()
+
+    patch.replace(directory, "_keep_others_out", keep_others_out)
 
 
 @on_disk(

@@ -428,6 +428,19 @@ def test_files_of_another_store_exit_with_2(
     assert frame("header", header) == journal.read_bytes()
 
 
+def test_a_folder_of_everybody_exits_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """[D1] T21: a restart does not help; the message says what does."""
+    tmp_path.chmod(0o1777)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    status = main(["serve"])
+
+    assert 2 == status
+    assert "set it to a folder below, which the store creates" in _last_line(capsys)
+    assert [] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("is_all_on_disk", "expected"), [(True, 0), (False, 3)])
 def test_a_stop_while_the_disk_fails_exits_with_3(
     is_all_on_disk: bool, expected: int, monkeypatch: pytest.MonkeyPatch

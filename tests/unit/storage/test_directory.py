@@ -17,6 +17,7 @@ import pytest
 
 from store_cache.storage.directory import (
     MOST_THREADS,
+    DirectoryExposed,
     DirectoryInUse,
     DiskHangs,
     LocalDirectory,
@@ -121,6 +122,50 @@ async def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
         await LocalDirectory(tmp_path / "data").names()
 
     assert outside.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o777, 0o755), (0o770, 0o750), (0o755, 0o755)])
+async def test_others_lose_the_right_to_write(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: int, after: int
+) -> None:
+    """[D1] T21: a directory of our own is closed to them, with a line that says so."""
+    path = tmp_path / "data"
+    path.mkdir()
+    path.chmod(before)
+    async with local(path) as directory:
+        await directory.names()
+
+    assert after == mode(path)
+    assert (before != after) == ("was writable by others" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_ours", "is_refused"),
+    [(0o1777, True, True), (0o777, False, True), (0o775, False, False), (0o755, False, False)],
+)
+async def test_a_directory_that_stays_open_to_everybody_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int, is_ours: bool, is_refused: bool
+) -> None:
+    """[D1] T21: one like /tmp, or of another owner. A group of the owner's choice may write. The
+    mode stays, nothing is created, and a folder below is taken."""
+    path = tmp_path / "shared"
+    path.mkdir()
+    path.chmod(given)
+    if not is_ours:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    async with local(path) as directory:
+        if is_refused:
+            with pytest.raises(DirectoryExposed, match=f"mode {given:04o}"):
+                await directory.names()
+        else:
+            await directory.names()
+
+    assert given == mode(path)
+    assert is_refused == (not (path / "lock").exists())
+    monkeypatch.undo()
+    async with local(path / "store") as below:
+        await below.names()
+    assert 0o700 == mode(path / "store")
 
 
 # -- files ---------------------------------------------------------------------------------
