@@ -7,6 +7,8 @@
     whose client does not read its answer               `unread_seconds` without progress
     with a long answer, such as a stream                what the answer decides
 
+From a client that was refused with 429, nothing more is read for `refused_seconds`.
+
 The body of a request has its own deadline, in `content.requests`. The caps on connections are in
 `limits`, which also checks the deadlines.
 """
@@ -63,6 +65,7 @@ class ClientConnection(web.RequestHandler):
         "_fast_reads",
         "_has_unanswered",
         "_is_half_closed",
+        "_is_held",
         "_is_tls",
         "_kept_back",
         "_limiter",
@@ -103,6 +106,7 @@ class ClientConnection(web.RequestHandler):
         self._has_unanswered = False  # a request, or the beginning of one
         self._answered = 0  # of the requests that aiohttp has counted
         self._is_half_closed = False
+        self._is_held = False
         self._is_tls = False
         self._unread_since = math.inf
         self._deadline = math.inf
@@ -222,8 +226,21 @@ class ClientConnection(web.RequestHandler):
         if not (self._kept_back or self._reading_paused or self._buffer_paused):
             self._resume_transport_reading()
 
+    def _hold(self) -> None:
+        """Read nothing for a while from a client that is too fast: one that takes a refusal for a
+        reason to ask again at once would else slow all others down."""
+        if not self._is_held:
+            self._is_held = True
+            self._pause_transport_reading()
+            self._loop.call_later(self._limiter.limits.refused_seconds, self._end_hold)
+
+    def _end_hold(self) -> None:
+        self._is_held = False
+        if not (self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
     def _resume_transport_reading(self) -> None:
-        if not self._kept_back:
+        if not (self._kept_back or self._is_held):
             super()._resume_transport_reading()
 
     def _answer(self, fast: FastConnection, data: bytes) -> bool:
@@ -240,6 +257,9 @@ class ClientConnection(web.RequestHandler):
         if self.is_stranger:
             self._limiter.trust(self)
         self._wire.write(answer)
+        if fast.has_refused:
+            fast.has_refused = False
+            self._hold()
         self._wait_for_request(self._limiter.limits.idle_seconds)
         return True
 
@@ -252,6 +272,8 @@ class ClientConnection(web.RequestHandler):
             resp.force_close()
         answered, is_reset = await super().finish_response(request, resp, start_time)
         self._pipelining.note_answer(is_kept=bool(answered.keep_alive) and not is_reset)
+        if answered.status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._hold()
         if self._waits_for_answer:
             self._waits_for_answer = False
             self._go_on()

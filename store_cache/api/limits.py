@@ -41,6 +41,7 @@ class ConnectionLimits:
     idle_seconds: float = 75.0
     head_seconds: float = 10.0
     unread_seconds: float = 30.0
+    refused_seconds: float = 1.0
     check_seconds: float = 0.5
     most_connections: int = 2048
     most_connections_per_address: int = 512

@@ -212,12 +212,14 @@ class FastConnection:
     """One connection. It remembers the header fields that it understood last, since a till sends
     the same ones each time. They hold a right key, for as long as the keys stay the same."""
 
-    __slots__ = ("_reads", "_ring", "_understood")
+    __slots__ = ("_reads", "_ring", "_understood", "has_refused")
 
     def __init__(self, reads: FastReads) -> None:
         self._reads = reads
         self._ring = reads.authenticator.ring
         self._understood: dict[bool, tuple[bytes, _Fields]] = {}  # with a body, and without
+        self.has_refused = False
+        """Whether an answer was a refusal."""
 
     def answer(self, data: bytes) -> bytes | None:
         """Return the answer to one whole request; None if aiohttp has to answer it."""
@@ -238,6 +240,7 @@ class FastConnection:
         if fields.accepts_problem:
             return None  # in case of a refusal, which then has another shape
         if not rate.take(client):
+            self.has_refused = True
             return self._reads.refuse(rate, kind, fields, began_at)
         answer = self._reads.respond(kind, target, fields, began_at)
         if answer is None:

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from store_cache.api.auth import Caller, Scope, key_digest
+from store_cache.api.limits import ConnectionLimits
 from store_cache.api.request_rates import RatePolicy
 from tests.harness.fake_store import FakeStore, product
 from tests.harness.virtual_time import in_virtual_time
@@ -141,3 +142,25 @@ async def test_without_limits_nothing_is_limited(open_store: Opened) -> None:
 
     assert {200} == {reply.status for reply in replies}
     assert orjson.loads(replies[0].body)["productId"] == "PROD-001"
+
+
+@pytest.mark.parametrize("key", ["till-secret", "guess"])
+@pytest.mark.parametrize("fast_reads", [True, False])
+async def test_a_refused_client_is_not_heard_for_a_while(
+    open_store: Opened, fast_reads: bool, key: str
+) -> None:
+    """It would else ask again at once, and slow others down by being refused. Nothing is lost: its
+    next request is answered then. So it is with wrong keys."""
+    limits = ConnectionLimits(refused_seconds=0.2)
+    store = await open_store(reads_per_second=1, fast_reads=fast_reads, limits=limits)
+    line, now = await store.line(), asyncio.get_running_loop().time
+    target = "/v1/store/inventory/PROD-001"
+    statuses = []
+    while 429 not in statuses:
+        statuses.append((await line.send("GET", target, headers={"X-API-Key": key})).status)
+    began_at = now()
+    again = await line.send("GET", target, headers={"X-API-Key": key})
+
+    assert now() - began_at > 0.15
+    assert 429 == again.status
+    assert (2 if key == "till-secret" else 21) == len(statuses)
