@@ -27,6 +27,7 @@ from tests.golden.store import (
     normalise_document,
     sale,
 )
+from tests.harness.api_document import EVERY_FEATURE
 from tests.harness.clients import STORE_ADMIN_KEY, path_of
 from tests.harness.http import Reply
 from tests.harness.virtual_time import run
@@ -38,6 +39,8 @@ ERRORS = (
     "index_not_ready",
 )
 """The recordings that have an error of each code between them."""
+
+VERIFY = "/v1/store/sync/verify"
 
 Named = dict[str, dict[str, Call]]
 """Calls by the operation that they are of, and by the name of the example."""
@@ -51,6 +54,7 @@ READING: Named = {
     "readSyncStatus": {"live": DOCUMENTS["sync/status"]},
     "readCacheStats": {"stats": DOCUMENTS["cache/stats"]},
     "forceSync": {"done": force()},
+    "verify": {"equal": Call("POST", VERIFY, b'{"repair":false}', force().headers)},
     "readMetricsHistory": {"minute": get("/v1/store/metrics/history?minutes=1")},
 }
 WRITING: Named = {
@@ -96,7 +100,7 @@ def comparable(value: Json) -> Json:
 async def _operations() -> Json:
     central = central_of_three()
     found: Json = {}
-    async with a_store(central) as store:
+    async with a_store(central, **EVERY_FEATURE) as store:
         await asyncio.sleep(12.0)
         await _take(store, READING | WRITING | AFTERWARDS, found)
         central.answers.append(CentralAnswer(400, refusal(LAMP, "invalid_request")))

@@ -16,6 +16,9 @@ from tests.harness.store import a_store
 
 Json = dict[str, Any]
 
+EVERY_FEATURE: Json = {"verify_interval_minutes": 60}
+"""The settings of a store that switch on what is off in tests; most features are on."""
+
 PLAIN_HEADERS = {
     *("content-type", "content-length", "date", "server", "connection", "vary"),
     *("referrer-policy", "x-content-type-options"),
@@ -27,12 +30,12 @@ COMMON_STATUSES = {401, 404, 405}
 
 
 def published_document() -> Json:
-    """Return what a store answers to `GET /openapi.json`. Its features are on by default."""
+    """Return what a store with every feature answers to `GET /openapi.json`."""
     return asyncio.run(_published_document())
 
 
 async def _published_document() -> Json:
-    async with a_store() as store, store.served() as url:
+    async with a_store(**EVERY_FEATURE) as store, store.served() as url:
         connection = await Connection.open(int(url.rpartition(":")[2]))
         try:
             return dict((await connection.send("GET", "/openapi.json")).json)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from tests.harness.api_document import closed, published_document
+from tests.harness.api_document import EVERY_FEATURE, closed, published_document
 from tests.harness.central import LedgerTransport
 from tests.harness.clients import STORE_ADMIN_KEY
 from tests.harness.clock import Clock
@@ -31,7 +31,7 @@ async def call_at_random(folder: Path, *, examples: int, seed: int, phases: str)
     described = folder / "openapi.json"
     described.write_bytes(orjson.dumps(closed(await asyncio.to_thread(published_document))))
     central = LedgerTransport(Clock(), *PRODUCTS)
-    async with a_store(central=central, store_id=STORE_ID) as store:
+    async with a_store(central=central, store_id=STORE_ID, **EVERY_FEATURE) as store:
         await store.until("live")
         async with store.served() as url:
             process = await asyncio.create_subprocess_exec(

@@ -22,6 +22,7 @@ from pydantic import (
 
 from store_cache.api.content.paths import is_sendable
 from store_cache.api.problems import InvalidRequest
+from store_cache.catalogue.search import gtin
 from store_cache.model.product import MAX_WHOLE
 from store_cache.writes.write import Adjustment, Write
 
@@ -188,7 +189,7 @@ class LookupBody(_RequestBody):
         ),
     ]
     barcodes: Annotated[
-        list[str],
+        list[Annotated[str, Field(json_schema_extra={"pattern": gtin.PATTERN})]],
         Field(
             default_factory=list,
             max_length=MOST_LOOKUPS,

@@ -124,7 +124,10 @@ class _Writer:
                 "schema": self._schema(operation.body),
                 "examples": _named(self._examples.requests(operation.id)),
             }
-            written["requestBody"] = {"required": True, "content": {JSON: content}}
+            written["requestBody"] = {
+                "required": operation.needs_body,
+                "content": {JSON: content},
+            }
         written["responses"] = self._responses(route, operation)
         # Roles of a key are allowed since OpenAPI 3.1. An empty list: no key is needed.
         is_open = route.scope is Scope.OPEN

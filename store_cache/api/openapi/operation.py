@@ -70,5 +70,6 @@ class Operation:
     description: str = ""
     parameters: Sequence[Parameter] = ()
     body: type[BaseModel] | None = None
+    needs_body: bool = True
     answers: Sequence[Answer] = ()
     errors: Sequence[str] = ()

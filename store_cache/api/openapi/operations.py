@@ -336,6 +336,7 @@ VERIFY = Operation(
     SYNC,
     "Compare the catalogue with Central's, and answer when that has ended",
     body=VerifyBody,
+    needs_body=False,
     answers=(Answer(200, "What the comparison found", documents.Verification),),
 )
 

@@ -16,7 +16,7 @@ from store_cache.api.app import SCOPES
 from store_cache.api.auth import Scope
 from store_cache.api.problems import STATUS
 from store_cache.api.server import serve
-from tests.harness.api_document import Contract, published_document
+from tests.harness.api_document import EVERY_FEATURE, Contract, published_document
 from tests.harness.clients import STORE_ADMIN_KEY
 from tests.harness.http import Connection, Reply
 from tests.harness.store import a_store, api_of, settings_of
@@ -28,7 +28,7 @@ CHANGING = {"/metrics", "/v1/store/inventory/stream"}
 
 @dataclass
 class Store:
-    """The API of a real store, whose features are on by default."""
+    """The API of a real store with every feature."""
 
     app: web.Application
     port: int
@@ -44,9 +44,9 @@ class Store:
 
 @pytest.fixture
 async def store() -> AsyncIterator[Store]:
-    async with a_store() as running:
+    async with a_store(**EVERY_FEATURE) as running:
         await running.until("live")
-        app = api_of(running.parts, settings_of())
+        app = api_of(running.parts, settings_of(**EVERY_FEATURE))
         server = await serve(app, host="127.0.0.1", port=0)
         yield Store(app, server.port)
         await server.stop(grace_seconds=1.0)
