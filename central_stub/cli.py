@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import uvloop
 from pydantic import ValidationError
 
@@ -100,6 +101,7 @@ def _add_load(commands: Any) -> None:
     parser.add_argument("file", type=Path, help="JSON lines or CSV, .gz too")
     _add_central(parser, "--url")
     parser.add_argument("--admin-key", default="admin-demo", help="(default: %(default)s)")
+    _add_json(parser)
     parser.set_defaults(run=_load)
 
 
@@ -126,7 +128,12 @@ def _add_replay(commands: Any) -> None:
     parser.add_argument(
         "--speed", type=_speed, default=None, help="movements per second, or max (default)"
     )
+    _add_json(parser)
     parser.set_defaults(run=_replay)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _positive(text: str) -> int:
@@ -217,11 +224,24 @@ def _collect_garbage_rarely() -> None:
     gc.set_threshold(200_000, 50, 1000)
 
 
+def _print_json(document: object) -> None:
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
 # load
 
 
 def _load(options: argparse.Namespace) -> int:
     loaded = load(options.file, url=options.url, admin_key=options.admin_key)
+    if options.json:
+        _print_json(
+            {
+                "created": loaded.created,
+                "set": loaded.changed,
+                "badLines": [{"line": line, "issue": issue} for line, issue in loaded.bad_lines],
+            }
+        )
+        return 1 if loaded.bad_lines else 0
     for number, issue in loaded.bad_lines[:MOST_BAD_LINES_SHOWN]:
         print(f"{options.file}:{number}: {issue}", file=sys.stderr)
     if more := len(loaded.bad_lines[MOST_BAD_LINES_SHOWN:]):
@@ -237,6 +257,19 @@ def _load(options: argparse.Namespace) -> int:
 
 def _replay(options: argparse.Namespace) -> int:
     summary = asyncio.run(_replay_file(options))
+    if options.json:
+        _print_json(
+            {
+                "sold": summary.sold,
+                "refused": [{"line": line, "reason": why} for line, why in summary.refused],
+                "conflicts": summary.conflicts,
+                "repeats": summary.repeats,
+                "doubtful": list(summary.doubtful),
+                "seconds": round(summary.duration_seconds, 3),
+                "linesPerSecond": round(summary.rate, 1),
+            }
+        )
+        return 1 if summary.refused else 0
     for line, reason in summary.refused:
         print(f"line {line} was not sold: {reason}", file=sys.stderr)
     if summary.doubtful:

@@ -20,7 +20,8 @@ from typing import Any, TextIO
 
 import httpx
 import orjson
-from tqdm import tqdm
+
+from central_stub.progress import FileProgress, file_progress
 
 BATCH = 500
 ATTEMPTS = 8
@@ -71,7 +72,9 @@ def load(path: Path, *, url: str, admin_key: str) -> Loaded:
 
 
 @contextmanager
-def opened(path: Path, unit: str, total: int | None = None) -> Iterator[tuple[TextIO, "tqdm[Any]"]]:
+def opened(
+    path: Path, unit: str, total: int | None = None
+) -> Iterator[tuple[TextIO, FileProgress]]:
     """Open a text file, unpacked if it ends in `.gz`, with a progress bar. UnreadableFile."""
     try:
         with path.open("rb") as raw:
@@ -79,7 +82,8 @@ def opened(path: Path, unit: str, total: int | None = None) -> Iterator[tuple[Te
             text = io.TextIOWrapper(
                 unpacked, encoding="utf-8-sig", errors="surrogateescape", newline=""
             )
-            with tqdm(disable=None, desc=path.name, unit=f" {unit}", total=total) as bar:
+            size = path.stat().st_size
+            with file_progress(path.name, unit, raw, size=size, total=total) as bar:
                 yield text, bar
     except (OSError, EOFError, zlib.error) as error:
         raise UnreadableFile(f"{path} cannot be read: {error}") from error

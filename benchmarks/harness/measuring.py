@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import track
 
 from benchmarks.harness.results import Part, Rounds
 
@@ -54,7 +55,14 @@ async def interleave(
     so by the second, each takes several `turns` in a round, of which the mean counts.
     """
     found: Rounds = {name: {} for name in candidates}
-    for number in tqdm(range(-warm_ups, rounds), desc="rounds", leave=False, disable=None):
+    console = Console(stderr=True)
+    for number in track(
+        range(-warm_ups, rounds),
+        "rounds",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
         taken: dict[str, list[Sample]] = {name: [] for name in candidates}
         for name, measure in [*candidates.items()] * turns:
             gc.collect()  # so that one candidate's garbage does not slow the next one
