@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from hmac import compare_digest
@@ -64,7 +64,7 @@ class KeyRing:
 
     `keys` and `admin_keys` are those of the settings, plain or as `sha256:<hex>`; `named` are those
     of the key file (None: there is none). Without admin keys and without a key file, every key is
-    an admin's.
+    an admin's. `local` is the command line's on this machine, beside all of them.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class KeyRing:
         keys: Iterable[str],
         admin_keys: Iterable[str] = (),
         named: Iterable[Caller] | None = None,
+        local: Caller | None = None,
     ) -> None:
         admins = [key_digest(key) for key in admin_keys]
         scope = Scope.ADMIN if not admins and named is None else Scope.WRITE
@@ -81,10 +82,14 @@ class KeyRing:
             *(Caller(f"admin-key-{n}", Scope.ADMIN, key) for n, key in enumerate(admins, start=1)),
             *(named or ()),
         ]
-        self._callers: Mapping[bytes, Caller] = {caller.digest: caller for caller in callers}
+        self._callers = {caller.digest: caller for caller in callers}
+        self._count = len(self._callers)
+        if local is not None:
+            self._callers[local.digest] = local
 
     def __len__(self) -> int:
-        return len(self._callers)
+        """How many keys are configured."""
+        return self._count
 
     def find(self, key: str) -> Caller | None:
         """Return whose key it is, expired or not.

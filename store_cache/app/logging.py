@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import TextIO
 
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
@@ -43,7 +44,7 @@ def configure_logging(
     terminal. Each of `secrets` is masked in every line. Replaces any earlier configuration.
     """
     text = sys.stderr.isatty() if terminal is None else terminal
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler()
     handler.addFilter(quiet_malformed_request)
     redact = Redaction(secrets)
     handler.setFormatter(TextFormatter(redact) if text else JsonFormatter(redact))
@@ -51,6 +52,14 @@ def configure_logging(
     logging.captureWarnings(True)
     for name in _VERBOSE:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error as it is at the time: a progress bar stands below the lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def change_logging(level: str, *, secrets: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from store_cache.api.auth import Authenticator, KeyRing
+from store_cache.api.auth import Authenticator, Caller, KeyRing
 from store_cache.api.key_file import KeyFileError, load_key_file
 from store_cache.api.tls import ServerTls, TlsFilesError
 from store_cache.app.logging import change_logging
@@ -87,7 +87,7 @@ class _Read:
 
 class Reloader:
     """`settings` are those in force; `load` reads them again. `central_tls` is the context of
-    connections to Central, if they have one of their own."""
+    connections to Central, if they have one of their own, `local` the command line's key."""
 
     def __init__(
         self,
@@ -96,12 +96,14 @@ class Reloader:
         listener: TlsListener,
         *,
         central_tls: ssl.SSLContext | None = None,
+        local: Caller | None = None,
         load: Callable[[], Settings] = load_settings,
     ) -> None:
         self._settings = settings
         self._authenticator = authenticator
         self._listener = listener
         self._central_tls = central_tls
+        self._local = local
         self._load = load
 
     async def run(self, wanted: ReloadSignal) -> None:
@@ -132,7 +134,7 @@ class Reloader:
 
     def _read(self) -> _Read:
         settings = self._load()
-        read = _Read(settings, key_ring(settings), server_tls(settings))
+        read = _Read(settings, key_ring(settings, self._local), server_tls(settings))
         if self._central_tls is not None:
             reload_central_tls(self._central_tls, settings)
         return read
@@ -152,8 +154,9 @@ class Reloader:
         return [name.upper() for name in left]
 
 
-def key_ring(settings: Settings) -> KeyRing:
-    """Return the API keys that the settings name. Logs those of the key file that end soon.
+def key_ring(settings: Settings, local: Caller | None = None) -> KeyRing:
+    """Return the API keys that the settings name, and the command line's. Logs those of the key
+    file that end soon.
 
     Raises KeyFileError.
     """
@@ -169,6 +172,7 @@ def key_ring(settings: Settings) -> KeyRing:
         keys=[key.get_secret_value() for key in settings.api_keys],
         admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
         named=None if named is None else [key.caller() for key in named],
+        local=local,
     )
 
 

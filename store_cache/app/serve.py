@@ -7,15 +7,19 @@ import logging
 import os
 import resource
 import signal
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 from store_cache.api.app import build_api
 from store_cache.api.auth import AUTHENTICATOR
 from store_cache.api.limits import ConnectionLimits
+from store_cache.api.parts import StoreParts
 from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import check_servable, serve
+from store_cache.app.admin_token import admin_token
 from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
 from store_cache.app.reload import Reloader, ReloadSignal, key_ring
@@ -29,10 +33,16 @@ REQUESTS_GRACE_SECONDS = 3.0
 """How long a stop waits for requests in flight."""
 
 
-async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = None) -> bool:
+async def serve_until_signal(
+    settings: Settings,
+    reloads: ReloadSignal | None = None,
+    *,
+    show_start: Callable[[StoreParts], Coroutine[Any, Any, None]] | None = None,
+) -> bool:
     """Serve until SIGTERM or SIGINT. Return whether everything acknowledged is on disk.
 
-    At each of `reloads` the settings are read again; None: they never are.
+    At each of `reloads` the settings are read again; None: they never are. `show_start` tells a
+    person how the first full sync goes on.
 
     Raises CannotServe, DirectoryRefused, KeyFileError and TlsFilesError.
     """
@@ -49,11 +59,12 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
         tracing(os.environ, store_id=settings.store_id, version=version("store-cache")) as spans,
         running(settings, tls=tls, traced=None if spans is None else spans.transport) as store,
         frozen_heap(store.writer.replaced),
+        admin_token(settings.data_dir) as local,
     ):
         app = build_api(
             store,
             store_id=settings.store_id,
-            keys=key_ring(settings),
+            keys=key_ring(settings, local),
             cors_origins=settings.cors_origins,
             fast_reads=settings.fast_reads,
             rates=RequestRates(reads=settings.rate_limit_reads, writes=settings.rate_limit_writes),
@@ -78,13 +89,15 @@ async def serve_until_signal(settings: Settings, reloads: ReloadSignal | None = 
             settings.store_id,
             settings.central_api_url,
         )
-        reloader = Reloader(settings, app[AUTHENTICATOR], server, central_tls=tls)
+        reloader = Reloader(settings, app[AUTHENTICATOR], server, central_tls=tls, local=local)
         reloading = None if reloads is None else loop.create_task(reloader.run(reloads))
+        showing = None if show_start is None else loop.create_task(show_start(store))
         try:
             await stopped.wait()
         finally:
-            if reloading is not None:
-                reloading.cancel()
+            for task in (reloading, showing):
+                if task is not None:
+                    task.cancel()
             log.info("stopping: no new requests; those in flight may end")
             await server.stop(REQUESTS_GRACE_SECONDS)
     writer = store.writer

@@ -6,11 +6,19 @@ Every failure is a `CallFailed` whose message tells a person what to do.
 from __future__ import annotations
 
 import ssl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 import httpx
+import orjson
 
 READ_SECONDS = 10.0
+SILENCE_SECONDS = 40.0
+"""The store writes to a stream every 15 s at the latest."""
+
 FORCE_SECONDS = 3600.0
 """A full sync of a large catalogue under Central's rate limit can take many minutes."""
 
@@ -19,21 +27,28 @@ class CallFailed(Exception):
     """The store did not answer as expected; the message says what to do."""
 
 
+class StreamRefused(CallFailed):
+    """There is no live stream to read, though the store answers."""
+
+
 class StoreClient:
-    """Calls the store at `url` (without a scheme: by http) with the API key `key`.
+    """Calls the store at `url` (without a scheme: by http) with the first of `keys` that it takes.
 
     `tls` says for https which certificates are trusted, and which one is shown; None: the usual.
 
     Raises:
-        CallFailed: by every method, and if `url` or `key` cannot be used.
+        CallFailed: by every method, and if `url` or a key cannot be used.
     """
 
-    def __init__(self, url: str, key: str, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, keys: Sequence[str], tls: ssl.SSLContext | None = None) -> None:
         self.url = url if "://" in url else f"http://{url}"
+        self.store_time = time.time()
+        """When the last document was made, in unix seconds by the store's clock."""
+        self._keys = list(keys)
         try:
             self._http = httpx.Client(
                 base_url=self.url,
-                headers={"X-API-Key": key},
+                headers={"X-API-Key": self._keys[0]},
                 timeout=READ_SECONDS,
                 trust_env=False,
                 verify=tls or True,
@@ -48,6 +63,25 @@ class StoreClient:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    @contextmanager
+    def changes(self) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
+        """Open the live stream; the value yields its events as name and data until it ends.
+
+        Raises:
+            StreamRefused: the store has no stream, or no place in it.
+            CallFailed: also by the iterator.
+        """
+        wait = httpx.Timeout(READ_SECONDS, read=SILENCE_SECONDS)
+        try:
+            with self._http.stream("GET", "/v1/store/inventory/stream", timeout=wait) as response:
+                if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE):
+                    raise StreamRefused(f"the store offers no stream ({response.status_code})")
+                if not response.is_success:
+                    raise CallFailed(f"the store answered {response.status_code}")
+                yield _events(response.iter_lines())
+        except httpx.HTTPError as problem:
+            raise CallFailed(self._no_answer(problem)) from problem
 
     def sync_status(self) -> dict[str, Any]:
         return self._call("GET", "/v1/store/sync/status", READ_SECONDS, "eventSync")
@@ -66,21 +100,49 @@ class StoreClient:
         """Return the JSON document of the answer, which must have the field `part`."""
         try:
             response = self._http.request(method, path, timeout=seconds, json=body)
+            while response.status_code == httpx.codes.UNAUTHORIZED and len(self._keys) > 1:
+                del self._keys[0]  # perhaps a token that a store before has left
+                self._http.headers["X-API-Key"] = self._keys[0]
+                response = self._http.request(method, path, timeout=seconds, json=body)
             document = response.json()
         except httpx.HTTPError as problem:
-            raise CallFailed(
-                f"no store answers at {self.url} ({problem}); is it running, and is --url right?"
-            ) from problem
+            raise CallFailed(self._no_answer(problem)) from problem
         except ValueError as problem:
             raise CallFailed(self._not_a_store()) from problem
         if not response.is_success:
             raise CallFailed(_reason(response.status_code, document))
         if not isinstance(document, dict) or part not in document:
             raise CallFailed(self._not_a_store())
+        self.store_time = _date_of(response)
         return document
+
+    def _no_answer(self, problem: httpx.HTTPError) -> str:
+        return f"no store answers at {self.url} ({problem}); is it running, and is --url right?"
 
     def _not_a_store(self) -> str:
         return f"what answers at {self.url} is not a store cache; is --url right?"
+
+
+def _date_of(response: httpx.Response) -> float:
+    """Return when an answer was made, in unix seconds by the store's clock."""
+    try:
+        return parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (KeyError, ValueError):
+        return time.time()
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read Server-Sent Events, as far as the store uses them."""
+    name, data = "", ""
+    for line in lines:
+        field, _, value = line.partition(":")
+        if field == "event":
+            name = value.strip()
+        elif field == "data":
+            data += value
+        elif not line and name:
+            yield name, orjson.loads(data) if data else {}
+            name, data = "", ""
 
 
 def _reason(status: int, document: Any) -> str:

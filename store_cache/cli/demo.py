@@ -63,7 +63,6 @@ async def _run(port: int, central_port: int, folder: str, stopped: asyncio.Event
         "PORT": str(port),
         "CENTRAL_API_URL": central,
         "CENTRAL_API_KEY": "demo",
-        "API_KEYS": STORE_KEY,
         "DATA_DIR": folder,
         "LOG_LEVEL": "warn",
     }
@@ -231,6 +230,7 @@ Or try:
       -d '{{"quantityChange": -1}}' {store}/v1/store/inventory/TEA-002/inventory
   curl -s {store}/health
   .venv/bin/store-cache status --url {store} --key {STORE_KEY}
+  .venv/bin/store-cache status --watch --url {store} --key {STORE_KEY}
   .venv/bin/store-cache sync --url {store} --key {STORE_KEY}
 
 Make Central slow, wrong or gone, and see the store go on (docs/central-stub.md):

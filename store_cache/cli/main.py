@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,25 +13,27 @@ from typing import Any
 
 import uvloop
 
-from store_cache.api.auth import HASHED
 from store_cache.api.key_file import SCOPES, KeyFileError
 from store_cache.api.server import CannotServe
-from store_cache.api.tls import TlsFilesError, client_tls
+from store_cache.api.tls import TlsFilesError
 from store_cache.app.logging import configure_logging
 from store_cache.app.reload import ReloadSignal
 from store_cache.app.serve import serve_until_signal
 from store_cache.app.settings import (
-    Settings,
     SettingsError,
     given_text,
     load_settings,
     warn_of_exposed_file,
 )
-from store_cache.cli.client import CallFailed, StoreClient
+from store_cache.cli.client import CallFailed
+from store_cache.cli.completion import SHELLS, completion_script
+from store_cache.cli.connect import add_connection_options, store_client
 from store_cache.cli.demo import DemoFailed, run_demo
+from store_cache.cli.display import show_first_sync
 from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_revoked
 from store_cache.cli.report import force_with_progress, print_status
 from store_cache.cli.verify import verify
+from store_cache.cli.watch import watch
 from store_cache.storage.directory import DirectoryExposed, DirectoryRefused
 from store_cache.storage.framing import OtherStore
 
@@ -65,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # whoever reads has enough: `store-cache status | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 
@@ -83,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sync(commands)
     _add_verify(commands)
     _add_keys(commands)
+    _add_completion(commands)
     return parser
 
 
@@ -125,8 +132,9 @@ def _add_status(commands: Any) -> None:
         description="Ask a running store for its sync status. Exits with 1 if the store is not in "
         "sync with Central, so that a script can tell.",
     )
-    _add_address(command)
+    add_connection_options(command)
     command.add_argument("--json", action="store_true", help="the document as the API gives it")
+    command.add_argument("--watch", action="store_true", help="show it as it changes, until Ctrl-C")
     command.set_defaults(run=_status)
 
 
@@ -137,12 +145,13 @@ def _add_sync(commands: Any) -> None:
         description="Have a running store read Central's whole catalogue again, and wait for it. "
         "Needs an admin key. Interrupting the wait does not stop the sync.",
     )
-    _add_address(command)
+    add_connection_options(command)
     command.add_argument(
         "--accept",
         action="store_true",
         help="take the catalogue even if it has far fewer products than the store holds",
     )
+    command.add_argument("--json", action="store_true", help="the answer as the API gives it")
     command.set_defaults(run=_sync)
 
 
@@ -187,32 +196,21 @@ def _add_verify(commands: Any) -> None:
         "Needs an admin key. Exits with 0 if they are equal, with 1 if they were not, with 2 if "
         "they could not be compared.",
     )
-    _add_address(command)
+    add_connection_options(command)
     command.add_argument("--no-repair", action="store_true", help="only tell what differs")
     command.add_argument("--json", action="store_true", help="the document as the API gives it")
     command.set_defaults(run=_verify)
 
 
-def _add_address(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--url", help="of the store (default: localhost and PORT, by https if TLS_CERT_FILE is set)"
+def _add_completion(commands: Any) -> None:
+    command = commands.add_parser(
+        "completion",
+        help="print a script that completes commands and options",
+        description="Print a script for the shell, which then completes commands and options at "
+        "the tab key.",
     )
-    command.add_argument(
-        "--key", help="its API key (default: the first plain one of ADMIN_API_KEYS or API_KEYS)"
-    )
-    command.add_argument(
-        "--ca-file",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of the authority to trust for https (default: the system's; without --url "
-        "the store's own certificate)",
-    )
-    command.add_argument(
-        "--client-cert",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of a certificate with its key, for a store that demands one",
-    )
+    command.add_argument("shell", choices=SHELLS)
+    command.set_defaults(run=_completion)
 
 
 # -- what the commands do ----------------------------------------------------------------------
@@ -224,7 +222,9 @@ def _serve(_options: argparse.Namespace) -> int:
         settings = load_settings()
         configure_logging(settings.log_level, secrets=settings.secrets())
         warn_of_exposed_file()
-        is_all_on_disk = uvloop.run(serve_until_signal(settings, reloads))
+        is_all_on_disk = uvloop.run(
+            serve_until_signal(settings, reloads, show_start=show_first_sync)
+        )
     finally:
         reloads.close()
     return 0 if is_all_on_disk else NOT_ON_DISK
@@ -234,14 +234,21 @@ def _demo(options: argparse.Namespace) -> int:
     return asyncio.run(run_demo(port=options.port, central_port=options.central_port))
 
 
+def _completion(options: argparse.Namespace) -> int:
+    print(completion_script(_parser(), options.shell), end="")
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
-    with _client(options) as client:
+    if options.watch:
+        return watch(lambda: store_client(options), as_json=options.json)
+    with store_client(options) as client:
         return print_status(client, as_json=options.json)
 
 
 def _sync(options: argparse.Namespace) -> int:
-    with _client(options) as client:
-        return force_with_progress(client, accept=options.accept)
+    with store_client(options) as client:
+        return force_with_progress(client, accept=options.accept, as_json=options.json)
 
 
 def _keys_new(options: argparse.Namespace) -> int:
@@ -269,33 +276,5 @@ def _key_file(options: argparse.Namespace) -> Path:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    with _client(options) as client:
+    with store_client(options) as client:
         return verify(client, repair=not options.no_repair, as_json=options.json)
-
-
-def _client(options: argparse.Namespace) -> StoreClient:
-    url, key = options.url, options.key
-    ca_file, own = options.ca_file, None
-    if url is None or key is None:
-        settings = load_settings()
-        if url is None:
-            own = settings.tls_cert_file
-            url = f"http{'s' if own else ''}://localhost:{settings.port}"
-        key = key or _plain_key(settings)
-    try:
-        tls = client_tls(ca_file, own_cert=own, client_cert=options.client_cert)
-    except TlsFilesError as problem:
-        raise CallFailed(f"a file for https {problem}: see --ca-file, --client-cert") from problem
-    return StoreClient(url, key, tls)
-
-
-def _plain_key(settings: Settings) -> str:
-    """Return the first configured key that is not a hash.
-
-    Raises:
-        CallFailed: there is none; those of the key file are hashes too.
-    """
-    for held in (*settings.admin_api_keys, *settings.api_keys):
-        if not held.get_secret_value().startswith(HASHED):
-            return held.get_secret_value()
-    raise CallFailed("the settings hold no key in plain text; give one with --key")

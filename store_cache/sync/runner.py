@@ -125,6 +125,8 @@ class SyncRunner:
         self.head_offset: int | None = None
         self.pages_read = 0
         """Pages of the full sync under way, or of the last one."""
+        self.pages_total: int | None = None
+        """Products that these pages have in all, if Central says so."""
         self.changed = asyncio.Event()
         self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
         self.on_central_reached: Callable[[], None] = _ignore
@@ -328,10 +330,12 @@ class SyncRunner:
         if command.begins or replica is None:
             replica = self._writer.begin_replica(same_generation=command.same_generation)
             self.pages_read = 0
+            self.pages_total = None
         request = command.request or replica.first_request()
         page = await self._central.page(request)
         next_page = replica.take_page(request, page)
         self.pages_read += 1
+        self.pages_total = page.total
         return PageApplied(next_page, page.event_offset, page.generation)
 
     async def _refetch_products(self, command: RefetchProducts) -> Outcome:

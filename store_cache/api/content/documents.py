@@ -192,6 +192,7 @@ class RunningFullSync(TypedDict):
     step: Annotated[str, Field(description=f"one of: {', '.join(FullSyncStep)}")]
     began: Moment
     products: Annotated[Count, Field(description="products read so far")]
+    total: Annotated[Count | None, Field(description="products to read; null: not known")]
 
 
 class WantedFullSync(TypedDict):

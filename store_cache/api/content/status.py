@@ -196,6 +196,7 @@ class StatusDocuments:
                 "step": str(current.step),
                 "began": self._clock.at(current.began_at),
                 "products": self._runner.replica_products,
+                "total": self._runner.pages_total,
             }
         return None if state.requested is None else {"wanted": list(state.requested.reasons)}
 

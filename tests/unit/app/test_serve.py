@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from store_cache.app import serve as serve_module
 from store_cache.app.build import WRITES_GRACE_SECONDS
 from store_cache.app.serve import REQUESTS_GRACE_SECONDS, serve_until_signal
 from store_cache.app.settings import Settings
+from store_cache.cli.main import main
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.files import CacheFiles
 from store_cache.storage.recovery import Loaded
@@ -90,7 +92,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path) -> AsyncIterator[Served]:
+async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Served]:
     """Start a Central with one product, and a store that is in sync and has a poll held."""
     central = Running(StubSettings(_env_file=None, port=0))
     await central.start()
@@ -107,7 +109,7 @@ async def serving(tmp_path: Path) -> AsyncIterator[Served]:
     till = httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}", headers=TILL, trust_env=False, timeout=30.0
     )
-    task = asyncio.ensure_future(serve_until_signal(Settings(_env_file=None, **given)))
+    task = asyncio.ensure_future(serve_until_signal(Settings(_env_file=None, **(given | settings))))
     served = Served(central, tmp_path / "data", task, till)
     try:
         await until(served.is_ready)
@@ -207,3 +209,44 @@ async def test_a_stop_while_the_disk_fails_says_what_is_lost(
 def test_the_graces_together_are_shorter_than_a_containers() -> None:
     """[W5] A stop ends by itself before the container is killed."""
     assert REQUESTS_GRACE_SECONDS + WRITES_GRACE_SECONDS + CLOSING_SECONDS < CONTAINER_SECONDS
+
+
+async def test_command_line_works_with_hashed_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store leaves a token in DATA_DIR: its user can ask for the status and force a full sync,
+    also by the settings of the service, and after a reload. It is gone after the stop."""
+    hashed = "sha256:" + hashlib.sha256(b"till-secret").hexdigest()
+    async with serving(tmp_path, admin_api_keys=hashed, api_keys="sha256:" + "0" * 64) as store:
+        written = tmp_path / "store-cache.env"
+        written.write_text(
+            f"PORT={store.till.base_url.port}\nDATA_DIR={store.data_dir}\n"
+            f"API_KEYS={hashed}\nHOST=127.0.0.1\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("store_cache.cli.connect.SERVICE_FILE", written)
+        status = await asyncio.to_thread(main, ["status"])
+        synced = await asyncio.to_thread(main, ["sync", "--env-file", str(written)])
+        token = (store.data_dir / "admin-token").read_text().strip()
+        printed = capsys.readouterr()
+        await store.stopped_by(signal.SIGTERM)
+
+    assert (0, 0) == (status, synced)
+    assert "trust           In sync with Central" in printed.out
+    assert token not in printed.out + printed.err
+    assert not (store.data_dir / "admin-token").exists()
+
+
+async def test_token_of_a_store_before_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next key of the settings is tried."""
+    async with serving(tmp_path) as store:
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old/admin-token").write_text("of-a-store-before\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PORT", str(store.till.base_url.port))
+        monkeypatch.setenv("DATA_DIR", str(tmp_path / "old"))
+        monkeypatch.setenv("API_KEYS", "till-secret")
+
+        assert 0 == await asyncio.to_thread(main, ["status"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 import signal
 import socket
 import subprocess
@@ -68,11 +69,12 @@ async def ran(*arguments: str) -> int:
         ([], ["serve", "demo", "status", "sync", ".env.example", "--version"]),
         (["serve"], ["SIGTERM", ".env"]),
         (["demo"], ["--port", "8083", "--central-port", "8081", "Ctrl-C", "Nothing is kept"]),
-        (["status"], ["--url", "--key", "--json", "Exits with 1"]),
+        (["status"], ["--url", "--key", "--env-file", "--json", "--watch", "Exits with 1"]),
+        (["completion"], ["bash", "zsh", "fish"]),
         (["keys"], ["new", "list", "revoke", "KEYS_FILE", "SIGHUP"]),
         (["keys", "new"], ["--scope", "--expires", "90d", "--file", "cannot be shown again"]),
         (["keys", "revoke"], ["--old", "--file"]),
-        (["sync"], ["--url", "--key", "--accept", "admin key", "does not stop the sync"]),
+        (["sync"], ["--url", "--key", "--accept", "--json", "admin key", "does not stop the sync"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -184,11 +186,52 @@ async def test_forced_sync_prints_its_result(capsys: Captured) -> None:
     assert "3 products; on demand" in printed
 
 
+async def test_result_of_a_forced_sync_as_json(capsys: Captured) -> None:
+    """The answer as the API gives it."""
+    async with live_store() as (_store, url):
+        status = await ran("sync", "--json", "--url", url, "--key", STORE_ADMIN_KEY)
+    document = orjson.loads(capsys.readouterr().out)
+
+    assert 0 == status
+    assert {"message", "status"} == set(document)
+
+
+async def test_status_on_a_terminal(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In colour, and within the columns that there are; without colours if NO_COLOR says so."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    async with a_store(central_api_key="wrong") as store, store.served() as url:
+        async with asyncio.timeout(10):
+            while not store.status["fullSyncs"]:
+                await store.parts.runner.changed.wait()
+        await ran("status", "--url", url, "--key", TILL_KEY)
+        coloured = capsys.readouterr().out
+        monkeypatch.setenv("NO_COLOR", "1")
+        await ran("status", "--url", url, "--key", TILL_KEY)
+        plain = capsys.readouterr().out
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in plain.splitlines()]
+
+    assert "\x1b[1;31mThere is no catalogue yet" in coloured
+    assert "31m" not in plain
+    assert max(map(len, lines)) <= 60
+    assert "set CENTRAL_API_KEY to one that it knows" in " ".join(" ".join(lines).split())
+
+
+def test_reader_that_has_enough_is_no_error() -> None:
+    """`store-cache … | head -1` prints no traceback."""
+    program = f"{sys.executable} -m store_cache completion bash | head -1"
+    done = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)
+
+    assert ("_store_cache() {\n", "") == (done.stdout, done.stderr)
+
+
 async def test_progress_is_shown_while_it_runs(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step goes to standard error, so that standard output holds only the result."""
-    monkeypatch.setattr("store_cache.cli.report.PROGRESS_SECONDS", 0.01)
+    monkeypatch.setattr("store_cache.cli.report.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("store_cache.cli.display.SHOWN_AFTER_SECONDS", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     async with live_store() as (store, url):
         store.central.may_answer.clear()
         syncing = asyncio.ensure_future(ran("sync", "--url", url, "--key", STORE_ADMIN_KEY))
@@ -313,9 +356,10 @@ async def test_address_and_key_come_from_the_settings(
         without = await ran("status")
 
     assert (0, 1) == (with_keys, without)
-    assert "the settings hold no key in plain text; give one with --key" in (
-        capsys.readouterr().err
-    )
+    assert (
+        "the settings hold no key in plain text, and data/admin-token cannot be read; run this as "
+        "the user of the store, or give a key with --key"
+    ) in capsys.readouterr().err
 
 
 def test_ctrl_c_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +491,7 @@ def test_a_stop_while_the_disk_fails_exits_with_3(
 ) -> None:
     """[D5] A supervisor can tell a stop that lost something from a clean one."""
 
-    async def serve(_: Settings, _reloads: ReloadSignal) -> bool:
+    async def serve(_: Settings, _reloads: ReloadSignal, **_options: object) -> bool:
         return is_all_on_disk
 
     monkeypatch.setattr(cli, "serve_until_signal", serve)
