@@ -11,7 +11,7 @@ const SHORTEST_SPAN = 600;
 
 const CHARTS = [
   {
-    title: "Delay from Central",
+    title: "Feed delay",
     unit: "ms",
     series: [
       ["half within", (point) => milliseconds(point.visibleSeconds.p50)],
