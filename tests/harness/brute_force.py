@@ -44,7 +44,7 @@ class Scanned:
         self.codes = {
             text.casefold() for f in ("productId", "sku") for text in texts(product.get(f))
         }
-        self.name = " ".join(word for text in texts(product.get("name")) for word in words(text))
+        self.names = [" ".join(words(text)) for text in texts(product.get("name"))]
 
     def is_exactly(self, text: str) -> bool:
         return as_number(text) in self.numbers or text.casefold() in self.codes
@@ -96,7 +96,8 @@ def found(products: Iterable[Scanned], asked: Asked, *, by_relevance: bool) -> l
     def place(scanned: Scanned) -> tuple[int, str]:
         if not by_relevance or asked.search is None or scanned.is_exactly(whole):
             return 0, scanned.id
-        return (1 if scanned.name.startswith(" ".join(asked_words)) else 2), scanned.id
+        begins = any(name.startswith(" ".join(asked_words)) for name in scanned.names)
+        return (1 if begins else 2), scanned.id
 
     return [one.id for one in sorted(hits, key=place)]
 

@@ -93,6 +93,8 @@ class Indexer:
                 await self._build()
             while self._changed and self._index is not None:
                 self._index_changed()
+                for _ in self._index.split():
+                    await asyncio.sleep(0.0)
                 is_late = len(self._changed) > MANY_CHANGES
                 await asyncio.sleep(0.0 if is_late else PAUSE_SECONDS)
 

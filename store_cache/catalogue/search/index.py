@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from store_cache.catalogue.search.shard import Shard
 from store_cache.catalogue.search.terms import (
     barcode_term,
     category_term,
-    id_term,
+    code_prefix,
     is_number,
     name_term,
     sku_term,
@@ -19,10 +20,8 @@ from store_cache.catalogue.search.terms import (
 from store_cache.catalogue.search.words import words_of
 
 SHARD_PRODUCTS = 2_048
-"""Products of a shard as it is filled. It is split at more than twice as many.
-
-Each query looks into every shard; splitting one takes about ten milliseconds.
-"""
+"""Products of a shard as it is filled; with twice as many it is split. Each search looks into every
+shard, so that many small ones would take longer."""
 
 Part = tuple[Shard, int]
 """Products of one shard, as a mask."""
@@ -85,19 +84,16 @@ class SearchIndex:
     """The words, barcodes and attributes of products, and their rows.
 
     Load the products in the order of their ids first, then put and remove single ones.
+    `text_changes` counts how often a product was added, removed, or got other terms since.
     """
 
     def __init__(self) -> None:
+        self.text_changes = 0
         self._shards: list[Shard] = []
         self._last_ids: list[str] = []
 
     def __len__(self) -> int:
         return sum(map(len, self._shards))
-
-    @property
-    def text_changes(self) -> int:
-        """How often products were added, removed, or got other terms since they were loaded."""
-        return sum(shard.text_changes for shard in self._shards)
 
     # -- reads -----------------------------------------------------------------------------
 
@@ -113,18 +109,18 @@ class SearchIndex:
             return Found([[part for part in found if part[1]]])
         words = words_of(query.text)
         begins = name_term(words)
+        rarest_first = sorted(words, key=len, reverse=True)
         whole = query.text.strip()
-        exact = [id_term(whole), sku_term(whole)]
+        code = code_prefix(whole)
         barcode = barcode_term(whole) if is_number(whole) else None
         first: list[Part] = []
         second: list[Part] = []
         third: list[Part] = []
         for shard in self._shards:
             matching = exactly = 0 if barcode is None else shard.having(barcode)
-            if with_words := _having_all(shard, words):
+            if with_words := _having_all(shard, rarest_first):
                 matching |= with_words
-                for term in exact:
-                    exactly |= shard.having(term)
+                exactly |= shard.having(code)
             if matching:
                 matching &= _filtered(shard, query.in_stock, filters)
             if not matching:
@@ -156,8 +152,10 @@ class SearchIndex:
 
         Those of a shard are added with its last part.
         """
-        for begin in range(0, len(ids), SHARD_PRODUCTS):
-            part = slice(begin, begin + SHARD_PRODUCTS)
+        shards = max(1, len(ids) // SHARD_PRODUCTS)
+        size = max(1, ceil(len(ids) / shards))
+        for begin in range(0, len(ids), size):
+            part = slice(begin, begin + size)
             shard = Shard()
             yield from shard.fill(ids[part], rows[part])
             self._shards.append(shard)
@@ -170,11 +168,7 @@ class SearchIndex:
             self._last_ids.append("")
         number = min(bisect_left(self._last_ids, product_id), len(self._shards) - 1)
         shard = self._shards[number]
-        shard.put(product_id, row)
-        if len(shard) > 2 * SHARD_PRODUCTS:
-            other = shard.split()
-            self._shards.insert(number + 1, other)
-            self._last_ids.insert(number + 1, other.ids[-1])
+        self.text_changes += shard.put(product_id, row)
         self._last_ids[number] = shard.ids[-1]
 
     def remove(self, product_id: str) -> None:
@@ -183,11 +177,30 @@ class SearchIndex:
         if number == len(self._shards):
             return
         shard = self._shards[number]
-        shard.remove(product_id)
+        self.text_changes += shard.remove(product_id)
         if len(shard):
             self._last_ids[number] = shard.ids[-1]
         else:
             del self._shards[number], self._last_ids[number]
+
+    def split(self) -> Iterator[None]:
+        """Split shards that have grown too large, in parts of a few milliseconds.
+
+        Products may be put and removed between two parts.
+        """
+        for shard in [each for each in self._shards if len(each) >= 2 * SHARD_PRODUCTS]:
+            rows, halves = shard.items(), SearchIndex()
+            yield from halves.load(list(rows), list(rows.values()))
+            now = shard.items()
+            for product_id in rows.keys() - now.keys():
+                halves.remove(product_id)
+            for product_id, row in now.items():
+                if rows.get(product_id) is not row:
+                    halves.put(product_id, row)
+            if shard in self._shards:
+                number = self._shards.index(shard)
+                self._shards[number : number + 1] = halves._shards
+                self._last_ids[number : number + 1] = halves._last_ids
 
 
 def _filter_terms(query: Query) -> list[bytes]:

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from sys import byteorder
 from typing import Final
 
 from store_cache.catalogue.search.terms import AFTER_ALL, SEPARATOR
 
-MOST_SLOTS = 65_535
-"""Slots are below this, so that a slot and the length of a posting fit into two bytes."""
-
 BLOCK_TERMS = 64
 """Terms of a block as it is filled. It is split at more than twice as many."""
 
 PART_TERMS = 2_000
-"""Terms that are filled in or split off at once, which takes about a millisecond."""
+"""Terms that are filled in at once, which takes about a millisecond."""
 
 _ASCII_END = 0x80
-_TWO_BYTES: Final = "H"
+_TWO_BYTES: Final = "H"  # of a slot, and of the length of a posting
 _ONE = (1).to_bytes(2, byteorder)
 
 
@@ -36,10 +33,12 @@ class _Block:
 
     __slots__ = ("lengths", "slots", "terms")
 
-    def __init__(self, terms: Sequence[bytes], postings: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, terms: Iterable[bytes], lengths: Iterable[int], slots: Iterable[int]
+    ) -> None:
         self.terms = SEPARATOR.join(terms)
-        self.lengths = array(_TWO_BYTES, map(len, postings)).tobytes()
-        self.slots = array(_TWO_BYTES, chain.from_iterable(postings)).tobytes()
+        self.lengths = array(_TWO_BYTES, lengths).tobytes()
+        self.slots = array(_TWO_BYTES, slots).tobytes()
 
     def slots_of(self, prefix: bytes) -> bytes:
         """Return the postings of all terms that begin with `prefix`, one behind the other."""
@@ -94,14 +93,11 @@ class _Block:
         memoryview(lengths).cast(_TWO_BYTES)[number] += more
         self.lengths = bytes(lengths)
 
-    def unpacked(self) -> tuple[list[bytes], list[list[int]]]:
-        """Return the terms and their postings."""
+    def unpacked(self) -> tuple[list[bytes], list[int], list[int]]:
+        """Return the terms, the lengths of their postings, and the slots."""
+        lengths = memoryview(self.lengths).cast(_TWO_BYTES).tolist()
         slots = memoryview(self.slots).cast(_TWO_BYTES).tolist()
-        postings, begin = [], 0
-        for length in memoryview(self.lengths).cast(_TWO_BYTES):
-            postings.append(slots[begin : begin + length])
-            begin += length
-        return self.terms.split(SEPARATOR), postings
+        return self.terms.split(SEPARATOR), lengths, slots
 
 
 class Postings:
@@ -127,12 +123,13 @@ class Postings:
         return memoryview(found).cast(_TWO_BYTES)
 
     def first_letters(self) -> set[bytes]:
-        """Return the characters that terms begin with."""
+        """Return the characters that words begin with."""
         letters: set[bytes] = set()
         for block in self._blocks:
             terms = block.terms.split(SEPARATOR)
             is_single = terms[0][0] == terms[-1][0] < _ASCII_END
             letters.update(map(_first_letter, terms[:1] if is_single else terms))
+        letters.discard(b"")
         return letters
 
     # -- changes ---------------------------------------------------------------------------
@@ -143,7 +140,8 @@ class Postings:
         yield
         for number, begin in enumerate(range(0, len(terms), BLOCK_TERMS), 1):
             part = terms[begin : begin + BLOCK_TERMS]
-            self._append(part, list(map(postings.__getitem__, part)))
+            found = list(map(postings.__getitem__, part))
+            self._append(part, map(len, found), chain.from_iterable(found))
             if number % (PART_TERMS // BLOCK_TERMS) == 0:
                 yield
 
@@ -153,7 +151,7 @@ class Postings:
         if number < 0 and self._begins:
             number, self._begins[0] = 0, term
         if number < 0:
-            self._append([term], [[slot]])
+            self._append([term], [1], [slot])
         elif self._blocks[number].add(term, slot) > 2 * BLOCK_TERMS:
             self._split(number)
 
@@ -163,40 +161,25 @@ class Postings:
         if self._blocks[number].remove(term, slot) == 0:
             del self._blocks[number], self._begins[number]
 
-    def move(self, slots: Set[int]) -> Postings:
-        """Remove these products from all terms, and return their postings."""
-        blocks, self._blocks, self._begins = self._blocks, [], []
-        moved = Postings()
-        for begin in range(0, len(blocks), 2):  # about half of two blocks make one
-            those: dict[bytes, list[int]] = {}
-            others: dict[bytes, list[int]] = {}
-            for block in blocks[begin : begin + 2]:
-                for term, posting in zip(*block.unpacked(), strict=True):
-                    if len(posting) == 1:
-                        (those if posting[0] in slots else others)[term] = posting
-                        continue
-                    if some := [slot for slot in posting if slot in slots]:
-                        those[term] = some
-                    if some := [slot for slot in posting if slot not in slots]:
-                        others[term] = some
-            for postings, part in ((self, others), (moved, those)):
-                if part:
-                    postings._append(list(part), list(part.values()))
-        return moved
-
     def _split(self, number: int) -> None:
-        terms, postings = self._blocks[number].unpacked()
+        terms, lengths, slots = self._blocks[number].unpacked()
         half = len(terms) // 2
-        parts = [(terms[:half], postings[:half]), (terms[half:], postings[half:])]
-        self._blocks[number : number + 1] = [_Block(*part) for part in parts]
+        first = sum(lengths[:half])
+        self._blocks[number : number + 1] = [
+            _Block(terms[:half], lengths[:half], slots[:first]),
+            _Block(terms[half:], lengths[half:], slots[first:]),
+        ]
         self._begins.insert(number + 1, terms[half])
 
-    def _append(self, terms: Sequence[bytes], postings: Sequence[Sequence[int]]) -> None:
-        self._blocks.append(_Block(terms, postings))
+    def _append(self, terms: list[bytes], lengths: Iterable[int], slots: Iterable[int]) -> None:
+        self._blocks.append(_Block(terms, lengths, slots))
         self._begins.append(terms[0])
 
 
 def _first_letter(term: bytes) -> bytes:
-    """Return the first character in UTF-8, where the first byte tells how many follow."""
+    """Return the first character in UTF-8, where the first byte tells how many follow; nothing for
+    a term that is no word."""
     first = term[0]
-    return term[: 1 if first < _ASCII_END else 2 if first < 0xE0 else 3 if first < 0xF0 else 4]
+    if first < _ASCII_END:
+        return term[:1]
+    return term[: 2 if first < 0xE0 else 3 if first < 0xF0 else 4 if first < 0xF8 else 0]

@@ -37,15 +37,13 @@ _SOLD = re.compile(rb',"available":([0-9]+),"version":[0-9]+(?:,"lastUpdated":"[
 class Shard:
     """Products in the order of their ids.
 
-    `held`: the mask of all products. `in_stock`: of those with `available` > 0. `text_changes`
-    counts how often products were added, removed or got other terms.
+    `held`: the mask of all products. `in_stock`: of those with `available` > 0.
     """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.held = 0
         self.in_stock = 0
-        self.text_changes = 0
         self._slots = array("H")  # of `ids`
         self._rows: list[bytes] = []  # by slot
         self._ids_by_slot: list[str] = []
@@ -64,7 +62,7 @@ class Shard:
         if kept is not None:
             return kept
         slots = self._postings.slots_of(prefix)
-        mask = _mask_of(slots)
+        mask = _mask_of(slots, len(self._rows))
         if len(slots) >= _FEW_SLOTS:
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
@@ -73,11 +71,16 @@ class Shard:
 
     def up_to(self, product_id: str) -> int:
         """Return the mask of the products that are not behind `product_id`."""
-        return _mask_of(self._slots[: bisect_right(self.ids, product_id)])
+        slots = self._slots[: bisect_right(self.ids, product_id)]
+        return _mask_of(slots, len(self._rows))
 
     def ids_of(self, mask: int) -> list[str]:
         """Return the ids of a mask, sorted."""
         return sorted(map(self._ids_by_slot.__getitem__, _slots_in(mask)))
+
+    def items(self) -> dict[str, bytes]:
+        """Return the rows by id, in order."""
+        return dict(zip(self.ids, map(self._rows.__getitem__, self._slots), strict=True))
 
     def rows(self, mask: int) -> list[bytes]:
         """Return the rows of a mask, in the order of their ids."""
@@ -99,10 +102,7 @@ class Shard:
                 if product["available"] > 0:
                     self.in_stock |= 1 << slot
                 for term in terms_of(product):
-                    if (posting := postings.get(term)) is None:
-                        postings[term] = [slot]
-                    else:
-                        posting.append(slot)
+                    postings.setdefault(term, []).append(slot)
             yield
         yield from self._postings.fill(postings)
         self.ids, self._ids_by_slot, self._rows = list(ids), list(ids), list(rows)
@@ -110,27 +110,31 @@ class Shard:
         self.held = (1 << len(ids)) - 1
         for letter in self._postings.first_letters():
             self.having(letter)  # the longest to make, and the first that a till asks for
+            yield
 
-    def put(self, product_id: str, row: bytes) -> None:
-        """Add a product, or set its row."""
+    def put(self, product_id: str, row: bytes) -> bool:
+        """Add a product, or set its row. Return whether terms have changed."""
         place = bisect_left(self.ids, product_id)
         if place == len(self.ids) or self.ids[place] != product_id:
             self._add(place, product_id, row)
-            return
+            return True
         slot = self._slots[place]
         old, self._rows[slot] = self._rows[slot], row
-        available = _available_if_only_sold(old, row)
+        available, has_other_text = _available_if_only_sold(old, row), False
         if available is None:
-            product = orjson.loads(row)
-            available = product["available"]
-            self._set_text(slot, orjson.loads(old), product)
+            before, after = orjson.loads(old), orjson.loads(row)
+            available = after["available"]
+            has_other_text = _indexed(before) != _indexed(after)
+            if has_other_text:
+                self._set_terms(slot, terms_of(before), terms_of(after))
         self._set_in_stock(1 << slot, available > 0)
+        return has_other_text
 
-    def remove(self, product_id: str) -> None:
-        """Remove a product, if it is held."""
+    def remove(self, product_id: str) -> bool:
+        """Remove a product. Return whether it was held."""
         place = bisect_left(self.ids, product_id)
         if place == len(self.ids) or self.ids[place] != product_id:
-            return
+            return False
         slot = self._slots[place]
         self._set_terms(slot, terms_of(orjson.loads(self._rows[slot])), set())
         del self.ids[place], self._slots[place]
@@ -138,24 +142,7 @@ class Shard:
         self._free_slots.append(slot)
         self.held &= ~(1 << slot)
         self.in_stock &= ~(1 << slot)
-
-    def split(self) -> Shard:
-        """Move the later half of the products into another shard, and return that."""
-        other, half = Shard(), len(self.ids) // 2
-        other.ids, other._slots = self.ids[half:], self._slots[half:]
-        other._rows, other._ids_by_slot = list(self._rows), list(self._ids_by_slot)
-        other.held = _mask_of(other._slots)
-        other.in_stock = self.in_stock & other.held
-        other._postings = self._postings.move(set(other._slots))
-        del self.ids[half:], self._slots[half:]
-        self.held &= ~other.held
-        self.in_stock &= self.held
-        self._kept.clear()
-        for shard in (self, other):
-            shard._free_slots = sorted(set(range(len(self._rows))) - set(shard._slots))
-            for slot in shard._free_slots:
-                shard._rows[slot], shard._ids_by_slot[slot] = b"", ""
-        return other
+        return True
 
     def _add(self, place: int, product_id: str, row: bytes) -> None:
         if self._free_slots:
@@ -172,20 +159,17 @@ class Shard:
         self._set_terms(slot, set(), terms_of(product))
         self._set_in_stock(1 << slot, product["available"] > 0)
 
-    def _set_text(self, slot: int, old: dict[str, object], new: dict[str, object]) -> None:
-        if _indexed(old) != _indexed(new):
-            self._set_terms(slot, terms_of(old), terms_of(new))
-
     def _set_terms(self, slot: int, old: set[bytes], new: set[bytes]) -> None:
-        self.text_changes += 1
-        for term in old - new:
+        gone, come = old - new, new - old
+        for term in gone:
             self._postings.remove(term, slot)
-        for term in new - old:
+        for term in come:
             self._postings.add(term, slot)
         bit, kept = 1 << slot, self._kept
-        for prefix in kept.keys() & set(_prefixes(old)):
-            kept[prefix] &= ~bit
-        for prefix in kept.keys() & set(_prefixes(new)):
+        for prefix in kept.keys() & set(_prefixes(gone)):
+            if not any(term.startswith(prefix) for term in new):
+                kept[prefix] &= ~bit
+        for prefix in kept.keys() & set(_prefixes(come)):
             kept[prefix] |= bit
 
     def _set_in_stock(self, bit: int, is_in_stock: bool) -> None:
@@ -226,15 +210,15 @@ def _slots_in(mask: int) -> Iterator[int]:
         mask ^= last
 
 
-def _mask_of(slots: Sequence[int]) -> int:
-    """Return the mask of slots that may repeat."""
+def _mask_of(slots: Sequence[int], width: int) -> int:
+    """Return the mask of slots, which may repeat and are below `width`."""
     if len(slots) < _FEW_SLOTS:
         mask = 0
         for slot in slots:
             mask |= 1 << slot
         return mask
-    digits = bytearray([_ZERO]) * (max(slots) + 1)
-    for slot in set(slots):
+    digits = bytearray([_ZERO]) * width
+    for slot in slots:
         digits[slot] = _ONE
     digits.reverse()
     return int(digits, 2)

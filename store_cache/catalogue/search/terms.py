@@ -3,14 +3,14 @@
 | term | stands for |
 |---|---|
 | `word` | a word of a searched text |
-| `value f8`, `value f9` | the whole `productId`, the whole `sku`, case folded |
+| `value f8`, `value f8 f9` | the whole `productId`, the whole `sku`, case folded |
 | `digits fa` | a barcode of digits alone, without leading zeros |
 | `value fb`, `fc value fc` | the whole `category`, the whole `status`, case folded |
 | `fd word word ...` | the words of `name` in their order |
 
 The bytes f8 to ff never occur in UTF-8, so no value runs into another. A term that ends with one of
-them is found by the words of its value too, so a value of a single word needs no other term. The
-`status` begins with one instead, since it is not searched.
+them is found by its words too, so a value that is a single word needs no other term. The `status`
+begins with one instead, since it is not searched.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from store_cache.catalogue.search.words import folded, words_of
 BARCODE_FIELDS = ("barcode", "barcodes", "gtin", "ean", "upc")
 SEARCHED_FIELDS = ("productId", "name", "description", "sku", "category", "tags", *BARCODE_FIELDS)
 INDEXED_FIELDS = (*SEARCHED_FIELDS, "status")
+_INDEXED, _BARCODES = frozenset(INDEXED_FIELDS), frozenset(BARCODE_FIELDS)
 
 SEPARATOR = b"\xfe"
 """Stands in no term."""
@@ -31,11 +32,13 @@ SEPARATOR = b"\xfe"
 AFTER_ALL = b"\xff"
 """A prefix with this behind it sorts after every term that the prefix begins."""
 
-_ID, _SKU, _BARCODE, _CATEGORY, _STATUS, _NAME = (bytes([byte]) for byte in range(0xF8, 0xFE))
+_ID, _BARCODE, _CATEGORY, _STATUS, _NAME = b"\xf8", b"\xfa", b"\xfb", b"\xfc", b"\xfd"
+_SKU = _ID + b"\xf9"
 
 
-def id_term(product_id: str) -> bytes:
-    return folded(product_id) + _ID
+def code_prefix(code: str) -> bytes:
+    """Return what the term of a product begins with whose whole id or sku is `code`."""
+    return folded(code) + _ID
 
 
 def sku_term(sku: str) -> bytes:
@@ -58,33 +61,35 @@ def name_term(words: Sequence[bytes]) -> bytes:
     return _NAME + b" ".join(words)
 
 
-_WHOLE_TERMS = {"productId": id_term, "sku": sku_term, "category": category_term}
+_WHOLE = {"productId": _ID, "sku": _SKU, "category": _CATEGORY}
 
 
 def terms_of(product: Mapping[str, Any]) -> set[bytes]:
     """Return all terms of a product, as parsed from its row."""
-    whole: list[bytes] = []
-    others: list[bytes] = []
-    searched: list[str] = []
+    terms: set[bytes] = set()
+    others: list[str] = []  # whose words are still to be added
     for field, value in product.items():
-        if field not in INDEXED_FIELDS:
+        if field not in _INDEXED:
             continue
-        texts = [value] if type(value) is str else _texts_in(value)
-        if field == "name":
-            if words := words_of("\n".join(texts)):
-                others += [name_term(words), *words]
-            continue
-        if field == "status":
-            others += map(status_term, texts)
-            continue
-        if (whole_term := _WHOLE_TERMS.get(field)) is not None:
-            whole += map(whole_term, texts)
-        elif field in BARCODE_FIELDS:
-            whole += map(barcode_term, filter(is_number, texts))
-        searched += texts
-    terms = {*others, *words_of("\n".join(searched))}
-    terms.difference_update([term[:-1] for term in whole])
-    terms.update(whole)
+        for text in (value,) if type(value) is str else _texts_in(value):
+            if field == "name":
+                words = words_of(text)
+                terms.update(words)
+                terms.add(name_term(words))
+            elif field == "status":
+                terms.add(status_term(text))
+            elif field in _BARCODES and is_number(text):
+                terms.add(barcode_term(text))
+                if text[0] == "0":
+                    others.append(text)
+            elif (end := _WHOLE.get(field)) is not None:
+                whole = folded(text)
+                terms.add(whole + end)
+                if not whole.isalnum():
+                    others.append(text)
+            else:
+                others.append(text)
+    terms.update(words_of("\n".join(others)))
     return terms
 
 

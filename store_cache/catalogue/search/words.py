@@ -10,25 +10,38 @@ of ASCII.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
-_SEPARATED = bytes(
-    byte if chr(byte).isascii() and chr(byte).isalnum() else 32 for byte in range(256)
-)
-_WORD = re.compile(r"[^\W_]+")
+_SEPARATED = bytes(byte if bytes([byte]).isalnum() else ord(" ") for byte in range(256))
+_MOST_FORMS = 20_000
 
 
-def normal_form(text: str) -> str:
-    folded = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(one for one in folded if not unicodedata.category(one).startswith("M"))
+class _Forms(dict[int, str]):
+    """The normal form of each character, with blanks for what belongs to no word.
+
+    Characters may be taken one by one: NFKD only reorders marks, which are removed. They are looked
+    up when they are first met, which takes a hundred times as long as later.
+    """
+
+    def __missing__(self, code: int) -> str:
+        if len(self) >= _MOST_FORMS:
+            self.clear()
+        self[code] = form = "".join(
+            one if one.isalnum() else " "
+            for one in unicodedata.normalize("NFKD", chr(code)).casefold()
+            if not unicodedata.category(one).startswith("M")
+        )
+        return form
+
+
+_FORMS = _Forms()
 
 
 def words_of(text: str) -> list[bytes]:
     """Return the words in their order."""
     if text.isascii():  # its normal form is its lower case
         return text.encode().lower().translate(_SEPARATED).split()
-    return [word.encode() for word in _WORD.findall(normal_form(text))]
+    return text.translate(_FORMS).encode().split()
 
 
 def folded(text: str) -> bytes:

@@ -250,6 +250,9 @@ def test_random_catalogues_and_queries(products: dict[str, dict[str, Any]], aske
     check(index_of(held), held, asked)
 
 
+changes = st.dictionaries(some_ids, st.none() | some_product, max_size=2)
+
+
 class IndexMachine(RuleBasedStateMachine):
     """Products come, change and go in any order; the index stays what a fresh one would be."""
 
@@ -273,6 +276,16 @@ class IndexMachine(RuleBasedStateMachine):
     def remove(self, one: str) -> None:
         self.products.pop(one, None)
         self.index.remove(one)
+
+    @rule(data=st.data())
+    def split(self, data: st.DataObject) -> None:
+        """Split what has grown, while products change between the parts."""
+        for _ in self.index.split():
+            for one, product in data.draw(changes).items():
+                if product is None:
+                    self.remove(one)
+                else:
+                    self.put(one, product)
 
     @rule(data=st.data(), available=st.integers(0, 1))
     def sell(self, data: st.DataObject, available: int) -> None:
