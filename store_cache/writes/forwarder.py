@@ -37,6 +37,7 @@ from store_cache.writes.admission import Admission, AdmissionStatus
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
+    KeyRoom,
     KeyTable,
     encode_attempt,
     encode_final,
@@ -128,6 +129,7 @@ class WritesStatus:
     unknown_seconds: float
     remembered: int
     keys_reused: int
+    room: KeyRoom
 
 
 class Forwarder:
@@ -189,6 +191,7 @@ class Forwarder:
             unknown_seconds=self._now() - min(unknown, default=self._now()),
             remembered=len(self._keys) - len(attempts),
             keys_reused=self._keys_reused,
+            room=self._keys.room(),
         )
 
     # -- calls -----------------------------------------------------------------------------
@@ -278,7 +281,8 @@ class Forwarder:
             raise unsettled(away.message, unknown, away.retry_after_seconds) from None
         now = self._now()
         new = {request.key: (request, now) for request, known in missing if known is None}
-        self._keys.reserve(len(self._waiting) + len(new))
+        client, waiting = missing[0][0].client, len(self._waiting)
+        self._keys.reserve(len(new), client=client, waiting=waiting, now=now)
         self._waiting |= new
         self._start([request.key for request, _ in missing], self._deliver(missing))
 

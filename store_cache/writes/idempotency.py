@@ -16,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from binascii import unhexlify
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from itertools import chain, takewhile
+from itertools import chain, islice, takewhile
 from math import inf
 from typing import Any
 
@@ -31,6 +32,22 @@ from store_cache.model.stock import StockAnswer
 from store_cache.writes.write import Applied, Refused, Write, WriteError, WriteRequest
 
 MAX_KEYS = 500_000
+
+REFUSAL_SECONDS = 600.0
+"""How long a refusal is remembered, at least. It changed nothing, so a later repeat may be judged
+anew; until then tills that repeat without an answer get the same one."""
+
+SWEEP_SECONDS = 10.0
+"""How much longer it may be remembered."""
+
+CROWDED = 4 / 5
+"""From this part of the capacity on, the oldest refusals are forgotten early, and a client that has
+more than an equal share gets no further key, so that none can take all of the room."""
+
+FORGOTTEN_AT_ONCE = 1 / 100
+"""The part of the capacity that is made free together."""
+
+LONGEST_RETRY_SECONDS = 3600.0
 
 _FINGERPRINT_BYTES = 12
 _HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBdHH")
@@ -156,7 +173,8 @@ class StoredKeys:
     def __init__(self, clients: ClientNames) -> None:
         self._clients = clients
         self.open: dict[str, Attempt] = {}
-        self.finals: dict[bytes, bytes] = {}
+        self.applied: dict[bytes, bytes] = {}
+        self.refused: dict[bytes, bytes] = {}
 
     def load(self, records: bytes) -> int:
         """Load records, one on each line, in their order; the last one of a key counts. Attempts
@@ -164,15 +182,16 @@ class StoredKeys:
 
         Returns how many records could not be read; they are left out (D4).
         """
-        finals, unreadable = self.finals, 0
+        applied, refused, unreadable = self.applied, self.refused, 0
         for record in _parse(records):
             try:
                 if "applied" in record or "refused" in record:
                     key, packed = record["key"].encode(), _pack_record(record, self._clients)
                     if self.open:
                         self.open.pop(record["key"], None)
-                    finals.pop(key, None)  # so that entries stay in order of age
-                    finals[key] = packed
+                    applied.pop(key, None)  # so that entries stay in order of age
+                    refused.pop(key, None)
+                    (applied if "applied" in record else refused)[key] = packed
                 else:
                     attempt = _decode_attempt(record)
                     self.drop(attempt.key)
@@ -182,29 +201,88 @@ class StoredKeys:
         return unreadable
 
     def drop(self, key: str) -> None:
+        encoded = key.encode()
         self.open.pop(key, None)
-        self.finals.pop(key.encode(), None)
+        self.applied.pop(encoded, None)
+        self.refused.pop(encoded, None)
+
+
+class _Answers:
+    """Packed final answers by key, in the order in which they were given."""
+
+    def __init__(self, entries: dict[bytes, bytes]) -> None:
+        self.entries = entries
+        self._oldest_at = -inf  # no answer was given before
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the oldest answer was given."""
+        first = next(iter(self.entries.values()), None)
+        return None if first is None else _given_at(first)
+
+    def expire(self, before: float, *, slack_seconds: float = 0.0) -> list[bytes]:
+        """Remove what was given before; return it. It may stay for `slack_seconds`: a dict passes
+        over all that was removed from its beginning, so it is not removed one by one."""
+        if self._oldest_at + slack_seconds >= before:
+            return []
+        expired = takewhile(lambda item: _given_at(item[1]) < before, self.entries.items())
+        removed = self._remove([key for key, _ in expired])
+        oldest_at = self.oldest_at
+        self._oldest_at = before if oldest_at is None else oldest_at
+        return removed
+
+    def remove_oldest(self, count: int) -> list[bytes]:
+        return self._remove([*islice(self.entries, count)])
+
+    def _remove(self, keys: list[bytes]) -> list[bytes]:
+        return [self.entries.pop(key) for key in keys]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRoom:
+    """How full the table is: `held` entries that are not refusals, of `capacity`. `largest`: the
+    client that holds most of them, `largest_held` of them."""
+
+    held: int
+    capacity: int
+    is_crowded: bool
+    largest: str
+    largest_held: int
 
 
 class KeyTable:
     """One entry per key: an attempt without a final answer, or the final answer.
 
-    A key is forgotten when its entry is older than `retention_seconds`, and for no other reason:
-    a full table takes no new key. `since`: when the table began, in unix seconds; None if that was
-    before the retention or is not known.
+    A key is forgotten when its entry is older than `retention_seconds`; a refusal after
+    `REFUSAL_SECONDS`, or when the table is crowded. Nothing else is forgotten to make room: a full
+    table takes no new key. `since`: when the table began, in unix seconds; None if that was before
+    the retention or is not known.
     """
 
     def __init__(self, *, retention_seconds: float, capacity: int = MAX_KEYS) -> None:
         self.since: float | None = None
         self.clients = ClientNames()
         self._retention_seconds = retention_seconds
+        self._refusal_seconds = min(retention_seconds, REFUSAL_SECONDS)
         self._capacity = capacity
         self._open: dict[str, Attempt] = {}
-        self._finals: dict[bytes, bytes] = {}
-        self._oldest_at = -inf  # no final answer was given before
+        self._applied = _Answers({})
+        self._refused = _Answers({})
+        self._held: Counter[int] = Counter()  # by client: attempts and applied writes
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._finals)
+        return len(self._open) + len(self._applied.entries) + len(self._refused.entries)
+
+    def room(self) -> KeyRoom:
+        held = len(self) - len(self._refused.entries)
+        [(number, count)] = self._held.most_common(1) or [(0, 0)]
+        return KeyRoom(
+            held,
+            self._capacity,
+            is_crowded=held >= self._capacity * CROWDED,
+            largest=self.clients.name(number),
+            largest_held=count,
+        )
 
     def open_attempts(self) -> list[Attempt]:
         """Return all attempts without a final answer: under way or unknown."""
@@ -224,48 +302,78 @@ class KeyTable:
             raise key_reused(request.key, client=found.client, used_at=found.used_at)
         return found
 
-    def reserve(self, count: int) -> None:
-        """Raise WriteError `storage_unavailable` if there is no room for `count` new keys."""
-        if len(self) + count > self._capacity:
-            raise WriteError(
-                "storage_unavailable",
-                f"The store remembers {len(self)} idempotency keys and has no room for more; "
-                "the oldest are forgotten after KEY_RETENTION_HOURS. Nothing was sent.",
-            )
+    def reserve(self, count: int, *, client: str, waiting: int, now: float) -> None:
+        """Make sure that there is room for `count` new keys of a client, beside `waiting` ones.
+
+        If the table is crowded, the oldest refusals are forgotten. Raises WriteError
+        `storage_unavailable` if that does not suffice: if the table is full, or the client holds an
+        equal share already and the rest is for others.
+        """
+        if not count:
+            return  # a repeat of what is unknown has its entry
+        wanted = len(self) + waiting + count
+        excess = wanted - int(self._capacity * CROWDED)
+        if excess > 0 and self._refused.entries:
+            excess = max(excess, int(self._capacity * FORGOTTEN_AT_ONCE))
+            wanted -= len(self._refused.remove_oldest(excess))
+        if wanted <= self._capacity * CROWDED:
+            return
+        held = self._held[self.clients.number(client)]
+        share = self._capacity // (len(+self._held) + 1)
+        if wanted > self._capacity:
+            raise self._no_room(f"The store remembers {len(self)} idempotency keys", now)
+        if held + count > share:
+            reason = f"The store remembers {held} idempotency keys of {client or 'this client'}"
+            raise self._no_room(reason, now)
+
+    def _no_room(self, reason: str, now: float) -> WriteError:
+        oldest_at = self._applied.oldest_at
+        seconds = LONGEST_RETRY_SECONDS
+        if oldest_at is not None:
+            seconds = min(max(1.0, oldest_at + self._retention_seconds - now), seconds)
+        return WriteError(
+            "storage_unavailable",
+            f"{reason} and has no room for more; the oldest are forgotten after "
+            "KEY_RETENTION_HOURS. Nothing was sent.",
+            retry_after_seconds=seconds,
+        )
 
     def remembers_all(self, now: float) -> bool:
-        """Return whether no key that was used within the retention can be missing."""
+        """Return whether no key of a write that Central may have applied within the retention can
+        be missing."""
         return self.since is None or self.since <= now - self._retention_seconds
 
     def put(self, attempt: Attempt) -> None:
         """Make this attempt the entry of its key, in place of any other."""
-        self._finals.pop(attempt.key.encode(), None)
-        self._open.pop(attempt.key, None)  # so that `_open` stays in order of age
+        self._drop_final(attempt.key)
+        self.drop(attempt.key)  # so that `_open` stays in order of age
         self._open[attempt.key] = attempt
+        self._held[self.clients.number(attempt.client)] += 1
 
     def drop(self, key: str) -> None:
-        """Forget an attempt that certainly did not reach Central."""
-        self._open.pop(key, None)
+        """Forget an attempt, such as one that certainly did not reach Central."""
+        if (attempt := self._open.pop(key, None)) is not None:
+            self._held[self.clients.number(attempt.client)] -= 1
 
     def finish(self, key: str, final: Final) -> None:
         """Make this final answer the entry of its key, in place of any other."""
-        self._open.pop(key, None)
-        encoded = key.encode()
-        self._finals.pop(encoded, None)
-        self._finals[encoded] = _pack(final, self.clients)
+        self.drop(key)
+        self._drop_final(key)
+        packed = _pack(final, self.clients)
+        if isinstance(final.outcome, Applied):
+            self._applied.entries[key.encode()] = packed
+            self._held[_client_of(packed)] += 1
+        else:
+            self._refused.entries[key.encode()] = packed
 
     def expire(self, now: float) -> list[Attempt]:
         """Forget entries older than the retention; return the attempts among them."""
         oldest = now - self._retention_seconds
-        if self._oldest_at < oldest:
-            # Only then: a dict passes over every entry that was removed from its beginning.
-            for key in [*takewhile(lambda key: self._final_at(key) < oldest, self._finals)]:
-                del self._finals[key]
-            first = next(iter(self._finals), None)
-            self._oldest_at = oldest if first is None else self._final_at(first)
+        self._held.subtract(map(_client_of, self._applied.expire(oldest)))
+        self._refused.expire(now - self._refusal_seconds, slack_seconds=SWEEP_SECONDS)
         expired = list(takewhile(lambda attempt: attempt.at < oldest, self._open.values()))
         for attempt in expired:
-            del self._open[attempt.key]
+            self.drop(attempt.key)
         return expired
 
     def encoded(self) -> Iterator[bytes]:
@@ -274,17 +382,18 @@ class KeyTable:
         The table may change meanwhile: each entry is encoded as it is when it is reached, and new
         ones are in the journal.
         """
-        open_keys, keys = tuple(self._open), tuple(self._finals)
+        open_keys = tuple(self._open)
+        keys = (*self._applied.entries, *self._refused.entries)
         for key in open_keys:
-            if (attempt := self._open.get(key)) is not None:
-                yield encode_attempt(attempt)
-            elif (packed := self._finals.get(key.encode())) is not None:
-                yield _encode_packed(key, packed, self.clients)
+            yield from self._encoded(key)
         for encoded in keys:
-            if (packed := self._finals.get(encoded)) is not None:
-                yield _encode_packed(encoded.decode(), packed, self.clients)
-            elif (attempt := self._open.get(encoded.decode())) is not None:
-                yield encode_attempt(attempt)
+            yield from self._encoded(encoded.decode())
+
+    def _encoded(self, key: str) -> Iterator[bytes]:
+        if (attempt := self._open.get(key)) is not None:
+            yield encode_attempt(attempt)
+        elif (packed := self._packed(key)) is not None:
+            yield _encode_packed(key, packed, self.clients)
 
     def add_stored(self, stored: StoredKeys, now: float) -> None:
         """Take entries from disk for keys that have none here, and forget what is too old.
@@ -292,21 +401,31 @@ class KeyTable:
         An entry here is the newer one: a directory that appears late holds what earlier processes
         wrote. `stored` must not be used any more.
         """
-        for key in chain(self._open, map(bytes.decode, self._finals)):
+        finals = chain(self._applied.entries, self._refused.entries)
+        for key in chain(self._open, map(bytes.decode, finals)):
             stored.drop(key)
-        stored.finals.update(self._finals)
+        stored.applied.update(self._applied.entries)
+        stored.refused.update(self._refused.entries)
         stored.open.update(self._open)
-        self._finals, self._open = stored.finals, stored.open
-        self._oldest_at = -inf
+        self._open = stored.open
+        self._applied, self._refused = _Answers(stored.applied), _Answers(stored.refused)
+        self._held = Counter(map(_client_of, stored.applied.values()))
+        self._held.update(self.clients.number(attempt.client) for attempt in stored.open.values())
         self.expire(now)
 
-    def _final_at(self, encoded_key: bytes) -> float:
-        at: float = _HEAD.unpack_from(self._finals[encoded_key])[2]
-        return at
+    def _packed(self, key: str) -> bytes | None:
+        encoded = key.encode()
+        return self._applied.entries.get(encoded) or self._refused.entries.get(encoded)
 
     def _final(self, key: str, product_id: str) -> Final | None:
-        packed = self._finals.get(key.encode())
+        packed = self._packed(key)
         return None if packed is None else _unpack(packed, product_id, self.clients)
+
+    def _drop_final(self, key: str) -> None:
+        encoded = key.encode()
+        self._refused.entries.pop(encoded, None)
+        if (packed := self._applied.entries.pop(encoded, None)) is not None:
+            self._held[_client_of(packed)] -= 1
 
 
 def encode_attempt(attempt: Attempt) -> bytes:
@@ -364,6 +483,17 @@ def _parse_line(line: bytes) -> Any:
     with suppress(orjson.JSONDecodeError):
         return orjson.loads(line)
     return None
+
+
+def _given_at(packed: bytes) -> float:
+    at: float = _HEAD.unpack_from(packed)[2]
+    return at
+
+
+def _client_of(packed: bytes) -> int:
+    """Return the number of the client."""
+    number: int = _HEAD.unpack_from(packed)[3]
+    return number
 
 
 def _pack(final: Final, clients: ClientNames) -> bytes:

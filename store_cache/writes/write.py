@@ -52,7 +52,7 @@ REFUSAL_STATUS = {
 _UNDECIDED = frozenset({401, 403, 408, 429})
 _ABOUT_THE_WRITE = frozenset({400, 409, 422})
 
-# Hundreds of thousands of refusals are remembered for a day; texts of Central must not decide how
+# Hundreds of thousands of refusals may be remembered; texts of Central must not decide how
 # much memory that takes.
 _MESSAGE_CHARACTERS = 300
 _TIME_CHARACTERS = 64

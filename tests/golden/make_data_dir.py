@@ -77,8 +77,8 @@ PAUSE_SECONDS = 0.013
 the loop."""
 
 BIG = "BIG-1"
-BIG_TEXT = "x" * 206_500
-BIG_CHANGES = 20
+BIG_TEXT = "x" * 60_700
+BIG_CHANGES = 68
 """Nearly as much as a journal holds before it is compacted; small changes bring the rest."""
 
 ATTRIBUTES: tuple[Json, ...] = (

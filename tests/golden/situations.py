@@ -353,7 +353,7 @@ async def _rate_limited(central: ScriptedCentral) -> Json:
 
 async def _no_room_for_keys(central: ScriptedCentral) -> Json:
     """The table of keys is full."""
-    with patch.dict(KeyTable.__init__.__kwdefaults__, capacity=2):
+    with patch.dict(KeyTable.__init__.__kwdefaults__, capacity=3):
         async with a_store(central) as store:
             await asyncio.sleep(3.0)
             await store.call(sale(LAMP, -1, 7, "first"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 from store_cache.catalogue.change_set import ChangeSet
 from store_cache.catalogue.paging import Paging
 from store_cache.catalogue.replica import Installation, Replica, Verdict
-from store_cache.central import client
+from store_cache.central import client, connection, parsing, transport
 from store_cache.central.client import CentralClient
 from store_cache.central.connection import Connection
 from store_cache.central.failures import CentralError
+from store_cache.central.parsing import PageRows
 from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import RateLimit
+from store_cache.model import product
 from store_cache.model.change import PendingRefetch, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
@@ -221,9 +223,9 @@ def page_overlap(patch: Patch) -> None:
     joins = Paging.joins
 
     def always(
-        self: Paging, request: PageRequest, page: CataloguePage, ids: Set[str], unseen: Set[str]
+        self: Paging, request: PageRequest, page: CataloguePage, *, shown: int, unseen: int
     ) -> bool:
-        if not joins(self, request, page, ids, unseen):
+        if not joins(self, request, page, shown=shown, unseen=unseen):
             patch.act()
         return True
 
@@ -681,13 +683,62 @@ def ages_from_the_question(patch: Patch) -> None:
 )
 def caps_on_bytes(patch: Patch) -> None:
     """Whatever comes is read."""
-    read_body = Connection._read_body
+    read_reply = Connection._read_reply
 
-    async def endless(self: Connection, response: Any, request: Any) -> bytearray:
+    async def endless(self: Connection, response: Any, request: Any) -> Any:
         patch.act()
-        return await read_body(self, response, replace(request, most_bytes=2**62))
+        return await read_reply(self, response, replace(request, most_bytes=2**62))
 
-    patch.replace(Connection, "_read_body", endless)
+    patch.replace(Connection, "_read_reply", endless)
+
+
+@of_feed(
+    "E6",
+    "a long answer is parsed in parts",
+    test="tests/unit/central/test_client.py::test_endless_answer_is_cut_off",
+    why="no answer of the simulation is long",
+)
+def long_answers_in_parts(patch: Patch) -> None:
+    """Every answer is parsed at once, whatever memory and time that takes."""
+    patch.act()
+    patch.replace(connection, "is_parsed_at_once", lambda *_: True)
+    patch.replace(PageRows, "whole_bytes", 2**62)
+
+
+@of_feed(
+    "E6",
+    "a page of the feed has a bound on events",
+    test="tests/unit/central/test_client.py::test_endless_answer_is_cut_off",
+    why="no page of the simulation is that long",
+)
+def bound_on_events(patch: Patch) -> None:
+    """As many events are read as Central sends."""
+    patch.act()
+    patch.replace(parsing, "MOST_EVENTS", 2**62)
+
+
+@of_feed(
+    "E5 F5",
+    "a row has a bound on bytes",
+    test="tests/unit/central/test_client.py::test_a_row_too_large_is_named_and_the_others_are_read",
+    why="no row of the simulation is that large",
+)
+def bound_on_rows(patch: Patch) -> None:
+    """A product may have any size."""
+    patch.act()
+    patch.replace(product, "MOST_ROW_BYTES", 2**62)
+
+
+@of_feed(
+    "E6",
+    "what arrives at once is parsed in parts",
+    test="tests/unit/central/test_transport.py::test_other_tasks_run_while_an_answer_is_parsed",
+    why="the simulation has no HTTP",
+)
+def paced_answers(patch: Patch) -> None:
+    """All that a socket holds is parsed before another task runs."""
+    patch.act()
+    patch.replace(transport, "PARSED_AT_ONCE_BYTES", 2**62)
 
 
 @of_feed(

@@ -413,10 +413,45 @@ def keys_used_once(patch: Patch) -> None:
 def bound_of_the_key_table(patch: Patch) -> None:
     """The table grows without a bound."""
 
-    def reserve(*_: object) -> None:
+    def reserve(*_: object, **__: object) -> None:
         patch.act()
 
     patch.replace(KeyTable, "reserve", reserve)
+
+
+@of_writes(
+    "W1 T16",
+    "no client takes all of the room in the table of keys",
+    test="tests/unit/writes/test_idempotency.py::test_no_client_takes_all_of_the_room",
+    why="500,000 writes do not fit into a minute",
+)
+def share_of_the_key_table(patch: Patch) -> None:
+    """Whoever comes first may fill the table."""
+
+    def reserve(self: KeyTable, count: int, *, waiting: int, **_: object) -> None:
+        patch.act()
+        if len(self) + waiting + count > self._capacity:
+            raise WriteError("storage_unavailable", "no room")
+
+    patch.replace(KeyTable, "reserve", reserve)
+
+
+@of_writes(
+    "W1 T16",
+    "a crowded table forgets refusals, and nothing else",
+    test="tests/unit/writes/test_idempotency.py::test_a_crowded_table_forgets_the_oldest_refusals_first",
+    why="500,000 writes do not fit into a minute",
+)
+def room_by_refusals(patch: Patch) -> None:
+    """The oldest answers are forgotten, whatever they said."""
+    reserve = KeyTable.reserve
+
+    def forget(self: KeyTable, count: int, **named: Any) -> None:
+        patch.act()
+        self._applied.remove_oldest(count)
+        reserve(self, count, **named)
+
+    patch.replace(KeyTable, "reserve", forget)
 
 
 @of_writes(
@@ -430,10 +465,10 @@ def entries_in_memory(patch: Patch) -> None:
     add_stored = KeyTable.add_stored
 
     def disk_wins(self: KeyTable, stored: keys.StoredKeys, now: float) -> None:
-        if self._open or self._finals:
+        if self._open or self._applied.entries:
             patch.act()
         for key in stored.open:
-            self._finals.pop(key.encode(), None)
+            self._applied.entries.pop(key.encode(), None)
         add_stored(self, stored, now)
 
     patch.replace(KeyTable, "add_stored", disk_wins)

@@ -177,6 +177,13 @@ class StatusDocuments:
             return "the breaker of writes is open: they are refused until one is answered again"
         if writes.unknown_seconds > LONGEST_DOUBT_SECONDS:
             return f"{writes.unknown} writes have no known outcome; their tills have to repeat them"
+        room = writes.room
+        if room.is_crowded:
+            return (
+                f"{room.held} of at most {room.capacity} idempotency keys are remembered, "
+                f"{room.largest_held} of them of {room.largest or 'a client that is not known'}: "
+                "clients with more than their share are refused new writes until keys are forgotten"
+            )
         return ""
 
     def _product_count(self) -> int:

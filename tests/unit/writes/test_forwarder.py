@@ -699,7 +699,7 @@ async def test_a_key_that_waits_for_its_turn_is_taken(store: Store) -> None:
 
 async def test_keys_that_wait_for_their_turn_count_for_the_room_of_the_table() -> None:
     """W1: no key has to be forgotten when their turn comes."""
-    store = Store(Central(), capacity=2)
+    store = Store(Central(), capacity=3)
     first = await held_at_central(store, store.forwarder.update(sale()))
     waiting = asyncio.create_task(store.forwarder.adjust(Adjustment("P-1", -1, "waiting")))
     await asyncio.sleep(0)

@@ -2,13 +2,17 @@
 
 import tracemalloc
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import (
+    REFUSAL_SECONDS,
+    SWEEP_SECONDS,
     Attempt,
     ClientNames,
     Final,
@@ -22,6 +26,7 @@ from store_cache.writes.idempotency import (
 from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError, WriteRequest
 
 DAY = 86_400.0
+STEPS = ["put", "drop", "finish", "refuse", "expire"]
 WRITE = Write("P-1", -2, 6, "sale")
 PRINT = fingerprint(WRITE)
 ATTEMPT = Attempt("sale", PRINT, "P-1", 6, at=1000.0, held_version=6, generation="g", offset=9)
@@ -194,16 +199,157 @@ def test_each_further_attempt_has_a_key_of_its_own_at_central() -> None:
     assert ["store-s1-sale", "store-s1-sale~2", "store-s1-sale~3"] == names
 
 
-def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
-    """W1: it refuses a new key rather than forget an old one."""
-    keys = table(ATTEMPT, final=FINAL, capacity=2)
-    keys.reserve(1)
+def fill(keys: KeyTable, count: int, client: str, outcome: Applied | Refused = APPLIED) -> None:
+    """Finish so many keys of a client, one a second."""
+    for number in range(count):
+        final = replace(FINAL, client=client, outcome=outcome, at=FINAL.at + number)
+        keys.finish(f"{client}-{number}", final)
 
+
+def room(keys: KeyTable, count: int, client: str, now: float = FINAL.at) -> bool:
+    """Whether the table takes so many new keys of the client."""
+    try:
+        keys.reserve(count, client=client, waiting=0, now=now)
+    except WriteError as error:
+        return error.code != "storage_unavailable"
+    return True
+
+
+def held(keys: KeyTable, client: str, outcome: Applied | Refused = APPLIED) -> list[int]:
+    """The numbers of the client's keys that are remembered with this outcome."""
+    found = {number: keys.find(replace(WRITE, key=f"{client}-{number}")) for number in range(100)}
+    return [n for n, each in found.items() if isinstance(each, Final) and each.outcome == outcome]
+
+
+def test_a_full_table_takes_no_new_key_and_forgets_none() -> None:
+    """W1: it refuses a new key rather than forget an old one, and says when there is room."""
+    keys = table(capacity=100)
+    fill(keys, 40, "till-1")
+    fill(keys, 40, "till-2")
+
+    assert room(keys, 10, "till-3")
+    fill(keys, 20, "till-3")
     with pytest.raises(WriteError) as caught:
-        keys.reserve(2)
+        keys.reserve(1, client="till-3", waiting=0, now=FINAL.at + DAY - 30.0)
 
     assert ("storage_unavailable", 503) == (caught.value.code, caught.value.status)
-    assert FINAL == keys.find(WRITE)
+    assert 30.0 == caught.value.retry_after_seconds
+    assert [*range(40)] == held(keys, "till-1")
+
+
+def test_keys_that_wait_for_their_turn_take_room() -> None:
+    """So that none has to be forgotten when their turn comes."""
+    keys = table(capacity=100)
+    keys.reserve(1, client="till-1", waiting=79, now=FINAL.at)
+
+    with pytest.raises(WriteError):
+        keys.reserve(1, client="till-1", waiting=100, now=FINAL.at)
+
+
+def test_no_client_takes_all_of_the_room() -> None:
+    """The last fifth is for clients with less than an equal share: whatever one client does, the
+    others sell on. A client that is alone has four fifths."""
+    keys = table(capacity=100)
+    fill(keys, 80, "hog")
+
+    assert not room(keys, 1, "hog")
+    assert room(keys, 1, "till-1")
+    fill(keys, 15, "till-1")
+    assert not room(keys, 1, "hog")
+    assert room(keys, 5, "till-1")
+
+
+def test_a_repeat_needs_no_room() -> None:
+    """What may have been applied can always be settled, also by a client beyond its share."""
+    keys = table(capacity=100)
+    fill(keys, 100, "hog")
+
+    keys.reserve(0, client="hog", waiting=0, now=FINAL.at)
+
+
+def test_a_crowded_table_forgets_the_oldest_refusals_first() -> None:
+    """They changed nothing. Answers of applied writes, and attempts, stay."""
+    keys = table(ATTEMPT, capacity=100)
+    fill(keys, 30, "till-1")
+    fill(keys, 49, "hog", REFUSED)
+
+    assert room(keys, 5, "till-1")
+
+    assert [*range(5, 49)] == held(keys, "hog", REFUSED)
+    assert [*range(30)] == held(keys, "till-1")
+    assert ATTEMPT == keys.find(WRITE)
+
+
+def test_a_flood_of_refusals_never_fills_the_table() -> None:
+    """A client that is refused again and again neither loses its own room nor that of others."""
+    keys = table(capacity=100)
+    fill(keys, 20, "till-1")
+    for number in range(1000):
+        assert room(keys, 1, "hog")
+        refusal = replace(FINAL, client="hog", outcome=REFUSED)
+        keys.finish(f"other-{number}", refusal)
+
+    assert 80 == len(keys)
+    assert [*range(20)] == held(keys, "till-1")
+    assert room(keys, 20, "till-1")
+
+
+def test_the_room_of_each_client_is_known_after_a_restart() -> None:
+    """Keys on disk count for the client that used them."""
+    keys = table(capacity=100)
+    fill(keys, 80, "hog")
+    again = table(capacity=100)
+    load(again, [*keys.encoded()], FINAL.at)
+
+    assert not room(again, 1, "hog")
+    assert room(again, 1, "till-1")
+    assert (80, 100, True, "hog", 80) == astuple(again.room())
+
+
+def test_the_room_that_is_taken_is_named() -> None:
+    """For the health: a table that is not crowded is no problem, and refusals take no room."""
+    keys = table(replace(ATTEMPT, client="till-1"), capacity=100)
+    fill(keys, 90, "hog", REFUSED)
+
+    assert (1, 100, False, "till-1", 1) == astuple(keys.room())
+    keys.drop(ATTEMPT.key)
+    assert (0, 100, False) == astuple(keys.room())[:3]
+
+
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 8))))
+def test_room_is_given_back(steps: list[tuple[str, int]]) -> None:
+    """Whatever happens to keys, each client holds as many as there are."""
+    keys, now = table(capacity=1000), 1000.0
+    for step, number in steps:
+        key, client, now = f"{number}", f"till-{number % 3}", now + DAY / 4
+        attempt = replace(ATTEMPT, key=key, client=client, at=now)
+        match step:
+            case "put":
+                keys.put(attempt)
+            case "drop":
+                keys.drop(key)
+            case "finish":
+                keys.finish(key, final_answer(attempt, APPLIED, now))
+            case "refuse":
+                keys.finish(key, final_answer(attempt, REFUSED, now))
+            case _:
+                keys.expire(now)
+
+    again = reloaded(keys, now)
+    keys.expire(now)
+    assert astuple(again.room())[0] == astuple(keys.room())[0]
+    assert again.room().largest_held == keys.room().largest_held
+
+
+def test_a_refusal_is_remembered_for_minutes() -> None:
+    """Tills that repeat without an answer get the same one; the next day the write is a new one."""
+    keys = table(ATTEMPT, final=replace(FINAL, outcome=REFUSED))
+
+    keys.expire(FINAL.at + REFUSAL_SECONDS)
+    assert keys.find(WRITE) is not None
+    keys.expire(FINAL.at + REFUSAL_SECONDS + SWEEP_SECONDS + 1.0)
+    assert keys.find(WRITE) is None
+    assert reloaded(table(ATTEMPT, final=FINAL), FINAL.at + REFUSAL_SECONDS * 2).find(WRITE)
 
 
 def test_keys_are_forgotten_when_they_are_old_and_not_before() -> None:
