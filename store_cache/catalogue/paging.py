@@ -56,19 +56,17 @@ class Paging:
                 f"{products} products, and do not end; check its paging"
             )
 
-    def joins(
-        self, request: PageRequest, page: CataloguePage, ids: Set[str], unseen: Set[str]
-    ) -> bool:
+    def joins(self, request: PageRequest, page: CataloguePage, *, shown: int, unseen: int) -> bool:
         """Return whether no product can lie unread between this page and those before.
 
-        `ids`: of the page's products; `unseen`: those that no page showed before. Pages of a
-        single product cannot overlap, so they are believed to follow each other.
+        `shown`: how many products the page shows; `unseen`: how many of these no page showed
+        before. Pages of a single product cannot overlap, so they are believed to follow each other.
         """
         by_cursor = request.cursor is not None or page.next_cursor is not None or page.is_whole
-        if by_cursor or request.offset == 0 or not self._has_ids or len(unseen) < len(ids):
-            self._has_ids |= bool(ids)
+        if by_cursor or request.offset == 0 or not self._has_ids or unseen < shown:
+            self._has_ids |= shown > 0
             return True
-        return bool(ids) and request.offset == self._end_of_single
+        return shown > 0 and request.offset == self._end_of_single
 
     def step_back(self, request: PageRequest, page: CataloguePage) -> PageRequest:
         """Return the request after a page that does not join."""

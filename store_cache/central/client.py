@@ -31,6 +31,7 @@ from store_cache.central.failures import (
     CentralError,
     ExchangeBroken,
     HeldBack,
+    InvalidShape,
     LimitExceeded,
     OtherFeed,
     PositionGone,
@@ -41,11 +42,10 @@ from store_cache.central.failures import (
     WriteUnknown,
 )
 from store_cache.central.parsing import (
-    InvalidShape,
+    PageEvents,
     PageRows,
     is_own_error,
     read_digest,
-    read_event_page,
     read_json,
     read_page_outline,
     read_single,
@@ -54,9 +54,10 @@ from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.central.retries import Tries
 from store_cache.central.retry_after import read_retry_after
+from store_cache.central.splitting import ITEM_BYTES, ITEMS_AT_ONCE, OUTLINE_BYTES
 from store_cache.model.digest import Digest
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
-from store_cache.model.product import Row
+from store_cache.model.product import MOST_ROW_BYTES, Row
 
 POLL_GRACE_SECONDS = 10.0
 """The deadline of a poll is this long after the `wait_seconds` for which Central may hold it."""
@@ -64,17 +65,19 @@ POLL_GRACE_SECONDS = 10.0
 PAGE_DEADLINE_SECONDS = 30.0
 PRODUCT_DEADLINE_SECONDS = 5.0
 
-MOST_PAGE_BYTES = 64 * 2**20
-MOST_EVENT_BYTES = 64 * 2**20
-MOST_PRODUCT_BYTES = 2**20
-MOST_WRITE_BYTES = 2**20
-MOST_DIGEST_BYTES = 4 * 2**20
-MOST_BUCKET_BYTES = 16 * 2**20
+LEAST_LIST_BYTES = 4 * 2**20
+"""A list may have so many bytes, whatever was asked for: some Centrals ignore `limit`."""
+
+UPDATE_BYTES = 4 * 2**10
+"""What an answer to a write may have for each of its updates."""
+
+DIGEST_BYTES = 64
+"""What a digest may have for each of its buckets."""
+
+MOST_OF_BUCKET = 256
+"""Products of one bucket, which has 16 on average in a catalogue of up to a million."""
 
 PRODUCTS_AT_ONCE = 4
-
-ROWS_AT_ONCE = 500
-"""Rows parsed before other tasks may run: about a millisecond."""
 
 _INVENTORY = "/v1/inventory"
 _EVENTS = "/v1/inventory/events"
@@ -166,10 +169,11 @@ class CentralClient:
         """
         query = {"offset": offset, "limit": limit, "wait": wait_seconds}
         url = self._connection.url(_EVENTS, query)
-        request = Request("the feed", "GET", url, MOST_EVENT_BYTES)
+        events = PageEvents(asked_offset=offset)
+        request = Request("the feed", "GET", url, _list_bytes(limit), items=events)
         reply = await self._read(request, Priority.FEED, wait_seconds + POLL_GRACE_SECONDS)
         with self._parsing(request, reply):
-            return read_event_page(_value(reply), _generation(reply), asked_offset=offset)
+            return events.page(_value(reply), _generation(reply))
 
     async def page(self, page: PageRequest) -> CataloguePage:
         """Return a page of the catalogue, within `PAGE_DEADLINE_SECONDS`.
@@ -179,10 +183,11 @@ class CentralClient:
         """
         place = {"offset": page.offset} if page.cursor is None else {"cursor": page.cursor}
         url = self._connection.url(_INVENTORY, {**place, "limit": page.limit})
-        request = Request("the catalogue", "GET", url, MOST_PAGE_BYTES)
+        rows = PageRows()
+        request = Request("the catalogue", "GET", url, _list_bytes(page.limit), items=rows)
         reply = await self._read(request, Priority.PAGES, PAGE_DEADLINE_SECONDS)
         with self._parsing(request, reply):
-            return await _read_page(reply)
+            return await _read_page(reply, rows)
 
     async def product(self, product_id: str, *, generation: str | None = None) -> Row | None:
         """Return one product, within `PRODUCT_DEADLINE_SECONDS`.
@@ -197,7 +202,7 @@ class CentralClient:
         """
         url = self._connection.url(f"{_INVENTORY}/{_quoted(product_id)}")
         subject = f"product {product_id[:80]!a}"
-        request = Request(subject, "GET", url, MOST_PRODUCT_BYTES)
+        request = Request(subject, "GET", url, ITEM_BYTES)
         with self._noted_read():
             async with self._deadline(request, PRODUCT_DEADLINE_SECONDS), self._product_slots:
                 reply = await self._send(request, Priority.PRODUCTS, PRODUCT_DEADLINE_SECONDS)
@@ -218,7 +223,8 @@ class CentralClient:
                 Central without digests answers.
         """
         url = self._connection.url(f"{_INVENTORY}/digest", {"buckets": buckets})
-        request = Request("the digest", "GET", url, MOST_DIGEST_BYTES)
+        most_bytes = OUTLINE_BYTES + DIGEST_BYTES * buckets
+        request = Request("the digest", "GET", url, most_bytes, most_values=64 + 2 * buckets)
         reply = await self._read(request, Priority.PAGES, PAGE_DEADLINE_SECONDS)
         with self._parsing(request, reply):
             return read_digest(_value(reply), _generation(reply), buckets=buckets)
@@ -230,10 +236,12 @@ class CentralClient:
             CentralError: as in the table of this module.
         """
         url = self._connection.url(_INVENTORY, {"bucket": bucket, "buckets": buckets})
-        request = Request("a bucket of the catalogue", "GET", url, MOST_BUCKET_BYTES)
+        rows = PageRows()
+        most_bytes = _list_bytes(MOST_OF_BUCKET)
+        request = Request("a bucket of the catalogue", "GET", url, most_bytes, items=rows)
         reply = await self._read(request, Priority.PAGES, PAGE_DEADLINE_SECONDS)
         with self._parsing(request, reply):
-            return await _read_page(reply)
+            return await _read_page(reply, rows)
 
     # -- writes ----------------------------------------------------------------------------
 
@@ -249,7 +257,8 @@ class CentralClient:
             WriteUnknown: a try may have been applied.
         """
         url = self._connection.url(_UPDATES)
-        request = Request("a write", "POST", url, MOST_WRITE_BYTES, orjson.dumps(payload))
+        most_bytes = OUTLINE_BYTES + UPDATE_BYTES * len(payload.get("updates", ()))
+        request = Request("a write", "POST", url, most_bytes, orjson.dumps(payload))
         tries = Tries(asyncio.get_running_loop().time() + deadline_seconds)
         try:
             with self._noted():
@@ -447,11 +456,18 @@ def _generation(reply: Reply) -> str | None:
     return reply.headers.get("X-Feed-Generation")
 
 
+def _list_bytes(items: int) -> int:
+    """Return how many bytes a list of so many products or events may have."""
+    return max(items * MOST_ROW_BYTES, LEAST_LIST_BYTES) + OUTLINE_BYTES
+
+
 def _value(reply: Reply) -> Any:
     """Return the parsed JSON body, or raise InvalidShape."""
     encoding = reply.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
         raise InvalidShape("it is compressed, though the store asks for identity")
+    if reply.problem is not None:
+        raise reply.problem
     return read_json(reply.body)
 
 
@@ -462,16 +478,15 @@ def _is_absence(reply: Reply) -> bool:
         return False
 
 
-async def _read_page(reply: Reply) -> CataloguePage:
+async def _read_page(reply: Reply, rows: PageRows) -> CataloguePage:
     """Parse a page in parts, so that other tasks run in between.
 
     Raises:
         InvalidShape
     """
     values, outline = read_page_outline(_value(reply), _generation(reply))
-    rows = PageRows()
-    for start in range(0, len(values), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
+    for start in range(0, len(values), ITEMS_AT_ONCE):
+        part = slice(start, start + ITEMS_AT_ONCE)
         rows.add(values[part])
         # Parsed objects take several times the memory of rows: free them as rows are made.
         values[part] = [None] * len(values[part])

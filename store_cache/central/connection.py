@@ -7,11 +7,13 @@ ExchangeBroken. No message contains a header, which could be the key.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import httpx
@@ -20,9 +22,11 @@ from store_cache.central.carried import carried_headers
 from store_cache.central.failures import (
     ExchangeBroken,
     HeldBack,
+    InvalidShape,
     Unreachable,
     UnsendableId,
 )
+from store_cache.central.splitting import MOST_VALUES, ListSplitter, is_parsed_at_once
 from store_cache.central.transport import AiohttpTransport
 
 CONNECT_SECONDS = 3.0
@@ -37,8 +41,13 @@ CONNECTIONS = 128
 end like a Central that accepts none."""
 
 ADDRESSES = 1024
+LONGEST_KEPT_ADDRESS = 512
 """Addresses kept, 1.5 MB of them: a quiet feed is polled at the same offset again and again, and
 httpx takes 0.1 ms to parse an address."""
+
+MOST_ERROR_BYTES = 64 * 1024
+"""What is read of an answer other than 2xx: more than Central's errors have. Of a proxy's page only
+the status counts."""
 
 _EXCERPT_BYTES = 4096
 _EXCERPT_CHARACTERS = 80
@@ -56,24 +65,47 @@ _REASONS: dict[type[Exception], str] = {
 }
 
 
+class ItemReader(Protocol):
+    """Reads the items of a list, some at a time. `names`: what the list is called in an object.
+    `whole_bytes`: an answer of so many may be parsed at once."""
+
+    @property
+    def names(self) -> Collection[str]: ...
+
+    @property
+    def whole_bytes(self) -> int: ...
+
+    def add(self, values: list[Any], text_bytes: int) -> None:
+        """Read the next items, whose text has so many bytes. Raises InvalidShape."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`subject` names the request in messages: "the feed". `body` is JSON, or None."""
+    """`subject` names the request in messages: "the feed". `most_bytes`: a right answer has no
+    more. `body` is JSON, or None. `items` reads the list of an answer that is too long to be parsed
+    at once; without it an answer of more than `most_values` is unreadable."""
 
     subject: str
     method: str
     url: httpx.URL
     most_bytes: int
     body: bytes | None = None
+    items: ItemReader | None = None
+    most_values: int = MOST_VALUES
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A complete answer. The names of `headers` are case-insensitive."""
+    """A complete answer. The names of `headers` are case-insensitive.
+
+    If its list was read by the request's `items`, it is empty in `body`. `problem`: why the answer
+    was not read to its end, which makes it unreadable; `body` is then its beginning.
+    """
 
     status: int
     headers: Mapping[str, str]
-    body: bytearray
+    body: bytes | bytearray
+    problem: InvalidShape | None = None
 
 
 def network_transport(tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
@@ -129,7 +161,10 @@ class Connection:
         Raises:
             UnsendableId: httpx reads another address than the one written.
         """
-        return self._address(f"{path}?{urlencode(query)}" if query else path)
+        target = f"{path}?{urlencode(query)}" if query else path
+        if len(target) > LONGEST_KEPT_ADDRESS:
+            return self._parse_address(target)
+        return self._address(target)
 
     def _parse_address(self, target: str) -> httpx.URL:
         base = self._base
@@ -157,8 +192,7 @@ class Connection:
                 self._httpx_request(request, total_seconds)
             )
             try:
-                body = await self._read_body(response, request)
-                return Reply(response.status_code, response.headers, body)
+                return await self._read_reply(response, request)
             finally:
                 await response.aclose()
         except httpx.PoolTimeout as error:
@@ -205,32 +239,112 @@ class Connection:
         built.read()
         return built
 
-    async def _read_body(self, response: httpx.Response, request: Request) -> bytearray:
-        named = response.headers.get("Content-Length", "")
+    async def _read_reply(self, response: httpx.Response, request: Request) -> Reply:
+        status, headers = response.status_code, response.headers
+        named = headers.get("Content-Length", "")
         length = int(named) if _LENGTH.fullmatch(named) else None
-        if length is not None and length > request.most_bytes:
-            raise self._too_long(request)
-        body = bytearray()  # one object, however small the chunks: a drip must not cost memory
-        # Not `aiter_raw`: it refuses the complete bodies that transports of tests return.
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for chunk in response.stream:
+        if not response.is_success:
+            return Reply(status, headers, await self._read_error(response, request, length))
+        answer = _Answer(request)
+        try:
+            if length is not None and length > request.most_bytes:
+                raise _too_long(request)
+            received = 0
+            async for chunk in _stream(response):
+                received += len(chunk)
+                if received > request.most_bytes:
+                    raise _too_long(request)
+                await answer.feed(chunk)
+            self._check_length(request, received, length)
+            await answer.end()
+        except InvalidShape as problem:
+            return Reply(status, headers, answer.beginning, problem=problem)
+        return Reply(status, headers, answer.body)
+
+    async def _read_error(
+        self, response: httpx.Response, request: Request, length: int | None
+    ) -> bytearray:
+        """Return the body of an answer other than 2xx, or its beginning."""
+        body = bytearray()
+        async for chunk in _stream(response):
             body += chunk
-            if len(body) > request.most_bytes:
-                raise self._too_long(request)
-        if length is not None and len(body) < length:
-            raise ExchangeBroken(
-                f"{self.central} sent {len(body)} of {length} bytes about {request.subject}; "
-                "it may be restarting, or the network is poor"
-            )
+            if len(body) > MOST_ERROR_BYTES:
+                return body
+        self._check_length(request, len(body), length)
         return body
 
-    def _too_long(self, request: Request) -> ExchangeBroken:
-        return ExchangeBroken(
-            f"{self.central} sent more than {request.most_bytes} bytes about {request.subject}, "
-            "which no right answer needs; check CENTRAL_API_URL"
-        )
+    def _check_length(self, request: Request, received: int, length: int | None) -> None:
+        if length is not None and received < length:
+            raise ExchangeBroken(
+                f"{self.central} sent {received} of {length} bytes about {request.subject}; "
+                "it may be restarting, or the network is poor"
+            )
 
     def excerpt(self, body: bytes | bytearray) -> str:
         """Return the first characters of an answer, escaped and without the key, for a message."""
         text = bytes(body[:_EXCERPT_BYTES]).decode("utf-8", "replace")
         return ascii(text.replace(self._api_key, "***")[:_EXCERPT_CHARACTERS])
+
+
+class _Answer:
+    """The body of an answer while it arrives: as a whole, or split into the items of its list."""
+
+    def __init__(self, request: Request) -> None:
+        self._items = items = request.items
+        self._whole_bytes = request.most_bytes if items is None else items.whole_bytes
+        self._most_values = request.most_values
+        self._splitter: ListSplitter | None = None
+        self.body: bytes | bytearray = bytearray()
+        """The whole body; of a split answer, once it has ended, the body with an empty list."""
+        self.beginning = b""
+
+    async def feed(self, chunk: bytes) -> None:
+        """Raises InvalidShape."""
+        if len(self.beginning) < _EXCERPT_BYTES:
+            self.beginning += chunk[:_EXCERPT_BYTES]
+        if self._splitter is None:
+            # One object, however small the chunks: a drip must not cost memory.
+            self.body += chunk
+            if len(self.body) > self._whole_bytes:
+                await self._split()
+        else:
+            self._splitter.feed(chunk)
+            await self._read_items(self._splitter)
+
+    async def end(self) -> None:
+        """Raises InvalidShape."""
+        if self._splitter is None and not is_parsed_at_once(self.body, self._most_values):
+            await self._split()
+        if self._splitter is not None:
+            self._splitter.end()
+            await self._read_items(self._splitter)
+            self.body = self._splitter.outline
+
+    async def _split(self) -> None:
+        if self._items is None:
+            raise InvalidShape("it holds more than a right answer needs")
+        self._splitter = ListSplitter(self._items.names)
+        self._splitter.feed(self.body)
+        self.body = b""
+        await self._read_items(self._splitter)
+
+    async def _read_items(self, splitter: ListSplitter) -> None:
+        """Read the items that are there, some at a time, with other tasks in between."""
+        assert self._items is not None
+        while (taken := splitter.take()) is not None:
+            values, text_bytes = taken
+            if values:
+                self._items.add(values, text_bytes)
+            await asyncio.sleep(0)
+
+
+def _stream(response: httpx.Response) -> httpx.AsyncByteStream:
+    """Return the chunks of the body; `aiter_raw` refuses the complete bodies that transports of
+    tests return."""
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    return response.stream
+
+
+def _too_long(request: Request) -> InvalidShape:
+    most = request.most_bytes
+    return InvalidShape(f"it is longer than {most} bytes, which no right answer needs")

@@ -23,6 +23,11 @@ from __future__ import annotations
 from enum import Enum
 
 
+class InvalidShape(ValueError):
+    """The answer has none of Central's shapes; the message says what is wrong with it. The client
+    raises it as Unreadable."""
+
+
 class CentralError(Exception):
     """Central did not give what it was asked for.
 

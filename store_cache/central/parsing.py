@@ -7,16 +7,21 @@ taken for a fact; otherwise the functions raise InvalidShape.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import orjson
 
+from store_cache.central.failures import InvalidShape
+from store_cache.central.splitting import ITEM_BYTES, WHOLE_BYTES
 from store_cache.model import exact_json
 from store_cache.model.digest import Digest
 from store_cache.model.event import (
     AnyEvent,
+    Event,
+    LargeItem,
     QuarantinedEvent,
     UnreadableEvent,
     fingerprint,
@@ -28,6 +33,7 @@ from store_cache.model.event import (
 from store_cache.model.pages import BadRow, CataloguePage, EventPage
 from store_cache.model.product import (
     MAX_WHOLE,
+    TOO_LARGE,
     Row,
     Rows,
     UnreadableProduct,
@@ -35,6 +41,17 @@ from store_cache.model.product import (
     regular_rows,
 )
 
+MOST_EVENTS = 1000
+"""Events of one page. The store asks for up to 500, but some Centrals ignore `limit`; one that sent
+its whole log would have to be read to its end for each page."""
+
+MOST_ROWS = 100_000
+"""Products of one page. The store asks for 1,000, but some Centrals send all they have at once."""
+
+MOST_BAD_ROWS = 1000
+"""Products of one page that cannot be read, unless still more can: each is refetched by itself."""
+
+LONGEST_BAD_ID = 512
 LONGEST_CURSOR = 4096
 _GENERATION = re.compile(r"[!-~]{1,200}")
 _SUM = re.compile(r"[0-9a-f]{32}")
@@ -44,10 +61,6 @@ _REASON_CHARACTERS = 200
 _ERROR_NAMES = frozenset(
     {"code", "message", "details", "error", "errorType", "errorMessage", "productId"}
 )
-
-
-class InvalidShape(ValueError):
-    """The answer has none of Central's shapes; the message says what is wrong with it."""
 
 
 def read_json(body: bytes | bytearray) -> Any:
@@ -61,59 +74,107 @@ def read_json(body: bytes | bytearray) -> Any:
 # -- the feed ----------------------------------------------------------------------------------
 
 
-def read_event_page(value: Any, generation: str | None, *, asked_offset: int) -> EventPage:
-    """Return a page of the feed; `generation` is the one in the header.
+class PageEvents:
+    """The events of one page, which asked for those from `asked_offset` on.
 
     An event without an offset takes the first one from `asked_offset` on that is missing on the
     page. If none is missing before the offset that Central names as the next one, it takes none of
     the feed's offsets, and is left out.
-
-    Raises:
-        InvalidShape
     """
+
+    names = ("events",)
+    whole_bytes = ITEM_BYTES
+    """So no event of a page that is parsed at once would be too large as a part of a longer one: it
+    has the same fingerprint in both."""
+
+    def __init__(self, *, asked_offset: int) -> None:
+        self._asked_offset = asked_offset
+        self._events: list[AnyEvent | _Unplaced] = []
+        self._has_unplaced = False
+        self._bytes = 0
+
+    def add(self, values: Sequence[Any], text_bytes: int = 0) -> None:
+        """Read events and add them; `text_bytes` is the length of their text, if they are a part of
+        a longer list.
+
+        Raises:
+            InvalidShape
+        """
+        if len(self._events) + len(values) > MOST_EVENTS:
+            raise InvalidShape(f"it holds more than {MOST_EVENTS} events, which were not asked for")
+        try:
+            events: Sequence[AnyEvent | _Unplaced] = read_events(values)
+        except (UnreadableEvent, *_TOO_DEEP_TO_ENCODE):
+            events = [_read_or_quarantine(value) for value in values]
+            self._has_unplaced |= any(isinstance(event, _Unplaced) for event in events)
+        self._bytes += text_bytes
+        if self._bytes > ITEM_BYTES:
+            events = [each.digested() if isinstance(each, Event) else each for each in events]
+        self._events += events
+
+    def page(self, value: Any, generation: str | None) -> EventPage:
+        """Return the page with the events added so far and those of `value`; `generation` is the
+        one in the header.
+
+        Raises:
+            InvalidShape
+        """
+        if not isinstance(value, dict):
+            raise InvalidShape("a page of events must be an object")
+        next_offset = _whole(value, "nextOffset", "next_offset")
+        events = value.get("events")
+        if events is None and "events" not in value and next_offset is None:
+            raise InvalidShape("it holds neither events nor nextOffset")
+        self.add(_list(events, "events"))
+        events = self._placed(next_offset) if self._has_unplaced else self._events
+        return EventPage(
+            tuple(cast("Iterable[AnyEvent]", events)),
+            next_offset,
+            _flag(value, "hasMore", "has_more"),
+            read_generation(generation, value),
+        )
+
+    def _placed(self, next_offset: int | None) -> Iterator[AnyEvent]:
+        """Yield the events in their order; those without an offset with the one that they take."""
+        offsets = {each.offset for each in self._events if not isinstance(each, _Unplaced)}
+        end = max(next_offset or 0, 1 + max(offsets, default=-1))
+        missing = (offset for offset in range(self._asked_offset, end) if offset not in offsets)
+        for event in self._events:
+            if not isinstance(event, _Unplaced):
+                yield event
+            elif (offset := next(missing, None)) is not None:
+                yield event.at(offset)
+            elif next_offset is None:
+                raise InvalidShape("an event has no offset, and nothing says which one it takes")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unplaced:
+    """An event without an offset."""
+
+    product_id: str | None
+    fingerprint: str
+
+    def at(self, offset: int) -> QuarantinedEvent:
+        reason = "it has no offset that can be read"
+        return QuarantinedEvent(offset, self.product_id, reason, self.fingerprint, is_placed=True)
+
+
+def _read_or_quarantine(value: Any) -> AnyEvent | _Unplaced:
+    """Read an event. One that is too large, is nested too deep or has no offset must not stop the
+    feed."""
+    reason = _TOO_DEEP
+    if isinstance(value, LargeItem):
+        value, reason = value.members, TOO_LARGE
     if not isinstance(value, dict):
-        raise InvalidShape("a page of events must be an object")
-    next_offset = _whole(value, "nextOffset", "next_offset")
-    events = value.get("events")
-    if events is None and "events" not in value and next_offset is None:
-        raise InvalidShape("it holds neither events nor nextOffset")
-    return EventPage(
-        _events(_list(events, "events"), asked_offset, next_offset),
-        next_offset,
-        _flag(value, "hasMore", "has_more"),
-        read_generation(generation, value),
-    )
-
-
-def _events(values: list[Any], asked_offset: int, next_offset: int | None) -> tuple[AnyEvent, ...]:
-    try:
-        return tuple(read_events(values))
-    except (UnreadableEvent, *_TOO_DEEP_TO_ENCODE):
-        return tuple(_read_or_quarantine(values, asked_offset, next_offset))
-
-
-def _read_or_quarantine(
-    values: list[Any], asked_offset: int, next_offset: int | None
-) -> Iterator[AnyEvent]:
-    """Read events one by one. One that is nested too deep or has no offset is quarantined, so that
-    it cannot stop the feed."""
-    if not all(isinstance(value, dict) for value in values):
         raise InvalidShape("an event must be an object with an offset")
-    offsets = {offset for value in values if (offset := offset_of(value)) is not None}
-    end = max(next_offset or 0, 1 + max(offsets, default=-1))
-    missing = (offset for offset in range(asked_offset, end) if offset not in offsets)
-    for value in values:
-        offset, product_id = offset_of(value), named_product(value)
-        if offset is not None:
-            try:
-                yield read_event(value)
-            except _TOO_DEEP_TO_ENCODE:
-                yield QuarantinedEvent(offset, product_id, _TOO_DEEP, fingerprint(value))
-        elif (offset := next(missing, None)) is not None:
-            reason = "it has no offset that can be read"
-            yield QuarantinedEvent(offset, product_id, reason, fingerprint(value), is_placed=True)
-        elif next_offset is None:
-            raise InvalidShape("an event has no offset, and nothing says which one it takes")
+    product_id, offset = named_product(value), offset_of(value)
+    if offset is None:
+        return _Unplaced(product_id, fingerprint(value))
+    if reason is _TOO_DEEP:
+        with suppress(*_TOO_DEEP_TO_ENCODE):
+            return read_event(value)
+    return QuarantinedEvent(offset, product_id, reason, fingerprint(value))
 
 
 def read_generation(header: str | None, value: Any) -> str | None:
@@ -178,20 +239,29 @@ def read_page_outline(value: Any, generation: str | None) -> tuple[list[Any], Ca
 class PageRows:
     """The rows of one page, added in parts so that a large page does not hold up other tasks."""
 
+    names = ("products", "items")
+    whole_bytes = WHOLE_BYTES
+
     def __init__(self) -> None:
         self._rows = Rows.of(())
         self._bad_rows: list[BadRow] = []
         self._ids: set[str] = set()
 
-    def add(self, values: Sequence[Any]) -> None:
+    def add(self, values: Sequence[Any], _text_bytes: int = 0) -> None:
         """Parse products and add them.
 
         Raises:
-            InvalidShape: a product is on the page twice, so the page is no state of the catalogue.
+            InvalidShape: a product is on the page twice, so the page is no state of the catalogue;
+                or there are too many.
         """
+        if len(self._rows) + len(values) > MOST_ROWS:
+            raise InvalidShape(f"it holds more than {MOST_ROWS} products")
         if self._add_regular(values):
             return
         for value in values:
+            if isinstance(value, LargeItem):
+                self._add_bad(value.members, TOO_LARGE)
+                continue
             try:
                 row = read_product(value)
             except UnreadableProduct as problem:
@@ -222,6 +292,8 @@ class PageRows:
         if product_id is not None:
             self._add_id(product_id)
         self._bad_rows.append(BadRow(product_id, reason))
+        if len(self._bad_rows) > max(MOST_BAD_ROWS, len(self._rows)):
+            raise InvalidShape(f"{len(self._bad_rows)} of its products cannot be read: {reason}")
 
     def _add_id(self, product_id: str) -> None:
         if product_id in self._ids:
@@ -314,4 +386,5 @@ def _flag(value: dict[str, Any], *names: str) -> bool | None:
 def _product_id(value: Any) -> str | None:
     """Return the product that an unreadable row or event names, if it does."""
     product_id = value.get("productId") if isinstance(value, dict) else None
-    return product_id if isinstance(product_id, str) and product_id else None
+    is_id = isinstance(product_id, str) and 0 < len(product_id) <= LONGEST_BAD_ID
+    return product_id if is_id else None

@@ -38,8 +38,19 @@ KINDS = {
 }
 
 
+_REASON_CHARACTERS = 200
+_LONGEST_NAME = 512
+
+
 class UnreadableEvent(ValueError):
     """The event's offset cannot be read, so that the whole page cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class LargeItem:
+    """An event or row too large to be parsed. `members`: its short ones, such as an id."""
+
+    members: dict[str, Any]
 
 
 class WriteName(NamedTuple):
@@ -49,10 +60,19 @@ class WriteName(NamedTuple):
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What is needed of an event as Central sent it, where that would take too much memory."""
+
+    fingerprint: str
+    write: WriteName | None
+
+
 class Event(NamedTuple):
     """A change of one product.
 
-    `body`: the product's row after it; None for a deletion. `raw`: the event as Central sent it.
+    `body`: the product's row after it; None for a deletion. `raw`: the event as Central sent it, or
+    a Digest of that.
     """
 
     offset: int
@@ -65,17 +85,29 @@ class Event(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """See `fingerprint`. Computed when needed: only the last event of a batch needs one."""
-        return fingerprint(self.raw)
+        return self.raw.fingerprint if isinstance(self.raw, Digest) else fingerprint(self.raw)
 
     @property
     def write(self) -> WriteName | None:
         """The write that caused the event, if Central names it."""
+        if isinstance(self.raw, Digest):
+            return self.raw.write
         if not isinstance(self.raw, dict):
             return None
         store_id, key = self.raw.get("storeId"), self.raw.get("idempotencyKey")
         if isinstance(store_id, str) and isinstance(key, str) and key:
             return WriteName(store_id, key)
         return None
+
+    def digested(self) -> Event:
+        """Return the event without what Central sent, which may take thirty times as much memory as
+        its text."""
+        if not isinstance(self.raw, dict):
+            return self
+        write = self.write
+        if write is not None and len(write.store_id) + len(write.key) > _LONGEST_NAME:
+            write = None  # none of a store's own
+        return self._replace(raw=Digest(self.fingerprint, write))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +147,8 @@ def read_event(value: object) -> AnyEvent:
     try:
         return _event(value, offset)
     except UnreadableProduct as problem:
-        return QuarantinedEvent(offset, named_product(value), str(problem), fingerprint(value))
+        reason = str(problem)[:_REASON_CHARACTERS]
+        return QuarantinedEvent(offset, named_product(value), reason, fingerprint(value))
 
 
 def named_product(value: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ all objects are complete, and a full sync parses all products, so the fast paths
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -24,6 +24,9 @@ MAX_WHOLE = 2**53 - 1
 """Largest whole number that every JSON reader represents exactly (RFC 8259, section 6)."""
 
 _SIX = ("productId", "name", "available", "version", "lastUpdated", "price")
+
+MOST_ROW_BYTES = 64 * 1024
+TOO_LARGE = f"it has more than the {MOST_ROW_BYTES} bytes of a row"
 
 _MOST_NAMES = 64
 """Objects with more names take the slow path, so that the cache of orders stays small."""
@@ -76,6 +79,15 @@ class Rows:
         self.versions.append(row.version)
         self.bodies.append(row.body)
 
+    def parts(self, size: int) -> Iterator[Rows]:
+        """Yield the rows, at most `size` at a time."""
+        if len(self) <= size:
+            yield self
+            return
+        for start in range(0, len(self), size):
+            end = start + size
+            yield Rows(self.ids[start:end], self.versions[start:end], self.bodies[start:end])
+
     def extend(self, more: Rows) -> None:
         self.ids.extend(more.ids)
         self.versions.extend(more.versions)
@@ -113,9 +125,10 @@ def regular_row(value: Any) -> Row | None:
     if len(value) > _MOST_NAMES:
         return None
     try:
-        return Row(product_id, version, available, encode_exactly(_in_order(value)))
+        body = encode_exactly(_in_order(value))
     except UnreadableProduct:
         return None
+    return Row(product_id, version, available, body) if len(body) <= MOST_ROW_BYTES else None
 
 
 def regular_rows(values: Sequence[Any]) -> Rows | None:
@@ -144,7 +157,7 @@ def regular_rows(values: Sequence[Any]) -> Rows | None:
         values = list(map(_in_order, values))
     # `encode_exactly` without a Python call for each
     bodies = [orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)[:-1] for value in values]
-    return Rows(ids, versions, bodies)
+    return Rows(ids, versions, bodies) if max(map(len, bodies)) <= MOST_ROW_BYTES else None
 
 
 def _in_order(value: dict[str, Any]) -> dict[str, Any]:
@@ -189,8 +202,10 @@ def read_product(
     if version is not None and held_version != version:
         raise UnreadableProduct(f"version is {held_version} where {version} was expected")
     available = _whole(value, "available", 0, at_least=0)
-    ordered = _ordered(value, held_id, held_version, available)
-    return Row(held_id, held_version, available, encode_exactly(ordered))
+    body = encode_exactly(_ordered(value, held_id, held_version, available))
+    if len(body) > MOST_ROW_BYTES:
+        raise UnreadableProduct(TOO_LARGE)
+    return Row(held_id, held_version, available, body)
 
 
 def read_row(body: bytes) -> Row:

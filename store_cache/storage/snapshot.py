@@ -42,6 +42,9 @@ from store_cache.storage.names import snapshot_name
 CHUNK_LINES = 2000
 """About 280 kB: a chunk blocks the event loop for less than a millisecond."""
 
+CHUNK_BYTES = 4 * 2**20
+"""The most of a chunk of large rows."""
+
 _ROW_START = b'{"productId":"'
 _WRITE_START = b'{"write":'
 _ENTRIES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
@@ -98,12 +101,23 @@ def _sections(
     """Yield the lines of each chunk with their kind."""
     if view is not None:
         while rows := view.next_rows(CHUNK_LINES):
-            yield "rows", rows
+            for lines in _halved(rows):
+                yield "rows", lines
         for kind, (name, _) in _ENTRIES.items():
             for lines in _batches(_entry_lines(getattr(view, name))):
                 yield kind, lines
     for lines in _batches(_WRITE_START + write + b"}" for write in writes):
         yield "writes", lines
+
+
+def _halved(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield the lines in parts of at most `CHUNK_BYTES`."""
+    if len(lines) == 1 or sum(map(len, lines)) <= CHUNK_BYTES:
+        yield lines
+        return
+    half = len(lines) // 2
+    yield from _halved(lines[:half])
+    yield from _halved(lines[half:])
 
 
 def _entry_lines(entries: Mapping[str, Any]) -> Iterator[bytes]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from store_cache.model.event import AnyEvent
+from store_cache.model.event import AnyEvent, Event
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 
 GAP_BACKOFF_SECONDS = 0.05
 GAP_LONGEST_BACKOFF_SECONDS = 0.4
 EARLY_AT_MOST = 5000
-"""Events remembered beyond a gap (E2)."""
+EARLY_BYTES_AT_MOST = 8 * 2**20
+"""Events remembered beyond a gap, and the bytes of their rows (E2)."""
 
 ANOTHER_EVENT = "Central's feed holds another event at the position"
 BACKWARDS = "the feed went backwards"
@@ -222,7 +223,16 @@ def arrange(
     ready: list[AnyEvent] = []
     while (event := by_offset.pop(offset + len(ready), None)) is not None:
         ready.append(event)
-    return tuple(ready), tuple(by_offset[i] for i in sorted(by_offset)[:EARLY_AT_MOST])
+    early, size = [], 0
+    for at in sorted(by_offset)[:EARLY_AT_MOST]:
+        event = by_offset[at]
+        if isinstance(event, Event):
+            event = event.digested()
+            size += len(event.body or b"")
+        if size > EARLY_BYTES_AT_MOST:
+            break
+        early.append(event)
+    return tuple(ready), tuple(early)
 
 
 def leads_to(page: EventPage, position: Position) -> int:

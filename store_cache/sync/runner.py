@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from store_cache.catalogue.paging import PagingBroken
+from store_cache.catalogue.replica import Replica
 from store_cache.central.failures import (
     AccessDenied,
     CentralError,
@@ -333,7 +334,7 @@ class SyncRunner:
             self.pages_total = None
         request = command.request or replica.first_request()
         page = await self._central.page(request)
-        next_page = replica.take_page(request, page)
+        next_page = await _take_page(replica, request, page)
         self.pages_read += 1
         self.pages_total = page.total
         return PageApplied(next_page, page.event_offset, page.generation)
@@ -367,6 +368,23 @@ class SyncRunner:
         if not verdict.accepted:
             return ReplicaRefused(verdict.problem, len(replica.catalogue))
         return ReplicaInstalled(len(replica.catalogue))
+
+
+async def _take_page(
+    replica: Replica, request: PageRequest, page: CataloguePage
+) -> PageRequest | None:
+    """Have the replica take a page, in parts with other tasks in between; return the next request.
+
+    Raises PagingBroken.
+    """
+    parts = replica.take_page_in_parts(request, page)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            following: PageRequest | None = end.value
+            return following
+        await asyncio.sleep(0)
 
 
 def _ignore(*_: object) -> None:

@@ -23,7 +23,7 @@ from central_stub.ledger import Ledger, Update
 from central_stub.switches import Feature
 from central_stub.wire import Reply, Request, events_body
 from store_cache.central.failures import OtherFeed, PositionGone
-from store_cache.central.parsing import read_event_page
+from store_cache.central.parsing import PageEvents
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.product import Row, Rows, read_product
 from tests.harness.clients import CENTRAL_KEY
@@ -205,7 +205,7 @@ class LedgerClient(LedgerCentral):
         switches = self.ledger.switches
         named = self.ledger.generation if switches.has(Feature.GENERATION) else None
         value = as_json(events_body(page, switches))
-        return read_event_page(value, named, asked_offset=offset)
+        return PageEvents(asked_offset=offset).page(value, named)
 
 
 def as_json(value: Any) -> Any:

@@ -78,7 +78,7 @@ async def test_a_body_that_does_not_arrive_is_an_error(open_store: Opened) -> No
 
 async def test_a_client_that_does_not_read_is_aborted(open_store: Opened) -> None:
     """Unread answers do not pile up: the connection is aborted, which frees their memory."""
-    large = "x" * 100_000
+    large = "x" * 60_000
     fake = FakeStore(product(f"P{n}", note=large) for n in range(200))
     store = await open_store(fake, limits=UNREAD)
     # A small buffer, so that one answer fills it.
@@ -97,7 +97,7 @@ async def test_a_client_that_does_not_read_is_aborted(open_store: Opened) -> Non
 
 async def test_a_long_answer_is_sent_while_it_is_read(open_store: Opened) -> None:
     """A client that reads gets all of it."""
-    large = "x" * 100_000
+    large = "x" * 60_000
     fake = FakeStore(product(f"P{n}", note=large) for n in range(200))
     store = await open_store(fake, limits=ConnectionLimits(unread_seconds=2.0, check_seconds=0.01))
     reply = await store.get(f"{INVENTORY}?limit=200")

@@ -31,7 +31,9 @@ from store_cache.central.failures import (
     WriteUnsent,
 )
 from store_cache.central.rate_limit import Priority, RateLimit
-from store_cache.model.pages import PageRequest
+from store_cache.central.splitting import ITEMS_AT_ONCE
+from store_cache.model.event import Event, QuarantinedEvent
+from store_cache.model.pages import BadRow, CataloguePage, PageRequest
 from tests.harness.virtual_time import run
 from tests.unit.central.server import Server
 
@@ -60,14 +62,20 @@ class Scripted(httpx.AsyncBaseTransport):
 
 
 class Slow(httpx.AsyncByteStream):
-    """A body of `chunks` copies of `chunk`, each after `seconds`."""
+    """A body of `start` and `chunks` copies of `chunk`, each after `seconds`."""
 
-    def __init__(self, chunk: bytes, *, chunks: int, seconds: float = 0.0) -> None:
+    def __init__(
+        self, chunk: bytes, *, chunks: int, seconds: float = 0.0, start: bytes = b""
+    ) -> None:
         self._chunk, self._chunks, self._seconds = chunk, chunks, seconds
+        self._start = start
+        self.sent = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._start
         for _ in range(self._chunks):
             await asyncio.sleep(self._seconds)
+            self.sent += len(self._chunk)
             yield self._chunk
 
 
@@ -504,22 +512,144 @@ def test_poll_held_for_the_whole_wait_is_answered() -> None:
     assert 20 == pytest.approx(run(ask()))
 
 
-@pytest.mark.parametrize(("read", "mebibytes"), [(poll, 64), (read_page, 64), (read_product, 1)])
+@pytest.mark.parametrize(
+    ("read", "start", "chunk", "reason"),
+    [
+        (poll, b"", b" " * 2**16, "no list begins"),
+        (poll, b'{"events":[', b'{"offset":1},' * 50, "more than 1000 events"),
+        (poll, b'{"events":[{"offset":7,"x":[', b"{}," * 2**15, f"{100 * 2**16 + 2**16} bytes"),
+        (read_page, b"[", b"{}," * 2**12, "of its products cannot be read"),
+        (read_page, b'{"nextCursor":"', b"c" * 2**16, "no list begins"),
+        (read_page, b'{"items":[],"x":"', b"c" * 2**16, "beside its list"),
+        (read_page, b"[", b"[" * 2**16, "nested too deep"),
+        (read_product, b"[", b"{}," * 2**12, f"longer than {96 * 2**10} bytes"),
+    ],
+)
 async def test_endless_answer_is_cut_off(
-    read: Callable[[CentralClient], Awaitable[object]], mebibytes: int
+    read: Callable[[CentralClient], Awaitable[object]], start: bytes, chunk: bytes, reason: str
 ) -> None:
-    """T14: the size is bounded, also if the answer names no length."""
-    endless = Slow(b" " * 2**19, chunks=1000)
+    """T14: what is read is bounded by what was asked for, also if the answer names no length."""
+    endless = Slow(chunk, chunks=10_000, start=start)
 
-    with pytest.raises(ExchangeBroken, match=f"sent more than {mebibytes * 2**20} bytes"):
+    with pytest.raises(Unreadable, match=f"cannot be read: .*{reason}"):
         await read(connect(Scripted(lambda _: httpx.Response(200, stream=endless))))
+    assert endless.sent < 10 * 2**20
 
 
 async def test_answer_that_announces_too_many_bytes_is_not_read() -> None:
     huge = httpx.Response(200, stream=Torn(), headers={"Content-Length": str(10**12)})
 
-    with pytest.raises(ExchangeBroken, match="sent more than"):
+    with pytest.raises(Unreadable, match="longer than"):
         await poll(connect(Scripted(lambda _: huge)))
+
+
+async def test_a_page_larger_than_asked_for_is_read() -> None:
+    """Some Centrals have a page size of their own, or send all they have; no other task waits for
+    such an answer."""
+    rows = [PRODUCT | {"productId": f"P-{number}", "name": "n" * 40} for number in range(20_000)]
+    body = orjson.dumps(rows)
+    answer = httpx.Response(200, stream=Slow(body, chunks=1))
+    steps = 0
+
+    async def count() -> None:
+        nonlocal steps
+        while True:
+            await asyncio.sleep(0)
+            steps += 1
+
+    counting = asyncio.create_task(count())
+    page = await read_page(connect(Scripted(lambda _: answer)))
+    counting.cancel()
+
+    assert isinstance(page, CataloguePage)
+    assert page.is_whole
+    assert [row["productId"] for row in rows] == page.rows.ids
+    assert steps > 20_000 / ITEMS_AT_ONCE
+
+
+@pytest.mark.parametrize("others", [2, 3000], ids=["parsed at once", "split"])
+async def test_a_row_too_large_is_named_and_the_others_are_read(others: int) -> None:
+    """F5: it is set aside like one that cannot be read."""
+    large = [PRODUCT | {"productId": f"L-{size}", "name": "n" * size} for size in (70_000, 200_000)]
+    rows = [PRODUCT | {"productId": f"P-{n}", "description": "d" * 200} for n in range(others)]
+    answer = {"products": [rows[0], *large, *rows[1:]], "total": others + 2}
+    page = await read_page(connect(Scripted(lambda _: json(answer))))
+
+    assert isinstance(page, CataloguePage)
+    assert [row["productId"] for row in rows] == page.rows.ids
+    assert (others + 2, True) == (page.total, page.has_more is None)
+    reason = "it has more than the 65536 bytes of a row"
+    assert (BadRow("L-70000", reason), BadRow("L-200000", reason)) == page.bad_rows
+
+
+@pytest.mark.parametrize("size", [70_000, 200_000, 10_000_000])
+async def test_an_event_too_large_is_quarantined_and_the_others_are_read(size: int) -> None:
+    """E5: with its offset and product. The same event has the same fingerprint alone and among
+    others, or the feed would be taken for another one (E4)."""
+    told = [
+        {
+            "offset": offset,
+            "eventType": "product_modified",
+            "data": PRODUCT | {"version": offset, "name": "n" * (size if offset == 9 else 1)},
+            "productId": "A",
+            "version": offset,
+        }
+        for offset in range(7, 12)
+    ]
+    central = connect(Scripted(in_turn(json({"events": told}), json({"events": [told[2]]}))))
+    page = await central.events(offset=7, limit=200, wait_seconds=0)
+    alone = await central.events(offset=9, limit=200, wait_seconds=0)
+
+    assert [7, 8, 9, 10, 11] == [event.offset for event in page.events]
+    large = page.events[2]
+    assert isinstance(large, QuarantinedEvent)
+    assert ("A", "it has more than the 65536 bytes of a row") == (large.product_id, large.reason)
+    assert [large.fingerprint] == [event.fingerprint for event in alone.events]
+    assert all(isinstance(event, Event) for event in page.events if event is not large)
+
+
+async def test_an_event_has_the_same_fingerprint_in_a_long_answer() -> None:
+    """E4: and names the same write, though less of it is kept."""
+    told = [
+        {
+            "offset": offset,
+            "eventType": "product_modified",
+            "data": PRODUCT | {"version": offset, "text": "t" * 3000},
+            "productId": "A",
+            "version": offset,
+            "storeId": "s1",
+            "idempotencyKey": f"s1-{offset}",
+        }
+        for offset in range(1, 100)
+    ]
+    central = connect(Scripted(in_turn(json({"events": told}), json({"events": told[-1:]}))))
+    last = (await central.events(offset=1, limit=100, wait_seconds=0)).events[-1]
+    [alone] = (await central.events(offset=99, limit=1, wait_seconds=0)).events
+
+    assert isinstance(last, Event)
+    assert isinstance(alone, Event)
+    assert (last.fingerprint, last.write) == (alone.fingerprint, alone.write)
+    assert last._replace(raw=None) == alone._replace(raw=None)
+
+
+async def test_of_a_long_error_the_status_counts() -> None:
+    """Whatever a proxy says beside it."""
+    page = httpx.Response(503, stream=Slow(b"<p>", chunks=100_000), headers={"Retry-After": "7"})
+
+    with pytest.raises(ExchangeBroken) as caught:
+        await poll(connect(Scripted(lambda _: page)))
+
+    assert (503, 7.0) == (caught.value.status, caught.value.retry_after_seconds)
+
+
+async def test_an_answer_to_a_write_of_many_values_is_not_parsed() -> None:
+    """T14: whether the write was applied is then unknown."""
+    soup = httpx.Response(200, content=b"[" + b"{}," * 21_000 + b"{}]")
+
+    with pytest.raises(WriteUnknown, match="may have been applied"):
+        await connect(Scripted(lambda _: soup)).write(
+            {"storeId": "s1", "updates": [PAYLOAD] * 10}, deadline_seconds=8
+        )
 
 
 @pytest.mark.parametrize(

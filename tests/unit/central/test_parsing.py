@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
+from store_cache.central.failures import InvalidShape
 from store_cache.central.parsing import (
-    InvalidShape,
+    PageEvents,
     PageRows,
     is_own_error,
-    read_event_page,
     read_generation,
     read_json,
     read_page_outline,
@@ -97,7 +97,7 @@ def test_numbers_of_events_and_of_single_products(number: bytes, is_readable: bo
     data = orjson.dumps(product(price=0)).replace(b'"price":0', b'"price":' + number)
     first, second = orjson.dumps(event(7, data="D")), orjson.dumps(event(8))
     body = b'{"events":[%b,%b]}' % (first.replace(b'"D"', data), second)
-    read, after = read_event_page(read_json(body), None, asked_offset=7).events
+    read, after = PageEvents(asked_offset=7).page(read_json(body), None).events
 
     assert isinstance(after, Event)
     if is_readable:
@@ -113,7 +113,7 @@ def test_numbers_of_events_and_of_single_products(number: bytes, is_readable: bo
 def test_a_long_number_changes_no_fingerprint() -> None:
     """[E4] The fingerprint on disk may be of a version that took the number for a double."""
     body = b'{"offset":7,"eventType":"x","note":%b}' % LONG
-    (read,) = read_event_page(read_json(b'{"events":[%b]}' % body), None, asked_offset=7).events
+    (read,) = PageEvents(asked_offset=7).page(read_json(b'{"events":[%b]}' % body), None).events
 
     assert fingerprint(orjson.loads(body)) == read.fingerprint
 
@@ -123,7 +123,7 @@ def test_a_long_number_changes_no_fingerprint() -> None:
 
 def test_page_of_events() -> None:
     value = {"events": [event(7), event(8)], "nextOffset": 9, "hasMore": True, "count": 2}
-    page = read_event_page(value, "g1", asked_offset=7)
+    page = PageEvents(asked_offset=7).page(value, "g1")
 
     assert [7, 8] == [item.offset for item in page.events]
     assert (9, True, "g1") == (page.next_offset, page.has_more, page.generation)
@@ -141,7 +141,7 @@ def test_page_of_events() -> None:
 )
 def test_empty_pages_of_events(value: Any, next_offset: int | None, has_more: bool | None) -> None:
     """`events` may be null; a hint that is left out is None."""
-    page = read_event_page(value, None, asked_offset=7)
+    page = PageEvents(asked_offset=7).page(value, None)
 
     assert () == page.events
     assert (next_offset, has_more) == (page.next_offset, page.has_more)
@@ -177,14 +177,13 @@ def test_empty_pages_of_events(value: Any, next_offset: int | None, has_more: bo
 def test_invalid_pages_of_events(value: Any) -> None:
     """T14: so is a page with an event without an offset, if nothing says which one it takes."""
     with pytest.raises(InvalidShape):
-        read_event_page(value, None, asked_offset=7)
+        PageEvents(asked_offset=7).page(value, None)
 
 
 def test_unreadable_event_is_quarantined() -> None:
     """E5: with its offset and product; the other events of the page count."""
-    page = read_event_page(
-        {"events": [event(7, eventType="moved"), event(8)]}, None, asked_offset=7
-    )
+    value = {"events": [event(7, eventType="moved"), event(8)]}
+    page = PageEvents(asked_offset=7).page(value, None)
     quarantined, good = page.events
 
     assert isinstance(quarantined, QuarantinedEvent)
@@ -197,7 +196,7 @@ def test_unreadable_event_is_quarantined() -> None:
 )
 def test_event_that_is_nested_too_deep_is_quarantined(odd: dict[str, Any]) -> None:
     """T14: it can neither stop the feed nor end the program."""
-    page = read_event_page({"events": [event(7, **odd), event(8)]}, None, asked_offset=7)
+    page = PageEvents(asked_offset=7).page({"events": [event(7, **odd), event(8)]}, None)
     quarantined, good = page.events
 
     assert isinstance(quarantined, QuarantinedEvent)
@@ -227,7 +226,7 @@ def test_an_event_without_an_offset_takes_the_one_that_is_missing(
     """E5: it stops no feed. The missing one may be another, late event, so that only a full sync
     can tell what changed."""
     value = {"events": events, "nextOffset": next_offset}
-    page = read_event_page(value, None, asked_offset=asked_offset)
+    page = PageEvents(asked_offset=asked_offset).page(value, None)
     (quarantined,) = (each for each in page.events if isinstance(each, QuarantinedEvent))
 
     assert {*range(asked_offset, asked_offset + len(events))} == {e.offset for e in page.events}
@@ -242,7 +241,7 @@ def test_an_event_without_an_offset_takes_the_one_that_is_missing(
 def test_an_entry_that_takes_no_offset_is_no_event() -> None:
     """P4: Central uses each offset once, and all are there."""
     value = {"events": [event(7), {"eventType": "heartbeat"}, event(8)], "nextOffset": 9}
-    page = read_event_page(value, None, asked_offset=7)
+    page = PageEvents(asked_offset=7).page(value, None)
 
     assert [7, 8] == [each.offset for each in page.events]
     assert {Event} == {*map(type, page.events)}
@@ -252,8 +251,8 @@ def test_an_entry_that_takes_no_offset_is_no_event() -> None:
 def test_an_event_without_a_product_may_name_it_in_its_data(kind: str) -> None:
     """E5: the product is refetched; without any name only a full sync can tell what changed."""
     value = event(7, eventType=kind, productId=None)
-    (read,) = read_event_page({"events": [value]}, None, asked_offset=7).events
-    (nameless,) = read_event_page({"events": [value | {"data": {}}]}, None, asked_offset=7).events
+    (read,) = PageEvents(asked_offset=7).page({"events": [value]}, None).events
+    (nameless,) = PageEvents(asked_offset=7).page({"events": [value | {"data": {}}]}, None).events
 
     assert isinstance(read, QuarantinedEvent)
     assert ("A", False) == (read.product_id, read.needs_full_sync)
@@ -263,7 +262,7 @@ def test_an_event_without_a_product_may_name_it_in_its_data(kind: str) -> None:
 
 def test_deletion_needs_no_data() -> None:
     deleted = {k: v for k, v in event(7, eventType="product_deleted").items() if k != "data"}
-    (read,) = read_event_page({"events": [deleted]}, None, asked_offset=7).events
+    (read,) = PageEvents(asked_offset=7).page({"events": [deleted]}, None).events
 
     assert isinstance(read, Event)
     assert (Kind.DELETED, None) == (read.kind, read.body)

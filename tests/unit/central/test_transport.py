@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from store_cache.central.transport import AiohttpTransport
+from store_cache.central.transport import PARSED_AT_ONCE_BYTES, AiohttpTransport
 from tests.unit.central.server import END, Server
 
 LONG = 20.0
@@ -135,6 +135,53 @@ async def test_unread_answer_closes_its_connection() -> None:
     async with Server(endless, OK) as server, network() as transport:
         response = await transport.handle_async_request(request(server.url + PATH))
         await response.aclose()
+
+        assert (200, b"[]") == await send(transport, request(server.url + PATH))
+        assert 2 == server.connections
+
+
+@pytest.mark.parametrize("ending", [b"", END])
+async def test_other_tasks_run_while_an_answer_is_parsed(ending: bytes) -> None:
+    """E6: what the socket has at once is parsed in parts, so that an answer of tiny chunks holds up
+    nothing. All of it arrives, in its order."""
+    body = b"".join(b"%07d," % number for number in range(200_000))
+    length = b"" if ending else b"Content-Length: %d\r\n" % len(body)
+    answer = b"HTTP/1.1 200 OK\r\n%s\r\n%s%s" % (length, body, ending)
+    async with Server(answer) as server, network() as transport:
+        response = await transport.handle_async_request(request(server.url + PATH))
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        chunks = [chunk async for chunk in response.stream]
+        await response.aclose()
+
+    assert body == b"".join(chunks)
+    assert max(map(len, chunks)) <= 2 * PARSED_AT_ONCE_BYTES
+
+
+async def test_a_reader_that_waits_gets_all_of_an_answer() -> None:
+    """The peer is paused meanwhile, and goes on."""
+    body = b"".join(b"%07d," % number for number in range(200_000))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with Server(answer, OK) as server, network() as transport:
+        response = await transport.handle_async_request(request(server.url + PATH))
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        read = b""
+        async for chunk in response.stream:
+            read += chunk
+            for _ in range(20):
+                await asyncio.sleep(0)
+        await response.aclose()
+
+        assert body == read
+        assert (200, b"[]") == await send(transport, request(server.url + PATH))
+        assert 1 == server.connections
+
+
+async def test_what_follows_an_answer_is_taken_for_no_other() -> None:
+    """A Central that sends two answers to one request has its connection closed."""
+    more = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + b"7" * 60_000
+    async with Server(OK + more, OK) as server, network() as transport:
+        assert (200, b"[]") == await send(transport, request(server.url + PATH))
+        await asyncio.sleep(0)
 
         assert (200, b"[]") == await send(transport, request(server.url + PATH))
         assert 2 == server.connections
