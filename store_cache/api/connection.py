@@ -55,6 +55,12 @@ class LongReply(Protocol):
         """The connection is gone."""
 
 
+class Abortable(Protocol):
+    """A socket that was accepted, or its transport."""
+
+    def abort(self) -> None: ...
+
+
 class ClientConnection(web.RequestHandler):
     """One connection of a client, counted and timed by `limiter`."""
 
@@ -94,8 +100,8 @@ class ClientConnection(web.RequestHandler):
         self._limiter = limiter
         # Aiohttp drops its `transport` when it closes; this one can still be aborted then.
         self._wire: asyncio.Transport | None = None
-        # The socket's own: one of TLS that closes can no longer be aborted.
-        self._socket: asyncio.Transport | None = None
+        # A transport of TLS that closes can no longer be aborted; this can.
+        self._socket: Abortable | None = None
         self._fast_reads = fast_reads
         self._fast: FastConnection | None = None
         self._pipelining = PipeliningGuard()
@@ -122,18 +128,21 @@ class ClientConnection(web.RequestHandler):
 
     def close_if_idle(self) -> None:
         """Close the connection unless a request is being answered or has begun to arrive."""
-        if self._wire is not None and not (self.is_busy or self._has_unanswered):
+        if self.is_busy or self._has_unanswered:
+            return
+        if self._wire is not None:
             self._wire.close()
+        else:
+            self.abort()
 
     def end_overdue(self) -> None:
         """Close the connection if it is merely idle; abort it if a request is incomplete or the
         client does not read."""
-        if self._wire is None:
-            return
-        if self._has_unanswered or self.writing_paused or self._wire.is_closing():
+        wire = self._wire
+        if wire is None or self._has_unanswered or self.writing_paused or wire.is_closing():
             self.abort()
         else:
-            self._wire.close()
+            wire.close()
 
     def abort(self) -> None:
         """End the connection without sending what the client has not read."""
@@ -165,13 +174,12 @@ class ClientConnection(web.RequestHandler):
 
     # -- called by the transport and by aiohttp ----------------------------------------------
 
-    def accept(self, wire: asyncio.Transport, address: str) -> bool:
+    def accept(self, accepted: Abortable, address: str) -> bool:
         """Count the connection in, as one of a client of this address; end it, and return False, if
         there is no place. `front` calls this before the connection is made."""
-        self._wire = self._socket = wire
-        self.address = address
+        self._socket, self.address = accepted, address
         if not self._limiter.admit(self):
-            wire.abort()
+            accepted.abort()
             return False
         self._wait_for_request(self._limiter.limits.first_byte_seconds)
         return True
@@ -182,7 +190,7 @@ class ClientConnection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         wire = cast("asyncio.Transport", transport)
-        if self._wire is None:
+        if self._socket is None:
             peer = transport.get_extra_info("peername")
             if not self.accept(wire, str(peer[0]) if peer else ""):
                 return

@@ -1,17 +1,21 @@
 """The beginning of a connection: a proxy's header, and TLS, before the first byte of HTTP.
 
-    accepted ─▶ header of PROXY protocol v2 ─▶ counted in ─▶ TLS handshake ─▶ ClientConnection
+    accept ─▶ header of PROXY protocol v2 ─▶ count in ─▶ TLS handshake ─▶ ClientConnection
 
 Connections are counted in before the handshake, so that the caps and the deadline of the first byte
-hold for clients that never complete one. Without TLS and such proxies nobody passes here.
+hold for clients that never complete one. Sockets are accepted here, and not by the event loop: so
+no byte is read before it is known what it belongs to. Without TLS and such proxies the event loop
+accepts, and nobody passes here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from store_cache.api.proxies import ProxyHeader, TrustedProxies
 from store_cache.api.throttled_log import ThrottledWarning
@@ -28,174 +32,166 @@ HEADER_SECONDS = 5.0
 _HANDSHAKE_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 5.0
 
+_AT_ONCE = 64
+"""So many connections are accepted before others get their turn."""
 
-class Fronts:
-    """What all beginnings share. `tls` is for new connections and may be exchanged; None: plain."""
+_AFTER_FAILURE_SECONDS = 1.0
+"""How long none are accepted if that failed, as it does without a free file descriptor."""
+
+
+async def listen(host: str, port: int, *, backlog: int) -> list[socket.socket]:
+    """Return a listening socket for each address of `host`. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )
+    listening: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            listening.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setblocking(False)
+            one.bind(address)
+            one.listen(backlog)
+    except OSError:
+        for one in listening:
+            one.close()
+        raise
+    return listening
+
+
+class Front:
+    """Accepts connections and lets them begin. `tls` is for new ones, and may be exchanged; None:
+    they are plain."""
 
     def __init__(
         self,
+        listening: Sequence[socket.socket],
         new_connection: Callable[[], ClientConnection],
         proxies: TrustedProxies,
         tls: ServerTls | None,
     ) -> None:
-        self.new_connection = new_connection
-        self.proxies = proxies
         self.tls = tls
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.waiting: set[asyncio.Transport] = set()
-        self.bad_headers = ThrottledWarning(
+        self.listening = listening
+        self._new_connection = new_connection
+        self._proxies = proxies
+        self._loop = asyncio.get_running_loop()
+        self._accepting = [self._loop.create_task(self._accept_all(one)) for one in listening]
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._bad_headers = ThrottledWarning(
             log, "connections of a proxy were refused; see TRUSTED_PROXIES", counted_as="refused"
         )
-        self.failed_handshakes = ThrottledWarning(
+        self._failed_handshakes = ThrottledWarning(
             log, "TLS handshakes with clients failed", counted_as="failed"
         )
 
-    def front(self) -> Front:
-        return Front(self)
-
     async def close(self) -> None:
-        """End all connections that have not begun."""
-        for transport in tuple(self.waiting):
-            transport.abort()
-        for task in tuple(self.tasks):
+        """Accept no more, and end the connections that have not begun."""
+        tasks = [*self._accepting, *self._beginning]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for one in self.listening:
+            one.close()
 
+    async def _accept_all(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                accepted, peer = await self._loop.sock_accept(listening)
+                self._begin_in_task(accepted, str(peer[0]))
+                for accepted, peer in _accept_waiting(listening):
+                    self._begin_in_task(accepted, str(peer[0]))
+            except OSError as problem:
+                log.error("no connection could be accepted: %s", problem)
+                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
 
-class Front(asyncio.BufferedProtocol):
-    """One beginning. Its buffer takes the bytes of the header and none behind it."""
+    def _begin_in_task(self, accepted: socket.socket, peer: str) -> None:
+        task = self._loop.create_task(self._begin(accepted, peer))
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
 
-    def __init__(self, fronts: Fronts) -> None:
-        self._fronts = fronts
-        self._transport: asyncio.Transport | None = None
-        self._peer = ""
-        self._header: ProxyHeader | None = None
-        self._buffer = bytearray()
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self._peer = str(peer[0]) if peer else ""
-        if not self._fronts.proxies.speaks_proxy_v2(self._peer):
-            self._transport.pause_reading()
-            self._accept(self._peer)
-            return
-        self._header = ProxyHeader()
-        self._fronts.waiting.add(self._transport)
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(HEADER_SECONDS, self._refuse, "it sent no header in time")
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        assert self._header is not None
-        self._buffer = bytearray(self._header.missing)
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        header, transport = self._header, self._transport
-        assert header is not None
-        assert transport is not None
+    async def _begin(self, accepted: socket.socket, peer: str) -> None:
+        """Take a connection from its first byte to HTTP, or close it."""
+        connection: ClientConnection | None = None
+        has_begun = False
         try:
-            header.add(bytes(self._buffer[:nbytes]))
-            if header.missing:
-                return
-            client = header.client() or self._peer
+            client = peer
+            if self._proxies.speaks_proxy_v2(peer):
+                client = await self._read_header(accepted) or peer
+            connection = self._new_connection()
+            if connection.accept(_Accepted(accepted, asyncio.current_task()), client):
+                await self._hand_over(accepted, connection, client)
+                has_begun = True
         except ValueError as problem:
-            self._refuse(str(problem))
-            return
-        self._end_waiting()
-        transport.pause_reading()
-        # Once the transport is done with this buffer.
-        asyncio.get_running_loop().call_soon(self._accept, client)
+            self._bad_headers.note(address=peer, reason=str(problem))
+        except TimeoutError:
+            self._bad_headers.note(address=peer, reason="it sent no header in time")
+        except OSError:
+            log.debug("a client was gone before its connection began")
+        finally:
+            if not has_begun:
+                if connection is not None:
+                    connection.give_up()
+                accepted.close()
 
-    def eof_received(self) -> None:
-        """The transport closes."""
+    async def _read_header(self, accepted: socket.socket) -> str | None:
+        """Read the header and no byte behind it; return the client that it names, if any.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_waiting()
+        Raises ValueError, TimeoutError, OSError.
+        """
+        header = ProxyHeader()
+        async with asyncio.timeout(HEADER_SECONDS):
+            while header.missing:
+                data = await self._loop.sock_recv(accepted, header.missing)
+                if not data:
+                    raise ConnectionError
+                header.add(data)
+        return header.client()
 
-    def _end_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._transport is not None:
-            self._fronts.waiting.discard(self._transport)
-
-    def _refuse(self, reason: str) -> None:
-        self._fronts.bad_headers.note(address=self._peer, reason=reason)
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _accept(self, client: str) -> None:
-        """Count the connection in as this client's, and let it begin."""
-        transport = self._transport
-        assert transport is not None
-        connection = self._fronts.new_connection()
-        if transport.is_closing() or not connection.accept(transport, client):
-            return
-        if self._fronts.tls is None:
-            transport.set_protocol(connection)
-            connection.connection_made(transport)
-            transport.resume_reading()
-            return
-        task = asyncio.get_running_loop().create_task(self._secure(connection, transport, client))
-        self._fronts.tasks.add(task)
-        task.add_done_callback(self._fronts.tasks.discard)
-
-    async def _secure(
-        self, connection: ClientConnection, transport: asyncio.Transport, client: str
+    async def _hand_over(
+        self, accepted: socket.socket, connection: ClientConnection, client: str
     ) -> None:
-        """Make the TLS handshake, then begin."""
-        assert self._fronts.tls is not None
-        loop, early = asyncio.get_running_loop(), _Early()
+        """Make the TLS handshake, if there is to be one, and let the connection go on by itself."""
+        if self.tls is None:
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            return
         try:
-            secured = await loop.start_tls(
-                transport,
-                early,
-                self._fronts.tls.context_for(client),
-                server_side=True,
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self.tls.context_for(client),
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
-        except OSError as problem:  # so are errors of TLS, and its timeout
-            connection.give_up()
-            transport.abort()
-            if not isinstance(problem, ConnectionError):
-                reason = getattr(problem, "reason", None) or type(problem).__name__
-                self._fronts.failed_handshakes.note(address=client, reason=reason)
+        except OSError as problem:  # so are errors of TLS
+            if reason := getattr(problem, "reason", None):
+                self._failed_handshakes.note(address=client, reason=reason)
+            raise ConnectionError from problem
+
+
+class _Accepted:
+    """How a connection ends its socket, whether it has begun or not."""
+
+    def __init__(self, accepted: socket.socket, beginning: asyncio.Task[None] | None) -> None:
+        self._accepted = accepted
+        self._beginning = beginning
+
+    def abort(self) -> None:
+        if self._beginning is not None and not self._beginning.done():
+            self._beginning.cancel()
+        with suppress(OSError):  # it is closed
+            self._accepted.shutdown(socket.SHUT_RDWR)
+
+
+def _accept_waiting(listening: socket.socket) -> Iterator[tuple[socket.socket, tuple[str, int]]]:
+    """Yield connections that wait already, up to a number."""
+    for _ in range(_AT_ONCE - 1):
+        try:
+            accepted, peer = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
-        except asyncio.CancelledError:
-            connection.give_up()
-            transport.abort()
-            raise
-        if secured is None:  # the client ended it during the handshake
-            connection.give_up()
-            return
-        secured.set_protocol(connection)
-        connection.connection_made(secured)
-        early.hand_over(connection)
-
-
-class _Early(asyncio.Protocol):
-    """Keeps what arrives between the end of the handshake and the beginning of the connection."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._is_ended = False
-        self._is_lost = False
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-
-    def eof_received(self) -> None:
-        self._is_ended = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_lost = True
-
-    def hand_over(self, connection: ClientConnection) -> None:
-        if self._data:
-            connection.data_received(bytes(self._data))
-        if self._is_ended:
-            connection.eof_received()
-        if self._is_lost:
-            connection.connection_lost(None)
+        accepted.setblocking(False)
+        yield accepted, peer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Set
+from collections.abc import Set
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +13,7 @@ from aiohttp.http import HttpRequestParser
 from store_cache.api.app import FAST_READS, PROXIES, STREAMS
 from store_cache.api.auth import CALLER
 from store_cache.api.connection import ClientConnection
-from store_cache.api.front import Fronts
+from store_cache.api.front import Front, listen
 from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
 from store_cache.api.stream.streams import Streams
 from store_cache.api.tls import ServerTls
@@ -44,8 +44,7 @@ class ApiServer:
         *,
         runner: web.AppRunner,
         limiter: ConnectionLimiter,
-        listener: asyncio.Server,
-        fronts: Fronts,
+        listener: asyncio.Server | Front,
         server: web.Server,
         requests: Set[asyncio.Task[Any]],
         streams: Streams | None = None,
@@ -53,11 +52,11 @@ class ApiServer:
         self._runner = runner
         self._limiter = limiter
         self._listener = listener
-        self._fronts = fronts
         self._server = server
         self._requests = requests
         self._streams = streams
-        self.port: int = listener.sockets[0].getsockname()[1]
+        sockets = listener.listening if isinstance(listener, Front) else listener.sockets
+        self.port: int = sockets[0].getsockname()[1]
 
     @property
     def connections(self) -> int:
@@ -66,12 +65,12 @@ class ApiServer:
 
     @property
     def is_tls(self) -> bool:
-        return self._fronts.tls is not None
+        return isinstance(self._listener, Front) and self._listener.tls is not None
 
     def use_tls(self, tls: ServerTls) -> None:
         """Use these contexts for new connections. The server must have begun with TLS."""
-        assert self.is_tls
-        self._fronts.tls = tls
+        assert isinstance(self._listener, Front)
+        self._listener.tls = tls
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new connections, let requests in flight end within the grace, then close.
@@ -79,11 +78,13 @@ class ApiServer:
         Requests that are left are cancelled, which the middleware answers. That takes at most a
         second more.
         """
-        self._listener.close()
+        if isinstance(self._listener, Front):
+            await self._listener.close()
+        else:
+            self._listener.close()
         await asyncio.sleep(0)  # connections accepted a moment ago get to begin
         if self._streams is not None:
             self._streams.stop()
-        await self._fronts.close()
         self._server.pre_shutdown()
         self._limiter.close_idle()
         try:
@@ -155,13 +156,15 @@ async def serve(
     def new_connection() -> ClientConnection:
         return ClientConnection(server, limiter, fast_reads)
 
-    fronts = Fronts(new_connection, proxies, tls)
-    is_plain = tls is None and not proxies.proxy_v2
-    protocol: Callable[[], asyncio.BaseProtocol] = new_connection if is_plain else fronts.front
+    listener: asyncio.Server | Front
     try:
-        listener = await asyncio.get_running_loop().create_server(
-            protocol, host, port, backlog=_BACKLOG
-        )
+        if tls is None and not proxies.proxy_v2:
+            listener = await asyncio.get_running_loop().create_server(
+                new_connection, host, port, backlog=_BACKLOG
+            )
+        else:
+            listening = await listen(host, port, backlog=_BACKLOG)
+            listener = Front(listening, new_connection, proxies, tls)
     except OSError as problem:
         limiter.close()
         await runner.cleanup()
@@ -170,7 +173,6 @@ async def serve(
         runner=runner,
         limiter=limiter,
         listener=listener,
-        fronts=fronts,
         server=server,
         requests=requests,
         streams=app.get(STREAMS),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +12,7 @@ from store_cache.api.auth import Authenticator, Caller, Scope
 from store_cache.api.connection import ClientConnection
 from store_cache.api.fast.reads import FastConnection
 from store_cache.api.front import Front
-from store_cache.api.proxies import TrustedProxies
+from store_cache.api.proxies import SIGNATURE, TrustedProxies
 from store_cache.api.request_rates import RatePolicy
 from store_cache.api.routing import Scopes
 from store_cache.api.wrong_keys import WrongKeys
@@ -166,14 +169,18 @@ def believed_proxies(patch: Patch) -> None:
 def demanded_headers(patch: Patch) -> None:
     """What sends none is taken for a client that calls by itself."""
 
-    def accept(self: Front, _reason: str) -> None:
-        patch.act()
-        assert self._transport is not None
-        self._end_waiting()
-        self._transport.pause_reading()
-        self._accept(self._peer)
+    read = Front._read_header
 
-    patch.replace(Front, "_refuse", accept)
+    async def read_if_there(self: Front, accepted: socket.socket) -> str | None:
+        await asyncio.sleep(0.05)
+        with socket.socket(fileno=os.dup(accepted.fileno())) as same:
+            begins = same.recv(len(SIGNATURE), socket.MSG_PEEK)
+        if begins == SIGNATURE:
+            return await read(self, accepted)
+        patch.act()
+        return None
+
+    patch.replace(Front, "_read_header", read_if_there)
 
 
 @of_keys(
@@ -185,9 +192,9 @@ def demanded_headers(patch: Patch) -> None:
 def counted_handshakes(patch: Patch) -> None:
     """They count once they speak HTTP."""
 
-    def accept_unseen(self: ClientConnection, wire: Any, address: str) -> bool:
+    def accept_unseen(self: ClientConnection, accepted: Any, address: str) -> bool:
         patch.act()
-        self._socket, self.address = wire, address
+        self._socket, self.address = accepted, address
         return True
 
     patch.replace(ClientConnection, "accept", accept_unseen)

@@ -258,7 +258,8 @@ async def test_a_stop_ends_connections_that_have_not_begun(open_store: Opened) -
     """A proxy that opens connections in advance does not delay it."""
     store = await open_store(proxies=["proxy-v2:127.0.0.1"])
     line: Connection = await store.line()
-    await until(lambda: bool(store.running._fronts.waiting))
+    line.writer.write(header()[:20])
+    await asyncio.sleep(0.05)
     await store.running.stop(grace_seconds=1.0)
 
     assert b"" == await line.ended()

@@ -198,14 +198,14 @@ def test_every_beginning_on_both_event_loops(
     before = header(tail=bytes(40)) if proxies else b""
 
     async def talk(server: ApiServer) -> None:
-        lines: list[Connection] = []
-        for _ in range(10):
+        async def opened() -> Connection:
             if is_tls:
-                line = await connect(server.port, certificates.client_context(), before=before)
-            else:
-                line = await Connection.open(server.port)
-                line.writer.write(before)
-            lines.append(line)
+                return await connect(server.port, certificates.client_context(), before=before)
+            line = await Connection.open(server.port)
+            line.writer.write(before)
+            return line
+
+        lines = await asyncio.gather(*[opened() for _ in range(10)])
         for _ in range(3):
             assert [200] * 10 == [await status_of(line) for line in lines]
         for line in lines:
