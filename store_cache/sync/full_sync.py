@@ -109,6 +109,10 @@ FAR_OFFSET = 2_000_000_000
 
 RESTARTS_AT_MOST = 3
 FEED_FAILURES_FOR_NONE = 2
+"""So often must the feed of a first full sync fail until it is given up, if all pages come. If not,
+Central may refuse most of whatever it is asked, and pages without the feed may outlive no outage.
+"""
+
 HEAD_GONE = "the log of events did not reach back to the head of the full sync's first page"
 """Either that head is the last event, long forgotten, or one was missed: nothing tells which."""
 OUTRUN = "the log of events was shorter than the full sync"
@@ -266,17 +270,31 @@ def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -
 
     # Decide where the replica is followed from (F2). If the catalogue stands before the head, and
     # not too far, both follow the feed together from there.
+    seen, sync = sync, replace(sync, cursor=None, seen=(), feed_asked_at=None)
     held = state.cursor if sync.same_generation and state.lost is None else None
-    if held is not None and (
-        head is None or head - LIVE_BACKLOG <= held.position.offset <= head + 1
-    ):
+    if held is not None and _is_near(held, head):
         sync = replace(sync, cursor=held, head=head, in_catalogue=True, is_open=False)
+    elif seen.cursor is not None and _is_near(seen.cursor, head):
+        # It is seen again, and compared, before anything is applied.
+        reached = seen.cursor.position.offset
+        sync = replace(
+            seen,
+            cursor=seen.cursor.unverified(),
+            head=reached if head is None else head,
+            is_open=False,
+            has_more=True,
+        )
     elif head is None:
         return _proceed(state, replace(sync, step=FullSyncStep.HEAD), now)
     else:
         start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
         sync = replace(sync, cursor=start, head=head)
     return _after_page(state, sync, now)
+
+
+def _is_near(cursor: Cursor, head: int | None) -> bool:
+    """Whether a cursor stands before the head, as far as that is known, and not too far."""
+    return head is None or head - LIVE_BACKLOG <= cursor.position.offset <= head + 1
 
 
 def _after_page(state: State, sync: FullSync, now: float) -> Next:
@@ -353,11 +371,12 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
         named_offset = sync.named_offset if _ends_short(sync) else 0
         limit = state.settings.batch_limit
         read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
+    read = _with_seen(sync, read)
     match read:
         case Lost():
             return _lost(state, sync, read, now)
         case _ if sync.must_reread_pages:
-            return _begin_replica(state, _unread(sync))
+            return _reread_pages(state, sync, read)
         case Cursor():
             return _install(state, replace(sync, cursor=read), now)
         case Wait(cursor, seconds):
@@ -369,7 +388,42 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
             return _apply(state, sync, read)
 
 
+def _with_seen(
+    sync: FullSync, read: Cursor | Ready | Wait | AtEnd | Lost
+) -> Cursor | Ready | Wait | AtEnd | Lost:
+    """Have the events applied that were seen before the pages were begun again, once the feed is
+    known to be the same. They may be younger than the first page's rows."""
+    match read:
+        case _ if not sync.seen:
+            return read
+        case Ready(events, cursor, has_more):
+            return Ready((*sync.seen, *events), cursor, has_more)
+        case AtEnd(cursor):
+            return Ready(sync.seen, cursor, has_more=False)
+        case Lost(is_replaced=False):
+            return Ready(sync.seen, _cursor(sync), has_more=True)
+    return read
+
+
+def _reread_pages(state: State, sync: FullSync, read: Cursor | Ready | Wait | AtEnd) -> Next:
+    """The connection failed after the pages, and the feed is seen for the first time since.
+
+    The pages are read again. What was seen of the feed is kept: from now on, failures are followed
+    by a comparison with it and not by further readings, which a Central that refuses most requests
+    would have begin for ever.
+    """
+    fresh = _unread(sync)
+    if isinstance(read, Ready | AtEnd):
+        events = read.events if isinstance(read, Ready) else ()
+        asked_at = sync.feed_asked_at
+        fresh = replace(fresh, cursor=read.cursor, seen=events, feed_asked_at=asked_at)
+    return _begin_replica(state, fresh)
+
+
 def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
+    if sync.seen:
+        start = Position(ready.cursor.position.generation, sync.seen[0].offset)
+        sync = replace(sync, cursor=Cursor(start), seen=())
     if unread := nameless(ready.events):
         # If this full sync fails, another one still has to follow.
         sync = replace(sync, reasons=tuple(dict.fromkeys((*sync.reasons, NAMELESS))))
@@ -508,6 +562,7 @@ def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: 
     sync = replace(
         sync,
         failures=sync.failures + (not of_feed),
+        has_failed=sync.has_failed or not of_feed,
         # If pages fail too it is the connection, and says nothing about the feed.
         feed_failures=sync.feed_failures + 1 if of_feed else 0,
         cursor=sync.cursor and sync.cursor.interrupted(),
@@ -584,7 +639,8 @@ def _may_do_without_feed(
     nothing to serve soon (F2)."""
     if failed.failure is Failure.REFUSED:
         return state.position is None
-    enough = FEED_FAILURES_FOR_NONE if state.position is None else FAILURES_TO_FALL_BACK
+    is_feed_alone = state.position is None and not sync.has_failed
+    enough = FEED_FAILURES_FOR_NONE if is_feed_alone else FAILURES_TO_FALL_BACK
     return goes_on and sync.feed_failures >= enough
 
 
@@ -593,9 +649,11 @@ def _without_feed(state: State, sync: FullSync, now: float) -> Next:
     has events, behind the last of these: what follows was never applied to it."""
     head = sync.head or 0
     cursor = sync.cursor or Cursor(_position_at(state, sync, head))
+    if sync.seen:  # they were not applied
+        cursor = Cursor(Position(cursor.position.generation, sync.seen[0].offset))
     if not sync.has_events and cursor.position.offset < head:
         cursor = Cursor(Position(cursor.position.generation, head))
-    sync = replace(sync, without_feed=True, cursor=cursor, in_catalogue=False)
+    sync = replace(sync, without_feed=True, cursor=cursor, seen=(), in_catalogue=False)
     if sync.step is not FullSyncStep.HEAD:
         return _proceed(state, sync, now)
     if sync.head:

@@ -335,8 +335,10 @@ class FullSync:
     rows_until: int = 0  # up to which offset rows may reflect the feed
     generation: str | None = None  # as pages name it
     must_reread_pages: bool = False  # Central may have been restored before the feed was seen
+    seen: tuple[AnyEvent, ...] = ()  # events before `cursor` that are not in the replica yet
     pages_not_before: float = 0.0
     failures: int = 0  # in a row, of pages and single products
+    has_failed: bool = False  # a page or a single product: it is not only the feed that fails
 
     @property
     def rests_on_pages_alone(self) -> bool:

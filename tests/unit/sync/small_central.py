@@ -167,6 +167,8 @@ class SmallStore(DrivenSync):
                 return self._apply(command)
             case InstallReplica(installation):
                 return self._install(installation)
+            case RefetchProducts() if not self.products_in_doubt:
+                return ProductsRefetched(0)  # nothing is asked for
         self._pass(EXCHANGE_SECONDS)
         failed = self.central.fault()
         if failed is not None:

@@ -1,20 +1,23 @@
 """A full sync: why it runs, what it reads in which order, and how it deals with trouble."""
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 
 from store_cache.catalogue.apply import NAMELESS
 from store_cache.catalogue.replica import Installation
-from store_cache.model.pages import PageRequest
+from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.backoff import FIRST_SPACING_SECONDS
 from store_cache.sync.cursor import ANOTHER_EVENT, ENDS_SHORT
-from store_cache.sync.full_sync import FAR_OFFSET, HEAD_GONE, MISSED, OUTRUN
+from store_cache.sync.full_sync import FAR_OFFSET, FOLLOW_SECONDS, HEAD_GONE, MISSED, OUTRUN
 from store_cache.sync.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
     ApplyEvents,
+    EventsArrived,
+    ExchangeFailed,
     Failure,
     FetchEvents,
     FetchPage,
@@ -747,6 +750,79 @@ def test_pages_are_read_again_where_the_connection_failed_before_the_feed_was_se
 
     assert at(90) == sync.state.position
     assert [""] == problems(sync)
+
+
+def test_pages_are_read_again_only_once_for_a_connection_that_fails() -> None:
+    """[F6] [E4] What was seen of the feed is compared after each further failure, so that the pages
+    count. The events seen are applied to them."""
+    sync = DrivenSync()
+    sync.page(head=100)
+    sync.fails(Failure.BROKEN)
+    sync.sleeps()
+    sync.page(head=100)
+    sync.waits(FOLLOW_SECONDS + 2)
+    while not isinstance(sync.command, FetchEvents):
+        sync.page(head=100)
+    sync.answers(*range(80, 100), next_offset=100)
+    assert FIRST_PAGE == sync.command
+    sync.page(head=101)
+    assert FetchEvents(99, 100, 0) == sync.command
+    for _ in range(3):
+        sync.fails(Failure.BROKEN)
+        sync.sleeps()
+        if isinstance(sync.command, FetchPage):
+            sync.page(head=101)
+        sync.waits(30.0)
+        if isinstance(sync.command, Sleep):
+            sync.sleeps()
+    while not isinstance(sync.command, FetchEvents):
+        sync.page(head=101)
+    sync.answers(99, 100, next_offset=101)
+
+    assert ApplyEvents(events(*range(80, 101)), at(101), False, True) == sync.command
+    sync.applies()
+    assert not sync.full_sync.must_reread_pages
+    sync.ends_well(head=101)
+    assert at(101) == sync.state.position
+
+
+def test_a_central_that_was_restored_since_the_feed_was_seen_is_noticed() -> None:
+    """[E4] Before anything of it is applied to pages of the one before."""
+    sync = DrivenSync()
+    sync.page(last=True, head=100)
+    sync.fails()
+    sync.sleeps()
+    sync.answers(*range(80, 100), next_offset=100)
+    sync.page(last=True, head=100)
+    sync.fails()
+    sync.sleeps()
+    other = events(99, 100, feed="other")
+    sync.tell(EventsArrived(EventPage(other, 101, has_more=False)))
+
+    assert FIRST_PAGE_OF_ANOTHER == sync.command
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("pages", [3, 30])
+def test_a_full_sync_against_an_overloaded_central_makes_progress(seed: int, pages: int) -> None:
+    """[F6] Nine of ten requests are refused with 503. No page is asked for much more often than its
+    chance of an answer needs, and the pages are begun once or twice."""
+    central = SmallCentral(pages=pages)
+    store = SmallStore(central, seed=seed)
+    overload = Random(seed)
+    refused = ExchangeFailed(Failure.BROKEN, "503")
+    central.fault = lambda: refused if overload.random() < 0.9 else None
+    first_pages = 0
+
+    def ended() -> bool:
+        nonlocal first_pages
+        first_pages += store.command == FIRST_PAGE and not store.state.health.failures
+        return bool(store.state.full_syncs)
+
+    store.runs(ended, commands=400 * (pages + 10))
+
+    assert [""] == problems(store)
+    assert first_pages <= 2
 
 
 def test_pages_are_read_again_so_too_if_the_catalogue_is_fed_alongside() -> None:
