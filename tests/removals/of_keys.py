@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from store_cache.api.auth import Authenticator, Caller, Scope
@@ -16,7 +17,10 @@ from store_cache.api.proxies import SIGNATURE, TrustedProxies
 from store_cache.api.request_rates import RatePolicy
 from store_cache.api.routing import Scopes
 from store_cache.api.wrong_keys import WrongKeys
+from store_cache.app import admin_token
 from store_cache.app.reload import Reloader
+from store_cache.app.settings import Settings
+from store_cache.cli import connect
 from store_cache.writes import idempotency
 from store_cache.writes.write import WriteError
 from tests.removals.removal import Patch, Removals
@@ -24,6 +28,7 @@ from tests.removals.removal import Patch, Removals
 of_keys = Removals()
 
 _AUTH = "tests/unit/api/test_auth.py"
+_TOKEN = "tests/unit/app/test_admin_token.py"
 _PROXIES = "tests/unit/api/test_proxies.py"
 _TILLS = "the tills of the simulation have one key and keep to it"
 
@@ -233,3 +238,35 @@ def named_first_use(patch: Patch) -> None:
         return WriteError("idempotency_key_reused", "This key was used before", details=details)
 
     patch.replace(idempotency, "key_reused", unnamed)
+
+
+@of_keys(
+    "T21",
+    "the command line's token is for the store's user alone",
+    test=f"{_TOKEN}::test_nobody_else_can_read_it",
+    why="the simulation has no command line",
+)
+def token_for_one_user(patch: Patch) -> None:
+    """The token is written as any file, and where a link leads."""
+
+    def write(path: Path, token: str) -> None:
+        patch.act()
+        path.write_text(token)
+
+    patch.replace(admin_token, "_write", write)
+
+
+@of_keys(
+    "T6",
+    "the command line's token goes to this machine's store alone",
+    test=f"{_TOKEN}::test_token_is_sent_to_this_machine_s_store_alone",
+    why="the simulation has no command line",
+)
+def token_for_one_store(patch: Patch) -> None:
+    """`store-cache status --url …` sends it to whatever answers there."""
+
+    def is_own(_url: str, _settings: Settings) -> bool:
+        patch.act()
+        return True
+
+    patch.replace(connect, "_is_own", is_own)
