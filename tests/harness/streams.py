@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from tests.harness.http import HEAD_END, Reply, head_of, head_of_reply
+from tests.harness.memory_network import MemoryTransport
 
 PATIENCE_SECONDS = 700.0
 STREAM = "/v1/store/inventory/stream"
@@ -179,6 +180,23 @@ class StreamClient:
     @property
     def ended_cleanly(self) -> bool:
         return self.has_ended and self._body.is_whole
+
+    @property
+    def bytes_kept(self) -> int:
+        """What the server keeps in memory for this client."""
+        return self._other.get_write_buffer_size()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the server has closed the connection."""
+        return self._other.is_closing()
+
+    @property
+    def _other(self) -> MemoryTransport:
+        """The server's end, on a network in memory."""
+        transport = self._writer.transport
+        assert isinstance(transport, MemoryTransport)
+        return transport.other
 
     def close(self) -> None:
         self._writer.close()

@@ -139,12 +139,12 @@ class Checks:
             return
         self._replacements = self.replacements
         marks = self._marks.items()
-        self._marks = {place: mark for place, mark in marks if self._is_known(place[1], mark)}
+        self._marks = {place: mark for place, mark in marks if self.is_known(place[1], mark)}
 
-    def _is_known(self, product_id: str, state: State) -> bool:
+    def is_known(self, product_id: str, state: State) -> bool:
         return state in self._central.history.known.get(product_id, ())
 
-    def _is_mistakable(self, place: Place) -> bool:
+    def is_mistakable(self, place: Place) -> bool:
         """Return whether point 5 of the known limits applies (docs/reliability.md)."""
         return place[1:] in self._central.history.mistakable
 
@@ -194,9 +194,9 @@ class Checks:
         assert catalogue.position is not None
         place = (catalogue.position.label, product_id, state[0])
         mark = self._marks.get(place)
-        if mark is not None and state[1] < mark[1] and not self._is_mistakable(place):
+        if mark is not None and state[1] < mark[1] and not self.is_mistakable(place):
             self.find(f"{place} went back from {mark} to {state}")
-        if self._is_known(product_id, state):
+        if self.is_known(product_id, state):
             self._marks[place] = state
         else:
             self._marks.pop(place, None)
@@ -253,7 +253,7 @@ class Checks:
             state, product_id = state_of(row), row["productId"]
             place = (label, product_id, state[0])
             mark = seen.marks.get(place)
-            if mark is not None and state[1] < mark[1] and not self._is_mistakable(place):
+            if mark is not None and state[1] < mark[1] and not self.is_mistakable(place):
                 self.find(f"a till was shown {row}, after {mark}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:

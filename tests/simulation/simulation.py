@@ -32,6 +32,7 @@ from tests.simulation.loop import SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
 from tests.simulation.plan import LEAST, STRIKES, Plan
 from tests.simulation.store import SimulatedStore, settings_of
+from tests.simulation.stream import SimulatedReader, StreamWatch
 from tests.simulation.tills import SimulatedTill
 
 START = 1_700_000_000.0
@@ -39,6 +40,8 @@ SMALL_COMPACTION_BYTES = 3_000
 LONGEST_MORE_SECONDS = 300.0
 LONGEST_LULL_SECONDS = 700.0
 MOST_TASKS = 300
+READERS = 2
+"""Of live changes; the second one wants some products only."""
 MOST_CLEANUPS = 50
 
 
@@ -128,8 +131,12 @@ class Simulation:
         store.on_death = self._died
         self.loop.on_step = checks.step
         self.tills = [self._till(number) for number in range(self.plan.tills)]
+        self.readers = [self._reader(number) for number in range(READERS)]
+        self.stream_watch = StreamWatch(self.loop, store, self.readers, checks.find)
         works = (
             *(till.work() for till in self.tills),
+            *(reader.work() for reader in self.readers),
+            self.stream_watch.run(),
             self.central.trade(),
             self.central.suffer_faults(),
             store.suffer_faults(),
@@ -145,6 +152,7 @@ class Simulation:
         await self._until_enough()
         await self._heal(tasks)
         await self._converge(running)
+        await self._settle_readers()
         await self._end(running)
         self.report.findings += checks.findings
         self._count()
@@ -195,10 +203,18 @@ class Simulation:
         chance = self.plan.chance(f"till-{number}")
         return SimulatedTill(f"t{number}", self.plan, self.store, self.checks, self.note, chance)
 
+    def _reader(self, number: int) -> SimulatedReader:
+        chance = self.plan.chance(f"reader-{number}")
+        ids = [f"P{n:02d}" for n in range(self.plan.products + 4)]
+        wanted = None if number == 0 else chance.sample(ids, len(ids) // 2)
+        return SimulatedReader(self.plan, self.store, self.checks, self.note, chance, wanted)
+
     def _died(self) -> None:
         self.note("restarts")
         if self.store.parts is not None and not self.store.parts.writer.disk.is_durable:
             self.note("died_degraded")
+            for reader in self.readers:
+                reader.store_died_degraded()
             for till in self.tills:
                 for sale in till.sales:
                     sale.store_died_degraded()
@@ -300,6 +316,8 @@ class Simulation:
         # Only now: a write that was under way may have been answered while the store stopped.
         held = dict(parts.writer.catalogue.rows) if parts and parts.writer.catalogue else {}
         await pause(0.001)  # what was cancelled has its turn to end
+        if any(reader.ended_uncleanly() for reader in self.readers):
+            self.checks.find("a stream was cut off by a stop")
         if left := self.loop.alive_tasks(process):
             self.checks.find(f"left behind: {left}")
         problem = "" if parts is None else parts.writer.files.sweep_problem
@@ -309,6 +327,13 @@ class Simulation:
         self._check_sales()
         if not self.checks.findings:
             await self._start_from_disk(held)
+
+    async def _settle_readers(self) -> None:
+        """Check that readers that come back hold in the end what reads show."""
+        for reader in self.readers:
+            if problem := await reader.settle():
+                self.checks.find(problem)
+        self.stream_watch.look()
 
     def _check_sales(self) -> None:
         for till in self.tills:

@@ -19,7 +19,7 @@ from store_cache.app.settings import Settings
 from tests.simulation.central import KEY
 from tests.simulation.connection import ConnectionLost, TillConnection
 from tests.simulation.disk import SimulatedDirectory
-from tests.simulation.loop import SimulatedLoop, pause
+from tests.simulation.loop import Listener, SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
 from tests.simulation.plan import Plan
 
@@ -34,6 +34,7 @@ def settings_of(plan: Plan) -> Settings:
         write_timeout_seconds=plan.write_timeout_seconds,
         poll_mode=plan.poll_mode,
         event_batch_limit=plan.batch_limit,
+        stream_history=plan.chance("stream").choice((100, 10_000)),
     )
 
 
@@ -203,12 +204,14 @@ class SimulatedStore:
 
     # -- tills -----------------------------------------------------------------------------
 
-    def connect(self) -> TillConnection:
+    def connect(
+        self, make: Callable[[SimulatedLoop, Listener], TillConnection] = TillConnection
+    ) -> TillConnection:
         """Open a till's connection. Raises ConnectionLost if nothing listens."""
         listener = self._loop.listener
         if listener is None or not listener.is_open or not self.is_serving.is_set():
             raise ConnectionLost("refused")
-        connection = TillConnection(self._loop, listener)
+        connection = make(self._loop, listener)
         self._connections = [each for each in self._connections if each.is_open]
         self._connections.append(connection)
         return connection

@@ -86,7 +86,7 @@ async def test_each_visible_change_names_its_source() -> None:
 
 @in_virtual_time
 async def test_a_full_sync_is_told_as_the_products_that_differ() -> None:
-    """One product of three was changed at Central without an event that the store has read."""
+    """[L2] One product of three was changed at Central without an event that the store has read."""
     cache, mirror = await watched_cache()
     cache.central.sell("P-2", -1)
     await cache.install()
@@ -115,7 +115,7 @@ async def test_what_changes_no_row_is_told_only_for_events() -> None:
 async def test_a_defect_of_an_observer_does_not_harm_the_writer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The observer is told to begin again; the others and the writer go on."""
+    """[L5] The observer is told to begin again; the others and the writer go on."""
     cache, mirror = await watched_cache()
     broken = Mirror()
     broken.rows = {"P-1": b"something else"}
@@ -160,8 +160,8 @@ async def test_the_next_full_sync_waits_until_the_one_before_was_told() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_changes_during_a_walk_keep_the_chain(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the differences of a full sync are told in parts, products change, come and go: each
-    product's changes still form a chain that ends with what readers see."""
+    """[L2] While the differences of a full sync are told in parts, products change, come and go:
+    each product's changes still form a chain that ends with what readers see."""
     monkeypatch.setattr(differences, "PART_PRODUCTS", 3)
     rng = random.Random(seed)
     names = [f"P-{n:02}" for n in range(30)]

@@ -50,6 +50,10 @@ class Entries:
         self._last: dict[str, int] = {}  # the number of each product's newest entry
         self._count = 0
 
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._packed)
+
     @property
     def has_forgotten(self) -> bool:
         """Whether entries were overwritten."""

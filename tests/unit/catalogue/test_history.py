@@ -191,6 +191,7 @@ def test_entries_are_the_last_ones_of_all(seed: int) -> None:
         )
         entries.add(product_id, entry)
         told.append((product_id, entry))
+        assert len(entries) == min(len(told), limit)
         kept = told[-limit:]
         for name in "ABCDE":
             expected = [entry for product, entry in reversed(kept) if product == name]

@@ -80,7 +80,7 @@ def is_version(product_id: str, version: int) -> Any:
 
 @in_virtual_time
 async def test_a_reader_from_the_start_gets_every_product_and_then_changes() -> None:
-    """After `ready` it holds the catalogue, and each change that a read would show comes."""
+    """[L1, L2] After `ready` it holds the catalogue, and each change comes that a read shows."""
     async with a_shop() as shop:
         client = await shop.ready()
         assert client.head.status == 200
@@ -133,7 +133,7 @@ async def test_a_deletion_is_told() -> None:
 
 @in_virtual_time
 async def test_a_full_sync_is_told_as_the_products_that_differ() -> None:
-    """Products that a full sync finds changed come as changes, without a reset."""
+    """[L2] Products that a full sync finds changed come as changes, without a reset."""
     async with a_shop() as shop:
         client = await shop.ready()
         shop.store.central.cut()
@@ -152,7 +152,7 @@ async def test_a_full_sync_is_told_as_the_products_that_differ() -> None:
 
 @in_virtual_time
 async def test_a_replaced_central_resets_its_readers() -> None:
-    """Versions begin anew: the reader gets everything again, by itself."""
+    """[L3] Versions begin anew: the reader gets everything again, by itself."""
     async with a_shop() as shop:
         client = await shop.ready()
         shop.store.central.ledger.begin_generation("g-2")
@@ -200,7 +200,7 @@ async def test_a_list_that_was_encoded_as_a_whole_is_understood() -> None:
 
 @in_virtual_time
 async def test_a_reader_goes_on_after_its_last_event() -> None:
-    """What changed meanwhile comes, each product once, and nothing else."""
+    """[L3] What changed meanwhile comes, each product once, and nothing else."""
     async with a_shop() as shop:
         client = await shop.ready()
         last_id = client.last_id
@@ -227,7 +227,7 @@ async def test_a_reader_from_now_on_can_go_on_from_the_first_event() -> None:
 
 @in_virtual_time
 async def test_a_reader_that_lost_its_connection_before_it_was_ready_begins_again() -> None:
-    """Products before `ready` have no id that could be gone on from."""
+    """[L3] Products before `ready` have no id that could be gone on from."""
     async with a_shop() as shop:
         client = await shop.open("?from=start")
         await client.until(lambda event: event.name == "product")
@@ -238,7 +238,7 @@ async def test_a_reader_that_lost_its_connection_before_it_was_ready_begins_agai
 @pytest.mark.parametrize("last_id", ["0badcafe:1", "nonsense", "", "0badcafe:" + "9" * 30])
 @in_virtual_time
 async def test_an_unknown_id_is_answered_with_a_reset(last_id: str) -> None:
-    """The store goes on by itself, as from the start."""
+    """[L3] The store goes on by itself, as from the start."""
     async with a_shop() as shop:
         client = await shop.ready("", last_event_id=last_id)
         names = [event.name for event in client.events]
@@ -258,7 +258,7 @@ async def test_an_id_that_was_not_given_yet_is_answered_with_a_reset() -> None:
 
 @in_virtual_time
 async def test_an_id_older_than_the_history_is_answered_with_a_reset() -> None:
-    """With a history of 100 changes, the change before them has expired."""
+    """[L3] With a history of 100 changes, the change before them has expired."""
     async with a_shop(stream_history=100) as shop:
         client = await shop.ready()
         last_id = client.last_id
@@ -274,7 +274,7 @@ async def test_an_id_older_than_the_history_is_answered_with_a_reset() -> None:
 
 @in_virtual_time
 async def test_an_id_of_the_central_before_is_answered_with_a_reset() -> None:
-    """The store remembers what its own earlier epochs were."""
+    """[L3] The store remembers what its own earlier epochs were."""
     async with a_shop() as shop:
         client = await shop.ready()
         last_id = client.last_id
@@ -288,7 +288,7 @@ async def test_an_id_of_the_central_before_is_answered_with_a_reset() -> None:
 
 @in_virtual_time
 async def test_a_defect_of_the_stream_resets_its_readers() -> None:
-    """What was told may have a gap, so everything is told again."""
+    """[L5] What was told may have a gap, so everything is told again."""
     async with a_shop() as shop:
         client = await shop.ready()
         assert shop.store.parts.streams is not None
@@ -366,7 +366,7 @@ def fill(central: LedgerTransport, products: int) -> None:
 
 @in_virtual_time
 async def test_a_reader_that_falls_behind_gets_the_newest_state_once() -> None:
-    """What is superseded before it was sent is skipped."""
+    """[L2, L4] What is superseded before it was sent is skipped."""
     async with a_shop() as shop:
         central = shop.store.central
         fill(central, 300)
@@ -389,14 +389,16 @@ async def test_a_reader_that_falls_behind_gets_the_newest_state_once() -> None:
 
 @in_virtual_time
 async def test_a_reader_that_takes_nothing_is_ended_after_a_minute() -> None:
-    """Its place is free again; until then it costs no memory beyond what was on its way."""
+    """[L4] Its place is free again; until then it costs no memory beyond what was on its way."""
     async with a_shop() as shop:
         central = shop.store.central
         fill(central, 400)
         await asyncio.sleep(10.0)
-        await shop.open("?from=start")
+        client = await shop.open("?from=start")
         await asyncio.sleep(59.0)
         assert shop.open_streams == 1
+        assert client.bytes_kept < 64 * 1024
+        assert not client.is_cut
         await asyncio.sleep(3.0)
         assert shop.open_streams == 0
 
@@ -416,7 +418,7 @@ async def test_a_slow_reader_that_takes_something_is_kept() -> None:
 
 @in_virtual_time
 async def test_a_reader_that_expires_while_it_is_slow_begins_again() -> None:
-    """More changed than the history keeps: a reset, and everything anew."""
+    """[L3] More changed than the history keeps: a reset, and everything anew."""
     async with a_shop(stream_history=100) as shop:
         central = shop.store.central
         fill(central, 300)
@@ -434,7 +436,7 @@ async def test_a_reader_that_expires_while_it_is_slow_begins_again() -> None:
 
 @in_virtual_time
 async def test_the_place_of_a_reader_that_left_is_free_at_once() -> None:
-    """A closed connection is noticed without a write."""
+    """[L4] A closed connection is noticed without a write."""
     async with a_shop() as shop:
         client = await shop.ready()
         assert shop.open_streams == 1
@@ -448,7 +450,7 @@ async def test_the_place_of_a_reader_that_left_is_free_at_once() -> None:
 
 @in_virtual_time
 async def test_there_are_at_most_as_many_streams_as_set() -> None:
-    """One more is told to come back later; a place that is freed is given away."""
+    """[L4] One more is told to come back later; a place that is freed is given away."""
     async with a_shop(stream_readers=2) as shop:
         first = await shop.ready()
         await shop.ready()
@@ -481,7 +483,7 @@ async def test_a_product_of_that_name_does_not_hide_the_stream() -> None:
 
 @in_virtual_time
 async def test_a_key_that_is_revoked_ends_its_streams() -> None:
-    """Those of other keys go on."""
+    """[L4] Those of other keys go on."""
     async with a_shop(api_keys="till-secret,other-secret") as shop:
         client, other = await shop.ready(), await shop.ready(key="other-secret")
         shop.app[AUTHENTICATOR].replace(KeyRing(keys=["other-secret"]))
