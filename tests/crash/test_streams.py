@@ -1,0 +1,181 @@
+"""Live changes over real sockets: real programs, killed and replaced, with readers that stay."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from store_cache.model.product import version_of
+from tests.harness.clients import TILL_KEY
+from tests.harness.processes import CentralProcess, StoreProcess
+from tests.harness.streams import STREAM, Event, Shelf, StreamClient
+
+pytestmark = pytest.mark.timeout(120)
+
+PRODUCTS = [f"P-{number:03}" for number in range(300)]
+READERS = 12
+WAIT_SECONDS = 30.0
+LOOK_SECONDS = 0.1
+
+
+class Reader:
+    """Reads a stream for ever, and goes on after each break; checks that nothing goes back."""
+
+    def __init__(self, port: int, wanted: list[str] | None) -> None:
+        self.shelf = Shelf()
+        self.resets: list[str] = []
+        self.breaks = 0
+        self.problems: list[str] = []
+        self.wanted = wanted
+        self._port = port
+        self._last_id: str | None = None
+        self._versions: dict[tuple[str, str], int] = {}
+
+    async def run(self) -> None:
+        query = "?from=start"
+        if self.wanted is not None:
+            query += "&productIds=" + ",".join(self.wanted)
+        while True:
+            headers = {} if self._last_id is None else {"last_event_id": self._last_id}
+            with suppress(OSError, asyncio.IncompleteReadError):
+                client = await StreamClient.open(self._port, query, key=TILL_KEY, **headers)
+                try:
+                    while not client.has_ended and client.head.status == 200:
+                        for event in await client.read():
+                            self._apply(event)
+                finally:
+                    client.close()
+            self.breaks += 1
+            await asyncio.sleep(0.05)
+
+    def _apply(self, event: Event) -> None:
+        self.shelf.apply(event)
+        self._last_id = event.id or self._last_id
+        if event.name == "reset":
+            self.resets.append(event.value["reason"])
+        if event.name == "product":
+            place = (self.shelf.state["generation"], event.value["productId"])
+            version = version_of(event.data)
+            if version < self._versions.get(place, 0):
+                self.problems.append(f"{place} went back to {version}")
+            self._versions[place] = version
+
+    def holds(self, rows: dict[str, Any]) -> bool:
+        wanted = {i: row for i, row in rows.items() if self.wanted is None or i in self.wanted}
+        held = {i: orjson.loads(row) for i, row in self.shelf.rows.items()}
+        return self.shelf.is_ready and held == wanted
+
+
+class Shop:
+    """A Central, a store, and the readers of its changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.central = CentralProcess(folder / "central")
+        self.store = StoreProcess(folder / "store", self.central.url)
+        self.readers: list[Reader] = []
+        self.generation = ""
+        self._chance = random.Random(7)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        await self.central.start()
+        await self.central.create(*({"productId": i, "available": 10_000} for i in PRODUCTS))
+        await self.store.start("/ready")
+        some = self._chance.sample(PRODUCTS, 20)
+        for number in range(READERS):
+            self.readers.append(Reader(self.store.port, some if number % 3 == 0 else None))
+        self._tasks = [asyncio.create_task(reader.run()) for reader in self.readers]
+        self.generation = (await self.store.status())["generation"]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.store.close()
+        await self.central.close()
+
+    async def sell(self, times: int) -> None:
+        for _ in range(times):
+            await self.central.sell(self._chance.choice(PRODUCTS[1:]), -1)
+
+    async def replace_central(self) -> None:
+        """Central comes back from a backup, under another name; wait until the store knows."""
+        await self.central.restore(await self.central.backup())
+        await self.sell(1)
+        before = self.generation
+        async with asyncio.timeout(WAIT_SECONDS):
+            while self.generation == before:
+                await asyncio.sleep(LOOK_SECONDS)
+                self.generation = (await self.store.status())["generation"]
+
+    async def until_all_hold(self) -> None:
+        """Wait until every reader holds what reads show."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not await self._do_all_hold():
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _do_all_hold(self) -> bool:
+        page = await self.store.call("GET", "/v1/store/inventory")
+        if page.headers.get("X-Cache-Generation") != self.generation:
+            return False
+        rows = await self.store.rows()
+        return rows == await self.central.rows() and all(one.holds(rows) for one in self.readers)
+
+    @property
+    def resets(self) -> list[list[str]]:
+        return [reader.resets for reader in self.readers]
+
+
+async def test_readers_hold_what_reads_show(tmp_path: Path) -> None:
+    """[L1, L2, L3] Through sales, a full sync, a killed store, a replaced Central, and beside
+    clients that read nothing or vanish."""
+    shop = Shop(tmp_path)
+    try:
+        await shop.open()
+        await shop.until_all_hold()
+        deaf, gone = await deaf_client(shop.store.port), await deaf_client(shop.store.port)
+        gone.close()
+
+        await shop.sell(100)
+        await shop.central.delete(PRODUCTS[0])
+        await shop.until_all_hold()
+        assert (await shop.store.force()).status == 200
+        await shop.sell(1)
+        await shop.until_all_hold()
+        assert shop.resets == [[]] * READERS
+        assert not any(reader.breaks for reader in shop.readers)
+
+        await shop.store.kill()
+        await shop.sell(1)
+        await shop.store.start("/ready")
+        await shop.until_all_hold()
+        assert shop.resets == [["restarted"]] * READERS
+
+        await shop.replace_central()
+        await shop.until_all_hold()
+        assert shop.resets == [["restarted", "replaced"]] * READERS
+
+        deaf.close()
+        assert await shop.store.stop() == 0
+        assert [] == [problem for reader in shop.readers for problem in reader.problems]
+    finally:
+        await shop.close()
+
+
+async def deaf_client(port: int) -> socket.socket:
+    """Open a stream that nobody reads."""
+    connected = socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    connected.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connected, ("127.0.0.1", port))
+    head = f"GET {STREAM}?from=start HTTP/1.1\r\nHost: s\r\nX-API-Key: {TILL_KEY}"
+    await loop.sock_sendall(connected, f"{head}\r\n\r\n".encode())
+    return connected
