@@ -752,6 +752,10 @@ def test_pages_are_read_again_where_the_connection_failed_before_the_feed_was_se
     assert [""] == problems(sync)
 
 
+def performs(sync: DrivenSync, kind: type) -> bool:
+    return isinstance(sync.command, kind)
+
+
 def test_pages_are_read_again_only_once_for_a_connection_that_fails() -> None:
     """[F6] [E4] What was seen of the feed is compared after each further failure, so that the pages
     count. The events seen are applied to them."""
@@ -761,7 +765,7 @@ def test_pages_are_read_again_only_once_for_a_connection_that_fails() -> None:
     sync.sleeps()
     sync.page(head=100)
     sync.waits(FOLLOW_SECONDS + 2)
-    while not isinstance(sync.command, FetchEvents):
+    while not performs(sync, FetchEvents):
         sync.page(head=100)
     sync.answers(*range(80, 100), next_offset=100)
     assert FIRST_PAGE == sync.command
@@ -770,12 +774,12 @@ def test_pages_are_read_again_only_once_for_a_connection_that_fails() -> None:
     for _ in range(3):
         sync.fails(Failure.BROKEN)
         sync.sleeps()
-        if isinstance(sync.command, FetchPage):
+        if performs(sync, FetchPage):
             sync.page(head=101)
         sync.waits(30.0)
-        if isinstance(sync.command, Sleep):
+        if performs(sync, Sleep):
             sync.sleeps()
-    while not isinstance(sync.command, FetchEvents):
+    while not performs(sync, FetchEvents):
         sync.page(head=101)
     sync.answers(99, 100, next_offset=101)
 
