@@ -768,9 +768,9 @@ def test_pages_are_read_again_only_once_for_a_connection_that_fails() -> None:
     while not performs(sync, FetchEvents):
         sync.page(head=100)
     sync.answers(*range(80, 100), next_offset=100)
-    assert FIRST_PAGE == sync.command
+    assert [FIRST_PAGE] == [sync.command]
     sync.page(head=101)
-    assert FetchEvents(99, 100, 0) == sync.command
+    assert [FetchEvents(99, 100, 0)] == [sync.command]
     for _ in range(3):
         sync.fails(Failure.BROKEN)
         sync.sleeps()
