@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -139,6 +139,12 @@ class ReplicaModel:
 
     def first_request(self) -> PageRequest:
         return PageRequest(0, FIRST_LIMIT)
+
+    def take_page_in_parts(
+        self, request: PageRequest, page: CataloguePage
+    ) -> Generator[None, None, PageRequest | None]:
+        yield
+        return self.take_page(request, page)
 
     def take_page(self, request: PageRequest, page: CataloguePage) -> PageRequest | None:
         """Pages overlap by a row (F3)."""

@@ -97,9 +97,10 @@ def test_envelope_and_data_complete_each_other() -> None:
         (UPDATED | {"version": 0}, "PROD-001", "version must be a whole number from 1"),
         (UPDATED | {"version": True}, "PROD-001", "version must be a whole number from 1"),
         (DELETED | {"version": "8"}, "PROD-001", "version must be a whole number from 1"),
-        (without(UPDATED, "productId"), None, "productId is missing"),
-        (UPDATED | {"productId": ""}, None, "productId is missing"),
-        (UPDATED | {"productId": 5}, None, "productId is missing"),
+        (without(UPDATED, "productId"), "PROD-001", "productId is missing"),
+        (UPDATED | {"productId": ""}, "PROD-001", "productId is missing"),
+        (UPDATED | {"productId": 5}, "PROD-001", "productId is missing"),
+        ({"offset": 1046, "eventType": "product_updated"}, None, "productId is missing"),
     ],
 )
 def test_an_unreadable_event_is_quarantined(
