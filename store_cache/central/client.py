@@ -82,6 +82,7 @@ PRODUCTS_AT_ONCE = 4
 _INVENTORY = "/v1/inventory"
 _EVENTS = "/v1/inventory/events"
 _UPDATES = "/v1/inventory/updates"
+_MESSAGES = frozenset({"errorMessage", "message", "error"})
 _UNSENDABLE = re.compile(r"|\.|\.\.|.*[\x00-\x1f\x7f-\x9f\ud800-\udfff].*", re.DOTALL)
 
 
@@ -284,10 +285,24 @@ class CentralClient:
             error = self._unreadable(request, reply, problem)
             raise WriteUnknown(f"{error}; the write may have been applied") from problem
         if reply.status not in (401, 403):
-            return WriteReply(reply.status, value, certain)
+            return WriteReply(reply.status, self._without_key(value), certain)
         denied = self._status_error(request, reply)
         self.problem = str(denied)
         raise denied if certain else WriteUnknown(f"{denied}; an earlier try may have passed")
+
+    def _without_key(self, value: Any) -> Any:
+        """Return an answer with the store's key taken out of its messages, which tills are shown
+        and which are kept on disk."""
+        if isinstance(value, list):
+            return [self._without_key(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: self._connection.without_key(item)
+            if name in _MESSAGES and isinstance(item, str)
+            else self._without_key(item)
+            for name, item in value.items()
+        }
 
     # -- one exchange ----------------------------------------------------------------------
 

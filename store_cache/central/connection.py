@@ -283,7 +283,11 @@ class Connection:
     def excerpt(self, body: bytes | bytearray) -> str:
         """Return the first characters of an answer, escaped and without the key, for a message."""
         text = bytes(body[:_EXCERPT_BYTES]).decode("utf-8", "replace")
-        return ascii(text.replace(self._api_key, "***")[:_EXCERPT_CHARACTERS])
+        return ascii(self.without_key(text)[:_EXCERPT_CHARACTERS])
+
+    def without_key(self, text: str) -> str:
+        """Return what Central says without the store's key, which it may repeat in an error."""
+        return text.replace(self._api_key, "***")
 
 
 class _Answer:

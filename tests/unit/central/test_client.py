@@ -372,6 +372,16 @@ async def test_key_that_central_echoes_is_in_no_message(status: int) -> None:
     assert KEY not in str(caught.value)
 
 
+async def test_a_refusal_does_not_show_the_key() -> None:
+    """What Central says about a write is shown to tills and kept on disk; an id stays as it is."""
+    answer = {"productId": KEY, "errorMessage": f"bad key {KEY}", "results": [{"message": KEY}]}
+    central = connect(Scripted(lambda _: json(answer, 400)))
+    reply = await central.write(PAYLOAD, deadline_seconds=8)
+
+    masked = {"productId": KEY, "errorMessage": "bad key ***", "results": [{"message": "***"}]}
+    assert masked == reply.value
+
+
 async def test_key_is_in_no_log_line(caplog: pytest.LogCaptureFixture) -> None:
     """T4: nor in those of the libraries, at any level."""
     for library in ("", "httpx", "aiohttp", "asyncio"):
