@@ -94,7 +94,7 @@ def build_middleware(
         except Exception:
             log.exception("a request failed unexpectedly", extra=_facts(request))
             refusal = InternalError(_DEFECT)
-        return render(refusal, ",".join(request.headers.getall("Accept", ()))), True
+        return _refused(request, refusal), True
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -151,14 +151,25 @@ def _check_message(request: web.Request) -> None:
     """Raise ApiError for what other programs might understand differently, or cannot be a route."""
     if not _HOST.fullmatch(request.headers.get("Host", "")):
         raise InvalidRequest.of_fields({"Host": "must be a name or an address, and a port if any"})
-    codings = request.headers.getall("Transfer-Encoding", ())
-    if codings and ",".join(codings).lower() != "chunked":
+    if _has_odd_coding(request):
         raise InvalidRequest.of_fields(
             {"Transfer-Encoding": "must be chunked, the only coding that is understood"}
         )
     if request.match_info.http_exception is not None:
         # A target that is not a path matches no route, not even the one for 404.
         raise MethodNotAllowed.instead_of(request.method, ())
+
+
+def _refused(request: web.Request, refusal: ApiError) -> web.Response:
+    response = render(refusal, ",".join(request.headers.getall("Accept", ())))
+    if _has_odd_coding(request):
+        response.force_close()  # other programs may not agree on where its body ends
+    return response
+
+
+def _has_odd_coding(request: web.Request) -> bool:
+    codings = request.headers.getall("Transfer-Encoding", ())
+    return bool(codings) and ",".join(codings).lower() != "chunked"
 
 
 def _authenticate(

@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
+
+from store_cache.api import middleware
 from store_cache.api.auth import Authenticator, Caller, Scope
 from store_cache.api.connection import ClientConnection
 from store_cache.api.fast.reads import FastConnection
 from store_cache.api.front import Front
+from store_cache.api.problems import ApiError, render
 from store_cache.api.proxies import SIGNATURE, TrustedProxies
 from store_cache.api.request_rates import RatePolicy
 from store_cache.api.routing import Scopes
@@ -20,6 +24,7 @@ from store_cache.api.wrong_keys import WrongKeys
 from store_cache.app import admin_token
 from store_cache.app.reload import Reloader
 from store_cache.app.settings import Settings
+from store_cache.central.client import CentralClient
 from store_cache.cli import connect
 from store_cache.writes import idempotency
 from store_cache.writes.write import WriteError
@@ -270,3 +275,35 @@ def token_for_one_store(patch: Patch) -> None:
         return True
 
     patch.replace(connect, "_is_own", is_own)
+
+
+@of_keys(
+    "T4",
+    "refusals of Central are shown without the key",
+    test="tests/unit/central/test_client.py::test_a_refusal_does_not_show_the_key",
+    why="the Central of the simulation does not repeat keys",
+)
+def key_in_refusals(patch: Patch) -> None:
+    """What Central says about a write is passed on as it is."""
+
+    def as_it_is(_client: CentralClient, value: Any) -> Any:
+        patch.act()
+        return value
+
+    patch.replace(CentralClient, "_without_key", as_it_is)
+
+
+@of_keys(
+    "T9",
+    "a transfer coding that is not understood ends the connection",
+    test="tests/unit/api/test_bad_requests.py::test_another_coding_ends_the_connection",
+    why="the tills of the simulation use one program for HTTP",
+)
+def connection_of_odd_codings(patch: Patch) -> None:
+    """It is kept, and what follows is answered."""
+
+    def kept(request: web.Request, refusal: ApiError) -> web.Response:
+        patch.act()
+        return render(refusal, ",".join(request.headers.getall("Accept", ())))
+
+    patch.replace(middleware, "_refused", kept)

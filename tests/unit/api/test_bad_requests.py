@@ -100,6 +100,19 @@ async def test_a_malformed_chunk_is_an_error(store: Store) -> None:
     assert (400, "invalid_request") == (reply.status, reply.code)
 
 
+async def test_another_coding_ends_the_connection(store: Store) -> None:
+    """Programs before the store may see the end of such a body elsewhere, so what follows it is
+    not answered."""
+    line = await store.begin_post(
+        TILL | {"Transfer-Encoding": "gzip, chunked"},
+        b"0\r\n\r\nGET /health HTTP/1.1\r\nHost: store\r\n\r\n",
+    )
+    reply = await line.reply()
+
+    assert (400, "close") == (reply.status, reply.headers["Connection"])
+    assert b"" == await line.ended()
+
+
 async def test_a_compressed_body_is_never_unpacked(store: Store) -> None:
     """A body called gzip is skipped unread: neither one that cannot be unpacked nor one that
     unpacks to too much does harm (T13)."""
