@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages older campaigns crash simulate removals bench lock upgrade audit clean
+.PHONY: help run test lint types unit format sales outages older campaigns crash simulate removals bench lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,13 @@ upgrade: lock ## update the lock files to the newest versions
 audit: $(TOOLS) ## look for known vulnerabilities in the locked dependencies
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip -r requirements-dev.lock
+
+# Reproducible: the same lock gives the same file.
+SBOM ?= build/sbom.json
+sbom: $(TOOLS) ## list the dependencies of the running store as CycloneDX (SBOM=build/sbom.json)
+	@mkdir -p $(dir $(SBOM))
+	$(BIN)/python -m cyclonedx_py requirements --pyproject pyproject.toml --of JSON \
+		--output-reproducible -o $(SBOM) requirements.lock
 
 clean: ## remove everything that was generated
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
