@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class HostileCentral:
     def __init__(self) -> None:
         self.attack: Attack | None = None
         self.struck = 0
+        self.asked: deque[str] = deque(maxlen=1000)
+        """The heads of the last requests, as they came."""
         self.rows = {f"P-{number}": row(f"P-{number}") for number in range(1, 4)}
         self.events: list[dict[str, Any]] = []
         self._server: asyncio.Server | None = None
@@ -115,15 +118,16 @@ class HostileCentral:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        self.asked.append(head)
         method, target = head.split(" ")[:2]
         length = next((line for line in head.split("\r\n") if line.startswith("Content-L")), ": 0")
-        await reader.readexactly(int(length.partition(":")[2]))
+        body = await reader.readexactly(int(length.partition(":")[2]))
         parts = urlsplit(target)
         query = dict(parse_qsl(parts.query))
         route = _route(method, parts.path)
         answer = None if self.attack is None else self.attack.answers.get(route)
         if answer is None:
-            writer.write(json_answer(await self._right_answer(route, parts.path, query)))
+            writer.write(json_answer(await self._right_answer(route, parts.path, query, body)))
             await writer.drain()
             return True
         self.struck += 1
@@ -132,7 +136,7 @@ class HostileCentral:
             await writer.drain()
         return False
 
-    async def _right_answer(self, route: Route, path: str, query: Query) -> Any:
+    async def _right_answer(self, route: Route, path: str, query: Query, body: bytes) -> Any:
         match route:
             case Route.EVENTS:
                 if int(query["offset"]) >= self.next_offset and query.get("wait", "0") != "0":
