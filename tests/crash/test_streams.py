@@ -86,7 +86,8 @@ class Shop:
 
     async def open(self) -> None:
         await self.central.start()
-        await self.central.create(*({"productId": i, "available": 10_000} for i in PRODUCTS))
+        rows = [{"productId": i, "name": i, "available": 10_000} for i in PRODUCTS]
+        await self.central.create(*rows)
         await self.store.start("/ready")
         some = self._chance.sample(PRODUCTS, 20)
         for number in range(READERS):
