@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from aiohttp import web
+
 from store_cache.api.app import build_api
-from store_cache.api.auth import AUTHENTICATOR
+from store_cache.api.auth import AUTHENTICATOR, Caller
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.parts import StoreParts
 from store_cache.api.proxies import TrustedProxies
@@ -31,6 +33,24 @@ log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_SECONDS = 3.0
 """How long a stop waits for requests in flight."""
+
+
+def api_of(store: StoreParts, settings: Settings, local: Caller | None = None) -> web.Application:
+    """Return the API of `store` as configured. `local` is a key beside those of the settings.
+
+    Raises KeyFileError.
+    """
+    return build_api(
+        store,
+        store_id=settings.store_id,
+        keys=key_ring(settings, local),
+        cors_origins=settings.cors_origins,
+        fast_reads=settings.fast_reads,
+        rates=RequestRates(reads=settings.rate_limit_reads, writes=settings.rate_limit_writes),
+        proxies=TrustedProxies.parse(settings.trusted_proxies),
+        console=settings.console,
+        api_docs=settings.api_docs,
+    )
 
 
 async def serve_until_signal(
@@ -61,17 +81,7 @@ async def serve_until_signal(
         frozen_heap(store.writer.replaced),
         admin_token(settings.data_dir) as local,
     ):
-        app = build_api(
-            store,
-            store_id=settings.store_id,
-            keys=key_ring(settings, local),
-            cors_origins=settings.cors_origins,
-            fast_reads=settings.fast_reads,
-            rates=RequestRates(reads=settings.rate_limit_reads, writes=settings.rate_limit_writes),
-            proxies=TrustedProxies.parse(settings.trusted_proxies),
-            console=settings.console,
-            api_docs=settings.api_docs,
-        )
+        app = api_of(store, settings, local)
         if spans is not None:
             app.middlewares.append(spans.middleware())
         limits = ConnectionLimits.within(open_files)

@@ -8,15 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from aiohttp import web
-
-from store_cache.api.app import build_api
 from store_cache.api.parts import StoreParts
-from store_cache.api.proxies import TrustedProxies
-from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import ApiServer, serve
 from store_cache.app.build import Environment, running
-from store_cache.app.reload import key_ring
+from store_cache.app.serve import api_of
 from store_cache.app.settings import Settings
 from store_cache.app.tls import server_tls
 from store_cache.storage.directory import Directory, FileThread
@@ -43,20 +38,6 @@ def settings_of(**settings: Any) -> Settings:
         "verify_interval_minutes": 0,  # what it finds must not hide what rules fail to notice
     }
     return Settings(_env_file=None, **(usual | settings))
-
-
-def api_of(parts: StoreParts, settings: Settings) -> web.Application:
-    return build_api(
-        parts,
-        store_id=settings.store_id,
-        keys=key_ring(settings),
-        cors_origins=settings.cors_origins,
-        fast_reads=settings.fast_reads,
-        rates=RequestRates(reads=settings.rate_limit_reads, writes=settings.rate_limit_writes),
-        proxies=TrustedProxies.parse(settings.trusted_proxies),
-        console=settings.console,
-        api_docs=settings.api_docs,
-    )
 
 
 @asynccontextmanager

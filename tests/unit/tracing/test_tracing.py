@@ -20,11 +20,12 @@ from opentelemetry.trace import SpanKind
 
 from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
+from store_cache.app.serve import api_of
 from store_cache.tracing import setup
 from store_cache.tracing.setup import is_wanted, tracing
 from store_cache.tracing.spans import Spans
 from tests.harness.faulty_directory import FaultyDirectory
-from tests.harness.store import RunningStore, api_of, settings_of
+from tests.harness.store import RunningStore, settings_of
 from tests.unit.central.test_carried import PARENT, SALE, TILL, TRACE_ID, UPDATES, Witness
 
 

@@ -16,10 +16,11 @@ from store_cache.api.app import SCOPES
 from store_cache.api.auth import Scope
 from store_cache.api.problems import STATUS
 from store_cache.api.server import serve
+from store_cache.app.serve import api_of
 from tests.harness.api_document import EVERY_FEATURE, Contract, published_document
 from tests.harness.clients import STORE_ADMIN_KEY
 from tests.harness.http import Connection, Reply
-from tests.harness.store import a_store, api_of, settings_of
+from tests.harness.store import a_store, settings_of
 
 CATCH_ALL = {"/v1{rest}", "/{rest}"}
 CHANGING = {"/metrics", "/v1/store/inventory/stream"}

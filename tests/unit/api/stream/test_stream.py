@@ -12,10 +12,11 @@ from aiohttp import web
 
 from store_cache.api.auth import AUTHENTICATOR, KeyRing
 from store_cache.api.server import serve
+from store_cache.app.serve import api_of
 from store_cache.model.product import version_of
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import Clock
-from tests.harness.store import RunningStore, a_store, api_of, settings_of
+from tests.harness.store import RunningStore, a_store, settings_of
 from tests.harness.streams import Event, StreamClient
 from tests.harness.virtual_time import in_virtual_time
 
