@@ -70,8 +70,16 @@ class Service:
         )
         faults = self._struck(asked)
         if not faults:
-            return response_of(request, await self._reply(asked))
+            return response_of(request, await self.reply(asked))
         return await self._faulty(request, asked, faults)
+
+    async def reply(self, request: Request) -> Reply:
+        """Return the reply to one request, which no fault strikes; a poll may be held first."""
+        await self._hash_ahead(request)
+        reply = self.central.answer(request, self._clock())
+        if isinstance(reply, Held):
+            reply = await self._wait(reply)
+        return await self._when_durable(reply)
 
     async def stop(self, _: web.Application | None = None) -> None:
         """Answer every held poll, and hold no more."""
@@ -81,13 +89,6 @@ class Service:
             self._timer.cancel()
 
     # One request
-
-    async def _reply(self, request: Request) -> Reply:
-        await self._hash_ahead(request)
-        reply = self.central.answer(request, self._clock())
-        if isinstance(reply, Held):
-            reply = await self._wait(reply)
-        return await self._when_durable(reply)
 
     async def _when_durable(self, reply: Reply) -> Reply:
         """Return the reply once all changes are on disk, and wake held polls if there were any."""
@@ -164,7 +165,7 @@ class Service:
     ) -> web.StreamResponse:
         reply = await self._early(request, faults)
         if reply is None:
-            reply = await self._reply(asked)
+            reply = await self.reply(asked)
         await self._disturb(request, faults, "after")
         for fault in faults:
             if not isinstance(fault, Status) or fault.moment == "after":
@@ -286,6 +287,13 @@ class Running:
     def held_polls(self) -> int:
         """How many polls are held; 0 while it is not running."""
         return 0 if self._runner is None else self._runner.app[SERVICE].held_polls
+
+    async def reply(self, request: Request) -> Reply:
+        """Return the reply to one request without the network and its faults. RuntimeError while it
+        is not running."""
+        if self._runner is None:
+            raise RuntimeError("it is not running: call start() first")
+        return await self._runner.app[SERVICE].reply(request)
 
     async def start(self) -> None:
         """Read the folder and listen. StorageError, OSError."""

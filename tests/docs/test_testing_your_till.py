@@ -1,4 +1,5 @@
-"""docs/testing-your-till.md: its blocks run as they are, pasted one after the other."""
+"""docs/testing-your-till.md: its blocks run as they are, pasted one after the other, and its suite
+passes."""
 
 from __future__ import annotations
 
@@ -63,3 +64,25 @@ def test_every_block_can_be_pasted(tmp_path: Path) -> None:
     assert ["39", "38"] == re.findall(r'"newQuantity":(\d+)', ran.stdout)
     assert re.findall(r'"code":"central_(?:timeout|unavailable)"', ran.stdout)
     assert 38 == int(re.findall(r'"available": ?(\d+)', ran.stdout)[-1])
+
+
+def test_the_suite_of_the_page_passes(tmp_path: Path) -> None:
+    """In a folder of its own, with nothing but the plugin that the entry point names."""
+    suite, script = blocks(DOCS / "testing-your-till.md", "python")
+    (tmp_path / "test_till.py").write_text(suite)
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": "", "no_proxy": "*"}
+    for command in (
+        [*["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_till.py"]],
+        ["script.py"],
+    ):
+        ran = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert 0 == ran.returncode, ran.stdout + ran.stderr
