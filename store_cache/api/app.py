@@ -14,6 +14,7 @@ from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
 from store_cache.api.handlers.health import Health
 from store_cache.api.handlers.history import history_routes
+from store_cache.api.handlers.in_doubt import InDoubt
 from store_cache.api.handlers.metrics import MetricsRoutes
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.verification import verification_routes
@@ -112,6 +113,7 @@ def build_api(
     routes = route_table(
         reads_of(store, body_seconds=body_seconds, note_unknown=note_unknown),
         Writes(store, store_id=store_id, body_seconds=body_seconds, note_unknown=note_unknown),
+        InDoubt(store, body_seconds=body_seconds, note_unknown=note_unknown),
         Admin(store),
         Health(store),
         features,

@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
+from store_cache.api.content.doubts import doubt_document, doubt_facts
 from store_cache.writes.write import ERROR_STATUS, WriteError
 
 STATUS: dict[str, int] = ERROR_STATUS | {
@@ -188,7 +189,12 @@ class WriteFailed(ApiError):
     def __init__(self, error: WriteError) -> None:
         wait = error.retry_after_seconds
         headers = {} if wait is None else retry_after(wait)
-        super().__init__(error.message, details=error.details, headers=headers)
+        details = dict(error.details)
+        if len(error.doubts) == 1:
+            details |= doubt_facts(error.doubts[0])
+        elif error.doubts:
+            details["writes"] = [doubt_document(doubt) for doubt in error.doubts]
+        super().__init__(error.message, details=details, headers=headers)
         self._code = error.code
 
     @property

@@ -9,6 +9,7 @@ from aiohttp import web
 from store_cache.api.auth import Scope
 from store_cache.api.handlers.admin import Admin
 from store_cache.api.handlers.health import Health
+from store_cache.api.handlers.in_doubt import InDoubt
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.writes import Writes
 from store_cache.api.openapi import operations as op
@@ -16,9 +17,11 @@ from store_cache.api.problems import MethodNotAllowed, NotFound
 from store_cache.api.routing import Route
 
 _INVENTORY = "/v1/store/inventory"
+_WRITES = "/v1/store/writes"
 
 # aiohttp's plain `{productId}` would not match ids with braces.
 _ID = "{productId:[^/]+}"
+_KEY = "{idempotencyKey:[^/]+}"
 
 _SHOWN_CHARACTERS = 200  # of the path, in the error that names it
 
@@ -27,7 +30,12 @@ _ANY_METHOD = "*"
 
 
 def route_table(
-    reads: Reads, writes: Writes, admin: Admin, health: Health, features: Sequence[Route] = ()
+    reads: Reads,
+    writes: Writes,
+    in_doubt: InDoubt,
+    admin: Admin,
+    health: Health,
+    features: Sequence[Route] = (),
 ) -> tuple[Route, ...]:
     """Return every route; `features` are those of the parts that can be switched off."""
     return (
@@ -40,6 +48,8 @@ def route_table(
         Route("POST", f"{_INVENTORY}/batch-updates", writes.update_batch, Scope.WRITE, op.BATCH),
         Route("GET", f"{_INVENTORY}/{_ID}", reads.product, Scope.READ, op.READ_PRODUCT),
         Route("PATCH", f"{_INVENTORY}/{_ID}/inventory", writes.adjust, Scope.WRITE, op.ADJUST),
+        Route("GET", _WRITES, in_doubt.listed, Scope.WRITE, op.LIST_IN_DOUBT),
+        Route("POST", f"{_WRITES}/{_KEY}/settle", in_doubt.settle, Scope.ADMIN, op.SETTLE),
         Route("GET", "/v1/store/sync/status", admin.sync_status, Scope.READ, op.READ_SYNC_STATUS),
         Route("GET", "/v1/store/cache/stats", admin.cache_stats, Scope.READ, op.READ_CACHE_STATS),
         Route("POST", "/v1/store/sync/force", admin.force_sync, Scope.ADMIN, op.FORCE_SYNC),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -18,6 +19,9 @@ import orjson
 READ_SECONDS = 10.0
 SILENCE_SECONDS = 40.0
 """The store writes to a stream every 15 s at the latest."""
+
+SETTLE_SECONDS = 30.0
+"""The store asks Central for the product before it settles a write."""
 
 FORCE_SECONDS = 3600.0
 """A full sync of a large catalogue under Central's rate limit can take many minutes."""
@@ -93,6 +97,14 @@ class StoreClient:
     def verify(self, *, repair: bool) -> dict[str, Any]:
         path = "/v1/store/sync/verify"
         return self._call("POST", path, FORCE_SECONDS, "mismatches", {"repair": repair})
+
+    def writes_in_doubt(self) -> dict[str, Any]:
+        return self._call("GET", "/v1/store/writes?state=in_doubt", READ_SECONDS, "writes")
+
+    def settle_write(self, key: str, *, outcome: str, reason: str) -> dict[str, Any]:
+        path = f"/v1/store/writes/{quote(key, safe='')}/settle"
+        body = {"outcome": outcome, "reason": reason}
+        return self._call("POST", path, SETTLE_SECONDS, "answer", body)
 
     def _call(
         self, method: str, path: str, seconds: float, part: str, body: object = None

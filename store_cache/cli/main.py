@@ -34,6 +34,7 @@ from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_r
 from store_cache.cli.report import force_with_progress, print_status
 from store_cache.cli.verify import verify
 from store_cache.cli.watch import watch
+from store_cache.cli.writes import print_in_doubt, settle
 from store_cache.storage.directory import DirectoryExposed, DirectoryRefused
 from store_cache.storage.framing import OtherStore
 
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_sync(commands)
     _add_verify(commands)
+    _add_writes(commands)
     _add_keys(commands)
     _add_completion(commands)
     return parser
@@ -202,6 +204,31 @@ def _add_verify(commands: Any) -> None:
     command.set_defaults(run=_verify)
 
 
+def _add_writes(commands: Any) -> None:
+    command = commands.add_parser(
+        "writes",
+        help="list the writes whose outcome is unknown, and settle one",
+        description="List the writes of which a running store does not know whether Central has "
+        "applied them.",
+    )
+    add_connection_options(command)
+    command.add_argument("--json", action="store_true", help="the document as the API gives it")
+    command.set_defaults(run=_writes)
+    actions = command.add_subparsers(metavar="ACTION")
+    settling = actions.add_parser(
+        "settle",
+        help="say what became of a write",
+        description="Say what became of a write in doubt, once you have found out. It is never "
+        "sent again, and its till gets this answer. Needs an admin key.",
+    )
+    settling.add_argument("idempotency_key", metavar="IDEMPOTENCY_KEY", help="of the write")
+    settling.add_argument("outcome", choices=("applied", "not_applied"), help="what became of it")
+    settling.add_argument("--reason", required=True, help="how you know; it is logged and kept")
+    add_connection_options(settling)
+    settling.add_argument("--json", action="store_true", help="the document as the API gives it")
+    settling.set_defaults(run=_settle)
+
+
 def _add_completion(commands: Any) -> None:
     command = commands.add_parser(
         "completion",
@@ -278,3 +305,19 @@ def _key_file(options: argparse.Namespace) -> Path:
 def _verify(options: argparse.Namespace) -> int:
     with store_client(options) as client:
         return verify(client, repair=not options.no_repair, as_json=options.json)
+
+
+def _writes(options: argparse.Namespace) -> int:
+    with store_client(options) as client:
+        return print_in_doubt(client, as_json=options.json)
+
+
+def _settle(options: argparse.Namespace) -> int:
+    with store_client(options) as client:
+        return settle(
+            client,
+            options.idempotency_key,
+            outcome=options.outcome,
+            reason=options.reason,
+            as_json=options.json,
+        )

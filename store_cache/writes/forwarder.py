@@ -6,7 +6,8 @@ judged (`_send`), and its outcome is settled on disk, shown and answered (`_conc
 one request with several writes, which are sent together and then concluded each by itself.
 
 A write runs in a task of its own, so that a client that disconnects cancels nothing (W5); a repeat
-joins it. Nothing pauses between the look-up of a key and the start of its task, so that two calls
+joins it. What stays of unknown outcome is listed (`in_doubt`), and a person may settle it
+(`settle`). Nothing pauses between the look-up of a key and the start of its task, so that two calls
 never start the same key.
 """
 
@@ -53,8 +54,11 @@ from store_cache.writes.write import (
     Answer,
     Applied,
     BatchAnswer,
+    Doubt,
+    FinalOutcome,
     Refused,
     Sent,
+    SettledByPerson,
     Unknown,
     Write,
     WriteError,
@@ -71,7 +75,8 @@ MOST_ATTEMPTS = 5
 """How often an adjustment is sent with Central's version before a conflict is its answer."""
 
 STOCK_SECONDS = 1.0
-"""How long a till that was refused for the stock waits for Central to say what it is."""
+"""How long a till that was refused for the stock, or whose write is in doubt, waits for Central to
+say what the stock is."""
 
 _log = logging.getLogger(__name__)
 
@@ -220,6 +225,50 @@ class Forwarder:
         """
         return (await self._forward((adjustment,)))[0]
 
+    def in_doubt(self) -> list[Doubt]:
+        """Return what is known of each write of unknown outcome that is not under way, the oldest
+        first."""
+        attempts = sorted(self._keys.open_attempts(), key=lambda attempt: attempt.at)
+        return [
+            self._doubt(attempt)
+            for attempt in attempts
+            if attempt.is_unknown and attempt.key not in self._under_way
+        ]
+
+    async def settle(self, key: str, *, is_applied: bool, by: str, reason: str) -> Answer:
+        """Settle a write in doubt as a person says, and return what its till will be answered.
+
+        `by` is the name of the person's API key. It is never sent again. Raises WriteError
+        `write_not_found`, `write_under_way` or `write_not_in_doubt`.
+        """
+        attempt = self._keys.open_attempt(key)
+        if key in self._under_way or key in self._waiting:
+            raise WriteError(
+                "write_under_way",
+                "The write is on its way to Central: wait for its outcome, and settle it if that "
+                "is unknown",
+                details={"idempotencyKey": key},
+            )
+        if attempt is None or not attempt.is_unknown:
+            if key not in self._keys:
+                raise WriteError(
+                    "write_not_found",
+                    "The store knows no write with this idempotency key; see the list of writes "
+                    "in doubt",
+                    details={"idempotencyKey": key},
+                )
+            raise WriteError(
+                "write_not_in_doubt",
+                "The outcome of this write is known, so there is nothing to settle: a repeat of "
+                "the write gets it",
+                details={"idempotencyKey": key},
+            )
+        self._start([key], self._settle_by_person(attempt, is_applied, by, reason))
+        result = await asyncio.shield(self._under_way[key])
+        if isinstance(result, WriteError):
+            raise result
+        return result
+
     def observe_events(self, events: Iterable[AnyEvent]) -> None:
         """Take events just applied, in order: they may settle unknown writes (W3)."""
         readable = (event for event in events if isinstance(event, Event))
@@ -274,11 +323,11 @@ class Forwarder:
             self._admission.check()
             self._admission.check_room(len(self._tasks))
         except WriteError as away:
-            unknown = [known.key for _, known in missing if known and known.is_unknown]
+            unknown = [known for _, known in missing if known and known.is_unknown]
             if not unknown:
                 raise
             # What may have been applied is never answered as something that was not sent.
-            raise unsettled(away.message, unknown, away.retry_after_seconds) from None
+            raise self._unsettled(away.message, unknown, away.retry_after_seconds) from None
         now = self._now()
         new = {request.key: (request, now) for request, known in missing if known is None}
         client, waiting = missing[0][0].client, len(self._waiting)
@@ -489,7 +538,9 @@ class Forwarder:
         if isinstance(outcome, Applied | Refused):
             await self._settle(attempt, outcome)
         elif isinstance(outcome, Unknown):
-            self._leave_unknown(attempt, outcome.reason + self._missing_memory(outcome))
+            at_central = await self._stock_at_central(attempt, outcome, deadline_at)
+            reason = outcome.reason + self._missing_memory(outcome)
+            self._leave_unknown(attempt, reason, at_central)
         else:
             self._withdraw(delivery, outcome)
 
@@ -514,7 +565,50 @@ class Forwarder:
             return refused  # it has changed since, and no version of that quantity is known
         return replace(refused, new_quantity=row.available, new_version=row.version)
 
-    async def _settle(self, attempt: Attempt, outcome: Applied | Refused) -> None:
+    async def _stock_at_central(
+        self, attempt: Attempt, unknown: Unknown, deadline_at: float
+    ) -> tuple[int, int] | None:
+        """Return the quantity and version of the product at Central: as its refusal says, or as it
+        says in the time that is left. None if it does not."""
+        if (refusal := unknown.refusal) is not None:
+            quantity, version = refusal.new_quantity, refusal.new_version
+            if quantity is not None and version is not None:
+                return quantity, version
+        seconds = min(STOCK_SECONDS, deadline_at - asyncio.get_running_loop().time())
+        if seconds <= 0.0:
+            return None
+        return await self._read_stock(attempt.product_id, seconds)
+
+    async def _read_stock(self, product_id: str, seconds: float) -> tuple[int, int] | None:
+        try:
+            row = await self._refetches.read(product_id, seconds=seconds)
+        except CentralError as problem:
+            _log.info("the stock could not be read for a write in doubt: %s", problem)
+            return None
+        return None if row is None else (row.available, row.version)
+
+    async def _settle_by_person(
+        self, attempt: Attempt, is_applied: bool, by: str, reason: str
+    ) -> None:
+        """Make what a person says the final outcome, with the stock as it is now."""
+        stock = await self._read_stock(attempt.product_id, STOCK_SECONDS)
+        if stock is None:
+            await self._refetches.refresh_outdated(attempt.product_id, None)
+            held = self._store.held_row(attempt.product_id)
+            stock = None if held is None else (held.available, held.version)
+        settled = SettledByPerson(is_applied, by, reason, *(stock or (None, None)))
+        _log.warning(
+            "write %s of product %s, in doubt since %s, is settled as %s by %s: %s",
+            attempt.central_key(self._store_id),
+            attempt.product_id,
+            datetime.fromtimestamp(attempt.at, UTC).isoformat(timespec="seconds"),
+            "applied" if is_applied else "not applied",
+            by,
+            reason,
+        )
+        await self._settle(attempt, settled)
+
+    async def _settle(self, attempt: Attempt, outcome: FinalOutcome) -> None:
         """Make an outcome final: durable and visible, then answered.
 
         The key table has it first, so that a snapshot written meanwhile does not miss it. Calls do
@@ -551,17 +645,33 @@ class Forwarder:
             "it was applied then. Compare the product's stock before it is sent with another key"
         )
 
-    def _leave_unknown(self, attempt: Attempt, reason: str) -> None:
+    def _leave_unknown(
+        self, attempt: Attempt, reason: str, at_central: tuple[int, int] | None
+    ) -> None:
         self._keys.put(replace(attempt, is_unknown=True))
         _log.warning("write %s is unknown: %s", attempt.central_key(self._store_id), reason)
-        self._end(attempt.key, unsettled(reason, [attempt.key]))
+        doubt = replace(self._doubt(attempt), at_central=at_central)
+        self._end(attempt.key, unsettled(reason, [attempt.key], [doubt]))
+
+    def _unsettled(
+        self, reason: str, attempts: Sequence[Attempt], retry_after_seconds: float | None = None
+    ) -> WriteError:
+        keys, doubts = [each.key for each in attempts], [self._doubt(each) for each in attempts]
+        return unsettled(reason, keys, doubts, retry_after_seconds)
+
+    def _doubt(self, attempt: Attempt) -> Doubt:
+        found = self._in_doubt.get(attempt)
+        seen = () if found is None else found.seen
+        return Doubt(
+            attempt.key, attempt.product_id, attempt.version, attempt.at, attempt.client, seen
+        )
 
     def _withdraw(self, delivery: Delivery, error: WriteError) -> None:
         """End an attempt that was not applied this time. An earlier sending of it may have been."""
         attempt = delivery.attempt
         self._keys.put(attempt)
         if attempt.is_unknown:
-            error = unsettled(error.message, [attempt.key], error.retry_after_seconds)
+            error = self._unsettled(error.message, [attempt], error.retry_after_seconds)
         elif attempt.number == 1:
             # No attempt under the key was applied, or will be: the key is free again.
             self._keys.drop(attempt.key)
@@ -586,7 +696,9 @@ class Forwarder:
             for key, future in started.items():
                 if not future.done():
                     never_sent = unavailable("The store stops", 1.0)
-                    gave_up = unsettled("the store gave up before Central answered", [key])
+                    attempt = self._keys.open_attempt(key)
+                    doubts = [] if attempt is None else [self._doubt(attempt)]
+                    gave_up = unsettled("the store gave up before Central answered", [key], doubts)
                     self._end(key, never_sent if key in self._waiting else gave_up)
             if not task.cancelled() and (problem := task.exception()) is not None:
                 _log.error("a write is left unknown by a defect of the store", exc_info=problem)
@@ -629,5 +741,6 @@ def _answers(results: Sequence[Result], keys: Sequence[str]) -> list[Answer]:
         if isinstance(result, WriteError) and result.code == "central_timeout"
     ]
     if len(keys) > 1 and unknown:
-        raise unsettled("not every write of the batch is settled", unknown)
+        doubts = [doubt for error in errors for doubt in error.doubts]
+        raise unsettled("not every write of the batch is settled", unknown, doubts)
     raise errors[0]

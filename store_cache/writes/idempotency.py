@@ -9,6 +9,7 @@ object, without the product id, which a repeat names:
     fingerprint (12 bytes), attempt (1), time (8), client's number (2), minutes (2), then one of
     [version, newQuantity, lastUpdated]
     [version, errorType, errorMessage, newQuantity, newVersion]
+    [version, isApplied, by, reason, newQuantity, newVersion]       settled by a person
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ import orjson
 
 from store_cache.model.product import encode_exactly
 from store_cache.model.stock import StockAnswer
-from store_cache.writes.write import Applied, Refused, Write, WriteError, WriteRequest
+from store_cache.writes.write import (
+    Applied,
+    FinalOutcome,
+    Refused,
+    SettledByPerson,
+    Write,
+    WriteError,
+    WriteRequest,
+)
 
 MAX_KEYS = 500_000
 
@@ -54,6 +63,8 @@ _HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBdHH")
 _LARGEST_NUMBER = 0xFFFF
 _APPLIED = ("newQuantity", "lastUpdated")
 _REFUSED = ("errorType", "errorMessage", "newQuantity", "newVersion")
+_SETTLED = ("isApplied", "by", "reason", "newQuantity", "newVersion")
+_FINAL_KINDS = ("applied", "refused", "settled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,7 @@ class Final:
     number: int
     version: int
     at: float
-    outcome: Applied | Refused
+    outcome: FinalOutcome
     client: str = ""
     minutes: int = 0
 
@@ -109,7 +120,7 @@ class Final:
         return self.at - 60.0 * self.minutes
 
 
-def final_answer(attempt: Attempt, outcome: Applied | Refused, now: float) -> Final:
+def final_answer(attempt: Attempt, outcome: FinalOutcome, now: float) -> Final:
     """Return the final answer to an attempt."""
     minutes = min(max(0, round((now - attempt.at) / 60.0)), _LARGEST_NUMBER)
     return Final(
@@ -173,7 +184,7 @@ class StoredKeys:
     def __init__(self, clients: ClientNames) -> None:
         self._clients = clients
         self.open: dict[str, Attempt] = {}
-        self.applied: dict[bytes, bytes] = {}
+        self.applied: dict[bytes, bytes] = {}  # and what a person has settled
         self.refused: dict[bytes, bytes] = {}
 
     def load(self, records: bytes) -> int:
@@ -185,13 +196,13 @@ class StoredKeys:
         applied, refused, unreadable = self.applied, self.refused, 0
         for record in _parse(records):
             try:
-                if "applied" in record or "refused" in record:
+                if any(kind in record for kind in _FINAL_KINDS):
                     key, packed = record["key"].encode(), _pack_record(record, self._clients)
                     if self.open:
                         self.open.pop(record["key"], None)
                     applied.pop(key, None)  # so that entries stay in order of age
                     refused.pop(key, None)
-                    (applied if "applied" in record else refused)[key] = packed
+                    (refused if "refused" in record else applied)[key] = packed
                 else:
                     attempt = _decode_attempt(record)
                     self.drop(attempt.key)
@@ -266,7 +277,7 @@ class KeyTable:
         self._refusal_seconds = min(retention_seconds, REFUSAL_SECONDS)
         self._capacity = capacity
         self._open: dict[str, Attempt] = {}
-        self._applied = _Answers({})
+        self._applied = _Answers({})  # and what a person has settled, which lasts as long
         self._refused = _Answers({})
         self._held: Counter[int] = Counter()  # by client: attempts and applied writes
 
@@ -283,6 +294,9 @@ class KeyTable:
             largest=self.clients.name(number),
             largest_held=count,
         )
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._open or self._packed(key) is not None
 
     def open_attempts(self) -> list[Attempt]:
         """Return all attempts without a final answer: under way or unknown."""
@@ -360,7 +374,7 @@ class KeyTable:
         self.drop(key)
         self._drop_final(key)
         packed = _pack(final, self.clients)
-        if isinstance(final.outcome, Applied):
+        if not isinstance(final.outcome, Refused):
             self._applied.entries[key.encode()] = packed
             self._held[_client_of(packed)] += 1
         else:
@@ -447,7 +461,8 @@ def encode_attempt(attempt: Attempt) -> bytes:
 
 
 def encode_final(key: str, final: Final) -> bytes:
-    """Return the record of a final answer: one JSON object, with `applied` or `refused`."""
+    """Return the record of a final answer: one JSON object, with `applied`, `refused` or, if a
+    person has settled the write, `settled`."""
     clients = ClientNames()
     return _encode_packed(key, _pack(final, clients), clients)
 
@@ -500,7 +515,7 @@ def _pack(final: Final, clients: ClientNames) -> bytes:
     outcome = final.outcome
     if isinstance(outcome, Applied):
         fields: tuple[Any, ...] = (outcome.stock.new_quantity, outcome.stock.last_updated)
-    else:
+    else:  # in the order of `_REFUSED` or `_SETTLED`
         fields = astuple(outcome)
     client = clients.number(final.client)
     head = _HEAD.pack(final.fingerprint, final.number, final.at, client, final.minutes)
@@ -510,9 +525,11 @@ def _pack(final: Final, clients: ClientNames) -> bytes:
 def _unpack(packed: bytes, product_id: str, clients: ClientNames) -> Final:
     fingerprint, number, at, client, minutes = _HEAD.unpack_from(packed)
     version, *fields = orjson.loads(packed[_HEAD.size :])
-    outcome: Applied | Refused
+    outcome: FinalOutcome
     if len(fields) == len(_APPLIED):
         outcome = Applied(StockAnswer(product_id, version, version + 1, *fields))
+    elif len(fields) == len(_SETTLED):
+        outcome = SettledByPerson(*fields)
     else:
         outcome = Refused(*fields)
     return Final(fingerprint, number, version, at, outcome, clients.name(client), minutes)
@@ -534,6 +551,8 @@ def _encode_packed(key: str, packed: bytes, clients: ClientNames) -> bytes:
         record["minutes"] = minutes
     if len(fields) == len(_APPLIED):
         record["applied"] = {"newQuantity": fields[0], "lastUpdated": fields[1]}
+    elif len(fields) == len(_SETTLED):
+        record["settled"] = dict(zip(_SETTLED, fields, strict=True))
     else:
         record["refused"] = dict(zip(_REFUSED, fields, strict=True))
     return orjson.dumps(record)
@@ -543,6 +562,8 @@ def _pack_record(record: dict[str, Any], clients: ClientNames) -> bytes:
     """Pack a final answer from its record on disk."""
     if (applied := record.get("applied")) is not None:
         fields = (record["version"], applied["newQuantity"], applied["lastUpdated"])
+    elif (settled := record.get("settled")) is not None:
+        fields = (record["version"], *[settled[name] for name in _SETTLED])
     else:
         refused = record["refused"]
         fields = (record["version"], *[refused[name] for name in _REFUSED])

@@ -5,6 +5,8 @@ the feed, which may name it. So an event that names the attempt proves *applied*
 proof once events that name other writes cover every version up to the one it states. Versions that
 the store held before the attempt was first sent need no event: they are older than the attempt.
 After a creation or deletion of the product, versions prove nothing more.
+
+What was seen is kept, too, for a person who has to judge a write that nothing proves.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ import orjson
 from store_cache.model.event import Event, Kind, WriteName
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import Attempt
-from store_cache.writes.write import Applied, Refused
+from store_cache.writes.write import Applied, Refused, SeenEvent
 
 _VERSIONS_KEPT = 1_000
+
+EVENTS_SHOWN = 10
+"""How many events a person is shown: the first ones, among which the write's own would be."""
 
 
 class InDoubtWrite:
@@ -32,6 +37,7 @@ class InDoubtWrite:
         "_is_void",
         "_name",
         "_refusal",
+        "_seen",
         "attempt",
     )
 
@@ -43,11 +49,18 @@ class InDoubtWrite:
         self._is_void = False  # a refusal can prove nothing any more
         self._applied: Applied | None = None
         self._refusal: Refused | None = None
+        self._seen: dict[int, SeenEvent] = {}  # by offset
+
+    @property
+    def seen(self) -> tuple[SeenEvent, ...]:
+        """The first events about the product since the attempt began."""
+        return tuple(self._seen[offset] for offset in sorted(self._seen))
 
     def observe(self, event: Event) -> None:
         """Take one event of the feed. Taking it twice changes nothing."""
         if event.product_id != self.attempt.product_id:
             return
+        self._note(event)
         if event.write == self._name:
             self._observe_own(event)
         elif event.kind is not Kind.UPDATED:
@@ -83,6 +96,15 @@ class InDoubtWrite:
             updated if isinstance(updated, str) else None,
         )
         self._applied = Applied(stock)
+
+    def _note(self, event: Event) -> None:
+        if len(self._seen) >= EVENTS_SHOWN and event.offset > max(self._seen):
+            return
+        available = None if event.body is None else orjson.loads(event.body)["available"]
+        store_id = None if event.write is None else event.write.store_id
+        self._seen[event.offset] = SeenEvent(event.offset, event.version, available, store_id)
+        if len(self._seen) > EVENTS_SHOWN:
+            del self._seen[max(self._seen)]
 
     def _cover(self, event: Event) -> None:
         self._is_void |= event.write is None or len(self._beyond) >= _VERSIONS_KEPT

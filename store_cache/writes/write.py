@@ -32,6 +32,9 @@ from store_cache.model.stock import StockAnswer
 
 ERROR_STATUS = {
     "product_not_found": 404,
+    "write_not_found": 404,
+    "write_under_way": 409,
+    "write_not_in_doubt": 409,
     "idempotency_key_reused": 422,
     "central_error": 502,
     "central_unavailable": 503,
@@ -48,6 +51,9 @@ REFUSAL_STATUS = {
     "missing_product_id": 400,
 }
 """The HTTP status that a till gets for each refusal, whatever status Central used."""
+
+SETTLED_NOT_APPLIED = "settled_not_applied"
+"""The error type of a write that a person has settled as not applied; its status is 409."""
 
 _UNDECIDED = frozenset({401, 403, 408, 429})
 _ABOUT_THE_WRITE = frozenset({400, 409, 422})
@@ -105,10 +111,40 @@ class BatchAnswer:
     results: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """An event of the feed about a product. `available` is None after a deletion; `store_id` is
+    that of the write which the event names, None if it names none."""
+
+    offset: int
+    version: int
+    available: int | None
+    store_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is known of a write whose outcome is unknown, for a person to judge it by.
+
+    `version` is the one it was sent with, first at `sent_at` (unix seconds). `seen`: what the feed
+    has brought about the product since, the oldest first, up to a limit. `at_central` is the
+    quantity and version that Central has now; None if Central was not asked, or did not say.
+    """
+
+    key: str
+    product_id: str
+    version: int
+    sent_at: float
+    client: str = ""
+    seen: tuple[SeenEvent, ...] = ()
+    at_central: tuple[int, int] | None = None
+
+
 class WriteError(Exception):
     """A write without a final answer of Central; the API answers it as one of its errors.
 
-    `code` is one of `ERROR_STATUS`. `retry_after_seconds` is set where waiting helps.
+    `code` is one of `ERROR_STATUS`. `retry_after_seconds` is set where waiting helps. `doubts` are
+    the writes of unknown outcome that it is about.
     """
 
     def __init__(
@@ -118,12 +154,14 @@ class WriteError(Exception):
         *,
         details: Mapping[str, Any] | None = None,
         retry_after_seconds: float | None = None,
+        doubts: Sequence[Doubt] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.details = dict(details or {})
         self.retry_after_seconds = retry_after_seconds
+        self.doubts = tuple(doubts)
 
     @property
     def status(self) -> int:
@@ -140,15 +178,21 @@ def unavailable(reason: str, retry_after_seconds: float) -> WriteError:
 
 
 def unsettled(
-    reason: str, keys: Sequence[str], retry_after_seconds: float | None = None
+    reason: str,
+    keys: Sequence[str],
+    doubts: Sequence[Doubt],
+    retry_after_seconds: float | None = None,
 ) -> WriteError:
-    """Return the error of keys whose outcome is unknown: only a repeat can settle them."""
+    """Return the error of keys whose outcome is unknown: a repeat, the feed or a person settles
+    them. `doubts` say what is known of each."""
     named = {"idempotencyKey": keys[0]} if len(keys) == 1 else {"idempotencyKeys": [*keys]}
     return WriteError(
         "central_timeout",
-        "It is not known whether Central applied the write: repeat it unchanged, with the same key",
+        "It is not known whether Central applied the write: repeat it unchanged, with the same "
+        "key. If that settles nothing, a person can, with an admin key",
         details=named | {"reason": reason},
         retry_after_seconds=retry_after_seconds,
+        doubts=doubts,
     )
 
 
@@ -168,6 +212,24 @@ class Refused:
     message: str
     new_quantity: int | None = None
     new_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettledByPerson:
+    """A person has said what became of a write in doubt; it is never sent again.
+
+    `by`: the name of the key that was used. `new_quantity` and `new_version` are the product's
+    state then, None if neither Central nor the cache could say it.
+    """
+
+    is_applied: bool
+    by: str
+    reason: str
+    new_quantity: int | None = None
+    new_version: int | None = None
+
+
+FinalOutcome = Applied | Refused | SettledByPerson
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +281,10 @@ def judge_batch(status: int, value: object, sent: Sequence[Sent]) -> list[WriteO
     return [_proven(whole, update) for update in sent]
 
 
-def answer_to(outcome: Applied | Refused, product_id: str) -> Answer:
+def answer_to(outcome: FinalOutcome, product_id: str) -> Answer:
     """Return the till's answer for a final outcome."""
+    if isinstance(outcome, SettledByPerson):
+        return _answer_of_person(outcome, product_id)
     if isinstance(outcome, Applied):
         stock = outcome.stock
         body: dict[str, Any] = {
@@ -239,6 +303,20 @@ def answer_to(outcome: Applied | Refused, product_id: str) -> Answer:
         body["newVersion"] = outcome.new_version
     body |= {"errorType": outcome.error_type, "errorMessage": outcome.message}
     return Answer(REFUSAL_STATUS[outcome.error_type], body)
+
+
+def _answer_of_person(settled: SettledByPerson, product_id: str) -> Answer:
+    body: dict[str, Any] = {"productId": product_id, "applied": settled.is_applied}
+    if settled.new_quantity is not None and settled.new_version is not None:
+        body |= {"newQuantity": settled.new_quantity, "newVersion": settled.new_version}
+    if settled.is_applied:
+        return Answer(200, body)
+    body["errorType"] = SETTLED_NOT_APPLIED
+    body["errorMessage"] = (
+        f"A person ({settled.by}) has settled this write as not applied: {settled.reason}. It is "
+        "not sent again; to sell, send a new write with a new key"
+    )
+    return Answer(409, body)
 
 
 def _proven(outcome: WriteOutcome, sent: Sent) -> WriteOutcome:

@@ -6,8 +6,9 @@ import orjson
 import pytest
 
 from store_cache.api.problems import STATUS
+from store_cache.writes.write import Doubt, SeenEvent
 from tests.docs.pages import DOCS, Call, calls, section, shown_answer, table_rows
-from tests.harness.fake_store import FakeStore, product
+from tests.harness.fake_store import MOMENT_SECONDS, FakeStore, product
 from tests.harness.http import DEADLINE_SECONDS
 from tests.harness.streams import STREAM, Event, EventParser, StreamClient
 from tests.unit.api.conftest import Opened, Store
@@ -29,6 +30,9 @@ async def documented_store(open_store: Opened) -> Store:
             product("tea/green 50%", name="Green Tea", available=30, version=1, price=3.2),
         ]
     )
+    seen = SeenEvent(1046, 2, 4, "store-s2")
+    doubt = Doubt("order-12349", "PROD-002", 1, MOMENT_SECONDS - 60, "till-3", (seen,))
+    fake.doubts = {doubt.key: doubt}
     return await open_store(fake, keys=["demo"], admin_keys=["office"], api_docs=True)
 
 

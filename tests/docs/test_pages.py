@@ -116,7 +116,8 @@ def test_each_named_command_and_option_exists(
 ) -> None:
     """As the program's own help tells it."""
     program, subcommand, *words = command.partition("[")[0].split()
-    subcommands = [subcommand, words[0]] if subcommand == "keys" and words else [subcommand]
+    has_actions = subcommand in ("keys", "writes") and words and not words[0].startswith("-")
+    subcommands = [subcommand, words[0]] if has_actions else [subcommand]
     with pytest.raises(SystemExit) as ended:
         PROGRAMS[program]([*subcommands, "--help"])
     options = {word for word in words if word.startswith("--")}

@@ -26,6 +26,7 @@ from tests.golden.store import (
     get,
     normalise_document,
     sale,
+    settlement,
 )
 from tests.harness.api_document import EVERY_FEATURE
 from tests.harness.clients import STORE_ADMIN_KEY, path_of
@@ -36,7 +37,7 @@ FILE = Path(store_cache.__file__).parent / "api" / "openapi" / "examples.json"
 
 ERRORS = (
     *("each_error", "rate_limited", "no_room_for_keys", "no_catalogue", "too_many_streams"),
-    "index_not_ready",
+    *("index_not_ready", "writes_in_doubt"),
 )
 """The recordings that have an error of each code between them."""
 
@@ -73,6 +74,10 @@ WRITING: Named = {
     },
 }
 AFTERWARDS: Named = {"readHistory": {"sales": get(f"{path_of(LAMP)}/history", key=STORE_ADMIN_KEY)}}
+IN_DOUBT: Named = {
+    "listWritesInDoubt": {"one": get("/v1/store/writes?state=in_doubt")},
+    "settleWrite": {"not_applied": settlement("order-12353")},
+}
 REFUSED_BY_CENTRAL = {"invalid_request": sale(LAMP, -1, 9, "order-12352")}
 
 
@@ -105,6 +110,9 @@ async def _operations() -> Json:
         await _take(store, READING | WRITING | AFTERWARDS, found)
         central.answers.append(CentralAnswer(400, refusal(LAMP, "invalid_request")))
         await _take(store, {"updateInventory": REFUSED_BY_CENTRAL}, found)
+        central.answers.append(None)
+        await store.call(sale(LAMP, -1, 9, "order-12353"))
+        await _take(store, IN_DOUBT, found)
     return found
 
 

@@ -37,11 +37,12 @@ from tests.golden.store import (
     get,
     post,
     sale,
+    settlement,
 )
 from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, path_of
 from tests.harness.streams import STREAM
 from tests.harness.virtual_time import run
-from tests.unit.api.bad_requests import BAD_REQUESTS
+from tests.unit.api.bad_requests import BAD_REQUESTS, WRITES
 
 PROBLEM = "application/problem+json"
 LAMP = "PROD-002"
@@ -281,6 +282,27 @@ async def _sale_and_batch(store: Store, key: str) -> Json:
     return await store.answers(calls | {f"{name}, repeated": call for name, call in calls.items()})
 
 
+async def _writes_in_doubt(central: ScriptedCentral) -> Json:
+    """Central never answers a sale: the list, and each answer to a person who settles it."""
+    async with a_store(central) as store:
+        await asyncio.sleep(3.0)
+        lost = sale(LAMP, -1, 7, "lost")
+        central.answers.append(None)
+        asking = asyncio.ensure_future(store.answers({"sale": lost}))
+        await asyncio.sleep(1.0)
+        said = await _in_both_shapes(store, {"write_under_way": settlement("lost")})
+        said |= await asking
+        said |= await store.answers(
+            {"list": get(f"{WRITES}?state=in_doubt"), "settled": settlement("lost")}
+        )
+        settled = {
+            "write_not_found": settlement("nothing"),
+            "write_not_in_doubt": settlement("lost"),
+            "sale, repeated": lost,
+        }
+        return said | await _in_both_shapes(store, settled)
+
+
 # -- errors of the store's own -----------------------------------------------------------------
 
 
@@ -403,6 +425,7 @@ RECORDINGS = {
         _writes_of_unknown_outcome,
         _refused_writes,
         _unsettled_writes,
+        _writes_in_doubt,
         _wrong_requests,
         _each_error,
         _rate_limited,

@@ -71,6 +71,13 @@ def force() -> Call:
     return Call("POST", FORCE, b"", [("X-API-Key", STORE_ADMIN_KEY)])
 
 
+def settlement(key: str) -> Call:
+    """A person says that a write in doubt was not applied."""
+    body = {"outcome": "not_applied", "reason": "counted"}
+    call = post(f"/v1/store/writes/{key}/settle", body)
+    return call._replace(headers=[("X-API-Key", STORE_ADMIN_KEY), *call.headers[1:]])
+
+
 class Store:
     """A store that runs. `directory` is its DATA_DIR, in memory."""
 

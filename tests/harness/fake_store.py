@@ -24,7 +24,16 @@ from store_cache.model.change import Change
 from store_cache.model.position import Position
 from store_cache.model.product import Row, read_product, read_row, with_stock
 from store_cache.sync.states import Failure, FullSyncRecord
-from store_cache.writes.write import Adjustment, Answer, BatchAnswer, Write, WriteError
+from store_cache.writes.write import (
+    Adjustment,
+    Answer,
+    BatchAnswer,
+    Doubt,
+    SettledByPerson,
+    Write,
+    WriteError,
+    answer_to,
+)
 
 FRESH = Freshness(
     last_offset=1045,
@@ -58,8 +67,8 @@ class FakeStore:
     """Answers writes from its own catalogue, as a store does with Central behind it.
 
     `elsewhere`: products that Central holds and this store does not yet; a refresh brings them in.
-    `failure`: what every write fails with while it is set. Writes wait for `admission`, and set
-    `arrived` and `applied`. `search`: whether it can search.
+    `doubts`: writes of unknown outcome. `failure`: what every write fails with while it is set.
+    Writes wait for `admission`, and set `arrived` and `applied`. `search`: whether it can search.
     """
 
     def __init__(self, products: Iterable[Mapping[str, Any]] = (), *, search: bool = True) -> None:
@@ -77,6 +86,7 @@ class FakeStore:
         self.applied = asyncio.Event()
         self.refreshed: list[str] = []
         self.writes: list[Write | Adjustment] = []
+        self.doubts: dict[str, Doubt] = {}
         self.syncs: list[bool] = []
         for one in products:
             self.put(one)
@@ -140,6 +150,17 @@ class FakeStore:
         if body is None:
             raise WriteError("product_not_found", "Product not found in local cache")
         return Answer(200, self._apply(read_row(body), adjustment.delta, adjustment.key))
+
+    def in_doubt(self) -> list[Doubt]:
+        return [*self.doubts.values()]
+
+    async def settle(self, key: str, *, is_applied: bool, by: str, reason: str) -> Answer:
+        doubt = self.doubts.pop(key, None)
+        if doubt is None:
+            raise WriteError("write_not_found", "The store knows no write with this key")
+        row = read_row(self.held.rows[doubt.product_id])
+        settled = SettledByPerson(is_applied, by, reason, row.available, row.version)
+        return answer_to(settled, doubt.product_id)
 
     async def force_full_sync(self, *, accept: bool) -> FullSyncRecord:
         self.syncs.append(accept)

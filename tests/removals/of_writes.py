@@ -33,13 +33,16 @@ from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
     Answer,
     Applied,
+    FinalOutcome,
     Refused,
     Sent,
+    SettledByPerson,
     Unknown,
     Write,
     WriteError,
     WriteOutcome,
     WriteRequest,
+    answer_to,
 )
 from tests.removals.removal import Patch, Removals
 
@@ -156,6 +159,29 @@ def stock_not_older(patch: Patch) -> None:
         return await with_stock(self, replace(attempt, version=0), refused, deadline_at)
 
     patch.replace(Forwarder, "_with_stock", any_stock)
+
+
+@of_writes(
+    "W9",
+    "what a person has settled is kept",
+    test=(
+        "tests/unit/writes/test_settling.py::"
+        "test_what_is_settled_as_not_applied_is_never_sent_again"
+    ),
+    why="nobody settles writes in it",
+)
+def settlements_kept(patch: Patch) -> None:
+    """A person gets an answer, and the write stays in doubt."""
+    settle = Forwarder._settle
+
+    async def answered(self: Forwarder, attempt: Attempt, outcome: FinalOutcome) -> None:
+        if isinstance(outcome, SettledByPerson):
+            patch.act()
+            self._end(attempt.key, answer_to(outcome, attempt.product_id))
+        else:
+            await settle(self, attempt, outcome)
+
+    patch.replace(Forwarder, "_settle", answered)
 
 
 # -- repeats -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from store_cache.model.change import RefetchReason
 from store_cache.model.product import MAX_WHOLE
 from store_cache.sync.states import FullSyncStep
-from store_cache.writes.write import REFUSAL_STATUS
+from store_cache.writes.write import REFUSAL_STATUS, SETTLED_NOT_APPLIED
 
 Count = Annotated[int, Field(ge=0)]
 Duration = Annotated[str, Field(description="for people: `1.2s`, `4m10s`, `1h30m45s`")]
@@ -134,8 +134,18 @@ class AppliedWrite(TypedDict):
     """Central applied the write."""
 
     productId: ProductId
-    newQuantity: Quantity
-    newVersion: Version
+    newQuantity: NotRequired[
+        Annotated[
+            Quantity,
+            Field(
+                description="how many are in stock; left out if a person has settled the write "
+                "and nobody could say it"
+            ),
+        ]
+    ]
+    newVersion: NotRequired[
+        Annotated[Version, Field(description="of that stock; left out together with it")]
+    ]
     applied: Literal[True]
     lastUpdated: NotRequired[str]
 
@@ -147,7 +157,9 @@ class RefusedWrite(TypedDict):
     applied: Literal[False]
     newQuantity: NotRequired[Quantity]
     newVersion: NotRequired[Version]
-    errorType: Annotated[str, Field(description=f"one of {', '.join(REFUSAL_STATUS)}")]
+    errorType: Annotated[
+        str, Field(description=f"one of {', '.join((*REFUSAL_STATUS, SETTLED_NOT_APPLIED))}")
+    ]
     errorMessage: str
 
 
@@ -159,6 +171,61 @@ class BatchResult(TypedDict):
     successCount: Count
     failureCount: Count
     results: list[AppliedWrite | RefusedWrite]
+
+
+class SeenSince(TypedDict):
+    """An event of the product that the store has seen since a write in doubt was sent."""
+
+    offset: Offset
+    version: Version
+    available: Annotated[Quantity | None, Field(description="null: the product was deleted")]
+    storeId: Annotated[
+        str | None, Field(description="whose write it was; null: Central does not say")
+    ]
+
+
+class StockAtCentral(TypedDict):
+    available: Quantity
+    version: Version
+
+
+class DoubtFacts(TypedDict):
+    """What is known of a write whose outcome is unknown."""
+
+    productId: ProductId
+    versionSent: Version
+    sentAt: Moment
+    seenSince: Annotated[
+        list[SeenSince],
+        Field(description="the first events of the product since then; the write's may be there"),
+    ]
+    atCentral: Annotated[
+        StockAtCentral | None,
+        Field(description="the stock now; null: Central was not asked, or did not answer"),
+    ]
+
+
+class WriteInDoubt(DoubtFacts):
+    """A write whose outcome is unknown."""
+
+    idempotencyKey: str
+    client: Annotated[str | None, Field(description="the name of the key that sent it")]
+    state: Annotated[str, Field(description="in_doubt")]
+
+
+class WritesInDoubt(TypedDict):
+    """Writes whose outcome is unknown, the oldest first."""
+
+    writes: Annotated[list[WriteInDoubt], Field(description="the first 200")]
+    count: Annotated[Count, Field(description="of all of them")]
+
+
+class SettledWrite(TypedDict):
+    """What a person has said of a write in doubt, and what its till is answered from now on."""
+
+    idempotencyKey: str
+    outcome: Annotated[str, Field(description="applied or not_applied")]
+    answer: AppliedWrite | RefusedWrite
 
 
 # -- status of the sync ------------------------------------------------------------------------

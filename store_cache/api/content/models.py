@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -206,14 +206,34 @@ class VerifyBody(_RequestBody):
     ] = True
 
 
-_MODELS: tuple[type[BaseModel], ...] = (
+class SettleBody(_RequestBody):
+    """The body of `settle`: what a person says of a write in doubt."""
+
+    outcome: Annotated[
+        Literal["applied", "not_applied"], Field(description="applied or not_applied")
+    ]
+    reason: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=300,
+            description="a text of 1 to 300 characters: how you know",
+        ),
+    ]
+
+
+def _described(*models: type[BaseModel]) -> dict[str, str | None]:
+    """Return what each field must be."""
+    return {
+        field.alias or name: field.description
+        for model in models
+        for name, field in model.model_fields.items()
+    }
+
+
+_MUST_BE = _described(
     *(UpdateBody, BatchBody, AdjustmentBody, IdLookupBody, LookupBody, VerifyBody),
 )
-_MUST_BE = {
-    field.alias or name: field.description
-    for model in _MODELS
-    for name, field in model.model_fields.items()
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +367,11 @@ def read_verify(value: object, *, note_unknown: NoteUnknown) -> bool:
     return _validated(VerifyBody, value, note_unknown).repair
 
 
+def read_settlement(value: object, *, note_unknown: NoteUnknown) -> SettleBody:
+    """Return what a person says of a write in doubt. Raises InvalidRequest."""
+    return _validated(SettleBody, value, note_unknown)
+
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -365,7 +390,7 @@ def _validated(
         body = model.model_validate(value, context=store_id)
     except ValidationError as exc:
         for error in exc.errors(include_url=False, include_input=False):
-            found.setdefault(".".join(map(str, error["loc"])), _reason(error))
+            found.setdefault(".".join(map(str, error["loc"])), _reason(error, model))
         raise InvalidRequest.of_fields(found) from None
     if found:
         raise InvalidRequest.of_fields(found)
@@ -375,9 +400,10 @@ def _validated(
     return body
 
 
-def _reason(error: Mapping[str, Any]) -> str:
-    names = [part for part in error["loc"] if part in _MUST_BE]
-    must_be = _MUST_BE[names[-1]] if names else "an object"
+def _reason(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    described = _MUST_BE | _described(model)
+    names = [part for part in error["loc"] if part in described]
+    must_be = described[names[-1]] if names else "an object"
     if isinstance(error["loc"][-1], int) and names[-1:] == ["updates"]:
         must_be = "an object with productId, delta, version and idempotencyKey"
     return f"{'is missing; ' if error['type'] == 'missing' else ''}must be {must_be}"

@@ -1,4 +1,4 @@
-"""Product ids and query parameters, decoded from a URL.
+"""Product ids, idempotency keys and query parameters, decoded from a URL.
 
 Aiohttp's own decoding leaves malformed and non-UTF-8 escapes as they are, so that two different
 URLs would name one id. Here they are errors.
@@ -16,16 +16,25 @@ from store_cache.api.problems import InvalidRequest
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # all of Unicode's category Cc
-_ID_SEGMENT = 4  # "", v1, store, inventory, {productId}
+_NAME_SEGMENT = 4  # "", v1, store, inventory, {productId}
 
 
 def product_id_of(request: web.Request) -> str:
     """Return the id in the path, whatever characters it holds. Raises InvalidRequest."""
-    segment = request.rel_url.raw_path.split("/")[_ID_SEGMENT]
+    return _name_of(request, "productId")
+
+
+def idempotency_key_of(request: web.Request) -> str:
+    """Return the key in the path, whatever characters it holds. Raises InvalidRequest."""
+    return _name_of(request, "idempotencyKey")
+
+
+def _name_of(request: web.Request, field: str) -> str:
+    segment = request.rel_url.raw_path.split("/")[_NAME_SEGMENT]
     try:
         return _decode(segment)
     except ValueError as problem:
-        raise InvalidRequest.of_fields({"productId": str(problem)}) from None
+        raise InvalidRequest.of_fields({field: str(problem)}) from None
 
 
 def query_of(request: web.Request, known: Collection[str] = ()) -> dict[str, str]:

@@ -19,6 +19,7 @@ from store_cache.api.content.models import (
     AdjustmentBody,
     BatchBody,
     IdLookupBody,
+    SettleBody,
     UpdateBody,
     VerifyBody,
 )
@@ -176,7 +177,8 @@ _WRITE_ANSWERS = (
     Answer(404, "Central has no such product: `product_not_found`", documents.RefusedWrite),
     Answer(
         409,
-        "Central refused the write: `version_conflict`, `insufficient_inventory`",
+        "Central refused the write: `version_conflict`, `insufficient_inventory`; or a person has "
+        "settled it: `settled_not_applied`",
         documents.RefusedWrite,
     ),
 )
@@ -281,6 +283,40 @@ ADJUST = Operation(
     body=AdjustmentBody,
     answers=_WRITE_ANSWERS,
     errors=("product_not_found", *_WRITE_ERRORS),
+)
+LIST_IN_DOUBT = Operation(
+    "listWritesInDoubt",
+    WRITING,
+    "List the writes whose outcome is unknown",
+    parameters=(
+        Parameter(
+            "state",
+            "query",
+            "Only writes in doubt are listed",
+            {"type": "string", "enum": ["in_doubt"], "default": "in_doubt"},
+        ),
+    ),
+    answers=(Answer(200, "The writes, the oldest first", documents.WritesInDoubt),),
+)
+SETTLE = Operation(
+    "settleWrite",
+    WRITING,
+    "Say what became of a write in doubt",
+    "For a person who has found out. The write is never sent again, and a repeat of it gets this "
+    "answer.",
+    parameters=(
+        Parameter(
+            "idempotencyKey",
+            "path",
+            "Percent-encoded; a slash is `%2F`",
+            KEY_SCHEMA | {"type": "string"},
+            is_required=True,
+            example="order-12350",
+        ),
+    ),
+    body=SettleBody,
+    answers=(Answer(200, "It is settled", documents.SettledWrite),),
+    errors=("write_not_found", "write_under_way", "write_not_in_doubt", "central_timeout"),
 )
 READ_SYNC_STATUS = Operation(
     "readSyncStatus",

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 INVENTORY = "/v1/store/inventory"
+WRITES = "/v1/store/writes"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Bad:
 
 UPDATE = {"productId": "PROD-001", "delta": -2, "version": 6, "idempotencyKey": "order-1"}
 KEY = (("Idempotency-Key", "order-1"),)
+SETTLEMENT = {"outcome": "not_applied", "reason": "counted"}
+OFFICE = (("X-API-Key", "office-secret"),)
 
 
 def _stream(what: str, query: str, *names: str, headers: tuple[tuple[str, str], ...] = ()) -> Bad:
@@ -69,6 +72,11 @@ def _batch(what: str, updates: Any, *names: str) -> Bad:
 def _adjust(what: str, body: Any, *names: str, product_id: str = "PROD-001") -> Bad:
     target = f"{INVENTORY}/{product_id}/inventory"
     return Bad(what, target, "PATCH", body, headers=KEY, names=names)
+
+
+def _settle(what: str, *names: str, **changes: Any) -> Bad:
+    body = {name: item for name, item in (SETTLEMENT | changes).items() if item is not ...}
+    return Bad(what, f"{WRITES}/order-1/settle", "POST", body, headers=OFFICE, names=names)
 
 
 def _json(what: str, raw: bytes) -> Bad:
@@ -224,6 +232,28 @@ BAD_REQUESTS: tuple[Bad, ...] = (
         "POST",
         headers=(("X-API-Key", "office-secret"),),
         names=("accept",),
+    ),
+    Bad("writes that are not in doubt", f"{WRITES}?state=applied", names=("state",)),
+    _settle("an outcome that is not known", "outcome", outcome="maybe"),
+    _settle("no reason", "reason", reason=...),
+    _settle("an empty reason", "reason", reason=""),
+    _settle("a reason of 301 characters", "reason", reason="x" * 301),
+    Bad(
+        "a key to settle that is not UTF-8",
+        f"{WRITES}/%FF/settle",
+        "POST",
+        SETTLEMENT,
+        headers=OFFICE,
+        names=("idempotencyKey",),
+    ),
+    Bad(
+        "a write to settle that is not known",
+        f"{WRITES}/order-9/settle",
+        "POST",
+        SETTLEMENT,
+        headers=OFFICE,
+        status=404,
+        code="write_not_found",
     ),
     _json("no body", b""),
     _json("a body cut short", b'{"productId": "PROD-'),

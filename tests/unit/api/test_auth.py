@@ -30,7 +30,11 @@ WRITES = {
     ("POST", "/v1/store/inventory/batch-updates"),
     ("PATCH", "/v1/store/inventory/{productId}/inventory"),
 }
-FOR_ADMINS = {("POST", "/v1/store/sync/force")}
+DOUBTS = {("GET", "/v1/store/writes")}
+FOR_ADMINS = {
+    ("POST", "/v1/store/sync/force"),
+    ("POST", "/v1/store/writes/{idempotencyKey}/settle"),
+}
 
 
 def named(name: str, scope: Scope, key: str, expires_at: float = inf) -> Caller:
@@ -81,7 +85,7 @@ def test_each_route_has_its_scope() -> None:
 
     assert _with_head(OPEN) | {("*", "/{rest}")} == found[Scope.OPEN]
     assert _with_head(READS) | {("*", "/v1{rest}")} == found[Scope.READ]
-    assert WRITES == found[Scope.WRITE]
+    assert WRITES | _with_head(DOUBTS) == found[Scope.WRITE]
     assert FOR_ADMINS == found[Scope.ADMIN]
 
 

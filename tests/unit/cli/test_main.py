@@ -74,6 +74,8 @@ async def ran(*arguments: str) -> int:
         (["keys"], ["new", "list", "revoke", "KEYS_FILE", "SIGHUP"]),
         (["keys", "new"], ["--scope", "--expires", "90d", "--file", "cannot be shown again"]),
         (["keys", "revoke"], ["--old", "--file"]),
+        (["writes"], ["--url", "--json", "settle", "does not know"]),
+        (["writes", "settle"], ["applied", "not_applied", "--reason", "never sent again"]),
         (["sync"], ["--url", "--key", "--accept", "--json", "admin key", "does not stop the sync"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -114,7 +114,7 @@ async def test_each_query_parameter_is_in_it(store: Store) -> None:
     """The parameters of each route are those that it names in its errors."""
     wrong = []
     for (method, path), operation in operations(await document_of(store)).items():
-        target = path.format(productId="PROD-001", name="main.js")
+        target = path.format(productId="PROD-001", name="main.js", idempotencyKey="sale-1")
         reply = await store.send(method, f"{target}?guess=1", x_api_key=STORE_ADMIN_KEY)
         if reply.status == 200:  # a probe may send what it likes
             continue
