@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from central_stub.catalogue import Row
 from central_stub.faults import AnyFault, Fault, Faults
 from central_stub.keys import Answer
-from central_stub.ledger import Ledger
+from central_stub.ledger import UNDOABLE, Ledger, Part
 from central_stub.limiter import Limiter
 from central_stub.switches import Feature, Switches, WireModel
 from central_stub.wire import Detail, Refused, Reply, Request, invalid, json_reply, parse_json
@@ -67,6 +67,15 @@ class Lie(Action):
     attributes: dict[str, Any] | None
 
 
+class Crash(Action):
+    """End, and begin again after `seconds` without the last entries of the log or of the stock."""
+
+    kind: Literal["crash"]
+    loses: Part
+    count: Annotated[int, Field(ge=1, le=UNDOABLE)] = 1
+    seconds: Annotated[float, Field(ge=0, le=3600)] = 1.0
+
+
 class Replacement(BaseModel):
     """The body of `wipe`, and a part of that of `restore`."""
 
@@ -94,7 +103,7 @@ class Restoration(Replacement):
     backup: Backup
 
 
-AnyAction = ForgetLog | ForgetKeys | NewGeneration | Skip | Lie
+AnyAction = ForgetLog | ForgetKeys | NewGeneration | Skip | Lie | Crash
 _COMMANDS: TypeAdapter[Fault | Action] = TypeAdapter(
     Annotated[AnyFault | AnyAction, Field(discriminator="kind")]
 )
@@ -106,6 +115,9 @@ class Administration:
     def __init__(
         self, ledger: Ledger, faults: Faults, limiter: Limiter, new_name: Callable[[], str]
     ) -> None:
+        self.on_crash: Callable[[float], None] = _ignore
+        """Called when Central crashes, before anything is answered, with the seconds that it is
+        away."""
         self._ledger = ledger
         self._faults = faults
         self._limiter = limiter
@@ -196,6 +208,9 @@ class Administration:
                 self._ledger.lose_next(count)
             case Lie(product_id=product_id, attributes=attributes):
                 self._lie(product_id, attributes)
+            case Crash(loses=loses, count=count, seconds=seconds):
+                self._ledger.crash(loses, count)
+                self.on_crash(seconds)
 
     def _lie(self, product_id: str, attributes: Row | None) -> None:
         issue = issue_of({**(attributes or {}), "productId": product_id})
@@ -246,6 +261,10 @@ class Administration:
         ledger = self._ledger
         counts = {"products": len(ledger), "eventOffset": ledger.head}
         return json_reply({"generation": ledger.generation, **counts})
+
+
+def _ignore(_: float) -> None:
+    """The callback if none is set."""
 
 
 def issue_of(attributes: Any) -> str | None:

@@ -98,7 +98,7 @@ class Central:
         self.faults = faults
         self._keys = keys
         self._limiter = Limiter()
-        self._administration = Administration(ledger, faults, self._limiter, new_name)
+        self.administration = Administration(ledger, faults, self._limiter, new_name)
         self._prepared: dict[tuple[int, int], Reply] = {}
         self._prepared_at = -1
         self._handlers: Mapping[Route, Callable[[Request, float], Reply | Held]] = {
@@ -108,7 +108,7 @@ class Central:
             Route.EVENTS: self._events,
             Route.DIGEST: self._digest,
             Route.UPDATES: self._update,
-            Route.ADMIN: self._administration.answer,
+            Route.ADMIN: self.administration.answer,
         }
 
     def answer(self, request: Request, now: float) -> Reply | Held:

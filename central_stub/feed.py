@@ -108,6 +108,15 @@ class Feed:
         self._events.pop(offset, None)
         self._hidden_until.pop(offset, None)
 
+    def cut(self, count: int) -> None:
+        """Lose the last `count` offsets, which are then used again, and what is not numbered."""
+        first_lost = max(self.next - count, self.first)
+        for offset in range(first_lost, self.next):
+            self.lose(offset)
+            self._stands_at.pop(offset, None)
+        self.next = first_lost
+        self._unnumbered.clear()
+
     def trim(self, limit: int) -> None:
         self._forget_below(self.next - limit)
 

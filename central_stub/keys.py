@@ -42,6 +42,9 @@ class KeyMemory:
                 return
             self._remembered.popitem(last=False)
 
+    def forget(self, key: str) -> None:
+        self._remembered.pop(key, None)
+
     def forget_all(self) -> None:
         self._remembered.clear()
 

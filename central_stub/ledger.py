@@ -12,11 +12,12 @@ event comes late; it is called only without the feature `order`. The caller name
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from central_stub.catalogue import Catalogue, Row
 from central_stub.digest import Digests
@@ -26,6 +27,12 @@ from central_stub.switches import Feature, Switches
 
 Change = dict[str, Any]
 """One change of the state: `op` and its fields. JSON, to be stored and replayed."""
+
+UNDOABLE = 1000
+"""A crash may lose the stock of so many writes, the last ones."""
+
+Part = Literal["events", "stock"]
+"""What a Central that saves its log and its stock apart may lose the end of."""
 
 RESERVED = frozenset({"productId", "version", "lastUpdated"})
 """Attributes of a row that only Central sets."""
@@ -40,6 +47,15 @@ class Update:
     version: int
     idempotency_key: str
     store_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What takes the stock of one write back: the row before it, and its key, if it had one."""
+
+    product_id: str
+    row: Row | None
+    key: str | None
 
 
 class PositionGone(Exception):
@@ -86,6 +102,7 @@ class Ledger:
         self._digests = Digests(self._catalogue)
         self._sequence = 0
         self._to_lose = 0
+        self._undo: deque[Undo] = deque(maxlen=UNDOABLE)
 
     # Reading
 
@@ -248,6 +265,21 @@ class Ledger:
         """Let the next `count` events never appear: their offsets stay gaps."""
         self._to_lose += count
 
+    def crash(self, loses: Part, count: int) -> None:
+        """End as a Central does that saves its log and its stock apart, and begin again.
+
+        `loses` events: the last `count` entries of the log are lost, and their stock stays; their
+        offsets are used again. Stock: of the last `count` writes the events stay, and the products
+        and keys are as before them; at most `UNDOABLE`, and none from before the start.
+        """
+        if loses == "events":
+            self._do({"op": "log_cut", "count": count})
+            return
+        taken = [self._undo.pop() for _ in range(min(count, len(self._undo)))]
+        rows = {undo.product_id: undo.row for undo in taken}  # the oldest of a product is the last
+        keys = [undo.key for undo in taken if undo.key is not None]
+        self._do({"op": "stock_lost", "rows": rows, "keys": keys})
+
     def lie(self, product_id: str, attributes: Row | None) -> None:
         """Change a product, or remove it (None), without a new version, time or event.
 
@@ -375,7 +407,9 @@ class Ledger:
 
     def _apply_write(self, change: Change) -> None:
         event = change["event"]
-        self._digests.forget(event["productId"])
+        product_id, key = event["productId"], change.get("key")
+        self._undo.append(Undo(product_id, self._catalogue.get(product_id), key and key[0]))
+        self._digests.forget(product_id)
         if event["eventType"] == "product_deleted":
             self._catalogue.remove(event["productId"])
         else:
@@ -410,11 +444,24 @@ class Ledger:
         self._feed.clear()
 
     def _apply_lie(self, change: Change) -> None:
-        self._digests.forget(change["productId"])
-        if change["row"] is None:
-            self._catalogue.remove(change["productId"])
+        self._set(change["productId"], change["row"])
+
+    def _apply_cut_log(self, change: Change) -> None:
+        self._feed.cut(change["count"])
+
+    def _apply_lost_stock(self, change: Change) -> None:
+        for product_id, row in change["rows"].items():
+            self._set(product_id, row)
+        for key in change["keys"]:
+            self._keys.forget(key)
+
+    def _set(self, product_id: str, row: Row | None) -> None:
+        """Set a product's row, or remove it (None), and nothing else."""
+        self._digests.forget(product_id)
+        if row is None:
+            self._catalogue.remove(product_id)
         else:
-            self._catalogue.put(change["row"])
+            self._catalogue.put(row)
 
     def _apply_restored(self, change: Change) -> None:
         state = change["state"]
@@ -426,6 +473,7 @@ class Ledger:
         self._sequence = max(self._sequence, state["sequence"])
         for sequence, event, due_at in state["unnumbered"]:
             self._feed.postpone(sequence, event, due_at)
+        self._undo.clear()
         self._keys.forget_all()
         for key in state["keys"]:
             self._keys.keep(Remembered(*key))
@@ -440,6 +488,8 @@ _APPLY: dict[str, Callable[[Ledger, Change], None]] = {
     "forget_keys": Ledger._apply_forgotten_keys,
     "generation": Ledger._apply_generation,
     "lie": Ledger._apply_lie,
+    "log_cut": Ledger._apply_cut_log,
+    "stock_lost": Ledger._apply_lost_stock,
     "restore": Ledger._apply_restored,
 }
 

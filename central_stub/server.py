@@ -6,6 +6,7 @@ every change that the answer can reflect is on disk. `central` decides what an a
 
 import asyncio
 import logging
+import math
 import random
 import time
 import uuid
@@ -24,7 +25,7 @@ from central_stub.settings import Settings
 from central_stub.storage import FolderStorage, MemoryStorage, Storage, StorageError
 from central_stub.switches import Switches
 from central_stub.waiting import Waiters
-from central_stub.wire import Refused, Reply, Request, json_reply
+from central_stub.wire import Refused, Reply, Request, Route, json_reply, route_of
 
 HASH_SLICE = 500
 """Rows hashed at a time for a digest: about 10 ms during which no request is answered."""
@@ -50,6 +51,9 @@ class Service:
         self._clock = clock
         self._announced = central.ledger.revision
         self._waiters = Waiters()
+        self._under_way: dict[int, web.Request] = {}  # of stores; by id(), as they have no hash
+        self._away_until = -math.inf  # by the clock of the loop
+        central.administration.on_crash = self._crash
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.Task[None] | None = None
         self._stopping = False
@@ -68,10 +72,19 @@ class Service:
             body=await request.read(),
             address=request.remote or "",
         )
-        faults = self._struck(asked)
-        if not faults:
+        if route_of(asked.raw_path) is Route.ADMIN:
             return response_of(request, await self.reply(asked))
-        return await self._faulty(request, asked, faults)
+        self._under_way[id(request)] = request
+        try:
+            if asyncio.get_running_loop().time() < self._away_until:
+                self._break(request)
+                return web.Response(status=503)
+            faults = self._struck(asked)
+            if not faults:
+                return response_of(request, await self.reply(asked))
+            return await self._faulty(request, asked, faults)
+        finally:
+            del self._under_way[id(request)]
 
     async def reply(self, request: Request) -> Reply:
         """Return the reply to one request, which no fault strikes; a poll may be held first."""
@@ -87,6 +100,18 @@ class Service:
         self._wake()
         if self._timer is not None:
             self._timer.cancel()
+
+    def _crash(self, seconds: float) -> None:
+        """Break every connection on which a store waits for an answer, or asks for something in the
+        next `seconds`, as the end of the process does."""
+        self._away_until = asyncio.get_running_loop().time() + seconds
+        for request in self._under_way.values():
+            self._break(request)
+
+    @staticmethod
+    def _break(request: web.Request) -> None:
+        if request.transport is not None:
+            request.transport.abort()
 
     # One request
 

@@ -24,6 +24,11 @@ def sale(product_id: str, delta: int, version: int, key: str) -> Update:
     return Update(product_id, delta, version, key, store_id="s1")
 
 
+def stock(ledger: Ledger, product_id: str) -> tuple[int, int]:
+    row = ledger.read(product_id) or {}
+    return row["available"], row["version"]
+
+
 def offsets(ledger: Ledger, offset: int, now: float = NOON) -> list[int]:
     return [event["offset"] for event in ledger.events(offset, 100, now).events]
 
@@ -228,6 +233,60 @@ def test_a_lie_has_no_event() -> None:
     assert (None, 2) == (ledger.read("P2"), ledger.head)
 
 
+def test_a_crash_loses_the_end_of_the_log_and_keeps_its_stock() -> None:
+    """The offsets are used again, and the feed shows nothing of the lost sales."""
+    ledger = a_ledger()
+    for version in (1, 2, 3):
+        ledger.update(sale("P1", -1, version, f"k{version}"), NOON)
+
+    ledger.crash("events", 2)
+
+    assert ([1, 2, 3], 4) == (offsets(ledger, 1), ledger.next_offset)
+    assert (7, 4) == stock(ledger, "P1")
+    assert ledger.update(sale("P1", -1, 3, "k3"), NOON)["applied"]  # its answer is remembered
+    ledger.update(sale("P2", -1, 1, "k4"), NOON)
+    assert "P2" == ledger.events(4, 1, NOON).events[0]["productId"]
+
+
+def test_a_crash_loses_no_more_of_the_log_than_there_is() -> None:
+    ledger = a_ledger()
+    ledger.forget_log()
+    ledger.update(sale("P1", -1, 1, "k1"), NOON)
+
+    ledger.crash("events", 900)
+
+    assert (3, 3) == (ledger.next_offset, ledger.oldest)
+
+
+def test_a_crash_loses_the_last_stock_and_keeps_its_events() -> None:
+    """The products are as before the sales, and their keys are forgotten."""
+    ledger = a_ledger()
+    ledger.update(sale("P1", -1, 1, "k1"), NOON)
+    ledger.update(sale("P1", -1, 2, "k2"), NOON)
+    ledger.update(sale("P1", -1, 3, "k3"), NOON)
+    ledger.delete("P2", NOON)
+    ledger.create({"productId": "P3", "available": 4}, NOON)
+
+    ledger.crash("stock", 4)
+
+    assert [1, 2, 3, 4, 5, 6, 7] == offsets(ledger, 1)
+    assert ((9, 2), (10, 1), None) == (stock(ledger, "P1"), stock(ledger, "P2"), ledger.read("P3"))
+    again = ledger.update(sale("P1", -5, 2, "k2"), NOON)
+    assert (4, 3, True) == (again["newQuantity"], again["newVersion"], again["applied"])
+    assert 9 == ledger.update(sale("P1", -1, 1, "k1"), NOON)["newQuantity"]
+
+
+def test_a_digest_is_of_the_stock_that_a_crash_has_left() -> None:
+    ledger = a_ledger()
+    before = ledger.digest(256)
+    ledger.update(sale("P1", -1, 1, "k1"), NOON)
+    assert before != ledger.digest(256)
+
+    ledger.crash("stock", 1)
+
+    assert before == ledger.digest(256)
+
+
 def test_new_generation_keeps_products_and_restarts_offsets() -> None:
     """Offsets of the old feed have no meaning in the new one."""
     ledger = a_ledger()
@@ -282,6 +341,11 @@ def walk(ledger: Ledger, source: random.Random) -> None:
                 ledger.forget_log()
             case 5 if number % 7 == 0:
                 ledger.begin_generation(f"g-{number}")
+            case 6 if number % 7 == 0:
+                ledger.settle(now + 1)  # what is still late would be lost with the log
+                ledger.crash("events", source.randrange(1, 5))
+            case 7 if number % 3 == 0:
+                ledger.crash("stock", source.randrange(1, 5))
             case _:
                 ledger.update(sale(product_id, -1, version, f"k{number % 250}"), now)
         ledger.lose_next(1 if number % 50 == 0 else 0)

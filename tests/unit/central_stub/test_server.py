@@ -161,6 +161,33 @@ async def test_another_answer_is_given_before_or_after_the_effect(
     assert version == (await client.get("/v1/inventory/P1")).json()["version"]
 
 
+@pytest.mark.parametrize("loses", ["events", "stock"])
+async def test_a_crash_breaks_what_is_under_way_and_stays_crashed(
+    tmp_path: Path, loses: str
+) -> None:
+    """A held poll is not answered from a ledger that lost something; the caller of the fault is.
+    What was lost stays lost after a restart."""
+    settings = Settings(_env_file=None, port=0, data_dir=tmp_path)
+    async with running(settings) as central:
+        headers = {"X-API-Key": "admin-demo"}
+        async with httpx.AsyncClient(base_url=central.url, headers=headers) as client:
+            await create(client, "P1")
+            await sell(client, 1, "k1")
+            poll = asyncio.create_task(client.get("/v1/inventory/events?offset=3&wait=30"))
+            await until_held(central)
+
+            await fault(client, kind="crash", loses=loses, count=1)
+
+            with pytest.raises(httpx.RemoteProtocolError):
+                await poll
+            expected = {"events": (2, 9), "stock": (3, 10)}[loses]
+            for _ in range(2):
+                row = central.ledger.read("P1") or {}
+                assert expected == (central.ledger.next_offset, row["available"])
+                await central.kill()
+                await central.start()
+
+
 async def test_a_delay_delays(client: httpx.AsyncClient) -> None:
     """At least its seconds."""
     await fault(client, kind="delay", seconds=0.05, routes=["pages"], times=1)
