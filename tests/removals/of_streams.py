@@ -211,14 +211,14 @@ def waiting_for_a_slow_client(patch: Patch) -> None:
 )
 def stuck_clients(patch: Patch) -> None:
     """Its place is taken for ever."""
-    is_stuck = Stream.is_stuck
+    takes_nothing = Stream.takes_nothing
 
     def never(self: Stream, now: float) -> bool:
-        if is_stuck(self, now):
+        if takes_nothing(self, now):
             patch.act()
         return False
 
-    patch.replace(Stream, "is_stuck", never)
+    patch.replace(Stream, "takes_nothing", never)
 
 
 @of_streams(

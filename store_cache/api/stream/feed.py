@@ -45,7 +45,7 @@ class ChangeFeed:
         self._writer = writer
         self._ended: dict[str, ResetReason] = {}
         self._generation = self._named_generation()
-        self._knows_differences = False
+        self._needs_no_differences = False
         self.epoch = f"{int(random() * _EPOCHS):08x}"
         self._part = _NO_PART
         self.resets = 0
@@ -59,7 +59,7 @@ class ChangeFeed:
     def is_complete(self) -> bool:
         """Whether the ring leads to the visible catalogue: it does not while the differences of a
         full sync are still being found."""
-        return self._knows_differences or not self._writer.announcer.is_telling
+        return self._needs_no_differences or not self._writer.announcer.is_telling
 
     @property
     def end_of_last_epoch(self) -> ResetReason:
@@ -106,7 +106,7 @@ class ChangeFeed:
     def changed(self, _catalogue: Catalogue, change: VisibleChange) -> None:
         if self._named_generation() != self._generation:
             self._end_epoch(ResetReason.REPLACED)
-        if change.origin.source is ChangeSource.FULL_SYNC and self._knows_differences:
+        if change.origin.source is ChangeSource.FULL_SYNC and self._needs_no_differences:
             return
         ring, epoch = self.ring, self.epoch
         for product_id, row in change.rows.items():
@@ -119,8 +119,8 @@ class ChangeFeed:
         self.on_news()
 
     def replaced(self, _old: Catalogue | None, _new: Catalogue) -> None:
-        self._knows_differences = self._named_generation() != self._generation
-        if self._knows_differences:
+        self._needs_no_differences = self._named_generation() != self._generation
+        if self._needs_no_differences:
             # Every reader begins again, with the new catalogue: it needs no differences.
             self._end_epoch(ResetReason.REPLACED)
         self.on_news()

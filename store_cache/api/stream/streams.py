@@ -119,7 +119,7 @@ class Stream:
     def can_write(self) -> bool:
         return not (self.is_blocked or self.ended.done())
 
-    def is_stuck(self, now: float) -> bool:
+    def takes_nothing(self, now: float) -> bool:
         """Return whether the client has taken nothing for too long. Call it again and again."""
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
@@ -284,7 +284,7 @@ class Streams:
             if not stream.is_allowed():
                 stream.end(StreamEnd.REVOKED)
             elif stream.is_blocked:
-                if stream.is_stuck(now):
+                if stream.takes_nothing(now):
                     self._stuck.note()
                     stream.abort()
                     stream.end(StreamEnd.STUCK)
