@@ -281,11 +281,14 @@ class CacheWriter:
 
         If that lowers its version, the generation gets another label in the same record, so that a
         version never goes back within a generation (promise 2). Return False, changing nothing, if
-        the product has changed since `known` was taken.
+        the product has changed since `known` was taken, is ahead of the feed, or a full sync is
+        under way, which would bring the old label back.
         """
         async with self._lock:
             catalogue = self.catalogue
-            if catalogue is None or KnownState.of(catalogue, product_id) != known:
+            if catalogue is None or self.replica is not None or product_id in catalogue.overrides:
+                return False
+            if KnownState.of(catalogue, product_id) != known:
                 return False
             change_set = self._change_set()
             is_lower = apply_repair(change_set, product_id, row)

@@ -40,6 +40,7 @@ from store_cache.storage.files import CacheFiles
 from store_cache.sync.refetch import Refetcher
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import SyncSettings
+from store_cache.sync.verification.changes import RecentChanges
 from store_cache.sync.verification.verifier import VerificationSettings, Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.admission import Admission
@@ -355,13 +356,15 @@ def build_verifier(
     digest = CatalogueDigest()
     if writer.catalogue is not None:
         digest.begin(writer.catalogue)
-    writer.announcer.observers += (digest,)
+    changes = RecentChanges(asyncio.get_running_loop().time)
+    writer.announcer.observers += (digest, changes)
     writer.on_renamed = runner.note_renamed
-    return Verifier(
+    verifier = Verifier(
         central,
         writer,
         runner,
         digest,
+        changes,
         VerificationSettings(
             interval_seconds=settings.verify_interval_minutes * 60.0,
             lap_seconds=settings.verify_lap_hours * 3600.0,
@@ -371,6 +374,9 @@ def build_verifier(
         now=environment.now,
         random=environment.random,
     )
+    changes.on_replaced = verifier.note_replaced
+    runner.on_break = verifier.note_break
+    return verifier
 
 
 async def keep_running(name: str, work: Callable[[], Awaitable[None]], defects: Defects) -> None:

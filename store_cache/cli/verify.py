@@ -33,10 +33,8 @@ def verify(client: StoreClient, *, repair: bool, as_json: bool) -> int:
 
 
 def _news(before: dict[str, Any], found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what this run found."""
-    more = found["mismatches"] + found["onlyTimes"] - before["mismatches"] - before["onlyTimes"]
-    news: list[dict[str, Any]] = found["recent"][: max(0, more)]
-    return news
+    """Return what this run found, or found again."""
+    return [one for one in found["recent"] if one not in before["recent"]]
 
 
 def verification_lines(found: dict[str, Any], *, news: list[dict[str, Any]]) -> list[str]:

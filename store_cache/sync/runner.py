@@ -28,6 +28,7 @@ from store_cache.model.product import Row
 from store_cache.sync.backoff import settle_spacing
 from store_cache.sync.machine import advance, begin, begin_again
 from store_cache.sync.states import (
+    COUNTED,
     ON_DEMAND,
     ApplyEvents,
     Command,
@@ -101,8 +102,9 @@ class SyncRunner:
     that go on while the machine is suspended, too: the state machine counts these. Set the
     callbacks before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch
     of events applied, in order; `on_central_reached` (the admission of writes) when Central just
-    answered; `on_advance` (the state in the status) after every step; `on_full_sync` (the metrics)
-    with each full sync that ended.
+    answered; `on_break` (verification) when an exchange failed for the connection or for Central;
+    `on_advance` (the state in the status) after every step; `on_full_sync` (the metrics) with each
+    full sync that ended.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class SyncRunner:
         self.changed = asyncio.Event()
         self.on_events: Callable[[Sequence[AnyEvent]], None] = _ignore
         self.on_central_reached: Callable[[], None] = _ignore
+        self.on_break: Callable[[], None] = _ignore
         self.on_advance: Callable[[], None] = _ignore
         self.on_full_sync: Callable[[FullSyncRecord], None] = _ignore
         self._central = central
@@ -173,11 +176,14 @@ class SyncRunner:
         if self.state.health.failures and self._may_be_interrupted():
             self._wake()
 
-    def ask_anew(self) -> None:
-        """End a wait or a held poll, and have the feed asked for its end as it is now."""
-        if isinstance(self.state.phase, Polling | Sleeping) and not self.state.health.failures:
-            self.state = replace(self.state, is_proven=False)  # so that the next poll is not held
-            self._wake()
+    def ask_anew(self) -> bool:
+        """End a wait or a held poll, and have the feed asked for its end as it is now. Return False
+        if that cannot be done in this moment: something else is under way, or Central fails."""
+        if not isinstance(self.state.phase, Polling | Sleeping) or self.state.health.failures:
+            return False
+        self.state = replace(self.state, is_proven=False)  # so that the next poll is not held
+        self._wake()
+        return True
 
     def note_renamed(self, generation: str) -> None:
         """The writer has given the generation another label."""
@@ -226,6 +232,8 @@ class SyncRunner:
                 self.on_central_reached()
             case ExchangeFailed(failure) if failure in REFUSALS:
                 self.on_central_reached()
+            case ExchangeFailed(failure) if failure in COUNTED:
+                self.on_break()
         report(before, self.state, outcome)
         if self.state.full_syncs is not before.full_syncs:
             for record in self.state.full_syncs:

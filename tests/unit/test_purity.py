@@ -18,7 +18,10 @@ PURE = (
         ROOT / "sync" / f"{n}.py"
         for n in ("machine", "states", "cursor", "follow", "full_sync", "backoff")
     ),
-    *(ROOT / "sync" / "verification" / f"{n}.py" for n in ("comparison", "findings", "lap")),
+    *(
+        ROOT / "sync" / "verification" / f"{n}.py"
+        for n in ("comparison", "findings", "lap", "removals", "schedule")
+    ),
     *(ROOT / "writes" / f"{n}.py" for n in ("write", "idempotency", "in_doubt", "circuit_breaker")),
     ROOT / "central" / "rate_limit.py",
 )

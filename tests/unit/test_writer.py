@@ -65,10 +65,16 @@ async def refetch(cache: Cache) -> None:
     await cache.writer.apply_refetch("P-1", sold, known=known, reason=RefetchReason.REFRESH)
 
 
+async def repair(cache: Cache) -> None:
+    known = cache.writer.known_state("P-1")
+    await cache.writer.apply_repair("P-1", row("P-1", 9, 2), known=known)
+
+
 WAYS: dict[str, Callable[[Cache], Awaitable[object]]] = {
     "events": lambda cache: cache.follow_sale("P-1"),
     "answer": settle_sale,
     "refetch": refetch,
+    "repair": repair,
 }
 """Ways to change P-1, which is held with a stock of 10 at version 1."""
 

@@ -342,6 +342,14 @@ class VerifiedProduct(TypedDict):
     at: Moment
 
 
+class Comparisons(TypedDict):
+    """Comparisons with Central since the start."""
+
+    completed: Count
+    raced: Annotated[Count, Field(description="begun again, since something changed meanwhile")]
+    givenUp: Annotated[Count, Field(description="runs that could not be ended")]
+
+
 class Verification(TypedDict):
     """Whether the store's catalogue was compared with Central's, and what differed."""
 
@@ -359,6 +367,10 @@ class Verification(TypedDict):
     mismatches: Count
     repaired: Count
     onlyTimes: Annotated[Count, Field(description="products that differed in lastUpdated alone")]
+    unresolved: Annotated[
+        Count, Field(description="products that seemed to differ and are still to be judged")
+    ]
+    comparisons: Comparisons
     problem: Annotated[Problem, Field(description="why the last run could not compare")]
     recent: Annotated[list[VerifiedProduct], Field(description="the last 100, newest first")]
     disputed: Annotated[

@@ -24,6 +24,12 @@ def verification_document(findings: Findings | None) -> Verification:
         "mismatches": found.mismatches,
         "repaired": found.repaired,
         "onlyTimes": found.only_times,
+        "unresolved": found.unresolved,
+        "comparisons": {
+            "completed": found.compared,
+            "raced": found.raced,
+            "givenUp": found.given_up,
+        },
         "problem": found.problem,
         "recent": [_product(one) for one in reversed(found.recent)],
         "disputed": [_product(one) for one in found.disputed.values()],

@@ -198,7 +198,7 @@ class StoreCollector(Collector):
         yield _histogram(
             "store_cache_sync_seconds",
             "How long the disk took to write and sync records of the journal.",
-            self._counts.syncs,
+            self._counts.disk_syncs,
         )
         compactions = CounterMetricFamily(
             "store_cache_compactions", "Snapshots that replaced a journal which had grown."
@@ -233,6 +233,15 @@ class StoreCollector(Collector):
         )
         mismatches.add_metric([], findings.mismatches)
         yield mismatches
+        comparisons = CounterMetricFamily(
+            "store_cache_verification_comparisons",
+            "Comparisons with Central, by outcome.",
+            labels=["outcome"],
+        )
+        comparisons.add_metric(["completed"], findings.compared)
+        comparisons.add_metric(["raced"], findings.raced)
+        comparisons.add_metric(["given_up"], findings.given_up)
+        yield comparisons
 
 
 def new_registry(collector: StoreCollector) -> CollectorRegistry:

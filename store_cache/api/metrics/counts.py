@@ -92,7 +92,9 @@ class Counts:
         """Writes, by outcome."""
         self.full_syncs = Histograms(0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0)
         """Full syncs that have ended, by reason and outcome."""
-        self.syncs = Histograms(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0)
+        self.disk_syncs = Histograms(
+            0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0
+        )
         """Records of the journal, written and synced; without labels."""
         self.visible = Histograms(
             *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
@@ -144,7 +146,7 @@ class Counts:
         self.full_syncs.of(reason, outcome).add(record.ended_at - record.began_at)
 
     def note_sync(self, seconds: float) -> None:
-        self.syncs.of().add(seconds)
+        self.disk_syncs.of().add(seconds)
 
     def note_events(self, events: Sequence[AnyEvent]) -> None:
         """Measure events that readers see from now on."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from itertools import compress
+from operator import ne
 
 import orjson
 
@@ -13,39 +15,43 @@ from store_cache.model.digest import Digest
 OTHER_CATALOGUE_SHARE = 0.25
 """More rows differing than this share is another catalogue: a full sync is cheaper and judged."""
 
-LEAST_ROWS_FOR_SHARE = 16
-"""Of fewer differing rows a share says nothing: they are repaired one by one."""
+BucketSums = tuple[int, int, int, int]
+"""Rows and sum of a bucket here, rows and sum at Central."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """`differing` and `unsettled` buckets of `buckets`; unsettled ones were not compared.
-    `rows`: how many rows the settled ones have."""
+    """`differing` and `unsettled` buckets of `buckets`; the unsettled ones were not compared.
+    `rows`: how many rows the settled ones have, on the side that has more."""
 
     buckets: int
-    differing: Set[int]
+    differing: Mapping[int, BucketSums]
     unsettled: Set[int]
     rows: int
-
-    @property
-    def equal(self) -> Set[int]:
-        return set(range(self.buckets)) - self.differing - self.unsettled
 
 
 def compare(ours: Digest, theirs: Digest, *, unsettled: Set[int]) -> Compared:
     """Compare two digests of as many buckets, taken at one position."""
-    settled = [bucket for bucket in range(ours.buckets) if bucket not in unsettled]
-    differing = {
-        bucket
-        for bucket in settled
-        if ours.rows[bucket] != theirs.rows[bucket] or ours.sums[bucket] != theirs.sums[bucket]
+    numbers = range(ours.buckets)
+    unequal = {
+        *compress(numbers, map(ne, ours.sums, theirs.sums)),
+        *compress(numbers, map(ne, ours.rows, theirs.rows)),
     }
-    rows = sum(ours.rows[bucket] for bucket in settled)
+    differing = {
+        bucket: (ours.rows[bucket], ours.sums[bucket], theirs.rows[bucket], theirs.sums[bucket])
+        for bucket in sorted(unequal - unsettled)
+    }
+    rows = max(_settled_rows(digest, unsettled) for digest in (ours, theirs))
     return Compared(ours.buckets, differing, unsettled, rows)
 
 
+def _settled_rows(digest: Digest, unsettled: Set[int]) -> int:
+    return sum(digest.rows) - sum(digest.rows[bucket] for bucket in unsettled)
+
+
 def is_another_catalogue(*, differing: int, rows: int) -> bool:
-    return differing >= LEAST_ROWS_FOR_SHARE and differing > rows * OTHER_CATALOGUE_SHARE
+    """Return whether so many of the rows compared differ that a full sync has to judge it."""
+    return differing > rows * OTHER_CATALOGUE_SHARE
 
 
 def differing_products(

@@ -49,7 +49,12 @@ class Mismatch:
 
 @dataclass
 class Findings:
-    """Times are unix seconds. `compared`, `raced` and `given_up` count comparisons."""
+    """Times are unix seconds.
+
+    `compared`: comparisons completed, by digest or one part of a walk through the pages. `raced`:
+    those begun again, because something moved on. `given_up`: runs that ended before their end.
+    `unresolved`: products that a listing showed different, and that are still to be judged.
+    """
 
     state: VerificationState = VerificationState.OFF
     method: Method = Method.DIGEST
@@ -62,17 +67,22 @@ class Findings:
     compared: int = 0
     raced: int = 0
     given_up: int = 0
+    unresolved: int = 0
     problem: str = ""
     recent: deque[Mismatch] = field(default_factory=lambda: deque(maxlen=RECENT))
     disputed: dict[str, Mismatch] = field(default_factory=dict)
     last_alarm: float | None = None
 
     def note(self, mismatch: Mismatch) -> None:
+        """Count a product that differed; one that was noted before, and is the same, only once."""
+        earlier = next((one for one in self.recent if _is_same(one, mismatch)), None)
+        if earlier is not None:
+            self.recent.remove(earlier)
         self.recent.append(mismatch)
         if not mismatch.is_defect:
-            self.only_times += 1
+            self.only_times += earlier is None
             return
-        self.mismatches += 1
+        self.mismatches += earlier is None
         self.repaired += mismatch.is_repaired
         self.last_alarm = mismatch.at
 
@@ -88,3 +98,10 @@ class Findings:
             return ""
         products = ", ".join(repr(one.product_id) for one in list(self.recent)[-3:])
         return f"verification found products that differed from Central's, lately {products}"
+
+
+def _is_same(earlier: Mismatch, mismatch: Mismatch) -> bool:
+    """Return whether a mismatch is one that was only found before."""
+    if earlier.is_repaired or earlier.product_id != mismatch.product_id:
+        return False
+    return (earlier.before, earlier.after) == (mismatch.before, mismatch.after)

@@ -8,101 +8,63 @@ A run by digests:
        was after that answer, and for the grace; what has not changed and still differs *stands*
     4. repair what stands: one product, one record, by the one writer
 
-Without digests the catalogue's pages are walked slowly, and steps 3 and 4 follow each page.
+Without digests the catalogue's pages are walked slowly, and steps 3 and 4 follow each part. After a
+break the products that changed shortly before it come first.
 
-Following never waits for a comparison. What a sale or an event touches meanwhile is left out and
-compared the next time.
+Following never waits for a comparison. What a sale or an event touches meanwhile is judged again.
+Nothing that was found is forgotten when a run ends: the next one begins with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.change_set import KnownState
 from store_cache.catalogue.digest import CatalogueDigest
-from store_cache.catalogue.row_hash import bucket_count
-from store_cache.central.failures import (
-    CentralError,
-    RequestRefused,
-    Unreadable,
-    UnsendableId,
-)
+from store_cache.central.failures import CentralError, RequestRefused, Unreadable
 from store_cache.model.change import RefetchReason
-from store_cache.model.digest import Digest
-from store_cache.model.pages import CataloguePage, PageRequest
-from store_cache.model.position import Position
-from store_cache.model.product import Row
+from store_cache.model.pages import CataloguePage
 from store_cache.sync.runner import SyncRunner
-from store_cache.sync.states import FullSyncing
+from store_cache.sync.verification.changes import RecentChanges
 from store_cache.sync.verification.comparison import (
+    BucketSums,
     Compared,
-    compare,
-    differing_fields,
     differing_products,
     is_another_catalogue,
-    is_equal,
 )
-from store_cache.sync.verification.findings import (
-    Findings,
-    Method,
-    Mismatch,
-    VerificationState,
-)
+from store_cache.sync.verification.digests import ROWS_AT_ONCE, TRIES, DigestComparer
+from store_cache.sync.verification.findings import Findings, Method, VerificationState
+from store_cache.sync.verification.following import Following, Raced
+from store_cache.sync.verification.judge import Bucket, Found, Judge, Place
 from store_cache.sync.verification.lap import Lap
+from store_cache.sync.verification.patience import PatientSource, Source
+from store_cache.sync.verification.removals import DAY_SECONDS, RemovalLimit
+from store_cache.sync.verification.schedule import Schedule
 from store_cache.writer import CacheWriter
 
 log = logging.getLogger(__name__)
 
-JITTER_SHARE = 0.1
-"""Stores of a chain must not ask all at once: an interval is up to so much shorter or longer."""
-
-AFTER_FAILURE_SPREAD_SECONDS = 5.0
-AFTER_FAILURE_SPACING_SECONDS = 60.0
-"""A comparison that a failure of the line asks for: its jitter, and how often at most."""
-
-ROWS_AT_ONCE = 250
-"""Rows hashed before other tasks may run: a few milliseconds at most."""
-
-TRIES = 3
-"""How often a comparison is begun, how many of them make a run, and in how many runs a bucket may
-be unsettled before its products are read by themselves."""
-
-TRY_AGAIN_SECONDS = 1.0
-REACH_SECONDS = 30.0
-"""How long to wait until the feed is followed to the digest's offset, or to its end."""
-
-MOST_BUCKETS_READ = 64
+BUCKETS_OF_SAMPLE = 64
 """Buckets read before the share of differing rows is judged."""
 
+PRODUCTS_OF_SAMPLE = 20
+"""Products read by themselves before a full sync is requested: a share of what only seems to differ
+would be a false alarm."""
+
+PRODUCTS_AT_ONCE = 100
+"""Products read by themselves before the feed is followed to its end and they are judged."""
+
 MOST_PRODUCTS = 500
-"""Products read by themselves in one run; the rest follow in the next."""
-
-DAY_SECONDS = 86_400.0
-
-
-class Source(Protocol):
-    """What verification asks of Central; `central.client.CentralClient` is one."""
-
-    async def digest(self, buckets: int) -> Digest: ...
-
-    async def bucket(self, bucket: int, buckets: int) -> CataloguePage: ...
-
-    async def page(self, request: PageRequest) -> CataloguePage: ...
-
-    async def product(self, product_id: str, *, generation: str | None = None) -> Row | None: ...
+"""Products found in one run; the rest follow in the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationSettings:
-    """`interval_seconds` 0: only on demand. `grace_seconds`: HOLE_GRACE_SECONDS.
-    `least_percent`: SNAPSHOT_MIN_PERCENT."""
+    """`grace_seconds`: HOLE_GRACE_SECONDS. `least_percent`: SNAPSHOT_MIN_PERCENT."""
 
     interval_seconds: float = 900.0
     lap_seconds: float = DAY_SECONDS
@@ -110,22 +72,9 @@ class VerificationSettings:
     least_percent: int = 50
 
 
-class Raced(Exception):
-    """The comparison cannot be judged: the feed, the catalogue or Central moved on. Try again."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Suspect:
-    """A product whose row, as Central gave it by itself (`is_sure`) or only on a page, differs."""
-
-    product_id: str
-    row: Row | None
-    known: KnownState
-    is_sure: bool
-
-
 class Verifier:
-    """`now` gives unix seconds of the wall clock, `random` numbers in [0, 1)."""
+    """`now` gives unix seconds of the wall clock, `random` numbers in [0, 1). `digest` and
+    `changes` have to observe the catalogue of `writer`."""
 
     def __init__(
         self,
@@ -133,46 +82,64 @@ class Verifier:
         writer: CacheWriter,
         runner: SyncRunner,
         digest: CatalogueDigest,
+        changes: RecentChanges,
         settings: VerificationSettings,
         *,
         now: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
         self.findings = Findings()
-        self._central = central
         self._writer = writer
         self._runner = runner
-        self._digest = digest
+        self._changes = changes
         self._settings = settings
         self._now = now
-        self._random = random
-        self._lap = Lap()
-        self._due = asyncio.Event()
-        self._due_at = float("inf")
-        self._asked_after_failure_at = float("-inf")
-        self._failures_seen = 0
+        self._schedule = Schedule(settings.interval_seconds, random)
+        self._following = Following(writer, runner, grace_seconds=settings.grace_seconds)
+        patient = PatientSource(central, random)
+        self._digests = DigestComparer(
+            patient,
+            writer,
+            digest,
+            self._following,
+            self.findings,
+            grace_seconds=settings.grace_seconds,
+        )
+        self._limit = RemovalLimit(settings.least_percent)
+        self._judge = Judge(
+            patient,
+            writer,
+            changes,
+            self._following,
+            self._limit,
+            self.findings,
+            now=now,
+            time=self._time,
+            request_full_sync=runner.request_full_sync,
+        )
+        self._lap = Lap(self._time())
+        self._before_break: dict[str, None] = {}  # products to read first, by pages
         self._installed: Catalogue | None = None
+        self._unsettled: dict[Bucket, int] = {}  # in how many runs in a row
+        self._woken = asyncio.Event()
         self._run: asyncio.Task[None] | None = None
-        self._unsettled: dict[int, int] = {}
-        self._repaired: dict[str, bytes | None] = {}
-        self._removed: list[float] = []  # when products were removed, loop seconds
-        self._generation: str | None = None
 
     # -- when ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Verify when it is due, for ever."""
-        self._plan(self._interval())
+        self._schedule.begin(self._time())
         while True:
-            self._note_events_of_the_line()
-            seconds = max(0.0, self._due_at - self._time())
-            if seconds == 0.0:
-                self._plan(self._interval())
-                await self.verify(repair=True)
+            self._note_installed()
+            if not self._runner.state.health.failures:
+                self._schedule.note_return(self._time())
+            seconds = self._schedule.due_at - self._time()
+            if seconds > 0.0:
+                await self._wait(seconds)
                 continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, REACH_SECONDS)):
-                    await self._runner.changed.wait()
+            self._schedule.begin(self._time())
+            await self._under_way()  # what it has read may be from before the cause of this one
+            await self.verify(repair=True)
 
     async def verify(self, *, repair: bool) -> None:
         """Run a verification now, or join the one under way, and return when it has ended."""
@@ -185,32 +152,38 @@ class Verifier:
             self._run.cancel()
             await asyncio.wait([self._run])
 
-    def _plan(self, seconds: float) -> None:
-        self._due_at = min(self._due_at, self._time() + seconds)
-        if self._due_at <= self._time():
-            self._due_at = self._time() + seconds
+    def note_break(self) -> None:
+        """The connection, or Central, has failed: a run follows once it works again."""
+        self._schedule.note_break()
+        self._before_break |= dict.fromkeys(self._changes.lately())
+        self._woken.set()
 
-    def _interval(self) -> float:
-        interval = self._settings.interval_seconds
-        return interval * (1 + JITTER_SHARE * (2 * self._random() - 1))
+    def note_replaced(self) -> None:
+        """Readers see another catalogue."""
+        self._woken.set()
 
-    def _note_events_of_the_line(self) -> None:
-        """Plan a run after a full sync was installed, and after the line has failed."""
-        catalogue = self._writer.catalogue
-        if catalogue is not self._installed:
-            self._installed = catalogue
-            self._lap = Lap()
-            self._bring_forward(AFTER_FAILURE_SPREAD_SECONDS * self._random())
-        failures = self._runner.state.health.failures
-        has_returned = failures == 0 and self._failures_seen > 0
-        self._failures_seen = failures
-        time = self._time()
-        if has_returned and time - self._asked_after_failure_at >= AFTER_FAILURE_SPACING_SECONDS:
-            self._asked_after_failure_at = time
-            self._bring_forward(AFTER_FAILURE_SPREAD_SECONDS * self._random())
+    async def _wait(self, seconds: float) -> None:
+        """Wait until a run is due, or something is to be planned."""
+        self._woken.clear()
+        is_broken = self._schedule.is_broken
+        news = self._runner.changed if is_broken else self._woken
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await news.wait()
 
-    def _bring_forward(self, seconds: float) -> None:
-        self._due_at = min(self._due_at, self._time() + seconds)
+    async def _under_way(self) -> None:
+        if self._run is not None and not self._run.done():
+            await asyncio.wait([self._run])
+
+    def _note_installed(self) -> None:
+        """Plan a run after a full sync was installed."""
+        if self._writer.catalogue is self._installed:
+            return
+        self._installed = self._writer.catalogue
+        self._lap = Lap(self._time())
+        self._before_break.clear()
+        self._judge.note_full_sync()
+        self._schedule.bring_forward(self._time())
 
     @staticmethod
     def _time() -> float:
@@ -219,314 +192,203 @@ class Verifier:
     # -- one run ---------------------------------------------------------------------------
 
     async def _verify(self, *, repair: bool) -> None:
-        before, self.findings.state = self.findings.state, VerificationState.COMPARING
+        findings = self.findings
+        before, findings.state = findings.state, VerificationState.COMPARING
         try:
             state = await self._compare_and_repair(repair=repair)
-            self.findings.note_end(state, self._now(), self._writer.position)
-        except Raced as race:
-            self.findings.given_up += 1
-            self.findings.problem = str(race)
-        except CentralError as problem:
-            self.findings.problem = str(problem)
+            findings.note_end(state, self._now(), self._writer.position)
+        except (Raced, CentralError) as problem:
+            findings.given_up += 1
+            findings.problem = str(problem)
             log.info("verification: put off: %s", problem)
+            self._schedule.retry(self._time())
         finally:
-            if self.findings.state is VerificationState.COMPARING:
-                self.findings.state = before
+            self._woken.set()  # the next run may be due earlier
+            findings.unresolved = len(self._judge.unresolved)
+            if findings.state is VerificationState.COMPARING:
+                findings.state = before
 
     async def _compare_and_repair(self, *, repair: bool) -> VerificationState:
-        self._note_generation()
+        findings = self.findings
+        self._note_installed()
+        self._judge.begin_run()
+        self._limit.since = min(self._time(), self._lap.began_at)
+        repaired = findings.repaired + findings.only_times
+        await self._settle(repair=repair)  # what the runs before have left
         try:
-            compared = await self._settled()
+            compared = await self._digests.settled()
         except (RequestRefused, Unreadable):
             # A Central without digests takes the address for a product's, or knows no such call.
-            self.findings.method = Method.PAGES
-            return await self._judge(await self._suspects_of_pages(), repair=repair)
-        self.findings.method = Method.DIGEST
-        self._note_unsettled(compared)
-        await self._refetch_long_unsettled(compared.buckets)
-        return await self._judge(await self._suspects_of_buckets(compared), repair=repair)
+            findings.method = Method.PAGES
+            is_comparable = await self._compare_by_pages(repair=repair)
+        else:
+            findings.method = Method.DIGEST
+            self._before_break.clear()
+            is_comparable = await self._compare_by_digests(compared, repair=repair)
+        if findings.disputed or not is_comparable:
+            return VerificationState.NOT_COMPARABLE
+        if self._judge.unresolved or self._judge.unrepaired:
+            return VerificationState.DIFFERS
+        if findings.repaired + findings.only_times > repaired:
+            return VerificationState.REPAIRED
+        return VerificationState.EQUAL
 
-    async def _settled(self) -> Compared:
-        """Compare until each bucket was equal, or has differed twice with the grace in between.
-
-        What comes to no rest in `TRIES` comparisons stays unsettled. Raises Raced, CentralError.
-        """
-        compared = await self._compared()
-        differed: Counter[int] = Counter(compared.differing)
-        equal = compared.equal
-        for _ in range(TRIES - 1):
-            open_buckets = set(range(compared.buckets)) - equal
-            if all(differed[bucket] > 1 for bucket in open_buckets):
-                break
+    async def _settle(self, *, repair: bool) -> None:
+        """Judge what is unresolved, and once more what has changed meanwhile."""
+        for _ in range(TRIES):
+            left = [i for i in self._judge.unresolved if i not in self._judge.unrepaired]
+            for start in range(0, min(len(left), MOST_PRODUCTS), PRODUCTS_AT_ONCE):
+                part = left[start : min(start + PRODUCTS_AT_ONCE, MOST_PRODUCTS)]
+                standing = await self._judge.standing(part)
+                self._lap.differed += len(standing)
+                await self._judge.settle(standing, repair=repair)
+            if not self._judge.unresolved.keys() - self._judge.unrepaired:
+                return
             await asyncio.sleep(self._settings.grace_seconds)
-            again = await self._compared()
-            if again.buckets != compared.buckets:
-                raise Raced("the catalogue has another number of buckets now")
-            equal = equal | again.equal
-            differed.update(again.differing)
-            compared = again
-        differing = {bucket for bucket, times in differed.items() if times > 1} - equal
-        unsettled = set(range(compared.buckets)) - equal - differing
-        return Compared(compared.buckets, differing, unsettled, compared.rows)
 
-    def _note_generation(self) -> None:
-        """Forget what was disputed or repaired in another generation of the feed."""
-        position = self._writer.position
-        named = None if position is None else position.named
-        if named != self._generation:
-            self._generation = named
-            self._repaired.clear()
-            self.findings.disputed.clear()
+    async def _is_other(self, *, differing: int, rows: int, repair: bool) -> bool:
+        """Return whether Central's is another catalogue: more than a quarter of the rows differ,
+        and those of a sample stand as different. A full sync is then requested."""
+        found = list(self._judge.unresolved)[:PRODUCTS_OF_SAMPLE]
+        if not found or not is_another_catalogue(differing=differing, rows=rows):
+            return False
+        standing = await self._judge.standing(found)
+        certain = self._judge.without_disputed(standing)
+        standing_rows = len(certain) * differing // len(found)
+        if len(certain) < len(standing) or not is_another_catalogue(
+            differing=standing_rows, rows=rows
+        ):
+            return False
+        self._judge.note_all(certain)
+        if repair:
+            why = f"about {standing_rows} of {rows} products differ"
+            self._judge.leave_to_full_sync(certain, why)
+        return True
 
-    # -- comparing by digests --------------------------------------------------------------
-
-    async def _compared(self) -> Compared:
-        """Compare by digests; a race is tried again. Raises Raced and CentralError."""
-        for number in range(1, TRIES + 1):
-            try:
-                compared = await self._compare_once()
-            except Raced:
-                self.findings.raced += 1
-                if number == TRIES:
-                    raise
-                await asyncio.sleep(TRY_AGAIN_SECONDS)
-            else:
-                self.findings.compared += 1
-                return compared
-        raise AssertionError("the last race is raised")
-
-    async def _compare_once(self) -> Compared:
-        catalogue, asked = self._quiet_catalogue()
-        await self._hash_changed()
-        buckets = bucket_count(len(catalogue))
-        self._digest.keep_changes()
-        try:
-            theirs = await self._central.digest(buckets)
-            if theirs.generation is not None and theirs.generation != asked.named:
-                raise Raced("Central answered about another generation")
-            if theirs.next_offset < asked.offset:
-                raise Raced("Central answered about an earlier state")
-            await self._until(lambda: self._offset() >= theirs.next_offset)
-            await self._hash_changed()
-            if self._writer.catalogue is not catalogue or self._writer.replica is not None:
-                raise Raced("a full sync came in between")
-            ours, unclear = self._digest.at(theirs.next_offset, buckets)
-            pending = [*catalogue.overrides, *catalogue.pending_refetches]
-            unsettled = unclear | self._digest.buckets_of(pending, buckets)
-            return compare(ours, theirs, unsettled=unsettled)
-        finally:
-            self._digest.drop_changes()
-
-    def _quiet_catalogue(self) -> tuple[Catalogue, Position]:
-        """Return what is to be compared. Raises Raced while a full sync builds something else."""
-        catalogue, position = self._writer.catalogue, self._writer.position
-        state = self._runner.state
-        is_busy = isinstance(state.phase, FullSyncing) or state.lost is not None
-        if catalogue is None or position is None or is_busy:
-            raise Raced("a full sync is due or under way")
-        return catalogue, position
-
-    async def _hash_changed(self) -> None:
-        while self._digest.unhashed:
-            self._digest.hash_some(ROWS_AT_ONCE)
-            if self._digest.unhashed:
-                await asyncio.sleep(0)
-
-    def _offset(self) -> int:
-        position = self._writer.position
-        return 0 if position is None else position.offset
-
-    async def _until(self, is_so: Callable[[], bool]) -> None:
-        """Wait for the sync to get so far. Raises Raced after `REACH_SECONDS`."""
-        try:
-            async with asyncio.timeout(REACH_SECONDS):
-                while not is_so():
-                    await self._runner.changed.wait()
-        except TimeoutError:
-            raise Raced("the feed was not followed so far in time") from None
-
-    def _note_unsettled(self, compared: Compared) -> None:
-        counted = {bucket: self._unsettled.get(bucket, 0) + 1 for bucket in compared.unsettled}
-        self._unsettled = counted
-
-    async def _refetch_long_unsettled(self, buckets: int) -> None:
-        """Have the products read by themselves whose buckets never come to rest."""
-        restless = {bucket for bucket, times in self._unsettled.items() if times >= TRIES}
-        for product_id in (await self._held_in(restless, buckets))[:MOST_PRODUCTS]:
-            await self._writer.request_refetch(product_id, RefetchReason.REFRESH)
-        for bucket in restless:
-            del self._unsettled[bucket]
-
-    async def _held_in(self, wanted: set[int], buckets: int) -> list[str]:
-        """Return the ids held in these buckets, looked for in parts."""
-        catalogue, found, last = self._writer.catalogue, list[str](), ""
-        while catalogue is not None and wanted:
-            ids, _ = catalogue.after(last, 4 * ROWS_AT_ONCE)
-            if not ids:
-                break
-            found += self._digest.ids_in(wanted, buckets, ids)
-            last = ids[-1]
-            await asyncio.sleep(0)
-            if catalogue is not self._writer.catalogue:
-                raise Raced("a full sync came in between")
-        return found
-
-    # -- suspects --------------------------------------------------------------------------
-
-    async def _suspects_of_buckets(self, compared: Compared) -> list[str]:
-        """Return the products that differ in the buckets that do. Raises Raced, CentralError."""
-        found: list[str] = []
-        held_ids = await self._held_in(set(compared.differing), compared.buckets)
-        by_bucket: dict[int, list[str]] = {}
-        for product_id in held_ids:
-            (bucket,) = self._digest.buckets_of([product_id], compared.buckets)
-            by_bucket.setdefault(bucket, []).append(product_id)
-        for number, bucket in enumerate(sorted(compared.differing), start=1):
-            page = await self._central.bucket(bucket, compared.buckets)
-            found += self._differing_on(page, by_bucket.get(bucket, []))
-            share = len(found) * len(compared.differing) // number
-            is_sample = number == min(MOST_BUCKETS_READ, len(compared.differing))
-            if is_sample and is_another_catalogue(differing=share, rows=compared.rows):
-                self._request_full_sync(f"about {share} of {compared.rows} products differ")
-                return []
-            if len(found) >= MOST_PRODUCTS:
-                break
-        return found[:MOST_PRODUCTS]
-
-    def _differing_on(self, page: CataloguePage, held_ids: Iterable[str]) -> list[str]:
-        catalogue = self._quiet_catalogue()[0]
+    def _find_on(self, page: CataloguePage, place: Place, held_ids: Iterable[str]) -> int:
+        """Note the products that differ on a page or in a bucket; return how many do."""
+        catalogue, _ = self._following.catalogue()
         given = dict(zip(page.rows.ids, page.rows.bodies, strict=True))
-        ids = {*held_ids, *given}
-        held = {i: row for i in ids if (row := catalogue.get(i)) is not None}
+        held = {i: row for i in {*held_ids, *given} if (row := catalogue.get(i)) is not None}
         unreadable = [bad.product_id for bad in page.bad_rows if bad.product_id is not None]
-        return differing_products(held, given, unreadable)
+        differing = differing_products(held, given, unreadable)
+        for product_id in differing:
+            if product_id not in self.findings.disputed:
+                found = Found(place, held.get(product_id), given.get(product_id))
+                self._judge.find(product_id, found)
+        return len(differing)
 
-    async def _suspects_of_pages(self) -> list[str]:
-        """Walk the pages of one interval's part of a lap, and return the products that differ."""
-        catalogue = self._quiet_catalogue()[0]
-        found: list[str] = []
-        pages = self._lap.pages_due(
+    # -- by digests ------------------------------------------------------------------------
+
+    async def _compare_by_digests(self, compared: Compared, *, repair: bool) -> bool:
+        """Read the buckets that differ, and settle their products. Return False if Central's digest
+        is not that of its own rows."""
+        await self._refetch_long_unsettled(compared)
+        unexplained = await self._read_buckets(compared, repair=repair)
+        if unexplained is None:
+            return True
+        await self._settle(repair=repair)
+        if not unexplained:
+            return True
+        again = await self._digests.compared()
+        wrong = [b for b, sums in unexplained.items() if again.differing.get(b) == sums]
+        if again.buckets != compared.buckets or not wrong:
+            return True
+        log.warning("verification: Central's digest is not that of its rows (bucket %d)", wrong[0])
+        return False
+
+    async def _read_buckets(
+        self, compared: Compared, *, repair: bool
+    ) -> dict[int, BucketSums] | None:
+        """Note what differs in the buckets that do. Return those in which nothing does; None if
+        Central's is another catalogue."""
+        found, unexplained = 0, dict[int, BucketSums]()
+        buckets = list(compared.differing)
+        for start in range(0, len(buckets), BUCKETS_OF_SAMPLE):
+            part = buckets[start : start + BUCKETS_OF_SAMPLE]
+            held_ids = await self._digests.held_in(set(part), compared.buckets)
+            for bucket in part:
+                _, position = self._following.catalogue()
+                place = Bucket(bucket, compared.buckets)
+                page = await self._judge.read(place, position)
+                differing = self._find_on(page, place, held_ids[bucket])
+                found += differing
+                if not differing:
+                    unexplained[bucket] = compared.differing[bucket]
+            if start == 0:
+                estimate = found * len(buckets) // len(part)
+                if await self._is_other(differing=estimate, rows=compared.rows, repair=repair):
+                    return None
+            if found >= MOST_PRODUCTS and start + len(part) < len(buckets):
+                self._schedule.bring_forward(self._time())  # the rest
+                break
+        return unexplained
+
+    async def _refetch_long_unsettled(self, compared: Compared) -> None:
+        """Have the products read by themselves whose buckets never come to rest."""
+        unsettled = [Bucket(number, compared.buckets) for number in compared.unsettled]
+        self._unsettled = {bucket: self._unsettled.get(bucket, 0) + 1 for bucket in unsettled}
+        restless = {b.number for b, times in self._unsettled.items() if times >= TRIES}
+        if not restless:
+            return
+        held_ids = await self._digests.held_in(restless, compared.buckets)
+        ids = [product_id for bucket in held_ids.values() for product_id in bucket]
+        for product_id in ids[:MOST_PRODUCTS]:
+            await self._writer.request_refetch(product_id, RefetchReason.REFRESH)
+        for number in restless:
+            del self._unsettled[Bucket(number, compared.buckets)]
+
+    # -- by pages --------------------------------------------------------------------------
+
+    async def _compare_by_pages(self, *, repair: bool) -> bool:
+        """Walk the pages of one interval's part of a lap, and settle the products that differ."""
+        for product_id in list(self._before_break):
+            self._judge.find(product_id, Found(is_suspected=True))
+            del self._before_break[product_id]
+        await self._settle(repair=repair)
+        if len(self._judge.unresolved) >= MOST_PRODUCTS:
+            return True  # these come first
+        catalogue, _ = self._following.catalogue()
+        found = await self._walk(catalogue)
+        self.findings.compared += 1
+        differing = self._lap.differed + found
+        if await self._is_other(differing=differing, rows=len(catalogue), repair=repair):
+            return True
+        await self._settle(repair=repair)
+        if self._lap.is_over:
+            self._lap = Lap(self._time())
+        return True
+
+    async def _walk(self, catalogue: Catalogue) -> int:
+        """Read one interval's part of a lap; return how many products differ on it, or are held and
+        were on no page."""
+        found = 0
+        due = self._lap.products_due(
             products=len(catalogue),
             interval_seconds=self._settings.interval_seconds,
             lap_seconds=self._settings.lap_seconds,
         )
-        for _ in range(pages):
+        while due > 0 and not self._lap.is_over:
             request = self._lap.request()
-            page = await self._central.page(request)
-            if self._quiet_catalogue()[0] is not catalogue:
+            _, position = self._following.catalogue()
+            page = await self._judge.read(request, position)
+            if self._following.catalogue()[0] is not catalogue:
                 raise Raced("a full sync came in between")
-            self._lap.take(request, page)
-            found += self._differing_on(page, [])
-            if self._lap.is_over:
-                found += self._lap.unseen(catalogue.ids())
-                self._lap = Lap()
-                break
-        if is_another_catalogue(differing=len(found), rows=len(catalogue)):
-            self._request_full_sync(f"{len(found)} of {len(catalogue)} products differ")
-            return []
-        return found[:MOST_PRODUCTS]
+            found += self._find_on(page, request, [])
+            due -= self._lap.take(request, page)
+        return found + await self._find_unseen(catalogue) if self._lap.is_over else found
 
-    # -- judging and repairing -------------------------------------------------------------
-
-    async def _judge(self, product_ids: Sequence[str], *, repair: bool) -> VerificationState:
-        """Read the products by themselves, and repair those whose difference stands."""
-        suspects = [
-            suspect
-            for product_id in product_ids
-            if product_id not in self.findings.disputed
-            and (suspect := await self._suspect(product_id)) is not None
-        ]
-        if suspects:
-            await self._follow_to_the_end()
-            standing = [one for one in suspects if self._stands(one)]
-            if standing:
-                return await self._settle(standing, repair=repair)
-        if self.findings.disputed:
-            return VerificationState.NOT_COMPARABLE
-        return VerificationState.EQUAL
-
-    async def _suspect(self, product_id: str) -> _Suspect | None:
-        """Ask Central for the product; None if it is equal, or if something else will settle it."""
-        known = self._writer.known_state(product_id)
-        catalogue, position = self._quiet_catalogue()
-        if known.pending_refetch is not None or product_id in catalogue.overrides:
-            return None
-        try:
-            row = await self._central.product(product_id, generation=position.named)
-        except (RequestRefused, UnsendableId, Unreadable):
-            # It can only be listed, or not be read at all: a full sync's pages have to settle it.
-            return _Suspect(product_id, None, known, is_sure=False)
-        if is_equal(known.row, None if row is None else row.body):
-            return None
-        return _Suspect(product_id, row, known, is_sure=True)
-
-    async def _follow_to_the_end(self) -> None:
-        """Wait until the feed was followed to its end as it is now, and for the grace."""
-        await asyncio.sleep(self._settings.grace_seconds)
-        asked_at = self._runner.uptime()
-        self._runner.ask_anew()
-        await self._until(lambda: (self._runner.state.in_sync_at or 0.0) >= asked_at)
-
-    def _stands(self, suspect: _Suspect) -> bool:
-        catalogue = self._writer.catalogue
-        return (
-            catalogue is not None
-            and KnownState.of(catalogue, suspect.product_id) == suspect.known
-            and suspect.product_id not in catalogue.overrides
-        )
-
-    async def _settle(self, standing: Sequence[_Suspect], *, repair: bool) -> VerificationState:
-        listed_only = [one.product_id for one in standing if not one.is_sure]
-        sure = [one for one in standing if one.is_sure]
-        if listed_only and repair:
-            self._request_full_sync(f"{listed_only[0]!r} differs, and can only be listed")
-        if repair and not self._may_remove(sum(one.row is None for one in sure)):
-            self._request_full_sync("too many products would be removed")
-            return VerificationState.DIFFERS
-        for suspect in sure:
-            await self._repair(suspect, repair=repair)
-        if self.findings.disputed:
-            return VerificationState.NOT_COMPARABLE
-        return VerificationState.REPAIRED if repair else VerificationState.DIFFERS
-
-    async def _repair(self, suspect: _Suspect, *, repair: bool) -> None:
-        product_id, before = suspect.product_id, suspect.known.row
-        after = None if suspect.row is None else suspect.row.body
-        fields = differing_fields(before, after)
-        if product_id in self._repaired and self._repaired[product_id] == before:
-            # It was repaired, nothing came on the feed, and it differs again.
-            disputed = Mismatch(product_id, fields, before, after, self._now(), is_repaired=False)
-            self.findings.disputed[product_id] = disputed
-            log.warning("verification: Central is not of one mind about %r", product_id)
-            return
-        is_repaired = repair and await self._writer.apply_repair(
-            product_id, suspect.row, known=suspect.known
-        )
-        if repair and not is_repaired:
-            return  # it has changed in this moment
-        if is_repaired:
-            self._repaired[product_id] = after
-            if after is None:
-                self._removed.append(self._time())
-        self.findings.note(
-            Mismatch(product_id, fields, before, after, self._now(), is_repaired=is_repaired)
-        )
-        log.warning(
-            "verification: product %r differed from Central's in %s%s",
-            product_id,
-            ", ".join(fields),
-            "; it is repaired" if is_repaired else "",
-        )
-
-    def _may_remove(self, products: int) -> bool:
-        """Return whether a day's removals leave enough of the catalogue (F5)."""
-        day_ago = self._time() - DAY_SECONDS
-        self._removed = [at for at in self._removed if at > day_ago]
-        held = 0 if self._writer.catalogue is None else len(self._writer.catalogue)
-        removed = len(self._removed) + products
-        before = held + len(self._removed)
-        return products == 0 or (before - removed) * 100 >= before * self._settings.least_percent
-
-    def _request_full_sync(self, why: str) -> None:
-        log.warning("verification: %s; a full sync follows", why)
-        self._runner.request_full_sync("verification failed")
+    async def _find_unseen(self, catalogue: Catalogue) -> int:
+        """Have what no page of the lap has shown read by itself."""
+        found, last = 0, ""
+        while True:
+            ids, _ = catalogue.after(last, 4 * ROWS_AT_ONCE)
+            if not ids:
+                return found
+            for product_id in self._lap.unseen(ids):
+                self._judge.find(product_id, Found(held=catalogue.get(product_id)))
+                found += 1
+            last = ids[-1]
+            await asyncio.sleep(0)
+            if self._following.catalogue()[0] is not catalogue:
+                raise Raced("a full sync came in between")

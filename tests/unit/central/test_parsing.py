@@ -10,6 +10,7 @@ from store_cache.central.parsing import (
     PageEvents,
     PageRows,
     is_own_error,
+    read_digest,
     read_generation,
     read_json,
     read_page_outline,
@@ -511,3 +512,42 @@ def test_anything_but_the_requested_product_is_refused(value: Any) -> None:
 def test_only_centrals_own_error_shape_means_absence(value: Any, expected: bool) -> None:
     """E5: a 404 of a framework or gateway is about the address, not the product."""
     assert expected == is_own_error(value)
+
+
+# -- digests -----------------------------------------------------------------------------------
+
+SUMS = ["0" * 31 + "a", "f" * 32]
+
+
+def digest(**changed: Any) -> dict[str, Any]:
+    whole = {"generation": "g-1", "nextOffset": 7, "rows": [1, 2], "sums": SUMS}
+    return whole | changed
+
+
+def test_digest() -> None:
+    read = read_digest(digest(), None, buckets=2)
+    assert (read.next_offset, read.generation, read.buckets) == (7, "g-1", 2)
+    assert ([1, 2], [10, 2**128 - 1]) == (read.rows, read.sums)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        digest(nextOffset=None),
+        digest(rows=[1]),
+        digest(rows=[1, -1]),
+        digest(rows=[1, True]),
+        digest(rows=[1, 2.0]),
+        digest(sums=SUMS[:1]),
+        digest(sums=["0" * 31, "0" * 33]),
+        digest(sums=["0" * 32, "F" * 32]),
+        digest(sums=["0" * 32, "0" * 30 + "  "]),
+        digest(sums=["0" * 32, "0" * 31 + "x"]),
+        digest(sums=["0" * 32, None]),
+        digest(sums=["0" * 32, 7]),
+    ],
+)
+def test_invalid_digests(value: Any) -> None:
+    with pytest.raises(InvalidShape):
+        read_digest(value, None, buckets=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from store_cache.model.digest import Digest
 from store_cache.model.event import Event, Kind
 from store_cache.model.pages import BadRow, CataloguePage, PageRequest
 from store_cache.model.product import Row, Rows
+from store_cache.sync.verification.changes import MOST_RECENT, RECENT_SECONDS, RecentChanges
 from store_cache.sync.verification.comparison import (
     compare,
     differing_fields,
@@ -30,6 +33,8 @@ from store_cache.sync.verification.findings import (
     VerificationState,
 )
 from store_cache.sync.verification.lap import LIMIT, Lap
+from store_cache.sync.verification.removals import RemovalLimit
+from store_cache.sync.verification.schedule import Schedule
 
 BUCKETS = 256
 
@@ -66,7 +71,7 @@ class Shelf:
         self.digest.changed(self.catalogue, VisibleChange(origin, rows, old))
 
     def hash_all(self) -> None:
-        while self.digest.unhashed:
+        while not self.digest.is_hashed:
             self.digest.hash_some(3)
 
 
@@ -130,19 +135,25 @@ def test_a_catalogue_that_is_replaced_is_hashed_where_it_differs() -> None:
             {"P2": shelf.catalogue.rows["P2"]},
         ),
     )
-    assert shelf.digest.unhashed == 1
-    shelf.hash_all()
+    shelf.digest.hash_some(1)
+    assert shelf.digest.is_hashed
     assert shelf.digest.at(1, BUCKETS)[0] == sums(dict(new.rows), 1)
 
 
 def test_unsettled_buckets_are_not_counted() -> None:
     ours, theirs = Digest(1, [1, 1, 1, 0], [1, 2, 3, 0]), Digest(1, [1, 1, 1, 1], [1, 9, 9, 5])
     compared = compare(ours, theirs, unsettled={2})
-    assert (compared.differing, compared.equal, compared.rows) == ({1, 3}, {0}, 2)
+    assert compared.differing == {1: (1, 2, 1, 9), 3: (0, 0, 1, 5)}
+    assert (compared.buckets, compared.unsettled, compared.rows) == (4, {2}, 3)
+
+
+def test_rows_are_those_of_the_side_that_has_more() -> None:
+    ours, theirs = Digest(1, [1, 0], [1, 0]), Digest(1, [1, 40], [1, 7])
+    assert compare(ours, theirs, unsettled=set()).rows == 41
 
 
 @pytest.mark.parametrize(
-    ("differing", "rows", "is_other"), [(15, 15, False), (16, 64, False), (17, 64, True)]
+    ("differing", "rows", "is_other"), [(0, 0, False), (1, 4, False), (16, 64, False), (2, 7, True)]
 )
 def test_a_quarter_of_the_rows_is_another_catalogue(
     differing: int, rows: int, is_other: bool
@@ -162,18 +173,113 @@ def test_fields_that_differ() -> None:
 
 
 def test_a_lap_ends_and_says_what_no_page_has_shown() -> None:
-    lap = Lap()
-    assert lap.pages_due(products=10_000, interval_seconds=900, lap_seconds=86_400) == 1
-    assert lap.pages_due(products=10_000, interval_seconds=86_400, lap_seconds=86_400) == 51
+    lap = Lap(0.0)
     first = lap.request()
     assert first == PageRequest(0, LIMIT)
     page = CataloguePage(Rows.of([Row("A", 1, 1, b"{}")]), (BadRow("B", "why"),), has_more=True)
-    lap.take(first, page)
+    assert lap.take(first, page) == 2
     assert lap.request() == PageRequest(2, LIMIT)
     assert [False] == [lap.is_over]
     lap.take(lap.request(), CataloguePage(Rows.of(()), has_more=False))
     assert lap.is_over
     assert lap.unseen(["A", "B", "C"]) == ["C"]
+
+
+@pytest.mark.parametrize(
+    ("products", "interval", "due"), [(9_600, 900, 100), (9_600, 90_000, 9_600), (0, 900, 1)]
+)
+def test_a_part_of_a_lap_is_counted_in_products(products: int, interval: int, due: int) -> None:
+    """Central may give fewer in a page than it is asked for."""
+    given = Lap.products_due(products=products, interval_seconds=interval, lap_seconds=86_400)
+    assert given == due
+
+
+def test_runs_are_planned_with_jitter() -> None:
+    draws = iter([0.0, 1.0, 0.5])
+    schedule = Schedule(900.0, lambda: next(draws))
+    schedule.begin(100.0)
+    assert schedule.due_at == 100.0 + 900.0 * 0.9
+    schedule.bring_forward(100.0)
+    assert schedule.due_at == 105.0
+    schedule.retry(10.0)
+    assert schedule.due_at == 10.0 + 45.0
+
+
+def test_a_run_after_a_break_is_put_off_to_its_minute_and_not_dropped() -> None:
+    schedule = Schedule(900.0, lambda: 0.5)
+    schedule.begin(0.0)
+    schedule.note_return(1.0)
+    assert schedule.due_at == 900.0  # nothing was broken
+    schedule.note_break()
+    schedule.note_return(10.0)
+    assert schedule.due_at == 12.5
+    schedule.begin(12.5)
+    schedule.note_break()
+    schedule.note_break()
+    schedule.note_return(20.0)
+    assert schedule.due_at == 72.5
+    schedule.note_return(30.0)
+    assert schedule.due_at == 72.5
+
+
+def test_removals_add_up_over_the_day() -> None:
+    limit = RemovalLimit(50)
+    assert limit.allows(5, held=10, now=0.0)
+    assert not limit.allows(6, held=10, now=0.0)
+    for hour in range(3):
+        limit.note(hour * 3600.0)
+    assert limit.allows(2, held=7, now=80_000.0)
+    assert not limit.allows(3, held=7, now=80_000.0)
+    assert limit.allows(3, held=7, now=86_400.0 + 7200.0)
+
+
+def test_removals_add_up_over_a_lap_that_is_longer_than_a_day() -> None:
+    limit = RemovalLimit(50)
+    limit.since = -1.0
+    for _ in range(5):
+        limit.note(0.0)
+    assert not limit.allows(1, held=5, now=200_000.0)
+    assert limit.allows(0, held=5, now=200_000.0)
+    limit.since = 1.0
+    assert limit.allows(1, held=5, now=200_000.0)
+
+
+def test_recent_changes_are_bounded_and_the_latest_come_first() -> None:
+    times = [0.0]
+    changes = RecentChanges(lambda: times[0])
+    shelf = Shelf(1)
+
+    def tell(source: ChangeSource, *ids: str) -> None:
+        rows = {product_id: body(product_id) for product_id in ids}
+        changes.changed(shelf.catalogue, VisibleChange(Origin(source), rows, dict.fromkeys(ids)))
+
+    tell(ChangeSource.EVENT, "old")
+    times[0] = 1.0 + RECENT_SECONDS
+    tell(ChangeSource.EVENT, "A", "B")
+    tell(ChangeSource.WRITE, "A")
+    tell(ChangeSource.FULL_SYNC, "F")
+    assert changes.lately() == ["A", "B"]
+    for number in range(MOST_RECENT + 5):
+        tell(ChangeSource.EVENT, f"P{number}")
+    assert len(changes.lately()) == MOST_RECENT
+    assert changes.lately()[0] == f"P{MOST_RECENT + 4}"
+    changes.replaced(shelf.catalogue, shelf.catalogue)
+    assert changes.lately() == []
+
+
+def test_a_product_that_an_event_names_is_touched_although_no_row_changed() -> None:
+    changes = RecentChanges(lambda: 0.0)
+    shelf = Shelf(1)
+    changes.watch(["A", "B", "C"])
+    event = Event(1, Kind.UPDATED, "A", 1, b"", b"")
+    changes.changed(
+        shelf.catalogue, VisibleChange(Origin(ChangeSource.EVENT, events=[event]), {}, {})
+    )
+    origin = Origin(ChangeSource.REFETCH)
+    changes.changed(shelf.catalogue, VisibleChange(origin, {"B": body("B")}, {"B": None}))
+    assert [True, True, False] == [changes.is_touched(product_id) for product_id in "ABC"]
+    changes.watch(["A"])
+    assert not changes.is_touched("A")
 
 
 def test_findings_count_alarm_and_forget() -> None:
@@ -186,5 +292,11 @@ def test_findings_count_alarm_and_forget() -> None:
     assert (findings.mismatches, findings.repaired, len(findings.recent)) == (105, 105, RECENT)
     assert "'P104'" in findings.alarm(10.0 + ALARM_SECONDS - 1)
     assert findings.alarm(10.0 + ALARM_SECONDS) == ""
+    found = Mismatch("P1", ["price"], b"1", b"3", 11.0, is_repaired=False)
+    findings.note(found)
+    findings.note(replace(found, at=12.0))
+    assert (findings.mismatches, findings.repaired) == (106, 105)
+    findings.note(replace(found, at=13.0, is_repaired=True))
+    assert (findings.mismatches, findings.repaired, len(findings.recent)) == (106, 106, RECENT)
     findings.note_end(VerificationState.EQUAL, 20.0, None)
     assert (findings.state, findings.last_run, findings.last_equal) == ("equal", 20.0, 20.0)
