@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages older campaigns crash simulate removals bench lock upgrade audit sbom clean
+.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals bench lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,10 @@ outages: $(TOOLS) ## run through all outages of Central
 older: $(TOOLS) ## run against older Centrals
 	$(BIN)/python -m tests.campaigns.older --data $(DATA)
 
-campaigns: sales outages older ## run all three campaigns
+crashes: $(TOOLS) ## crash a Central that saves its log and its stock apart
+	$(BIN)/python -m tests.campaigns.crashes --data $(DATA)
+
+campaigns: sales outages crashes older ## run all four campaigns
 
 SCHEDULES ?= 10000
 KILLS ?= 500
