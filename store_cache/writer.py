@@ -41,6 +41,7 @@ from store_cache.model.product import Row, read_row, version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.directory import DirectoryRefused
 from store_cache.storage.files import CHECK_SECONDS, CacheFiles, JournalBroken
+from store_cache.storage.journal import JournalRecord
 from store_cache.writes.idempotency import KeyTable, StoredKeys
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,27 @@ class Disk:
     @property
     def is_durable(self) -> bool:
         return not self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """A change that is to be recorded, with an entry of the key table, and then shown.
+
+    `origin`: where it comes from; None if it changes no row.
+    """
+
+    change: Change
+    key_entry: bytes | None = None
+    origin: Origin | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Settlement:
+    """A write that Central has applied, until its answer is on disk and shown."""
+
+    key_entry: bytes
+    answer: StockAnswer
+    is_done: bool = False
 
 
 class FetchProduct(Protocol):
@@ -119,6 +141,7 @@ class CacheWriter:
         self._grace_seconds = grace_seconds
         self._fetch_product = fetch_product
         self._lock = asyncio.Lock()  # held from the plan of a change until it is visible
+        self._settlements: list[Settlement] = []  # that wait for the lock, or hold it
         self._is_loaded = False
         self._early_answers: list[StockAnswer] = []  # from before the directory could be read
         self._followed_at: float | None = None  # when the feed was last followed to its end, steady
@@ -237,7 +260,8 @@ class CacheWriter:
             change_set = self._change_set()
             apply_events(change_set, events)
             change = change_set.to_change("events", position=self._labelled(position))
-            await self._commit(change, origin=Origin(ChangeSource.EVENT, events=events))
+            origin = Origin(ChangeSource.EVENT, events=events)
+            await self._commit(PlannedChange(change, origin=origin))
             return change_set.rows_set
 
     async def note_in_sync(self, age_seconds: float = 0.0) -> None:
@@ -253,7 +277,7 @@ class CacheWriter:
             return
         async with self._lock:
             if catalogue is self.catalogue:
-                await self._commit(Change("in step", in_sync_at=in_sync_at))
+                await self._commit(PlannedChange(Change("in step", in_sync_at=in_sync_at)))
 
     # -- changes by single products --------------------------------------------------------
 
@@ -273,7 +297,7 @@ class CacheWriter:
             if not applied:
                 change_set.request_refetch(product_id, reason)
             change = change_set.to_change("reading")
-            await self._commit(change, origin=Origin(ChangeSource.REFETCH))
+            await self._commit(PlannedChange(change, origin=Origin(ChangeSource.REFETCH)))
             return applied
 
     async def apply_repair(self, product_id: str, row: Row | None, *, known: KnownState) -> bool:
@@ -292,15 +316,14 @@ class CacheWriter:
                 return False
             change_set = self._change_set()
             is_lower = apply_repair(change_set, product_id, row)
-            position = catalogue.position
+            position, origin = catalogue.position, Origin(ChangeSource.REPAIR)
             if is_lower and position is not None:
                 label = succeeding_generation(position.generation, position.named)
                 change = change_set.to_change("repair", position=position.renamed(label))
-                await self._commit(change, origin=Origin(ChangeSource.REPAIR))
+                await self._commit(PlannedChange(change, origin=origin))
                 self.on_renamed(label)
             else:
-                change = change_set.to_change("repair")
-                await self._commit(change, origin=Origin(ChangeSource.REPAIR))
+                await self._commit(PlannedChange(change_set.to_change("repair"), origin=origin))
             return True
 
     def _labelled(self, position: Position) -> Position:
@@ -316,20 +339,20 @@ class CacheWriter:
             if self.catalogue is not None:
                 change_set = self._change_set()
                 change_set.request_refetch(product_id, reason)
-                await self._commit(change_set.to_change("doubt"))
+                await self._commit(PlannedChange(change_set.to_change("doubt")))
 
     async def postpone(self, product_id: str, refetch: PendingRefetch) -> None:
         """Keep a refetch that failed, with its new time."""
         async with self._lock:
             if self.catalogue is not None and product_id in self.catalogue.pending_refetches:
-                pending = {product_id: refetch}
-                await self._commit(Change("reading failed", pending_refetches=pending))
+                change = Change("reading failed", pending_refetches={product_id: refetch})
+                await self._commit(PlannedChange(change))
 
     # -- changes by writes -----------------------------------------------------------------
 
     async def record_write(self, key_entry: bytes) -> None:
         """Append an entry of the key table; if the disk fails, it is only in memory (D5)."""
-        await self._append(None, key_entry)
+        await self._append([(None, key_entry)])
 
     async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         """Append the final entry of a write and, if Central applied it, show its effect (W6).
@@ -341,15 +364,42 @@ class CacheWriter:
         if answer is None:
             await self.record_write(key_entry)
             return
-        async with self._lock:
-            if self.catalogue is None:
-                await self.record_write(key_entry)
-                self._note_answer(answer)
-                return
-            change_set = self._change_set()
-            if apply_answer(change_set, answer):
-                await self._commit_answer(change_set, answer, key_entry)
-                return
+        settlement = Settlement(key_entry, answer)
+        self._settlements.append(settlement)
+        try:
+            async with self._lock:
+                if not settlement.is_done:
+                    await self._settle_together()
+        finally:
+            self._settlements.remove(settlement)
+        if not settlement.is_done:
+            await self._settle_by_refetch(settlement)
+
+    async def _settle_together(self) -> None:
+        """Record and show the answers that wait for the lock, with one sync of the journal.
+
+        Those whose product has to be fetched are left out, and so is a second one to a product.
+        """
+        planned: dict[str, PlannedChange] = {}
+        settled: list[Settlement] = []
+        for settlement in self._settlements:
+            answer, change = settlement.answer, Change("answer")
+            if settlement.is_done or answer.product_id in planned:
+                continue
+            if self.catalogue is not None:
+                change_set = self._change_set()
+                if not apply_answer(change_set, answer):
+                    continue
+                change = change_set.to_change("answer")
+            planned[answer.product_id] = _of_answer(change, settlement)
+            settled.append(settlement)
+        await self._commit(*planned.values())
+        for settlement in settled:
+            settlement.is_done = True
+            self._note_answer(settlement.answer)
+
+    async def _settle_by_refetch(self, settlement: Settlement) -> None:
+        answer = settlement.answer
         known = self.known_state(answer.product_id)
         generation = None if self.position is None else self.position.named
         row, is_fetched = None, False
@@ -365,14 +415,8 @@ class CacheWriter:
             )
             if not is_applied and not apply_answer(change_set, answer):
                 apply_answer_figures(change_set, answer)
-            await self._commit_answer(change_set, answer, key_entry)
-
-    async def _commit_answer(
-        self, change_set: ChangeSet, answer: StockAnswer, key_entry: bytes
-    ) -> None:
-        origin = Origin(ChangeSource.WRITE, key_entry=key_entry)
-        await self._commit(change_set.to_change("answer"), key_entry, origin=origin)
-        self._note_answer(answer)
+            await self._commit(_of_answer(change_set.to_change("answer"), settlement))
+            self._note_answer(answer)
 
     def _note_answer(self, answer: StockAnswer) -> None:
         """Remember the answer for a catalogue that may be older and takes the place of this one."""
@@ -478,32 +522,34 @@ class CacheWriter:
         """Return the time `seconds` before the feed was last followed to its end."""
         return -inf if self._followed_at is None else self._followed_at - seconds
 
-    async def _commit(
-        self, change: Change, key_entry: bytes | None = None, *, origin: Origin | None = None
-    ) -> None:
-        """Append a change to the journal, then apply and announce it. The caller holds the lock.
-
-        `origin`: where it comes from; None if it changes no row.
-        """
+    async def _commit(self, *planned: PlannedChange) -> None:
+        """Append changes to the journal, then apply and announce them in order. The caller holds
+        the lock."""
         catalogue = self.catalogue
-        assert catalogue is not None
-        if change.is_empty:
-            await self._append(None, key_entry)
-            return
-        change = change.numbered(catalogue.sequence + 1)
-        await self._append(change, key_entry)
-        self.announcer.apply(catalogue, change, origin)
-        if change.pending_refetches:
-            self.refetches_changed.set()
+        records: list[JournalRecord] = []
+        visible: list[tuple[Change, Origin | None]] = []
+        for each in planned:
+            change = None
+            if not each.change.is_empty:
+                assert catalogue is not None
+                change = each.change.numbered(catalogue.sequence + len(visible) + 1)
+                visible.append((change, each.origin))
+            if change is not None or each.key_entry is not None:
+                records.append((change, each.key_entry))
+        if records:
+            await self._append(records)
+        for change, origin in visible:
+            assert catalogue is not None
+            self.announcer.apply(catalogue, change, origin)
+            if change.pending_refetches:
+                self.refetches_changed.set()
 
-    async def _append(self, change: Change | None, key_entry: bytes | None) -> None:
-        if change is None and key_entry is None:
-            return
+    async def _append(self, records: Sequence[JournalRecord]) -> None:
         try:  # while the disk fails, too: new files may have been begun
-            await self.files.append(change=change, key_entry=key_entry)
+            await self.files.append_all(records)
         except OSError as problem:
-            self.unsaved_changes += change is not None
-            self.unsaved_writes += key_entry is not None
+            self.unsaved_changes += sum(change is not None for change, _ in records)
+            self.unsaved_writes += sum(key_entry is not None for _, key_entry in records)
             self._degrade(problem)
         else:
             self._compact_if_due()
@@ -575,6 +621,11 @@ class CacheWriter:
                 self._degrade(problem)
             if not self.disk.is_durable:
                 await asyncio.sleep(HEAL_SECONDS)
+
+
+def _of_answer(change: Change, settlement: Settlement) -> PlannedChange:
+    key_entry = settlement.key_entry
+    return PlannedChange(change, key_entry, Origin(ChangeSource.WRITE, key_entry=key_entry))
 
 
 def _rename_generation(catalogue: Catalogue) -> None:

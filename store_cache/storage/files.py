@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
@@ -28,7 +29,7 @@ from store_cache.model.change import Change
 from store_cache.storage.deadlines import TimedDirectory
 from store_cache.storage.directory import Directory, DiskHangs, File
 from store_cache.storage.framing import NewerFormat
-from store_cache.storage.journal import Journal, encode_payload
+from store_cache.storage.journal import Journal, JournalRecord, encode_payload
 from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded, highest_number, list_files, recover
 from store_cache.storage.retention import Retention
@@ -50,10 +51,10 @@ class JournalBroken(OSError):
 
 @dataclass(eq=False, slots=True)
 class _PendingAppend:
-    """A record that waits for its write. `sequence`: of its change, or 0 without one."""
+    """Records that wait for their write. `sequences`: of their changes."""
 
-    payload: bytes
-    sequence: int
+    payloads: list[bytes]
+    sequences: list[int]
     durable: asyncio.Future[None]
 
 
@@ -64,7 +65,7 @@ class _Superseded(Exception):
 class CacheFiles:
     """Snapshot and journal in one directory. Call `load` first, then `begin`, then the others.
 
-    Await `append` directly, and apply the change when it returns, before any other await. A
+    Await `append` directly, and apply the changes when it returns, before any other await. A
     compaction takes its view of the catalogue only when all callers of `append` have done so.
 
     `snapshot_bytes`: length of the current snapshot. `keys_since`: when the key table in the files
@@ -132,19 +133,21 @@ class CacheFiles:
     # -- appending (D2) --------------------------------------------------------------------
 
     async def append(self, *, change: Change | None = None, key_entry: bytes | None = None) -> None:
-        """Append one record to the journal; it is durable when this returns.
+        """Append one record to the journal, as `append_all` does."""
+        await self.append_all([(change, key_entry)])
+
+    async def append_all(self, records: Sequence[JournalRecord]) -> None:
+        """Append records to the journal; they are durable when this returns.
 
         Records that come while a write is under way share the next write and sync, in the order of
-        the calls. While `begin` runs they wait for its journal. A record whose caller is cancelled
-        is written all the same.
+        the calls. While `begin` runs they wait for its journal. Records whose caller is cancelled
+        are written all the same. Each change is numbered higher than the one before.
 
-        `change` is numbered higher than the one before. `key_entry` is an entry of the key
-        table, one JSON object on one line.
         Raises OSError; after that, JournalBroken until `begin` succeeds.
         """
         pending = _PendingAppend(
-            encode_payload(change, key_entry),
-            0 if change is None else change.sequence,
+            [encode_payload(change, key_entry) for change, key_entry in records],
+            [change.sequence for change, _ in records if change is not None],
             asyncio.get_running_loop().create_future(),
         )
         self._pending.append(pending)
@@ -187,7 +190,7 @@ class CacheFiles:
             raise self._broken()
         try:
             began_at = perf_counter()
-            await self._journal.write([pending.payload for pending in group])
+            await self._journal.write([*chain.from_iterable(each.payloads for each in group)])
             self.on_sync(perf_counter() - began_at)
             if asyncio.get_running_loop().time() - self._checked_at > 2 * CHECK_SECONDS:
                 await self._check_files()
@@ -201,10 +204,10 @@ class CacheFiles:
         The caller of the first one was cancelled before it applied it. A start would take the
         second one for the first and skip it.
         """
-        for pending in group:
-            if 0 < pending.sequence <= self._sequence:
-                return pending.sequence
-            self._sequence = max(self._sequence, pending.sequence)
+        for sequence in chain.from_iterable(pending.sequences for pending in group):
+            if sequence <= self._sequence:
+                return sequence
+            self._sequence = sequence
         return None
 
     async def _end_journal(self, reason: str) -> None:

@@ -22,6 +22,10 @@ from store_cache.storage.names import journal_name
 
 # -- writing -------------------------------------------------------------------------------
 
+JournalRecord = tuple[Change | None, bytes | None]
+"""A change of the catalogue and an entry of the key table, one JSON object on one line; one of them
+may be missing."""
+
 
 def encode_payload(change: Change | None, key_entry: bytes | None) -> bytes:
     """Return the content of a record without the braces; its number is added when it is written."""

@@ -13,12 +13,12 @@ from store_cache.central import parsing as wire
 from store_cache.central.client import CentralClient, WriteReply
 from store_cache.central.failures import Unsent, WriteUnsent
 from store_cache.central.retries import Tries
-from store_cache.model.change import Change
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
 from store_cache.model.product import read_product
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.files import CacheFiles
+from store_cache.storage.journal import JournalRecord
 from store_cache.writer import CacheWriter
 from store_cache.writes import circuit_breaker as breaker
 from store_cache.writes import forwarder as forwarding
@@ -81,18 +81,21 @@ def attempts_on_disk(patch: Patch) -> None:
 )
 def answers_on_disk(patch: Patch) -> None:
     """Final answers are in memory alone."""
-    append = CacheFiles.append
+    append_all = CacheFiles.append_all
 
-    async def without_finals(
-        self: CacheFiles, *, change: Change | None = None, key_entry: bytes | None = None
-    ) -> None:
-        if key_entry is not None and (b'"applied":' in key_entry or b'"refused":' in key_entry):
-            patch.act()
-            key_entry = None
-        if change is not None or key_entry is not None:
-            await append(self, change=change, key_entry=key_entry)
+    async def without_finals(self: CacheFiles, records: Sequence[JournalRecord]) -> None:
+        kept: list[JournalRecord] = []
+        for change, key_entry in records:
+            entry = key_entry
+            if entry is not None and (b'"applied":' in entry or b'"refused":' in entry):
+                patch.act()
+                entry = None
+            if change is not None or entry is not None:
+                kept.append((change, entry))
+        if kept:
+            await append_all(self, kept)
 
-    patch.replace(CacheFiles, "append", without_finals)
+    patch.replace(CacheFiles, "append_all", without_finals)
 
 
 @of_writes("W1 D2", "an answer is given only once it is on disk")

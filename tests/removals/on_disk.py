@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.observer import Origin
-from store_cache.model.change import Change
 from store_cache.storage import deadlines, directory, files, framing, recovery
 from store_cache.storage.directory import Directory, File
 from store_cache.storage.files import CacheFiles
 from store_cache.storage.framing import OtherStore
-from store_cache.storage.journal import Journal, JournalReader
+from store_cache.storage.journal import Journal, JournalReader, JournalRecord
 from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded
-from store_cache.writer import CacheWriter, Disk
+from store_cache.writer import CacheWriter, Disk, PlannedChange
 from tests.harness.faulty_directory import FaultyFile
 from tests.removals.removal import Patch, Removals
 
@@ -111,21 +109,18 @@ def sync_after_a_creation(patch: Patch) -> None:
 def _show_first(patch: Patch, cause: str) -> None:
     commit = CacheWriter._commit
 
-    async def show_first(
-        self: CacheWriter,
-        change: Change,
-        key_entry: bytes | None = None,
-        *,
-        origin: Origin | None = None,
-    ) -> None:
-        catalogue = self.catalogue
+    async def show_first(self: CacheWriter, *planned: PlannedChange) -> None:
+        catalogue, change = self.catalogue, planned[0].change
         if catalogue is None or change.cause != cause or change.is_empty:
-            await commit(self, change, key_entry, origin=origin)
+            await commit(self, *planned)
             return
         patch.act()
-        numbered = change.numbered(catalogue.sequence + 1)
-        self.announcer.apply(catalogue, numbered, origin)
-        await self._append(numbered, key_entry)
+        records: list[JournalRecord] = []
+        for each in planned:
+            numbered = each.change.numbered(catalogue.sequence + 1)
+            self.announcer.apply(catalogue, numbered, each.origin)
+            records.append((numbered, each.key_entry))
+        await self._append(records)
         self.refetches_changed.set()
 
     patch.replace(CacheWriter, "_commit", show_first)
@@ -281,8 +276,8 @@ def losses_counted(patch: Patch) -> None:
     """A change that could not be appended is not counted."""
     append = CacheWriter._append
 
-    async def uncounted(self: CacheWriter, change: Change | None, key_entry: bytes | None) -> None:
-        await append(self, change, key_entry)
+    async def uncounted(self: CacheWriter, records: Sequence[JournalRecord]) -> None:
+        await append(self, records)
         if self.unsaved_changes or self.unsaved_writes:
             patch.act()
             self.unsaved_changes = self.unsaved_writes = 0

@@ -228,6 +228,52 @@ async def test_an_answer_and_its_key_are_one_record() -> None:
 
 
 @in_virtual_time
+async def test_answers_that_wait_for_the_disk_share_one_sync() -> None:
+    """[W6] [D2] While one answer is written, those of other products come. They are written
+    together, each with its key in a record of its own, and shown once that is on disk."""
+    cache = await Cache().filled()
+    syncs = cache.disk.trace.count("sync journal-2.jsonl")
+    held = cache.disk.hold("sync journal-2.jsonl")
+    first = asyncio.ensure_future(settle_at(cache, "P-1", left=9))
+    await held.reached.wait()
+    others = [asyncio.ensure_future(settle_at(cache, i, left=9)) for i in ("P-2", "P-3")]
+    await a_moment()
+    held.release.set()
+    await first
+    assert [(10, 1), (10, 1)] == [cache.row(product_id) for product_id in ("P-2", "P-3")]
+    await asyncio.gather(*others)
+
+    assert syncs + 2 == cache.disk.trace.count("sync journal-2.jsonl")
+    lines = cache.disk.contents()["journal-2.jsonl"].splitlines()[-3:]
+    records = [orjson.loads(line)["record"] for line in lines]
+    assert [["P-1"], ["P-2"], ["P-3"]] == [[*each["change"]["rows"]] for each in records]
+    assert ["sale of P-1", "sale of P-2", "sale of P-3"] == [r["write"]["key"] for r in records]
+    restarted = await cache.restarted()
+    assert [(9, 2)] * 3 == [restarted.row(product_id) for product_id in ("P-1", "P-2", "P-3")]
+
+
+@in_virtual_time
+async def test_two_answers_of_one_product_that_wait_are_shown_one_after_the_other() -> None:
+    """[W6] The second one stands on the version that the first one makes."""
+    cache = await Cache().filled()
+    held = cache.disk.hold("sync journal-2.jsonl")
+    other = asyncio.ensure_future(settle_at(cache, "P-2", left=9))
+    await held.reached.wait()
+    answers = [applied_answer("P-1", sent=1, left=9), applied_answer("P-1", sent=2, left=8)]
+    settling = [
+        asyncio.ensure_future(cache.writer.settle_write(cache.add_final(f"sale {n}", each), each))
+        for n, each in enumerate(answers)
+    ]
+    await a_moment()
+    held.release.set()
+    await asyncio.gather(other, *settling)
+
+    assert (8, 3) == cache.row("P-1")
+    assert (8, 3) == (await cache.restarted()).row("P-1")
+    assert ["page 0"] == cache.central.asked
+
+
+@in_virtual_time
 async def test_an_answer_older_than_what_is_held_changes_nothing_but_the_key() -> None:
     """[W6] The event of a later write came first, so the answer's figures are out of date."""
     cache = await Cache().filled()
