@@ -93,7 +93,9 @@ class Redaction:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(_pattern, longest_first)) or r"(?!)")
+        patterns = [*map(_pattern, longest_first)]
+        self._secrets = re.compile("|".join(patterns) or r"(?!)")
+        self._suspicious = re.compile("|".join([*patterns, r"(?i:x-api-key)"]))
 
     def __call__(self, value: object) -> object:
         """Return the value as types of JSON, with its secrets masked."""
@@ -111,6 +113,8 @@ class Redaction:
         return self.text(str(value))
 
     def text(self, text: str) -> str:
+        if self._suspicious.search(text) is None:  # a third of the time of the two below
+            return text
         return _KEY_HEADER.sub(rf"\g<1>{_MASK}", self._secrets.sub(_MASK, text))
 
 
