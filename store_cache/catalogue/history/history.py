@@ -137,12 +137,15 @@ class ChangeHistory:
 
     def _note_offsets(self, product_id: str, told: Sequence[Event]) -> None:
         """Complete entries that were seen before their event, as answers to writes are."""
-        offsets = {event.version: event for event in told if event.body is not None}
+        offsets = {event.version: event.offset for event in told if event.body is not None}
         newest = islice(self._entries.newest_first(product_id), _MOST_UNTOLD)
-        for number, entry in list(newest):
-            event = None if entry.version is None else offsets.get(entry.version)
-            if event is not None and entry.offset is None and entry.available is not None:
-                self._entries.replace(number, replace(entry, offset=event.offset))
+        for number, entry in newest:
+            if not offsets:
+                return
+            is_untold = entry.offset is None and entry.available is not None
+            if is_untold and entry.version in offsets:
+                completed = replace(entry, offset=offsets.pop(entry.version))
+                self._entries.replace(number, completed)
 
     def _key_of(self, event: Event) -> str | None:
         """Return the key of this store's write that caused an event, as the till sent it."""
