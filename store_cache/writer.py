@@ -350,9 +350,10 @@ class CacheWriter:
 
     # -- changes by writes -----------------------------------------------------------------
 
-    async def record_write(self, key_entry: bytes) -> None:
-        """Append an entry of the key table; if the disk fails, it is only in memory (D5)."""
-        await self._append([(None, key_entry)])
+    async def record_write(self, *key_entries: bytes) -> None:
+        """Append entries of the key table, with one sync; if the disk fails, they are only in
+        memory (D5)."""
+        await self._append([(None, key_entry) for key_entry in key_entries])
 
     async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         """Append the final entry of a write and, if Central applied it, show its effect (W6).

@@ -86,8 +86,9 @@ Result = Answer | WriteError
 class WriteStore(Protocol):
     """The cache's writer, as far as this module uses it."""
 
-    async def record_write(self, key_entry: bytes) -> None:
-        """Append a record of the key table; while the disk fails it is kept in memory only (D5)."""
+    async def record_write(self, *key_entries: bytes) -> None:
+        """Append records of the key table, with one sync; while the disk fails they are kept in
+        memory only (D5)."""
 
     async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         """Append the record likewise, and show the answer in the same step."""
@@ -456,7 +457,8 @@ class Forwarder:
         records = [
             encode_attempt(delivery.attempt) for delivery in deliveries if not delivery.is_recorded
         ]
-        await asyncio.gather(*map(self._store.record_write, records))
+        if records:
+            await self._store.record_write(*records)
         for delivery in deliveries:
             delivery.is_recorded = True
             # From here on Central may have the write, even if this task ends early.
@@ -516,6 +518,10 @@ class Forwarder:
     async def _conclude_each(
         self, concluded: Sequence[tuple[Delivery, WriteOutcome]], deadline_at: float
     ) -> None:
+        if len(concluded) < 2:  # nearly always
+            for delivery, outcome in concluded:
+                await self._conclude(delivery, outcome, deadline_at)
+            return
         async with asyncio.TaskGroup() as group:
             for delivery, outcome in concluded:
                 group.create_task(self._conclude(delivery, outcome, deadline_at))

@@ -140,8 +140,8 @@ class Writer:
         value = {"productId": product_id, "name": "", "available": quantity, "version": version}
         return read_product(value)
 
-    async def record_write(self, key_entry: bytes) -> None:
-        await self._append(key_entry)
+    async def record_write(self, *key_entries: bytes) -> None:
+        await self._append(*key_entries)
 
     async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         await self._append(key_entry)
@@ -159,9 +159,9 @@ class Writer:
             self.versions.pop(event.product_id, None)
         self.position = Position("g-1", event.offset + 1)
 
-    async def _append(self, key_entry: bytes) -> None:
+    async def _append(self, *key_entries: bytes) -> None:
         await asyncio.sleep(0)
-        self.records.append(orjson.loads(key_entry))
+        self.records += map(orjson.loads, key_entries)
 
 
 class Refetches:
