@@ -110,16 +110,19 @@ def _show_first(patch: Patch, cause: str) -> None:
     commit = CacheWriter._commit
 
     async def show_first(self: CacheWriter, *planned: PlannedChange) -> None:
-        catalogue, change = self.catalogue, planned[0].change
-        if catalogue is None or change.cause != cause or change.is_empty:
+        catalogue = self.catalogue
+        if catalogue is None or not any(each.change.cause == cause for each in planned):
             await commit(self, *planned)
             return
-        patch.act()
         records: list[JournalRecord] = []
         for each in planned:
-            numbered = each.change.numbered(catalogue.sequence + 1)
-            self.announcer.apply(catalogue, numbered, each.origin)
-            records.append((numbered, each.key_entry))
+            if each.change.is_empty:
+                records.append((None, each.key_entry))
+                continue
+            patch.act()
+            change = each.change.numbered(catalogue.sequence + 1)
+            self.announcer.apply(catalogue, change, each.origin)
+            records.append((change, each.key_entry))
         await self._append(records)
         self.refetches_changed.set()
 
