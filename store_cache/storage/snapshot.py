@@ -276,7 +276,7 @@ class _Reader:
 def _entries(lines: list[bytes]) -> bytes:
     """Return the entries of the key table in the lines. They are parsed when the table loads them:
     half a million objects would take more memory than the table does."""
-    if not all(line.startswith(_WRITE_START) for line in lines):
+    if not all(map(bytes.startswith, lines, repeat(_WRITE_START))):
         raise ValueError("a line is no entry of the key table")
     return b"\n".join([line[len(_WRITE_START) : -1] for line in lines])
 

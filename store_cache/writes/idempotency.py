@@ -15,8 +15,9 @@ object, without the product id, which a repeat names:
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
-from binascii import unhexlify
+from binascii import hexlify, unhexlify
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -64,7 +65,13 @@ _LARGEST_NUMBER = 0xFFFF
 _APPLIED = ("newQuantity", "lastUpdated")
 _REFUSED = ("errorType", "errorMessage", "newQuantity", "newVersion")
 _SETTLED = ("isApplied", "by", "reason", "newQuantity", "newVersion")
-_FINAL_KINDS = ("applied", "refused", "settled")
+_KINDS = {
+    len(_APPLIED): (b"applied", _APPLIED),
+    len(_REFUSED): (b"refused", _REFUSED),
+    len(_SETTLED): (b"settled", _SETTLED),
+}
+_PACKED_APPLIED = re.compile(rb"\[([0-9]+),([0-9]+),(.*)\]")
+"""The fields of an applied write. Other outcomes have no number in the second place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +203,7 @@ class StoredKeys:
         applied, refused, unreadable = self.applied, self.refused, 0
         for record in _parse(records):
             try:
-                if any(kind in record for kind in _FINAL_KINDS):
+                if "applied" in record or "refused" in record or "settled" in record:
                     key, packed = record["key"].encode(), _pack_record(record, self._clients)
                     if self.open:
                         self.open.pop(record["key"], None)
@@ -396,18 +403,13 @@ class KeyTable:
         The table may change meanwhile: each entry is encoded as it is when it is reached, and new
         ones are in the journal.
         """
-        open_keys = tuple(self._open)
-        keys = (*self._applied.entries, *self._refused.entries)
-        for key in open_keys:
-            yield from self._encoded(key)
-        for encoded in keys:
-            yield from self._encoded(encoded.decode())
-
-    def _encoded(self, key: str) -> Iterator[bytes]:
-        if (attempt := self._open.get(key)) is not None:
-            yield encode_attempt(attempt)
-        elif (packed := self._packed(key)) is not None:
-            yield _encode_packed(key, packed, self.clients)
+        open_keys = map(str.encode, tuple(self._open))
+        for key in (*open_keys, *self._applied.entries, *self._refused.entries):
+            packed = self._applied.entries.get(key) or self._refused.entries.get(key)
+            if packed is not None:
+                yield _encode_packed(key.decode(), packed, self.clients)
+            elif (attempt := self._open.get(key.decode())) is not None:
+                yield encode_attempt(attempt)
 
     def add_stored(self, stored: StoredKeys, now: float) -> None:
         """Take entries from disk for keys that have none here, and forget what is too old.
@@ -536,38 +538,44 @@ def _unpack(packed: bytes, product_id: str, clients: ClientNames) -> Final:
 
 
 def _encode_packed(key: str, packed: bytes, clients: ClientNames) -> bytes:
+    """Return the record of a final answer.
+
+    Half a million are encoded at a start. So the fields of an applied write, which nearly all are,
+    stay the JSON that they are.
+    """
     fingerprint, number, at, client, minutes = _HEAD.unpack_from(packed)
-    version, *fields = orjson.loads(packed[_HEAD.size :])
-    record: dict[str, Any] = {
-        "key": key,
-        "payload": fingerprint.hex(),
-        "attempt": number,
-        "version": version,
-        "at": at,
-    }
-    if client:
-        record["client"] = clients.name(client)
-    if minutes:
-        record["minutes"] = minutes
-    if len(fields) == len(_APPLIED):
-        record["applied"] = {"newQuantity": fields[0], "lastUpdated": fields[1]}
-    elif len(fields) == len(_SETTLED):
-        record["settled"] = dict(zip(_SETTLED, fields, strict=True))
+    if (applied := _PACKED_APPLIED.fullmatch(packed, _HEAD.size)) is not None:
+        version, quantity, updated = applied.groups()
+        outcome = b'"applied":{"newQuantity":%b,"lastUpdated":%b}' % (quantity, updated)
     else:
-        record["refused"] = dict(zip(_REFUSED, fields, strict=True))
-    return orjson.dumps(record)
+        sent, *fields = orjson.loads(packed[_HEAD.size :])
+        kind, names = _KINDS[len(fields)]
+        version = b"%d" % sent
+        outcome = b'"%b":%b' % (kind, orjson.dumps(dict(zip(names, fields, strict=True))))
+    more = b"" if not client else b',"client":%b' % orjson.dumps(clients.name(client))
+    if minutes:
+        more += b',"minutes":%d' % minutes
+    return b'{"key":%b,"payload":"%b","attempt":%d,"version":%b,"at":%b%b,%b}' % (
+        orjson.dumps(key),
+        hexlify(fingerprint),
+        number,
+        version,
+        orjson.dumps(at),
+        more,
+        outcome,
+    )
 
 
 def _pack_record(record: dict[str, Any], clients: ClientNames) -> bytes:
     """Pack a final answer from its record on disk."""
-    if (applied := record.get("applied")) is not None:
+    if "applied" in record:
+        applied = record["applied"]
         fields = (record["version"], applied["newQuantity"], applied["lastUpdated"])
-    elif (settled := record.get("settled")) is not None:
-        fields = (record["version"], *[settled[name] for name in _SETTLED])
+    elif "settled" in record:
+        fields = (record["version"], *[record["settled"][name] for name in _SETTLED])
     else:
-        refused = record["refused"]
-        fields = (record["version"], *[refused[name] for name in _REFUSED])
-    client = clients.number(record.get("client", ""))
+        fields = (record["version"], *[record["refused"][name] for name in _REFUSED])
+    client = clients.number(record["client"]) if "client" in record else 0
     payload, number = unhexlify(record["payload"]), record["attempt"]
     head = _HEAD.pack(payload, number, record["at"], client, record.get("minutes", 0))
     return head + orjson.dumps(fields)

@@ -23,7 +23,16 @@ from store_cache.writes.idempotency import (
     final_answer,
     fingerprint,
 )
-from store_cache.writes.write import Adjustment, Applied, Refused, Write, WriteError, WriteRequest
+from store_cache.writes.write import (
+    Adjustment,
+    Applied,
+    FinalOutcome,
+    Refused,
+    SettledByPerson,
+    Write,
+    WriteError,
+    WriteRequest,
+)
 
 DAY = 86_400.0
 STEPS = ["put", "drop", "finish", "refuse", "expire"]
@@ -63,10 +72,20 @@ def test_a_key_that_was_never_used_is_not_found() -> None:
     assert table().find(WRITE) is None
 
 
-@pytest.mark.parametrize("outcome", [APPLIED, REFUSED, Refused("invalid_request", "")])
-def test_a_final_answer_is_found_as_it_was_given(outcome: Applied | Refused) -> None:
+OUTCOMES = [
+    APPLIED,
+    Applied(StockAnswer("P-1", 6, 7, 0, None)),
+    Applied(StockAnswer("P-1", 6, 7, -1, 'ä, "quoted" \\ and ],"x":[1')),
+    REFUSED,
+    Refused("invalid_request", ""),
+    SettledByPerson(True, "ops", "seen, on the receipt"),
+]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_final_answer_is_found_as_it_was_given(outcome: FinalOutcome) -> None:
     """In memory and after a restart."""
-    final = replace(FINAL, outcome=outcome)
+    final = replace(FINAL, outcome=outcome, client='the "first", till', minutes=3)
     keys = table(ATTEMPT, final=final)
 
     assert final == keys.find(WRITE)
@@ -406,6 +425,9 @@ def test_a_record_can_be_read_by_a_person() -> None:
     answer = {"newQuantity": 8, "lastUpdated": "2024-01-15T10:30:00Z"}
 
     assert attempt | {"applied": answer} == orjson.loads(encode_final("sale", FINAL))
+    odd = replace(FINAL, client='a "till"', minutes=3)
+    named = {"key": 'ä"\\', "client": 'a "till"', "minutes": 3, "applied": answer}
+    assert attempt | named == orjson.loads(encode_final('ä"\\', odd))
 
 
 def test_a_remembered_key_takes_less_than_200_bytes_beyond_its_own() -> None:
