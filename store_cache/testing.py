@@ -27,7 +27,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
-from store_cache.app.serve import api_of
+from store_cache.app.serve import api_of, serving_rpc
 from store_cache.app.settings import Settings, load_settings
 from store_cache.storage.memory_directory import MemoryDirectory
 
@@ -90,6 +90,7 @@ class TestStore:
         self._settings = self._settings_with(settings)
         self._memory = MemoryDirectory()
         self._port = self._settings.port
+        self._grpc_port: int | None = None
         self._thread = ExitStack()
         self._portal: BlockingPortal | None = None
         self._serving: AbstractContextManager[StoreParts] | None = None
@@ -133,6 +134,14 @@ class TestStore:
     def url(self) -> str:
         """Its address, the same after every restart."""
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Where it serves gRPC, if it has the setting `grpc_port=0`; another port after a restart.
+        A call takes `store.headers` as metadata, in lower case."""
+        if self._grpc_port is None:
+            raise RuntimeError("it serves no gRPC: give TestStore the setting grpc_port=0")
+        return f"127.0.0.1:{self._grpc_port}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -231,10 +240,12 @@ class TestStore:
         settings = self._settings
         environment = Environment(self._memory) if self._folder is None else None
         async with running(settings, environment) as parts:
-            server = await serve(api_of(parts, settings), host=settings.host, port=self._port)
+            app = api_of(parts, settings)
+            server = await serve(app, host=settings.host, port=self._port)
             self._port = server.port
             try:
-                yield parts
+                async with serving_rpc(parts, settings, app) as self._grpc_port:
+                    yield parts
             finally:
                 await server.stop(STOP_SECONDS)
 

@@ -43,6 +43,9 @@ SCOPES = web.AppKey("scopes", Scopes)
 PROXIES = web.AppKey("proxies", TrustedProxies)
 """Whose word on the address of a client is taken."""
 
+REQUEST_RATES = web.AppKey("request_rates", RequestRates)
+"""The limits on the requests of each client."""
+
 FAST_READS = web.AppKey("fast_reads", FastReads)
 """Answers the commonest reads in front of aiohttp; absent if that is switched off."""
 
@@ -122,6 +125,7 @@ def build_api(
     scopes.add(app, routes)
     app[SCOPES] = scopes
     app[AUTHENTICATOR] = authenticator
+    app[REQUEST_RATES] = rates
     app[PROXIES] = proxies
     if fast_reads:
         app[FAST_READS] = FastReads(store, authenticator, cors, counts, rates.reads)

@@ -103,15 +103,16 @@ class ApiServer:
         await self._runner.cleanup()
 
 
-async def check_servable(host: str, port: int) -> None:
-    """Raise CannotServe if `serve` would: so that nothing else is begun then."""
+async def check_servable(host: str, port: int, *, setting: str = "PORT") -> None:
+    """Raise CannotServe if `serve` would: so that nothing else is begun then. `setting` names the
+    variable of the port."""
     _check_parser()
     try:
         probe = await asyncio.get_running_loop().create_server(
             asyncio.Protocol, host, port, start_serving=False
         )
     except OSError as problem:
-        raise _cannot_listen(host, port, problem) from problem
+        raise _cannot_listen(host, port, problem, setting) from problem
     probe.close()
     await probe.wait_closed()
 
@@ -124,8 +125,8 @@ def _check_parser() -> None:
         )
 
 
-def _cannot_listen(host: str, port: int, problem: OSError) -> CannotServe:
-    cure = _CURES.get(problem.errno or 0, "check HOST and PORT")
+def _cannot_listen(host: str, port: int, problem: OSError, setting: str = "PORT") -> CannotServe:
+    cure = _CURES.get(problem.errno or 0, "check HOST and PORT").replace("PORT", setting)
     return CannotServe(
         f"cannot listen on {host} port {port}: {problem.strerror or problem}; {cure}"
     )

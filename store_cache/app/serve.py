@@ -7,26 +7,27 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from aiohttp import web
 
-from store_cache.api.app import build_api
+from store_cache.api.app import REQUEST_RATES, build_api
 from store_cache.api.auth import AUTHENTICATOR, Caller
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.parts import StoreParts
 from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
-from store_cache.api.server import check_servable, serve
+from store_cache.api.server import CannotServe, check_servable, serve
 from store_cache.app.admin_token import admin_token
 from store_cache.app.build import running
 from store_cache.app.memory import frozen_heap
 from store_cache.app.reload import Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings
-from store_cache.app.tls import central_tls, server_tls
+from store_cache.app.tls import central_tls, server_tls, tls_files
 from store_cache.tracing.setup import tracing
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,38 @@ def api_of(store: StoreParts, settings: Settings, local: Caller | None = None) -
     )
 
 
+@asynccontextmanager
+async def serving_rpc(
+    store: StoreParts, settings: Settings, app: web.Application
+) -> AsyncIterator[int | None]:
+    """Serve over gRPC beside the HTTP API `app`, if a port is set for it; yield that port.
+
+    Raises CannotServe.
+    """
+    if settings.grpc_port is None:
+        yield None
+        return
+    try:
+        from store_cache.rpc.server import serving  # noqa: PLC0415 - its packages are an extra
+    except ModuleNotFoundError as missing:
+        raise CannotServe(
+            f"GRPC_PORT is set, and the package {missing.name} is not installed: "
+            "pip install 'store-cache[grpc]', or leave GRPC_PORT empty"
+        ) from missing
+    async with serving(
+        store,
+        store_id=settings.store_id,
+        authenticator=app[AUTHENTICATOR],
+        rates=app[REQUEST_RATES],
+        host=settings.host,
+        port=settings.grpc_port,
+        tls=tls_files(settings),
+        stop_seconds=REQUESTS_GRACE_SECONDS,
+    ) as port:
+        log.info("serving gRPC on %s:%d", settings.host, port)
+        yield port
+
+
 async def serve_until_signal(
     settings: Settings,
     reloads: ReloadSignal | None = None,
@@ -71,6 +104,8 @@ async def serve_until_signal(
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
     tls = central_tls(settings)
     await check_servable(settings.host, settings.port)
+    if settings.grpc_port is not None:
+        await check_servable(settings.host, settings.grpc_port, setting="GRPC_PORT")
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -80,6 +115,7 @@ async def serve_until_signal(
         running(settings, tls=tls, traced=None if spans is None else spans.transport) as store,
         frozen_heap(store.writer.replaced),
         admin_token(settings.data_dir) as local,
+        AsyncExitStack() as listeners,
     ):
         app = api_of(store, settings, local)
         if spans is not None:
@@ -92,6 +128,7 @@ async def serve_until_signal(
             limits=limits,
             tls=server_tls(settings),
         )
+        await listeners.enter_async_context(serving_rpc(store, settings, app))
         log.info(
             "serving on %s:%d as %s, following %s",
             settings.host,
@@ -109,7 +146,7 @@ async def serve_until_signal(
                 if task is not None:
                     task.cancel()
             log.info("stopping: no new requests; those in flight may end")
-            await server.stop(REQUESTS_GRACE_SECONDS)
+            await asyncio.gather(server.stop(REQUESTS_GRACE_SECONDS), listeners.aclose())
     writer = store.writer
     if writer.disk.is_durable:
         log.info("stopped; everything acknowledged is on disk")

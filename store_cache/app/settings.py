@@ -158,7 +158,7 @@ def _listed(value: object) -> object:
     return tuple(item.strip() for item in value.split(",")) if value.strip() else ()
 
 
-def _path_or_none(value: object) -> object:
+def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
@@ -167,7 +167,7 @@ def _setting(default: str | float, *, may_be: str, example: str, **bounds: Any) 
     return Field(default, description=may_be, examples=[example], **bounds)
 
 
-_File = Annotated[Path | None, BeforeValidator(_path_or_none)]
+_File = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 _Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed)]
 _KEYS_MAY_BE = (
     "keys of visible ASCII characters, separated by commas, each plain or as sha256:<hex>"
@@ -200,6 +200,14 @@ class Settings(BaseSettings):
         "0.0.0.0",  # noqa: S104 - the tills of the shop are on other machines
         may_be="an address or a host name",
         example="127.0.0.1",
+    )
+    grpc_port: Annotated[int | None, BeforeValidator(_empty_is_none)] = _setting(
+        "",
+        may_be="empty (no gRPC), or a whole number from 1 to 65535 (from 0, any free port, in "
+        "development)",
+        example="8084",
+        ge=0,
+        le=65535,
     )
     log_level: Annotated[Literal["debug", "info", "warn", "error"], BeforeValidator(_lowered)] = (
         _setting("info", may_be="debug, info, warn or error", example="info")
@@ -393,6 +401,15 @@ class Settings(BaseSettings):
         if not _is_host(host):
             raise ValueError("is neither an IP address nor a host name")
         return host
+
+    @field_validator("grpc_port")
+    @classmethod
+    def _check_grpc_port(cls, port: int | None, info: ValidationInfo) -> int | None:
+        if port == 0 and _environment(info) != "development":
+            raise ValueError("is any free port, which only ENVIRONMENT=development allows")
+        if port and port == info.data.get("port"):
+            raise ValueError("is PORT too; HTTP and gRPC need a port each")
+        return port
 
     @field_validator("keys_file")
     @classmethod

@@ -10,12 +10,17 @@ from store_cache.api.tls import ServerTls, TlsFiles, load_authorities, load_cert
 from store_cache.app.settings import Settings
 
 
-def server_tls(settings: Settings) -> ServerTls | None:
-    """Return the contexts of the listener; None: it serves plain HTTP. Raises TlsFilesError."""
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Return the files of the listeners' certificate; None: they serve in plain text."""
     if settings.tls_cert_file is None:
         return None
-    files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-    return ServerTls.load(files)
+    return TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+
+
+def server_tls(settings: Settings) -> ServerTls | None:
+    """Return the contexts of the listener; None: it serves plain HTTP. Raises TlsFilesError."""
+    files = tls_files(settings)
+    return None if files is None else ServerTls.load(files)
 
 
 def central_tls(settings: Settings) -> ssl.SSLContext | None:
