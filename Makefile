@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals bench lock upgrade audit sbom clean
+.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals bench proto lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ crash: $(TOOLS) ## kill the real store KILLS times, and at every system call of 
 NAMES ?=
 bench: $(TOOLS) ## measure, and write docs/benchmarks.md (NAMES="reads start": only these)
 	$(BIN)/python -m benchmarks $(NAMES)
+
+proto: $(TOOLS) ## generate the code of store_cache/rpc/generated from proto/
+	$(BIN)/python proto/generate.py
 
 lock: $(TOOLS) ## update the lock files after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock

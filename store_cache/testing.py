@@ -16,6 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -29,6 +30,7 @@ from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
 from store_cache.app.serve import api_of, serving_rpc
 from store_cache.app.settings import Settings, load_settings
+from store_cache.app.tls import server_tls
 from store_cache.storage.memory_directory import MemoryDirectory
 
 Row = dict[str, Any]
@@ -133,7 +135,8 @@ class TestStore:
     @property
     def url(self) -> str:
         """Its address, the same after every restart."""
-        return f"http://127.0.0.1:{self._port}"
+        scheme = "http" if self._settings.tls_cert_file is None else "https"
+        return f"{scheme}://127.0.0.1:{self._port}"
 
     @property
     def grpc_address(self) -> str:
@@ -209,13 +212,19 @@ class TestStore:
         return _essence(self.products()) == _essence(self._central.products())
 
     def wait_until_in_sync(self, *, within_seconds: float = 5.0) -> None:
-        """Wait until it shows every change of Central so far, and ask a Central that was away
-        again at once. Raises TimeoutError, which says what differs."""
+        """Wait until it shows every change of Central so far. Raises TimeoutError, which says what
+        differs.
+
+        The pauses of a store, before it asks a Central that was away again and between two full
+        syncs, are cut short.
+        """
         ends_at = time.monotonic() + within_seconds
+        if not self.is_in_sync():
+            self._call(self._running.runner.ask_anew)
         while not self.is_in_sync():
             if time.monotonic() > ends_at:
                 raise TimeoutError(f"not in sync within {within_seconds:g} s: {self._difference()}")
-            self._call(self._running.runner.wake_after_failure)
+            self._hasten()
             time.sleep(LOOK_SECONDS)
 
     # -- how -------------------------------------------------------------------------------
@@ -241,7 +250,7 @@ class TestStore:
         environment = Environment(self._memory) if self._folder is None else None
         async with running(settings, environment) as parts:
             app = api_of(parts, settings)
-            server = await serve(app, host=settings.host, port=self._port)
+            server = await serve(app, host=settings.host, port=self._port, tls=server_tls(settings))
             self._port = server.port
             try:
                 async with serving_rpc(parts, settings, app) as self._grpc_port:
@@ -253,6 +262,13 @@ class TestStore:
         """Call a function in the thread of its event loop."""
         assert self._portal is not None
         return self._portal.call(function, *arguments)
+
+    def _hasten(self) -> None:
+        runner = self._running.runner
+        self._call(runner.wake_after_failure)
+        if "wanted" in (self.status()["fullSync"] or {}):
+            assert self._portal is not None
+            self._portal.start_task_soon(partial(runner.force_full_sync, accept=False))
 
     def _difference(self) -> str:
         ours, theirs = _essence(self.products()), _essence(self._central.products())

@@ -50,7 +50,8 @@ class RpcLimits:
     most_request_bytes: int = 256 * 1024
     most_metadata_bytes: int = 16 * 1024
     handshake_seconds: float = 5.0
-    idle_seconds: float = 300.0
+    idle_seconds: float = 60.0
+    """How long a connection may have no call; clients open another when they need it."""
     ping_after_seconds: float = 30.0
     ping_answer_seconds: float = 20.0
     least_seconds_between_pings: float = 10.0
@@ -120,6 +121,8 @@ async def serving(
     finally:
         telling.cancel()
         await answers.enter_graceful_shutdown()
+        if store.streams is not None:
+            store.streams.stop()
         await server.stop(stop_seconds)
 
 

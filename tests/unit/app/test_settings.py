@@ -45,6 +45,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "environment": "development",
         "port": 8083,
         "host": "0.0.0.0",
+        "grpc_port": None,
         "log_level": "info",
         "store_id": "store-s1",
         "admin_api_keys": (),
@@ -116,6 +117,19 @@ def test_numbers_have_bounds(
     for bad in (below, above, "many", "", "nan"):
         [line] = errors(**env, **{variable: bad})
         assert line.startswith(f"{variable} was {bad!r}")
+
+
+def test_grpc_is_off_or_has_a_port_of_its_own() -> None:
+    assert settings(GRPC_PORT="").grpc_port is None
+    assert 0 == settings(GRPC_PORT="0").grpc_port
+    assert 65535 == settings(ENVIRONMENT="staging", GRPC_PORT="65535").grpc_port
+    for bad in ("-1", "65536", "many"):
+        [line] = errors(GRPC_PORT=bad)
+        assert line.startswith(f"GRPC_PORT was '{bad}'; it may be empty (no gRPC), or a whole")
+    [line] = errors(ENVIRONMENT="staging", GRPC_PORT="0")
+    assert "any free port, which only ENVIRONMENT=development allows" in line
+    [line] = errors(PORT="9000", GRPC_PORT="9000")
+    assert "is PORT too; HTTP and gRPC need a port each" in line
 
 
 @pytest.mark.parametrize("variable", ["SYNC_INTERVAL_SECONDS", "EVENT_WAIT_TIMEOUT_SECONDS"])

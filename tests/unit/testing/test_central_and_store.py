@@ -180,6 +180,20 @@ def test_folders_keep_what_is_in_them(tmp_path: Path) -> None:
         assert 1 == len(store.status()["fullSyncs"])
 
 
+@pytest.mark.parametrize("fault", ["new_generation", "forget_log"])
+def test_the_pauses_of_a_store_are_cut_short(
+    central: TestCentral, store: TestStore, fault: str
+) -> None:
+    """A store waits half a minute between two full syncs, and longer for a Central that fails."""
+    central.stop()
+    central.start()
+    central.fault(fault)
+    central.sell("TEA-001")
+    store.wait_until_in_sync()
+
+    assert 39 == store.products()["TEA-001"]["available"]
+
+
 def test_what_is_wrong_says_so(central: TestCentral, store: TestStore) -> None:
     with pytest.raises(ValueError, match="does not match any of the expected tags: 'delay'"):
         central.fault("no-such-fault")
