@@ -65,11 +65,13 @@ SCOPES = {
     ("GET", "/v1/store/sync/status"): "read",
     ("GET", "/v1/store/cache/stats"): "read",
     ("GET", "/v1/store/metrics/history"): "read",
+    ("GET", "/v1/store/writes"): "write",
     ("POST", UPDATES): "write",
     ("POST", f"{INVENTORY}/batch-updates"): "write",
     ("PATCH", f"{INVENTORY}/{{productId}}/inventory"): "write",
     ("POST", "/v1/store/sync/force"): "admin",
     ("POST", "/v1/store/sync/verify"): "admin",
+    ("POST", "/v1/store/writes/{idempotencyKey}/settle"): "admin",
 }
 
 
