@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals bench proto lock upgrade audit sbom clean
+.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals soak bench proto lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ removals: $(TOOLS) ## remove each safeguard in turn, which a test must notice; w
 
 crash: $(TOOLS) ## kill the real store KILLS times, and at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
+
+MINUTES ?= 30
+soak: $(TOOLS) ## use a store for MINUTES=30 while Central fails; its memory must stay flat
+	$(BIN)/python -m tests.campaigns.soak --minutes $(MINUTES)
 
 NAMES ?=
 bench: $(TOOLS) ## measure, and write docs/benchmarks.md (NAMES="reads start": only these)

@@ -12,6 +12,7 @@ from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, i
 from benchmarks.harness.processes import central, client, serving, store
 from benchmarks.harness.results import Comparison, Goal, Part
 from benchmarks.harness.rows import product_id, random_numbers
+from tests.harness import proc
 from tests.harness.processes import Program
 
 STORE, PEAK = "store: after a full sync and reads", "store: peak of another full sync"
@@ -69,29 +70,20 @@ def resident(served: Program, products: int) -> Candidate:
             for number in random_numbers(READS, products):
                 path = f"/v1/store/inventory/{product_id(number)}"
                 (await asking.get(path)).raise_for_status()
-        return {METRIC: status_of(served.process_id, "VmRSS")}
+        return {METRIC: proc.resident_bytes(served.process_id) / 1e6}
 
     return candidate
 
 
 def peak(served: Program) -> Candidate:
     async def candidate() -> Sample:
-        forget = Path(f"/proc/{served.process_id}/clear_refs")
-        await asyncio.to_thread(forget.write_text, "5")  # the peak so far
+        await asyncio.to_thread(proc.forget_highest, served.process_id)
         async with client(served.url) as asking:
             answer = await asking.post("/v1/store/sync/force", timeout=HELD_SECONDS)
             answer.raise_for_status()
-        return {METRIC: status_of(served.process_id, "VmHWM")}
+        return {METRIC: proc.highest_resident_bytes(served.process_id) / 1e6}
 
     return candidate
-
-
-def status_of(process_id: int, name: str) -> float:
-    """A figure of /proc/<id>/status, in MB."""
-    for line in Path(f"/proc/{process_id}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise KeyError(name)
 
 
 def held_by_a_dict(effort: Effort, data: Path) -> Candidate:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,7 @@ import uvloop
 
 from store_cache.api.parts import StoreParts
 from tests.crash.stalls import Stalls, started
+from tests.harness import proc
 from tests.harness.background import in_background
 from tests.harness.hostile_central import ATTACKS, HostileCentral, Route
 
@@ -46,8 +48,8 @@ async def be_attacked(central_url: str, data_dir: Path, route: Route, seconds: f
     async with started(data_dir, central_url) as store, in_background(stalls.tick()):
         await _until(lambda: _state(store) == "live")
         await asyncio.sleep(SETTLING_SECONDS)
-        base = _resident("VmRSS")
-        _forget_highest()
+        base = proc.resident_bytes(os.getpid())
+        proc.forget_highest(os.getpid())
         _tell({"ready": True})
         await asyncio.to_thread(sys.stdin.readline)
         with stalls.during("attack"), suppress(TimeoutError):
@@ -58,7 +60,7 @@ async def be_attacked(central_url: str, data_dir: Path, route: Route, seconds: f
         status = store.status.sync_status()
         _tell(
             {
-                "mb": (_resident("VmHWM") - base) / 1e6,
+                "mb": (proc.highest_resident_bytes(os.getpid()) - base) / 1e6,
                 "ms": counted * 1000,
                 "passed": passed * 1000,
                 "problem": status["errorMessage"],
@@ -98,15 +100,6 @@ async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(RECOVERY_SECONDS):
         while not holds():
             await asyncio.sleep(STEP_SECONDS)
-
-
-def _resident(name: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
-
-
-def _forget_highest() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _tell(value: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from tests.crash.judge import DataLost, Judge
 from tests.crash.reports import Activity, ActivityBoard, Record, Reporter, ReportReader
 from tests.crash.tally import Tally
 from tests.crash.victim import Errand, run
+from tests.harness import proc
 
 LONGEST_SECONDS = 1.0
 SETTLE_SECONDS = 30.0
@@ -229,5 +230,4 @@ def _attach(process: int, name: str, number: int) -> subprocess.Popen[bytes]:
 
 
 def _is_traced(process: int) -> bool:
-    status = Path(f"/proc/{process}/status").read_text()
-    return "TracerPid:\t0\n" not in status
+    return proc.status_field(process, "TracerPid") != "0"

@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pytest
 
-from store_cache.model.product import version_of
 from tests.harness.clients import TILL_KEY
 from tests.harness.processes import CentralProcess, StoreProcess
-from tests.harness.streams import STREAM, Event, Shelf, StreamClient
+from tests.harness.streams import STREAM, FollowingReader
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,61 +21,13 @@ WAIT_SECONDS = 30.0
 LOOK_SECONDS = 0.1
 
 
-class Reader:
-    """Reads a stream for ever, and goes on after each break; checks that nothing goes back."""
-
-    def __init__(self, port: int, wanted: list[str] | None) -> None:
-        self.shelf = Shelf()
-        self.resets: list[str] = []
-        self.breaks = 0
-        self.problems: list[str] = []
-        self.wanted = wanted
-        self._port = port
-        self._last_id: str | None = None
-        self._versions: dict[tuple[str, str], int] = {}
-
-    async def run(self) -> None:
-        query = "?from=start"
-        if self.wanted is not None:
-            query += "&productIds=" + ",".join(self.wanted)
-        while True:
-            headers = {} if self._last_id is None else {"last_event_id": self._last_id}
-            with suppress(OSError, asyncio.IncompleteReadError):
-                client = await StreamClient.open(self._port, query, key=TILL_KEY, **headers)
-                try:
-                    while not client.has_ended and client.head.status == 200:
-                        for event in await client.read():
-                            self._apply(event)
-                finally:
-                    client.close()
-            self.breaks += 1
-            await asyncio.sleep(0.05)
-
-    def _apply(self, event: Event) -> None:
-        self.shelf.apply(event)
-        self._last_id = event.id or self._last_id
-        if event.name == "reset":
-            self.resets.append(event.value["reason"])
-        if event.name == "product":
-            place = (self.shelf.state["generation"], event.value["productId"])
-            version = version_of(event.data)
-            if version < self._versions.get(place, 0):
-                self.problems.append(f"{place} went back to {version}")
-            self._versions[place] = version
-
-    def holds(self, rows: dict[str, Any]) -> bool:
-        wanted = {i: row for i, row in rows.items() if self.wanted is None or i in self.wanted}
-        held = {i: orjson.loads(row) for i, row in self.shelf.rows.items()}
-        return self.shelf.is_ready and held == wanted
-
-
 class Shop:
     """A Central, a store, and the readers of its changes."""
 
     def __init__(self, folder: Path) -> None:
         self.central = CentralProcess(folder / "central")
         self.store = StoreProcess(folder / "store", self.central.url)
-        self.readers: list[Reader] = []
+        self.readers: list[FollowingReader] = []
         self.generation = ""
         self._chance = random.Random(7)
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,7 +39,7 @@ class Shop:
         await self.store.start("/ready")
         some = self._chance.sample(PRODUCTS, 20)
         for number in range(READERS):
-            self.readers.append(Reader(self.store.port, some if number % 3 == 0 else None))
+            self.readers.append(FollowingReader(self.store.port, some if number % 3 == 0 else None))
         self._tasks = [asyncio.create_task(reader.run()) for reader in self.readers]
         self.generation = (await self.store.status())["generation"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
+from store_cache.model.product import version_of
+from tests.harness.clients import TILL_KEY
 from tests.harness.http import HEAD_END, Reply, head_of, head_of_reply
 from tests.harness.memory_network import MemoryTransport
 
@@ -121,7 +124,7 @@ class StreamClient:
 
     @classmethod
     async def open(
-        cls, port: int, query: str = "", *, key: str = "till-secret", **headers: str
+        cls, port: int, query: str = "", *, key: str = TILL_KEY, **headers: str
     ) -> StreamClient:
         """Open a stream; `last_event_id=…` becomes the header Last-Event-ID. An answer that is no
         stream has its body in `head`."""
@@ -200,3 +203,51 @@ class StreamClient:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class FollowingReader:
+    """Reads a stream for ever, and goes on after each break; checks that nothing goes back."""
+
+    def __init__(self, port: int, wanted: list[str] | None = None) -> None:
+        self.shelf = Shelf()
+        self.resets: list[str] = []
+        self.breaks = 0
+        self.problems: list[str] = []
+        self.wanted = wanted
+        self._port = port
+        self._last_id: str | None = None
+        self._versions: dict[tuple[str, str], int] = {}
+
+    async def run(self) -> None:
+        query = "?from=start"
+        if self.wanted is not None:
+            query += "&productIds=" + ",".join(self.wanted)
+        while True:
+            headers = {} if self._last_id is None else {"last_event_id": self._last_id}
+            with suppress(OSError, asyncio.IncompleteReadError):
+                client = await StreamClient.open(self._port, query, key=TILL_KEY, **headers)
+                try:
+                    while not client.has_ended and client.head.status == 200:
+                        for event in await client.read():
+                            self._apply(event)
+                finally:
+                    client.close()
+            self.breaks += 1
+            await asyncio.sleep(0.05)
+
+    def _apply(self, event: Event) -> None:
+        self.shelf.apply(event)
+        self._last_id = event.id or self._last_id
+        if event.name == "reset":
+            self.resets.append(event.value["reason"])
+        if event.name == "product":
+            place = (self.shelf.state["generation"], event.value["productId"])
+            version = version_of(event.data)
+            if version < self._versions.get(place, 0):
+                self.problems.append(f"{place} went back to {version}")
+            self._versions[place] = version
+
+    def holds(self, rows: dict[str, Any]) -> bool:
+        wanted = {i: row for i, row in rows.items() if self.wanted is None or i in self.wanted}
+        held = {i: orjson.loads(row) for i, row in self.shelf.rows.items()}
+        return self.shelf.is_ready and held == wanted

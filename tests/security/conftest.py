@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.harness import proc
 from tests.harness.http import Connection, Headers, Reply
 from tests.harness.processes import StoreProcess
 from tests.security.watched_central import WatchedCentral
@@ -129,9 +130,7 @@ class AttackedStore(StoreProcess):
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def memory_bytes(self) -> int:
-        status = Path(f"/proc/{self.process_id}/status").read_text()
-        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(resident.split()[1]) * 1024
+        return proc.resident_bytes(self.process_id)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -23,6 +23,7 @@ from store_cache.app.logging import configure_logging
 from store_cache.app.reload import RELOADED, Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings, load_settings
 from store_cache.cli.main import main
+from tests.harness import proc
 from tests.harness.http import DEADLINE_SECONDS
 from tests.harness.processes import StoreProcess, free_port
 from tests.scenarios.shop import until
@@ -190,10 +191,8 @@ def test_a_signal_after_the_loop_is_closed_does_no_harm() -> None:
 
 def _ends_at_a_signal(pid: int) -> bool:
     """Whether SIGHUP would end the process: it neither catches nor ignores it."""
-    fields = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return not (int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)) & 1
+    handled = [int(proc.status_field(pid, name), 16) for name in ("SigIgn", "SigCgt")]
+    return not (handled[0] | handled[1]) & 1
 
 
 async def _send_signals(pid: int) -> None:

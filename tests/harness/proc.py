@@ -1,0 +1,43 @@
+"""What Linux's /proc says of a process: memory, descriptors, threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def status_field(process_id: int, name: str) -> str:
+    """Return a field of /proc/<id>/status as it stands there. Raises KeyError, OSError."""
+    text = Path(f"/proc/{process_id}/status").read_text(encoding="ascii", errors="replace")
+    fields = dict(line.split(":", 1) for line in text.splitlines())
+    return fields[name].strip()
+
+
+def resident_bytes(process_id: int) -> int:
+    return _kilobytes(process_id, "VmRSS")
+
+
+def highest_resident_bytes(process_id: int) -> int:
+    """Return the most since the start, or since `forget_highest`."""
+    return _kilobytes(process_id, "VmHWM")
+
+
+def forget_highest(process_id: int) -> None:
+    Path(f"/proc/{process_id}/clear_refs").write_text("5")
+
+
+def open_files(process_id: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{process_id}/fd").iterdir())
+
+
+def threads(process_id: int) -> int:
+    return int(status_field(process_id, "Threads"))
+
+
+def processor_seconds(process_id: int) -> float:
+    """Return the processor time of the first thread, in which an event loop runs."""
+    text = Path(f"/proc/{process_id}/task/{process_id}/schedstat").read_text(encoding="ascii")
+    return int(text.split()[0]) / 1e9
+
+
+def _kilobytes(process_id: int, name: str) -> int:
+    return int(status_field(process_id, name).split()[0]) * 1024
