@@ -63,13 +63,14 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def change_logging(level: str, *, secrets: Iterable[str]) -> None:
-    """Log from `level` upwards from now on, and mask these secrets instead of the earlier ones."""
-    redact = Redaction(secrets)
+    """Log from `level` upwards from now on, and mask these secrets too. The earlier ones stay
+    masked: clients that have not changed their keys go on sending them."""
     root = logging.getLogger()
     root.setLevel(_LEVELS[level])
     for handler in root.handlers:
         if isinstance(handler.formatter, _RedactingFormatter):
-            handler.formatter.redact = redact
+            known = handler.formatter.redact.secrets
+            handler.formatter.redact = Redaction(known.union(secrets))
 
 
 def quiet_malformed_request(record: logging.LogRecord) -> bool:
@@ -92,9 +93,9 @@ class Redaction:
     """Masks the given secrets, and what follows the name of the key header."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        longest_first = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-        patterns = [*map(_pattern, longest_first)]
-        self._secrets = re.compile("|".join(patterns) or r"(?!)")
+        self.secrets = frozenset(secret for secret in secrets if secret)
+        patterns = [*map(_pattern, sorted(self.secrets, key=len, reverse=True))]
+        self._patterns = re.compile("|".join(patterns) or r"(?!)")
         self._suspicious = re.compile("|".join([*patterns, r"(?i:x-api-key)"]))
 
     def __call__(self, value: object) -> object:
@@ -115,7 +116,7 @@ class Redaction:
     def text(self, text: str) -> str:
         if self._suspicious.search(text) is None:  # a third of the time of the two below
             return text
-        return _KEY_HEADER.sub(rf"\g<1>{_MASK}", self._secrets.sub(_MASK, text))
+        return _KEY_HEADER.sub(rf"\g<1>{_MASK}", self._patterns.sub(_MASK, text))
 
 
 def _pattern(secret: str) -> str:

@@ -36,6 +36,8 @@ RELOADED = frozenset(
 
 _SOON_SECONDS = 14 * 86_400.0
 
+_CENTRAL_FILES = ("central_ca_file", "central_client_cert_file")
+
 
 class ReloadSignal:
     """Notes SIGHUP, from its creation on, so that it never ends the process.
@@ -103,6 +105,9 @@ class Reloader:
         self._authenticator = authenticator
         self._listener = listener
         self._central_tls = central_tls
+        # What the context towards Central was made with, and all that it has been given since.
+        self._central_files_at_start = _central_files(settings)
+        self._central_files = self._central_files_at_start
         self._local = local
         self._load = load
 
@@ -148,10 +153,24 @@ class Reloader:
         ]
         if (settings.tls_cert_file is not None) != self._listener.is_tls:
             left.append("tls_cert_file")
-        wants_own = settings.central_ca_file or settings.central_client_cert_file
-        if self._central_tls is None and wants_own:
-            left += ["central_ca_file", "central_client_cert_file"]
+        left += self._left_towards_central(settings)
         return [name.upper() for name in left]
+
+    def _left_towards_central(self, settings: Settings) -> list[str]:
+        """Return the settings of files that connections to Central do not follow: a context cannot
+        forget a certificate or an authority, and has none if there was no file at the start."""
+        given = _central_files(settings)
+        if self._central_tls is None:
+            return sorted(given)
+        left = self._central_files - given
+        left |= (given - self._central_files_at_start) & {"central_ca_file"}
+        self._central_files |= given
+        return sorted(left)
+
+
+def _central_files(settings: Settings) -> frozenset[str]:
+    """Return the settings that name a file for connections to Central."""
+    return frozenset(name for name in _CENTRAL_FILES if getattr(settings, name) is not None)
 
 
 def key_ring(settings: Settings, local: Caller | None = None) -> KeyRing:

@@ -167,6 +167,12 @@ def _setting(default: str | float, *, may_be: str, example: str, **bounds: Any) 
     return Field(default, description=may_be, examples=[example], **bounds)
 
 
+def _switch(default: str) -> Any:
+    """Return a field that is true or false; `default` as in the environment."""
+    return _setting(default, may_be="true or false", example="true")
+
+
+_Switch = Annotated[bool, Strict(), BeforeValidator(_switched)]
 _File = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 _Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed)]
 _KEYS_MAY_BE = (
@@ -333,9 +339,7 @@ class Settings(BaseSettings):
     rate_limit_writes: int = _setting(
         0, may_be="a whole number from 0 to 100000 (0: no limit)", example="50", ge=0, le=100000
     )
-    fast_reads: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
-        "true", may_be="true or false", example="true"
-    )
+    fast_reads: _Switch = _switch("true")
     stream_readers: int = _setting(
         500, may_be="a whole number from 0 to 1800 (0: off)", example="500", ge=0, le=1800
     )
@@ -349,21 +353,11 @@ class Settings(BaseSettings):
     stream_history: int = _setting(
         10_000, may_be="a whole number from 100 to 1000000", example="10000", ge=100, le=1_000_000
     )
-    search: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
-        "true", may_be="true or false", example="true"
-    )
-    console: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
-        "true", may_be="true or false", example="true"
-    )
-    api_docs: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
-        "true", may_be="true or false", example="true"
-    )
-    metrics: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
-        "true", may_be="true or false", example="true"
-    )
-    metrics_key_required: Annotated[bool, Strict(), BeforeValidator(_switched)] = _setting(
-        "false", may_be="true or false", example="true"
-    )
+    search: _Switch = _switch("true")
+    console: _Switch = _switch("true")
+    api_docs: _Switch = _switch("true")
+    metrics: _Switch = _switch("true")
+    metrics_key_required: _Switch = _switch("false")
 
     @classmethod
     def variables(cls) -> dict[str, str]:

@@ -238,6 +238,68 @@ async def test_a_reload_shows_central_the_new_certificate(
     assert 1 == sum("reload: refused" in each.getMessage() for each in caplog.records)
 
 
+CA, CERT = "CENTRAL_CA_FILE", "CENTRAL_CLIENT_CERT_FILE"
+
+
+@pytest.mark.parametrize(
+    ("at_start", "then", "named"),
+    [
+        ("", CA, [CA]),
+        ("", f"{CA} {CERT}", [CA, CERT]),
+        (CA, "", [CA]),
+        (CERT, "", [CERT]),
+        (f"{CA} {CERT}", CA, [CERT]),
+        (f"{CA} {CERT}", "", [CA, CERT]),
+        (CERT, f"{CA} {CERT}", [CA]),
+        (CA, f"{CA} {CERT}", []),
+        (f"{CA} {CERT}", f"{CA} {CERT}", []),
+    ],
+)
+async def test_files_for_central_that_need_a_restart_are_named(
+    certificates: Certificates,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    at_start: str,
+    then: str,
+    named: list[str],
+) -> None:
+    """A certificate or an authority that is no longer given is shown or trusted until then; one
+    that is the first of them all is not used until then. Each reload says so."""
+    files = {CA: certificates.ca_file, CERT: certificates.client}
+    usual = "API_KEYS=k\nCENTRAL_API_URL=https://localhost\n"
+    env = tmp_path / ".env"
+
+    def write(names: str) -> None:
+        env.write_text(usual + "".join(f"{name}={files[name]}\n" for name in names.split()))
+
+    write(at_start)
+    reloading = reloader(env, Listener(is_tls=False), central_tls(load_settings({}, env)))
+    write(then)
+    await reloading.reload()
+    await reloading.reload()
+
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [f"reload: changes of these need a restart: {', '.join(named)}"] * 2 * bool(
+        named
+    ) == said
+
+
+async def test_a_certificate_that_came_with_a_reload_leaves_with_a_restart(
+    certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an earlier reload added counts as given."""
+    env = tmp_path / ".env"
+    usual = f"API_KEYS=k\nCENTRAL_API_URL=https://localhost\n{CA}={certificates.ca_file}\n"
+    env.write_text(usual)
+    reloading = reloader(env, Listener(is_tls=False), central_tls(load_settings({}, env)))
+    env.write_text(usual + f"{CERT}={certificates.client}\n")
+    await reloading.reload()
+    env.write_text(usual)
+    await reloading.reload()
+
+    assert caplog.records[-1].getMessage().endswith(f"need a restart: {CERT}")
+
+
 # -- the command line ------------------------------------------------------------------------------
 
 
