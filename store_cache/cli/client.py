@@ -77,13 +77,19 @@ class StoreClient:
             CallFailed: also by the iterator.
         """
         wait = httpx.Timeout(READ_SECONDS, read=SILENCE_SECONDS)
+        path = "/v1/store/inventory/stream"
         try:
-            with self._http.stream("GET", "/v1/store/inventory/stream", timeout=wait) as response:
-                if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE):
-                    raise StreamRefused(f"the store offers no stream ({response.status_code})")
-                if not response.is_success:
-                    raise CallFailed(f"the store answered {response.status_code}")
-                yield _events(response.iter_lines())
+            while True:
+                with self._http.stream("GET", path, timeout=wait) as response:
+                    if self._can_try_another_key(response):
+                        continue
+                    status = response.status_code
+                    if status in (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE):
+                        raise StreamRefused(f"the store offers no stream ({status})")
+                    if not response.is_success:
+                        raise CallFailed(f"the store answered {status}")
+                    yield self._events(response.iter_lines())
+                    return
         except httpx.HTTPError as problem:
             raise CallFailed(self._no_answer(problem)) from problem
 
@@ -112,9 +118,7 @@ class StoreClient:
         """Return the JSON document of the answer, which must have the field `part`."""
         try:
             response = self._http.request(method, path, timeout=seconds, json=body)
-            while response.status_code == httpx.codes.UNAUTHORIZED and len(self._keys) > 1:
-                del self._keys[0]  # perhaps a token that a store before has left
-                self._http.headers["X-API-Key"] = self._keys[0]
+            while self._can_try_another_key(response):
                 response = self._http.request(method, path, timeout=seconds, json=body)
             document = response.json()
         except httpx.HTTPError as problem:
@@ -127,6 +131,37 @@ class StoreClient:
             raise CallFailed(self._not_a_store())
         self.store_time = _date_of(response)
         return document
+
+    def _can_try_another_key(self, response: httpx.Response) -> bool:
+        """Go over to the next key if this one was refused and there is another."""
+        if response.status_code != httpx.codes.UNAUTHORIZED or len(self._keys) == 1:
+            return False
+        del self._keys[0]  # perhaps a token that a store before has left
+        self._http.headers["X-API-Key"] = self._keys[0]
+        return True
+
+    def _events(self, lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Read Server-Sent Events, as far as the store uses them."""
+        name, data = "", ""
+        for line in lines:
+            field, _, value = line.partition(":")
+            if field == "event":
+                name = value.strip()
+            elif field == "data":
+                data += value
+            elif not line and name:
+                yield name, self._object(data)
+                name, data = "", ""
+
+    def _object(self, text: str) -> dict[str, Any]:
+        """Return the JSON object; an empty text is an empty one."""
+        try:
+            value = orjson.loads(text or "{}")
+        except orjson.JSONDecodeError as problem:
+            raise CallFailed(self._not_a_store()) from problem
+        if not isinstance(value, dict):
+            raise CallFailed(self._not_a_store())
+        return value
 
     def _no_answer(self, problem: httpx.HTTPError) -> str:
         return f"no store answers at {self.url} ({problem}); is it running, and is --url right?"
@@ -141,20 +176,6 @@ def _date_of(response: httpx.Response) -> float:
         return parsedate_to_datetime(response.headers["Date"]).timestamp()
     except (KeyError, ValueError):
         return time.time()
-
-
-def _events(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read Server-Sent Events, as far as the store uses them."""
-    name, data = "", ""
-    for line in lines:
-        field, _, value = line.partition(":")
-        if field == "event":
-            name = value.strip()
-        elif field == "data":
-            data += value
-        elif not line and name:
-            yield name, orjson.loads(data) if data else {}
-            name, data = "", ""
 
 
 def _reason(status: int, document: Any) -> str:

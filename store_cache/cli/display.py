@@ -36,8 +36,10 @@ def terminal(*, errors: bool = False) -> Console:
     return Console(file=sys.stderr if errors else sys.stdout, highlight=False, emoji=False)
 
 
-def print_json(document: Any) -> None:
-    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+def print_json(document: Any, *, in_one_line: bool = False) -> None:
+    """Print a document for a program to read, at once; in one line if others follow."""
+    option = 0 if in_one_line else orjson.OPT_INDENT_2
+    print(orjson.dumps(document, option=option).decode(), flush=True)
 
 
 def print_glance(verdict: Verdict, lines: list[Fact]) -> None:

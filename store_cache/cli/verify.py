@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from store_cache.cli.client import StoreClient
+from store_cache.cli.display import print_json
 
 EQUAL, DIFFERENT, NOT_COMPARED = 0, 1, 2
 
@@ -21,7 +22,7 @@ def verify(client: StoreClient, *, repair: bool, as_json: bool) -> int:
     before = client.sync_status()["verification"]
     found = client.verify(repair=repair)
     if as_json:
-        print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+        print_json(found)
     else:
         print("\n".join(verification_lines(found, news=_news(before, found))))
     if found["problem"]:

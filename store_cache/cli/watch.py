@@ -13,14 +13,14 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import orjson
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from store_cache.app.settings import SettingsError
 from store_cache.cli.client import CallFailed, StoreClient, StreamRefused
-from store_cache.cli.display import glance, terminal
+from store_cache.cli.display import glance, print_json, terminal
 from store_cache.cli.glance import Level, Status, Verdict, duration, facts, judge
 
 TICK_SECONDS = 1.0
@@ -38,12 +38,12 @@ CHANGES_SHOWN = 8
 
 class Watch:
     """Follows one store in a thread. `open_client` returns a new client, since a store that was
-    restarted has another token."""
+    restarted has another token; it may raise CallFailed and SettingsError."""
 
     def __init__(self, open_client: Callable[[], StoreClient]) -> None:
         self._open_client = open_client
         self._changed = threading.Event()
-        self._is_ended = False
+        self._ended = threading.Event()
         self.changes: deque[dict[str, Any]] = deque(maxlen=CHANGES_SHOWN)
         self.status: Status | None = None
         self.problem = ""
@@ -54,7 +54,7 @@ class Watch:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def stop(self) -> None:
-        self._is_ended = True
+        self._ended.set()
 
     def refresh(self) -> bool:
         """Wait until something may have changed, at most a second, and read the status if so.
@@ -68,7 +68,7 @@ class Watch:
             with self._open_client() as client:
                 self.status = client.sync_status()
                 self._store_time = client.store_time
-        except CallFailed as problem:
+        except (CallFailed, SettingsError) as problem:
             if not self.problem:
                 self._failing_since = time.monotonic()
             self.problem = str(problem)
@@ -86,17 +86,21 @@ class Watch:
         return judge(self.status, self._store_time + now - self._read_at)
 
     def _follow(self) -> None:
-        while not self._is_ended:
+        """Read the stream until the end of this watch, whatever happens to the store and to its
+        settings meanwhile. A stream that has ended, also one that a stopping store has ended, is
+        opened again after a pause."""
+        while not self._ended.is_set():
+            pause_seconds = RETRY_SECONDS
             try:
                 with self._open_client() as client, client.changes() as events:
                     for name, data in events:
                         self._note(name, data)
             except StreamRefused:
-                self._changed.set()
-                time.sleep(QUIET_SECONDS)
-            except CallFailed:
-                self._changed.set()
-                time.sleep(RETRY_SECONDS)
+                pause_seconds = QUIET_SECONDS
+            except (CallFailed, SettingsError):
+                pass  # `refresh` meets the same, and tells it
+            self._changed.set()
+            self._ended.wait(pause_seconds)
 
     def _note(self, name: str, data: dict[str, Any]) -> None:
         if name in ("product", "deleted"):
@@ -164,7 +168,7 @@ def _changes(following: Watch) -> RenderableType:
 def _print_json(following: Watch) -> None:
     while True:
         if following.refresh() and following.status is not None and not following.problem:
-            print(orjson.dumps(following.status).decode(), flush=True)
+            print_json(following.status, in_one_line=True)
 
 
 def _print_lines(following: Watch) -> None:

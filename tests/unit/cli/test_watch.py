@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 from rich.console import Console
 
+from central_stub.switches import Switches
+from store_cache.app.admin_token import read_token
+from store_cache.app.settings import SettingsError
 from store_cache.cli.client import StoreClient
 from store_cache.cli.main import main
 from store_cache.cli.watch import Watch, screen
 from tests.harness.clients import TILL_KEY
+from tests.harness.processes import CentralProcess
 from tests.harness.store import RunningStore, a_store
+from tests.scenarios.shop import a_shop_of_processes, product
 
 PATIENCE_SECONDS = 15.0
 
@@ -69,37 +78,130 @@ async def test_changes_appear_as_they_come() -> None:
     assert max(map(len, text.splitlines())) <= 80 + len("\x1b[2m\x1b[0m" * 4)
 
 
-async def test_restart_is_told_and_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the store is away the screen says so, with what was last known; then it goes on. Each
-    connection asks for the key anew, since a restarted store has another token."""
-    monkeypatch.setattr("store_cache.cli.watch.QUIET_SECONDS", 0.05)
+@pytest.mark.slow
+async def test_restart_is_told_and_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store is away the screen says so, with what was last known. The next one, which has
+    another token, is followed like the one before."""
     monkeypatch.setattr("store_cache.cli.watch.TICK_SECONDS", 0.05)
-    addresses: list[str] = []
-    asked: list[str] = []
+    rows = [product(number) for number in range(3)]
+    async with a_shop_of_processes(tmp_path, rows, Switches()) as shop:
+        store = shop.store
 
-    def client() -> StoreClient:
-        asked.append(addresses[-1])
-        return StoreClient(addresses[-1], [TILL_KEY])
+        def client() -> StoreClient:
+            return StoreClient(store.url, [read_token(tmp_path / "store" / "data") or "no-token"])
 
-    async with shop() as (_store, url):
-        addresses.append(url)
+        await store.start("/ready")
         with following(client) as watch:
             await until(watch, lambda: watch.status is not None)
             before = watch.verdict().sentence
-            addresses.append("http://127.0.0.1:1")
+            await store.stop()
             await until(watch, lambda: bool(watch.problem))
             away, screen_then = watch.verdict(), shown(watch)
-            addresses.append(url)
-            asked.clear()
+            await store.start("/ready")
             await until(watch, lambda: not watch.problem)
             after = watch.verdict().sentence
+            await until_told(watch, shop.central, "P-001")
 
     assert before.startswith("In sync with Central")
     assert away.sentence.startswith("The store has not answered for")
-    assert "no store answers at http://127.0.0.1:1" in away.advice
+    assert f"no store answers at {store.url}" in away.advice
     assert "products" in screen_then
     assert after.startswith("In sync with Central")
-    assert asked
+
+
+async def until_told(watch: Watch, central: CentralProcess, product_id: str) -> None:
+    """Change a product until the stream tells it: it is opened again only after a pause."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for available in itertools.count():
+            await central.set(product_id, available=available)
+            await asyncio.to_thread(watch.refresh)
+            if product_id in {change["productId"] for change in watch.changes}:
+                return
+
+
+async def test_stream_is_read_with_the_key_that_the_store_takes() -> None:
+    """The first one may be a token that a store before has left."""
+    async with shop() as (_, url):
+        with StoreClient(url, ["old-token", TILL_KEY]) as client:
+
+            def first() -> str:
+                with client.changes() as events:
+                    return next(events)[0]
+
+            assert "state" == await asyncio.to_thread(first)
+
+
+async def test_wrong_settings_are_told_and_outlived() -> None:
+    """As while somebody edits `.env`: the watch says what is wrong, and goes on when it is
+    mended."""
+    problems = [SettingsError("PORT was 'x'")] * 2  # one for the stream, one for the status
+    seen: list[str] = []
+
+    async with shop() as (store, url):
+
+        def client() -> StoreClient:
+            if problems:
+                raise problems.pop()
+            return StoreClient(url, [TILL_KEY])
+
+        with following(client) as watch:
+
+            def is_read() -> bool:
+                seen.append(watch.problem)
+                return watch.status is not None
+
+            await until(watch, is_read)
+            store.central.sell("P-1")
+            await until(watch, lambda: bool(watch.changes))
+
+    assert "PORT was 'x'" in seen
+
+
+@asynccontextmanager
+async def odd_store(*events: bytes) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server whose streams are these events and then end, and whose status is none: its address,
+    and the paths that it was asked for."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path)
+        is_stream = request.path.endswith("/stream")
+        return web.Response(body=b"".join(events) if is_stream else b'{"eventSync": {}}')
+
+    async with RawTestServer(answer) as server:
+        yield str(server.make_url("")), asked
+
+
+STREAM_PATH = "/v1/store/inventory/stream"
+
+
+@pytest.mark.parametrize("event", ["", "event: a\ndata: {broken\n\n", "event: a\ndata: 1\n\n"])
+async def test_stream_that_ends_is_opened_again(
+    event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it ends well, or with what is no event."""
+    monkeypatch.setattr("store_cache.cli.watch.RETRY_SECONDS", 0.01)
+    async with odd_store(event.encode()) as (url, asked):
+        with following(lambda: StoreClient(url, [TILL_KEY])) as watch:
+            await until(watch, lambda: asked.count(STREAM_PATH) >= 3)
+
+
+async def test_stream_that_ends_is_not_opened_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A store that stops would be asked over and over again."""
+    monkeypatch.setattr("store_cache.cli.watch.RETRY_SECONDS", 3600.0)
+    for name in ("READ_SECONDS", "QUIET_SECONDS", "TICK_SECONDS"):
+        monkeypatch.setattr(f"store_cache.cli.watch.{name}", 0.01)
+    async with odd_store() as (url, asked):
+        with following(lambda: StoreClient(url, [TILL_KEY])) as watch:
+            await until(watch, lambda: STREAM_PATH in asked)
+            asked.clear()
+            await until(watch, lambda: len(asked) >= 20)
+
+    assert STREAM_PATH not in asked
 
 
 async def test_store_without_a_stream_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
