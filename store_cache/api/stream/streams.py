@@ -126,13 +126,15 @@ class Stream:
             self._unsent, self.last_written_at = unsent, now
         return now - self.last_written_at > STUCK_SECONDS
 
-    def abort(self) -> None:
-        self._connection.abort()
-
     def end(self, reason: StreamEnd) -> None:
-        if not self.ended.done():
-            self.ended.set_result(reason)
-            self._streams.forget(self)
+        """End the stream, and its connection too if its client takes nothing: the end could not be
+        written, and what is on its way is not to wait for the client."""
+        if self.ended.done():
+            return
+        self.ended.set_result(reason)
+        self._streams.forget(self)
+        if self.is_blocked and reason is not StreamEnd.LOST:
+            self._connection.abort()
 
     # -- called by the connection ----------------------------------------------------------
 
@@ -213,9 +215,7 @@ class Streams:
         """End all streams, and open no more."""
         self.is_stopping = True
         for stream in tuple(self._open):
-            if stream.is_blocked:
-                stream.abort()
-            else:
+            if not stream.is_blocked:
                 seconds = self.random_seconds(RETRY_AT_STOP_SECONDS)
                 stream.write(blocks.retry(seconds), stream.last_written_at)
             stream.end(StreamEnd.STOPPED)
@@ -233,19 +233,21 @@ class Streams:
         self._flushed_at = asyncio.get_running_loop().time()
         self.state.update()
         for stream in self._open:
-            if stream.can_write() and not stream.is_queued:
-                stream.is_queued = True
-                self._queue.append(stream)
+            self._put_in_line(stream)
         self._serve_next()
         if not self.feed.is_complete:
             self._note_news()
 
     def serve(self, stream: Stream) -> None:
         """Write to one stream as soon as it is its turn."""
+        self._put_in_line(stream)
+        if self._queue:
+            self._serve_soon()
+
+    def _put_in_line(self, stream: Stream) -> None:
         if stream.can_write() and not stream.is_queued:
             stream.is_queued = True
             self._queue.append(stream)
-            self._serve_soon()
 
     def _serve_soon(self) -> None:
         if self._serve_handle is None:
@@ -266,9 +268,8 @@ class Streams:
                 events = stream.reader.position()
             if events:
                 stream.write(events, now)
-                if stream.can_write() and not stream.reader.is_current:
-                    stream.is_queued = True
-                    self._queue.append(stream)
+                if not stream.reader.is_current:
+                    self._put_in_line(stream)
         if self._queue:
             self._serve_soon()
 
@@ -286,7 +287,6 @@ class Streams:
             elif stream.is_blocked:
                 if stream.takes_nothing(now):
                     self._stuck.note()
-                    stream.abort()
                     stream.end(StreamEnd.STUCK)
             elif now - stream.last_written_at >= SILENCE_SECONDS:
                 self.serve(stream)

@@ -494,6 +494,21 @@ async def test_a_key_that_is_revoked_ends_its_streams() -> None:
         await other.until(is_version("P-1", 2))
 
 
+@in_virtual_time
+async def test_a_key_that_is_revoked_ends_a_stream_that_nobody_reads() -> None:
+    """[L4] At once, with its connection: what is on its way does not wait for the client."""
+    async with a_shop(api_keys="till-secret,other-secret") as shop:
+        fill(shop.store.central, 400)
+        await asyncio.sleep(10.0)
+        client = await shop.open("?from=start")
+        await asyncio.sleep(5.0)
+        assert client.bytes_kept
+        shop.app[AUTHENTICATOR].replace(KeyRing(keys=["other-secret"]))
+        await asyncio.sleep(1.0)
+        assert client.is_cut
+        assert shop.open_streams == 0
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
