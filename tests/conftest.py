@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import real_data
+from tests.harness.skips import pytest_runtest_makereport
+
+__all__ = ["project_root", "pytest_runtest_makereport", "shared_data"]
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -16,7 +21,6 @@ def project_root() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data beside the project; a test that needs it is skipped without it."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the real data is not there: {folder}")
-    return folder
+    if not real_data.FOLDER.is_dir():
+        pytest.skip(f"{real_data.MISSING}: {real_data.FOLDER}")
+    return real_data.FOLDER

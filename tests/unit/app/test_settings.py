@@ -1,7 +1,6 @@
 """Settings: defaults, bounds, and the errors of wrong ones."""
 
 import hashlib
-import ssl
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from store_cache.app.settings import (
     load_settings,
     warn_of_exposed_file,
 )
+from tests.harness.certificates import Certificates
 
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -374,14 +374,12 @@ def test_a_certificate_authority_needs_https_and_certificates(tmp_path: Path) ->
     assert "holds no certificate in PEM form" in without_any
 
 
-def test_a_certificate_authority_is_taken() -> None:
+def test_a_certificate_authority_is_taken(tmp_path: Path) -> None:
     """A readable PEM file is accepted with https."""
-    system = ssl.get_default_verify_paths().cafile
-    if system is None:
-        pytest.skip("this system keeps no file of certificate authorities")
-    loaded = settings(CENTRAL_CA_FILE=system, CENTRAL_API_URL="https://central")
+    file = Certificates(tmp_path).ca_file
+    loaded = settings(CENTRAL_CA_FILE=str(file), CENTRAL_API_URL="https://central")
 
-    assert Path(system) == loaded.central_ca_file
+    assert file == loaded.central_ca_file
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
