@@ -104,7 +104,7 @@ def build_api(
             store.verifier, body_seconds=body_seconds, note_unknown=note_unknown
         )
     if console:
-        features += console_routes()
+        features += console_routes(api_docs=api_docs)
     if store.streams is not None:
         features += stream_routes(store, store.streams, authenticator)
         app[STREAMS] = store.streams

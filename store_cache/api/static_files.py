@@ -44,7 +44,7 @@ class StaticFiles:
     def __init__(self, folder: Path, *, policy: str = STRICT_POLICY) -> None:
         self._policy = policy
         self._files = {
-            path.relative_to(folder).as_posix(): _read(path)
+            path.relative_to(folder).as_posix(): _file(path.read_bytes(), TYPES[path.suffix])
             for path in sorted(folder.rglob("*"))
             if path.suffix in TYPES
         }
@@ -52,6 +52,12 @@ class StaticFiles:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self._files)
+
+    def replace(self, name: str, old: bytes, new: bytes) -> None:
+        """Change a part of a file, which has it once."""
+        file = self._files[name]
+        assert file.content.count(old) == 1, f"{name} does not have {old!r} once"
+        self._files[name] = _file(file.content.replace(old, new), file.content_type)
 
     def answer(self, request: web.Request, name: str) -> web.Response:
         """Return the file, or 304 if the caller holds it. Raises NotFound."""
@@ -72,7 +78,6 @@ class StaticFiles:
         )
 
 
-def _read(path: Path) -> StaticFile:
-    content = path.read_bytes()
+def _file(content: bytes, content_type: str) -> StaticFile:
     digest = hashlib.sha256(content).hexdigest()[:24]
-    return StaticFile(content, TYPES[path.suffix], f'"{digest}"')
+    return StaticFile(content, content_type, f'"{digest}"')

@@ -89,6 +89,40 @@ async def test_a_wrong_key_is_told_and_a_right_one_opens(tmp_path: Path) -> None
         is_clean(visit, store)
 
 
+async def test_a_form_that_is_sent_twice_opens_one_console(tmp_path: Path) -> None:
+    """As with a double click: one stream is followed, and everything is asked for once."""
+    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+        page = visit.page
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.removeprefix(store.url)))
+        await page.goto(store.url)
+        await page.get_by_label("API key").fill(TILL_KEY)
+        await page.evaluate(
+            "() => { const form = document.getElementById('sign-in-form');"
+            " form.requestSubmit(); form.requestSubmit(); }"
+        )
+        await expect(page.locator("#line")).to_have_text("Live")
+        await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
+        assert 1 == asked.count("/v1/store/inventory/stream")
+        assert 1 == asked.count("/health")
+        is_clean(visit, store)
+
+
+async def test_an_unknown_age_is_shown_as_unknown(tmp_path: Path) -> None:
+    """The stream of a store that was never in sync tells none, which is not an age of 0 s."""
+    told = {"state": "stale", "since": "2026-11-30T02:05:54Z", "age": None, "stale": True}
+    stream = f"event: state\ndata: {json.dumps(told)}\n\n"
+    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+        page = visit.page
+        kind = {"Content-Type": "text/event-stream"}
+        await page.route("**/stream", lambda route: route.fulfill(body=stream, headers=kind))
+        await sign_in(page, store.url)
+        await says(page, "In sync with Central")
+        await page.route("**/sync/status", lambda route: route.fulfill(status=503, body="{}"))
+        age = page.locator("#facts div", has_text="Age").locator("dd span")
+        await expect(age).to_have_text("unknown")
+
+
 async def test_a_change_appears_by_itself_and_can_be_paused(tmp_path: Path) -> None:
     async with a_shop(tmp_path) as (central, store), visiting() as visit:
         page = visit.page
@@ -120,6 +154,18 @@ async def test_a_product_has_a_page_and_brings_no_markup(tmp_path: Path) -> None
         await expect(page.locator("pre")).to_contain_text('"available": 6')
         await page.get_by_role("link", name="← Overview").click()
         await says(page, "In sync with Central")
+        is_clean(visit, store)
+
+
+async def test_an_address_that_is_not_encoded_is_a_product_id(tmp_path: Path) -> None:
+    """As somebody types it: the page of the product that has this id, or says that none has."""
+    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+        page = visit.page
+        await sign_in(page, store.url)
+        await says(page, "In sync with Central")
+        await page.evaluate("location.hash = '#/product/50%'")
+        await says(page, "50%")
+        await expect(page.locator("#product")).to_contain_text("50%")
         is_clean(visit, store)
 
 
@@ -161,7 +207,6 @@ async def test_an_outage_is_told_and_so_is_the_return(tmp_path: Path) -> None:
         page = visit.page
         await sign_in(page, store.url)
         await says(page, re.compile(r"In sync with Central, \d+ s ago"))
-        await picture(page, "in-sync")
         await central.stop()
         await says(page, re.compile(r"Central has been away for .*Reads go on"))
         for number in range(6):
@@ -208,7 +253,8 @@ async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
                     stock = int(str(product["available"])) - next(sold)
                     await central.set(str(product["productId"]), available=stock)
                 await expect(page.locator("#changes li")).to_have_count(5)
-                await picture(page, f"{width}-{scheme}")
+                if (width, scheme) == (1440, "light"):
+                    await picture(page, "1440-light")
                 wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
                 assert not wide, f"the page scrolls sideways at {width}"
                 found = (await Axe().run(page)).response["violations"]

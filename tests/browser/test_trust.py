@@ -61,6 +61,24 @@ AWAY_SINCE = {"state": "open", "cause": "connection refused", "since": "2023-11-
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("live", {"status": status("live"), "age": 1.2}, "good", "In sync with Central, 1 s ago"),
     (
+        "live, nobody knows since when",
+        {"status": status("live"), "age": None},
+        "good",
+        "In sync with Central",
+    ),
+    (
+        "live, said a minute ago",
+        {"status": status("live"), "age": 3, "statusAge": 60},
+        "good",
+        "In sync with Central, 3 s ago",
+    ),
+    (
+        "live, said longer ago",
+        {"status": status("live"), "age": 3, "statusAge": 61},
+        "warn",
+        "This is what the store said 1 min ago",
+    ),
+    (
         "live, sales refused",
         {"status": status("live", writes=REFUSING), "age": 1},
         "warn",
@@ -83,6 +101,12 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         {"status": status("stale"), "age": 31},
         "warn",
         "Central has been away for 31 s. Reads go on, sales are tried.",
+    ),
+    (
+        "stale, nobody knows since when",
+        {"status": status("stale"), "age": None},
+        "warn",
+        "Central is away. Reads go on, sales are tried.",
     ),
     (
         "fallback for four minutes",
@@ -133,7 +157,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
 async def page() -> AsyncIterator[Page]:
     """An empty page of a server that has the console's files and nothing else."""
     app = web.Application()
-    for route in console_routes():
+    for route in console_routes(api_docs=True):
         app.router.add_route(route.method, route.path, route.handler)
     async with TestServer(app) as server, visiting() as visit:
         await visit.page.goto(str(server.make_url("/console/icon.svg")))

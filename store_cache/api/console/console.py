@@ -14,9 +14,15 @@ from store_cache.api.static_files import StaticFiles
 _FOLDER = Path(__file__).with_name("files")
 
 
-def console_routes() -> tuple[Route, ...]:
-    """Return the routes; no file needs a key, since none holds data."""
+_DOCS_LINK = b'<a href="/docs">API documentation</a>'
+
+
+def console_routes(*, api_docs: bool) -> tuple[Route, ...]:
+    """Return the routes; no file needs a key, since none holds data. Without `api_docs` the page
+    has no link to them."""
     files = StaticFiles(_FOLDER)
+    if not api_docs:
+        files.replace("index.html", _DOCS_LINK, b"")
 
     async def page(request: web.Request) -> web.StreamResponse:
         return files.answer(request, "index.html")

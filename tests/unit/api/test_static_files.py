@@ -9,6 +9,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from store_cache.api.problems import NotFound
 from store_cache.api.static_files import StaticFiles
+from tests.unit.api.conftest import Opened
 
 
 @pytest.fixture
@@ -50,3 +51,22 @@ def test_reads_the_folder_once(files: StaticFiles, tmp_path: Path) -> None:
     assert set(files.names) == {"index.html", "vendor/a.js"}
     with pytest.raises(NotFound):
         files.answer(make_mocked_request("GET", "/"), "later.js")
+
+
+def test_a_part_that_was_replaced_has_another_tag(files: StaticFiles) -> None:
+    request = make_mocked_request("GET", "/")
+    before = files.answer(request, "index.html").headers["ETag"]
+    files.replace("index.html", b"doctype html", b"doctype  html")
+    answer = files.answer(request, "index.html")
+    assert answer.body == b"<!doctype  html>"
+    assert answer.headers["ETag"] != before
+
+
+@pytest.mark.parametrize("api_docs", [True, False])
+async def test_the_console_links_to_the_documentation_if_there_is_one(
+    open_store: Opened, api_docs: bool
+) -> None:
+    store = await open_store(console=True, api_docs=api_docs)
+    page = await store.send("GET", "/")
+    docs = await store.send("GET", "/docs")
+    assert (b'href="/docs"' in page.body) == api_docs == (docs.status == 200)

@@ -15,9 +15,10 @@ import { drawVerification, startVerification } from "./verification.js";
 const BUSY_SECONDS = 3; // how often the status is read while changes come
 const QUIET_SECONDS = 15;
 
-const view = { status: null, ageAt: NaN, isReached: true, lostAt: NaN };
+const view = { status: null, statusAt: NaN, ageAt: NaN, isReached: true, lostAt: NaN };
 let readAt = 0;
 let isReading = false;
+let isEntering = false; // or inside: every part of the page is started once
 
 async function start() {
   $("sign-in-form").addEventListener("submit", signIn);
@@ -36,13 +37,16 @@ function askKey(problem) {
 
 async function signIn(event) {
   event.preventDefault();
+  if (isEntering) return; // the form was sent twice
   keepKey($("key").value.trim());
   await enter();
 }
 
 async function enter() {
+  isEntering = true;
   const problem = await readStatus();
   if (problem instanceof Refused && [401, 403, 429].includes(problem.status)) {
+    isEntering = false;
     forgetKey();
     askKey(problem.message);
     return;
@@ -56,6 +60,7 @@ async function enter() {
   startVerification(readStatus);
   route();
   setInterval(tick, 1000);
+  document.addEventListener("visibilitychange", tick);
   startCharts();
   catalogue.load();
   showVersion();
@@ -112,6 +117,7 @@ async function readStatus() {
   try {
     const response = await request("/v1/store/sync/status");
     view.status = await response.json();
+    view.statusAt = now();
     const answered = seconds(response.headers.get("Date"));
     noteAge(Math.max(0, answered - seconds(view.status.lastSyncTime)));
     setReached(true);
@@ -128,8 +134,9 @@ async function readStatus() {
   }
 }
 
+/** Note how many seconds ago the catalogue equalled Central's; null: nobody knows. */
 function noteAge(age) {
-  view.ageAt = now() - age;
+  view.ageAt = age === null ? NaN : now() - age;
 }
 
 function setReached(isReached) {
@@ -149,6 +156,7 @@ function draw() {
   drawTrust({
     status: view.status,
     age: now() - view.ageAt,
+    statusAge: document.hidden ? 0 : now() - view.statusAt, // hidden, it is not read all the time
     now: now(),
     isReached: view.isReached,
     lostSeconds: now() - view.lostAt,
@@ -165,7 +173,16 @@ function route() {
   if (!key()) return;
   const product = /^#\/product\/(.+)$/.exec(location.hash);
   $("overview").hidden = product !== null;
-  openProduct(product ? decodeURIComponent(product[1]) : null);
+  openProduct(product ? decoded(product[1]) : null);
+}
+
+/** Return the text without its percent-encoding; as it is if that is none, as in `50%`. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 async function showVersion() {

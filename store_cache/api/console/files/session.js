@@ -16,11 +16,9 @@ export function forgetKey() {
 
 /** An answer that is an error. `message` is the store's own, for a person. */
 export class Refused extends Error {
-  constructor(status, code, message, retryAfter) {
+  constructor(status, message) {
     super(message);
     this.status = status;
-    this.code = code;
-    this.retryAfter = retryAfter;
   }
 }
 
@@ -59,6 +57,5 @@ async function refusal(response) {
   try {
     error = (await response.json()).error ?? {};
   } catch { /* not an answer of the store's API: a proxy's page */ }
-  const message = error.message ?? `The store answered ${response.status}.`;
-  return new Refused(response.status, error.code ?? "", message, Number(response.headers.get("Retry-After")) || 0);
+  return new Refused(response.status, error.message ?? `The store answered ${response.status}.`);
 }

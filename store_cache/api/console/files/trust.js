@@ -6,6 +6,9 @@
 import { $, make, setLevel, setText } from "./dom.js";
 import { count, counted, duration, seconds, timeOfDay } from "./format.js";
 
+/** After so many seconds a status says nothing of the present. It is read every 15 s at least. */
+const OLDEST_STATUS = 60;
+
 const NOTHING_TO_DO = "Nothing to do.";
 const RETURNS_BY_ITSELF = "The store goes on by itself when Central answers again; nothing to do here. "
   + "If it lasts, check the shop's line and Central.";
@@ -13,16 +16,25 @@ const RETURNS_BY_ITSELF = "The store goes on by itself when Central answers agai
 /**
  * Return `{level, sentence, advice}`.
  *
- * `status` is the answer of /v1/store/sync/status, `age` the seconds since the catalogue was last
- * known to equal Central's, `now` unix seconds, `isReached` whether the store answers this page.
+ * `status` is the answer of /v1/store/sync/status, which was read `statusAge` seconds ago, `age` the
+ * seconds since the catalogue was last known to equal Central's (NaN: unknown), `now` unix seconds,
+ * `isReached` whether the store answers this page.
  */
-export function judge({ status, age, now, isReached, lostSeconds = 0 }) {
+export function judge({ status, age, now, isReached, statusAge = 0, lostSeconds = 0 }) {
   if (!isReached) {
     return {
       level: "bad",
       sentence: `The store has not answered for ${duration(lostSeconds)}`,
       advice: "It may be restarting; this page tries again by itself. If it stays so, look at the "
         + "service's log on the store's machine.",
+    };
+  }
+  if (statusAge > OLDEST_STATUS) {
+    return {
+      level: "warn",
+      sentence: `This is what the store said ${duration(statusAge)} ago`,
+      advice: "It answers, but its status could not be read since. This page tries again by itself; if it "
+        + "stays so, reload it.",
     };
   }
   const state = status.state.name;
@@ -63,20 +75,20 @@ export function judge({ status, age, now, isReached, lostSeconds = 0 }) {
     case "fallback":
       return {
         level: "bad",
-        sentence: `Central has been away for ${duration(away)}. Reads go on, ${sales}.`,
+        sentence: `${awayText(away)}. Reads go on, ${sales}.`,
         advice: because(status.breaker.cause || status.errorMessage) + RETURNS_BY_ITSELF,
       };
     default:
       return {
         level: away > 60 ? "bad" : "warn",
-        sentence: `Central has been away for ${duration(away)}. Reads go on, ${sales}.`,
+        sentence: `${awayText(away)}. Reads go on, ${sales}.`,
         advice: because(status.errorMessage) + RETURNS_BY_ITSELF,
       };
   }
 }
 
 function liveSentence(status, age) {
-  if (status.writes.breaker === "open" && status.writes.retryInSeconds > 0) {
+  if (areRefused(status.writes)) {
     return {
       level: "warn",
       sentence: "In sync with Central, but sales are refused",
@@ -87,7 +99,7 @@ function liveSentence(status, age) {
   if (status.writes.breaker !== "closed") {
     return {
       level: "good",
-      sentence: `In sync with Central, ${duration(age)} ago`,
+      sentence: inSyncText(age),
       advice: "Sales were refused; the next one is tried, and if Central takes it all go on.",
     };
   }
@@ -98,7 +110,11 @@ function liveSentence(status, age) {
       advice: because(status.writes.problem) + "Repeat each at its till with the same key: it is never sold twice.",
     };
   }
-  return { level: "good", sentence: `In sync with Central, ${duration(age)} ago`, advice: repairsAdvice(status.verification) };
+  return { level: "good", sentence: inSyncText(age), advice: repairsAdvice(status.verification) };
+}
+
+function inSyncText(age) {
+  return Number.isFinite(age) ? `In sync with Central, ${duration(age)} ago` : "In sync with Central";
 }
 
 function repairsAdvice(verification) {
@@ -114,6 +130,14 @@ function repairsAdvice(verification) {
 function awayFor(status, age, now) {
   const since = seconds(status.breaker.since);
   return Number.isNaN(since) ? age : Math.max(0, now - since);
+}
+
+function areRefused(writes) {
+  return writes.breaker === "open" && writes.retryInSeconds > 0;
+}
+
+function awayText(away) {
+  return Number.isFinite(away) ? `Central has been away for ${duration(away)}` : "Central is away";
 }
 
 function salesNow(status) {
@@ -136,9 +160,9 @@ export function facts({ status, age }) {
     ["Feed", breaker.state === "open" ? "fallback" : breaker.cause ? "failing" : "followed",
       `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}`,
       breaker.state === "open" ? "bad" : breaker.cause || status.lag > 1000 ? "warn" : ""],
-    ["Sales", writes.breaker === "open" ? "refused" : "forwarded",
+    ["Sales", areRefused(writes) ? "refused" : writes.breaker === "closed" ? "forwarded" : "tried again",
       writes.unknown ? `${count(writes.unknown)} of unknown outcome` : `${count(writes.underWay)} under way`,
-      writes.breaker === "open" ? "bad" : writes.unknown ? "warn" : ""],
+      areRefused(writes) ? "bad" : writes.unknown || writes.breaker !== "closed" ? "warn" : ""],
     ["Disk", disk.durable ? "durable" : "failing",
       disk.durable ? `${disk.snapshotSize} and ${disk.journalSize} of changes` : disk.problem, disk.durable ? "" : "bad"],
     ["Products", count(status.productCount), status.generation ?? ""],
