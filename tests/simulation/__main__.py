@@ -19,8 +19,6 @@ from functools import partial
 from tests.simulation.campaign import (
     Summary,
     fails,
-    known_failures,
-    remember,
     seeds_named,
     shrunk,
 )
@@ -42,8 +40,6 @@ def main() -> int:
     if told.seeds and len(told.seeds) == 1:
         return _replay(told.seeds[0], off, shrink=told.shrink)
     seeds: Iterable[int] = told.seeds or range(told.first, told.first + told.schedules)
-    if told.known:
-        seeds = known_failures()
     return _campaign(list(seeds), off, processes=told.processes)
 
 
@@ -55,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shrink", action="store_true", help="find the fewest classes that fail")
     parser.add_argument("--schedules", type=int, default=10_000, help="how many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--known", action="store_true", help="the seeds that once failed")
     parser.add_argument("--replay", type=int, help="compare so many seeds between two processes")
     parser.add_argument("--processes", type=int, default=PROCESSES)
     return parser
@@ -103,8 +98,6 @@ def _campaign(seeds: list[int], off: Collection[str], *, processes: int) -> int:
             if time.monotonic() - shown > PROGRESS_SECONDS:
                 shown = time.monotonic()
                 _show_progress(total, len(seeds), shown - began)
-    if not off:
-        remember(total.failed)
     _summarise(total, time.monotonic() - began)
     return 1 if total.failed or total.missing else 0
 

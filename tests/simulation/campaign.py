@@ -1,16 +1,13 @@
-"""What campaigns and the test suite's part of them share: failures, known seeds, and sums."""
+"""What campaigns and the test suite's part of them share: failures and sums."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tests.simulation.plan import LEAST
 from tests.simulation.simulation import Report, simulate
-
-FAILED_SEEDS = Path(__file__).with_name("failed_seeds.txt")
 
 SOMETIMES = (
     "410",
@@ -87,21 +84,6 @@ def seeds_named(text: str) -> list[int]:
         first, _, last = part.strip().partition("-")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
-
-
-def known_failures() -> list[int]:
-    """Return every seed that ever failed, the oldest first."""
-    lines = FAILED_SEEDS.read_text().splitlines() if FAILED_SEEDS.exists() else []
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
-
-
-def remember(seeds: Iterable[int]) -> None:
-    """Add seeds to those that once failed."""
-    known = known_failures()
-    new = sorted(set(seeds) - set(known))
-    if new:
-        with FAILED_SEEDS.open("a") as file:
-            file.writelines(f"{seed}\n" for seed in new)
 
 
 def shrunk(seed: int, off: Collection[str] = ()) -> tuple[str, ...]:

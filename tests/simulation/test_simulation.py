@@ -11,7 +11,6 @@ from tests.simulation.campaign import (
     ENOUGH_SCHEDULES,
     SOMETIMES,
     Summary,
-    known_failures,
     seeds_named,
 )
 from tests.simulation.central import SimulatedCentral
@@ -31,12 +30,6 @@ def test_nothing_is_lost_shown_wrong_or_left_behind(seeds: range) -> None:
     findings = {seed: report.findings for seed in seeds if (report := simulate(seed)).findings}
 
     assert {} == findings, "python -m tests.simulation --seeds N replays one"
-
-
-@pytest.mark.parametrize("seed", known_failures()[:8])
-def test_a_seed_that_once_failed_passes(seed: int) -> None:
-    """What was found stays cured."""
-    assert [] == simulate(seed).findings
 
 
 def test_a_restore_that_nothing_would_tell_of_takes_another_name() -> None:
