@@ -265,6 +265,8 @@ class CacheFiles:
 
     async def probe(self) -> None:
         """Raise OSError if the disk does not work. Unlike `begin`, this keeps nobody waiting."""
+        if self._number is not None and not self._is_misplaced:
+            await self._notice_another_directory()
         if self._number is None or self._is_misplaced:
             await self._directory.names()
             return
@@ -275,6 +277,15 @@ class CacheFiles:
         finally:
             await file.close()
         await self._directory.remove(name)
+
+    async def _notice_another_directory(self) -> None:
+        """Note that the directory was deleted or replaced while nothing was appended to it."""
+        try:
+            await self._directory.check()
+        except DiskHangs:
+            raise
+        except OSError:
+            self._is_misplaced = True
 
     async def _open_anew(self) -> None:
         """Use what is at the path now. Memory holds a newer state than any files found there.

@@ -89,8 +89,9 @@ class EntryChange:
 class FaultyDirectory(Directory):
     """Operations are counted from 1 and named in `trace`. `crash_before`: the operation at which
     the process dies. `failures`: error numbers by operation, each for once. `room`: bytes that
-    still fit, or None for any number. `idle_syncs`: syncs whose names begin so do nothing, as if
-    the program did not call them."""
+    still fit, or None for any number. `is_gone`: the folder was deleted under the process, which
+    has files of it open, and has not made it anew. `idle_syncs`: syncs whose names begin so do
+    nothing, as if the program did not call them."""
 
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
         durable = {n: Inode([(data, PageState.DURABLE)]) for n, data in (files or {}).items()}
@@ -99,6 +100,7 @@ class FaultyDirectory(Directory):
         self.crash_before: int | None = None
         self.failures: dict[int, int] = {}
         self.room: int | None = None
+        self.is_gone = False
         self.idle_syncs: tuple[str, ...] = ()
         self._durable_entries = dict(durable)
         self._changes: list[EntryChange] = []
@@ -134,6 +136,15 @@ class FaultyDirectory(Directory):
         self._held.append(Hold(what))
         return self._held[-1]
 
+    def delete(self) -> None:
+        """Delete the folder with its files under the process."""
+        self.entries, self._durable_entries, self._changes = {}, {}, []
+        self.is_gone = True
+
+    def _check_that_it_is_there(self) -> None:
+        if self.is_gone:
+            raise FileNotFoundError(errno.ENOENT, "the folder was deleted")
+
     async def operate(self, what: str) -> None:
         """Count an operation, let others run, and crash or fail if that is due."""
         await asyncio.sleep(0)
@@ -166,6 +177,7 @@ class FaultyDirectory(Directory):
 
     async def create(self, name: str) -> File:
         await self.operate(f"create {name}")
+        self._check_that_it_is_there()
         if name in self.entries:
             raise FileExistsError(errno.EEXIST, "exists", name)
         inode = Inode()
@@ -182,6 +194,7 @@ class FaultyDirectory(Directory):
 
     async def rename(self, old: str, new: str) -> None:
         await self.operate(f"rename {old} {new}")
+        self._check_that_it_is_there()
         self._change(EntryChange(new, self.entries[old], old))
 
     async def remove(self, name: str) -> None:
@@ -209,9 +222,11 @@ class FaultyDirectory(Directory):
 
     async def check(self) -> None:
         await self.operate("check")
+        self._check_that_it_is_there()
 
     async def reopen(self) -> None:
         await self.operate("reopen")
+        self.is_gone = False
 
     async def size(self, name: str) -> int:
         await self.operate(f"size {name}")

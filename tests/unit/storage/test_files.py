@@ -335,6 +335,20 @@ async def test_nothing_is_appended_to_deleted_files_once_that_was_noticed(lost: 
     assert await keys_on_disk(folder) == ["k1"]
 
 
+async def test_a_directory_that_is_deleted_while_the_disk_fails_is_opened_anew() -> None:
+    """[D5] No file can be created in a deleted directory, however much room there is again."""
+    store, folder = await started()
+    folder.room = 0
+    with pytest.raises(OSError, match="No space"):
+        await store.record("k1")
+    folder.room = None
+    folder.delete()
+    await store.files.probe()
+    await store.begin(store.catalogue)
+
+    assert await on_disk(folder) == state(store.catalogue)
+
+
 @in_virtual_time
 async def test_an_append_after_a_long_wait_checks_the_files_first() -> None:
     """[D5] A store that was held up may not have noticed that its directory was deleted."""
