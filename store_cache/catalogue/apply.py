@@ -253,10 +253,10 @@ def apply_answer_figures(change_set: ChangeSet, answer: StockAnswer) -> None:
 
 
 def _may_be_of_earlier_incarnation(change_set: ChangeSet, answer: StockAnswer) -> bool:
-    """Return whether a write that may have been applied long ago may be of an earlier incarnation
-    than the row. What is known of incarnations reaches back for `TOMBSTONE_SECONDS`."""
+    """Return whether a write that may have been applied at an earlier sending may be of an earlier
+    incarnation than the row. What is known of incarnations reaches back for `TOMBSTONE_SECONDS`."""
     seconds = answer.age_seconds
-    if seconds <= CROSSING_SECONDS:
+    if seconds == 0.0:
         return False
     product_id = answer.product_id
     return seconds > TOMBSTONE_SECONDS or change_set.incarnation_changed_within(product_id, seconds)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from store_cache.catalogue.apply import ABSENT_VERSION, apply_events, apply_refetch
+from store_cache.catalogue.apply import (
+    ABSENT_VERSION,
+    apply_answer_figures,
+    apply_events,
+    apply_refetch,
+)
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.catalogue.replica import Replica
 from store_cache.model.change import Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position
-from store_cache.model.product import Row, read_row
+from store_cache.model.product import Row, read_row, version_of
 from store_cache.model.stock import StockAnswer
 
 NOW = 1_700_000_000.0
@@ -293,3 +298,21 @@ def test_a_late_event_is_told_by_its_offset_in_a_backlog_too(offset: int, expect
     with_events(catalogue, event(Kind.UPDATED, offset, 4, 274))
 
     assert (expected.body, ORDER) == shown(catalogue)
+
+
+@pytest.mark.parametrize(("sent_seconds_ago", "version"), [(24.0, 1), (0.5, 3)])
+def test_an_answer_brings_no_incarnation_back_that_ended_since_it_was_sent(
+    sent_seconds_ago: float, version: int
+) -> None:
+    """[W6] [V2] The outcome was unknown; the feed has brought the product's next incarnation since.
+    A repeat is answered for the one before, and the product cannot be refetched now."""
+    catalogue = holding(1, 2)
+    catalogue.incarnations["P"] = NOW - 1.0
+    change_set = change_set_of(catalogue)
+    apply_answer_figures(
+        change_set, StockAnswer("P", 2, 3, new_quantity=498, age_seconds=sent_seconds_ago)
+    )
+    catalogue.apply(change_set.to_change("answer"))
+    body, reason = shown(catalogue)
+
+    assert (version, CROSSED) == (version_of(body or b""), reason)
