@@ -8,7 +8,7 @@ from functools import cache
 
 from tests.removals.outcomes import Outcome, shortened
 from tests.removals.removal import Removal
-from tests.simulation.plan import Plan
+from tests.simulation.plan import VERIFIED, Plan
 from tests.simulation.simulation import simulate
 
 MOST_SEEDS = 1_000
@@ -46,8 +46,14 @@ def is_clean(seed: int) -> bool:
 
 
 def seeds_for(removal: Removal, seeds: Iterable[int]) -> Iterator[int]:
-    """Return the seeds that have the classes of faults that the removal needs."""
-    return (seed for seed in seeds if set(removal.needs) <= Plan(seed).rates.keys())
+    """Return the seeds that have the classes of faults that the removal needs, and verification
+    only if one of them does: it would repair what the removal breaks."""
+    return (seed for seed in seeds if _fits(removal, Plan(seed)))
+
+
+def _fits(removal: Removal, plan: Plan) -> bool:
+    needs = set(removal.needs)
+    return needs <= plan.rates.keys() and bool(plan.verify_seconds) == bool(needs & VERIFIED)
 
 
 def search(removal: Removal, seeds: Iterable[int]) -> Outcome:

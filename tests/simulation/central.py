@@ -10,6 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+from central_stub.catalogue import Row
 from central_stub.central import AccessKeys, Central, Held
 from central_stub.faults import Faults, Repeat
 from central_stub.feed import Lateness, draw_lateness
@@ -17,14 +18,21 @@ from central_stub.ledger import Ledger, PositionGone
 from central_stub.switches import Feature, Switches
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, Route
-from tests.simulation.history import BackedUp, History, State, state_of
+from tests.simulation.history import BackedUp, History
 from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
 
 KEY = "central-secret"
+STOCKS = (0, 2, 5, 20, 60, 150, 500)
+NAMES = 4
+"""Of each product: with few names and stocks, two incarnations often look alike."""
+
 BURSTS = (1, 4, 12, 24)
 QUIET = 0.8
 """How likely the chain pauses instead, while the store must recover."""
+
+GONE = 0.2
+"""How likely a product that is lied about is removed."""
 
 MEAN_BURST = sum(BURSTS) / len(BURSTS)
 
@@ -36,6 +44,7 @@ def older(chance: random.Random) -> dict[str, Any]:
         Feature.HOLD,
         Feature.CURSOR,
         Feature.ZEROS,
+        Feature.DIGEST,
     )
     return {
         "without": frozenset(feature for feature in may_lack if chance.random() < 0.3),
@@ -53,11 +62,24 @@ def older(chance: random.Random) -> dict[str, Any]:
     }
 
 
+class SellingLedger(Ledger):
+    """A write changes an attribute, too, of which its answer says nothing."""
+
+    def _write(self, event_type: str, after: Row, data: Row, now: float, **write: Any) -> None:
+        if write.get("update") is not None:
+            after = data = after | {"sales": after.get("sales", 0) + 1}
+        super()._write(event_type, after, data, now, **write)
+
+
 class SimulatedCentral:
-    """`now` returns unix seconds; `on_break` is called when all connections to Central break.
-    `leaves_a_sign`: whether a restore that keeps Central's name does now. `would_hide_one`: whether
-    one could be noticed by nothing any more if the log were forgotten now. `paged_at`: when Central
-    last answered with a page of its catalogue, in the loop's time."""
+    """`now` returns unix seconds; `on_break` is called when all connections to Central break, and
+    `on_restore` when Central is away until the store has noticed. `read_at`: when it last answered
+    with the first page of its catalogue, in the loop's time; `readings`: each of these, in unix
+    seconds.
+
+    What Central has seen of the store decides which faults it plays, never the store itself. A
+    restore that keeps Central's name leaves a sign only under conditions (the first point of the
+    known limits, docs/reliability.md); without verification it takes another name elsewhere."""
 
     def __init__(
         self,
@@ -67,9 +89,11 @@ class SimulatedCentral:
     ) -> None:
         self.history = History(now)
         self.on_break: Callable[[], None] = lambda: None
-        self.leaves_a_sign: Callable[[], bool] = lambda: True
-        self.would_hide_one: Callable[[], bool] = lambda: False
-        self.paged_at = -inf
+        self.on_restore: Callable[[], None] = lambda: None
+        self.read_at = -inf
+        self.readings: list[float] = []
+        self._paged_head: int | None = None
+        self._has_forgotten_log = False
         self._plan = plan
         self.now = now
         self._note = note
@@ -78,10 +102,9 @@ class SimulatedCentral:
         self._waiters = Waiters()
         self._settles_at = inf
         self.first_events = 0
-        self._created = 0
         self._names = 1
         self._backup: tuple[dict[str, Any], BackedUp] | None = None
-        self.ledger = Ledger(
+        self.ledger: Ledger = SellingLedger(
             generation="g-1",
             switches=self._switches(),
             lateness=self._lateness,
@@ -93,8 +116,8 @@ class SimulatedCentral:
         keys = AccessKeys((KEY,), ())
         self.faults = faults
         self.central = Central(self.ledger, keys=keys, faults=faults, new_name=self._new_name)
-        for number in range(plan.products):
-            self.create(f"P{number:02d}")
+        for product_id in plan.product_ids:
+            self.create(product_id)
         self.first_events = self.history.events
 
     def _switches(self) -> Switches:
@@ -104,7 +127,9 @@ class SimulatedCentral:
         if plan.has("disorder"):
             without.add(Feature.ORDER)
         given["without"] = frozenset(without)
-        if plan.has("small_pages"):
+        if plan.is_large:
+            given["page_limit"] = chance.choice((300, 1000))
+        elif plan.has("small_pages"):
             given["page_limit"] = chance.choice((2, 5, 9))
         if plan.has("rate_limit"):
             given["rate_limit"] = chance.choice((120, 300, 600))
@@ -132,6 +157,7 @@ class SimulatedCentral:
     async def answer(self, request: Request) -> Reply:
         """Return Central's answer when it comes; a poll is held as long as it asks for."""
         reply = self.central.answer(request, self.now())
+        self._note_request(request)
         self.announce()
         if isinstance(reply, Held):
             reply = await self._held(reply)
@@ -147,13 +173,32 @@ class SimulatedCentral:
                 return reply
         return self.central.release(held, self.now())
 
+    def _note_request(self, request: Request) -> None:
+        """Note what a request tells of the store: which pages it has, and which events."""
+        try:
+            route, query = self.central.route(request), request.query
+        except Refused:
+            return
+        if route is Route.PAGES and "bucket" not in query:
+            self._paged_head = self.ledger.head
+            if query.get("offset", "0") == "0" and not query.get("cursor"):
+                self.read_at = asyncio.get_running_loop().time()
+                self.readings.append(self.now())
+        elif route is Route.EVENTS and (paged := self._paged_head) is not None:
+            is_behind = not paged <= int(query["offset"]) <= self.ledger.head + 1
+            self._paged_head = paged if is_behind else None
+
+    @property
+    def leaves_a_sign(self) -> bool:
+        """Whether a restore that keeps Central's name does now: the store has asked for what
+        follows all pages that it read, and the log was never forgotten."""
+        return self._paged_head is None and not self._has_forgotten_log
+
     def _spoiled(self, request: Request, reply: Reply) -> Reply:
         try:
             route = self.central.route(request)
         except Refused:
             return reply
-        if route is Route.PAGES:
-            self.paged_at = asyncio.get_running_loop().time()
         for fault in self.faults.strike(route):
             self._note("repeat")
             reply = fault.spoil(reply)
@@ -175,17 +220,12 @@ class SimulatedCentral:
     # -- what others in the chain do -------------------------------------------------------
 
     def create(self, product_id: str) -> None:
-        self._created += 1
         chance = self._chance
-        self.ledger.create(
-            {
-                "productId": product_id,
-                "name": f"Thing {product_id}",
-                "available": chance.randint(0, 500),
-                "life": self._created,
-            },
-            self.now(),
-        )
+        row = {"productId": product_id, "name": self._name(), "available": chance.choice(STOCKS)}
+        self.ledger.create(row, self.now())
+
+    def _name(self) -> str:
+        return f"Thing {self._chance.randint(1, NAMES)}"
 
     def product_ids(self) -> list[str]:
         return self.ledger.ids()
@@ -208,13 +248,13 @@ class SimulatedCentral:
         if kind < 0.025 and len(ids) > self._plan.products // 2 + 2:
             self.ledger.delete(chance.choice(ids), now)
         elif kind < 0.05:
-            free = [f"P{n:02d}" for n in range(self._plan.products + 4)]
-            self.create(chance.choice([i for i in free if self.ledger.read(i) is None] or ["P99"]))
+            missing = [i for i in self._plan.possible_ids if self.ledger.read(i) is None]
+            if missing:
+                self.create(chance.choice(missing))
         elif kind < 0.13:
-            name = f"Thing {chance.randint(1, 999)}"
-            self.ledger.set({"productId": chance.choice(ids), "name": name}, now)
+            self.ledger.set({"productId": chance.choice(ids), "name": self._name()}, now)
         else:
-            stock = chance.randint(0, 500)
+            stock = chance.choice(STOCKS)
             self.ledger.set({"productId": chance.choice(ids), "available": stock}, now)
 
     # -- what happens to Centrals ----------------------------------------------------------
@@ -227,6 +267,7 @@ class SimulatedCentral:
                 ("retention", self.forget_log),
                 ("lost_events", self.lose_events),
                 ("forget_keys", self.forget_keys),
+                ("lie", self.lie),
                 ("generation", self.begin_generation),
                 ("restore", self.back_up_or_restore),
             )
@@ -245,15 +286,22 @@ class SimulatedCentral:
         self.ledger.forget_keys()
 
     def forget_log(self) -> str:
-        """Forget the log, unless it alone tells of a restore: a log that begins at the store's very
-        position proves nothing (the first point in docs/reliability.md). Returns what was done."""
-        if self.would_hide_one():
+        """Forget the log, unless it alone may tell of a restore (the first point of the known
+        limits, docs/reliability.md). Returns what was done."""
+        if self.history.unnamed_replacements and not self._plan.verify_seconds:
             return "log kept"
+        self._has_forgotten_log = True
         self.ledger.forget_log()
         return "retention"
 
     def lose_events(self) -> None:
         self.ledger.lose_next(self._chance.randint(1, 3))
+
+    def lie(self) -> None:
+        """Change or remove a product without an event."""
+        product_id = self._chance.choice(self.product_ids())
+        gone = self._chance.random() < GONE
+        self.ledger.lie(product_id, None if gone else {"available": self._chance.choice(STOCKS)})
 
     def begin_generation(self) -> None:
         self.ledger.settle(self.now() + 10.0)
@@ -268,11 +316,16 @@ class SimulatedCentral:
             return "backup"
         backup, memory = self._backup
         self._backup = None
-        same = self._chance.random() < 0.5 and self.leaves_a_sign()
+        same = self._chance.random() < 0.5 and (self._plan.verify_seconds or self.leaves_a_sign)
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
         now = asyncio.get_running_loop().time()
         self.history.restored(memory, keeps_name_at=now if same else None)
+        self._paged_head = None
         self.on_break()
+        if same and not self._plan.verify_seconds:
+            self.on_restore()
+        if same:
+            self._note("restore under its own name")
         return "restore"
 
     def heal(self) -> None:
@@ -292,9 +345,6 @@ class SimulatedCentral:
         self.ledger.set({"productId": self.product_ids()[0], "available": 7}, self.now())
 
     # -- the truth -------------------------------------------------------------------------
-
-    def truth(self) -> dict[str, State]:
-        return {row["productId"]: state_of(row) for row in self.ledger.everything()}
 
     def backlog(self, offset: int) -> int:
         """Return how many events a store at this offset has still to fetch."""

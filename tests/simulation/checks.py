@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import orjson
 
 from store_cache.api.parts import StoreParts
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.sync.states import FullSyncing
 from tests.simulation.central import SimulatedCentral
-from tests.simulation.history import State, state_of
+from tests.simulation.history import Look, State, look_of
 from tests.simulation.loop import SimulatedLoop
+from tests.simulation.marks import Marks
 from tests.simulation.plan import Plan
 from tests.simulation.sales import Sale
 from tests.simulation.store import SimulatedStore
-
-Place = tuple[str, str, int]
-"""Generation as shown, product, incarnation."""
-
-
-@dataclass(frozen=True)
-class Watermarks:
-    """The newest state shown of each product, and how often Central had been replaced."""
-
-    replacements: int
-    marks: dict[Place, State]
-
 
 MOST_FILES = 4
 """A snapshot and its journal, and those of a compaction that has just begun."""
@@ -36,8 +23,8 @@ MOST_FILES = 4
 FILES_OF_A_COMPACTION = 2
 
 
-def parsed(body: bytes) -> State:
-    return state_of(orjson.loads(body))
+def _look(body: bytes) -> Look:
+    return look_of(orjson.loads(body))
 
 
 def _had_files(store: StoreParts) -> bool:
@@ -59,7 +46,13 @@ def _is_unfinished(name: str) -> bool:
     return name.endswith(".new")
 
 
+def _incarnations(states: Iterable[State]) -> set[int]:
+    return {state.incarnation for state in states}
+
+
 class Checks:
+    """`note_told`: promise 3, what tills were told."""
+
     def __init__(
         self, plan: Plan, loop: SimulatedLoop, central: SimulatedCentral, store: SimulatedStore
     ) -> None:
@@ -68,19 +61,19 @@ class Checks:
         self.ages = 0
         self._loop = loop
         self._central = central
+        self._history = central.history
         self._store = store
-        self._marks: dict[Place, State] = {}
+        self._marks = Marks(central.history)
+        self._told = Marks(central.history)
         self._shadow: dict[str, bytes] = {}
-        self._states: dict[str, State] = {}
+        self._states: dict[str, Collection[State]] = {}
         self._catalogue: Catalogue | None = None
         self._sequence = -1
         self._feed = 0
         self._placed: Catalogue | None = None
         self._unnamed_then = 0
         self._is_read_anew = False
-        self._replacements = 0
         self._in_sync_at: float | None = None
-        self._loses_events = plan.has("lost_events")
 
     def find(self, what: str) -> None:
         if len(self.findings) < 20:
@@ -88,15 +81,16 @@ class Checks:
 
     @property
     def replacements(self) -> int:
-        return self._central.history.replacements
+        return self._history.replacements
 
     @property
     def has_seen_restores(self) -> bool:
-        """Whether the installed catalogue was read after the last restore that kept the name."""
-        return self._unnamed_then == len(self._central.history.unnamed_replacements)
+        """Whether Central has sent its catalogue, to be installed, after the last restore that kept
+        its name."""
+        return self._unnamed_then == len(self._history.unnamed_replacements)
 
-    def watermarks(self) -> Watermarks:
-        return Watermarks(self.replacements, dict(self._marks))
+    def watermarks(self) -> Marks:
+        return self._marks.copy()
 
     # -- after every step ------------------------------------------------------------------
 
@@ -104,17 +98,17 @@ class Checks:
         store = self._store.parts
         if store is None:
             return
-        self._forget_what_is_undone()
+        self._marks.forget_what_is_undone()
+        self._told.forget_what_is_undone()
         catalogue = store.writer.catalogue
         if catalogue is None:
             self._check_that_none_is_left(store)
             return
         self._is_read_anew = False
+        if catalogue is not self._catalogue or catalogue.sequence != self._sequence:
+            self._catalogue, self._sequence = catalogue, catalogue.sequence
+            self._check(catalogue)
         self._check_age(store, catalogue)
-        if catalogue is self._catalogue and catalogue.sequence == self._sequence:
-            return
-        self._catalogue, self._sequence = catalogue, catalogue.sequence
-        self._check(catalogue)
 
     def _check_age(self, store: StoreParts, catalogue: Catalogue) -> None:
         """The age is never smaller than the truth (B5): what Central had published when the store
@@ -123,30 +117,23 @@ class Checks:
         if in_sync_at is None or in_sync_at == self._in_sync_at or position is None:
             return
         self._in_sync_at = in_sync_at
-        is_certain = self._central.orderly and not self._loses_events and self.has_seen_restores
-        is_followed = catalogue.unfollowed_until == 0
-        if not (is_certain and is_followed and position.named == self._central.ledger.generation):
+        is_certain = self._central.orderly and self.has_seen_restores
+        if not (is_certain and position.named == self._central.ledger.generation):
             return
         self.ages += 1
         age_seconds = self._loop.time() - in_sync_at
-        last = self._central.history.last_offset_at(self._central.now() - age_seconds)
-        if position.offset <= last:
+        last = self._history.last_offset_at(self._central.now() - age_seconds)
+        if position.offset <= last and not self._is_shown(catalogue, position.offset, last):
             self.find(f"age {age_seconds:.3f} s at {position}, where {last} was published before")
 
-    def _forget_what_is_undone(self) -> None:
-        """Drop the watermarks of what a restore undid, even if it happens at Central again."""
-        if self._replacements == self.replacements:
-            return
-        self._replacements = self.replacements
-        marks = self._marks.items()
-        self._marks = {place: mark for place, mark in marks if self.is_known(place[1], mark)}
-
-    def is_known(self, product_id: str, state: State) -> bool:
-        return state in self._central.history.known.get(product_id, ())
-
-    def is_mistakable(self, place: Place) -> bool:
-        """Return whether point 5 of the known limits applies (docs/reliability.md)."""
-        return place[1:] in self._central.history.mistakable
+    def _is_shown(self, catalogue: Catalogue, offset: int, last: int) -> bool:
+        """Return whether what happened up to `last` is shown though the position is behind it, as
+        after pages that were installed without the feed (F2), or was lost."""
+        feed = self._history.feeds[-1]
+        changed = [i for i, states in feed.products.items() if offset <= states[-1][0]]
+        return all(
+            feed.has_lost(i, last + 1) or feed.allows(i, last + 1, self._held(i)) for i in changed
+        )
 
     def _check_that_none_is_left(self, store: StoreParts) -> None:
         """If files could not be read, nothing is shown until Central was read, by this process and
@@ -176,103 +163,111 @@ class Checks:
             self._check_position(catalogue, position.offset)
 
     def _note_reading(self) -> None:
-        """Note how often Central had been restored under its own name when the full sync of the
-        installed catalogue began. A catalogue from disk is as old as before."""
-        store = self._store.parts
-        if store is not None and isinstance(store.runner.state.phase, FullSyncing):
-            began_at = store.runner.state.phase.full_sync.began_at
-            times = self._central.history.unnamed_replacements
-            self._unnamed_then = sum(at <= began_at for at in times)
+        """Note how often Central had been restored under its own name when it was last asked for
+        its first page. A catalogue from disk is as old as before."""
+        times = self._history.unnamed_replacements
+        self._unnamed_then = sum(at <= self._central.read_at for at in times)
 
     def _check_row(self, catalogue: Catalogue, product_id: str, body: bytes) -> None:
-        state = parsed(body)
-        self._states[product_id] = state
-        if state not in self._central.history.states.get(product_id, ()) and not (
-            product_id in catalogue.overrides or product_id in catalogue.pending_refetches
-        ):
-            self.find(f"{product_id} is shown as {state}, which it never was")
+        look = _look(body)
+        is_answered = product_id in catalogue.overrides or product_id in catalogue.pending_refetches
+        states = self._explain(product_id, look, is_answered=is_answered)
+        self._states[product_id] = states
+        if not states:
+            self.find(f"{product_id} is shown as {look}, which it never was")
         assert catalogue.position is not None
-        place = (catalogue.position.label, product_id, state[0])
-        mark = self._marks.get(place)
-        if mark is not None and state[1] < mark[1] and not self.is_mistakable(place):
-            self.find(f"{place} went back from {mark} to {state}")
-        if self.is_known(product_id, state):
-            self._marks[place] = state
-        else:
-            self._marks.pop(place, None)
+        label = catalogue.position.label
+        if behind := self._marks.step_back(label, product_id, states):
+            self.find(f"{product_id} went back to {look}, {behind}")
+        if behind := self._told.step_back("", product_id, states):
+            self.find(f"{product_id} is shown as {look}, {behind}, which a till was told")
+        self._marks.set(label, product_id, states)
+
+    def _explain(self, product_id: str, look: Look, *, is_answered: bool) -> set[State]:
+        """Return the states that a row may be. One that a write was answered for may have its
+        version and quantity, and other attributes as they were before (W6)."""
+        states = self._history.explain(product_id, look)
+        if not states and is_answered:
+            return self._history.explain_answer(product_id, look)
+        return states
+
+    def explain(self, row: dict[str, Any]) -> set[State]:
+        """Return the states that a row that was shown may be."""
+        return self._explain(row["productId"], look_of(row), is_answered=True)
+
+    def _held(self, product_id: str) -> Collection[State | None]:
+        return self._states.get(product_id, (None,))
 
     def _check_position(self, catalogue: Catalogue, offset: int) -> None:
-        feeds = self._central.history.feeds
+        feeds = self._history.feeds
         if not self.has_seen_restores:
             return  # until the feed shows it, nothing tells readings of the restored one apart
         for number in (self._feed, *range(len(feeds) - 1, -1, -1)):
-            if not self._behind(catalogue, feeds[number], offset):
+            if not self._behind(catalogue, number, offset):
                 self._feed = number
                 return
-        if self._knows_of_loss():
-            return
-        feed = min(feeds, key=lambda feed: len(self._behind(catalogue, feed, offset)))
-        behind = self._behind(catalogue, feed, offset)
-        states = {i: (self._states.get(i), feed.products.get(i)) for i in behind}
+        best = min(range(len(feeds)), key=lambda n: len(self._behind(catalogue, n, offset)))
+        behind = self._behind(catalogue, best, offset)
+        states = {i: (self._held(i), feeds[best].products.get(i)) for i in behind}
         self.find(f"at offset {offset} these are behind their position: {states}")
 
-    def _knows_of_loss(self) -> bool:
-        """Return whether a full sync follows, as after an install over a gap that stays (F2)."""
-        store = self._store.parts
-        if store is None:
-            return False
-        state = store.runner.state
-        return state.requested is not None or isinstance(state.phase, FullSyncing)
-
-    def _behind(self, catalogue: Catalogue, feed: Any, offset: int) -> list[str]:
-        ahead, owed, states = catalogue.overrides, catalogue.pending_refetches, self._states
-        return [
+    def _behind(self, catalogue: Catalogue, number: int, offset: int) -> list[str]:
+        """Return the products that are neither as this feed has them at the position nor newer. A
+        product that is to be refetched may be anything that it ever was, and an event that never
+        appeared is made up for by the next full sync (F2)."""
+        feed, pending = self._history.feeds[number], catalogue.pending_refetches
+        behind = [
             product_id
             for product_id in feed.products
-            if product_id not in ahead
-            and product_id not in owed
-            and not feed.allows(product_id, offset, states.get(product_id))
-        ] + [i for i in states if i not in feed.products and i not in ahead and i not in owed]
+            if not feed.allows(product_id, offset, held := self._held(product_id))
+            and product_id not in pending
+            and not feed.has_lost(product_id, offset)
+            and not (
+                product_id in catalogue.overrides
+                and self._history.is_ahead_of(number, product_id, held)
+            )
+        ]
+        return behind + [i for i in self._states if i not in feed.products and i not in pending]
 
     # -- what happens ----------------------------------------------------------------------
 
     def died(self) -> None:
         """Note that the process died. What it showed binds the next one, unless it said otherwise
         (D5)."""
-        store = self._store.parts
-        if store is not None and not store.writer.disk.is_durable:
+        if not self._store.is_trusted:
             self._marks.clear()
+            self._told.clear()
         self._catalogue = None
         self._shadow = {}
 
-    def was_shown(self, rows: list[dict[str, Any]], label: str, seen: Watermarks) -> None:
+    def was_shown(self, rows: list[dict[str, Any]], label: str, seen: Marks) -> None:
         """Check what a till was shown; `seen`: the watermarks when it asked."""
         if seen.replacements != self.replacements:
             return
         for row in rows:
-            state, product_id = state_of(row), row["productId"]
-            place = (label, product_id, state[0])
-            mark = seen.marks.get(place)
-            if mark is not None and state[1] < mark[1] and not self.is_mistakable(place):
-                self.find(f"a till was shown {row}, after {mark}")
+            states = self.explain(row)
+            if not states:
+                self.find(f"a till was shown {row}, which it never was")
+            if behind := seen.step_back(label, row["productId"], states):
+                self.find(f"a till was shown {row}, {behind}")
 
     def was_applied(self, sale: Sale, result: dict[str, Any]) -> None:
         """Check that every read shows a write from when a till was told that it was applied."""
         store = self._store.parts
         if store is None or self.replacements != sale.replacements:
             return
-        catalogue = store.writer.catalogue
-        if catalogue is None:
-            return  # reads say that they are not ready; whether they may is looked at in each step
+        product_id = sale.product_id
         said = (result["newVersion"], result["newQuantity"])
-        states = self._central.history.states.get(sale.product_id, ())
-        incarnations = [
-            incarnation for incarnation, version, stock in states if (version, stock) == said
-        ]
-        held = catalogue.get(sale.product_id)
-        if not incarnations:
-            self.find(f"{sale.product_id} was told to be {said}, which it never was")
-        elif held is None or sale.product_id in catalogue.pending_refetches:
-            return  # an answer creates no product (W6): it is read whole, and its events come
-        elif max(incarnations) == parsed(held)[0] and parsed(held)[1] < said[0]:
-            self.find(f"{sale.key}: told {said}, and {held!r} is shown")
+        states = self._history.answered(product_id, *said)
+        if not states:
+            self.find(f"{product_id} was told to be {said}, which it never was")
+            return
+        catalogue = store.writer.catalogue
+        held = self._states.get(product_id, ())
+        if catalogue is None or _incarnations(held) & _incarnations(states):
+            # An answer creates no product (W6): one that is not held is read whole.
+            self._told.raise_to("", product_id, states)
+        if catalogue is None or not held or product_id in catalogue.pending_refetches:
+            return
+        if behind := self._told.step_back("", product_id, held):
+            self.find(f"{sale.key}: told {said}, and {held} is shown, {behind}")

@@ -1,4 +1,5 @@
-"""The store's disk: slow, failing, full, and gone with the process at any operation.
+"""The store's disk: slow, hanging, failing, full, deleted, and gone with the process at any
+operation.
 
 What a crash leaves of files is decided by `tests.harness.faulty_directory`.
 """
@@ -16,11 +17,13 @@ from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
 
 SLOWEST_SECONDS = 1.5
+LOOK_SECONDS = 0.25
+"""How often an operation that hangs looks whether the disk works again."""
 
 
 class SimulatedDirectory(FaultyDirectory):
     """One process's view of the disk. `die` ends the process; it is called in the middle of an
-    operation, which then never returns."""
+    operation, which then never returns. `hangs_until`: loop seconds."""
 
     def __init__(
         self,
@@ -32,6 +35,7 @@ class SimulatedDirectory(FaultyDirectory):
         super().__init__()
         self.dies_before: int | None = None
         self.operations = 0
+        self.hangs_until = 0.0
         self._plan = plan
         self._chance = chance
         self._die = die
@@ -48,6 +52,8 @@ class SimulatedDirectory(FaultyDirectory):
         self.operations += 1
         seconds = self._seconds()
         await (pause(seconds) if seconds else asyncio.sleep(0))
+        while asyncio.get_running_loop().time() < self.hangs_until:
+            await pause(LOOK_SECONDS)
         if self.dies_before is not None and self.operations >= self.dies_before:
             self.dies_before = None
             self._die()

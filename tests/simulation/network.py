@@ -34,6 +34,9 @@ LIMITED = 429
 """Says that nothing was done. If a copy of such a request arrived later, that would be wrong, and
 nothing could tell (point 7 of the known limits, docs/reliability.md)."""
 
+SYNCING = ("/v1/inventory?", "/v1/inventory/events?")
+"""How requests for the catalogue's pages and for the feed begin."""
+
 STATUSES = (500, 502, 503, 504, 404, 302)
 GARBAGE = (b"", b"null", b"{", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', b"\xff\x00")
 
@@ -43,12 +46,15 @@ Answering = Callable[[Request], Awaitable[Reply]]
 class DripBody(httpx.AsyncByteStream):
     """A body that comes byte by byte, one a second."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, is_broken: Callable[[], bool]) -> None:
         self._body = body
+        self._is_broken = is_broken
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for place in range(len(self._body)):
             await pause(1.0)
+            if self._is_broken():
+                raise httpx.ReadError("connection reset")
             yield self._body[place : place + 1]
 
 
@@ -79,7 +85,8 @@ class CutBody(httpx.AsyncByteStream):
 
 
 class SimulatedNetwork(httpx.AsyncBaseTransport):
-    """`answering` is Central. Its side of every exchange runs in the context `world`, which
+    """`answering` is Central. `is_away`: no connection can be made until one for the feed or the
+    catalogue was refused. Central's side of every exchange runs in the context `world`, which
     outlives the store's processes."""
 
     def __init__(
@@ -90,7 +97,9 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         note: Callable[[str], None],
     ) -> None:
         self.is_down = False
+        self.is_away = False
         self.exchanges = 0
+        self._breaks = 0
         self.times_forgotten: Callable[[], int] = lambda: 0
         self._plan = plan
         self._chance = plan.chance("network")
@@ -105,8 +114,8 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         fate = self._fate()
         timeouts = request.extensions["timeout"]
-        if self.is_down or fate == "refuse":
-            await self._refuse(timeouts["connect"])
+        if self.is_down or self.is_away or fate == "refuse":
+            await self._refuse(request.url.raw_path.decode(), timeouts["connect"])
         asked = Request(
             method=request.method,
             target=request.url.raw_path.decode(),
@@ -128,15 +137,23 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
             timer.cancel()
             self._waiting.pop(number, None)
 
-    async def _refuse(self, connect_seconds: float) -> None:
+    async def _refuse(self, target: str, connect_seconds: float) -> None:
+        is_noticed = target.startswith(SYNCING) and "bucket=" not in target
+        self.is_away = self.is_away and not is_noticed
         if self._chance.random() < 0.3:
             await pause(connect_seconds)
             raise httpx.ConnectTimeout("no answer to SYN")
         await pause(self._latency())
         raise httpx.ConnectError("connection refused")
 
+    def go_away(self) -> None:
+        """Break every connection, and make no other until the sync has noticed."""
+        self.is_away = True
+        self.break_connections()
+
     def break_connections(self) -> None:
         """Break every connection."""
+        self._breaks += 1
         for future in list(self._waiting.values()):
             if not future.done():
                 future.set_exception(httpx.ReadError("connection reset"))
@@ -207,12 +224,16 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
             body = self._chance.choice((*GARBAGE, body[: len(body) // 2], body + b"}"))
             return _whole(self._chance.choice((200, reply.status)), {}, body)
         if fate == "drip":
-            return httpx.Response(reply.status, headers=headers, stream=DripBody(body))
+            return httpx.Response(reply.status, headers=headers, stream=self._drip(body))
         if fate == "cut":
             kept = body[: self._chance.randint(0, max(len(body) - 1, 0))]
             length = {"Content-Length": str(len(body))}
             return httpx.Response(reply.status, headers=headers | length, stream=CutBody(kept))
         return _whole(reply.status, headers, body)
+
+    def _drip(self, body: bytes) -> DripBody:
+        breaks = self._breaks
+        return DripBody(body, lambda: self._breaks != breaks)
 
     def _error(self) -> httpx.Response:
         status = self._chance.choice(STATUSES)

@@ -30,13 +30,16 @@ CLASSES = {
     "disk_error": 0.004,
     "disk_full": 0.03,
     "disk_slow": 0.02,
+    "disk_hangs": 0.03,
+    "disk_gone": 0.03,
     "retention": 0.1,
     "generation": 0.03,
-    "restore": 0.04,
+    "restore": 0.12,
     "lost_events": 0.05,
     "disorder": 1.0,
     "repeat": 0.2,
     "forget_keys": 0.05,
+    "lie": 0.05,
     "rate_limit": 1.0,
     "small_pages": 1.0,
     "older": 1.0,
@@ -47,6 +50,9 @@ CLASSES = {
     "fold": 1.0,
     "clock": 0.04,
 }
+
+VERIFIED = {"lie"}
+"""Classes of what only verification finds: they strike where it is on."""
 
 ODD = {"slow", "disk_slow", "disorder", "rate_limit", "small_pages", "older", "no_cache", "force"}
 STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold"})
@@ -69,10 +75,21 @@ SHORTEST_SECONDS = 20.0
 COLD = 0.3
 """How likely faults strike from the start, not only once a catalogue is shown."""
 
+LARGE, LARGE_PRODUCTS = 0.02, 3_000
+"""How likely a catalogue has several blocks, chunks and pages."""
+
+VERIFIES = 0.5
+"""How likely verification is on. Elsewhere the rest alone must keep the store equal."""
+
+VERIFY_SECONDS = 5.0, 60.0
+
+MORE_PRODUCTS = 4
+"""So many more may be created."""
+
 EVENTS = 155.0, 185.0
 """So many events does the rest of the chain cause while chaos lasts."""
 
-ACTS = 18.0
+ACTS = 24.0
 """So much do tills do meanwhile, if the store answers at once."""
 
 
@@ -89,6 +106,10 @@ class Plan:
         self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
         self.products = chance.randint(5, 30)
+        if chance.random() < LARGE:
+            self.products = LARGE_PRODUCTS
+        verifies = chance.random() < VERIFIES
+        self.verify_seconds = chance.uniform(*VERIFY_SECONDS) if verifies else 0.0
         self.tills = chance.randint(2, 4)
         self.wait_seconds = chance.choice((2, 5, 20))
         self.grace_seconds = chance.choice((0.3, 1.0, 2.0))
@@ -101,18 +122,31 @@ class Plan:
         self.lacking: frozenset[str] = frozenset()
         self.is_calm = not self.starts_cold
 
+    @property
+    def is_large(self) -> bool:
+        return self.products == LARGE_PRODUCTS
+
+    @property
+    def product_ids(self) -> list[str]:
+        """Those that Central has at first."""
+        return self.possible_ids[: self.products]
+
+    @property
+    def possible_ids(self) -> list[str]:
+        """Those that Central may ever have."""
+        return [f"P{number:02d}" for number in range(self.products + MORE_PRODUCTS)]
+
     def chance(self, name: str) -> random.Random:
         """Return a source for one part, so that a class switched off changes no other part."""
         return random.Random(f"{self.seed}/{name}")
 
     def has(self, name: str) -> bool:
-        return name in self.rates
+        return name in self.rates and not (name in VERIFIED and not self.verify_seconds)
 
     def strikes(self, name: str, chance: random.Random) -> bool:
-        rate = self.rates.get(name)
-        if rate is None or self.is_calm:
+        if not self.has(name) or self.is_calm:
             return False
-        return chance.random() < rate * self._hurry("faults")
+        return chance.random() < self.rates[name] * self._hurry("faults")
 
     @property
     def events_a_second(self) -> float:

@@ -22,8 +22,7 @@ from aiohttp.web_app import _cached_build_middleware
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.storage import files as archive
-from store_cache.sync.cursor import can_verify
-from store_cache.sync.states import FullSyncing, Sleep, Sleeping
+from store_cache.sync.states import FullSyncing
 from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.central import SimulatedCentral
@@ -42,6 +41,10 @@ LONGEST_LULL_SECONDS = 700.0
 MOST_TASKS = 300
 READERS = 2
 """Of live changes; the second one wants some products only."""
+DISK_FAULTS = ("disk_error", "disk_full", "sync_fails", "disk_hangs", "disk_gone")
+MOST_WANTED = 50
+"""An address has room for so many ids, and more."""
+
 MOST_CLEANUPS = 50
 
 
@@ -67,13 +70,12 @@ class Simulation:
         order = plan.chance("order") if plan.has("shuffle") else None
         self.loop = loop = SimulatedLoop(order)
         self.clock_ahead = 0.0
-        self.was_behind_pages = False
         self.has_queue = False
         # Central keeps its own time: the clock that jumps is the shop's.
         self.central = SimulatedCentral(plan, lambda: START + loop.time(), self.note)
         self.network = SimulatedNetwork(plan, self.central.answer, copy_context(), self.note)
         self.central.on_break = self.network.break_connections
-        self.central.leaves_a_sign = self._would_compare
+        self.central.on_restore = self.network.go_away
         self.network.times_forgotten = lambda: self.central.history.times_forgotten
         self.store: SimulatedStore
         self.report = Report(seed, tuple(plan.rates))
@@ -84,27 +86,6 @@ class Simulation:
 
     def note(self, what: str) -> None:
         self.counters[what] += 1
-
-    def _would_compare(self) -> bool:
-        """Return whether the store compares the event before its position with the next request.
-
-        It does not after a limit's pause of less than half a minute (the first known limit in
-        docs/reliability.md), nor in one before a full sync has read anything of the feed, nor if
-        that event is older than a page that was read, or installed without the feed."""
-        store = self.store.parts
-        if store is None:
-            return not self.was_behind_pages
-        if _is_behind_pages(store):
-            return False
-        state = store.runner.state
-        if isinstance(state.phase, FullSyncing):
-            sync = state.phase.full_sync
-            if sync.rests_on_pages_alone:
-                return not isinstance(sync.in_flight, Sleep) or sync.must_reread_pages
-            return sync.feed_asked_at is None or sync.feed_asked_at >= self.central.paged_at
-        if not isinstance(state.phase, Sleeping):
-            return True
-        return state.cursor is None or state.cursor.is_unverified or state.lost is not None
 
     # -- the run ---------------------------------------------------------------------------
 
@@ -127,7 +108,6 @@ class Simulation:
         self.settings = settings_of(self.plan)
         self.store = store = self._new_store()
         self.checks = checks = Checks(self.plan, self.loop, self.central, store)
-        self.central.would_hide_one = lambda: not checks.has_seen_restores
         store.on_death = self._died
         self.loop.on_step = checks.step
         self.tills = [self._till(number) for number in range(self.plan.tills)]
@@ -205,21 +185,19 @@ class Simulation:
 
     def _reader(self, number: int) -> SimulatedReader:
         chance = self.plan.chance(f"reader-{number}")
-        ids = [f"P{n:02d}" for n in range(self.plan.products + 4)]
-        wanted = None if number == 0 else chance.sample(ids, len(ids) // 2)
+        ids = self.plan.possible_ids
+        wanted = None if number == 0 else chance.sample(ids, min(len(ids) // 2, MOST_WANTED))
         return SimulatedReader(self.plan, self.store, self.checks, self.note, chance, wanted)
 
     def _died(self) -> None:
         self.note("restarts")
-        if self.store.parts is not None and not self.store.parts.writer.disk.is_durable:
+        if not self.store.is_trusted:
             self.note("died_degraded")
             for reader in self.readers:
                 reader.store_died_degraded()
             for till in self.tills:
                 for sale in till.sales:
                     sale.store_died_degraded()
-        if self.store.parts is not None:
-            self.was_behind_pages = _is_behind_pages(self.store.parts)
         self._observe()
         self.checks.died()
 
@@ -267,9 +245,7 @@ class Simulation:
 
     async def _converge(self, running: asyncio.Future[None]) -> None:
         healed_at, store, report = self.loop.time(), self.store.parts, self.report
-        report.bound = bound_seconds(
-            store, self.central, self.plan, monotonic=healed_at, wall=self.now()
-        )
+        report.bound = bound_seconds(store, self.central, self.plan)
         while problem := self._difference():
             if running.done():
                 running.result()
@@ -301,7 +277,7 @@ class Simulation:
         if different:
             shown = {i: (truth.get(i), held.get(i)) for i in different[:3]}
             return lambda: f"{shown} at {catalogue.position}; {store.runner.state}"
-        return None if store.writer.disk.is_durable else lambda: "the disk is not trusted yet"
+        return None if self.store.is_trusted else lambda: "the disk is not trusted yet"
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -321,7 +297,7 @@ class Simulation:
         if left := self.loop.alive_tasks(process):
             self.checks.find(f"left behind: {left}")
         problem = "" if parts is None else parts.writer.files.sweep_problem
-        failures = sum(self.counters[name] for name in ("disk_error", "disk_full", "sync_fails"))
+        failures = sum(self.counters[name] for name in DISK_FAULTS)
         if has_stale_files(names := sorted(store.directory.entries), problem, failures):
             self.checks.find(f"files left behind: {names}")
         self._check_sales()
@@ -375,10 +351,25 @@ class Simulation:
             self.note("torn" if "cut off" in finding else "file_finding")
         if store.writer._compaction is not None:
             self.note("fold")
+        self._observe_verification(store)
+
+    def _observe_verification(self, store: StoreParts) -> None:
+        """Count comparisons, and check that each mismatch has a cause that the schedule played."""
+        if store.verifier is None:
+            return
+        findings = store.verifier.findings
+        self.counters["comparisons"] += findings.compared
+        self.counters["comparisons raced"] += findings.raced
+        self.counters["comparisons given up"] += findings.given_up
+        self.counters["mismatches"] += findings.mismatches
+        for mismatch in findings.recent:
+            if mismatch.is_defect and not self.central.history.may_differ(mismatch.product_id):
+                self.checks.find(f"nothing explains that {mismatch} was found")
 
     def _count(self) -> None:
         counters = self.counters
         counters["events"] = self.central.events
+        counters["large"] = int(self.plan.is_large)
         counters["writes"] = sum(till.writes for till in self.tills)
         counters["faults"] = sum(counters[name] for name in STRIKES)
         counters["checks"] = self.checks.count
@@ -386,15 +377,6 @@ class Simulation:
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges
         counters["disk operations"] = self.store.operations + self.store.directory.operations
-
-
-def _is_behind_pages(store: StoreParts) -> bool:
-    """Whether rows may be newer than the position, having been placed without the feed (F2), or no
-    event before it is known to compare."""
-    catalogue = store.writer.catalogue
-    if catalogue is None or catalogue.position is None:
-        return False
-    return catalogue.unfollowed_until > 0 or not can_verify(catalogue.position)
 
 
 def _essence(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from tests.simulation.network import SimulatedNetwork
 from tests.simulation.plan import Plan
 
 STOP_SECONDS = 3.0
+FAULTS = ("kill", "power", "disk_full", "disk_hangs", "disk_gone")
+HANGING_SECONDS = (3.0, 12.0, 40.0)
+"""An operation of the disk is given up after five seconds (docs/sync.md)."""
 
 
 def settings_of(plan: Plan) -> Settings:
@@ -34,11 +37,12 @@ def settings_of(plan: Plan) -> Settings:
         write_timeout_seconds=plan.write_timeout_seconds,
         poll_mode=plan.poll_mode,
         event_batch_limit=plan.batch_limit,
+        verify_interval_minutes=plan.verify_seconds / 60.0,
         stream_history=plan.chance("stream").choice((100, 10_000)),
     )
 
 
-@cache
+@lru_cache(maxsize=64)
 def _settings(**given: Any) -> Settings:
     """Build each choice once: reading the environment and checking every field takes a tenth of a
     schedule's time."""
@@ -134,6 +138,7 @@ class SimulatedStore:
     def _begin_directory(self) -> None:
         left, self.directory = self.directory, self._new_directory()
         self.directory.take_over(left)
+        self.directory.hangs_until = left.hangs_until
         if self._plan.strikes("crash_recovery", self._chance):
             self.directory.dies_before = self._chance.randint(1, 12)
         elif self._plan.strikes("crash_operation", self._chance):
@@ -158,8 +163,9 @@ class SimulatedStore:
             else self.directory.after_kill()
         )
         left.room = self.directory.room
-        self.directory = self._new_directory()
+        hangs_until, self.directory = self.directory.hangs_until, self._new_directory()
         self.directory.take_over(left)
+        self.directory.hangs_until = hangs_until
         self.parts = None
         self.is_serving.clear()
         for connection in self._connections:
@@ -169,8 +175,8 @@ class SimulatedStore:
         return True
 
     async def suffer_faults(self) -> None:
-        """Kills, power cuts and full disks, until cancelled."""
-        while self._plan.has("kill") or self._plan.has("power") or self._plan.has("disk_full"):
+        """Kills, power cuts, and disks that are full, hang or are deleted, until cancelled."""
+        while any(self._plan.has(name) for name in FAULTS):
             await pause(self._chance.uniform(0.5, 1.5))
             for name in ("kill", "power"):
                 if self._plan.strikes(name, self._chance) and self.die(power=name == "power"):
@@ -180,6 +186,13 @@ class SimulatedStore:
                 self.directory.room = self._chance.randint(0, 3000)
             elif self._chance.random() < 0.2:
                 self.directory.room = None
+            if self._plan.strikes("disk_hangs", self._chance):
+                self._note("disk_hangs")
+                seconds = self._chance.choice(HANGING_SECONDS)
+                self.directory.hangs_until = self._loop.time() + seconds
+            if self.is_serving.is_set() and self._plan.strikes("disk_gone", self._chance):
+                self._note("disk_gone")
+                self.directory.delete()
 
     async def suffer_outages(self) -> None:
         while self._plan.has("outage"):
@@ -195,12 +208,20 @@ class SimulatedStore:
         self._network.is_down = False
         self.directory.room = None
         self.directory.dies_before = None
+        self.directory.hangs_until = 0.0
 
     async def stop(self) -> None:
         """Stop as after a signal."""
         self._stop.set()
         if self._process is not None and not self._died.is_set():
             await self._process
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether a process that dies now leaves what it has acknowledged: it has said nothing else
+        of its disk, and its folder is there (D5)."""
+        is_durable = self.parts is None or self.parts.writer.disk.is_durable
+        return is_durable and not self.directory.is_gone
 
     # -- tills -----------------------------------------------------------------------------
 

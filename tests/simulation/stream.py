@@ -17,15 +17,15 @@ from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.product import version_of
 from tests.harness.http import HEAD_END, head_of_reply
 from tests.harness.streams import STREAM, Dechunker, Event, EventParser, Shelf
-from tests.simulation.checks import Checks, Place
+from tests.simulation.checks import Checks
 from tests.simulation.connection import (
     ConnectionLost,
     ServerEnd,
     TillConnection,
     request_bytes,
 )
-from tests.simulation.history import State, state_of
 from tests.simulation.loop import Listener, SimulatedLoop, pause
+from tests.simulation.marks import Marks
 from tests.simulation.plan import Plan
 from tests.simulation.store import SimulatedStore
 
@@ -156,8 +156,10 @@ class SimulatedReader:
     _sent: Shelf = field(default_factory=Shelf)
     _last_id: str | None = None
     _connection: StreamConnection | None = None
-    _marks: dict[Place, State] = field(default_factory=dict)
-    _replacements: int = 0
+    _marks: Marks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._marks = self.checks.watermarks()
 
     async def work(self) -> None:
         while True:
@@ -246,18 +248,12 @@ class SimulatedReader:
 
     def _check_order(self, row: dict[str, Any]) -> None:
         """Check that no product goes back within a generation. A restore undoes states."""
-        if self._replacements != self.checks.replacements:
-            self._replacements = self.checks.replacements
-            self._marks.clear()
-        product_id, state = row["productId"], state_of(row)
-        place = (self._sent.state.get("generation", ""), product_id, state[0])
-        mark = self._marks.get(place)
-        if mark is not None and state[1] < mark[1] and not self.checks.is_mistakable(place):
-            self.checks.find(f"a stream told {row}, after {mark}")
-        if self.checks.is_known(product_id, state):
-            self._marks[place] = state
-        else:
-            self._marks.pop(place, None)
+        self._marks.forget_what_is_undone()
+        product_id, states = row["productId"], self.checks.explain(row)
+        label = self._sent.state.get("generation", "")
+        if behind := self._marks.step_back(label, product_id, states):
+            self.checks.find(f"a stream told {row}, {behind}")
+        self._marks.set(label, product_id, states)
 
     def store_died_degraded(self) -> None:
         """Note that what was told last may be lost, as the store has said (D5)."""

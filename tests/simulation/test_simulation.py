@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 import pytest
 
+from central_stub.wire import Request
 from tests.simulation.campaign import (
     ENOUGH_SCHEDULES,
     SOMETIMES,
     Summary,
     seeds_named,
 )
-from tests.simulation.central import SimulatedCentral
+from tests.simulation.central import KEY, SimulatedCentral
 from tests.simulation.checks import has_stale_files
-from tests.simulation.history import History
+from tests.simulation.history import History, look_of
+from tests.simulation.marks import Marks
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
 from tests.simulation.simulation import simulate
@@ -32,48 +33,138 @@ def test_nothing_is_lost_shown_wrong_or_left_behind(seeds: range) -> None:
     assert {} == findings, "python -m tests.simulation --seeds N replays one"
 
 
-def test_a_restore_that_nothing_would_tell_of_takes_another_name() -> None:
-    """The store rests for a moment because a limit asks it to, and no connection is there that
-    could break: what is known not to hold is not looked for."""
-
-    async def story() -> set[str]:
-        central = SimulatedCentral(Plan(0), lambda: 0.0, lambda _: None)
-        central.leaves_a_sign = lambda: False
-        deeds = [(central.back_up_or_restore(), central.ledger.generation) for _ in range(20)]
-        return {name for deed, name in deeds if deed == "restore"}
-
-    assert 10 == len(asyncio.run(story()))
+def a_central(*, verify_seconds: float = 0.0) -> SimulatedCentral:
+    plan = Plan(0)
+    plan.verify_seconds = verify_seconds
+    return SimulatedCentral(plan, lambda: 0.0, lambda _: None)
 
 
-def test_a_log_that_alone_tells_of_a_restore_is_kept() -> None:
-    """Another thing that is known not to hold, and not looked for."""
-
-    async def story(*, would_hide: bool) -> tuple[str, bool]:
-        central = SimulatedCentral(Plan(0), lambda: 0.0, lambda _: None)
-        central.would_hide_one = lambda: would_hide
-        return central.forget_log(), central.ledger.oldest > 1
-
-    assert ("log kept", False) == asyncio.run(story(would_hide=True))
-    assert ("retention", True) == asyncio.run(story(would_hide=False))
+def restore_often(central: SimulatedCentral) -> int:
+    """Return how many of twenty restores kept Central's name."""
+    for _ in range(20):
+        central.back_up_or_restore()
+        central.back_up_or_restore()
+    return len(central.history.unnamed_replacements)
 
 
-def test_a_key_that_central_forgot_may_be_applied_to_another_life() -> None:
-    """Then only the version keeps a repeat from being applied, and that life came to the same
-    one; within Central's memory, or the same life, it is one too many."""
+async def ask(central: SimulatedCentral, target: str) -> None:
+    await central.answer(Request(method="GET", target=f"/v1/inventory{target}", api_key=KEY))
+
+
+async def test_a_restore_that_leaves_no_sign_takes_another_name() -> None:
+    """The store has read pages and not yet asked for what follows them: what is known not to hold
+    is not looked for. Central knows that from the requests that it has answered."""
+    central = a_central()
+    head = central.ledger.head
+    await ask(central, "?limit=100")
+
+    assert not central.leaves_a_sign
+
+    await ask(central, f"/events?offset={head - 1}")
+
+    assert not central.leaves_a_sign
+
+    await ask(central, f"/events?offset={head}")
+
+    assert central.leaves_a_sign
+
+
+async def test_restores_under_the_same_name_are_noticed_or_verified() -> None:
+    """Without verification they have Central be away until the store has noticed."""
+    away: list[bool] = []
+    followed, verified = a_central(), a_central(verify_seconds=5.0)
+    followed.on_restore = verified.on_restore = lambda: away.append(True)
+    await ask(verified, "?limit=100")
+
+    assert restore_often(verified)
+    assert not away
+    assert restore_often(followed) == len(away) > 0
+
+
+async def test_a_log_that_alone_tells_of_a_restore_is_kept() -> None:
+    """Another thing that is known not to hold, and looked for only with verification."""
+    central = a_central()
+    while not central.history.unnamed_replacements:
+        central.back_up_or_restore()
+
+    assert "log kept" == central.forget_log()
+    assert 1 == central.ledger.oldest
+
+    central = a_central()
+
+    assert "retention" == central.forget_log()
+    assert not central.leaves_a_sign
+
+
+def test_a_row_may_be_of_each_incarnation_that_looks_so() -> None:
+    """Rows do not name theirs. What a reader is shown is wrong only if it is wrong for each."""
     history = History(lambda: 0.0)
+    row = {"productId": "P", "name": "N", "available": 5, "version": 1, "lastUpdated": "1"}
+    later = row | {"version": 2}
+    for offset, (kind, data) in enumerate(
+        [
+            ("product_created", row),
+            ("product_modified", later),
+            ("product_deleted", later),
+            ("product_created", row),
+        ]
+    ):
+        event = {"productId": "P", "eventType": kind, "data": data}
+        history.record({"op": "write", "offset": offset, "sequence": offset, "event": event})
+    first, second = history.explain("P", look_of(row)), history.explain("P", look_of(later))
+    marks = Marks(history)
+    marks.set("g-1", "P", second)
 
-    def applied(life: int) -> int:
-        data = {"life": life, "version": 2, "available": 5}
-        event = {"productId": "P", "eventType": "inventory_updated", "data": data}
-        history.record({"op": "write", "offset": 1, "event": event | {"idempotencyKey": "k"}})
+    assert (2, 1) == (len(first), len(second))
+    assert "" == marks.step_back("g-1", "P", first)
+    assert marks.step_back("g-1", "P", {one for one in first if one.incarnation == 1})
+
+
+def test_a_row_that_was_answered_for_has_a_stock_that_central_had() -> None:
+    """A write may have changed attributes of which its answer says nothing; its version, stock and
+    time are Central's own."""
+    history = History(lambda: 0.0)
+    row = {"productId": "P", "name": "N", "available": 5, "version": 1, "lastUpdated": "1"}
+    sold = row | {"version": 2, "available": 4, "lastUpdated": "2"}
+    for offset, (kind, data) in enumerate(
+        [("product_created", row), ("inventory_updated", sold | {"sales": 1})]
+    ):
+        event = {"productId": "P", "eventType": kind, "data": data}
+        history.record({"op": "write", "offset": offset, "sequence": offset, "event": event})
+
+    assert not history.explain("P", look_of(sold))
+    assert history.explain_answer("P", look_of(sold))
+    assert not history.explain_answer("P", look_of(sold | {"available": 3}))
+    assert not history.explain_answer("P", look_of(sold | {"name": "never"}))
+
+
+def test_a_key_that_central_forgot_may_be_applied_to_another_incarnation() -> None:
+    """Then only the version keeps a repeat from being applied, and that incarnation came to the
+    same one; within Central's memory, or the same incarnation, it is one too many."""
+    history = History(lambda: 0.0)
+    row = {"productId": "P", "version": 1, "available": 5, "lastUpdated": "1"}
+
+    def record(kind: str, **key: str) -> None:
+        event = {"productId": "P", "eventType": kind, "data": row, **key}
+        history.record({"op": "write", "offset": 1, "sequence": 1, "event": event})
+
+    def applied() -> int:
+        record("inventory_updated", idempotencyKey="k")
         return history.ever_applied["k"]
 
-    assert 1 == applied(life=1)
+    record("product_created")
+
+    assert 1 == applied()
+
     history.forgotten()
-    assert 1 == applied(life=2)
-    assert 2 == applied(life=2)
+    record("product_created")
+
+    assert 1 == applied()
+    assert 2 == applied()
+
     history.forgotten()
-    assert 3 == applied(life=1)
+
+    assert 3 == applied()
 
 
 def test_files_stay_only_where_the_status_says_why() -> None:
@@ -112,5 +203,6 @@ def test_a_class_that_is_switched_off_changes_no_other() -> None:
     less = Plan(7, off=[name])
 
     assert whole.rates == less.rates | {name: whole.rates[name]}
+    assert whole.verify_seconds == less.verify_seconds
     assert whole.chaos_seconds == less.chaos_seconds
     assert set(whole.rates) <= CLASSES.keys()

@@ -1,4 +1,6 @@
-"""Tills in a simulation: they read, sell, repeat what was not settled, and disconnect."""
+"""Tills in a simulation: they read, sell at once, repeat what was settled and what was not, and
+disconnect.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,16 @@ from tests.simulation.checks import Checks
 from tests.simulation.connection import ConnectionLost, TillConnection, request_bytes
 from tests.simulation.loop import pause
 from tests.simulation.plan import Plan
-from tests.simulation.sales import Sale
+from tests.simulation.sales import Order, Sale
 from tests.simulation.store import SimulatedStore
 
 INVENTORY = "/v1/store/inventory"
 UNSETTLED = (429, 500, 502, 503, 504)
 MOST_REPEATS = 6
+MOST_KNOWN = 100
+REPEATS = 0.25
+"""How likely a till repeats something of any time before, settled or not."""
+
 TWICE = 0.1
 FRESH = 0.95
 """How likely a till sells by the version that the store shows; else Central may refuse."""
@@ -35,10 +41,16 @@ class SimulatedTill:
     note: Callable[[str], None]
     chance: random.Random
     sales: list[Sale] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     writes: int = 0
     """Sales that were sent, without repeats."""
     _connection: TillConnection | None = None
     _known: dict[str, int] = field(default_factory=dict)
+    """The version of each product that the till has on its screen."""
+
+    def __post_init__(self) -> None:
+        """Sell from the first moment: yesterday's screen says that every product is new."""
+        self._known = dict.fromkeys(self.plan.product_ids[:MOST_KNOWN], 1)
 
     async def work(self) -> None:
         while True:
@@ -50,10 +62,12 @@ class SimulatedTill:
 
     async def _act(self) -> None:
         kind = self.chance.random()
-        if not self._known or kind < 0.1:
+        if not self._known or kind < 0.08:
             await self._read_all()
-        elif kind < 0.25:
+        elif kind < 0.2:
             await self._read_one()
+        elif kind < 0.2 + REPEATS and self.orders:
+            await self._repeat(self.chance.choice(self.orders))
         elif kind < 0.67:
             await self._sell_basket()
         elif kind < 0.8:
@@ -72,7 +86,7 @@ class SimulatedTill:
         if answer.status == 200:
             rows = answer.json["products"]
             self.checks.was_shown(rows, answer.headers["x-cache-generation"], seen)
-            self._known = {row["productId"]: row["version"] for row in rows}
+            self._known = {row["productId"]: row["version"] for row in rows} or self._known
 
     def _any(self) -> str:
         return self.chance.choice(list(self._known))
@@ -116,13 +130,13 @@ class SimulatedTill:
 
     async def _sell(self) -> None:
         sale = self._sale(self._any())
-        await self._until_settled([sale], "POST", f"{INVENTORY}/updates", sale.body())
+        await self._place(Order([sale], "POST", f"{INVENTORY}/updates", sale.body()))
 
     async def _adjust(self) -> None:
         sale = self._sale(self._any(), with_version=False)
         path = f"{INVENTORY}/{quote(sale.product_id)}/inventory"
-        body = {"quantityChange": sale.delta}
-        await self._until_settled([sale], "PATCH", path, body, Idempotency_Key=sale.key)
+        body, headers = {"quantityChange": sale.delta}, {"Idempotency_Key": sale.key}
+        await self._place(Order([sale], "PATCH", path, body, headers))
 
     async def _sell_basket(self) -> None:
         known = list(self._known)
@@ -131,34 +145,43 @@ class SimulatedTill:
         self.chance.shuffle(known)
         sales = [self._sale(product_id) for product_id in known[: self.chance.randint(2, 14)]]
         body = {"updates": [sale.body() for sale in sales]}
-        await self._until_settled(sales, "POST", f"{INVENTORY}/batch-updates", body)
+        await self._place(Order(sales, "POST", f"{INVENTORY}/batch-updates", body))
 
-    async def _until_settled(
-        self, sales: list[Sale], method: str, path: str, body: Any, **headers: str
-    ) -> None:
-        unsent = len(sales)
+    async def _place(self, order: Order) -> None:
+        """Send an order, and repeat it some times unless it is settled."""
+        self.orders.append(order)
         for _ in range(self.chance.randint(1, MOST_REPEATS)):
-            try:
-                self._connect()
-                self.writes, unsent = self.writes + unsent, 0
-                for sale in sales:
-                    sale.sent()
-                answer = await self._call(method, path, body, **headers)
-            except ConnectionLost:
-                for sale in sales:
-                    sale.lost()
-                await pause(self.chance.uniform(0.1, 2.0))
-                continue
-            self._note_answer(sales, answer)
-            if answer.status not in UNSETTLED and self.chance.random() < 0.9:
+            status = await self._send(order)
+            if status and status not in UNSETTLED and self.chance.random() < 0.9:
                 return
             await pause(self.chance.uniform(0.1, 2.0))
 
+    async def _repeat(self, order: Order) -> None:
+        self.note("repeated settled" if all(sale.final for sale in order.sales) else "repeated")
+        await self._send(order)
+
+    async def _send(self, order: Order) -> int:
+        """Return the status of the answer, 0 if the connection was lost."""
+        try:
+            self._connect()
+            if not order.is_counted:
+                order.is_counted = True
+                self.writes += len(order.sales)
+            for sale in order.sales:
+                sale.sent()
+            answer = await self._call(order.method, order.path, order.body, **order.headers)
+        except ConnectionLost:
+            for sale in order.sales:
+                sale.lost()
+            return 0
+        self._note_answer(order.sales, answer)
+        return answer.status
+
     def _note_answer(self, sales: list[Sale], answer: Reply) -> None:
-        body = answer.json
+        body, now = answer.json, asyncio.get_running_loop().time()
         results = body.get("results", [body] * len(sales))
         for sale, result in zip(sales, results, strict=True):
-            if problem := sale.note_answer(answer.status, result):
+            if problem := sale.note_answer(answer.status, result, now):
                 self.checks.find(problem)
             if result.get("applied") is True:
                 self.note("applied")
