@@ -799,6 +799,26 @@ async def test_writes_recorded_while_the_disk_heals_are_not_lost() -> None:
 
 
 @in_virtual_time
+async def test_changes_wait_while_the_disk_heals() -> None:
+    """[D5] [P3] One that came in between would be in neither the new snapshot nor its journal."""
+    cache = await Cache().filled()
+    cache.disk.failures = {len(cache.disk.trace) + 1: errno.EIO}
+    await cache.writer.record_write(cache.add_attempt("before"))
+    held = cache.disk.hold("rename snapshot-4.jsonl.new snapshot-4.jsonl")
+    await held.reached.wait()
+    selling = asyncio.ensure_future(cache.follow_sale("P-1"))
+    await a_moment()
+    was_applied = selling.done()
+    held.release.set()
+    await selling
+    await a_moment()
+
+    assert not was_applied
+    assert cache.writer.disk.is_durable
+    assert (9, 2) == (await cache.restarted()).row("P-1")
+
+
+@in_virtual_time
 async def test_a_full_sync_is_visible_while_the_disk_fails_and_ends_the_failure_once_it_fits() -> (
     None
 ):

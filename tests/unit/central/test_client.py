@@ -861,11 +861,27 @@ def test_write_without_a_connection_is_unsent() -> None:
 
 def test_write_behind_a_long_limit_fails_at_once() -> None:
     """W3: a till does not wait for what cannot come within the deadline."""
-    result, sent_at = write(httpx.Response(429, headers={"Retry-After": "60"}))
 
-    assert isinstance(result, WriteUnsent)
-    assert 60 == result.retry_after_seconds
-    assert [0] == sent_at
+    async def send() -> tuple[list[float], float | None, float]:
+        transport = Scripted(in_turn(httpx.Response(429, headers={"Retry-After": "60"})))
+        with pytest.raises(WriteUnsent) as unsent:
+            await connect(transport).write(PAYLOAD, deadline_seconds=8)
+        ended_at = asyncio.get_running_loop().time()
+        return transport.times, unsent.value.retry_after_seconds, ended_at
+
+    assert ([0], 60, 0) == run(send())
+
+
+def test_repeats_of_a_write_are_jittered() -> None:
+    """W2: the tills of a chain must not come back all at the same moment."""
+
+    async def send(random: float) -> list[float]:
+        transport = Scripted(in_turn(REFUSED, REFUSED, json(APPLIED)))
+        await connect(transport, random=random).write(PAYLOAD, deadline_seconds=8)
+        return transport.times
+
+    assert pytest.approx([0, 0.05, 0.15]) == run(send(0.5))
+    assert [0, 0, 0] == run(send(0.0))
 
 
 def test_limit_after_a_lost_attempt_is_unknown() -> None:

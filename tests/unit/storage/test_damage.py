@@ -228,6 +228,15 @@ async def test_a_torn_end_is_cut_off_and_no_full_sync_follows() -> None:
     assert loaded.findings == (finding,)
 
 
+async def test_a_torn_end_with_a_journal_behind_it_is_damage() -> None:
+    """It only looked like the end: what is missing was acknowledged, and nothing else says so."""
+    loaded = await load_with({FIRST: run().files[FIRST][:-9]})
+
+    assert loaded.damaged
+    assert [FIRST, LAST] == [finding.partition(":")[0] for finding in loaded.findings]
+    assert f"kept as {FIRST}.damaged-1" in loaded.findings[0]
+
+
 async def test_damage_within_a_journal_keeps_what_is_before_it_and_the_keys_after_it() -> None:
     """The catalogue is the state before the fault, right though older; entries of the key table
     count wherever they are intact. The finding says which file, where, and what follows."""

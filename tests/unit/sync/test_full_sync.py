@@ -372,6 +372,22 @@ def test_the_replica_is_installed_when_it_has_caught_up() -> None:
     assert sync.now == sync.state.in_sync_at
 
 
+def test_a_replica_that_has_caught_up_makes_what_readers_see_no_younger() -> None:
+    """[B5] The catalogue in place is as old as before until the replica is installed."""
+    sync = followed()
+    in_sync_at = sync.state.in_sync_at
+    loses(sync)
+    sync.page(head=200)
+    sync.answers(*range(180, 200), next_offset=200)
+    sync.applies()
+    sync.page(last=True)
+    sync.waits(5.0)
+    sync.receives(200, 201)
+
+    assert FullSyncStep.REFETCHING is sync.full_sync.step
+    assert in_sync_at == sync.state.in_sync_at
+
+
 def test_a_good_position_is_followed_in_the_catalogue_too() -> None:
     """[F2] [E4] Readers of the old catalogue see changes while the new one is read. The event
     before the position is verified in the same request."""
@@ -1167,6 +1183,21 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_are_installed() -> None:
 
     assert START == sync.state.in_sync_at
     assert 100 == sync.fetch.offset
+
+
+def test_pages_alone_end_the_failures_and_prove_nothing_of_the_feed() -> None:
+    """[F2] [B1] [E1] Central has answered, so its failures are over. The next poll is not held,
+    since nobody knows what was left behind."""
+    sync = DrivenSync()
+    sync.page(last=True, head=100)
+    sync.fails(Failure.REFUSED)
+    sync.refetches()
+    failures = sync.state.health.failures + sync.state.health.refusals
+    sync.installs()
+
+    assert failures
+    assert 0 == sync.state.health.failures + sync.state.health.refusals
+    assert 0 == sync.fetch.wait_seconds
 
 
 @pytest.mark.parametrize(("heads", "until"), [((100, 140), 161), ((100, None), FAR_OFFSET)])

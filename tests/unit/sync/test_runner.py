@@ -232,6 +232,17 @@ async def test_a_product_that_cannot_be_read_at_all_is_listed() -> None:
         assert "not a product" == sync.cache.catalogue.pending_refetches["P-1"].problem
 
 
+@in_virtual_time
+async def test_a_limit_gives_no_product_of_a_replica_up() -> None:
+    """[F5] [F6] Central asks for a pause, which says nothing of the product."""
+    async with syncing(WithBadRow) as sync:
+        sync.central.faults["product"].append(LimitExceeded("429", retry_after_seconds=9.0))
+        await sync.until_polling()
+
+        assert 2 == sync.central.asked.count("product P-1")
+        assert {} == sync.cache.catalogue.pending_refetches
+
+
 class Endless(LedgerClient):
     """Pages never end, and bring nothing new."""
 
