@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals soak bench proto lock upgrade audit sbom clean
+.PHONY: help run test lint types unit format sales outages crashes older campaigns crash simulate removals mutants soak bench proto lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,11 +56,15 @@ campaigns: sales outages crashes older ## run all four campaigns
 
 SCHEDULES ?= 10000
 KILLS ?= 500
+MUTANTS ?= 200
 simulate: $(TOOLS) ## run SCHEDULES=10000 fault schedules in virtual time, or SEEDS=17,20-40
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
 
 removals: $(TOOLS) ## remove each safeguard in turn, which a test must notice; write docs/evidence/removals.md
 	$(BIN)/python -m tests.removals
+
+mutants: $(VENV)/.mutants ## change the code at MUTANTS=200 random places, each of which a test must notice
+	$(BIN)/python -m tests.mutants --mutants $(MUTANTS)
 
 crash: $(TOOLS) ## kill the real store KILLS times, and at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)
@@ -80,6 +84,7 @@ lock: $(TOOLS) ## update the lock files after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
+	$(LOCK) -c requirements-dev.lock --group mutants -o requirements-mutants.lock
 
 upgrade: LOCK += --upgrade
 upgrade: lock ## update the lock files to the newest versions
@@ -122,6 +127,10 @@ $(TOOLS): $(VENV)/.locked | $(LINKED)
 	@mv $(VENV)/.locked $(VENV)/.adding
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@mv $(VENV)/.adding $(VENV)/.locked
+	@touch $@
+
+$(VENV)/.mutants: requirements-mutants.lock | $(TOOLS)
+	@$(INSTALL) --require-hashes -r requirements-mutants.lock
 	@touch $@
 
 # The locks are complete, so dependencies are not resolved. The pip of $(PYTHON) installs into .venv

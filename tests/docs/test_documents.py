@@ -164,7 +164,15 @@ def test_continuous_integration_runs_the_test_command(project_root: Path) -> Non
     assert (project_root / ".ci" / "run").read_text().endswith("\nmake test\n")
 
 
-@pytest.mark.parametrize("lock", ["requirements", "requirements-dev", "requirements-build"])
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "requirements",
+        "requirements-dev",
+        "requirements-build",
+        "requirements-mutants",
+    ],
+)
 def test_locks_have_hashes_and_no_address(project_root: Path, lock: str) -> None:
     """Every package is pinned with hashes, from wherever the machine gets its packages."""
     text = (project_root / f"{lock}.lock").read_text()
