@@ -408,14 +408,24 @@ def hostile_feeds() -> Iterator[bytes]:
     yield b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"[" * MEGABYTE
 
 
+async def until_shown(store: AttackedStore, product_id: str) -> None:
+    """Wait until a read shows what Central has."""
+    version = store.central.rows[product_id]["version"]
+    async with asyncio.timeout(20.0):
+        while (await store.send("GET", f"{INVENTORY}/{product_id}")).json["version"] != version:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_hostile_central_changes_nothing(store: AttackedStore) -> None:
-    """Whatever its feed says, what it said before is shown, and the store takes no memory."""
+    """Whatever its feed says, what it said before is shown, and the store takes no memory. That is
+    looked at once the store shows what Central rightly said afterwards."""
     shown = await store.send("GET", f"{INVENTORY}/{UNSOLD}")
     base = store.memory_bytes()
     for answer in hostile_feeds():
         async with attacking(store, Route.EVENTS, answer):
-            store.central.tell("P-2")  # ends the poll that is held
             await until(lambda: store.central.struck > 0)
+        store.central.tell("P-2")
+        await until_shown(store, "P-2")
         reply = await store.send("GET", f"{INVENTORY}/{UNSOLD}")
         assert (200, shown.json) == (reply.status, reply.json)
 
