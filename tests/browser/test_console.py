@@ -20,6 +20,7 @@ from playwright.async_api import Page, expect
 from tests.harness.browser import Visit, visiting
 from tests.harness.clients import STORE_ADMIN_KEY, TILL_KEY
 from tests.harness.processes import CentralProcess, StoreProcess
+from tests.scenarios.shop import a_shop_of_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -38,16 +39,9 @@ PICTURES = Path(__file__).parents[2] / "docs" / "console"
 async def a_shop(
     folder: Path, **settings: str
 ) -> AsyncIterator[tuple[CentralProcess, StoreProcess]]:
-    central = CentralProcess(folder / "central")
-    store = StoreProcess(folder / "store", central.url, **settings)
-    try:
-        await central.start()
-        await central.create(*PRODUCTS)
-        await store.start("/ready")
-        yield central, store
-    finally:
-        await store.close()
-        await central.close()
+    async with a_shop_of_processes(folder, PRODUCTS, None, **settings) as shop:
+        await shop.store.start("/ready")
+        yield shop.central, shop.store
 
 
 async def sign_in(page: Page, url: str, key: str = TILL_KEY) -> None:

@@ -15,6 +15,7 @@ from tests.docs.pages import DOCS, blocks
 from tests.harness.browser import Visit, visiting
 from tests.harness.clients import TILL_KEY
 from tests.harness.processes import CentralProcess, StoreProcess, free_port
+from tests.scenarios.shop import a_shop_of_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -71,18 +72,14 @@ async def a_shop(folder: Path) -> AsyncIterator[tuple[CentralProcess, StoreProce
     port = free_port()
     page = f"http://127.0.0.1:{port}"
     runner = web.ServerRunner(web.Server(answer))  # type: ignore[arg-type]
-    central = CentralProcess(folder / "central")
-    store = StoreProcess(folder / "store", central.url, CORS_ORIGINS=page)
+    rows = [{"productId": f"P-{n}", "available": 10} for n in range(1, 6)]
     try:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        await central.start()
-        await central.create(*({"productId": f"P-{n}", "available": 10} for n in range(1, 6)))
-        await store.start("/ready")
-        yield central, store, f"{page}/?store={store.url}&key="
+        async with a_shop_of_processes(folder, rows, CORS_ORIGINS=page) as shop:
+            await shop.store.start("/ready")
+            yield shop.central, shop.store, f"{page}/?store={shop.store.url}&key="
     finally:
-        await store.close()
-        await central.close()
         await runner.cleanup()
 
 

@@ -14,9 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.harness.background import in_background
 from tests.harness.browser import visiting
 from tests.harness.clients import TILL_KEY
-from tests.harness.processes import CentralProcess, StoreProcess
+from tests.harness.processes import CentralProcess
+from tests.scenarios.shop import a_shop_of_processes
 
 CHANGES_AT_ONCE = 20
 LONGEST_FRAME_MILLISECONDS = 100.0
@@ -55,24 +57,22 @@ async def change(central: CentralProcess, products: int, per_second: int) -> Non
 async def measure(products: int, per_second: int, minutes: float) -> int:
     frames: list[float] = []
     heaps: list[float] = []
+    rows = [
+        {"productId": f"P-{n:06}", "name": f"Product {n}", "available": 9, "price": 1.5}
+        for n in range(products)
+    ]
     with tempfile.TemporaryDirectory() as name:
-        central = CentralProcess(Path(name) / "central")
-        store = StoreProcess(Path(name) / "store", central.url)
-        try:
-            await central.start()
-            rows = [
-                {"productId": f"P-{n:06}", "name": f"Product {n}", "available": 9, "price": 1.5}
-                for n in range(products)
-            ]
-            await central.create(*rows)
-            await store.start("/ready")
-            async with visiting(viewport={"width": 1440, "height": 900}) as visit:
-                page = visit.page
-                await page.goto(store.url)
-                await page.get_by_label("API key").fill(TILL_KEY)
-                await page.get_by_role("button", name="Open the console").click()
-                await page.locator("#products tr").first.wait_for()
-                changing = asyncio.create_task(change(central, products, per_second))
+        async with (
+            a_shop_of_processes(Path(name), rows) as shop,
+            visiting(viewport={"width": 1440, "height": 900}) as visit,
+        ):
+            await shop.store.start("/ready")
+            page = visit.page
+            await page.goto(shop.store.url)
+            await page.get_by_label("API key").fill(TILL_KEY)
+            await page.get_by_role("button", name="Open the console").click()
+            await page.locator("#products tr").first.wait_for()
+            async with in_background(change(shop.central, products, per_second)):
                 await asyncio.sleep(5)
                 await page.evaluate(WATCH_FRAMES)
                 session = await page.context.new_cdp_session(page)
@@ -83,12 +83,7 @@ async def measure(products: int, per_second: int, minutes: float) -> int:
                     await session.send("HeapProfiler.collectGarbage")
                     usage = await session.send("Runtime.getHeapUsage")
                     heaps.append(usage["usedSize"] / 1e6)
-                    assert not changing.done(), changing.exception()
                 changes = await page.locator("#changes li").count()
-                changing.cancel()
-        finally:
-            await store.close()
-            await central.close()
     return report(frames, heaps, changes)
 
 

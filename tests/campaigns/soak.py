@@ -29,6 +29,7 @@ from pathlib import Path
 
 from central_stub.switches import Switches
 from tests.campaigns.flatness import Sample, rises
+from tests.crash.proxy import a_proxied_shop
 from tests.crash.toxics import Proxy, Toxic
 from tests.harness import proc
 from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, TILL_KEY, Row, path_of
@@ -36,7 +37,7 @@ from tests.harness.http import Connection
 from tests.harness.processes import CentralProcess, StoreProcess
 from tests.harness.streams import STREAM, FollowingReader
 from tests.scenarios.people import Reads, reading
-from tests.scenarios.shop import ProcessShop, Shop, until
+from tests.scenarios.shop import ProcessShop, until
 
 SAMPLE_SECONDS = 1.0
 CYCLE_SECONDS = 90.0
@@ -275,19 +276,9 @@ async def soaking(folder: Path, products: int) -> AsyncIterator[Soak]:
     (site / "sitecustomize.py").write_text(_SITE)
     ids = [f"P-{number:06}" for number in range(products)]
     rows = [{"productId": i, "name": f"Product {i} of the shop", "available": 1000} for i in ids]
-    central = CentralProcess(folder / "central", Switches(event_limit=1000))
-    proxy = Proxy(central.port)
-    await proxy.start()
-    store = StoreProcess(folder / "store", proxy.url, PYTHONPATH=str(site), **SETTINGS)
-    try:
-        await central.start()
-        await central.create(*rows)
-        await store.start("/ready")
-        yield Soak(Shop(central, [store], ids), proxy, site / "tasks")
-    finally:
-        await store.close()
-        await proxy.stop()
-        await central.close()
+    switches, settings = Switches(event_limit=1000), SETTINGS | {"PYTHONPATH": str(site)}
+    async with a_proxied_shop(folder, rows, switches, **settings) as (shop, proxy):
+        yield Soak(shop, proxy, site / "tasks")
 
 
 async def run(soak: Soak, seconds: float, faults: Sequence[Fault] = FAULTS) -> Reads:

@@ -27,7 +27,7 @@ from pathlib import Path
 from central_stub.switches import Switches
 from tests.crash.judge import applied_keys
 from tests.crash.toxics import Proxy, Toxic
-from tests.harness.clients import StoreClient
+from tests.harness.clients import Row, StoreClient
 from tests.harness.processes import CentralProcess, StoreProcess
 from tests.scenarios.shop import ProcessShop, Shop
 
@@ -62,19 +62,19 @@ class Sales:
 
 
 @asynccontextmanager
-async def a_proxied_shop(folder: Path) -> AsyncIterator[tuple[ProcessShop, Proxy]]:
-    """A store that reaches Central through a proxy, each on a port of its own."""
-    products = [{"productId": i, "name": f"Product {i}", "available": 100_000} for i in IDS]
-    central = CentralProcess(folder / "central", Switches(event_limit=1_000_000))
+async def a_proxied_shop(
+    folder: Path, products: Sequence[Row], switches: Switches, **settings: str
+) -> AsyncIterator[tuple[ProcessShop, Proxy]]:
+    """A store, in sync, that reaches Central through a proxy, each on a port of its own."""
+    central = CentralProcess(folder / "central", switches)
     proxy = Proxy(central.port)
     await proxy.start()
-    settings = {"STORE_ID": STORE_ID, "WRITE_TIMEOUT_SECONDS": str(WRITE_SECONDS)}
     store = StoreProcess(folder / "store", proxy.url, **settings)
     try:
         await central.start()
         await central.create(*products)
         await store.start("/ready")
-        yield Shop(central, [store], IDS), proxy
+        yield Shop(central, [store], [row["productId"] for row in products]), proxy
     finally:
         await store.close()
         await proxy.stop()
@@ -165,7 +165,10 @@ async def _ask_again(store: StoreClient, sales: Sales) -> None:
 
 async def run(toxics: Sequence[Toxic], folder: Path, seconds: float) -> list[str]:
     """All of them, one after the other, at one shop; a line of text for each."""
-    async with a_proxied_shop(folder) as (shop, proxy):
+    products = [{"productId": i, "name": f"Product {i}", "available": 100_000} for i in IDS]
+    switches = Switches(event_limit=1_000_000)
+    settings = {"STORE_ID": STORE_ID, "WRITE_TIMEOUT_SECONDS": str(WRITE_SECONDS)}
+    async with a_proxied_shop(folder, products, switches, **settings) as (shop, proxy):
         return [await suffer(shop, proxy, toxic, seconds) for toxic in toxics]
 
 

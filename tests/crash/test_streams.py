@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.harness.background import in_background
 from tests.harness.clients import TILL_KEY
-from tests.harness.processes import CentralProcess, StoreProcess
 from tests.harness.streams import STREAM, FollowingReader
+from tests.scenarios.shop import ProcessShop, a_shop_of_processes
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,31 +27,22 @@ LOOK_SECONDS = 0.1
 class Shop:
     """A Central, a store, and the readers of its changes."""
 
-    def __init__(self, folder: Path) -> None:
-        self.central = CentralProcess(folder / "central")
-        self.store = StoreProcess(folder / "store", self.central.url)
+    def __init__(self, shop: ProcessShop) -> None:
+        self.central, self.store = shop.central, shop.store
         self.readers: list[FollowingReader] = []
         self.generation = ""
         self._chance = random.Random(7)
-        self._tasks: list[asyncio.Task[None]] = []
 
-    async def open(self) -> None:
-        await self.central.start()
-        rows = [{"productId": i, "name": i, "available": 10_000} for i in PRODUCTS]
-        await self.central.create(*rows)
+    @asynccontextmanager
+    async def followed(self) -> AsyncIterator[None]:
+        """Start the store, and have its changes read until the block ends."""
         await self.store.start("/ready")
         some = self._chance.sample(PRODUCTS, 20)
         for number in range(READERS):
             self.readers.append(FollowingReader(self.store.port, some if number % 3 == 0 else None))
-        self._tasks = [asyncio.create_task(reader.run()) for reader in self.readers]
         self.generation = (await self.store.status())["generation"]
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.store.close()
-        await self.central.close()
+        async with in_background(*(reader.run() for reader in self.readers)):
+            yield
 
     async def sell(self, times: int) -> None:
         for _ in range(times):
@@ -85,37 +79,40 @@ class Shop:
 async def test_readers_hold_what_reads_show(tmp_path: Path) -> None:
     """[L1, L2, L3] Through sales, a full sync, a killed store, a replaced Central, and beside
     clients that read nothing or vanish."""
-    shop = Shop(tmp_path)
-    try:
-        await shop.open()
-        await shop.until_all_hold()
-        deaf, gone = await deaf_client(shop.store.port), await deaf_client(shop.store.port)
-        gone.close()
+    rows = [{"productId": i, "name": i, "available": 10_000} for i in PRODUCTS]
+    async with a_shop_of_processes(tmp_path, rows) as processes:
+        shop = Shop(processes)
+        async with shop.followed():
+            await _outlive(shop)
 
-        await shop.sell(100)
-        await shop.central.delete(PRODUCTS[0])
-        await shop.until_all_hold()
-        assert (await shop.store.force()).status == 200
-        await shop.sell(1)
-        await shop.until_all_hold()
-        assert shop.resets == [[]] * READERS
-        assert not any(reader.breaks for reader in shop.readers)
 
-        await shop.store.kill()
-        await shop.sell(1)
-        await shop.store.start("/ready")
-        await shop.until_all_hold()
-        assert shop.resets == [["restarted"]] * READERS
+async def _outlive(shop: Shop) -> None:
+    await shop.until_all_hold()
+    deaf, gone = await deaf_client(shop.store.port), await deaf_client(shop.store.port)
+    gone.close()
 
-        await shop.replace_central()
-        await shop.until_all_hold()
-        assert shop.resets == [["restarted", "replaced"]] * READERS
+    await shop.sell(100)
+    await shop.central.delete(PRODUCTS[0])
+    await shop.until_all_hold()
+    assert (await shop.store.force()).status == 200
+    await shop.sell(1)
+    await shop.until_all_hold()
+    assert shop.resets == [[]] * READERS
+    assert not any(reader.breaks for reader in shop.readers)
 
-        deaf.close()
-        assert await shop.store.stop() == 0
-        assert [] == [problem for reader in shop.readers for problem in reader.problems]
-    finally:
-        await shop.close()
+    await shop.store.kill()
+    await shop.sell(1)
+    await shop.store.start("/ready")
+    await shop.until_all_hold()
+    assert shop.resets == [["restarted"]] * READERS
+
+    await shop.replace_central()
+    await shop.until_all_hold()
+    assert shop.resets == [["restarted", "replaced"]] * READERS
+
+    deaf.close()
+    assert await shop.store.stop() == 0
+    assert [] == [problem for reader in shop.readers for problem in reader.problems]
 
 
 async def deaf_client(port: int) -> socket.socket:

@@ -24,6 +24,7 @@ import yaml
 from tests.docs.pages import DOCS, section, table_rows
 from tests.harness.clients import STORE_ADMIN_KEY
 from tests.harness.processes import CentralProcess, Program, StoreProcess, free_port
+from tests.scenarios.shop import a_shop_of_processes
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "config/prometheus/alerts.yaml"
@@ -189,25 +190,19 @@ async def scraping(folder: Path, target: str) -> AsyncIterator[Prometheus]:
 async def test_prometheus_scrapes_and_alerts(tmp_path: Path) -> None:
     """It answers each query of the dashboard, in figures; in an outage of Central an alert fires,
     and ends with it."""
-    central = CentralProcess(tmp_path / "central")
-    store = StoreProcess(tmp_path / "store", central.url)
-    try:
-        await central.start()
-        await central.create(*({"productId": name, "available": 10} for name in PRODUCTS))
-        await store.start("/ready")
-        async with scraping(tmp_path, f"127.0.0.1:{store.port}") as prometheus:
+    rows = [{"productId": name, "available": 10} for name in PRODUCTS]
+    async with a_shop_of_processes(tmp_path, rows) as shop:
+        await shop.store.start("/ready")
+        async with scraping(tmp_path, f"127.0.0.1:{shop.store.port}") as prometheus:
             await prometheus.until("store_cache_products == 2")
-            await store.call("POST", "/v1/store/sync/verify", headers=ADMIN)
-            await _until_all_are_answered(prometheus, store, central)
+            await shop.store.call("POST", "/v1/store/sync/verify", headers=ADMIN)
+            await _until_all_are_answered(prometheus, shop.store, shop.central)
 
             assert [] == await prometheus.query("ALERTS")
-            await central.stop()
+            await shop.central.stop()
             await prometheus.until('ALERTS{alertname="StoreCacheSalesRefused"}')
-            await central.start()
+            await shop.central.start()
             await prometheus.until('ALERTS{alertname="StoreCacheSalesRefused"}', is_true=False)
-    finally:
-        await store.close()
-        await central.close()
 
 
 async def _until_all_are_answered(

@@ -128,7 +128,7 @@ async def a_shop(
 
 @asynccontextmanager
 async def a_shop_of_processes(
-    folder: Path, products: Sequence[Row], switches: Switches, **settings: str
+    folder: Path, products: Sequence[Row], switches: Switches | None = None, **settings: str
 ) -> AsyncIterator[ProcessShop]:
     """A Central that holds `products`, and a store that is not started yet, each a process of its
     own. `settings` are environment variables. Both are killed when the block ends."""

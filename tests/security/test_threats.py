@@ -22,7 +22,8 @@ import yaml
 
 from tests.docs.pages import DOCS, ROOT, section, table_rows
 from tests.harness.hostile_central import Attack, Route, json_answer
-from tests.harness.http import Connection, Reply, until
+from tests.harness.http import Connection, Reply
+from tests.scenarios.shop import until
 from tests.security.conftest import (
     CENTRALS,
     ENDED,
@@ -410,10 +411,12 @@ def hostile_feeds() -> Iterator[bytes]:
 
 async def until_shown(store: AttackedStore, product_id: str) -> None:
     """Wait until a read shows what Central has."""
-    version = store.central.rows[product_id]["version"]
-    async with asyncio.timeout(20.0):
-        while (await store.send("GET", f"{INVENTORY}/{product_id}")).json["version"] != version:
-            await asyncio.sleep(0.05)
+
+    async def is_shown() -> bool:
+        reply = await store.send("GET", f"{INVENTORY}/{product_id}")
+        return bool(reply.json == store.central.rows[product_id])
+
+    await until(is_shown, within_seconds=20.0)
 
 
 async def test_a_hostile_central_changes_nothing(store: AttackedStore) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from tests.harness.clients import TILL_KEY
+
 INVENTORY = "/v1/store/inventory"
 WRITES = "/v1/store/writes"
 
@@ -35,7 +37,7 @@ class Bad:
     def sent_headers(self) -> list[tuple[str, str]]:
         """A till's key and JSON, unless the case brings its own."""
         own = {name.lower() for name, _ in self.headers}
-        usual = [("X-API-Key", "till-secret")]
+        usual = [("X-API-Key", TILL_KEY)]
         if self.body is not None or self.raw is not None:
             usual.append(("Content-Type", "application/json"))
         return [pair for pair in usual if pair[0].lower() not in own] + list(self.headers)
@@ -296,12 +298,12 @@ BAD_REQUESTS: tuple[Bad, ...] = (
     _key("a wrong key", 401, "unauthorized", "guess", path=INVENTORY),
     _key("an empty key", 401, "unauthorized", path=INVENTORY),
     _key("an empty key, and no such route", 401, "unauthorized", path="/v1/other"),
-    _key("two keys", 400, "invalid_request", "till-secret", "till-secret", path=INVENTORY),
+    _key("two keys", 400, "invalid_request", TILL_KEY, TILL_KEY, path=INVENTORY),
     _key(
         "a till's key for an admin call",
         403,
         "forbidden",
-        "till-secret",
+        TILL_KEY,
         method="POST",
         path="/v1/store/sync/force",
     ),

@@ -18,10 +18,11 @@ from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import ApiServer, serve
 from store_cache.api.tls import ServerTls
+from tests.harness.clients import TILL_KEY
 from tests.harness.fake_store import FakeStore, product
 from tests.harness.http import DEADLINE_SECONDS, Connection, Headers, Reply, head_of
 
-TILL = {"X-API-Key": "till-secret"}
+TILL = {"X-API-Key": TILL_KEY}
 ADMIN = {"X-API-Key": "office-secret"}
 
 
@@ -78,7 +79,7 @@ class Store:
 def api_of(
     fake: FakeStore,
     *,
-    keys: Sequence[str] = ("till-secret",),
+    keys: Sequence[str] = (TILL_KEY,),
     admin_keys: Sequence[str] = ("office-secret",),
     named: Sequence[Caller] | None = None,
     reads_per_second: int = 0,

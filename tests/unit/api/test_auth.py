@@ -11,6 +11,7 @@ from store_cache.api.app import SCOPES
 from store_cache.api.auth import AUTHENTICATOR, Authenticator, Caller, KeyRing, Scope, key_digest
 from store_cache.api.problems import InvalidRequest, RateLimited, Unauthorized
 from store_cache.api.wrong_keys import WrongKeys
+from tests.harness.clients import TILL_KEY
 from tests.harness.fake_store import FakeStore
 from tests.harness.http import Reply
 from tests.unit.api.conftest import TILL, Opened, Store, api_of
@@ -55,7 +56,7 @@ ROLES = {
     "key that reads": ("reads", Scope.READ),
     "key that writes": ("writes", Scope.WRITE),
     "admin key": ("administers", Scope.ADMIN),
-    "key of the settings": ("till-secret", Scope.WRITE),
+    "key of the settings": (TILL_KEY, Scope.WRITE),
     "admin key of the settings": ("office-secret", Scope.ADMIN),
 }
 """The key, and the scope that it grants."""
@@ -238,13 +239,13 @@ async def test_keys_are_exchanged_under_requests(open_store: Opened, fast_reads:
         target = "/v1/store/inventory/PROD-001"
         return (await line.send("GET", target, headers={"X-API-Key": key})).status
 
-    before = [await read(key) for key in ("till-secret", "till-secret", "new-secret")]
+    before = [await read(key) for key in (TILL_KEY, TILL_KEY, "new-secret")]
     store.app[AUTHENTICATOR].replace(KeyRing(keys=["new-secret"]))
-    after = [await read(key) for key in ("till-secret", "new-secret", "new-secret")]
-    store.app[AUTHENTICATOR].replace(KeyRing(keys=["till-secret"]))
+    after = [await read(key) for key in (TILL_KEY, "new-secret", "new-secret")]
+    store.app[AUTHENTICATOR].replace(KeyRing(keys=[TILL_KEY]))
 
     assert ([200, 200, 401], [401, 200, 200]) == (before, after)
-    assert [401, 200] == [await read(key) for key in ("new-secret", "till-secret")]
+    assert [401, 200] == [await read(key) for key in ("new-secret", TILL_KEY)]
 
 
 # -- wrong keys ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from store_cache.api import middleware
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.proxies import SIGNATURE, ProxyHeader, TrustedProxies
+from tests.harness.clients import TILL_KEY
 from tests.harness.http import HEAD_END, Connection, head_of, head_of_reply, until
 from tests.unit.api.conftest import TILL, Opened, Store
 
@@ -176,7 +177,7 @@ def test_what_is_no_header_is_refused(sent: bytes) -> None:
         client_in(sent)
 
 
-async def ask(store: Store, before: bytes, key: str = "till-secret") -> int:
+async def ask(store: Store, before: bytes, key: str = TILL_KEY) -> int:
     """Send this and a read on a new connection; return the status, 0 if it is closed instead."""
     line = await store.line()
     request = head_of("GET", TARGET, {"X-API-Key": key}, b"")

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from store_cache.api.content.requests import MOST_MEMBERS, has_more_members
+from tests.harness.clients import TILL_KEY
 from tests.unit.api.conftest import Store
 
 UPDATES = "/v1/store/inventory/updates"
@@ -59,7 +60,7 @@ def test_members_are_counted_outside_of_texts(seed: int) -> None:
 )
 async def test_a_body_of_too_many_members_is_too_large(store: Store, body: bytes) -> None:
     """(T12) It is refused before it is parsed, whatever it is."""
-    reply = await store.send("POST", UPDATES, headers={"X-API-Key": "till-secret"}, body=body)
+    reply = await store.send("POST", UPDATES, headers={"X-API-Key": TILL_KEY}, body=body)
 
     assert (413, "payload_too_large") == (reply.status, reply.code)
     assert {"limitMembers": MOST_MEMBERS} == reply.json["error"]["details"]

@@ -10,6 +10,7 @@ import pytest
 from store_cache.api.auth import Caller, Scope, key_digest
 from store_cache.api.limits import ConnectionLimits
 from store_cache.api.request_rates import RatePolicy
+from tests.harness.clients import TILL_KEY
 from tests.harness.fake_store import FakeStore, product
 from tests.harness.virtual_time import in_virtual_time
 from tests.unit.api.conftest import ADMIN, TILL, Opened
@@ -144,7 +145,7 @@ async def test_without_limits_nothing_is_limited(open_store: Opened) -> None:
     assert orjson.loads(replies[0].body)["productId"] == "PROD-001"
 
 
-@pytest.mark.parametrize("key", ["till-secret", "guess"])
+@pytest.mark.parametrize("key", [TILL_KEY, "guess"])
 @pytest.mark.parametrize("fast_reads", [True, False])
 async def test_a_refused_client_is_not_heard_for_a_while(
     open_store: Opened, fast_reads: bool, key: str
@@ -163,4 +164,4 @@ async def test_a_refused_client_is_not_heard_for_a_while(
 
     assert now() - began_at > 0.15
     assert 429 == again.status
-    assert (2 if key == "till-secret" else 21) == len(statuses)
+    assert (2 if key == TILL_KEY else 21) == len(statuses)

@@ -15,6 +15,7 @@ from store_cache.api.limits import ConnectionLimits
 from store_cache.api.server import ApiServer, serve
 from store_cache.api.tls import ServerTls, TlsFiles, TlsFilesError, client_tls
 from tests.harness.certificates import Certificates, authority
+from tests.harness.clients import TILL_KEY
 from tests.harness.fake_store import FakeStore, product
 from tests.harness.http import Connection, until
 from tests.unit.api.conftest import TILL, Opened, Store, api_of
@@ -79,7 +80,7 @@ async def test_a_client_that_does_not_speak_tls_is_ended(
     await until(lambda: store.running.connections == 0)
     [logged] = [each for each in caplog.records if "TLS handshakes" in each.message]
     assert ("127.0.0.1", 1) == (logged.__dict__["address"], logged.__dict__["failed"])
-    assert "till-secret" not in str(logged.__dict__)
+    assert TILL_KEY not in str(logged.__dict__)
 
 
 async def test_silent_connections_count_before_the_handshake(

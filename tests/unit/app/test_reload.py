@@ -24,6 +24,7 @@ from store_cache.app.reload import RELOADED, Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings, load_settings
 from store_cache.cli.main import main
 from tests.harness import proc
+from tests.harness.clients import TILL_KEY
 from tests.harness.http import DEADLINE_SECONDS
 from tests.harness.processes import StoreProcess, free_port
 from tests.scenarios.shop import until
@@ -47,7 +48,7 @@ class Shop:
     def __init__(self, folder: Path) -> None:
         self.env = folder / ".env"
         self.keys = folder / "keys.jsonl"
-        self.write(API_KEYS="till-secret")
+        self.write(API_KEYS=TILL_KEY)
         settings = self.load()
         self.authenticator = Authenticator(key_ring(settings), WrongKeys())
         self.reloader = Reloader(settings, self.authenticator, self, load=self.load)
@@ -79,7 +80,7 @@ async def test_keys_of_the_settings_change(shop: Shop) -> None:
     shop.write(API_KEYS="new-secret", ADMIN_API_KEYS="office-secret")
     await shop.reloader.reload()
 
-    assert [False, True, True] == shop.accepts("till-secret", "new-secret", "office-secret")
+    assert [False, True, True] == shop.accepts(TILL_KEY, "new-secret", "office-secret")
 
 
 async def test_keys_of_the_file_change(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +89,7 @@ async def test_keys_of_the_file_change(shop: Shop, capsys: pytest.CaptureFixture
     key = shop.new_key("till-3", capsys)
     shop.write(KEYS_FILE=str(shop.keys))
     await shop.reloader.reload()
-    assert [True, False, False] == shop.accepts(key, "till-secret", "demo")
+    assert [True, False, False] == shop.accepts(key, TILL_KEY, "demo")
 
     assert 0 == main(["keys", "revoke", "till-3", "--file", str(shop.keys)])
     await shop.reloader.reload()
@@ -103,7 +104,7 @@ async def test_a_wrong_file_changes_nothing(
     shop.env.write_bytes(wrong.encode("latin-1"))
     await shop.reloader.reload()
 
-    assert [True, False] == shop.accepts("till-secret", "demo")
+    assert [True, False] == shop.accepts(TILL_KEY, "demo")
     [line] = [each for each in caplog.records if each.levelname == "ERROR"]
     assert line.getMessage().startswith("reload: refused, all stays as it was: ")
 
@@ -112,7 +113,7 @@ async def test_the_log_level_and_the_masked_secrets_change(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the next line on. An earlier secret stays masked: some till still sends it."""
-    configure_logging("info", terminal=True, secrets=["till-secret"])
+    configure_logging("info", terminal=True, secrets=[TILL_KEY])
     for key in ("new-secret", "newer-secret"):
         shop.write(API_KEYS=key, LOG_LEVEL="debug")
         await shop.reloader.reload()
@@ -124,7 +125,7 @@ async def test_the_log_level_and_the_masked_secrets_change(
 
 async def test_what_needs_a_restart_is_named(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     """A changed setting that a reload does not apply."""
-    shop.write(API_KEYS="till-secret", PORT="9000", STALE_AFTER_SECONDS="90")
+    shop.write(API_KEYS=TILL_KEY, PORT="9000", STALE_AFTER_SECONDS="90")
     await shop.reloader.reload()
 
     [line] = [each for each in caplog.records if each.levelname == "WARNING"]

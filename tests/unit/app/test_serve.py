@@ -29,6 +29,7 @@ from store_cache.cli.main import main
 from store_cache.storage.directory import LocalDirectory
 from store_cache.storage.files import CacheFiles
 from store_cache.storage.recovery import Loaded
+from tests.harness.clients import TILL_KEY
 from tests.harness.faulty_directory import FaultyDirectory
 from tests.scenarios.shop import until
 from tests.unit.storage.small_store import records_of
@@ -39,7 +40,7 @@ CONTAINER_SECONDS = 10.0
 CLOSING_SECONDS = 1.5
 """How long cancelling late requests and closing files and connections takes."""
 
-TILL = {"X-API-Key": "till-secret"}
+TILL = {"X-API-Key": TILL_KEY}
 ADMIN = {"X-API-Key": "admin-demo"}
 
 
@@ -101,7 +102,7 @@ async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Served]:
     given: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
-        "api_keys": "till-secret",
+        "api_keys": TILL_KEY,
         "central_api_url": central.url,
         "data_dir": tmp_path / "data",
         "write_timeout_seconds": 60,
@@ -247,6 +248,6 @@ async def test_token_of_a_store_before_is_passed_over(
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("PORT", str(store.till.base_url.port))
         monkeypatch.setenv("DATA_DIR", str(tmp_path / "old"))
-        monkeypatch.setenv("API_KEYS", "till-secret")
+        monkeypatch.setenv("API_KEYS", TILL_KEY)
 
         assert 0 == await asyncio.to_thread(main, ["status"])
