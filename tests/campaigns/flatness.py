@@ -12,8 +12,8 @@ or less of them each time. A hundred bytes that are lost with each read, at the 
 a second, are 8 MB within the 15 minutes between the middles of two quarters that are compared."""
 
 SALE_BYTES = 1_000
-"""What the key table may keep of a sale for a day (W5): measured are some 600 bytes, the attempt
-and its answer."""
+"""What may be kept of a sale for a day (W5). Its key takes 190 bytes (docs/benchmarks/keys.md), but
+tables grow in steps, and the soak of 30 minutes rose by 600 bytes for each."""
 
 MOST_OPEN_FILES = 4
 """Connections open and close all the time, so medians differ by a few. What one fault leaves open

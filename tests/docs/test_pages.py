@@ -197,10 +197,13 @@ def test_each_step_of_a_full_sync_is_explained() -> None:
 
 
 async def test_each_field_of_the_status_is_explained(demo_shop: InProcessShop) -> None:
-    """docs/operations.md has every field that a store gives."""
+    """docs/operations.md has every field that a store gives; those of `verification` are on a page
+    of their own."""
     status = await demo_shop.store.status()
+    verification = status.pop("verification")
 
     assert set() == set(fields(status)) - quoted(OPERATIONS)
+    assert set() == set(fields(verification)) - quoted(DOCS / "verification.md")
 
 
 def fields(document: dict[str, Any], above: str = "") -> Iterator[str]:
