@@ -4,9 +4,8 @@ It checks keys, routes, the rate limit and bodies. A poll without an event is re
 the caller then calls `poll` after each change, and `release` when the time is up.
 """
 
-import hmac
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from central_stub.keys import Answer
 from central_stub.ledger import Ledger, PositionGone, Update, refusal
 from central_stub.limiter import WINDOW_SECONDS, Limiter, Window
 from central_stub.switches import Feature, Switches
+from central_stub.tenants import AccessKeys
 from central_stub.wire import (
     Refused,
     Reply,
@@ -66,28 +66,6 @@ class Held:
     """What the answer says about the rate limit, as of when the poll came."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessKeys:
-    """Keys of stores, for the inventory, and of administrators, for everything."""
-
-    stores: Sequence[str]
-    admins: Sequence[str]
-
-    def check(self, key: str, route: Route) -> None:
-        """Raise Refused: 401 for an unknown key, 403 for a store's key on an admin call."""
-        if _is_one_of(key, self.admins):
-            return
-        if not _is_one_of(key, self.stores):
-            raise Refused(401, "unauthorized", "X-API-Key is missing or unknown to Central")
-        if route is Route.ADMIN:
-            raise Refused(403, "forbidden", "this call takes an admin key")
-
-
-def _is_one_of(key: str, keys: Sequence[str]) -> bool:
-    given = key.encode(errors="replace")
-    return sum(hmac.compare_digest(given, each.encode()) for each in keys) > 0
-
-
 class Central:
     """Central without a network. `new_name` returns a new name for a generation."""
 
@@ -96,7 +74,7 @@ class Central:
     ) -> None:
         self.ledger = ledger
         self.faults = faults
-        self._keys = keys
+        self.keys = keys
         self._limiter = Limiter()
         self.administration = Administration(ledger, faults, self._limiter, new_name)
         self._prepared: dict[tuple[int, int], Reply] = {}
@@ -163,7 +141,7 @@ class Central:
     def _admit(self, request: Request, route: Route) -> None:
         if route is Route.HEALTH:
             return
-        self._keys.check(request.api_key, route)
+        self.keys.check(request.api_key, route)
         most = LARGEST_ADMIN_BODY if route is Route.ADMIN else LARGEST_BODY
         if len(request.body) > most:
             raise Refused(413, "payload_too_large", f"a body may have {most} bytes")

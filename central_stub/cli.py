@@ -101,6 +101,7 @@ def _add_load(commands: Any) -> None:
     parser.add_argument("file", type=Path, help="JSON lines or CSV, .gz too")
     _add_central(parser, "--url")
     parser.add_argument("--admin-key", default="admin-demo", help="(default: %(default)s)")
+    parser.add_argument("--tenant", help="whose catalogue it is (default: the unnamed tenant's)")
     _add_json(parser)
     parser.set_defaults(run=_load)
 
@@ -232,7 +233,7 @@ def _print_json(document: object) -> None:
 
 
 def _load(options: argparse.Namespace) -> int:
-    loaded = load(options.file, url=options.url, admin_key=options.admin_key)
+    loaded = load(options.file, url=options.url, admin_key=options.admin_key, tenant=options.tenant)
     if options.json:
         _print_json(
             {

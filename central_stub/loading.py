@@ -22,6 +22,7 @@ import httpx
 import orjson
 
 from central_stub.progress import FileProgress, file_progress
+from central_stub.tenants import HEADER as TENANT_HEADER
 
 BATCH = 500
 ATTEMPTS = 8
@@ -53,10 +54,11 @@ class Line:
     attributes: dict[str, Any]
 
 
-def load(path: Path, *, url: str, admin_key: str) -> Loaded:
-    """Create every product of the file, or set it if it exists. UnreadableFile, LoadFailed."""
+def load(path: Path, *, url: str, admin_key: str, tenant: str | None = None) -> Loaded:
+    """Create every product of the file, or set it if it exists; `tenant`: of this one. Raises
+    UnreadableFile, LoadFailed."""
     loaded = Loaded()
-    headers = {"X-API-Key": admin_key}
+    headers = {"X-API-Key": admin_key} | ({} if tenant is None else {TENANT_HEADER: tenant})
     with (
         opened(path, "products") as (text, bar),
         httpx.Client(

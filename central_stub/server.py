@@ -10,13 +10,13 @@ import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from pathlib import Path
 
 from aiohttp import web
 
-from central_stub.central import LARGEST_ADMIN_BODY, AccessKeys, Central, Held
+from central_stub.central import LARGEST_ADMIN_BODY, Central, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
 from central_stub.ledger import Ledger
@@ -24,8 +24,10 @@ from central_stub.prepared import response_of
 from central_stub.settings import Settings
 from central_stub.storage import FolderStorage, MemoryStorage, Storage, StorageError
 from central_stub.switches import Switches
+from central_stub.tenants import HEADER as TENANT_HEADER
+from central_stub.tenants import UNNAMED, AccessKeys, tenant_of
 from central_stub.waiting import Waiters
-from central_stub.wire import Refused, Reply, Request, Route, json_reply, route_of
+from central_stub.wire import Refused, Reply, Request, Route, error_reply, json_reply, route_of
 
 HASH_SLICE = 500
 """Rows hashed at a time for a digest: about 10 ms during which no request is answered."""
@@ -47,7 +49,7 @@ class Service:
         self, central: Central, storage: Storage, clock: Callable[[], float] = time.time
     ) -> None:
         self.central = central
-        self._storage = storage
+        self.storage = storage
         self._clock = clock
         self._announced = central.ledger.revision
         self._waiters = Waiters()
@@ -118,7 +120,7 @@ class Service:
     async def _when_durable(self, reply: Reply) -> Reply:
         """Return the reply once all changes are on disk, and wake held polls if there were any."""
         try:
-            await self._storage.synced()
+            await self.storage.synced()
         except StorageError as error:
             body = {"code": "internal_error", "message": str(error), "details": []}
             return json_reply(body, status=500)
@@ -161,7 +163,7 @@ class Service:
     async def _settle(self) -> None:
         self.central.ledger.settle(self._clock())
         try:
-            await self._storage.synced()
+            await self.storage.synced()
         except StorageError:
             logger.exception("late events are not published: the storage failed")
             return
@@ -233,38 +235,48 @@ async def _send_cut(request: web.Request, reply: Reply, cut: Cut) -> web.StreamR
     return response
 
 
-SERVICE: Final = web.AppKey("service", Service)
+class Tenants:
+    """Has each request answered by the service of its tenant."""
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        self._services = services
+        self._keys = {tenant: service.central.keys for tenant, service in services.items()}
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer any request."""
+        key, named = request.headers.get("X-API-Key", ""), request.headers.get(TENANT_HEADER)
+        try:
+            tenant = tenant_of(key, named, self._keys)
+        except Refused as refused:
+            switches = self._services[UNNAMED].central.ledger.switches
+            return response_of(request, error_reply(refused, switches))
+        return await self._services[tenant].handle(request)
+
+    async def stop(self, _: web.Application | None = None) -> None:
+        """Answer every held poll, and hold no more."""
+        for service in self._services.values():
+            await service.stop()
 
 
-def build_app(
-    ledger: Ledger,
-    *,
-    keys: AccessKeys,
-    storage: Storage | None = None,
-    random_source: random.Random | None = None,
-    clock: Callable[[], float] = time.time,
-) -> web.Application:
-    """Build the application for a ledger; `storage` is where the ledger's `record` writes."""
-    draw = (random_source or random.Random()).random
-    central = Central(ledger, keys=keys, faults=Faults(draw), new_name=new_name)
-    service = Service(central, storage or MemoryStorage(), clock)
+def build_app(services: Mapping[str, Service]) -> web.Application:
+    """Build the application that serves each tenant by its service; one is that of `UNNAMED`."""
+    tenants = Tenants(services)
     app = web.Application(client_max_size=LARGEST_ADMIN_BODY)
-    app[SERVICE] = service
-    app.router.add_route("*", "/{path:.*}", service.handle)
-    app.on_shutdown.append(service.stop)
+    app.router.add_route("*", "/{path:.*}", tenants.handle)
+    app.on_shutdown.append(tenants.stop)
     return app
 
 
 def open_ledger(
-    settings: Settings, switches: Switches, source: random.Random
+    folder: Path | None, switches: Switches, source: random.Random
 ) -> tuple[Ledger, Storage]:
-    """Open the ledger, from its folder if there is one. StorageError."""
+    """Open the ledger in `folder`; None: in memory. StorageError."""
     ledger = Ledger(
         generation=new_name(), switches=switches, lateness=lambda: draw_lateness(source)
     )
-    if settings.data_dir is None:
+    if folder is None:
         return ledger, MemoryStorage()
-    storage = FolderStorage(settings.data_dir)
+    storage = FolderStorage(folder)
     try:
         ledger.replay(storage.load())
         storage.begin(ledger.backup)
@@ -293,9 +305,8 @@ class Running:
         self._source = random.Random(seed)
         self._clock = clock
         self._port = settings.port
-        self._storage: Storage = MemoryStorage()
         self._runner: web.AppRunner | None = None
-        self._ledger: Ledger | None = None
+        self._services: dict[str, Service] = {}
 
     @property
     def url(self) -> str:
@@ -303,39 +314,43 @@ class Running:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger being served. RuntimeError before `start`."""
-        if self._ledger is None:
+        """The ledger of the unnamed tenant. RuntimeError before `start`."""
+        return self.ledger_of(UNNAMED)
+
+    def ledger_of(self, tenant: str) -> Ledger:
+        """Return the ledger of a tenant. RuntimeError before `start`, KeyError if there is none."""
+        if not self._services:
             raise RuntimeError("not started yet: call start() first")
-        return self._ledger
+        return self._services[tenant].central.ledger
 
     @property
     def held_polls(self) -> int:
-        """How many polls are held; 0 while it is not running."""
-        return 0 if self._runner is None else self._runner.app[SERVICE].held_polls
+        """How many polls are held, of all tenants; 0 while it is not running."""
+        if self._runner is None:
+            return 0
+        return sum(service.held_polls for service in self._services.values())
 
-    async def reply(self, request: Request) -> Reply:
+    async def reply(self, request: Request, *, tenant: str = UNNAMED) -> Reply:
         """Return the reply to one request without the network and its faults. RuntimeError while it
         is not running."""
         if self._runner is None:
             raise RuntimeError("it is not running: call start() first")
-        return await self._runner.app[SERVICE].reply(request)
+        return await self._services[tenant].reply(request)
 
     async def start(self) -> None:
-        """Read the folder and listen. StorageError, OSError."""
-        self._ledger, self._storage = open_ledger(self._settings, self._switches, self._source)
-        keys = AccessKeys(self._settings.store_keys, self._settings.admin_keys)
-        app = build_app(
-            self._ledger,
-            keys=keys,
-            storage=self._storage,
-            random_source=self._source,
-            clock=self._clock,
-        )
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+        """Read the folders and listen. StorageError, OSError."""
+        keys_of = {UNNAMED: self._settings.store_keys, **self._settings.keys_of_tenants}
+        self._services = {}
         try:
+            for tenant, keys in keys_of.items():
+                self._services[tenant] = self._open(tenant, keys)
+            app = build_app(self._services)
+            self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._listen(self._runner)
         except BaseException:
             await self.stop()
+            for service in self._services.values():
+                service.storage.abandon()
             raise
 
     async def stop(self) -> None:
@@ -343,7 +358,8 @@ class Running:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-            await self._storage.close()
+            for service in self._services.values():
+                await service.storage.close()
 
     async def kill(self) -> None:
         """Break every connection and lose what is not on disk, as `kill -9` does."""
@@ -355,8 +371,23 @@ class Running:
         for connection in runner.server.connections if runner.server is not None else []:
             if connection.transport is not None:
                 connection.transport.abort()
-        self._storage.abandon()
+        for service in self._services.values():
+            service.storage.abandon()
         await runner.cleanup()
+
+    def _open(self, tenant: str, keys: Sequence[str]) -> Service:
+        """Open the ledger of a tenant; one with a name has a folder below that of the others."""
+        folder = self._settings.data_dir
+        if folder is not None and tenant != UNNAMED:
+            folder /= f"tenant-{tenant}"
+        ledger, storage = open_ledger(folder, self._switches, self._source)
+        central = Central(
+            ledger,
+            keys=AccessKeys(keys, self._settings.admin_keys),
+            faults=Faults(self._source.random),
+            new_name=new_name,
+        )
+        return Service(central, storage, self._clock)
 
     async def _listen(self, runner: web.AppRunner) -> None:
         await runner.setup()

@@ -4,10 +4,11 @@ A bad one raises BadSetting: one line with the variable, its value and the value
 value of a secret is not shown.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from central_stub.switches import LIKE, Feature, Switches
@@ -19,6 +20,7 @@ MAY_BE = {
     "host": "an address to listen on",
     "api_keys": "one or more keys, comma-separated",
     "admin_api_keys": "one or more keys, comma-separated",
+    "tenant_keys": "pairs as acme:key-of-a-store, comma-separated, or empty",
     "data_dir": "a folder, or empty for memory only",
     "event_limit": "a whole number from 1 to 100000000",
     "page_limit": "a whole number from 1 to 1000000",
@@ -27,7 +29,9 @@ MAY_BE = {
     "like": f"{', '.join(LIKE)}, or empty",
     "without": f"any of {FEATURES}, comma-separated, or empty",
 }
-SECRET = frozenset({"api_keys", "admin_api_keys"})
+SECRET = frozenset({"api_keys", "admin_api_keys", "tenant_keys"})
+
+_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 KeyList = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
 
@@ -47,6 +51,7 @@ class Settings(BaseSettings):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     api_keys: KeyList = (SecretStr("demo"),)
     admin_api_keys: KeyList = (SecretStr("admin-demo"),)
+    tenant_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     data_dir: Path | None = None
     event_limit: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
     page_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -55,7 +60,7 @@ class Settings(BaseSettings):
     like: Literal["older"] | None = None
     without: Annotated[frozenset[Feature], NoDecode] = frozenset()
 
-    @field_validator("api_keys", "admin_api_keys", "without", mode="before")
+    @field_validator("api_keys", "admin_api_keys", "tenant_keys", "without", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -67,6 +72,21 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
 
+    @field_validator("tenant_keys")
+    @classmethod
+    def _are_pairs(
+        cls, pairs: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        known = {*info.data.get("api_keys", ()), *info.data.get("admin_api_keys", ())}
+        for pair in pairs:
+            tenant, _, key = pair.get_secret_value().partition(":")
+            if not (_TENANT.fullmatch(tenant) and key):
+                raise ValueError("a pair is no tenant and key")
+            if SecretStr(key) in known:
+                raise ValueError("a key belongs to two tenants")
+            known.add(SecretStr(key))
+        return pairs
+
     @property
     def switches(self) -> Switches:
         """The switches of the Central that `like` names, and those that are set by themselves."""
@@ -77,6 +97,15 @@ class Settings(BaseSettings):
     @property
     def store_keys(self) -> list[str]:
         return [key.get_secret_value() for key in self.api_keys]
+
+    @property
+    def keys_of_tenants(self) -> dict[str, list[str]]:
+        """The keys of the stores of each tenant that has a name."""
+        keys: dict[str, list[str]] = {}
+        for pair in self.tenant_keys:
+            tenant, _, key = pair.get_secret_value().partition(":")
+            keys.setdefault(tenant, []).append(key)
+        return keys
 
     @property
     def admin_keys(self) -> list[str]:

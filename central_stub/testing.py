@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,7 @@ from central_stub.ledger import Change, Ledger
 from central_stub.server import Running, new_name
 from central_stub.settings import Settings
 from central_stub.switches import LIKE, Switches
+from central_stub.tenants import UNNAMED
 from central_stub.wire import Request
 
 __all__ = ["Row", "Sale", "TestCentral"]
@@ -54,8 +56,8 @@ class TestCentral:
     """A Central that begins with `products`, rows as `{"productId": …, "available": …}`.
 
     `like="older"` imitates the deployed, older Central; `switches` set single differences, such as
-    `refuse_positive=True`. `folder` keeps the ledger on disk. Raises ValueError for switches that
-    do not exist.
+    `refuse_positive=True`. `folder` keeps the ledger on disk. All products, and the key, are those
+    of `tenant`. Raises ValueError for switches that do not exist.
     """
 
     __test__ = False  # for pytest: no class of tests
@@ -66,14 +68,18 @@ class TestCentral:
         *,
         like: str | None = None,
         folder: Path | None = None,
+        tenant: str = UNNAMED,
         **switches: Any,
     ) -> None:
         self._products = list(products)
         self._switches = _switches_of(like, switches)
+        self._tenant = tenant
         settings = Settings(
             _env_file=None,
             port=0,
-            api_keys=KEY,  # type: ignore[arg-type] # a text is split
+            # Texts are split.
+            api_keys=KEY if tenant == UNNAMED else f"not-{KEY}",  # type: ignore[arg-type]
+            tenant_keys="" if tenant == UNNAMED else f"{tenant}:{KEY}",  # type: ignore[arg-type]
             admin_api_keys=ADMIN_KEY,  # type: ignore[arg-type]
             data_dir=folder,
         )
@@ -164,7 +170,7 @@ class TestCentral:
 
     def products(self) -> dict[str, Row]:
         """Return all products by id, whole, whatever the switches leave out of answers."""
-        ledger = self._running.ledger
+        ledger = self._ledger
         return {row["productId"]: row for row in self._call(ledger.everything)}
 
     def product(self, product_id: str) -> Row | None:
@@ -223,6 +229,10 @@ class TestCentral:
 
     # -- how -------------------------------------------------------------------------------
 
+    @property
+    def _ledger(self) -> Ledger:
+        return self._running.ledger_of(self._tenant)
+
     def _admin(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> None:
         self._ask(method, f"/v1/admin/{path}", ADMIN_KEY, body)
 
@@ -231,7 +241,7 @@ class TestCentral:
         request = Request(
             method, path, key, b"" if body is None else orjson.dumps(body, default=list)
         )
-        reply = self._call(self._running.reply, request)
+        reply = self._call(partial(self._running.reply, request, tenant=self._tenant))
         answer = orjson.loads(reply.body)
         if reply.status >= 400:
             raise ValueError(answer.get("errorMessage") or answer["message"])
@@ -250,12 +260,12 @@ class TestCentral:
             return
         self._is_serving = False
         if self._is_in_memory:
-            self._left = self._call(self._running.ledger.backup)
+            self._left = self._call(self._ledger.backup)
         self._call(end)
 
     def _resume(self) -> None:
         """Go on with the ledger that a stop left, and note what is sold from now on."""
-        ledger = self._running.ledger
+        ledger = self._ledger
         if self._left is not None:
             ledger.restore(self._left, self._left["generation"])
             self._left = None

@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 
-from central_stub.central import AccessKeys, Held
 from central_stub.central import Central as Stub
+from central_stub.central import Held
 from central_stub.faults import Faults
 from central_stub.ledger import Ledger
+from central_stub.tenants import AccessKeys
 from central_stub.wire import Request
 from store_cache.catalogue.replica import Replica
 from store_cache.central.client import CentralClient

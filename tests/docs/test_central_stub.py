@@ -33,7 +33,7 @@ def test_every_kind_of_fault_has_an_example() -> None:
     }
 
     assert kinds == shown
-    assert 11 == len(kinds)
+    assert 12 == len(kinds)
 
 
 def test_every_setting_switch_and_feature_is_named() -> None:

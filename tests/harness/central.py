@@ -17,10 +17,11 @@ import httpx
 import orjson
 
 from central_stub import ledger
-from central_stub.central import AccessKeys, Central, Held
+from central_stub.central import Central, Held
 from central_stub.faults import Faults
 from central_stub.ledger import Ledger, Update
 from central_stub.switches import Feature
+from central_stub.tenants import AccessKeys
 from central_stub.wire import Reply, Request, events_body
 from store_cache.central.failures import OtherFeed, PositionGone
 from store_cache.central.parsing import PageEvents

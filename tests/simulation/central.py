@@ -11,11 +11,12 @@ from math import inf
 from typing import Any
 
 from central_stub.catalogue import Row
-from central_stub.central import AccessKeys, Central, Held
+from central_stub.central import Central, Held
 from central_stub.faults import Faults, Repeat
 from central_stub.feed import Lateness, draw_lateness
 from central_stub.ledger import Ledger, PositionGone
 from central_stub.switches import Feature, Switches
+from central_stub.tenants import AccessKeys
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, Route
 from tests.simulation.history import BackedUp, History

@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from central_stub.central import AccessKeys, Central, Held
+from central_stub.central import Central, Held
 from central_stub.faults import Faults
 from central_stub.ledger import Ledger
 from central_stub.switches import Switches
+from central_stub.tenants import AccessKeys
 from central_stub.wire import Reply, Request
 
 NOON = 1_750_000_000.0

@@ -160,6 +160,15 @@ def test_products_are_created_and_changed(central: TestCentral) -> None:
     assert central.product("none") is None
 
 
+def test_a_tenant_s_central_is_followed() -> None:
+    with TestCentral([TEA], tenant="acme") as central, TestStore(central) as store:
+        central.sell("TEA-001")
+        store.wait_until_in_sync()
+
+        assert 39 == store.products()["TEA-001"]["available"]
+        assert 1 == len(central.sales())
+
+
 def test_an_older_central_is_followed() -> None:
     with TestCentral([TEA], like="older") as central, TestStore(central) as store:
         central.sell("TEA-001", 40)

@@ -1,0 +1,63 @@
+"""Tenants: chains that share one Central and know nothing of each other.
+
+Each tenant has a catalogue, feed, generation, idempotency keys, faults and switches of its own. The
+key of a request belongs to a tenant and opens that one alone; `X-Tenant-ID` opens nothing, it is
+only checked. An admin key opens every tenant, the one that the header names. What has no tenant
+belongs to the unnamed one, whose keys are `CENTRAL_STUB_API_KEYS`.
+"""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from central_stub.wire import Refused, Route
+
+HEADER: Final = "X-Tenant-ID"
+UNNAMED: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKeys:
+    """Keys of stores, for the inventory, and of administrators, for everything."""
+
+    stores: Sequence[str]
+    admins: Sequence[str]
+
+    def check(self, key: str, route: Route) -> None:
+        """Raise Refused: 401 for an unknown key, 403 for a store's key on an admin call."""
+        if self.is_admin(key):
+            return
+        if not self.is_store(key):
+            raise Refused(401, "unauthorized", "X-API-Key is missing or unknown to Central")
+        if route is Route.ADMIN:
+            raise Refused(403, "forbidden", "this call takes an admin key")
+
+    def is_admin(self, key: str) -> bool:
+        return _is_one_of(key, self.admins)
+
+    def is_store(self, key: str) -> bool:
+        return _is_one_of(key, self.stores)
+
+
+def tenant_of(key: str, named: str | None, tenants: Mapping[str, AccessKeys]) -> str:
+    """Return the tenant that a request is for, by its key and the value of `X-Tenant-ID`.
+
+    A key that nobody has is for the unnamed tenant, which refuses it. Raises Refused: 403
+    `wrong_tenant` if the header names another tenant than the key's, or one that there is not.
+    """
+    owners = [tenant for tenant, keys in tenants.items() if keys.is_store(key)]
+    if owners:
+        if named is not None and named != owners[0]:
+            raise Refused(403, "wrong_tenant", f"the key is not of the tenant in {HEADER}")
+        return owners[0]
+    if named is None or not tenants[UNNAMED].is_admin(key):
+        return UNNAMED
+    if named not in tenants:
+        raise Refused(403, "wrong_tenant", f"there is no tenant of the name in {HEADER}")
+    return named
+
+
+def _is_one_of(key: str, keys: Sequence[str]) -> bool:
+    given = key.encode(errors="replace")
+    return sum(hmac.compare_digest(given, each.encode()) for each in keys) > 0
