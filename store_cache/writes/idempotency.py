@@ -15,7 +15,6 @@ object, without the product id, which a repeat names:
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from binascii import hexlify, unhexlify
 from collections import Counter
@@ -70,8 +69,6 @@ _KINDS = {
     len(_REFUSED): (b"refused", _REFUSED),
     len(_SETTLED): (b"settled", _SETTLED),
 }
-_PACKED_APPLIED = re.compile(rb"\[([0-9]+),([0-9]+),(.*)\]")
-"""The fields of an applied write. Other outcomes have no number in the second place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +146,7 @@ class ClientNames:
 
     def __init__(self) -> None:
         self._names = [""]
+        self._members = [b""]
         self._numbers = {"": 0}
 
     def number(self, name: str) -> int:
@@ -158,10 +156,15 @@ class ClientNames:
                 return 0
             number = self._numbers[name] = len(self._names)
             self._names.append(name)
+            self._members.append(b',"client":' + orjson.dumps(name))
         return number
 
     def name(self, number: int) -> str:
         return self._names[number]
+
+    def member(self, number: int) -> bytes:
+        """Return the member of a record that names the client, behind others; none for 0."""
+        return self._members[number]
 
 
 def fingerprint(request: WriteRequest) -> bytes:
@@ -208,7 +211,8 @@ class StoredKeys:
                     if self.open:
                         self.open.pop(record["key"], None)
                     applied.pop(key, None)  # so that entries stay in order of age
-                    refused.pop(key, None)
+                    if refused:
+                        refused.pop(key, None)
                     (refused if "refused" in record else applied)[key] = packed
                 else:
                     attempt = _decode_attempt(record)
@@ -544,15 +548,15 @@ def _encode_packed(key: str, packed: bytes, clients: ClientNames) -> bytes:
     stay the JSON that they are.
     """
     fingerprint, number, at, client, minutes = _HEAD.unpack_from(packed)
-    if (applied := _PACKED_APPLIED.fullmatch(packed, _HEAD.size)) is not None:
-        version, quantity, updated = applied.groups()
+    version, _, rest = packed[_HEAD.size + 1 : -1].partition(b",")
+    if rest[:1].isdigit():  # no other outcome has a number in this place
+        quantity, _, updated = rest.partition(b",")
         outcome = b'"applied":{"newQuantity":%b,"lastUpdated":%b}' % (quantity, updated)
     else:
-        sent, *fields = orjson.loads(packed[_HEAD.size :])
+        fields = orjson.loads(packed[_HEAD.size :])[1:]
         kind, names = _KINDS[len(fields)]
-        version = b"%d" % sent
         outcome = b'"%b":%b' % (kind, orjson.dumps(dict(zip(names, fields, strict=True))))
-    more = b"" if not client else b',"client":%b' % orjson.dumps(clients.name(client))
+    more = clients.member(client)
     if minutes:
         more += b',"minutes":%d' % minutes
     return b'{"key":%b,"payload":"%b","attempt":%d,"version":%b,"at":%b%b,%b}' % (
