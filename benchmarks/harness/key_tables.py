@@ -15,7 +15,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks.harness.cache import snapshot_in
-from store_cache.app.memory import frozen_heap
+from store_cache.app.memory import freeze_imports, frozen_heap
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.storage.directory import LocalDirectory
@@ -60,6 +60,7 @@ async def load_store(data: Path) -> None:
     """Load the files and write new ones, as each start does."""
     directory, keys = LocalDirectory(data), KeyTable(retention_seconds=RETENTION_SECONDS)
     files = CacheFiles(directory, store_id="store-s1", now=time.time)
+    freeze_imports()
     before, began = resident(), time.perf_counter()
     writer = CacheWriter(
         files, keys, now=time.time, steady=time.time, grace_seconds=2.0, fetch_product=no_product

@@ -16,6 +16,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 
+def freeze_imports() -> None:
+    """Exempt what was imported from collection, which loading the files would cause many times."""
+    gc.freeze()
+
+
 @asynccontextmanager
 async def frozen_heap(replaced: asyncio.Event) -> AsyncIterator[None]:
     """Exempt all objects from collection: those of now, and of each time that `replaced` is set

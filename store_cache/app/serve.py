@@ -24,7 +24,7 @@ from store_cache.api.request_rates import RequestRates
 from store_cache.api.server import CannotServe, check_servable, serve
 from store_cache.app.admin_token import admin_token
 from store_cache.app.build import running
-from store_cache.app.memory import frozen_heap
+from store_cache.app.memory import freeze_imports, frozen_heap
 from store_cache.app.reload import Reloader, ReloadSignal, key_ring
 from store_cache.app.settings import Settings
 from store_cache.app.tls import central_tls, server_tls, tls_files
@@ -110,6 +110,7 @@ async def serve_until_signal(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    freeze_imports()
     async with (
         tracing(os.environ, store_id=settings.store_id, version=version("store-cache")) as spans,
         running(settings, tls=tls, traced=None if spans is None else spans.transport) as store,

@@ -47,6 +47,7 @@ CHUNK_BYTES = 4 * 2**20
 
 _ROW_START = b'{"productId":"'
 _WRITE_START = b'{"write":'
+_BETWEEN_WRITES = b"}\n" + _WRITE_START
 _ENTRIES: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "marks": ("tombstones", Tombstone.from_json),
     "ahead": ("overrides", Override.from_json),
@@ -77,7 +78,7 @@ def encode_snapshot(
         chunks += 1
         write_count += len(lines) if kind == "writes" else 0
         closing = {"snapshot": number, "number": chunks, "of": kind, "lines": len(lines)}
-        joined = b"\n".join((*lines, b""))
+        joined = _joined_writes(lines) if kind == "writes" else b"\n".join((*lines, b""))
         yield joined + frame("chunk", orjson.dumps(closing), lines=joined)
     end = {"snapshot": number, "chunks": chunks, "writes": write_count}
     yield frame("end", orjson.dumps(end))
@@ -98,7 +99,7 @@ def _summary(view: PointInTimeView) -> dict[str, Any]:
 def _sections(
     view: PointInTimeView | None, writes: Iterable[bytes]
 ) -> Iterator[tuple[str, list[bytes]]]:
-    """Yield the lines of each chunk with their kind."""
+    """Yield the lines of each chunk with their kind; of `writes` the entries alone."""
     if view is not None:
         while rows := view.next_rows(CHUNK_LINES):
             for lines in _halved(rows):
@@ -106,8 +107,12 @@ def _sections(
         for kind, (name, _) in _ENTRIES.items():
             for lines in _batches(_entry_lines(getattr(view, name))):
                 yield kind, lines
-    for lines in _batches(_WRITE_START + write + b"}" for write in writes):
+    for lines in _batches(iter(writes)):
         yield "writes", lines
+
+
+def _joined_writes(entries: list[bytes]) -> bytes:
+    return _WRITE_START + _BETWEEN_WRITES.join(entries) + b"}\n"
 
 
 def _halved(lines: list[bytes]) -> Iterator[list[bytes]]:

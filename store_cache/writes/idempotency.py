@@ -18,12 +18,13 @@ import hashlib
 import struct
 from binascii import hexlify, unhexlify
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice, takewhile
 from math import inf
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -60,6 +61,7 @@ LONGEST_RETRY_SECONDS = 3600.0
 
 _FINGERPRINT_BYTES = 12
 _HEAD = struct.Struct(f">{_FINGERPRINT_BYTES}sBdHH")
+_CLIENT = slice(_HEAD.size - 4, _HEAD.size - 2)  # the client's number in the head
 _LARGEST_NUMBER = 0xFFFF
 _APPLIED = ("newQuantity", "lastUpdated")
 _REFUSED = ("errorType", "errorMessage", "newQuantity", "newVersion")
@@ -204,20 +206,38 @@ class StoredKeys:
         Returns how many records could not be read; they are left out (D4).
         """
         applied, refused, unreadable = self.applied, self.refused, 0
+        opened, number_of, pack, dumps = self.open, self._clients.number, _HEAD.pack, orjson.dumps
+        fields: tuple[Any, ...] | None
         for record in _parse(records):
             try:
-                if "applied" in record or "refused" in record or "settled" in record:
-                    key, packed = record["key"].encode(), _pack_record(record, self._clients)
-                    if self.open:
-                        self.open.pop(record["key"], None)
-                    applied.pop(key, None)  # so that entries stay in order of age
-                    if refused:
-                        refused.pop(key, None)
-                    (refused if "refused" in record else applied)[key] = packed
-                else:
+                if (outcome := record.get("applied")) is not None:  # nearly always
+                    fields = record["version"], outcome["newQuantity"], outcome["lastUpdated"]
+                elif (fields := _other_fields(record)) is None:
                     attempt = _decode_attempt(record)
                     self.drop(attempt.key)
-                    self.open[attempt.key] = attempt
+                    opened[attempt.key] = attempt
+                    continue
+                key = record["key"].encode()
+                head = pack(
+                    unhexlify(record["payload"]),
+                    record["attempt"],
+                    record["at"],
+                    number_of(record.get("client", "")),
+                    record.get("minutes", 0),
+                )
+                packed = head + dumps(fields)
+                if opened:
+                    opened.pop(record["key"], None)
+                if refused:
+                    refused.pop(key, None)
+                if "refused" in record:
+                    applied.pop(key, None)
+                    refused[key] = packed
+                    continue
+                count = len(applied)
+                applied[key] = packed
+                if len(applied) == count:  # so that entries stay in order of age
+                    applied[key] = applied.pop(key)
             except (KeyError, TypeError, ValueError, AttributeError, struct.error):
                 unreadable += 1
         return unreadable
@@ -404,16 +424,21 @@ class KeyTable:
     def encoded(self) -> Iterator[bytes]:
         """Yield a record of each entry, for a snapshot.
 
-        The table may change meanwhile: each entry is encoded as it is when it is reached, and new
-        ones are in the journal.
+        The table may change meanwhile: what was not there when the first record was asked for is
+        in the journal.
         """
-        open_keys = map(str.encode, tuple(self._open))
-        for key in (*open_keys, *self._applied.entries, *self._refused.entries):
-            packed = self._applied.entries.get(key) or self._refused.entries.get(key)
-            if packed is not None:
-                yield _encode_packed(key.decode(), packed, self.clients)
-            elif (attempt := self._open.get(key.decode())) is not None:
+        open_keys = tuple(self._open)
+        finals = [(list(each), list(each.values())) for each in self._finals()]
+        for key in open_keys:
+            if (attempt := self._open.get(key)) is not None:
                 yield encode_attempt(attempt)
+            elif (packed := self._packed(key)) is not None:
+                yield from _encode_finals([(key.encode(), packed)], self.clients)
+        for keys, entries in finals:  # not their items: half a million tuples
+            yield from _encode_finals(zip(keys, entries, strict=True), self.clients)
+
+    def _finals(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        return self._applied.entries, self._refused.entries
 
     def add_stored(self, stored: StoredKeys, now: float) -> None:
         """Take entries from disk for keys that have none here, and forget what is too old.
@@ -429,7 +454,7 @@ class KeyTable:
         stored.open.update(self._open)
         self._open = stored.open
         self._applied, self._refused = _Answers(stored.applied), _Answers(stored.refused)
-        self._held = Counter(map(_client_of, stored.applied.values()))
+        self._held = _count_clients(stored.applied.values())
         self._held.update(self.clients.number(attempt.client) for attempt in stored.open.values())
         self.expire(now)
 
@@ -470,7 +495,8 @@ def encode_final(key: str, final: Final) -> bytes:
     """Return the record of a final answer: one JSON object, with `applied`, `refused` or, if a
     person has settled the write, `settled`."""
     clients = ClientNames()
-    return _encode_packed(key, _pack(final, clients), clients)
+    [record] = _encode_finals([(key.encode(), _pack(final, clients))], clients)
+    return record
 
 
 def _decode_attempt(record: dict[str, Any]) -> Attempt:
@@ -513,8 +539,12 @@ def _given_at(packed: bytes) -> float:
 
 def _client_of(packed: bytes) -> int:
     """Return the number of the client."""
-    number: int = _HEAD.unpack_from(packed)[3]
-    return number
+    return int.from_bytes(packed[_CLIENT])
+
+
+def _count_clients(entries: Iterable[bytes]) -> Counter[int]:
+    counts = Counter(map(itemgetter(_CLIENT), entries))
+    return Counter({int.from_bytes(number): count for number, count in counts.items()})
 
 
 def _pack(final: Final, clients: ClientNames) -> bytes:
@@ -541,45 +571,38 @@ def _unpack(packed: bytes, product_id: str, clients: ClientNames) -> Final:
     return Final(fingerprint, number, version, at, outcome, clients.name(client), minutes)
 
 
-def _encode_packed(key: str, packed: bytes, clients: ClientNames) -> bytes:
-    """Return the record of a final answer.
+def _encode_finals(finals: Iterable[tuple[bytes, bytes]], clients: ClientNames) -> Iterator[bytes]:
+    """Yield the records of packed final answers, each with its key.
 
     Half a million are encoded at a start. So the fields of an applied write, which nearly all are,
     stay the JSON that they are.
     """
-    fingerprint, number, at, client, minutes = _HEAD.unpack_from(packed)
-    version, _, rest = packed[_HEAD.size + 1 : -1].partition(b",")
-    if rest[:1].isdigit():  # no other outcome has a number in this place
-        quantity, _, updated = rest.partition(b",")
-        outcome = b'"applied":{"newQuantity":%b,"lastUpdated":%b}' % (quantity, updated)
-    else:
-        fields = orjson.loads(packed[_HEAD.size :])[1:]
-        kind, names = _KINDS[len(fields)]
-        outcome = b'"%b":%b' % (kind, orjson.dumps(dict(zip(names, fields, strict=True))))
-    more = clients.member(client)
-    if minutes:
-        more += b',"minutes":%d' % minutes
-    return b'{"key":%b,"payload":"%b","attempt":%d,"version":%b,"at":%b%b,%b}' % (
-        orjson.dumps(key),
-        hexlify(fingerprint),
-        number,
-        version,
-        orjson.dumps(at),
-        more,
-        outcome,
-    )
+    size, unpack_from, dumps, member = _HEAD.size, _HEAD.unpack_from, orjson.dumps, clients.member
+    for key, packed in finals:
+        fingerprint, number, at, client, minutes = unpack_from(packed)
+        version, _, rest = packed[size + 1 : -1].partition(b",")
+        if rest[:1].isdigit():  # no other outcome has a number in this place
+            outcome = b'"applied":{"newQuantity":%b,"lastUpdated":%b}' % tuple(rest.split(b",", 1))
+        else:
+            fields = orjson.loads(packed[size:])[1:]
+            kind, names = _KINDS[len(fields)]
+            outcome = b'"%b":%b' % (kind, dumps(dict(zip(names, fields, strict=True))))
+        yield b'{"key":%b,"payload":"%b","attempt":%d,"version":%b,"at":%b%b%b,%b}' % (
+            dumps(key.decode()),
+            hexlify(fingerprint),
+            number,
+            version,
+            dumps(at),
+            member(client),
+            b',"minutes":%d' % minutes if minutes else b"",
+            outcome,
+        )
 
 
-def _pack_record(record: dict[str, Any], clients: ClientNames) -> bytes:
-    """Pack a final answer from its record on disk."""
-    if "applied" in record:
-        applied = record["applied"]
-        fields = (record["version"], applied["newQuantity"], applied["lastUpdated"])
-    elif "settled" in record:
-        fields = (record["version"], *[record["settled"][name] for name in _SETTLED])
-    else:
-        fields = (record["version"], *[record["refused"][name] for name in _REFUSED])
-    client = clients.number(record["client"]) if "client" in record else 0
-    payload, number = unhexlify(record["payload"]), record["attempt"]
-    head = _HEAD.pack(payload, number, record["at"], client, record.get("minutes", 0))
-    return head + orjson.dumps(fields)
+def _other_fields(record: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Return what is packed of the record of a write that Central has not applied, or a person has
+    settled; None for an attempt."""
+    for kind, names in (("refused", _REFUSED), ("settled", _SETTLED)):
+        if (fields := record.get(kind)) is not None:
+            return record["version"], *[fields[name] for name in names]
+    return None
