@@ -64,7 +64,7 @@ async def crash(
         await central.fault("delay", seconds=5, routes=["events"])
     *sold, last = source.sample(shop.product_ids, WRITES)
     for product_id in sold:
-        await central.sell(product_id, -1)
+        await central.sell(product_id, 1)  # brought back: nothing runs out
     if is_seen:
         await until(shop.is_in_sync)
     await central.fault("crash", loses=loses, count=LOST)
@@ -73,7 +73,7 @@ async def crash(
         await central.start()
     await central.clear_faults()
     returned_at = time()
-    await central.sell(last, -1)
+    await central.sell(last, 1)
     expected = await central.rows()
 
     async def is_equal() -> bool:

@@ -207,7 +207,7 @@ async def test_a_product_that_sells_while_it_is_judged_is_judged_again() -> None
     async with a_verified_store(central := MovedCentral(*ids(20))) as (store, verifier):
         central.lie("P-0003", price=9)  # an attribute, which the next event brings
         verifying = asyncio.create_task(verified(verifier))
-        await asyncio.sleep(1.5 * GRACE)  # it was read, and the grace is not over
+        await asyncio.sleep(0.5 * GRACE)  # it was read, and the grace is not over
         central.sell("P-0003")
         findings = await verifying
         assert (findings.mismatches, findings.unresolved) == (0, 0)

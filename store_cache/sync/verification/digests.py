@@ -21,6 +21,10 @@ TRIES = 3
 
 TRY_AGAIN_SECONDS = 1.0
 
+FEW_BUCKETS = 64
+"""So many buckets that differ are read at once: each of their products has to stand as different,
+which takes the grace, too. After a crash of Central tills wait for that."""
+
 
 class DigestComparer:
     """`grace_seconds`: see `Following`."""
@@ -43,11 +47,14 @@ class DigestComparer:
         self._grace_seconds = grace_seconds
 
     async def settled(self) -> Compared:
-        """Compare until each bucket was equal, or has differed twice with the grace in between.
+        """Compare until a few buckets differ, or each was equal or has differed twice with the
+        grace in between.
 
         What comes to no rest in `TRIES` comparisons stays unsettled. Raises Raced, CentralError.
         """
         compared = await self.compared()
+        if 0 < len(compared.differing) <= FEW_BUCKETS:
+            return compared
         differed: Counter[int] = Counter(compared.differing.keys())
         open_buckets = compared.differing.keys() | compared.unsettled
         for _ in range(TRIES - 1):

@@ -3,7 +3,8 @@
 A run by digests:
 
     1. hash what has changed, ask Central for its digest, wind the own one back to its offset
-    2. compare the buckets that are settled; those that differ again after the grace are read
+    2. compare the buckets that are settled; those that differ are read, many only if they differ
+       again after the grace
     3. ask for each differing product by itself; wait until the feed was followed to its end as it
        was after that answer, and for the grace; what has not changed and still differs *stands*
     4. repair what stands: one product, one record, by the one writer
@@ -36,7 +37,7 @@ from store_cache.sync.verification.comparison import (
     differing_products,
     is_another_catalogue,
 )
-from store_cache.sync.verification.digests import ROWS_AT_ONCE, TRIES, DigestComparer
+from store_cache.sync.verification.digests import FEW_BUCKETS, ROWS_AT_ONCE, TRIES, DigestComparer
 from store_cache.sync.verification.findings import Findings, Method, VerificationState
 from store_cache.sync.verification.following import Following, Raced
 from store_cache.sync.verification.judge import Bucket, Found, Judge, Place
@@ -47,9 +48,6 @@ from store_cache.sync.verification.schedule import Schedule
 from store_cache.writer import CacheWriter
 
 log = logging.getLogger(__name__)
-
-BUCKETS_OF_SAMPLE = 64
-"""Buckets read before the share of differing rows is judged."""
 
 PRODUCTS_OF_SAMPLE = 20
 """Products read by themselves before a full sync is requested: a share of what only seems to differ
@@ -304,8 +302,8 @@ class Verifier:
         Central's is another catalogue."""
         found, unexplained = 0, dict[int, BucketSums]()
         buckets = list(compared.differing)
-        for start in range(0, len(buckets), BUCKETS_OF_SAMPLE):
-            part = buckets[start : start + BUCKETS_OF_SAMPLE]
+        for start in range(0, len(buckets), FEW_BUCKETS):
+            part = buckets[start : start + FEW_BUCKETS]
             held_ids = await self._digests.held_in(set(part), compared.buckets)
             for bucket in part:
                 _, position = self._following.catalogue()
