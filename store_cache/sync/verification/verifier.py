@@ -152,7 +152,7 @@ class Verifier:
 
     def note_break(self) -> None:
         """The connection, or Central, has failed: a run follows once it works again."""
-        self._schedule.note_break()
+        self._schedule.note_break(self._time())
         self._before_break |= dict.fromkeys(self._changes.lately())
         self._woken.set()
 

@@ -210,16 +210,25 @@ def test_a_run_after_a_break_is_put_off_to_its_minute_and_not_dropped() -> None:
     schedule.begin(0.0)
     schedule.note_return(1.0)
     assert schedule.due_at == 900.0  # nothing was broken
-    schedule.note_break()
-    schedule.note_return(10.0)
+    schedule.note_break(10.0)
+    schedule.note_return(11.0)
     assert schedule.due_at == 12.5
     schedule.begin(12.5)
-    schedule.note_break()
-    schedule.note_break()
-    schedule.note_return(20.0)
+    schedule.note_break(20.0)
+    schedule.note_break(24.0)
+    schedule.note_return(25.0)
     assert schedule.due_at == 72.5
     schedule.note_return(30.0)
     assert schedule.due_at == 72.5
+
+
+def test_after_a_long_break_a_run_is_due_at_once() -> None:
+    """The stores of a chain do not return all at the same time."""
+    schedule = Schedule(900.0, lambda: 0.5)
+    schedule.begin(0.0)
+    schedule.note_break(10.0)
+    schedule.note_return(40.0)
+    assert schedule.due_at == 40.0
 
 
 def test_removals_add_up_over_the_day() -> None:
