@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import inf
@@ -29,7 +30,7 @@ from store_cache.catalogue.apply import (
     apply_refetch,
     apply_repair,
 )
-from store_cache.catalogue.catalogue import PART_ROWS, Catalogue
+from store_cache.catalogue.catalogue import PART_ROWS, Catalogue, PointInTimeView
 from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.catalogue.observer import ChangeSource, Origin
 from store_cache.catalogue.replica import Installation, Replica, Verdict
@@ -488,8 +489,24 @@ class CacheWriter:
         if replica is not None:
             self._free(replica.catalogue)
 
+    @contextmanager
+    def view(self) -> Iterator[PointInTimeView]:
+        """Give a view of the catalogue as it is now, while changes, compaction and full syncs go
+        on. There must be a catalogue."""
+        catalogue = self.catalogue
+        if catalogue is None:
+            raise RuntimeError("there is no catalogue to view yet")
+        view = catalogue.begin_view()
+        try:
+            yield view
+        finally:
+            catalogue.end_view(view)
+            if catalogue is not self.catalogue:
+                self._free(catalogue)
+
     def _free(self, catalogue: Catalogue) -> None:
-        if len(catalogue) > PART_ROWS:
+        """Free a catalogue in parts; one that is still viewed is freed once that has ended."""
+        if len(catalogue) > PART_ROWS and not catalogue.is_viewed:
             self._dismantling = asyncio.create_task(_dismantle(catalogue, after=self._dismantling))
 
     def _finish(self, replica: Replica, installation: Installation) -> Catalogue:

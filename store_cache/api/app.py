@@ -12,6 +12,7 @@ from store_cache.api.console.console import console_routes
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
+from store_cache.api.handlers.dump import dump_routes
 from store_cache.api.handlers.health import Health
 from store_cache.api.handlers.history import history_routes
 from store_cache.api.handlers.in_doubt import InDoubt
@@ -96,7 +97,7 @@ def build_api(
         unknown_fields.note(field=name[:_LONGEST_NAME])
 
     docs = ApiDocs()
-    features: list[Route] = []
+    features: list[Route] = [*dump_routes(store)]
     if store.metrics is not None:
         features += MetricsRoutes(store.metrics).routes()
     if store.verifier is not None:

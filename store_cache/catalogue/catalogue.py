@@ -37,25 +37,29 @@ class PointInTimeView:
         self.follow_up_reason = catalogue.follow_up_reason
         self._catalogue = catalogue
         self._old_rows: dict[str, bytes | None] = {}
+        self._removed: set[str] = set()  # of these the ones that were removed since
         self._last_id = ""
         self._is_read = False
 
-    def save_old(self, rows: Mapping[str, bytes | None]) -> None:
-        """Save rows that are about to be replaced; None where there is none yet."""
+    def save_old(self, old: Mapping[str, bytes | None], new: Mapping[str, bytes | None]) -> None:
+        """Save rows that are about to be replaced by `new`; None where there is none."""
         if self._is_read:
             return
-        for product_id, row in rows.items():
+        for product_id, row in old.items():
             if product_id > self._last_id:
                 self._old_rows.setdefault(product_id, row)
+                if new[product_id] is None:
+                    self._removed.add(product_id)
 
     def next_rows(self, limit: int) -> list[bytes]:
         """Return about `limit` further rows in the order of their ids; none at the end."""
         while not self._is_read:
             ids, rows = self._catalogue.after(self._last_id, limit)
             end = ids[-1] if len(ids) == limit else None
-            old_rows = {i: row for i, row in self._old_rows.items() if end is None or i <= end}
-            for product_id in old_rows:
-                del self._old_rows[product_id]
+            changed = self._old_rows.keys() & ids
+            changed |= {i for i in self._removed if end is None or i <= end}
+            self._removed -= changed
+            old_rows = {i: self._old_rows.pop(i) for i in changed}
             self._is_read = end is None
             self._last_id = end or self._last_id
             if rows and not old_rows:
@@ -93,7 +97,7 @@ class Catalogue:
         self.follow_up_reason = ""
         self.sequence = 0
         self._order = SortedRows(self.rows)
-        self._view: PointInTimeView | None = None
+        self._views: list[PointInTimeView] = []
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -156,7 +160,7 @@ class Catalogue:
     def load(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
         """Set many rows. If they are sorted and follow all that are held, as those of a snapshot
         do, none is looked at by itself."""
-        if self._view is None and self._order.is_behind(ids):
+        if not self._views and self._order.is_behind(ids):
             self._add(ids, rows)
         else:
             self.fill(zip(ids, rows, strict=True))
@@ -167,8 +171,8 @@ class Catalogue:
 
     def add(self, rows: Mapping[str, bytes]) -> None:
         """Add products that are not held."""
-        if self._view is not None:
-            self._view.save_old(dict.fromkeys(rows))
+        for view in self._views:
+            view.save_old(dict.fromkeys(rows), rows)
         ids = sorted(rows)
         self._add(ids, list(map(rows.__getitem__, ids)))
 
@@ -198,8 +202,8 @@ class Catalogue:
     def _set(self, rows: Mapping[str, bytes | None]) -> None:
         """Set or, where a row is None, remove products."""
         old = list(map(self.rows.get, rows))
-        if self._view is not None:
-            self._view.save_old(dict(zip(rows, old, strict=True)))
+        for view in self._views:
+            view.save_old(dict(zip(rows, old, strict=True)), rows)
         if all(old) and all(rows.values()):  # nearly all changes
             self._replace(cast("Mapping[str, bytes]", rows), cast("list[bytes]", old))
             return
@@ -226,15 +230,19 @@ class Catalogue:
 
     # -- views -----------------------------------------------------------------------------
 
-    def begin_view(self) -> PointInTimeView:
-        """Return a view of the catalogue as it is now. Only one at a time can be read."""
-        if self._view is not None:
-            raise RuntimeError("a view is being read already")
-        self._view = PointInTimeView(self)
-        return self._view
+    @property
+    def is_viewed(self) -> bool:
+        """Whether a view is still being read."""
+        return bool(self._views)
 
-    def end_view(self) -> None:
-        self._view = None
+    def begin_view(self) -> PointInTimeView:
+        """Return a view of the catalogue as it is now. Each one keeps old rows until `end_view`."""
+        view = PointInTimeView(self)
+        self._views.append(view)
+        return view
+
+    def end_view(self, view: PointInTimeView) -> None:
+        self._views.remove(view)
 
 
 def _merge(held: dict[str, Any], new: Mapping[str, Any]) -> None:

@@ -27,6 +27,10 @@ FORCE_SECONDS = 3600.0
 """A full sync of a large catalogue under Central's rate limit can take many minutes."""
 
 
+DUMP_SECONDS = 120.0
+"""How long the store may send nothing of a dump: others may be read first."""
+
+
 class CallFailed(Exception):
     """The store did not answer as expected; the message says what to do."""
 
@@ -89,6 +93,27 @@ class StoreClient:
                     if not response.is_success:
                         raise CallFailed(f"the store answered {status}")
                     yield self._events(response.iter_lines())
+                    return
+        except httpx.HTTPError as problem:
+            raise CallFailed(self._no_answer(problem)) from problem
+
+    @contextmanager
+    def dump(self) -> Iterator[Iterator[bytes]]:
+        """Open a dump of the catalogue; the value yields its lines, each with its end.
+
+        Raises:
+            CallFailed: also by the iterator, if the dump is cut off.
+        """
+        path = "/v1/store/inventory/dump"
+        try:
+            while True:
+                with self._http.stream("GET", path, timeout=DUMP_SECONDS) as response:
+                    if self._can_try_another_key(response):
+                        continue
+                    if not response.is_success:
+                        response.read()
+                        raise CallFailed(_reason(response.status_code, _json(response)))
+                    yield _lines(response.iter_bytes())
                     return
         except httpx.HTTPError as problem:
             raise CallFailed(self._no_answer(problem)) from problem
@@ -176,6 +201,23 @@ def _date_of(response: httpx.Response) -> float:
         return parsedate_to_datetime(response.headers["Date"]).timestamp()
     except (KeyError, ValueError):
         return time.time()
+
+
+def _lines(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a body, each with its end; the last one may have none."""
+    rest = b""
+    for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+    if rest:
+        yield rest
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def _reason(status: int, document: Any) -> str:

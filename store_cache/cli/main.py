@@ -30,6 +30,7 @@ from store_cache.cli.completion import SHELLS, completion_script
 from store_cache.cli.connect import add_connection_options, store_client
 from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.display import show_first_sync
+from store_cache.cli.dump import STANDARD_OUTPUT, DumpFailed, dump
 from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_revoked
 from store_cache.cli.report import force_with_progress, print_status
 from store_cache.cli.verify import verify
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = "key file" if isinstance(problem, KeyFileError) else "file for TLS"
         print(f"store-cache: the {what} {problem}", file=sys.stderr)
         return BAD_USE
-    except (CallFailed, CannotServe, DirectoryRefused, DemoFailed) as problem:
+    except (CallFailed, CannotServe, DirectoryRefused, DemoFailed, DumpFailed) as problem:
         print(f"store-cache: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_sync(commands)
     _add_verify(commands)
+    _add_dump(commands)
     _add_writes(commands)
     _add_keys(commands)
     _add_completion(commands)
@@ -204,6 +206,20 @@ def _add_verify(commands: Any) -> None:
     command.set_defaults(run=_verify)
 
 
+def _add_dump(commands: Any) -> None:
+    command = commands.add_parser(
+        "dump",
+        help="write the catalogue of a running store into a file",
+        description="Write the whole catalogue of a running store as JSON lines: first generation, "
+        "offset and number of products, then a product in each line, all as of this position. "
+        "Needs an admin key. The file is written completely or not at all; then the exit status "
+        "is 1.",
+    )
+    command.add_argument("file", metavar="FILE", help=f"{STANDARD_OUTPUT} is standard output")
+    add_connection_options(command)
+    command.set_defaults(run=_dump)
+
+
 def _add_writes(commands: Any) -> None:
     command = commands.add_parser(
         "writes",
@@ -305,6 +321,11 @@ def _key_file(options: argparse.Namespace) -> Path:
 def _verify(options: argparse.Namespace) -> int:
     with store_client(options) as client:
         return verify(client, repair=not options.no_repair, as_json=options.json)
+
+
+def _dump(options: argparse.Namespace) -> int:
+    with store_client(options) as client:
+        return dump(client, options.file)
 
 
 def _writes(options: argparse.Namespace) -> int:

@@ -464,8 +464,8 @@ class CacheFiles:
             file = await self._directory.create(unfinished_name(number))
             return await _write_file(file, chunks, check)
         finally:
-            if catalogue is not None:
-                catalogue.end_view()
+            if catalogue is not None and view is not None:
+                catalogue.end_view(view)
 
     async def _publish(self, number: int) -> None:
         """Give a snapshot its final name, durably."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ from store_cache.api.problems import IndexNotReady
 from store_cache.api.stream.feed import ChangeFeed
 from store_cache.api.stream.state import StreamState
 from store_cache.api.stream.streams import Streams
-from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.catalogue import Catalogue, PointInTimeView
 from store_cache.catalogue.history.history import ChangeHistory
 from store_cache.catalogue.observer import ChangeSource, Origin
 from store_cache.catalogue.search.index import SearchIndex
@@ -109,6 +110,15 @@ class FakeStore:
     def held(self) -> Catalogue:
         assert self.catalogue is not None
         return self.catalogue
+
+    @contextmanager
+    def view(self) -> Iterator[PointInTimeView]:
+        held = self.held
+        view = held.begin_view()
+        try:
+            yield view
+        finally:
+            held.end_view(view)
 
     def put(self, value: Mapping[str, Any]) -> None:
         self._set(read_product(dict(value)))

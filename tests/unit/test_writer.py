@@ -417,6 +417,24 @@ async def test_a_replaced_catalogue_is_freed_in_parts() -> None:
 
 
 @in_virtual_time
+async def test_a_replaced_catalogue_that_is_viewed_is_freed_when_that_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """[F2] A dump shows the catalogue of its moment, although a full sync has replaced it."""
+    monkeypatch.setattr("store_cache.writer.PART_ROWS", 1)
+    cache = await Cache().filled()
+    old, rows = cache.catalogue, list(cache.catalogue.rows.values())
+    with cache.writer.view() as view:
+        await cache.follow_sale("P-1")
+        await cache.install()
+        await asyncio.sleep(1.0)
+        assert [*view.next_rows(2), *view.next_rows(2)] == rows
+    await asyncio.sleep(1.0)
+    assert old is not cache.catalogue
+    assert not hasattr(old, "rows")  # freed in parts
+
+
+@in_virtual_time
 async def test_a_refused_replica_leaves_everything_as_it_was() -> None:
     """[F5] It is dropped, and the catalogue that readers see goes on changing."""
     cache = await Cache().filled()

@@ -342,6 +342,14 @@ class VerifiedProduct(TypedDict):
     at: Moment
 
 
+class DumpHead(TypedDict):
+    """The first line of a dump."""
+
+    generation: str | None
+    offset: Offset
+    products: Count
+
+
 class Comparisons(TypedDict):
     """Comparisons with Central since the start."""
 

@@ -51,7 +51,7 @@ from store_cache.catalogue.catalogue import Catalogue
 # id that begins with a dot, which has a meaning in paths.
 _REQUEST = re.compile(
     rb"(?:GET /v1/store/inventory"
-    rb"(?:/(?!stream )(?P<product>[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199})"
+    rb"(?:/(?!stream |dump )(?P<product>[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199})"
     rb"|(?:\?(?P<page>[A-Za-z0-9._~=&-]{1,250}))?)"
     rb"|POST /v1/store/inventory/(?P<basket>lookup)) HTTP/1\.1\r\n"
 )

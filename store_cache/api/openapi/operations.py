@@ -365,6 +365,16 @@ READ_METRICS_HISTORY = Operation(
     answers=(Answer(200, "The points", documents.MetricsHistory),),
 )
 
+DUMP = Operation(
+    "dumpInventory",
+    READING,
+    "Read the whole catalogue at one position",
+    "JSON lines: first generation, offset and number of products, then a product in each line. An "
+    "answer with fewer products was cut off.",
+    answers=(Answer(200, "The catalogue, a line each", media_types=("application/x-ndjson",)),),
+    errors=("cache_not_ready",),
+)
+
 # -- verification ------------------------------------------------------------------------------
 
 VERIFY = Operation(

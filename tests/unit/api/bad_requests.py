@@ -109,6 +109,12 @@ def _route(what: str, method: str, target: str, status: int, code: str) -> Bad:
 
 
 BAD_REQUESTS: tuple[Bad, ...] = (
+    Bad(
+        "a parameter that a dump does not take",
+        f"{INVENTORY}/dump?limit=5",
+        headers=(("X-API-Key", "office-secret"),),
+        names=("limit",),
+    ),
     _stream("a beginning that is not known", "from=now", "from"),
     _stream("a list without an id", "productIds=,", "productIds"),
     _stream(

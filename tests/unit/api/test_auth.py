@@ -33,6 +33,8 @@ WRITES = {
 }
 DOUBTS = {("GET", "/v1/store/writes")}
 FOR_ADMINS = {
+    ("GET", "/v1/store/inventory/dump"),
+    ("HEAD", "/v1/store/inventory/dump"),
     ("POST", "/v1/store/sync/force"),
     ("POST", "/v1/store/writes/{idempotencyKey}/settle"),
 }

@@ -175,7 +175,7 @@ class CatalogueMachine(RuleBasedStateMachine):
         self.taken += rows
         if rows:
             return
-        self.catalogue.end_view()
+        self.catalogue.end_view(view)
         self.view = None
 
         assert [self.at_view[i] for i in sorted(self.at_view)] == self.taken
@@ -246,16 +246,20 @@ def test_a_view_that_was_read_shows_nothing_more() -> None:
     assert [] == view.next_rows(10)
 
 
-def test_one_view_at_a_time() -> None:
-    """[D3] A second one would miss old rows that the first one keeps; after its end another may
-    begin."""
-    catalogue = filled("P-1")
-    catalogue.begin_view()
-    with pytest.raises(RuntimeError, match="a view is being read already"):
-        catalogue.begin_view()
-    catalogue.end_view()
+def test_views_of_two_moments_are_read_side_by_side() -> None:
+    """[D3] Each keeps the old rows that it has not shown; one that has ended keeps nothing."""
+    catalogue = filled("P-1", "P-2")
+    first = catalogue.begin_view()
+    catalogue.apply(Change("events", rows={"P-1": body("P-1", 8), "P-2": None}))
+    second = catalogue.begin_view()
+    catalogue.apply(Change("events", rows={"P-1": body("P-1", 7), "P-3": body("P-3")}))
 
-    assert [body("P-1")] == catalogue.begin_view().next_rows(1)
+    assert [body("P-1"), body("P-2")] == first.next_rows(5)
+    catalogue.end_view(first)
+    assert catalogue.is_viewed
+    assert [body("P-1", 8)] == second.next_rows(5)
+    catalogue.end_view(second)
+    assert not catalogue.is_viewed
 
 
 def test_everything_beside_the_rows_is_of_the_same_moment() -> None:

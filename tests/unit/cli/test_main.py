@@ -74,6 +74,7 @@ async def ran(*arguments: str) -> int:
         (["keys"], ["new", "list", "revoke", "KEYS_FILE", "SIGHUP"]),
         (["keys", "new"], ["--scope", "--expires", "90d", "--file", "cannot be shown again"]),
         (["keys", "revoke"], ["--old", "--file"]),
+        (["dump"], ["FILE", "standard output", "completely or not at all", "--url"]),
         (["writes"], ["--url", "--json", "settle", "does not know"]),
         (["writes", "settle"], ["applied", "not_applied", "--reason", "never sent again"]),
         (["sync"], ["--url", "--key", "--accept", "--json", "admin key", "does not stop the sync"]),

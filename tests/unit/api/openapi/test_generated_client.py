@@ -20,6 +20,11 @@ from tests.harness.store import a_store
 PACKAGE = "generated_store_client"
 GREEN_TEA = "tea/green 50%"
 
+CONFIGURATION = {
+    "post_hooks": [],  # they would only format it
+    "content_type_overrides": {"application/x-ndjson": "application/octet-stream"},
+}
+
 pytestmark = [pytest.mark.slow]
 
 Generated = Callable[[str], Any]
@@ -30,7 +35,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
     """Generate a client; the function returns a module of it."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "openapi.json").write_bytes(orjson.dumps(published_document()))
-    (folder / "config.yaml").write_text("post_hooks: []\n")  # they would only format it
+    (folder / "config.yaml").write_bytes(orjson.dumps(CONFIGURATION))
     options = ("--config", "config.yaml", "--meta", "none", "--output-path", PACKAGE)
     command = (sys.executable, "-m", "openapi_python_client", "generate", "--fail-on-warning")
     made = subprocess.run(
