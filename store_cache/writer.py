@@ -53,6 +53,9 @@ IN_SYNC_RECORD_SECONDS = 60.0
 """How often a quiet feed writes the time in sync to disk. A start reads from it how old its
 catalogue is at least (B5)."""
 
+SETTLED_TOGETHER = 100
+"""Answers that share a sync. To plan and show so many takes the event loop some milliseconds."""
+
 HEAL_SECONDS = 30.0
 """How often new files are tried while the disk fails (D5)."""
 
@@ -380,7 +383,8 @@ class CacheWriter:
     async def _settle_together(self) -> None:
         """Record and show the answers that wait for the lock, with one sync of the journal.
 
-        Those whose product has to be fetched are left out, and so is a second one to a product.
+        Those whose product has to be fetched are left out, and so are a second one of a product and
+        all beyond `SETTLED_TOGETHER`.
         """
         planned: dict[str, PlannedChange] = {}
         settled: list[Settlement] = []
@@ -395,6 +399,8 @@ class CacheWriter:
                 change = change_set.to_change("answer")
             planned[answer.product_id] = _of_answer(change, settlement)
             settled.append(settlement)
+            if len(settled) == SETTLED_TOGETHER:
+                break
         await self._commit(*planned.values())
         for settlement in settled:
             settlement.is_done = True

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
+from store_cache import writer
 from store_cache.catalogue.apply import OVERRIDE_SECONDS, TOMBSTONE_SECONDS
 from store_cache.catalogue.catalogue import PART_ROWS
 from store_cache.catalogue.replica import Installation
@@ -227,10 +228,18 @@ async def test_an_answer_and_its_key_are_one_record() -> None:
     assert ["page 0"] == cache.central.asked
 
 
-@in_virtual_time
-async def test_answers_that_wait_for_the_disk_share_one_sync() -> None:
+@pytest.mark.parametrize(("most", "syncs"), [(100, 2), (1, 3)])
+def test_answers_that_wait_for_the_disk_share_one_sync(
+    most: int, syncs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """[W6] [D2] While one answer is written, those of other products come. They are written
-    together, each with its key in a record of its own, and shown once that is on disk."""
+    together, each with its key in a record of its own, and shown once that is on disk. More than
+    the event loop has time for take another sync."""
+    monkeypatch.setattr(writer, "SETTLED_TOGETHER", most)
+    run(_settle_three(syncs))
+
+
+async def _settle_three(expected_syncs: int) -> None:
     cache = await Cache().filled()
     syncs = cache.disk.trace.count("sync journal-2.jsonl")
     held = cache.disk.hold("sync journal-2.jsonl")
@@ -243,7 +252,7 @@ async def test_answers_that_wait_for_the_disk_share_one_sync() -> None:
     assert [(10, 1), (10, 1)] == [cache.row(product_id) for product_id in ("P-2", "P-3")]
     await asyncio.gather(*others)
 
-    assert syncs + 2 == cache.disk.trace.count("sync journal-2.jsonl")
+    assert syncs + expected_syncs == cache.disk.trace.count("sync journal-2.jsonl")
     lines = cache.disk.contents()["journal-2.jsonl"].splitlines()[-3:]
     records = [orjson.loads(line)["record"] for line in lines]
     assert [["P-1"], ["P-2"], ["P-3"]] == [[*each["change"]["rows"]] for each in records]
