@@ -397,6 +397,20 @@ def test_a_key_used_again_after_it_was_forgotten_has_an_age_of_its_own() -> None
     assert again.find(replace(WRITE, key="b")) is None
 
 
+def test_a_key_with_two_answers_on_disk_has_the_age_of_the_later_one() -> None:
+    """Entries on disk are forgotten in order of age, also behind one that was answered again."""
+    records = [
+        encode_final(key, replace(FINAL, at=at))
+        for at, key in ((1.0, "a"), (2.0, "b"), (1.0 + DAY, "a"))
+    ]
+    load(keys := table(), records, 2.0 + DAY)
+
+    keys.expire(2.5 + DAY)
+
+    assert keys.find(replace(WRITE, key="a")) is not None
+    assert keys.find(replace(WRITE, key="b")) is None
+
+
 def test_a_dropped_attempt_frees_its_key() -> None:
     """It certainly never reached Central."""
     keys = table(ATTEMPT)
