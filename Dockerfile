@@ -7,10 +7,11 @@ FROM python:${PYTHON}-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /build
 
-# Dependencies first: they change less often than the code, so their layer is reused.
-COPY requirements.lock requirements-build.lock ./
+# Dependencies first: they change less often than the code, so their layer is reused. The extras for
+# gRPC and tracing are among them; they cost nothing until they are configured.
+COPY requirements-image.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/store-cache \
- && pip --python /opt/store-cache install --require-hashes --only-binary :all: -r requirements.lock \
+ && pip --python /opt/store-cache install --require-hashes --only-binary :all: -r requirements-image.lock \
  && pip install --require-hashes --only-binary :all: -r requirements-build.lock
 
 COPY . .
@@ -33,7 +34,7 @@ ENV PATH=/opt/store-cache/bin:$PATH \
 WORKDIR /app
 USER 10001:10001
 VOLUME /app/data
-EXPOSE 8083
+EXPOSE 8083 8084
 STOPSIGNAL SIGTERM
 
 # Healthy means that it answers: a missing Central or catalogue is no reason to restart. The image has

@@ -6,6 +6,8 @@ installed, only the files of the base are validated.
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from functools import lru_cache
@@ -15,6 +17,7 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
+from jsonschema_rs import Draft202012Validator, ValidationError
 
 from store_cache.app.build import WRITES_GRACE_SECONDS
 from store_cache.app.serve import REQUESTS_GRACE_SECONDS
@@ -23,6 +26,7 @@ from store_cache.app.settings import Settings, load_settings
 FOLDER = Path(__file__).parents[2] / "config/kubernetes"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())
 KUBERNETES = "1.32"
+GATEWAY_API = Path(__file__).parent / "gateway_api"
 
 KEYS = {"CENTRAL_API_KEY": "a-key-for-central", "API_KEYS": "a-key-of-till-one"}
 """What the secret holds, which an operator creates."""
@@ -47,7 +51,8 @@ each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 @lru_cache
 def render(overlay: str) -> dict[str, Resource]:
-    """The resources of an overlay by kind, Services as `Service` and `Headless`."""
+    """The resources of an overlay by kind, Services as `Service` and `Headless`. Routes are not
+    among them: `routes`."""
     assert _KUSTOMIZE is not None
     done = subprocess.run(
         [*_KUSTOMIZE, str(FOLDER / "overlays" / overlay)],
@@ -56,7 +61,11 @@ def render(overlay: str) -> dict[str, Resource]:
         check=False,
     )
     assert 0 == done.returncode, done.stderr
-    resources = list(yaml.safe_load_all(done.stdout))
+    resources = [
+        resource
+        for resource in yaml.safe_load_all(done.stdout)
+        if not resource["kind"].endswith("Route")
+    ]
     by_kind = {_kind(resource): resource for resource in resources}
     assert len(resources) == len(by_kind)
     return by_kind
@@ -118,7 +127,64 @@ def test_settings_are_legal(overlay: str) -> None:
     assert set() == given.keys() - set(Settings.variables().values())
     assert Path(mount["mountPath"]) in settings.data_dir.parents
     assert ("staging" if overlay == "staging" else "production") == settings.environment
-    assert settings.port == container(overlay)["ports"][0]["containerPort"]
+    assert [settings.port, settings.grpc_port] == [
+        port["containerPort"] for port in container(overlay)["ports"]
+    ]
+
+
+# -- the canary's routes -----------------------------------------------------------------------
+
+
+def routes() -> dict[str, Resource]:
+    text = (FOLDER / "overlays/canary/routes.yaml").read_text()
+    return {resource["kind"]: resource for resource in yaml.safe_load_all(text)}
+
+
+def strict(schema: Any) -> Any:
+    """The schema, refusing fields that it does not name."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+    return closed | {key: strict(value) for key, value in schema.items()}
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+def test_routes_follow_the_gateway_api(kind: str) -> None:
+    """A field that does not exist would be dropped, and the route would take every request."""
+    schema = json.loads((GATEWAY_API / f"{kind.lower()}s.json").read_text())
+    route = routes()[kind]
+    top = strict(schema)
+    top["properties"]["metadata"] = {"type": "object"}
+
+    Draft202012Validator(top).validate(route)
+    assert "gateway.networking.k8s.io/v1" == route["apiVersion"]
+    route["spec"]["rules"][0]["backendRef"] = []
+    with pytest.raises(ValidationError):
+        Draft202012Validator(top).validate(route)
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+def test_requests_with_the_header_reach_the_canary_alone(kind: str) -> None:
+    canary, stable = routes()[kind]["spec"]["rules"]
+    [[header]] = [match["headers"] for match in canary["matches"]]
+    port = {"HTTPRoute": 8083, "GRPCRoute": 8084}[kind]
+
+    assert [{"name": "store-cache-canary", "port": port}] == canary["backendRefs"]
+    assert [{"name": "store-cache", "port": port}] == stable["backendRefs"]
+    assert "matches" not in stable
+    assert "x-canary" == header["name"].lower()
+    for value, is_canary in (("pr-123", True), ("a b", False), ("x" * 65, False), ("", False)):
+        assert is_canary == bool(re.fullmatch(header["value"], value))
+
+
+@rendered
+def test_routes_lead_to_services_of_the_overlays() -> None:
+    names = {render(overlay)["Service"]["metadata"]["name"] for overlay in ("canary", "production")}
+
+    assert {"store-cache", "store-cache-canary"} == names
+    assert "pr-123" == container("canary")["image"].rpartition(":")[2]
 
 
 # -- without privileges ------------------------------------------------------------------------
@@ -197,14 +263,16 @@ def test_names_lead_somewhere(overlay: str) -> None:
     """Account, settings and headless service are the overlay's; the policy opens its port."""
     resources, one = render(overlay), container(overlay)
     settings = [source["configMapRef"]["name"] for source in one["envFrom"][:1]]
-    [port] = resources["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+    opened = [each["port"] for each in resources["NetworkPolicy"]["spec"]["ingress"][0]["ports"]]
 
     assert resources["ServiceAccount"]["metadata"]["name"] == pod(overlay)["serviceAccountName"]
     assert [resources["ConfigMap"]["metadata"]["name"]] == settings
     assert (
         resources["Headless"]["metadata"]["name"] == resources["StatefulSet"]["spec"]["serviceName"]
     )
-    assert one["ports"][0]["name"] == port["port"]
+    assert [each["name"] for each in one["ports"]] == opened
+    for port in resources["Service"]["spec"]["ports"]:
+        assert {"name": port["targetPort"], "containerPort": port["port"]} in one["ports"]
     assert {"store-cache-keys"} == {source["secretRef"]["name"] for source in one["envFrom"][1:]}
 
 

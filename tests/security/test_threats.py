@@ -592,7 +592,9 @@ async def test_dependencies_are_pinned_and_audited() -> None:
     )
     jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
 
-    assert {"requirements.lock", "requirements-dev.lock"} <= {lock.name for lock in locks}
+    assert {"requirements.lock", "requirements-image.lock", "requirements-dev.lock"} <= {
+        lock.name for lock in locks
+    }
     for lock in locks:
         blocks = re.split(r"^(?=\S)", lock.read_text(), flags=re.MULTILINE)[1:]
         assert [] == [block for block in blocks if not pinned.fullmatch(block)]
