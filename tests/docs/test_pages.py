@@ -160,7 +160,7 @@ def test_each_named_file_exists(page: str, name: str) -> None:
     assert any(path.exists() for path in tried), page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / ".env.example"], ids=lambda page: page.name)
 def test_lines_are_not_long(page: Path) -> None:
     """But for tables, and for lines that are one long word."""
     written = [line for line in prose(page).splitlines() if not line.startswith("|")]
