@@ -89,11 +89,14 @@ class PlannedChange:
 
 @dataclass(eq=False, slots=True)
 class Settlement:
-    """A write that Central has applied, until its answer is on disk and shown."""
+    """A write that Central has applied, until its answer is on disk and shown.
+
+    `is_shown`: None while it waits, False if its product has to be fetched first.
+    """
 
     key_entry: bytes
     answer: StockAnswer
-    is_done: bool = False
+    is_shown: bool | None = None
 
 
 class FetchProduct(Protocol):
@@ -373,11 +376,11 @@ class CacheWriter:
         self._settlements.append(settlement)
         try:
             async with self._lock:
-                if not settlement.is_done:
+                while settlement.is_shown is None:
                     await self._settle_together()
         finally:
             self._settlements.remove(settlement)
-        if not settlement.is_done:
+        if not settlement.is_shown:
             await self._settle_by_refetch(settlement)
 
     async def _settle_together(self) -> None:
@@ -390,11 +393,12 @@ class CacheWriter:
         settled: list[Settlement] = []
         for settlement in self._settlements:
             answer, change = settlement.answer, Change("answer")
-            if settlement.is_done or answer.product_id in planned:
+            if settlement.is_shown is not None or answer.product_id in planned:
                 continue
             if self.catalogue is not None:
                 change_set = self._change_set()
                 if not apply_answer(change_set, answer):
+                    settlement.is_shown = False
                     continue
                 change = change_set.to_change("answer")
             planned[answer.product_id] = _of_answer(change, settlement)
@@ -403,7 +407,7 @@ class CacheWriter:
                 break
         await self._commit(*planned.values())
         for settlement in settled:
-            settlement.is_done = True
+            settlement.is_shown = True
             self._note_answer(settlement.answer)
 
     async def _settle_by_refetch(self, settlement: Settlement) -> None:
