@@ -291,11 +291,11 @@ def losses_counted(patch: Patch) -> None:
 @on_disk(
     "D5",
     "a directory that is deleted under the store is noticed",
+    needs="disk_gone",
     test=(
         "tests/unit/storage/test_files.py::"
         "test_nothing_is_appended_to_deleted_files_once_that_was_noticed"
     ),
-    why="nobody deletes the directory in the simulation",
 )
 def directory_checked(patch: Patch) -> None:
     """Nobody looks whether the files are still in the directory."""
@@ -309,8 +309,8 @@ def directory_checked(patch: Patch) -> None:
 @on_disk(
     "D5",
     "file operations have a deadline",
+    needs="disk_hangs",
     test=("tests/unit/storage/test_files.py::test_an_append_to_a_disk_that_hangs_ends_in_time"),
-    why="the disk of the simulation is slow, but answers",
 )
 def deadlines_of_files(patch: Patch) -> None:
     """An operation on a disk that hangs is waited for."""

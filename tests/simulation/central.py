@@ -14,7 +14,7 @@ from central_stub.catalogue import Row
 from central_stub.central import Central, Held
 from central_stub.faults import Faults, Repeat
 from central_stub.feed import Lateness, draw_lateness
-from central_stub.ledger import Ledger, PositionGone
+from central_stub.ledger import Ledger, Part, PositionGone
 from central_stub.switches import Feature, Switches
 from central_stub.tenants import AccessKeys
 from central_stub.waiting import Waiters
@@ -34,6 +34,9 @@ QUIET = 0.8
 
 GONE = 0.2
 """How likely a product that is lied about is removed."""
+
+MOST_LOST = 3
+"""Of the last events or writes, by a crash of Central."""
 
 MEAN_BURST = sum(BURSTS) / len(BURSTS)
 
@@ -74,9 +77,8 @@ class SellingLedger(Ledger):
 
 class SimulatedCentral:
     """`now` returns unix seconds; `on_break` is called when all connections to Central break, and
-    `on_restore` when Central is away until the store has noticed. `read_at`: when it last answered
-    with the first page of its catalogue, in the loop's time; `readings`: each of these, in unix
-    seconds.
+    `on_restore` when Central is away until the store has noticed. `readings`: when it answered with
+    the first page of its catalogue, in unix seconds.
 
     What Central has seen of the store decides which faults it plays, never the store itself. A
     restore that keeps Central's name leaves a sign only under conditions (the first point of the
@@ -91,7 +93,6 @@ class SimulatedCentral:
         self.history = History(now)
         self.on_break: Callable[[], None] = lambda: None
         self.on_restore: Callable[[], None] = lambda: None
-        self.read_at = -inf
         self.readings: list[float] = []
         self._paged_head: int | None = None
         self._has_forgotten_log = False
@@ -183,7 +184,6 @@ class SimulatedCentral:
         if route is Route.PAGES and "bucket" not in query:
             self._paged_head = self.ledger.head
             if query.get("offset", "0") == "0" and not query.get("cursor"):
-                self.read_at = asyncio.get_running_loop().time()
                 self.readings.append(self.now())
         elif route is Route.EVENTS and (paged := self._paged_head) is not None:
             is_behind = not paged <= int(query["offset"]) <= self.ledger.head + 1
@@ -269,6 +269,8 @@ class SimulatedCentral:
                 ("lost_events", self.lose_events),
                 ("forget_keys", self.forget_keys),
                 ("lie", self.lie),
+                ("crash_log", lambda: self.crash("events")),
+                ("crash_stock", lambda: self.crash("stock")),
                 ("generation", self.begin_generation),
                 ("restore", self.back_up_or_restore),
             )
@@ -304,6 +306,11 @@ class SimulatedCentral:
         gone = self._chance.random() < GONE
         self.ledger.lie(product_id, None if gone else {"available": self._chance.choice(STOCKS)})
 
+    def crash(self, loses: Part) -> None:
+        """End as a Central does that saves its log and its stock apart: lose the end of one."""
+        self.ledger.crash(loses, self._chance.randint(1, MOST_LOST))
+        self.on_break()
+
     def begin_generation(self) -> None:
         self.ledger.settle(self.now() + 10.0)
         self.ledger.begin_generation(self._new_name())
@@ -319,8 +326,7 @@ class SimulatedCentral:
         self._backup = None
         same = self._chance.random() < 0.5 and (self._plan.verify_seconds or self.leaves_a_sign)
         self.ledger.restore(backup, backup["generation"] if same else self._new_name())
-        now = asyncio.get_running_loop().time()
-        self.history.restored(memory, keeps_name_at=now if same else None)
+        self.history.restored(memory, keeps_name=bool(same))
         self._paged_head = None
         self.on_break()
         if same and not self._plan.verify_seconds:

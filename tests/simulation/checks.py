@@ -73,6 +73,7 @@ class Checks:
         self._placed: Catalogue | None = None
         self._unnamed_then = 0
         self._is_read_anew = False
+        self._label = ""
         self._in_sync_at: float | None = None
 
     def find(self, what: str) -> None:
@@ -152,6 +153,10 @@ class Checks:
         if catalogue is not self._placed:
             self._placed = catalogue
             self._note_reading()
+        if position.label != self._label:
+            if self._label:
+                self._told.clear()  # damage may have taken what was told: another label says so
+            self._label = position.label
         shadow, rows = self._shadow, catalogue.rows
         for product_id, body in rows.items():
             if shadow.get(product_id) is not body:
@@ -165,8 +170,9 @@ class Checks:
     def _note_reading(self) -> None:
         """Note how often Central had been restored under its own name when it was last asked for
         its first page. A catalogue from disk is as old as before."""
+        read_at = max(self._central.readings, default=0.0)
         times = self._history.unnamed_replacements
-        self._unnamed_then = sum(at <= self._central.read_at for at in times)
+        self._unnamed_then = sum(at <= read_at for at in times)
 
     def _check_row(self, catalogue: Catalogue, product_id: str, body: bytes) -> None:
         look = _look(body)

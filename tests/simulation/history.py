@@ -80,6 +80,16 @@ class FeedHistory:
         """Note that the product is not as the feed has it: nothing tells of its present state."""
         self.lost.setdefault(product_id, []).append(-1)
 
+    def cut(self, count: int) -> list[str]:
+        """Forget the last offsets; return the products that have lost something."""
+        places = [place for states in self.products.values() for place, _ in states]
+        first = max(places, default=0) + 1 - count
+        changed = [i for i, states in self.products.items() if states[-1][0] >= first]
+        for product_id in changed:
+            kept = [each for each in self.products[product_id] if each[0] < first]
+            self.products[product_id] = kept or [(0, None)]
+        return changed
+
     def lose(self, offset: int) -> None:
         for product_id, states in self.products.items():
             if states[-1][0] == offset:
@@ -98,6 +108,7 @@ class BackedUp:
 
     feed: FeedHistory
     applied: Counter[str]
+    current: dict[str, State | None]
 
 
 class History:
@@ -181,6 +192,10 @@ class History:
                 self.feeds[-1].lose(change["offset"])
             case "lie":
                 self._disturb(change["productId"], change["row"])
+            case "stock_lost":
+                self._lose_stock(change["rows"])
+            case "log_cut":
+                self._cut_log(change["count"])
             case "generation":
                 self._begin_feed()
 
@@ -199,21 +214,41 @@ class History:
         self.disturbed.add(product_id)
         self.undone += 1
 
-    def memory(self) -> BackedUp:
-        return BackedUp(self.feeds[-1].copy(), self.applied.copy())
+    def _lose_stock(self, rows: dict[str, dict[str, Any] | None]) -> None:
+        """Note that writes were undone though their events stay: Central knows nothing of them, and
+        may apply them once more."""
+        for product_id, row in rows.items():
+            self._disturb(product_id, row)
+        self.replacements += 1
 
-    def restored(self, memory: BackedUp, *, keeps_name_at: float | None) -> None:
-        """Note a restore. `keeps_name_at`: the loop's time, if Central keeps the name of its feed;
-        else None."""
+    def _cut_log(self, count: int) -> None:
+        """Note that the last events are gone though what they brought stays: their offsets are used
+        again. A store that has followed them cannot know that it misses the next ones."""
+        feed = self.feeds[-1].copy()
+        lost = [i for i, state in self._unnumbered.values()]
+        self._unnumbered.clear()
+        lost += feed.cut(count)
+        self.feeds.append(feed)
+        for product_id in lost:
+            feed.disturb(product_id)
+        self._numbered.clear()
+        self.undone += 1
+        self.unnamed_replacements.append(self._now())
+
+    def memory(self) -> BackedUp:
+        return BackedUp(self.feeds[-1].copy(), self.applied.copy(), dict(self._current))
+
+    def restored(self, memory: BackedUp, *, keeps_name: bool) -> None:
+        """Note a restore, after which Central may keep the name of its feed."""
         self.feeds.append(memory.feed.copy())
         self.applied = memory.applied.copy()
         self.replacements += 1
         self.undone += 1
         self._numbered.clear()
-        if keeps_name_at is not None:
-            self.unnamed_replacements.append(keeps_name_at)
+        if keeps_name:
+            self.unnamed_replacements.append(self._now())
         self._unnumbered.clear()
-        self._current = {i: states[-1][1] for i, states in memory.feed.products.items()}
+        self._current = dict(memory.current)
         self._note_known()
 
     def forgotten(self) -> None:
@@ -245,6 +280,9 @@ class History:
             product_id: {state for _, state in states if state is not None}
             for product_id, states in self.feeds[-1].products.items()
         }
+        for product_id, state in self._current.items():
+            if state is not None:
+                self.known.setdefault(product_id, set()).add(state)
 
     def _write(self, change: dict[str, Any]) -> None:
         event = change["event"]

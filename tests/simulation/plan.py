@@ -40,6 +40,8 @@ CLASSES = {
     "repeat": 0.2,
     "forget_keys": 0.05,
     "lie": 0.05,
+    "crash_log": 0.04,
+    "crash_stock": 0.04,
     "rate_limit": 1.0,
     "small_pages": 1.0,
     "older": 1.0,
@@ -51,7 +53,7 @@ CLASSES = {
     "clock": 0.04,
 }
 
-VERIFIED = {"lie"}
+VERIFIED = {"lie", "crash_log", "crash_stock"}
 """Classes of what only verification finds: they strike where it is on."""
 
 ODD = {"slow", "disk_slow", "disorder", "rate_limit", "small_pages", "older", "no_cache", "force"}

@@ -186,7 +186,9 @@ class SimulatedReader:
             connection.hang_up()
 
     def _is_open(self) -> bool:
-        return self._connection is not None and self._connection.is_open
+        """Whether a stream is open, and not a connection on which the store has refused one."""
+        connection = self._connection
+        return connection is not None and connection.is_open and connection.status in (0, 200)
 
     # -- the connection --------------------------------------------------------------------
 
@@ -273,7 +275,7 @@ class SimulatedReader:
     def check_quiet(self, catalogue: Catalogue) -> None:
         """Check that a reader that takes what it is sent holds what reads show."""
         connection = self._connection
-        if connection is not None and connection.is_open and not connection.is_slow:
+        if connection is not None and self._is_open() and not connection.is_slow:
             self._check_whole(catalogue, "quiet")
 
     # -- the end ---------------------------------------------------------------------------

@@ -138,6 +138,21 @@ def test_a_row_that_was_answered_for_has_a_stock_that_central_had() -> None:
     assert not history.explain_answer("P", look_of(sold | {"name": "never"}))
 
 
+async def test_what_a_crash_of_central_loses_may_differ() -> None:
+    """Nothing on the feed tells of it: only verification finds it, and nothing else explains it."""
+    for kind in ("events", "stock"):
+        central = a_central(verify_seconds=5.0)
+        product_id = central.product_ids()[0]
+        central.ledger.set({"productId": product_id, "available": 7}, central.now())
+        history = central.history
+        before = history.may_differ(product_id)
+        central.crash("events" if kind == "events" else "stock")
+        held = history.explain(product_id, look_of(central.ledger.read(product_id) or {}))
+
+        assert (False, True) == (before, history.may_differ(product_id)), kind
+        assert held, kind
+
+
 def test_a_key_that_central_forgot_may_be_applied_to_another_incarnation() -> None:
     """Then only the version keeps a repeat from being applied, and that incarnation came to the
     same one; within Central's memory, or the same incarnation, it is one too many."""
