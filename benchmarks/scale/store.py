@@ -83,17 +83,16 @@ class ClientModel:
     async def write(self, payload: Mapping[str, Any], *, deadline_seconds: float) -> WriteReply:
         """Raises WriteUnsent, WriteUnknown."""
         tries = Tries(_now() + deadline_seconds)
-
-        async def try_once() -> None:
-            with tries.sending():
-                await self._send(Priority.WRITES, self._central.write)
-
         try:
             async with _Deadline(deadline_seconds):
-                await tries.repeat(try_once, self._random)
+                await tries.retrying(self._random)(self._try_write, tries)
         except CentralError as problem:
             raise tries.verdict(problem) from problem
         return WriteReply(200, payload, certain=not tries.may_have_arrived)
+
+    async def _try_write(self, tries: Tries) -> None:
+        with tries.sending():
+            await self._send(Priority.WRITES, self._central.write)
 
     async def _send(self, priority: Priority, ask: Callable[[], Awaitable[T]]) -> T:
         if (ready_in := self._rate_limit.ready_in(priority, _now())) > 0:

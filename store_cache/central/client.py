@@ -263,21 +263,22 @@ class CentralClient:
         most_bytes = OUTLINE_BYTES + UPDATE_BYTES * len(payload.get("updates", ()))
         request = Request("a write", "POST", url, most_bytes, orjson.dumps(payload))
         tries = Tries(asyncio.get_running_loop().time() + deadline_seconds)
-
-        async def try_once() -> Reply:
-            with self._noted(), tries.sending():
-                reply = await self._send(request, Priority.WRITES, tries.seconds_left)
-                if reply.status >= 500:
-                    raise self._status_error(request, reply)
-                return reply
-
         try:
             with self._noted():
                 async with self._deadline(request, deadline_seconds):
-                    reply = await tries.repeat(try_once, self._random)
+                    reply: Reply = await tries.retrying(self._random)(
+                        self._try_write, request, tries
+                    )
         except CentralError as error:
             raise tries.verdict(error) from error
         return self._write_reply(request, reply, certain=not tries.may_have_arrived)
+
+    async def _try_write(self, request: Request, tries: Tries) -> Reply:
+        with self._noted(), tries.sending():
+            reply = await self._send(request, Priority.WRITES, tries.seconds_left)
+            if reply.status >= 500:
+                raise self._status_error(request, reply)
+            return reply
 
     def _write_reply(self, request: Request, reply: Reply, *, certain: bool) -> WriteReply:
         try:

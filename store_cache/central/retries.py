@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from store_cache.central.failures import (
     CentralError,
@@ -21,8 +22,6 @@ from store_cache.central.failures import (
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 2.0
-
-T = TypeVar("T")
 
 
 class Tries:
@@ -59,24 +58,25 @@ class Tries:
             self.may_have_arrived = True
             raise
 
-    async def repeat(self, try_once: Callable[[], Awaitable[T]], random: Callable[[], float]) -> T:
-        """Return what a try returns; repeat it after an error that may pass, while the next try
-        would begin before the deadline.
+    def retrying(self, random: Callable[[], float]) -> AsyncRetrying:
+        """Repeat a try while that can help and the next would begin before the deadline.
 
-        Raises the error of the last try.
+        Tenacity's own time limits use a clock that tests cannot replace.
         """
-        backoff_seconds = FIRST_BACKOFF_SECONDS
-        while True:
-            try:
-                return await try_once()
-            except CentralError as error:
-                if not _is_transient(error):
-                    raise
-                pause_seconds = (error.retry_after_seconds or 0.0) + random() * backoff_seconds
-                if pause_seconds >= self.seconds_left:
-                    raise
-            await asyncio.sleep(pause_seconds)
-            backoff_seconds = min(2.0 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
+
+        def wait(state: RetryCallState) -> float:
+            error = None if state.outcome is None else state.outcome.exception()
+            named = error.retry_after_seconds if isinstance(error, CentralError) else None
+            backoff = FIRST_BACKOFF_SECONDS * 2.0 ** min(state.attempt_number - 1, 10)
+            return (named or 0.0) + random() * min(backoff, LONGEST_BACKOFF_SECONDS)
+
+        return AsyncRetrying(
+            sleep=asyncio.sleep,
+            wait=wait,
+            stop=lambda state: state.upcoming_sleep >= self.seconds_left,
+            retry=retry_if_exception(_is_transient),
+            reraise=True,
+        )
 
     def verdict(self, last: CentralError) -> WriteUnsent | WriteUnknown:
         """Return what is known of the write if its tries ended with the error `last`."""
@@ -87,7 +87,7 @@ class Tries:
         return WriteUnsent(message, cause=self._unsent, retry_after_seconds=limited_for)
 
 
-def _is_transient(error: CentralError) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Return whether the same try may succeed in a moment."""
     if isinstance(error, ExchangeBroken):
         return error.status is None or error.status in TRANSIENT_STATUSES
