@@ -28,7 +28,11 @@ LIBRARIES = (
     "fastapi",
     "uvicorn",
 )
-PROGRAMS = {"nginx": ("nginx", "-v"), "wrk": ("wrk", "-v")}
+PROGRAMS = {
+    "nginx": ("nginx", "-v"),
+    "wrk": ("wrk", "-v"),
+    "mosquitto": ("mosquitto", "-h"),
+}
 
 
 def pin_to(core: int) -> None:

@@ -85,7 +85,7 @@ def curves(part: Growth) -> Figure:
         axes.plot(sizes, medians, marker="o", label=name)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("products")
+    axes.set_xlabel(part.axis)
     axes.set_ylabel(part.metric)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     frame(axes, part.title)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,15 @@ async def fill(url: str, products: int) -> None:
 
 @asynccontextmanager
 async def store(
-    folder: Path, central_url: str, *, name: str = "store", settings: Environment | None = None
+    folder: Path,
+    central_url: str,
+    *,
+    name: str = "store",
+    settings: Environment | None = None,
+    module: Sequence[str] = ("store_cache", "serve"),
 ) -> AsyncIterator[Program]:
-    """`store-cache serve` with its default settings, in sync with that Central."""
+    """`store-cache serve` with its default settings, in sync with that Central. `module`: what runs
+    it, with its arguments."""
     port = free_port()
     environment = {
         "HOST": "127.0.0.1",
@@ -147,7 +153,7 @@ async def store(
         **(settings or {}),
     }
     async with serving(
-        (sys.executable, "-m", "store_cache", "serve"),
+        (sys.executable, "-m", *module),
         port=port,
         path="/ready",
         log=folder / f"{name}.log",

@@ -62,15 +62,16 @@ class Comparison(_Value):
 
 
 class Growth(_Value):
-    """A cost by the size of the catalogue: a table and a log-log plot.
+    """A cost by the size of what is measured: a table and a log-log plot.
 
-    `curves`: by candidate, then by size, the figure of each round.
+    `curves`: by candidate, then by size, the figure of each round. `axis`: what a size counts.
     """
 
     kind: Literal["growth"] = "growth"
     title: str
     metric: str
     curves: Mapping[str, Mapping[int, list[float]]]
+    axis: str = "products"
     note: str = ""
 
     def sizes(self) -> list[int]:
