@@ -197,7 +197,7 @@ async def measure_idle(effort: Effort, source: Program, readers: int) -> Compari
     return Comparison(
         title=f"{readers:,} readers while nothing changes",
         metric=CORE,
-        peers=(IDLE_PEER,),
+        peers=(),  # of nothing at all there is no ratio
         also=(MEMORY,),
         rounds=rounds,
         goals=(Goal(candidate=IDLE_STORE, metric=CORE, at_most=3.0),),

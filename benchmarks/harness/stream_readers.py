@@ -139,10 +139,11 @@ class Readers:
             received_at = now_ms()
             if number in self._cut:
                 data = self._cut.pop(number) + data
-            stamps = _STAMP.findall(data)
+            end = data.rfind(b"}") + 1
+            stamps = _STAMP.findall(data, 0, end)
             self.sent.extend(map(float, stamps))
             self.received.extend([received_at] * len(stamps))
-            if b"{" in (rest := data[data.rfind(b"}") + 1 :]):
+            if b"{" in (rest := data[end:]):
                 self._cut[number] = rest
         return bool(found)
 

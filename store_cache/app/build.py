@@ -289,7 +289,7 @@ def build_parts(
         metrics=metrics,
         streams=streams,
         verifier=verifier,
-        search=build_search(writer) if settings.search else None,
+        search=build_search(writer, runner) if settings.search else None,
         history=build_history(settings, environment, writer),
     )
 
@@ -305,9 +305,9 @@ def build_streams(
     return Streams(feed, state, most=settings.stream_readers, random=environment.random)
 
 
-def build_search(writer: CacheWriter) -> Indexer:
+def build_search(writer: CacheWriter, runner: SyncRunner) -> Indexer:
     """Build the search index, and have it told of changes."""
-    indexer = Indexer(writer, on_built=writer.replaced.set)
+    indexer = Indexer(writer, caught_up=runner.caught_up, on_built=writer.replaced.set)
     writer.announcer.observers += (indexer,)
     return indexer
 

@@ -165,6 +165,16 @@ class SyncRunner:
                     return record
             await self.changed.wait()
 
+    async def caught_up(self) -> None:
+        """Return once the store has been in sync since its start, runs a full sync, or fails to
+        reach Central."""
+        while (
+            self.state.in_sync_at is None
+            and not self.state.health.failures
+            and not isinstance(self.state.phase, FullSyncing)
+        ):
+            await self.changed.wait()
+
     @property
     def replica_products(self) -> int:
         """How many products the replica of the full sync under way has."""

@@ -10,7 +10,8 @@ to be done, so that a search finds little left to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import islice
 
 from store_cache.api.problems import IndexNotReady
@@ -32,14 +33,26 @@ MANY_CHANGES = 50_000
 PAUSE_SECONDS = 0.02
 """Between two parts of changes, so that a store that catches up is hardly slowed down."""
 
+BACKLOG_SECONDS = 10.0
+"""How long an index waits for a store that catches up. Building it takes as much of the processor
+as following does, and what changes meanwhile is indexed twice."""
+
 _TURN_SECONDS = 0.002
 
 
 class Indexer:
-    """Follows the visible catalogue. `on_built` is called when an index is built."""
+    """Follows the visible catalogue. `on_built` is called when an index is built. `caught_up`
+    returns once the store has no backlog of events, or cannot read it."""
 
-    def __init__(self, writer: CacheWriter, *, on_built: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        writer: CacheWriter,
+        *,
+        caught_up: Callable[[], Awaitable[None]],
+        on_built: Callable[[], None],
+    ) -> None:
         self._writer = writer
+        self._caught_up = caught_up
         self._on_built = on_built
         self._index: SearchIndex | None = None
         self._changed: set[str] = set()
@@ -90,6 +103,9 @@ class Indexer:
             await self._wake.wait()
             self._wake.clear()
             if self._index is None and self._writer.catalogue is not None:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BACKLOG_SECONDS):
+                        await self._caught_up()
                 await self._build()
             while self._changed and self._index is not None:
                 self._index_changed()

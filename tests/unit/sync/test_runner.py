@@ -88,6 +88,12 @@ async def syncing(
     """A store that starts from nothing, against a Central in process."""
     clock = Clock()
     cache = Cache(clock=clock, central=central(clock, "P-1", "P-2", "P-3"))
+    async with running(cache, **settings) as sync:
+        yield sync
+
+
+@asynccontextmanager
+async def running(cache: Cache, **settings: Any) -> AsyncIterator[Sync]:
     await cache.writer.open()
     sync = Sync(cache, SyncSettings(grace_seconds=GRACE_SECONDS, **settings))
     task = asyncio.create_task(keep_running("event sync", sync.runner.run, Defects(now)))
@@ -374,6 +380,42 @@ async def test_a_wake_leaves_a_held_poll_alone() -> None:
             await asyncio.sleep(0.1)
 
         assert asked == len(sync.central.asked)
+
+
+# -- after a start -----------------------------------------------------------------------------
+
+
+def next_start(sync: Sync, *, sold: int) -> Cache:
+    """Return the cache of the next process, after sales that it does not know of."""
+    for _ in range(sold):
+        sync.central.sell("P-1", +1)
+    return Cache(sync.cache.disk, clock=sync.cache.clock, central=sync.central)
+
+
+@in_virtual_time
+async def test_a_store_has_caught_up_when_it_comes_to_the_end_of_the_feed() -> None:
+    """At once afterwards, and after a first full sync."""
+    async with polling() as first:
+        await first.runner.caught_up()
+    async with running(next_start(first, sold=50), batch_limit=10) as sync:
+        assert sync.runner.state.in_sync_at is None
+        await sync.runner.caught_up()
+
+        assert 50 == len(sync.events)
+        await sync.runner.caught_up()
+
+
+@in_virtual_time
+async def test_a_store_that_reaches_no_central_catches_up_with_nothing() -> None:
+    """Who waits for it waits no longer than for the first failure."""
+    async with polling() as first:
+        pass
+    cache = next_start(first, sold=50)
+    cache.central.failure = AWAY
+    async with running(cache) as sync:
+        await sync.runner.caught_up()
+
+        assert (1, []) == (sync.runner.state.health.failures, sync.events)
 
 
 # -- full syncs on demand ----------------------------------------------------------------------

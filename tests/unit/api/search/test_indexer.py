@@ -15,7 +15,7 @@ import pytest
 from store_cache import announcer
 from store_cache.api.problems import IndexNotReady
 from store_cache.api.search import indexer as indexer_module
-from store_cache.api.search.indexer import WAIT_SECONDS, Indexer
+from store_cache.api.search.indexer import BACKLOG_SECONDS, WAIT_SECONDS, Indexer
 from store_cache.catalogue import differences
 from store_cache.catalogue.search import index as index_module
 from store_cache.catalogue.search.index import Query, SearchIndex
@@ -29,12 +29,16 @@ ALL = 10**6
 NAMES = ["Green tea", "Black tea", "Coffee", "Tea pot", "Grüner Tee"]
 
 
+async def at_once() -> None:
+    """Nothing is to be caught up with."""
+
+
 @asynccontextmanager
 async def indexed(*product_ids: str) -> AsyncIterator[tuple[Cache, Indexer]]:
     """A cache that holds these products, and follows; and the indexer that watches it."""
     clock = Clock()
     cache = Cache(clock=clock, central=LedgerClient(clock, *product_ids))
-    indexer = Indexer(cache.writer, on_built=lambda: None)
+    indexer = Indexer(cache.writer, caught_up=at_once, on_built=lambda: None)
     cache.writer.announcer.observers = (indexer,)
     await cache.filled()
     async with in_background(indexer.run()):
@@ -125,13 +129,33 @@ async def test_an_index_that_is_not_built_is_not_ready() -> None:
     """Before the first catalogue, and before `run`."""
     clock = Clock()
     cache = Cache(clock=clock, central=LedgerClient(clock, "P-1"))
-    indexer = Indexer(cache.writer, on_built=lambda: None)
+    indexer = Indexer(cache.writer, caught_up=at_once, on_built=lambda: None)
     cache.writer.announcer.observers = (indexer,)
     await cache.writer.open()
     async with in_background(indexer.run()):
         with pytest.raises(IndexNotReady):
             await indexer.current()
         await cache.install()
+        assert ["P-1"] == await ids_found(indexer, "p")
+    await cache.writer.close()
+
+
+@pytest.mark.parametrize("caught_up_after", [3.0, 100.0])
+@in_virtual_time
+async def test_an_index_is_built_once_the_store_has_caught_up(caught_up_after: float) -> None:
+    """It would take half of the time from the events. It does not wait for a long backlog."""
+    clock = Clock()
+    cache = await Cache(clock=clock, central=LedgerClient(clock, "P-1")).filled()
+    loop, built = asyncio.get_running_loop(), asyncio.Event()
+    began = loop.time()
+    indexer = Indexer(
+        cache.writer, caught_up=lambda: asyncio.sleep(caught_up_after), on_built=built.set
+    )
+    async with in_background(indexer.run()):
+        await built.wait()
+
+        expected = min(caught_up_after, BACKLOG_SECONDS)
+        assert expected == pytest.approx(loop.time() - began, abs=0.001)
         assert ["P-1"] == await ids_found(indexer, "p")
     await cache.writer.close()
 
@@ -195,7 +219,7 @@ async def test_a_large_catalogue_is_indexed_beside_everything_else() -> None:
     ids = [f"P-{number:04}" for number in range(1_000)]
     cache = await Cache(clock=clock, central=LedgerClient(clock, *ids)).filled()
     built = asyncio.Event()
-    indexer = Indexer(cache.writer, on_built=built.set)
+    indexer = Indexer(cache.writer, caught_up=at_once, on_built=built.set)
     async with in_background(indexer.run()):
         turns = 0
         while not built.is_set():
