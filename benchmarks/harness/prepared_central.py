@@ -155,6 +155,8 @@ class Connection(asyncio.Protocol):
             self._write(_whole(b"{}"))
         elif path == EVENTS:
             self.answer_poll(query)
+            if self in self._arrivals.held:
+                asyncio.get_running_loop().call_later(query["wait"], self._end_poll, query)
         else:
             self._write(self._lists.answer(path, query.get("offset", 0), query.get("limit", 100)))
 
@@ -164,6 +166,11 @@ class Connection(asyncio.Protocol):
             self._arrivals.held[self] = query
         else:
             self._write(answer)
+
+    def _end_poll(self, query: Query) -> None:
+        """Answer a poll that was held for as long as it may be."""
+        if self._arrivals.held.get(self) is query:
+            self.answer_poll(self._arrivals.held.pop(self) | {"wait": 0})
 
     def _write(self, answer: bytes) -> None:
         assert self._transport is not None
