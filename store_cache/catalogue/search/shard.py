@@ -166,10 +166,11 @@ class Shard:
         for term in come:
             self._postings.add(term, slot)
         bit, kept = 1 << slot, self._kept
-        for prefix in kept.keys() & set(_prefixes(gone)):
+        longest = max(map(len, kept), default=0)
+        for prefix in kept.keys() & set(_prefixes(gone, longest)):
             if not any(term.startswith(prefix) for term in new):
                 kept[prefix] &= ~bit
-        for prefix in kept.keys() & set(_prefixes(come)):
+        for prefix in kept.keys() & set(_prefixes(come, longest)):
             kept[prefix] |= bit
 
     def _set_in_stock(self, bit: int, is_in_stock: bool) -> None:
@@ -197,9 +198,10 @@ def _indexed(product: dict[str, object]) -> bytes:
     return orjson.dumps([product.get(field) for field in INDEXED_FIELDS])
 
 
-def _prefixes(terms: Iterable[bytes]) -> Iterator[bytes]:
+def _prefixes(terms: Iterable[bytes], longest: int) -> Iterator[bytes]:
+    """Return the prefixes of up to `longest` bytes: a text may be a word of any length."""
     for term in terms:
-        for end in range(1, len(term) + 1):
+        for end in range(1, min(len(term), longest) + 1):
             yield term[:end]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 from unittest.mock import patch
@@ -321,3 +322,14 @@ def test_random_changes() -> None:
             IndexMachine,
             settings=settings(max_examples=25, stateful_step_count=40, deadline=None),
         )
+
+
+def test_a_word_of_any_length_is_indexed_at_once() -> None:
+    """It has more prefixes than a search can ask for."""
+    index = index_of([{"productId": "P-1"}])
+    began = time.process_time()
+    index.put("P-1", body({"productId": "P-1", "name": "a" * 60_000}))
+    index.put("P-1", body({"productId": "P-1", "name": "a" * 60_000 + "b"}))
+    assert time.process_time() - began < 0.5
+
+    assert 1 == index.find(Query("a" * 200), by_relevance=True).total
