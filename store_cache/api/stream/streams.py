@@ -38,8 +38,10 @@ RETRY_SECONDS = 2.0, 3.0
 RETRY_AT_STOP_SECONDS = 1.0, 6.0
 """The same after a stop: not all at once when the store is back."""
 
-_STREAMS_AT_ONCE = 100
-"""How many streams are served until other requests get their turn; about a millisecond."""
+_STREAMS_AT_ONCE, _BYTES_AT_ONCE = 100, 256 * 1024
+"""How many streams are served, and how much is written to them, until other requests get their
+turn: about a millisecond. Streams that begin at the start get more than others, and each its own
+part of the catalogue."""
 
 _MOST_UNSENT_BYTES = 128 * 1024
 """What the system keeps for a client that is slow: what is newer by then replaces the rest."""
@@ -258,7 +260,10 @@ class Streams:
             self._serve_handle.cancel()
             self._serve_handle = None
         now = asyncio.get_running_loop().time()
+        written = 0
         for _ in range(min(len(self._queue), _STREAMS_AT_ONCE)):
+            if written > _BYTES_AT_ONCE:
+                break
             stream = self._queue.popleft()
             stream.is_queued = False
             if not stream.can_write():
@@ -267,6 +272,7 @@ class Streams:
             if not events and now - stream.last_written_at >= SILENCE_SECONDS:
                 events = stream.reader.position()
             if events:
+                written += len(events)
                 stream.write(events, now)
                 if not stream.reader.is_current:
                     self._put_in_line(stream)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from store_cache.api.auth import AUTHENTICATOR, KeyRing
 from store_cache.api.server import serve
+from store_cache.api.stream.reader import Reader
 from store_cache.app.serve import api_of
 from store_cache.model.product import version_of
 from tests.harness.central import LedgerTransport
@@ -326,6 +327,58 @@ async def test_changes_within_20_ms_go_out_together() -> None:
             await asyncio.sleep(0.004)
         await reading
         assert arrived == [(0.0, 2), (pytest.approx(0.02, abs=0.002), 5)]
+
+
+class Sink(asyncio.Transport):
+    """A client that takes everything at once. `taken`: bytes since it was last looked at."""
+
+    writing_paused = False
+    taken = 0
+
+    def begin_long_reply(self, reply: object) -> None:
+        """It never goes."""
+
+    def write(self, data: Any) -> None:
+        self.taken += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """It has no buffer."""
+
+    def is_closing(self) -> bool:
+        return False
+
+
+@in_virtual_time
+async def test_streams_from_the_start_leave_others_their_turn() -> None:
+    """However many begin at once: no more than a millisecond's work is done in one turn."""
+    readers, large = 20, "a" * 30_000
+    async with a_shop(*(f"P-{number:02}" for number in range(12))) as shop:
+        ledger, now = shop.store.central.ledger, shop.store.clock.now()
+        for product_id in shop.rows:
+            ledger.set({"productId": product_id, "name": large}, now)
+        client = await shop.open()
+        await client.until(is_version("P-11", 2))
+        streams, sink = shop.store.parts.streams, Sink()
+        assert streams is not None
+        for _ in range(readers):
+            reader = Reader(streams.feed, streams.state)
+            streams.open(
+                reader,
+                sink,
+                sink,
+                is_allowed=lambda: True,
+                is_chunked=False,
+                begins=reader.begin(last_event_id=None, from_start=True),
+            )
+        turns: list[int] = []
+        while sum(turns) < readers * 12 * len(large):
+            sink.taken = 0
+            await asyncio.sleep(0)
+            turns.append(sink.taken)
+        assert max(turns) < 350_000
 
 
 @in_virtual_time
