@@ -307,7 +307,7 @@ def build_streams(
 
 def build_search(writer: CacheWriter, runner: SyncRunner) -> Indexer:
     """Build the search index, and have it told of changes."""
-    indexer = Indexer(writer, caught_up=runner.caught_up, on_built=writer.replaced.set)
+    indexer = Indexer(writer, caught_up=runner.caught_up, on_growth=writer.replaced.set)
     writer.announcer.observers += (indexer,)
     return indexer
 

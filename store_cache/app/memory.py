@@ -24,7 +24,7 @@ def freeze_imports() -> None:
 @asynccontextmanager
 async def frozen_heap(replaced: asyncio.Event) -> AsyncIterator[None]:
     """Exempt all objects from collection: those of now, and of each time that `replaced` is set
-    because another catalogue is in place.
+    because another catalogue, or more of a search index, is in place.
 
     Only for a process with a single store: garbage of another one would never be collected.
     """

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import islice
+from itertools import count, islice
 
 from store_cache.api.problems import IndexNotReady
 from store_cache.catalogue.catalogue import Catalogue
@@ -37,23 +37,31 @@ BACKLOG_SECONDS = 10.0
 """How long an index waits for a store that catches up. Building it takes as much of the processor
 as following does, and what changes meanwhile is indexed twice."""
 
+FROZEN_SHARDS = 8
+"""Of a new index, shards after which `on_growth` is called. The garbage collector takes some
+milliseconds to traverse so many, and a hundred for the index of a million products."""
+
 _TURN_SECONDS = 0.002
 
 
 class Indexer:
-    """Follows the visible catalogue. `on_built` is called when an index is built. `caught_up`
-    returns once the store has no backlog of events, or cannot read it."""
+    """Follows the visible catalogue.
+
+    `caught_up` returns once the store has no backlog of events, or cannot read it. `on_growth` is
+    called each time that a part of a new index has been built, and at its end: what was built is
+    kept, so that garbage collection may leave it out.
+    """
 
     def __init__(
         self,
         writer: CacheWriter,
         *,
         caught_up: Callable[[], Awaitable[None]],
-        on_built: Callable[[], None],
+        on_growth: Callable[[], None],
     ) -> None:
         self._writer = writer
         self._caught_up = caught_up
-        self._on_built = on_built
+        self._on_growth = on_growth
         self._index: SearchIndex | None = None
         self._changed: set[str] = set()
         self._begun = 0  # how often an index was begun
@@ -120,17 +128,20 @@ class Indexer:
         Products that change meanwhile are noted, and indexed again.
         """
         self._changed.clear()
-        begun, index, last_id, is_all = self._begun, SearchIndex(), "", False
-        while not is_all:
+        begun, index, last_id = self._begun, SearchIndex(), ""
+        for shards in count(1):
             ids, rows = self._catalogue.after(last_id, SHARD_PRODUCTS)
             for _ in index.load(ids, rows):
                 await asyncio.sleep(0.0)
                 if begun != self._begun:
                     return
-            is_all = len(ids) < SHARD_PRODUCTS
-            last_id = ids[-1] if ids else last_id
+            if len(ids) < SHARD_PRODUCTS:
+                break
+            last_id = ids[-1]
+            if shards % FROZEN_SHARDS == 0:
+                self._on_growth()
         self._index = index
-        self._on_built()
+        self._on_growth()
 
     def _index_changed(self) -> None:
         """Index some of the changed products again."""

@@ -38,7 +38,7 @@ async def indexed(*product_ids: str) -> AsyncIterator[tuple[Cache, Indexer]]:
     """A cache that holds these products, and follows; and the indexer that watches it."""
     clock = Clock()
     cache = Cache(clock=clock, central=LedgerClient(clock, *product_ids))
-    indexer = Indexer(cache.writer, caught_up=at_once, on_built=lambda: None)
+    indexer = Indexer(cache.writer, caught_up=at_once, on_growth=lambda: None)
     cache.writer.announcer.observers = (indexer,)
     await cache.filled()
     async with in_background(indexer.run()):
@@ -129,7 +129,7 @@ async def test_an_index_that_is_not_built_is_not_ready() -> None:
     """Before the first catalogue, and before `run`."""
     clock = Clock()
     cache = Cache(clock=clock, central=LedgerClient(clock, "P-1"))
-    indexer = Indexer(cache.writer, caught_up=at_once, on_built=lambda: None)
+    indexer = Indexer(cache.writer, caught_up=at_once, on_growth=lambda: None)
     cache.writer.announcer.observers = (indexer,)
     await cache.writer.open()
     async with in_background(indexer.run()):
@@ -149,7 +149,7 @@ async def test_an_index_is_built_once_the_store_has_caught_up(caught_up_after: f
     loop, built = asyncio.get_running_loop(), asyncio.Event()
     began = loop.time()
     indexer = Indexer(
-        cache.writer, caught_up=lambda: asyncio.sleep(caught_up_after), on_built=built.set
+        cache.writer, caught_up=lambda: asyncio.sleep(caught_up_after), on_growth=built.set
     )
     async with in_background(indexer.run()):
         await built.wait()
@@ -158,6 +158,25 @@ async def test_an_index_is_built_once_the_store_has_caught_up(caught_up_after: f
         assert expected == pytest.approx(loop.time() - began, abs=0.001)
         assert ["P-1"] == await ids_found(indexer, "p")
     await cache.writer.close()
+
+
+@in_virtual_time
+async def test_a_new_index_is_left_out_of_garbage_collection_part_by_part() -> None:
+    """The collector would traverse more and more of it while it is built."""
+    clock = Clock()
+    ids = [f"P-{number:03}" for number in range(200)]
+    cache = await Cache(clock=clock, central=LedgerClient(clock, *ids)).filled()
+    parts: list[str] = []
+    indexer = Indexer(cache.writer, caught_up=at_once, on_growth=lambda: parts.append("part"))
+    with (
+        patch.object(indexer_module, "SHARD_PRODUCTS", 10),
+        patch.object(indexer_module, "FROZEN_SHARDS", 4),
+    ):
+        async with in_background(indexer.run()):
+            await indexer.current()
+    await cache.writer.close()
+
+    assert 200 // (4 * 10) + 1 == len(parts)
 
 
 @in_virtual_time
@@ -219,7 +238,7 @@ async def test_a_large_catalogue_is_indexed_beside_everything_else() -> None:
     ids = [f"P-{number:04}" for number in range(1_000)]
     cache = await Cache(clock=clock, central=LedgerClient(clock, *ids)).filled()
     built = asyncio.Event()
-    indexer = Indexer(cache.writer, caught_up=at_once, on_built=built.set)
+    indexer = Indexer(cache.writer, caught_up=at_once, on_growth=built.set)
     async with in_background(indexer.run()):
         turns = 0
         while not built.is_set():
