@@ -1,21 +1,36 @@
-"""Resident memory, beside a process that holds nothing but a dict of the same rows."""
+"""Resident memory, beside a process that holds nothing but a dict of the same rows; and what each
+feature takes of it."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import AsyncIterator, Sequence, Set
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+from benchmarks.experiments.reads import offset_of
+from benchmarks.experiments.search import until_indexed
 from benchmarks.harness.cache import snapshot_in
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
-from benchmarks.harness.processes import central, client, serving, store
+from benchmarks.harness.processes import LOAD_ROWS, central, client, serving, store
 from benchmarks.harness.results import Comparison, Goal, Part
 from benchmarks.harness.rows import product_id, random_numbers
 from tests.harness import proc
+from tests.harness.clients import CENTRAL_ADMIN_KEY
 from tests.harness.processes import Program
 
+OFF = {
+    "STREAM_READERS": "0",
+    "SEARCH": "false",
+    "HISTORY_LIMIT": "0",
+    "METRICS": "false",
+    "VERIFY_INTERVAL_MINUTES": "0",
+}
 STORE, PEAK = "store: after a full sync and reads", "store: peak of another full sync"
+ON, ON_PEAK = f"{STORE}, everything on", f"{PEAK}, everything on"
 DICT = "dict of id to bytes"
 METRIC = "MB"
 READS = 2_000
@@ -43,25 +58,105 @@ async def measure(effort: Effort) -> Sequence[Part]:
     products = 10_000 if effort.quick else 1_000_000
     async with (
         central(effort.folder, products) as source,
-        store(effort.folder, source.url) as served,
+        store(effort.folder, source.url, settings=OFF) as served,
+        store(effort.folder, source.url, name="everything-on") as whole,
     ):
+        await until_indexed(whole)
         candidates = {
             STORE: resident(served, products),
             PEAK: peak(served),
+            ON: resident(whole, products),
+            ON_PEAK: peak(whole),
             DICT: held_by_a_dict(effort, effort.folder / "store"),
         }
         rounds = await interleave(min(effort.rounds, 5), candidates, warm_ups=0)
-    return [
-        Comparison(
-            title=f"Resident memory, {products:,} products",
-            metric=METRIC,
-            peers=(DICT,),
-            rounds=rounds,
-            goals=() if effort.quick else GOALS,
-            note="From the second round on, the first figure includes what earlier full syncs "
-            "left behind in the allocator.",
+    size = Comparison(
+        title=f"Resident memory, {products:,} products",
+        metric=METRIC,
+        peers=(DICT,),
+        rounds=rounds,
+        goals=() if effort.quick else GOALS,
+        note="From the second round on, the first figures include what earlier full syncs left "
+        "behind in the allocator. The first two are of a store with everything off.",
+    )
+    return [size, await measure_features(effort)]
+
+
+# -- what each feature takes -------------------------------------------------------------------
+
+FEATURES = {
+    "everything off": set[str](),
+    "streams on": {"STREAM_READERS"},
+    "search on": {"SEARCH"},
+    "history on": {"HISTORY_LIMIT"},
+    "metrics on": {"METRICS"},
+    "verification on": {"VERIFY_INTERVAL_MINUTES"},
+    "everything on": OFF.keys(),
+}
+CHANGES = 100_000
+SETTLE_SECONDS = 3.0
+LOOK_SECONDS = 0.1
+
+
+async def measure_features(effort: Effort) -> Comparison:
+    products = CHANGES // 10 if effort.quick else CHANGES
+    async with central(effort.folder, products, name="central-of-features") as source:
+        rounds = await interleave(
+            2 if effort.quick else min(effort.rounds, 5),
+            {
+                f"store, {name}": partial(after_changes, effort, source, products, left_on)
+                for name, left_on in FEATURES.items()
+            },
+            warm_ups=0,
         )
-    ]
+    return Comparison(
+        title=f"Resident memory with each feature, {products:,} products and as many changes",
+        metric=METRIC,
+        peers=(),
+        rounds=rounds,
+        note="A new store each time, after it has followed a change of each product. What a "
+        "feature takes is the difference to everything off. The streams keep the last 10,000 "
+        "changes and have no readers, the history keeps 100,000 changes, and the index is built.",
+    )
+
+
+async def after_changes(
+    effort: Effort, source: Program, products: int, left_on: Set[str]
+) -> Sample:
+    settings = {name: value for name, value in OFF.items() if name not in left_on}
+    async with (
+        temporary_folder(effort) as folder,
+        store(folder, source.url, settings=settings) as served,
+    ):
+        if "SEARCH" not in settings:
+            await until_indexed(served)
+        last = await change_all(source, products)
+        async with client(served.url) as asking:
+            while await offset_of(asking) < last:
+                await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(SETTLE_SECONDS)
+        return {METRIC: proc.resident_bytes(served.process_id) / 1e6}
+
+
+@asynccontextmanager
+async def temporary_folder(effort: Effort) -> AsyncIterator[Path]:
+    with tempfile.TemporaryDirectory(dir=effort.folder) as folder:
+        yield Path(folder)
+
+
+async def change_all(source: Program, products: int) -> int:
+    """Change the stock of each product once; return the offset of the last event."""
+    async with client(source.url, CENTRAL_ADMIN_KEY) as asking:
+        for first in range(0, products, LOAD_ROWS):
+            numbers = range(first, min(products, first + LOAD_ROWS))
+            rows = [{"productId": product_id(n), "available": 20} for n in numbers]
+            body = {"products": rows}
+            (await asking.put("/v1/admin/products/set", json=body)).raise_for_status()
+        page = (await asking.get("/v1/inventory?limit=1")).raise_for_status().json()
+        return int(page["eventOffset"])
+
+
+# -- how it is measured ------------------------------------------------------------------------
 
 
 def resident(served: Program, products: int) -> Candidate:

@@ -12,7 +12,6 @@ from statistics import median
 
 import orjson
 
-from benchmarks.experiments.memory import status_of
 from benchmarks.harness.machine import LOAD_CORE
 from benchmarks.harness.measuring import Benchmark, Effort, Sample, interleave
 from benchmarks.harness.processes import central, helper, next_line, store
@@ -31,6 +30,7 @@ from benchmarks.harness.wrk import (
     write_requests,
 )
 from benchmarks.peers import mosquitto
+from tests.harness import proc
 from tests.harness.processes import Program
 
 STORE, PEER = "store: visible until received", "mosquitto: published until received"
@@ -210,15 +210,15 @@ async def measure_idle(effort: Effort, source: Program, readers: int) -> Compari
 async def idle(opened: Opened, kind: str, readers: int, seconds: float) -> Sample:
     async with opened() as server, AsyncExitStack() as running:
         await asyncio.sleep(SETTLE_SECONDS)
-        before = status_of(server.process_id, "VmRSS")
+        before = proc.resident_bytes(server.process_id)
         sample = {}
         if readers:
             reading = ("harness.stream_readers", kind, server.port, readers, 0)
             reads = await running.enter_async_context(helper(*reading, core=LOAD_CORE))
             await next_line(reads)
             await asyncio.sleep(SETTLE_SECONDS)
-            grown = status_of(server.process_id, "VmRSS") - before
-            sample[MEMORY] = grown * 1000 / readers
+            grown = proc.resident_bytes(server.process_id) - before
+            sample[MEMORY] = grown / 1000 / readers
         used = processor_seconds(server.process_id)
         await asyncio.sleep(seconds)
         sample[CORE] = 100 * (processor_seconds(server.process_id) - used) / seconds

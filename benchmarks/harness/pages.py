@@ -26,8 +26,8 @@ A ratio is the median of the ratios of each round. The spread is the distance be
 of the rounds as a share of their median: the largest of the ratio's own and both candidates'. If a
 difference is not larger than the spread, no ratio is shown. A goal is met or not met if it is
 further away than the spread, or if every round lies on the same side of it; otherwise it *cannot be
-told*. Peers that are not Python packages (Debian: `wrk`, `nginx-light`) must be installed; each
-page names those that were missing.
+told*. Peers that are not Python packages (Debian: `wrk`, `nginx-light`, `mosquitto`) must be
+installed; each page names those that were missing.
 """
 
 
