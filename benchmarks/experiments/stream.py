@@ -33,6 +33,8 @@ from benchmarks.peers import mosquitto
 from tests.harness import proc
 from tests.harness.processes import Program
 
+Helper = AbstractAsyncContextManager[asyncio.subprocess.Process]
+
 STORE, PEER = "store: visible until received", "mosquitto: published until received"
 FROM_CENTRAL = "store: sent to Central until received"
 READERS = 1_000
@@ -46,7 +48,7 @@ CARRIED_MS = 1_000.0
 """A rate is carried if every message arrives, 99 of 100 of them within this."""
 
 CORE, MEMORY = "core %", "kB a reader"
-IDLE_SECONDS = 40.0
+IDLE_ROUNDS, IDLE_SECONDS = 3, 40.0
 """Each reader is told its position twice in that time."""
 
 SETTLE_SECONDS = 2.0
@@ -147,14 +149,20 @@ def curve(curves: dict[str, dict[int, list[float]]], readers: int) -> Growth:
     )
 
 
+def reading(kind: str, server: Program, *arguments: object) -> Helper:
+    return helper("harness.stream_readers", kind, server.port, *arguments, core=LOAD_CORE)
+
+
+def changing(kind: str, port: int, count: int, rate: float) -> Helper:
+    return helper("harness.stream_changes", kind, port, count, rate, core=LOAD_CORE)
+
+
 async def changed(peer: Peer, readers: int, rate: int, seconds: float) -> Sample:
     """Measure how long changes take to reach all readers. Raises LostMessages."""
     count = round(rate * seconds)
-    reading = ("harness.stream_readers", peer.reads, peer.server.port, readers, count, *peer.notes)
-    changing = ("harness.stream_changes", *peer.changes, count, rate)
-    async with helper(*reading, core=LOAD_CORE) as reads:
+    async with reading(peer.reads, peer.server, readers, count, *peer.notes) as reads:
         await next_line(reads)
-        async with helper(*changing, core=LOAD_CORE) as changes:
+        async with changing(*peer.changes, count, rate) as changes:
             await next_line(changes)
             before = processor_seconds(peer.server.process_id)
             took = float(await next_line(changes))
@@ -186,7 +194,7 @@ async def measure_idle(effort: Effort, source: Program, readers: int) -> Compari
     opened_store = partial(store, effort.folder, source.url, name="idle", settings=SETTINGS)
     opened_peer = partial(mosquitto.mosquitto, effort.folder)
     rounds = await interleave(
-        3 if effort.quick else min(effort.rounds, 5),
+        IDLE_ROUNDS,
         {
             IDLE_STORE: partial(idle, opened_store, "store", readers, seconds),
             NO_READERS: partial(idle, opened_store, "store", 0, seconds),
@@ -213,8 +221,7 @@ async def idle(opened: Opened, kind: str, readers: int, seconds: float) -> Sampl
         before = proc.resident_bytes(server.process_id)
         sample = {}
         if readers:
-            reading = ("harness.stream_readers", kind, server.port, readers, 0)
-            reads = await running.enter_async_context(helper(*reading, core=LOAD_CORE))
+            reads = await running.enter_async_context(reading(kind, server, readers, 0))
             await next_line(reads)
             await asyncio.sleep(SETTLE_SECONDS)
             grown = proc.resident_bytes(server.process_id) - before
@@ -236,9 +243,7 @@ async def measure_reads(effort: Effort, source: Program, readers: int, products:
     async with (
         store(effort.folder, source.url, name="alone") as alone,
         store(effort.folder, source.url, name="beside", settings=SETTINGS) as beside,
-        helper(
-            *("harness.stream_readers", "store", beside.port, readers, 0), core=LOAD_CORE
-        ) as reads,
+        reading("store", beside, readers, 0) as reads,
     ):
         await next_line(reads)
         seconds = 1.0 if effort.quick else BESIDE_SECONDS
@@ -266,8 +271,7 @@ async def read_beside(
     served: Program, central_port: int, requests: Requests, seconds: float
 ) -> Sample:
     count = round(BESIDE_A_SECOND * (seconds + 1))
-    changing = ("harness.stream_changes", "central", central_port, count, BESIDE_A_SECOND)
-    async with helper(*changing, core=LOAD_CORE) as changes:
+    async with changing("central", central_port, count, BESIDE_A_SECOND) as changes:
         await next_line(changes)
         return await load_of(served, requests, seconds)()
 

@@ -225,6 +225,10 @@ Or try:
 
   {call} '{store}/v1/store/inventory?limit=3'
   {call} -i {store}/v1/store/inventory/TEA-001
+  {call} '{store}/v1/store/inventory?search=tea&inStock=true'
+  {call} '{store}/v1/store/inventory?barcode=4006381333931'
+  {call} {store}/v1/store/inventory/TEA-002/history
+  {call} -N {store}/v1/store/inventory/stream    # changes as they come
   {call} {store}/v1/store/sync/status
   {call} -X PATCH -H 'Idempotency-Key: my-first' -H 'Content-Type: application/json' \\
       -d '{{"quantityChange": -1}}' {store}/v1/store/inventory/TEA-002/inventory
