@@ -69,7 +69,11 @@ def of_mosquitto(port: int, _number: int) -> socket.socket:
     """Return the connection of a client that has subscribed."""
     client = Client(CallbackAPIVersion.VERSION2)
     is_subscribed: list[bool] = []
-    client.on_connect = lambda *_: client.subscribe(TOPIC)
+
+    def subscribe(*_: object) -> None:
+        client.subscribe(TOPIC)
+
+    client.on_connect = subscribe
     client.on_subscribe = lambda *_: is_subscribed.append(True)
     client.connect("127.0.0.1", port, keepalive=0)
     connection = client.socket()

@@ -32,6 +32,7 @@ from tests.crash.stalls import Stalls, started
 from tests.harness import proc
 from tests.harness.background import in_background
 from tests.harness.hostile_central import ATTACKS, HostileCentral, Route
+from tests.harness.store import settings_of
 
 ROOT = Path(__file__).parents[2]
 RECOVERY_SECONDS = 60.0
@@ -45,17 +46,19 @@ SETTLING_SECONDS = 0.5
 async def be_attacked(central_url: str, data_dir: Path, route: Route, seconds: float) -> None:
     """Follow that Central; tell the parent what the attack costs, a line of JSON for each step."""
     stalls = Stalls()
-    async with started(data_dir, central_url) as store, in_background(stalls.tick()):
+    settings = settings_of(central_api_url=central_url, data_dir=data_dir)
+    async with started(settings) as store, in_background(stalls.tick()):
         await _until(lambda: _state(store) == "live")
         await asyncio.sleep(SETTLING_SECONDS)
         base = proc.resident_bytes(os.getpid())
         proc.forget_highest(os.getpid())
         _tell({"ready": True})
         await asyncio.to_thread(sys.stdin.readline)
-        with stalls.during("attack"), suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while True:
-                    await _provoke(store, route)
+        async with stalls.during("attack"):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while True:
+                        await _provoke(store, route)
         counted, passed = stalls.longest["attack"]
         status = store.status.sync_status()
         _tell(

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from typing import Any
 
+from store_cache.app.serve import api_of
 from tests.harness.processes import ROOT
-from tests.harness.store import a_store, api_of, settings_of
+from tests.harness.store import a_store, settings_of
 
 ON: dict[str, Any] = {"verify_interval_minutes": 15, "console": True, "api_docs": True}
 OFF: dict[str, Any] = {
