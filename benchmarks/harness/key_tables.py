@@ -7,6 +7,7 @@ taken beyond its own, and how long the load took in seconds.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,9 +24,9 @@ from store_cache.storage.files import CacheFiles
 from store_cache.writer import CacheWriter
 from store_cache.writes.idempotency import Final, KeyTable, encode_final
 from store_cache.writes.write import Applied
+from tests.harness import proc
 
 RETENTION_SECONDS = 86_400.0
-PAGE_BYTES = 4096
 
 
 def records(count: int) -> Iterator[bytes]:
@@ -61,7 +62,7 @@ async def load_store(data: Path) -> None:
     directory, keys = LocalDirectory(data), KeyTable(retention_seconds=RETENTION_SECONDS)
     files = CacheFiles(directory, store_id="store-s1", now=time.time)
     freeze_imports()
-    before, began = resident(), time.perf_counter()
+    before, began = proc.resident_bytes(os.getpid()), time.perf_counter()
     writer = CacheWriter(
         files, keys, now=time.time, steady=time.time, grace_seconds=2.0, fetch_product=no_product
     )
@@ -79,7 +80,7 @@ async def no_product(product_id: str, *, generation: str | None) -> Row | None:
 async def load_dict(data: Path) -> None:
     """Put each record under its key, and nothing else."""
     path = snapshot_in(data)
-    before, began = resident(), time.perf_counter()
+    before, began = proc.resident_bytes(os.getpid()), time.perf_counter()
     held: dict[bytes, bytes] = {}
     with path.open("rb") as lines:
         for line in lines:
@@ -89,13 +90,9 @@ async def load_dict(data: Path) -> None:
 
 
 def print_figures(before: int, count: int, seconds: float) -> None:
-    beyond = (resident() - before) / count - len(key_of(0))
+    beyond = (proc.resident_bytes(os.getpid()) - before) / count - len(key_of(0))
     sys.stdout.write(f"{orjson.dumps([beyond, seconds]).decode()}\n")
     sys.stdout.flush()
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
 if __name__ == "__main__":

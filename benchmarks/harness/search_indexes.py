@@ -9,6 +9,7 @@ processor time. A search counts what it finds and returns the first 50 rows.
 from __future__ import annotations
 
 import gc
+import os
 import sqlite3
 import string
 import sys
@@ -22,10 +23,10 @@ from benchmarks.harness.shelf import Shelf
 from store_cache.catalogue.search.index import Query, SearchIndex
 from store_cache.catalogue.search.words import words_of
 from store_cache.model.product import read_product
+from tests.harness import proc
 
 ROWS = 50
 SEARCHES = 2_000
-PAGE_BYTES = 4096
 FIELDS = ("productId", "name", "description", "sku", "category", "barcode")
 LETTERS = string.ascii_lowercase + string.digits
 
@@ -98,10 +99,10 @@ def main() -> None:
     searches = (folder / "searches").read_text(encoding="utf-8").split("\n")
     ids = [orjson.loads(row)["productId"] for row in rows]
     gc.freeze()  # as the store does with its catalogue
-    before, began = _resident(), time.process_time()
+    before, began = proc.resident_bytes(os.getpid()), time.process_time()
     search, longest = {"store": build_store, "fts5": build_fts5}[kind](ids, rows)
     built = time.process_time() - began
-    taken = (_resident() - before) / 1e6
+    taken = (proc.resident_bytes(os.getpid()) - before) / 1e6
     found = {
         "seconds": built,
         "MB": taken,
@@ -121,10 +122,6 @@ def _timed(search: Search, texts: Iterable[str]) -> list[float]:
         search(text)
         took.append((time.process_time() - began) * 1000)
     return took
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
 
 
 if __name__ == "__main__":
