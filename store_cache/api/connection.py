@@ -3,7 +3,9 @@
     a connection …                                      is ended after
     on which nothing arrives at first                   `first_byte_seconds`, gracefully
     on which nothing arrives between two requests       `idle_seconds` (keep-alive), gracefully
-    on which the head of a request does not end         `head_seconds` from its first byte
+    on which the head of a request does not end         `head_seconds` from its first byte; one that
+                                                        began to arrive during the answer to another
+                                                        request: `idle_seconds` from that answer
     whose client does not read its answer               `unread_seconds` without progress
     with a long answer, such as a stream                what the answer decides
 
@@ -25,6 +27,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestPayloadError
 
 from store_cache.api import request_ids
+from store_cache.api.addresses import is_loopback
 from store_cache.api.fast.pipelining import PipeliningGuard
 from store_cache.api.fast.reads import FastConnection, FastReads
 from store_cache.api.limits import ConnectionLimiter
@@ -83,6 +86,7 @@ class ClientConnection(web.RequestHandler):
         "_wire",
         "address",
         "is_busy",
+        "is_local",
         "is_stranger",
     )
 
@@ -117,6 +121,8 @@ class ClientConnection(web.RequestHandler):
         self._unread_since = math.inf
         self._deadline = math.inf
         self.address = ""
+        self.is_local = False
+        """Whether its client is on this machine."""
         self.is_busy = False
         """Whether a handler is answering a request."""
         self.is_stranger = True
@@ -174,10 +180,10 @@ class ClientConnection(web.RequestHandler):
 
     # -- called by the transport and by aiohttp ----------------------------------------------
 
-    def accept(self, accepted: Abortable, address: str) -> bool:
+    def accept(self, accepted: Abortable, address: str, *, is_local: bool) -> bool:
         """Count the connection in, as one of a client of this address; end it, and return False, if
         there is no place. `front` calls this before the connection is made."""
-        self._socket, self.address = accepted, address
+        self._socket, self.address, self.is_local = accepted, address, is_local
         if not self._limiter.admit(self):
             accepted.abort()
             return False
@@ -192,7 +198,8 @@ class ClientConnection(web.RequestHandler):
         wire = cast("asyncio.Transport", transport)
         if self._socket is None:
             peer = transport.get_extra_info("peername")
-            if not self.accept(wire, str(peer[0]) if peer else ""):
+            address = str(peer[0]) if peer else ""
+            if not self.accept(wire, address, is_local=is_loopback(address)):
                 return
         self._wire = wire
         self._is_tls = transport.get_extra_info("sslcontext") is not None

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from store_cache.api.addresses import is_loopback
 from store_cache.api.proxies import ProxyHeader, TrustedProxies
 from store_cache.api.throttled_log import ThrottledWarning
 from store_cache.api.tls import ServerTls
@@ -29,38 +30,47 @@ log = logging.getLogger(__name__)
 HEADER_SECONDS = 5.0
 """How long a proxy may take to send its header."""
 
-_HANDSHAKE_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 5.0
 
 _AT_ONCE = 64
 """So many connections are accepted before others get their turn."""
 
-_AFTER_FAILURE_SECONDS = 1.0
+AFTER_FAILURE_SECONDS = 1.0
 """How long none are accepted if that failed, as it does without a free file descriptor."""
 
 
-async def listen(host: str, port: int, *, backlog: int) -> list[socket.socket]:
-    """Return a listening socket for each address of `host`. Raises OSError."""
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of `host`, which does not listen yet. Raises OSError.
+
+    Addresses of a family that this machine does not have, such as IPv6, are left out, unless there
+    are no others.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )
-    listening: list[socket.socket] = []
+    bound: list[socket.socket] = []
+    missing: OSError | None = None
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
-            listening.append(one)
+            try:
+                one = socket.socket(family, kind, protocol)
+            except OSError as problem:
+                missing = problem
+                continue
+            bound.append(one)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.setblocking(False)
             one.bind(address)
-            one.listen(backlog)
     except OSError:
-        for one in listening:
+        for one in bound:
             one.close()
         raise
-    return listening
+    if missing is not None and not bound:
+        raise missing
+    return bound
 
 
 class Front:
@@ -81,6 +91,9 @@ class Front:
         self._loop = asyncio.get_running_loop()
         self._accepting = [self._loop.create_task(self._accept_all(one)) for one in listening]
         self._beginning: set[asyncio.Task[None]] = set()
+        self._failures = ThrottledWarning(
+            log, "connections could not be accepted", counted_as="failures"
+        )
         self._bad_headers = ThrottledWarning(
             log, "connections of a proxy were refused; see TRUSTED_PROXIES", counted_as="refused"
         )
@@ -104,9 +117,11 @@ class Front:
                 self._begin_in_task(accepted, str(peer[0]))
                 for accepted, peer in _accept_waiting(listening):
                     self._begin_in_task(accepted, str(peer[0]))
+            except ConnectionAbortedError:
+                pass  # its client was gone before
             except OSError as problem:
-                log.error("no connection could be accepted: %s", problem)
-                await asyncio.sleep(_AFTER_FAILURE_SECONDS)
+                self._failures.note(reason=str(problem))
+                await asyncio.sleep(AFTER_FAILURE_SECONDS)
 
     def _begin_in_task(self, accepted: socket.socket, peer: str) -> None:
         task = self._loop.create_task(self._begin(accepted, peer))
@@ -122,8 +137,11 @@ class Front:
             if self._proxies.speaks_proxy_v2(peer):
                 client = await self._read_header(accepted) or peer
             connection = self._new_connection()
-            if connection.accept(_Accepted(accepted, asyncio.current_task()), client):
-                await self._hand_over(accepted, connection, client)
+            # A proxy elsewhere may say that its client is here.
+            is_local = is_loopback(peer) and is_loopback(client)
+            beginning = _Accepted(accepted, asyncio.current_task())
+            if connection.accept(beginning, client, is_local=is_local):
+                await self._hand_over(accepted, connection)
                 has_begun = True
         except ValueError as problem:
             self._bad_headers.note(address=peer, reason=str(problem))
@@ -151,10 +169,11 @@ class Front:
                 header.add(data)
         return header.client()
 
-    async def _hand_over(
-        self, accepted: socket.socket, connection: ClientConnection, client: str
-    ) -> None:
-        """Make the TLS handshake, if there is to be one, and let the connection go on by itself."""
+    async def _hand_over(self, accepted: socket.socket, connection: ClientConnection) -> None:
+        """Make the TLS handshake, if there is to be one, and let the connection go on by itself.
+
+        The handshake has no deadline of its own: that of the first byte ends it.
+        """
         if self.tls is None:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
             return
@@ -162,13 +181,12 @@ class Front:
             await self._loop.connect_accepted_socket(
                 lambda: connection,
                 accepted,
-                ssl=self.tls.context_for(client),
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
+                ssl=self.tls.local if connection.is_local else self.tls.remote,
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             )
         except OSError as problem:  # so are errors of TLS
             if reason := getattr(problem, "reason", None):
-                self._failed_handshakes.note(address=client, reason=reason)
+                self._failed_handshakes.note(address=connection.address, reason=reason)
             raise ConnectionError from problem
 
 

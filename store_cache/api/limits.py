@@ -14,7 +14,6 @@ would cost more than the requests.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import resource
 from collections import Counter, defaultdict
@@ -94,12 +93,12 @@ class ConnectionLimiter:
     def admit(self, connection: ClientConnection) -> bool:
         """Count a new connection in; return False, counting nothing, if there is no place."""
         address, limits = connection.address, self.limits
-        reserve = limits.local_reserve if _is_local(address) else 0
+        reserve = limits.local_reserve if connection.is_local else 0
         has_place = True
         # Many clients come from the address of a proxy that forwards HTTP.
         is_capped = not self._proxies.is_trusted(address)
         if is_capped and self._count_of[address] >= limits.most_connections_per_address + reserve:
-            has_place = self._make_room(self._strangers_of[address])
+            has_place = self._make_room(self._strangers_of.get(address, {}))
         elif len(self._connections) >= limits.most_connections + reserve:
             has_place = self._make_room(self._strangers)
         if not has_place:
@@ -123,9 +122,11 @@ class ConnectionLimiter:
 
     def trust(self, connection: ClientConnection) -> None:
         """Note that an API key was accepted: the connection is no longer closed to make room."""
-        if not connection.is_stranger:
-            return
-        connection.is_stranger = False
+        if connection.is_stranger:
+            connection.is_stranger = False
+            self._drop_stranger(connection)
+
+    def _drop_stranger(self, connection: ClientConnection) -> None:
         del self._strangers[connection]
         strangers = self._strangers_of[connection.address]
         del strangers[connection]
@@ -137,7 +138,8 @@ class ConnectionLimiter:
         if connection not in self._connections:
             return
         del self._connections[connection]
-        self.trust(connection)
+        if connection.is_stranger:
+            self._drop_stranger(connection)
         self._count_of[connection.address] -= 1
         if not self._count_of[connection.address]:
             del self._count_of[connection.address]
@@ -169,10 +171,3 @@ class ConnectionLimiter:
         for connection in [one for one in self._connections if one.is_overdue(now)]:
             connection.end_overdue()
         self._timer = self._loop.call_later(self.limits.check_seconds, self._check)
-
-
-def _is_local(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # no address, as on a Unix socket
-        return False

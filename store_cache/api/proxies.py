@@ -14,18 +14,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from aiohttp import web
+from aiohttp import hdrs, web
+
+from store_cache.api.addresses import parse_address
 
 BYTES_PREFIX = "proxy-v2:"
 """Marks an entry of TRUSTED_PROXIES that speaks PROXY protocol v2."""
 
-HEADER = "X-Forwarded-For"
+HEADER = hdrs.X_FORWARDED_FOR
 
 ADDRESS = web.RequestKey("address", str)
 """The address of a request's client, as far as that is known."""
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # -- who is trusted --------------------------------------------------------------------------------
 
@@ -82,18 +83,8 @@ class TrustedProxies:
 
 @lru_cache(maxsize=1024)
 def _is_in(address: str, networks: tuple[_Network, ...]) -> bool:
-    parsed = _parse(address)
+    parsed = parse_address(address)
     return parsed is not None and any(parsed in network for network in networks)
-
-
-def _parse(address: str) -> _Address | None:
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return None
-    # A socket for both families shows clients of IPv4 so.
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return mapped or parsed
 
 
 def _read_address(entry: str) -> str | None:
@@ -103,7 +94,7 @@ def _read_address(entry: str) -> str | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    parsed = _parse(text)
+    parsed = parse_address(text)
     return None if parsed is None else str(parsed)
 
 
@@ -150,7 +141,8 @@ class ProxyHeader:
         size, address = _FAMILIES[family]
         if length < 2 * size + 4:
             raise ValueError("its header is too short for its addresses")
-        return str(_parse(str(address(bytes(self._received[HEAD_BYTES : HEAD_BYTES + size])))))
+        source = bytes(self._received[HEAD_BYTES : HEAD_BYTES + size])
+        return str(parse_address(str(address(source))))
 
     def _length(self) -> int:
         """Return how many bytes follow the head."""

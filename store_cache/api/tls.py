@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,8 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """The contexts that new connections get: those from this machine, such as health checks, need
-    no certificate of a client."""
+    """The contexts that new connections get: those of clients on this machine, such as health
+    checks, need no certificate."""
 
     remote: ssl.SSLContext
     local: ssl.SSLContext
@@ -39,14 +38,6 @@ class ServerTls:
             remote.verify_mode = ssl.CERT_REQUIRED
             load_authorities(remote, files.client_ca)
         return cls(remote, local)
-
-    def context_for(self, address: str) -> ssl.SSLContext:
-        """Return the context for a client of this address."""
-        try:
-            is_local = ipaddress.ip_address(address).is_loopback
-        except ValueError:  # none, as on a Unix socket
-            is_local = False
-        return self.local if is_local else self.remote
 
 
 def client_tls(

@@ -9,6 +9,8 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from store_cache.api.addresses import parse_address
+
 _CLIENT_PREFIX = 64
 
 
@@ -63,12 +65,9 @@ class WrongKeys:
 
 def _group(address: str) -> str:
     """Return what an address counts as: itself, or its /64."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # none, as on a Unix socket
+    parsed = parse_address(address)
+    if parsed is None:
         return address
     if isinstance(parsed, ipaddress.IPv4Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
+        return str(parsed)
     return str(ipaddress.ip_network((parsed, _CLIENT_PREFIX), strict=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 import struct
 
 import pytest
@@ -264,3 +265,34 @@ async def test_a_stop_ends_connections_that_have_not_begun(open_store: Opened) -
     await store.running.stop(grace_seconds=1.0)
 
     assert b"" == await line.ended()
+
+
+@pytest.fixture
+def own_address() -> str:
+    """An address of this machine that others can reach."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("203.0.113.1", 9))  # of a datagram socket, that sends nothing
+        except OSError:
+            pytest.skip("this machine has no address but its own")
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "::1"])
+async def test_a_proxy_elsewhere_has_no_client_on_this_machine(
+    open_store: Opened, own_address: str, client: str
+) -> None:
+    """(T2) Whatever it says: the places for this machine's own probes are not for it."""
+    limits = ConnectionLimits(most_connections=1, local_reserve=1)
+    proxies = [f"proxy-v2:{own_address}", "proxy-v2:127.0.0.1"]
+    store = await open_store(proxies=proxies, limits=limits)
+    till = await store.line()
+    till.writer.write(header())
+    assert 200 == (await till.send("GET", TARGET, headers=TILL)).status
+    elsewhere = await store.line(local_addr=(own_address, 0))
+    elsewhere.writer.write(header(client))
+    here = await store.line()
+    here.writer.write(header("127.0.0.1"))
+
+    assert b"" == await elsewhere.ended()
+    assert 200 == (await here.send("GET", "/health")).status
