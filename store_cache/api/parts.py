@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.status import StatusDocuments
-from store_cache.api.metrics.metrics import Metrics
+from store_cache.api.middleware import Traced
 from store_cache.api.search.indexer import Indexer
 from store_cache.api.stream.streams import Streams
 from store_cache.catalogue.history.history import ChangeHistory
@@ -16,13 +17,16 @@ from store_cache.sync.verification.verifier import Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder
 
+if TYPE_CHECKING:
+    from store_cache.api.metrics.metrics import Metrics
+
 
 @dataclass(frozen=True, slots=True)
 class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
     `forwarder` sends writes to Central. `streams` are the open streams of changes, `history` is
     that of the products, `verifier` compares the catalogue with Central's, `search` keeps the
-    index. What is switched off is None."""
+    index, `traced` makes spans. What is switched off is None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -35,3 +39,4 @@ class StoreParts:
     verifier: Verifier | None = None
     search: Indexer | None = None
     history: ChangeHistory | None = None
+    traced: Traced | None = None

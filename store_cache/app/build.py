@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -20,9 +21,8 @@ from store_cache.api.content.defects import Defects
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
 from store_cache.api.content.status import StatusDocuments
-from store_cache.api.metrics.collector import Watched
 from store_cache.api.metrics.counts import Counts
-from store_cache.api.metrics.metrics import Metrics
+from store_cache.api.metrics.watched import Watched
 from store_cache.api.parts import StoreParts
 from store_cache.api.search.indexer import Indexer
 from store_cache.api.stream.feed import ChangeFeed
@@ -47,6 +47,10 @@ from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
 
+if TYPE_CHECKING:
+    from store_cache.api.metrics.metrics import Metrics
+    from store_cache.tracing.spans import Spans
+
 log = logging.getLogger(__name__)
 
 WRITES_GRACE_SECONDS = 5.0
@@ -56,15 +60,12 @@ the 10 s that a container has between SIGTERM and SIGKILL."""
 AFTER_DEFECT_SECONDS = 1.0
 
 
-Traced = Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]
-
-
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What the program reaches outside itself.
 
     `now` is the wall clock in unix seconds, `random` gives numbers in [0, 1), `transport` is the
-    way to Central (None: the network), `traced` returns one that makes spans of its requests.
+    way to Central (None: the network), `spans` are made of requests (None: there are none).
     `uptime`: seconds that are never set and go on while the machine is suspended; None: the loop's
     clock, which stops then.
     """
@@ -73,7 +74,7 @@ class Environment:
     now: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None
-    traced: Traced | None = None
+    spans: Spans | None = None
     uptime: Callable[[], float] | None = None
 
 
@@ -83,15 +84,15 @@ async def running(
     environment: Environment | None = None,
     *,
     tls: ssl.SSLContext | None = None,
-    traced: Traced | None = None,
+    spans: Spans | None = None,
 ) -> AsyncIterator[StoreParts]:
     """Build the store, load its files, and follow Central until the block ends. `tls` is for
-    connections to Central (see `app.tls`). `traced` is the environment's, if that is not given.
+    connections to Central (see `app.tls`). `spans` are the environment's, if that is not given.
 
     Raises DirectoryInUse, NewerFormat and OtherStore. A failing disk does not prevent a start (D5).
     """
     local = LocalDirectory(settings.data_dir)  # opens nothing before its first use
-    environment = environment or Environment(local, traced=traced, uptime=machine_uptime())
+    environment = environment or Environment(local, spans=spans, uptime=machine_uptime())
     steady = steady_clock(environment.now)
     central = build_central(settings, environment, tls)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
@@ -143,8 +144,8 @@ def build_central(
     settings: Settings, environment: Environment, tls: ssl.SSLContext | None = None
 ) -> CentralClient:
     transport = environment.transport
-    if environment.traced is not None:
-        transport = environment.traced(transport or network_transport(tls))
+    if environment.spans is not None:
+        transport = environment.spans.transport(transport or network_transport(tls))
     return CentralClient(
         base_url=settings.central_api_url,
         api_key=settings.central_api_key.get_secret_value(),
@@ -291,6 +292,7 @@ def build_parts(
         verifier=verifier,
         search=build_search(writer, runner) if settings.search else None,
         history=build_history(settings, environment, writer),
+        traced=None if environment.spans is None else environment.spans.around,
     )
 
 
@@ -327,6 +329,8 @@ def build_metrics(
     watched: Watched, central: CentralClient, clock: Clock, *, key_required: bool
 ) -> Metrics:
     """Build the metrics, and have the parts tell them what happens."""
+    from store_cache.api.metrics.metrics import Metrics  # noqa: PLC0415 - see there
+
     counts = Counts(now=clock.now, uptime=clock.uptime)
     runner, forwarder = watched.runner, watched.forwarder
     settle_writes = runner.on_events

@@ -113,14 +113,12 @@ async def serve_until_signal(
     freeze_imports()
     async with (
         tracing(os.environ, store_id=settings.store_id, version=version("store-cache")) as spans,
-        running(settings, tls=tls, traced=None if spans is None else spans.transport) as store,
+        running(settings, tls=tls, spans=spans) as store,
         frozen_heap(store.writer.replaced),
         admin_token(settings.data_dir) as local,
         AsyncExitStack() as listeners,
     ):
         app = api_of(store, settings, local)
-        if spans is not None:
-            app.middlewares.append(spans.middleware())
         limits = ConnectionLimits.within(open_files)
         server = await serve(
             app,

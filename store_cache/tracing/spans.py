@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -22,7 +22,6 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from store_cache.api.problems import STATUS, ApiError
-from store_cache.api.routing import route_name
 from store_cache.central import carried
 from store_cache.writes.write import WriteError
 
@@ -54,12 +53,10 @@ class Spans:
 
     # -- requests of clients ---------------------------------------------------------------
 
-    def middleware(self) -> Middleware:
-        """Return a middleware that stands behind the one that checks keys and answers errors."""
+    def around(self, handler: Handler, route: str) -> Handler:
+        """Return a handler that makes a span of what the handler of the route does."""
 
-        @web.middleware
-        async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
-            route = route_name(request) or "other"
+        async def traced(request: web.Request) -> web.StreamResponse:
             with self._tracer.start_as_current_span(
                 f"{request.method} {route}",
                 context=_PROPAGATOR.extract(_headers_of(carried.trace.get())),

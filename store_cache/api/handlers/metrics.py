@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -11,10 +12,12 @@ from store_cache.api.answers import json_answer
 from store_cache.api.auth import Scope
 from store_cache.api.content.paths import query_of
 from store_cache.api.metrics.history import MOST_MINUTES, POINT_SECONDS
-from store_cache.api.metrics.metrics import OPENMETRICS, TEXT, Metrics
 from store_cache.api.openapi import operations as op
 from store_cache.api.problems import InvalidRequest
 from store_cache.api.routing import Route
+
+if TYPE_CHECKING:
+    from store_cache.api.metrics.metrics import Metrics
 
 KEPT_SECONDS = 1.0
 
@@ -40,7 +43,7 @@ class MetricsRoutes:
         It is made at most once a second: nobody can keep the store busy with it.
         """
         accept = ",".join(request.headers.getall("Accept", ()))
-        content_type = OPENMETRICS if "application/openmetrics-text" in accept else TEXT
+        content_type = self._metrics.content_type(accept)
         now = asyncio.get_running_loop().time()
         made_at, body = self._made.get(content_type, (-inf, b""))
         if now >= made_at + KEPT_SECONDS:

@@ -7,7 +7,6 @@ costs nothing in between.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -19,35 +18,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from store_cache.api.content.freshness import FreshnessGauge
-from store_cache.api.content.state import StateName, StateTracker
+from store_cache.api.content.state import StateName
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.metrics.histogram import Histograms
-from store_cache.api.stream.streams import Streams
-from store_cache.sync.runner import SyncRunner
-from store_cache.sync.verification.verifier import Verifier
-from store_cache.writer import CacheWriter
-from store_cache.writes.forwarder import Forwarder
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """The parts of a store whose state is looked at. What is switched off is None."""
-
-    writer: CacheWriter
-    runner: SyncRunner
-    forwarder: Forwarder
-    freshness: FreshnessGauge
-    state: StateTracker
-    version: str
-    streams: Streams | None = None
-    verifier: Verifier | None = None
-
-    @property
-    def lag(self) -> int | None:
-        """By how many events the catalogue is behind; None if Central's head is not known."""
-        head = self.runner.head_offset
-        return None if head is None else max(0, head - self.freshness.measure().last_offset)
+from store_cache.api.metrics.watched import Watched
 
 
 class StoreCollector(Collector):

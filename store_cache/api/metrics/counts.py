@@ -106,10 +106,10 @@ class Counts:
         self._uptime = uptime
         self._date_read_at = -inf
 
-    def note_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
-        """Count an answer to a client. `route` is None if there is no such route."""
+    def note_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer to a client. `route` is OTHER if there is no such route."""
         named = method if method in _METHODS else OTHER
-        self.requests.of(route or OTHER, named, str(status)).add(seconds)
+        self.requests.of(route, named, str(status)).add(seconds)
 
     def note_exchange(self, exchange: Exchange) -> None:
         """Count a request to Central, as it ended."""

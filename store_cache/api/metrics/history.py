@@ -14,9 +14,9 @@ from operator import sub
 from typing import Any
 
 from store_cache.api.content.clock import Clock, rfc3339
-from store_cache.api.metrics.collector import Watched
 from store_cache.api.metrics.counts import LOOKUP, PAGE, PRODUCT, Counts
 from store_cache.api.metrics.histogram import Histograms, quantile
+from store_cache.api.metrics.watched import Watched
 
 POINT_SECONDS = 10
 MOST_MINUTES = 60

@@ -1,4 +1,7 @@
-"""The metrics of one running store: what is counted, its exposition, and the last hour."""
+"""The metrics of one running store: what is counted, its exposition, and the last hour.
+
+This loads prometheus_client, and is therefore loaded only by a store that has metrics.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from prometheus_client import exposition as text
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from store_cache.api.content.clock import Clock
-from store_cache.api.metrics.collector import StoreCollector, Watched, new_registry
+from store_cache.api.metrics.collector import StoreCollector, new_registry
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.metrics.history import History
+from store_cache.api.metrics.watched import Watched
 
 TEXT = text.CONTENT_TYPE_PLAIN_0_0_4
 OPENMETRICS = openmetrics.CONTENT_TYPE_LATEST
@@ -25,6 +29,10 @@ class Metrics:
         self.counts = counts
         self.history = History(counts, watched, clock)
         self._registry = new_registry(StoreCollector(counts, watched))
+
+    def content_type(self, accept: str) -> str:
+        """Return the type of exposition that an `Accept` header asks for."""
+        return OPENMETRICS if "application/openmetrics-text" in accept else TEXT
 
     def exposition(self, content_type: str = TEXT) -> bytes:
         """Return the metrics as text, or as OpenMetrics. It takes some milliseconds."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -165,6 +167,14 @@ async def test_without_metrics_nothing_else_changes(fast_reads: str) -> None:
 
         assert [404, 404, 200, 200] == statuses
         assert store.parts.metrics is None
+
+
+def test_only_a_store_with_metrics_loads_their_library() -> None:
+    """Loading the program does not; building its metrics does."""
+    look = "import sys, store_cache.app.serve; print('prometheus_client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+
+    assert "False" == done.stdout.strip()
 
 
 @in_virtual_time

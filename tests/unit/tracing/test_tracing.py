@@ -33,10 +33,9 @@ from tests.unit.central.test_carried import PARENT, SALE, TILL, TRACE_ID, UPDATE
 async def shop(spans: Spans) -> AsyncIterator[tuple[Witness, aiohttp.ClientSession]]:
     """A live store that makes spans, its Central, and a till."""
     central, settings, directory = Witness(), settings_of(), FaultyDirectory()
-    world = Environment(directory, now=central.clock.now, transport=central, traced=spans.transport)
+    world = Environment(directory, now=central.clock.now, transport=central, spans=spans)
     async with running(settings, world) as parts:
         app = api_of(parts, settings)
-        app.middlewares.append(spans.middleware())
         server = await serve(app, host="127.0.0.1", port=0)
         try:
             await RunningStore(parts, settings, central, directory).until("live")
