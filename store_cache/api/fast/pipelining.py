@@ -10,12 +10,12 @@ import re
 
 _HEAD = re.compile(
     rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) [!-~]+ HTTP/1\.1\r\n"
-    rb"((?:[A-Za-z0-9-]+:[ -~]*\r\n)+)\r\n"
+    rb"(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n"
 )
-# Fields that end a request in another way than by a content length.
-_OTHER_FRAMING = re.compile(rb"(?im)^(?:transfer-encoding|trailer|te):")
-_UPGRADE = re.compile(rb"(?im)^upgrade:|^connection:.*upgrade")
-_LENGTH = re.compile(rb"(?im)^content-length:(.*)\r$")
+# Fields that say where a request ends, or what follows it.
+_FRAMING = re.compile(
+    rb"\n((?i:content-length|transfer-encoding|trailer|te|connection|upgrade)):([^\r]*)"
+)
 _PLAIN_NUMBER = re.compile(rb" ?[0-9]{1,7}")
 
 
@@ -54,6 +54,8 @@ class PipeliningGuard:
     def note_answer(self, *, is_kept: bool) -> None:
         """Note that aiohttp has answered one request, and whether it keeps the connection."""
         self.is_clear = is_kept and self._missing == 0
+        if self._missing:  # it was answered before it had arrived whole
+            self._missing = None
 
     def close(self) -> None:
         """Note that aiohttp closes the connection: nothing more is to be answered."""
@@ -68,14 +70,21 @@ def _missing_after(data: bytes) -> tuple[int | None, bool]:
     The number is negative if other bytes follow, and None if it is not certain.
     """
     head = _HEAD.match(data)
-    if head is None or _OTHER_FRAMING.search(head[1]):
+    if head is None:
         return None, False
-    lengths = _LENGTH.findall(head[1])
-    if not lengths:
-        length = 0
-    elif len(lengths) == 1 and _PLAIN_NUMBER.fullmatch(lengths[0]):
-        length = int(lengths[0])
-    else:
+    lengths: list[bytes] = []
+    asks_upgrade = False
+    for name, value in _FRAMING.findall(head[0]):
+        match name.lower():
+            case b"content-length":
+                lengths.append(value)
+            case b"upgrade":
+                asks_upgrade = True
+            case b"connection":
+                asks_upgrade |= b"upgrade" in value.lower()
+            case _:
+                return None, False
+    if len(lengths) > 1 or not all(map(_PLAIN_NUMBER.fullmatch, lengths)):
         return None, False
-    missing = length - (len(data) - head.end())
-    return missing, _UPGRADE.search(head[1]) is not None
+    missing = sum(map(int, lengths)) - (len(data) - head.end())
+    return missing, asks_upgrade
