@@ -6,9 +6,11 @@ import logging
 from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from store_cache.api.auth import AUTHENTICATOR, Authenticator, KeyRing
+from store_cache.api.auth import AUTHENTICATOR, Authenticator, KeyRing, Scope
 from store_cache.api.console.console import console_routes
+from store_cache.api.content.models import NoteUnknown
 from store_cache.api.cors import Cors
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.handlers.admin import Admin
@@ -20,13 +22,14 @@ from store_cache.api.handlers.metrics import MetricsRoutes
 from store_cache.api.handlers.reads import Reads
 from store_cache.api.handlers.verification import verification_routes
 from store_cache.api.handlers.writes import Writes
-from store_cache.api.middleware import build_middleware
+from store_cache.api.metrics.counts import OTHER
+from store_cache.api.middleware import Middleware
 from store_cache.api.openapi.docs import ApiDocs
 from store_cache.api.parts import StoreParts
 from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
-from store_cache.api.routes import route_table
-from store_cache.api.routing import Route, Scopes
+from store_cache.api.routes import refuse_no_path, route_table
+from store_cache.api.routing import Route, add_routes
 from store_cache.api.search.reads import SearchingReads
 from store_cache.api.stream.handler import stream_routes
 from store_cache.api.stream.streams import Streams
@@ -38,8 +41,8 @@ log = logging.getLogger(__name__)
 _LONGEST_NAME = 100
 _NO_PROXIES = TrustedProxies()
 
-SCOPES = web.AppKey("scopes", Scopes)
-"""The scope that each route of the application requires."""
+UNROUTED: web.AppKey[Handler] = web.AppKey("unrouted")
+"""Answers requests for what is no path, which no route can match."""
 
 PROXIES = web.AppKey("proxies", TrustedProxies)
 """Whose word on the address of a client is taken."""
@@ -49,7 +52,6 @@ REQUEST_RATES = web.AppKey("request_rates", RequestRates)
 
 FAST_READS = web.AppKey("fast_reads", FastReads)
 """Answers the commonest reads in front of aiohttp; absent if that is switched off."""
-
 
 STREAMS = web.AppKey("streams", Streams)
 """The open streams of changes; absent if they are switched off."""
@@ -76,27 +78,20 @@ def build_api(
     speed of the commonest reads, not their answers. `console` adds the page for operators at `/`,
     `api_docs` the description of the API at `/openapi.json` and `/docs`.
     """
-    scopes, cors = Scopes(), Cors(cors_origins)
+    cors = Cors(cors_origins)
     authenticator = Authenticator(keys, WrongKeys())
     rates = rates or RequestRates()
     counts = None if store.metrics is None else store.metrics.counts
-    middleware = build_middleware(
+    middleware = Middleware(
         authenticator=authenticator,
-        scopes=scopes,
         rates=rates,
         proxies=proxies,
         cors=cors,
         counts=counts,
+        traced=store.traced,
     )
-    app = web.Application(middlewares=[middleware])
-    unknown_fields = ThrottledWarning(
-        log, "unknown fields in bodies are ignored", counted_as="ignored"
-    )
-
-    def note_unknown(name: str) -> None:
-        unknown_fields.note(field=name[:_LONGEST_NAME])
-
-    docs = ApiDocs()
+    app = web.Application()
+    note_unknown = _noting_unknown_fields()
     features: list[Route] = [*dump_routes(store)]
     if store.metrics is not None:
         features += MetricsRoutes(store.metrics).routes()
@@ -111,7 +106,8 @@ def build_api(
         app[STREAMS] = store.streams
     if store.history is not None:
         features += history_routes(store, store.history)
-    if api_docs:
+    docs = ApiDocs() if api_docs else None
+    if docs is not None:
         features += docs.routes()
     reads_of = Reads if store.search is None else SearchingReads
     routes = route_table(
@@ -122,12 +118,23 @@ def build_api(
         Health(store),
         features,
     )
-    docs.describe(routes)
-    scopes.add(app, routes)
-    app[SCOPES] = scopes
+    if docs is not None:
+        docs.describe(routes)
+    add_routes(app, routes, middleware.around)
+    app[UNROUTED] = middleware.around(refuse_no_path, OTHER, Scope.OPEN)
     app[AUTHENTICATOR] = authenticator
     app[REQUEST_RATES] = rates
     app[PROXIES] = proxies
     if fast_reads:
         app[FAST_READS] = FastReads(store, authenticator, cors, counts, rates.reads)
     return app
+
+
+def _noting_unknown_fields() -> NoteUnknown:
+    """Return what is told of unknown fields in bodies, and logs some."""
+    warning = ThrottledWarning(log, "unknown fields in bodies are ignored", counted_as="ignored")
+
+    def note(name: str) -> None:
+        warning.note(field=name[:_LONGEST_NAME])
+
+    return note

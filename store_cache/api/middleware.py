@@ -1,20 +1,22 @@
-"""The one middleware: request id, preflight, authentication, errors as answers, access log."""
+"""What all routes have in common: request id, preflight, authentication, errors as answers, log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
+from collections.abc import Callable
 from time import perf_counter
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.hdrs import ACCEPT, HOST, ORIGIN, TRANSFER_ENCODING
+from aiohttp.typedefs import Handler
 
 from store_cache.api import auth, request_ids
 from store_cache.api.answers import LongAnswer
 from store_cache.api.auth import ANONYMOUS, CALLER, Authenticator, Scope
 from store_cache.api.cors import Cors
-from store_cache.api.metrics.counts import Counts
+from store_cache.api.metrics.counts import LOOKUP, Counts
 from store_cache.api.problems import (
     STATUS,
     ApiError,
@@ -22,14 +24,12 @@ from store_cache.api.problems import (
     Forbidden,
     InternalError,
     InvalidRequest,
-    MethodNotAllowed,
     WriteFailed,
     render,
 )
 from store_cache.api.proxies import ADDRESS, TrustedProxies, peer_of
 from store_cache.api.proxies import HEADER as FORWARDED_FOR
 from store_cache.api.request_rates import RequestRates
-from store_cache.api.routing import Scopes, route_name
 from store_cache.api.throttled_log import SampledLog
 from store_cache.central import carried
 from store_cache.writes.write import WriteError
@@ -46,7 +46,6 @@ LONGEST_PATH = 200
 
 _NONE: tuple[str, ...] = ()
 _ANSWERED = "request answered"
-_LOOKUP = "/v1/store/inventory/lookup"  # a read, whatever its method
 _READINESS = "/ready"
 
 _FORBIDDEN = {
@@ -61,60 +60,104 @@ _HOST = re.compile(
 
 log = logging.getLogger(__name__)
 
+Traced = Callable[[Handler, str], Handler]
+"""Returns a handler that makes a span of what the handler of a route does; given its name."""
 
-def build_middleware(
-    *,
-    authenticator: Authenticator,
-    scopes: Scopes,
-    rates: RequestRates,
-    proxies: TrustedProxies,
-    cors: Cors,
-    counts: Counts | None = None,
-) -> Middleware:
-    refusals = SampledLog(log, _ANSWERED)
 
-    async def respond(
-        request: web.Request, handler: Handler, started: float
-    ) -> tuple[web.StreamResponse, bool]:
-        """Return the answer, and whether it is an error."""
-        refusal: ApiError
-        try:
-            if preflight := cors.preflight(request.method, request.headers):
-                return preflight, False
-            _check_message(request)
-            needed = scopes.needed(request.match_info)
-            _authenticate(request, authenticator, needed, rates, started)
-            return await handler(request), False
-        except ApiError as error:
-            refusal = error
-        except WriteError as error:
-            refusal = WriteFailed(error)
-        except asyncio.CancelledError:
-            refusal = WriteFailed(_STOPPED)
-        except Exception:
-            log.exception("a request failed unexpectedly", extra=_facts(request))
-            refusal = InternalError(_DEFECT)
-        return _refused(request, refusal), True
+class Middleware:
+    """Puts what all routes have in common around their handlers."""
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        now = asyncio.get_running_loop().time
-        started = now()
-        began_at = perf_counter()  # the loop's clock may be one of milliseconds
-        headers = request.headers
-        request_id = _note_ids(request)
-        request[ADDRESS] = proxies.client_of(peer_of(request), headers.getall(FORWARDED_FOR, _NONE))
-        response, is_refusal = await respond(request, handler, started)
-        add_common_headers(response, request_id, headers.get("Origin"), cors)
-        _log(request, response.status, now() - started, refusals if is_refusal else None)
-        if counts is not None:
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        rates: RequestRates,
+        proxies: TrustedProxies,
+        cors: Cors,
+        counts: Counts | None = None,
+        traced: Traced | None = None,
+    ) -> None:
+        self._authenticator = authenticator
+        self._rates = rates
+        self._proxies = proxies
+        self._cors = cors
+        self._counts = counts
+        self._traced = traced
+        self._refusals = SampledLog(log, _ANSWERED)
+
+    def around(self, handler: Handler, route: str, scope: Scope) -> Handler:
+        """Return a handler of a route that answers every request, also if `handler` raises.
+
+        `route` is its name in metrics and spans. Callers need a key of the scope.
+        """
+        if self._traced is not None:
+            handler = self._traced(handler, route)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            began_at = perf_counter()
+            headers = request.headers
+            request_id = _note_ids(request)
+            forwarded = headers.getall(FORWARDED_FOR, _NONE)
+            request[ADDRESS] = self._proxies.client_of(peer_of(request), forwarded)
+            refusal: ApiError | None = None
+            response: web.StreamResponse
+            try:
+                if preflight := self._cors.preflight(request.method, headers):
+                    response = preflight
+                else:
+                    _check_message(request)
+                    self._authenticate(request, scope)
+                    response = await handler(request)
+            except ApiError as error:
+                refusal = error
+            except WriteError as error:
+                refusal = WriteFailed(error)
+            except asyncio.CancelledError:
+                refusal = WriteFailed(_STOPPED)
+            except Exception:
+                log.exception("a request failed unexpectedly", extra=_facts(request))
+                refusal = InternalError(_DEFECT)
+            if refusal is not None:
+                response = _refused(request, refusal)
+            add_common_headers(response, request_id, headers.get(ORIGIN), self._cors)
             seconds = perf_counter() - began_at
-            counts.note_request(route_name(request), request.method, response.status, seconds)
-        if isinstance(response, LongAnswer):
-            await response.send(request)
-        return response
+            self._record(request, route, response.status, seconds, is_refusal=refusal is not None)
+            if isinstance(response, LongAnswer):
+                await response.send(request)
+            return response
 
-    return middleware
+        return answer
+
+    def _authenticate(self, request: web.Request, needed: Scope) -> None:
+        """Raise ApiError unless the caller has the scope and keeps to its limit; reads nothing of
+        the body."""
+        if needed is Scope.OPEN:
+            return
+        keys = request.headers.getall(auth.HEADER, _NONE)
+        request[CALLER] = caller = self._authenticator.identify(
+            keys, address=request[ADDRESS], now=asyncio.get_running_loop().time()
+        )
+        if caller.scope < needed:
+            raise Forbidden(_FORBIDDEN[needed])
+        self._rates.count(caller, needed)
+
+    def _record(
+        self, request: web.Request, route: str, status: int, seconds: float, *, is_refusal: bool
+    ) -> None:
+        """Count an answer, and log it. Refusals are sampled in the log, since anybody can have them
+        happen at any rate."""
+        if self._counts is not None:
+            self._counts.note_request(route, request.method, status, seconds)
+        if status == STATUS[InternalError.code]:
+            return  # logged already, with its cause
+        level = _level(request.method, route, status, seconds)
+        if not log.isEnabledFor(level):
+            return
+        facts = _facts(request) | {"seconds": round(seconds, 4)}
+        if is_refusal:
+            self._refusals.note(level, facts, status=status, caller=facts["caller"])
+        else:
+            log.log(level, _ANSWERED, extra=facts | {"status": status})
 
 
 # Only a stop of the server cancels requests.
@@ -132,87 +175,54 @@ def add_common_headers(
     response: web.StreamResponse, request_id: str, origin: str | None, cors: Cors
 ) -> None:
     """Add what every answer carries: the request's id, the fixed headers, and CORS."""
-    response.headers[request_ids.HEADER] = request_id
-    response.headers.update(FIXED_HEADERS)
+    headers = response.headers
+    headers[request_ids.HEADER] = request_id
+    headers.update(FIXED_HEADERS)
     cors.add_headers(response, origin)
 
 
 def _note_ids(request: web.Request) -> str:
     """Note the request's id, which is returned, and its trace, for the log and for Central."""
     values = request.headers.getall
-    request_id = request_ids.choose_request_id(values(request_ids.HEADER, ()))
+    request_id = request_ids.choose_request_id(values(request_ids.HEADER, _NONE))
     carried.request_id.set(request_id)
-    trace = carried.read_trace(values(carried.TRACEPARENT, ()), values(carried.TRACESTATE, ()))
-    carried.trace.set(trace)
+    parents, states = values(carried.TRACEPARENT, _NONE), values(carried.TRACESTATE, _NONE)
+    carried.trace.set(carried.read_trace(parents, states))
     return request_id
 
 
 def _check_message(request: web.Request) -> None:
-    """Raise ApiError for what other programs might understand differently, or cannot be a route."""
-    if not _HOST.fullmatch(request.headers.get("Host", "")):
+    """Raise ApiError for what other programs might understand differently."""
+    if not _HOST.fullmatch(request.headers.get(HOST, "")):
         raise InvalidRequest.of_fields({"Host": "must be a name or an address, and a port if any"})
     if _has_odd_coding(request):
         raise InvalidRequest.of_fields(
             {"Transfer-Encoding": "must be chunked, the only coding that is understood"}
         )
-    if request.match_info.http_exception is not None:
-        # A target that is not a path matches no route, not even the one for 404.
-        raise MethodNotAllowed.instead_of(request.method, ())
 
 
 def _refused(request: web.Request, refusal: ApiError) -> web.Response:
-    response = render(refusal, ",".join(request.headers.getall("Accept", ())))
+    response = render(refusal, ",".join(request.headers.getall(ACCEPT, _NONE)))
     if _has_odd_coding(request):
         response.force_close()  # other programs may not agree on where its body ends
     return response
 
 
 def _has_odd_coding(request: web.Request) -> bool:
-    codings = request.headers.getall("Transfer-Encoding", ())
+    codings = request.headers.getall(TRANSFER_ENCODING, _NONE)
     return bool(codings) and ",".join(codings).lower() != "chunked"
 
 
-def _authenticate(
-    request: web.Request,
-    authenticator: Authenticator,
-    needed: Scope,
-    rates: RequestRates,
-    now: float,
-) -> None:
-    """Raise ApiError unless the caller has the scope and keeps to its limit; reads nothing of the
-    body."""
-    if needed is Scope.OPEN:
-        return
-    request[CALLER] = caller = authenticator.identify(
-        request.headers.getall(auth.HEADER, ()), address=request[ADDRESS], now=now
-    )
-    if caller.scope < needed:
-        raise Forbidden(_FORBIDDEN[needed])
-    rates.count(caller, needed)
-
-
-def _log(request: web.Request, status: int, seconds: float, refusals: SampledLog | None) -> None:
-    """Log failed and slow requests, writes and admin calls; other reads at level debug.
-
-    `refusals`: where the request was refused, which anybody can have happen at any rate.
-    """
-    if status == STATUS[InternalError.code]:
-        return  # logged already, with its cause
-    if request.path == _READINESS and status == STATUS[CacheNotReady.code]:
-        level = logging.DEBUG  # the usual answer to a probe until there is a catalogue
-    elif status >= 500 or seconds > SLOW_SECONDS:
-        level = logging.WARNING
-    elif request.method in ("GET", "HEAD") or request.path == _LOOKUP:
-        level = logging.DEBUG
-    else:
-        level = logging.INFO
-    if not log.isEnabledFor(level):
-        return
-    facts = _facts(request) | {"seconds": round(seconds, 4)}
-    if refusals is not None:
-        refusals.note(level, facts, status=status, caller=facts["caller"])
-    else:
-        log.log(level, _ANSWERED, extra=facts | {"status": status})
+def _level(method: str, route: str, status: int, seconds: float) -> int:
+    """Failed and slow requests are warnings, writes and admin calls are of level info; other reads
+    of level debug."""
+    if route == _READINESS and status == STATUS[CacheNotReady.code]:
+        return logging.DEBUG  # the usual answer to a probe until there is a catalogue
+    if status >= 500 or seconds > SLOW_SECONDS:
+        return logging.WARNING
+    if method in ("GET", "HEAD") or route == LOOKUP:
+        return logging.DEBUG
+    return logging.INFO
 
 
 def _facts(request: web.Request) -> dict[str, object]:

@@ -42,11 +42,12 @@ def route_table(
         Route("GET", "/health", health.health, Scope.OPEN, op.READ_HEALTH),
         Route("GET", "/ready", health.ready, Scope.OPEN, op.READ_READINESS),
         *features,  # before the routes that match every id
+        # aiohttp tries the routes below a path in this order: the commonest come first.
+        Route("GET", f"{_INVENTORY}/{_ID}", reads.product, Scope.READ, op.READ_PRODUCT),
         Route("GET", _INVENTORY, reads.page, Scope.READ, reads.LIST),
         Route("POST", f"{_INVENTORY}/lookup", reads.lookup, Scope.READ, reads.LOOKUP),
         Route("POST", f"{_INVENTORY}/updates", writes.update, Scope.WRITE, op.UPDATE),
         Route("POST", f"{_INVENTORY}/batch-updates", writes.update_batch, Scope.WRITE, op.BATCH),
-        Route("GET", f"{_INVENTORY}/{_ID}", reads.product, Scope.READ, op.READ_PRODUCT),
         Route("PATCH", f"{_INVENTORY}/{_ID}/inventory", writes.adjust, Scope.WRITE, op.ADJUST),
         Route("GET", _WRITES, in_doubt.listed, Scope.WRITE, op.LIST_IN_DOUBT),
         Route("POST", f"{_WRITES}/{_KEY}/settle", in_doubt.settle, Scope.ADMIN, op.SETTLE),
@@ -58,6 +59,11 @@ def route_table(
         Route(_ANY_METHOD, "/v1{rest:(?s:(/.*)?)}", _unrouted, Scope.READ, None),
         Route(_ANY_METHOD, f"/{_REST}", _unrouted, Scope.OPEN, None),
     )
+
+
+async def refuse_no_path(request: web.Request) -> web.StreamResponse:
+    """Answer a request whose target is no path, such as that of `CONNECT`."""
+    raise MethodNotAllowed.instead_of(request.method, ())
 
 
 async def _unrouted(request: web.Request) -> web.StreamResponse:

@@ -9,11 +9,12 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
+from aiohttp.typedefs import Handler
 
-from store_cache.api.app import FAST_READS, PROXIES, STREAMS
+from store_cache.api.app import FAST_READS, PROXIES, STREAMS, UNROUTED
 from store_cache.api.auth import CALLER
 from store_cache.api.connection import ClientConnection
-from store_cache.api.front import Front, listen
+from store_cache.api.front import Front, bind
 from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
 from store_cache.api.stream.streams import Streams
 from store_cache.api.tls import ServerTls
@@ -108,13 +109,11 @@ async def check_servable(host: str, port: int, *, setting: str = "PORT") -> None
     variable of the port."""
     _check_parser()
     try:
-        probe = await asyncio.get_running_loop().create_server(
-            asyncio.Protocol, host, port, start_serving=False
-        )
+        bound = await bind(host, port)
     except OSError as problem:
         raise _cannot_listen(host, port, problem, setting) from problem
-    probe.close()
-    await probe.wait_closed()
+    for one in bound:
+        one.close()
 
 
 def _check_parser() -> None:
@@ -150,7 +149,7 @@ async def serve(
     await runner.setup()
     server = runner.server
     assert server is not None
-    requests = track_requests(server)
+    requests = track_requests(server, app[UNROUTED])
     proxies, fast_reads = app[PROXIES], app.get(FAST_READS)
     limiter = ConnectionLimiter(limits or ConnectionLimits(), proxies)
 
@@ -164,7 +163,9 @@ async def serve(
                 new_connection, host, port, backlog=_BACKLOG
             )
         else:
-            listening = await listen(host, port, backlog=_BACKLOG)
+            listening = await bind(host, port)
+            for one in listening:
+                one.listen(_BACKLOG)
             listener = Front(listening, new_connection, proxies, tls)
     except OSError as problem:
         limiter.close()
@@ -187,10 +188,11 @@ _CURES = {
 }
 
 
-def track_requests(server: web.Server) -> Set[asyncio.Task[Any]]:
+def track_requests(server: web.Server, unrouted: Handler) -> Set[asyncio.Task[Any]]:
     """Tell each connection when a request on it begins and ends.
 
-    Return the tasks of the requests being answered, oldest first; the set changes as they do.
+    `unrouted` answers those for what is no path. Return the tasks of the requests being answered,
+    oldest first; the set changes as they do.
     """
     answer = server.request_handler
     tasks: dict[asyncio.Task[Any], None] = {}
@@ -203,8 +205,12 @@ def track_requests(server: web.Server) -> Set[asyncio.Task[Any]]:
         tasks[task] = None
         connection.note_request_begun()
         try:
-            if request.rel_url.raw_path.count("/") > _MOST_SLASHES:
+            path = request.rel_url.raw_path
+            if path.count("/") > _MOST_SLASHES:
                 return connection.handle_error(request, 400, TooManySlashes())
+            if not path.startswith("/"):
+                assert isinstance(request, web.Request)
+                return await unrouted(request)
             return await answer(request)
         finally:
             connection.note_request_ended(is_authenticated=CALLER in request)

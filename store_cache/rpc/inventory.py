@@ -16,6 +16,7 @@ from store_cache.api.auth import Authenticator, Scope
 from store_cache.api.content.clock import rfc3339
 from store_cache.api.content.models import (
     MOST_LOOKUPS,
+    MOST_STREAMED,
     read_adjustment,
     read_batch,
     read_history_limit,
@@ -32,7 +33,7 @@ from store_cache.api.problems import (
     retry_after,
 )
 from store_cache.api.search.parameters import read_barcodes, read_search_query
-from store_cache.api.stream.handler import FULL_RETRY_SECONDS, MOST_PRODUCTS
+from store_cache.api.stream.handler import FULL_RETRY_SECONDS
 from store_cache.api.stream.reader import Reader
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.search.index import SearchIndex
@@ -160,8 +161,8 @@ class Inventory(InventoryServicer):
         if streams is None:
             raise NotServed("the stream of changes", "STREAM_READERS=0")
         wanted = list(request.product_ids) or None
-        if wanted is not None and len(wanted) > MOST_PRODUCTS:
-            raise InvalidRequest.of_fields({"product_ids": f"must be at most {MOST_PRODUCTS}"})
+        if wanted is not None and len(wanted) > MOST_STREAMED:
+            raise InvalidRequest.of_fields({"product_ids": f"must be at most {MOST_STREAMED}"})
         self._catalogue()
         if streams.is_full or streams.is_stopping:
             raise TooManyStreams(

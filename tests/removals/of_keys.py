@@ -16,10 +16,10 @@ from store_cache.api.auth import Authenticator, Caller, Scope
 from store_cache.api.connection import ClientConnection
 from store_cache.api.fast.reads import FastConnection
 from store_cache.api.front import Front
+from store_cache.api.middleware import Middleware
 from store_cache.api.problems import ApiError, render
 from store_cache.api.proxies import SIGNATURE, TrustedProxies
 from store_cache.api.request_rates import RatePolicy
-from store_cache.api.routing import Scopes
 from store_cache.api.wrong_keys import WrongKeys
 from store_cache.app import admin_token
 from store_cache.app.reload import Reloader
@@ -47,13 +47,13 @@ _TILLS = "the tills of the simulation have one key and keep to it"
 def scopes_of_routes(patch: Patch) -> None:
     """Every key may do everything."""
 
-    needed = Scopes.needed
+    authenticate = Middleware._authenticate
 
-    def any_key(self: Scopes, match: Any) -> Scope:
+    def any_key(self: Middleware, request: web.Request, needed: Scope) -> None:
         patch.act()
-        return min(needed(self, match), Scope.READ)
+        authenticate(self, request, min(needed, Scope.READ))
 
-    patch.replace(Scopes, "needed", any_key)
+    patch.replace(Middleware, "_authenticate", any_key)
 
 
 @of_keys(
@@ -202,9 +202,11 @@ def demanded_headers(patch: Patch) -> None:
 def counted_handshakes(patch: Patch) -> None:
     """They count once they speak HTTP."""
 
-    def accept_unseen(self: ClientConnection, accepted: Any, address: str) -> bool:
+    def accept_unseen(
+        self: ClientConnection, accepted: Any, address: str, *, is_local: bool
+    ) -> bool:
         patch.act()
-        self._socket, self.address = accepted, address
+        self._socket, self.address, self.is_local = accepted, address, is_local
         return True
 
     patch.replace(ClientConnection, "accept", accept_unseen)

@@ -17,7 +17,6 @@ from importlib import metadata
 from typing import Any
 
 import orjson
-from aiohttp.web_app import _cached_build_middleware
 
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
@@ -446,7 +445,6 @@ def _collected_once() -> Iterator[None]:
     try:
         yield
     finally:
-        _cached_build_middleware.cache_clear()  # it holds handlers, and they all the rest
         with _silence():
             gc.collect()
         gc.enable()

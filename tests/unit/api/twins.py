@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from store_cache.api.app import FAST_READS
+from store_cache.api.app import FAST_READS, UNROUTED
 from store_cache.api.connection import ClientConnection
 from store_cache.api.fast.reads import FastReads
 from store_cache.api.limits import ConnectionLimiter, ConnectionLimits
@@ -26,6 +26,11 @@ SETTLED_SECONDS = 0.001
 """Of virtual time: it passes once all callbacks that are ready have run."""
 
 _CHANGING = re.compile(rb"(?m)^(Date: ).*\r$|^(X-Request-ID: )[0-9a-f]{32}\r$")
+
+
+def without_changing(answers: bytes | bytearray) -> bytes:
+    """Return answers without their dates and new request ids."""
+    return _CHANGING.sub(rb"\1\2*\r", bytes(answers))
 
 
 class Wire(asyncio.Transport):
@@ -104,7 +109,7 @@ async def memory_server(
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     assert runner.server is not None
-    track_requests(runner.server)
+    track_requests(runner.server, app[UNROUTED])
     limiter = ConnectionLimiter(limits or ConnectionLimits())
     yield Server(runner.server, limiter, app.get(FAST_READS))
     limiter.close()
@@ -136,11 +141,11 @@ class Pair:
     @property
     def plain_answers(self) -> tuple[bytes, bool]:
         """What the plain server sent, without dates and ids, and whether it closed."""
-        return _CHANGING.sub(rb"\1\2*\r", bytes(self.plain.sent)), self.plain.is_closed
+        return without_changing(self.plain.sent), self.plain.is_closed
 
     @property
     def fast_answers(self) -> tuple[bytes, bool]:
-        return _CHANGING.sub(rb"\1\2*\r", bytes(self.fast.sent)), self.fast.is_closed
+        return without_changing(self.fast.sent), self.fast.is_closed
 
     async def close(self) -> None:
         self.fast.close()

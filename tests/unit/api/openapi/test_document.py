@@ -12,13 +12,11 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
-from store_cache.api.app import SCOPES
-from store_cache.api.auth import Scope
 from store_cache.api.problems import STATUS
 from store_cache.api.server import serve
 from store_cache.app.serve import api_of
 from tests.harness.api_document import EVERY_FEATURE, Contract, published_document
-from tests.harness.clients import STORE_ADMIN_KEY
+from tests.harness.clients import STORE_ADMIN_KEY, TILL_KEY
 from tests.harness.http import Connection, Reply
 from tests.harness.store import a_store, settings_of
 
@@ -74,18 +72,30 @@ def test_it_is_valid() -> None:
 
 
 async def test_every_route_is_in_it(store: Store) -> None:
-    """The routes of the router are those of the document, but for HEAD and what matches the rest,
-    with the role that the router asks for."""
-    routed = {}
-    for route, scope in store.app[SCOPES].registered().items():
-        assert route.resource is not None
-        if route.method != "HEAD" and route.resource.canonical not in CATCH_ALL:
-            roles = [] if scope is Scope.OPEN else [{"ApiKey": [scope.name.lower()]}]
-            routed[route.method, route.resource.canonical] = roles
-
+    """The routes of the router are those of the document, but for HEAD and what matches the
+    rest."""
+    routed = {
+        (route.method, route.resource.canonical)
+        for route in store.app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
     found = operations(await document_of(store))
 
-    assert routed == {call: operation["security"] for call, operation in found.items()}
+    assert {*found} == {(method, path) for method, path in routed if path not in CATCH_ALL}
+
+
+async def test_each_call_needs_the_key_that_it_says(store: Store) -> None:
+    """Without a key 401, with a till's 403 for what is an admin's; T20 tests all roles."""
+    for (method, path), operation in operations(await document_of(store)).items():
+        if path.endswith("/stream"):
+            continue  # it has no end
+        target = path.format(productId="PROD-001", name="main.js", idempotencyKey="k")
+        without = await store.send(method, target)
+        as_till = await store.send(method, target, x_api_key=TILL_KEY)
+        roles = [role for one in operation["security"] for role in one["ApiKey"]]
+
+        assert (401 == without.status) == bool(roles)
+        assert (403 == as_till.status) == (roles == ["admin"])
 
 
 async def test_every_operation_has_its_own_name(store: Store) -> None:
