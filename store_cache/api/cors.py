@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from aiohttp import web
-
-from store_cache.api.content.cache_headers import EXPOSED
+from aiohttp.hdrs import (
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD,
+    ORIGIN,
+    VARY,
+)
 
 ALLOWED_HEADERS = (
     "X-API-Key",
@@ -22,6 +27,17 @@ ALLOWED_HEADERS = (
 )
 ALLOWED_METHODS = ("GET", "HEAD", "POST", "PATCH")
 
+# What scripts of other origins may read, beside what they always may.
+_EXPOSED_HEADERS = (
+    "X-Cache-Offset",
+    "X-Cache-Generation",
+    "Age",
+    "Cache-Status",
+    "ETag",
+    "X-Request-ID",
+    "Retry-After",
+)
+
 # How long browsers keep the answer to a preflight, and so how late an open page may see a change of
 # the settings.
 _MAX_AGE_SECONDS = 600
@@ -33,11 +49,12 @@ class Cors:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origins)
         self._any = "*" in self._origins
+        self._exposed = ", ".join(_EXPOSED_HEADERS)
 
     def preflight(self, method: str, headers: Mapping[str, str]) -> web.Response | None:
         """Return the answer to a preflight of a configured origin; None to anything else."""
-        is_preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
-        if not is_preflight or not self._allows(headers.get("Origin")):
+        is_preflight = method == "OPTIONS" and ACCESS_CONTROL_REQUEST_METHOD in headers
+        if not is_preflight or self.allowed(headers.get(ORIGIN)) is None:
             return None
         return web.Response(
             status=204,
@@ -53,11 +70,15 @@ class Cors:
         if not self._origins:
             return
         if not self._any:
-            response.headers.add("Vary", "Origin")
-        if origin is not None and self._allows(origin):
-            exposed = ", ".join((*EXPOSED, "X-Request-ID", "Retry-After"))
-            response.headers["Access-Control-Allow-Origin"] = "*" if self._any else origin
-            response.headers["Access-Control-Expose-Headers"] = exposed
+            response.headers.add(VARY, ORIGIN)
+        allowed = self.allowed(origin)
+        if allowed is not None:
+            response.headers[ACCESS_CONTROL_ALLOW_ORIGIN] = allowed
+            response.headers[ACCESS_CONTROL_EXPOSE_HEADERS] = self._exposed
 
-    def _allows(self, origin: str | None) -> bool:
-        return origin is not None and (self._any or origin in self._origins)
+    def allowed(self, origin: str | None) -> str | None:
+        """Return what `Access-Control-Allow-Origin` says to pages of the origin; None if they may
+        not call."""
+        if origin is None or not (self._any or origin in self._origins):
+            return None
+        return "*" if self._any else origin

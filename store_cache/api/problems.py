@@ -10,7 +10,7 @@ ApiError
 ├── MethodNotAllowed       the route has other methods
 ├── PayloadTooLarge
 ├── UnsupportedMediaType   not JSON, or compressed
-├── RateLimited            too many wrong keys
+├── RateLimited            too many wrong keys, or requests of one client
 ├── CacheNotReady          there is no catalogue yet
 ├── TooManyStreams         as many streams are open as may be
 ├── IndexNotReady          the search index is being built

@@ -30,8 +30,6 @@ class RatePolicy:
     def __init__(self, name: str, per_second: int) -> None:
         self.name = name
         self.per_second = per_second
-        self.refused = 0
-        """How many requests were refused since the start."""
         self._buckets: dict[str, _Bucket] = {}
         self._warning = ThrottledWarning(
             log, "requests over the limit of a client are refused", counted_as="refused"
@@ -46,7 +44,6 @@ class RatePolicy:
         filled = bucket.tokens + (now - bucket.at) * self.per_second
         bucket.tokens, bucket.at = min(filled, float(self.per_second)), now
         if bucket.tokens < 1.0:
-            self.refused += 1
             self._warning.note(client=client, kind=self.name, perSecond=self.per_second)
             return False
         bucket.tokens -= 1.0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from store_cache.api.content.cache_headers import matches
+from store_cache.api.answers import tagged_answer
 from store_cache.api.problems import NotFound
 
 TYPES = {
@@ -67,15 +67,9 @@ class StaticFiles:
         headers = {
             "Cache-Control": "no-cache",  # a store that was updated has other files
             "Content-Security-Policy": self._policy,
-            "ETag": file.etag,
             "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
         }
-        if matches(request.headers.getall("If-None-Match", ()), file.etag):
-            return web.Response(status=304, headers=headers)
-        return web.Response(
-            body=file.content, headers=headers | {"Content-Type": file.content_type}
-        )
+        return tagged_answer(request, file.content, file.etag, file.content_type, headers)
 
 
 def _file(content: bytes, content_type: str) -> StaticFile:

@@ -16,7 +16,6 @@ import orjson
 import pytest
 
 from central_stub.switches import Switches
-from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.catalogue.apply import NAMELESS
 from store_cache.storage.framing import FORMAT, NewerFormat, frame, unframe
 from store_cache.sync.backoff import LONGEST_SPACING_SECONDS
@@ -49,7 +48,7 @@ def now() -> float:
 
 
 def headers_of(store: RunningStore) -> dict[str, str]:
-    return dict(freshness_headers(store.parts.freshness.measure()))
+    return dict(store.parts.freshness.measure().headers)
 
 
 def shown(store: RunningStore, product_id: str) -> int:

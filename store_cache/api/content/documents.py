@@ -486,7 +486,7 @@ class MetricsPoint(TypedDict):
     visibleSeconds: VisibleSeconds
     readsPerSecond: Rate
     writesPerSecond: Rate
-    errorsPerSecond: Annotated[Rate, Field(description="answers to tills of 500 or more")]
+    errorsPerSecond: Annotated[Rate, Field(description="answers with a status of 500 or more")]
     centralErrorsPerSecond: Annotated[Rate, Field(description="requests to Central that failed")]
 
 

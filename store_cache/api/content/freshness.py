@@ -1,9 +1,14 @@
-"""How fresh the catalogue is: its position in the feed, its age, whether it is on disk (B5)."""
+"""How fresh the catalogue is: its position in the feed, its age, whether it is on disk (B5); and
+the headers of answers that say so (RFC 9111, 9211)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from urllib.parse import quote
 
 from store_cache.api.content.clock import Clock, rfc3339
 from store_cache.model.position import Position
@@ -14,7 +19,7 @@ _LARGEST_AGE = 2**31
 """The value of `Age` for an age that is larger or unknown (RFC 9111, 1.2.2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Freshness:
     """How fresh the catalogue is at one moment.
 
@@ -29,6 +34,35 @@ class Freshness:
     is_stale: bool
     is_durable: bool
     last_sync_time: str | None
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of an answer that is this fresh.
+
+        `Cache-Control: private, no-cache`: a browser may keep an answer and must revalidate it
+        before each use, because stock is sold meanwhile. Revalidation is cheap: a 304 has no body.
+        `private`, because the answer was given to the holder of a key: no proxy may give it to
+        others.
+        """
+        headers = {
+            "Cache-Control": "private, no-cache",
+            "X-Cache-Offset": str(self.last_offset),
+            "Age": str(header_age(self.age_seconds)),
+            "Cache-Status": self._cache_status(),
+        }
+        if self.generation is not None:
+            # Central chooses this text: percent-encode what could end the header line.
+            headers["X-Cache-Generation"] = quote(self.generation, safe="!#$&'()*+,/:;=?@[]|~^`{}")
+        return MappingProxyType(headers)
+
+    def _cache_status(self) -> str:
+        """`detail` is one token (RFC 9211, 2.8), so two words are joined by a slash."""
+        words = []
+        if self.is_stale:
+            words.append("stale")
+        if not self.is_durable:
+            words.append("not-durable")
+        return f"store-cache; hit; detail={'/'.join(words)}" if words else "store-cache; hit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def idempotency_key_of(request: web.Request) -> str:
 def _name_of(request: web.Request, field: str) -> str:
     segment = request.rel_url.raw_path.split("/")[_NAME_SEGMENT]
     try:
-        return _decode(segment)
+        return decode(segment)
     except ValueError as problem:
         raise InvalidRequest.of_fields({field: str(problem)}) from None
 
@@ -55,13 +55,13 @@ def parse_query(raw: str, known: Collection[str]) -> tuple[dict[str, str], dict[
     for pair in filter(None, raw.split("&")):
         name, _, value = pair.replace("+", " ").partition("=")
         try:
-            name = _decode(name)
+            name = decode(name)
             if name not in known:
                 accepted = f"known here: {', '.join(known)}" if known else "this call takes none"
                 raise ValueError(f"is not a known query parameter; {accepted}")
             if name in parameters:
                 raise ValueError("is given more than once")
-            parameters[name] = _decode(value)
+            parameters[name] = decode(value)
         except ValueError as problem:
             problems[name] = str(problem)
     return parameters, problems
@@ -76,8 +76,8 @@ def list_of(raw: str, name: str) -> list[str]:
     """
     for pair in raw.split("&"):
         encoded_name, _, value = pair.replace("+", " ").partition("=")
-        if _decode(encoded_name) == name:
-            items = [*map(_decode, value.split(","))] if "," in value else _decode(value).split(",")
+        if decode(encoded_name) == name:
+            items = [*map(decode, value.split(","))] if "," in value else decode(value).split(",")
             return list(dict.fromkeys(filter(None, items)))
     return []
 
@@ -88,7 +88,8 @@ def is_sendable(product_id: str) -> bool:
     return product_id not in ("", ".", "..") and _CONTROL.search(product_id) is None
 
 
-def _decode(text: str) -> str:
+def decode(text: str) -> str:
+    """Return the text without its percent-encoding. Raises ValueError."""
     if "%" not in text:
         return text
     if _BAD_ESCAPE.search(text):

@@ -19,17 +19,18 @@ import logging
 import re
 import time
 from dataclasses import dataclass
-from email.utils import formatdate
 from hmac import compare_digest
 from time import perf_counter
+from typing import NamedTuple
 
 from aiohttp import web
 
 from store_cache.api import middleware
+from store_cache.api.answers import head_of, http_date
 from store_cache.api.auth import Authenticator, Caller
 from store_cache.api.content import bodies
 from store_cache.api.content.bodies import Content
-from store_cache.api.content.cache_headers import freshness_headers, matches
+from store_cache.api.content.entity_tags import matches
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.content.models import (
     LARGEST_LIMIT,
@@ -37,7 +38,7 @@ from store_cache.api.content.models import (
     PAGE_PARAMETERS,
     read_page_query,
 )
-from store_cache.api.content.paths import parse_query
+from store_cache.api.content.paths import decode, parse_query
 from store_cache.api.cors import Cors
 from store_cache.api.metrics.counts import LOOKUP, PAGE, PRODUCT, QUICK_SECONDS, Counts, ReadTally
 from store_cache.api.metrics.histogram import Histograms
@@ -47,12 +48,11 @@ from store_cache.api.request_ids import is_sane, new_request_id
 from store_cache.api.request_rates import RatePolicy
 from store_cache.catalogue.catalogue import Catalogue
 
-# Ids and queries of unreserved characters (RFC 3986, 2.3), so that nothing needs decoding; and no
-# id that begins with a dot, which has a meaning in paths.
+# Ids and queries of unreserved characters (RFC 3986, 2.3) and percent-encodings.
 _REQUEST = re.compile(
     rb"(?:GET /v1/store/inventory"
-    rb"(?:/(?!stream |dump )(?P<product>[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,199})"
-    rb"|(?:\?(?P<page>[A-Za-z0-9._~=&-]{1,250}))?)"
+    rb"(?:/(?!stream |dump )(?P<product>[A-Za-z0-9_~%-][A-Za-z0-9._~%-]{0,199})"
+    rb"|(?:\?(?P<page>[A-Za-z0-9._~%=&-]{1,250}))?)"
     rb"|POST /v1/store/inventory/(?P<basket>lookup)) HTTP/1\.1\r\n"
 )
 _UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-"
@@ -72,6 +72,7 @@ _FIELDS = {
     b"x-api-key": re.compile(rb"[!-~]{1,200}"),
     b"if-none-match": _ANYTHING,
     b"x-request-id": _ANYTHING,
+    b"origin": _ANYTHING,
     b"connection": re.compile(rb"(?i:keep-alive)"),
 } | dict.fromkeys(_IGNORED, _ANYTHING)
 _BODY_FIELDS = _FIELDS | {
@@ -95,7 +96,16 @@ class _Fields:
     length: int = 0
     if_none_match: str | None = None
     request_id: str | None = None
+    allowed_origin: str | None = None
     accepts_problem: bool = False
+
+
+class _Heads(NamedTuple):
+    """The heads of answers, with placeholders for the tag, the request's id and, if there is a
+    body, its length and itself."""
+
+    ok: bytes
+    not_modified: bytes
 
 
 class FastReads:
@@ -115,14 +125,13 @@ class FastReads:
         self._product = ReadTally.of(requests, PRODUCT, "GET")
         self._page = ReadTally.of(requests, PAGE, "GET")
         self._basket = ReadTally.of(requests, LOOKUP, "POST")
-        self._cors = cors
+        self.cors = cors
         self.authenticator = authenticator
         self.rate = rate
-        # The heads below are those of this freshness and this second (unix time).
+        # The heads of this freshness and this second (unix time), by the origin that may read them.
         self._freshness: Freshness | None = None
-        self._valid_from = self._valid_until = 0.0
-        self._ok = self._not_modified = b""
-        self._refused, self._refused_at = b"", 0
+        self._second = 0
+        self._heads: dict[str | None, _Heads] = {}
 
     def respond(
         self, kind: str | None, target: bytes, fields: _Fields, began_at: float
@@ -137,24 +146,21 @@ class FastReads:
             return None
         freshness = self._store.freshness.measure()
         if kind == "product":
-            content, tally = bodies.product(catalogue, target.decode()), self._product
+            content, tally = _product(catalogue, target), self._product
         elif kind == "basket":
             content, tally = _basket(catalogue, target), self._basket
         else:
             content, tally = _page(catalogue, target, freshness), self._page
         if content is None:
             return None
-        if freshness is not self._freshness or not (
-            self._valid_from <= time.time() < self._valid_until
-        ):
-            self._prepare_heads(freshness)
+        heads = self._heads_of(freshness, fields.allowed_origin)
         body, tag = content
         request_id = fields.request_id or new_request_id()
         if fields.if_none_match is not None and matches((fields.if_none_match,), tag):
-            answer = self._not_modified % (tag.encode(), request_id.encode())
+            answer = heads.not_modified % (tag.encode(), request_id.encode())
             histogram = tally.not_modified
         else:
-            answer = self._ok % (tag.encode(), request_id.encode(), len(body), body)
+            answer = heads.ok % (tag.encode(), request_id.encode(), len(body), body)
             histogram = tally.ok
         seconds = perf_counter() - began_at
         if seconds <= QUICK_SECONDS:  # nearly always; the call would cost as much as all the rest
@@ -164,48 +170,49 @@ class FastReads:
             histogram.add(seconds)
         return answer
 
-    def _prepare_heads(self, freshness: Freshness) -> None:
+    def _heads_of(self, freshness: Freshness, origin: str | None) -> _Heads:
         second = int(time.time())
-        self._freshness = freshness
-        self._valid_from, self._valid_until = float(second), second + 1.0
-        date = formatdate(second, usegmt=True)
-        json = {"Content-Type": "application/json"}
-        self._not_modified = self._head(304, freshness, {}, {"Date": date})
-        self._ok = self._head(200, freshness, json, {"Content-Length": "%d", "Date": date}) + b"%b"
+        if freshness is not self._freshness or second != self._second:
+            self._freshness, self._second = freshness, second
+            self._heads.clear()
+        heads = self._heads.get(origin)
+        if heads is None:
+            heads = self._heads[origin] = self._make_heads(freshness, second, origin)
+        return heads
 
-    def _head(
-        self, status: int, freshness: Freshness, first: dict[str, str], last: dict[str, str]
-    ) -> bytes:
-        """Return the head of an answer as the handlers and the middleware make it, in aiohttp's
-        order of fields, with placeholders for the tag, the request's id and the body's length."""
-        fixed = freshness_headers(freshness)
-        headers = {name: value.replace("%", "%%") for name, value in fixed.items()}
-        response = web.Response(status=status, headers=headers | {"ETag": "%b"} | first)
-        return self._encode(response, last)
+    def _make_heads(self, freshness: Freshness, second: int, origin: str | None) -> _Heads:
+        date = http_date(second)
+        fixed = {name: value.replace("%", "%%") for name, value in freshness.headers.items()}
+        tagged = fixed | {"ETag": "%b"}
+        ok = web.Response(headers=tagged | {"Content-Type": "application/json"})
+        not_modified = web.Response(status=304, headers=tagged)
+        return _Heads(
+            self._encode(ok, {"Content-Length": "%d", "Date": date}, "%b", origin) + b"%b",
+            self._encode(not_modified, {"Date": date}, "%b", origin),
+        )
 
     def refuse(self, rate: RatePolicy, kind: str | None, fields: _Fields, began_at: float) -> bytes:
         """Return the whole answer, which is counted, to a request beyond the limit."""
-        second = int(time.time())
-        if second != self._refused_at:
-            response = render(rate.refusal(), "")
-            assert isinstance(response.body, bytes)
-            date = formatdate(second, usegmt=True)
-            last = {"Content-Length": str(len(response.body)), "Date": date}
-            body = response.body.replace(b"%", b"%%")
-            self._refused, self._refused_at = self._encode(response, last) + body, second
+        response = render(rate.refusal(), "")
+        assert isinstance(response.body, bytes)
+        last = {"Content-Length": str(len(response.body)), "Date": http_date(int(time.time()))}
         request_id = fields.request_id or new_request_id()
+        answer = self._encode(response, last, request_id, fields.allowed_origin) + response.body
         route = {"product": PRODUCT, "basket": LOOKUP}.get(kind or "", PAGE)
         histogram = self._requests.of(route, "POST" if kind == "basket" else "GET", "429")
         histogram.add(perf_counter() - began_at)
-        return self._refused % request_id.encode()
+        return answer
 
-    def _encode(self, response: web.Response, last: dict[str, str]) -> bytes:
-        """Return the head of a response, with a placeholder for the request's id."""
-        middleware.add_common_headers(response, "%b", origin=None, cors=self._cors)
+    def _encode(
+        self, response: web.Response, last: dict[str, str], request_id: str, origin: str | None
+    ) -> bytes:
+        """Return the head of a response as the middleware makes it, in aiohttp's order of fields.
+
+        `last` are those that aiohttp adds.
+        """
+        middleware.add_common_headers(response, request_id, origin, self.cors)
         response.headers.update(last)
-        fields = [f"{name}: {value}\r\n" for name, value in response.headers.items()]
-        line = f"HTTP/1.1 {response.status} {response.reason}\r\n"
-        return "".join([line, *fields, "\r\n"]).encode()
+        return head_of(response)
 
 
 class FastConnection:
@@ -267,6 +274,7 @@ class FastConnection:
             int(given.get(b"content-length", "0")),
             given.get(b"if-none-match"),
             given.get(b"x-request-id"),
+            self._reads.cors.allowed(given.get(b"origin")),
             "problem" in given.get(b"accept", "").lower(),
         )
         if fields.if_none_match is None and fields.request_id is None:
@@ -299,6 +307,22 @@ def _parse_fields(
             return None
         given[name] = value.decode()
     return given
+
+
+def _product(catalogue: Catalogue, segment: bytes) -> Content | None:
+    """Return the content if there is such a product, and no route of that name.
+
+    What begins with a dot has a meaning in paths.
+    """
+    product_id = segment.decode()
+    if b"%" in segment:
+        try:
+            product_id = decode(product_id)
+        except ValueError:
+            return None
+        if product_id.startswith(".") or product_id in ("stream", "dump"):
+            return None
+    return bodies.product(catalogue, product_id)
 
 
 def _page(catalogue: Catalogue, raw_query: bytes, freshness: Freshness) -> Content | None:

@@ -10,9 +10,10 @@ import re
 from typing import ClassVar
 
 from aiohttp import web
+from aiohttp.hdrs import CACHE_CONTROL
 
+from store_cache.api.answers import tagged_answer
 from store_cache.api.content import bodies
-from store_cache.api.content.cache_headers import freshness_headers, matches
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.content.models import (
     PAGE_PARAMETERS,
@@ -60,7 +61,7 @@ class Reads:
         query_of(request)
         product_id = product_id_of(request)
         self._catalogue()
-        directives = ",".join(request.headers.getall("Cache-Control", ())).lower()
+        directives = ",".join(request.headers.getall(CACHE_CONTROL, ())).lower()
         if _NO_CACHE.search(directives) and is_sendable(product_id):
             await self._store.refetcher.refresh(product_id)
         freshness = self._store.freshness.measure()
@@ -72,7 +73,7 @@ class Reads:
                     "productId": product_id,
                     "suggestion": "Product may not exist or cache may be out of sync",
                 },
-                headers=freshness_headers(freshness),
+                headers=freshness.headers,
             )
         return answer(request, content, freshness)
 
@@ -97,11 +98,5 @@ class Reads:
 
 def answer(request: web.Request, content: bodies.Content, freshness: Freshness) -> web.Response:
     """Return 200 with the content, or 304 if the caller has it."""
-    headers = freshness_headers(freshness)
     body, tag = content
-    headers["ETag"] = tag
-    if_none_match = request.headers.getall("If-None-Match", ())
-    if if_none_match and matches(if_none_match, tag):
-        return web.Response(status=304, headers=headers)
-    headers["Content-Type"] = "application/json"
-    return web.Response(body=body, headers=headers)
+    return tagged_answer(request, body, tag, "application/json", freshness.headers)

@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 import orjson
 from aiohttp import web
 
+from store_cache.api.answers import tagged_answer
 from store_cache.api.auth import Scope
-from store_cache.api.content.cache_headers import matches
 from store_cache.api.content.paths import query_of
 from store_cache.api.openapi import operations as op
 from store_cache.api.openapi.document import openapi_document
@@ -61,10 +61,8 @@ class ApiDocs:
         """GET /openapi.json"""
         query_of(request)
         body, tag = await self._document.get()
-        headers = {"Cache-Control": "no-cache", "ETag": tag}
-        if matches(request.headers.getall("If-None-Match", ()), tag):
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=body, headers=headers | {"Content-Type": "application/json"})
+        headers = {"Cache-Control": "no-cache"}
+        return tagged_answer(request, body, tag, "application/json", headers)
 
     async def page(self, request: web.Request) -> web.Response:
         """GET /docs"""

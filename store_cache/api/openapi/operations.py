@@ -14,6 +14,7 @@ from store_cache.api.content.models import (
     KEY_SCHEMA,
     LARGEST_LIMIT,
     MOST_LOOKUPS,
+    MOST_STREAMED,
     MOST_UPDATES,
     SENDABLE_SCHEMA,
     AdjustmentBody,
@@ -131,7 +132,8 @@ _IF_NONE_MATCH = Parameter(
 _PRODUCT_IDS = Parameter(
     "productIds",
     "query",
-    "Up to 200 ids, each percent-encoded, separated by commas; without it every product",
+    f"Up to {MOST_STREAMED} ids, each percent-encoded, separated by commas; without it every "
+    "product",
     {"type": "string", "minLength": 1},
     example="PROD-001,PROD-002",
 )

@@ -13,6 +13,7 @@ from aiohttp.http import HttpVersion11
 
 from store_cache.api.answers import LongAnswer
 from store_cache.api.auth import ANONYMOUS, CALLER, Authenticator, Scope
+from store_cache.api.content.models import MOST_STREAMED
 from store_cache.api.content.paths import list_of, parse_query
 from store_cache.api.openapi import operations as op
 from store_cache.api.parts import StoreParts
@@ -28,7 +29,6 @@ from store_cache.api.stream.reader import Reader
 from store_cache.api.stream.streams import Connection, Streams
 
 LAST_EVENT_ID = "Last-Event-ID"
-MOST_PRODUCTS = 200
 
 FULL_RETRY_SECONDS = 5.0, 15.0
 """How long a client beyond the limit is asked to wait, at random between the two."""
@@ -59,8 +59,8 @@ class StreamHandler:
         wanted = None
         if "productIds" in parameters:
             wanted = list_of(raw, "productIds")
-            if not 1 <= len(wanted) <= MOST_PRODUCTS:
-                problems["productIds"] = f"must be 1 to {MOST_PRODUCTS} ids, separated by commas"
+            if not 1 <= len(wanted) <= MOST_STREAMED:
+                problems["productIds"] = f"must be 1 to {MOST_STREAMED} ids, separated by commas"
         if parameters.get("from", _START) != _START:
             problems["from"] = f"must be {_START}, or left out"
         last_event_ids = request.headers.getall(LAST_EVENT_ID, ())
@@ -70,8 +70,13 @@ class StreamHandler:
             raise InvalidRequest.of_fields(problems)
         if self._store.writer.catalogue is None:
             raise CacheNotReady(self._store.status.why_no_catalogue())
-        if self._streams.is_full or self._streams.is_stopping:
-            raise self._too_many()
+        if self._streams.is_stopping:
+            raise self._none_now("The store is stopping, and opens no more streams")
+        if self._streams.is_full:
+            raise self._none_now(
+                f"{len(self._streams)} of {self._streams.most} streams are open; read with "
+                "If-None-Match meanwhile, or raise STREAM_READERS"
+            )
         reader = Reader(self._streams.feed, self._streams.state, wanted)
         last_event_id = last_event_ids[0] if last_event_ids else None
         return _EventStream(
@@ -82,13 +87,9 @@ class StreamHandler:
             is_allowed=partial(self._authenticator.is_valid, request[CALLER]),
         )
 
-    def _too_many(self) -> TooManyStreams:
+    def _none_now(self, reason: str) -> TooManyStreams:
         seconds = self._streams.random_seconds(FULL_RETRY_SECONDS)
-        return TooManyStreams(
-            f"{len(self._streams)} of {self._streams.most} streams are open; read with "
-            "If-None-Match meanwhile, or raise STREAM_READERS",
-            headers=retry_after(seconds),
-        )
+        return TooManyStreams(reason, headers=retry_after(seconds))
 
 
 class _EventStream(LongAnswer):

@@ -11,6 +11,9 @@ ODD_IDS = (
 )  # fmt: skip
 """The ids of the products of the store."""
 
+ORIGIN = "https://till.example.com"
+"""The origin of the requests that have one of a till."""
+
 _PATH = b"/v1/store/inventory"
 _PRODUCTS = tuple(
     one.encode()
@@ -19,7 +22,8 @@ _PRODUCTS = tuple(
         "x" * 200, "x" * 201, ".hidden", "..", ".", "%2e%2e", "tea%2Fgreen%2050%25", "%C3%A4",
         "a%20b", "a+b", "1:2", "a;b", "a=b", "a@b", "PROD-999", "prod-001", "%50ROD-001", "%5",
         "PROD-001/", "PROD-001?", "PROD-001?limit=1", "PROD-001#f", "PROD-001/inventory", "", "%00",
-        "a%2Eb", "PROD-001?after=", "updates", "{a}", "a|b", "x" * 9000,
+        "a%2Eb", "PROD%2d002", "%61", "%7Ex", "%2E%2E", "%2Ehidden", "%6Cookup", "%C3", "%c3%a4",
+        "a%2", "%", "%25", "a%2Bb", "PROD-001?after=", "updates", "{a}", "a|b", "x" * 9000,
     )
 )  # fmt: skip
 _QUERIES = tuple(
@@ -63,6 +67,7 @@ _USUAL = (
     b"Connection: keep-alive",
     b"connection: Keep-Alive", b"X-Request-ID: till-3-17", b"If-None-Match: " + _TAG,
     b"If-None-Match: *", b"If-None-Match: W/" + _TAG, b"Accept: application/problem+json",
+    b"Origin: " + ORIGIN.encode(), b"Origin: https://other.example.com",
 )  # fmt: skip
 _ODD = (
     b"Connection: close", b"Connection: close, keep-alive", b"Connection: upgrade",
@@ -74,7 +79,7 @@ _ODD = (
     b"Trailer: X",
     b"Expect: 100-continue", b"Expect: nothing", b"Range: bytes=0-9", b"Cache-Control: no-cache",
     b"Cache-Control: no-store", b"cache-control: max-age=0, NO-CACHE", b"Pragma: no-cache",
-    b"Origin: https://till.example.com", b"Origin: null", b"Cookie: a=b",
+    b"Origin: " + ORIGIN.encode() + b"/", b"Origin: null", b"Cookie: a=b",
     b"Content-Type: text/plain",
     b"Content-Type: application/json", b"Content-Encoding: gzip", b"Host: other", b"Host: ",
     b"Host: a b", b"Host: a, b", b"X-API-Key: till-secret", b"X-API-Key: other", b"X-API-Key:",

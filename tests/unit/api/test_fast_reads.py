@@ -49,6 +49,13 @@ FAST = {
     "request id": head(PATH, b"X-Request-ID: till-3-17"),
     "other tag": head(PATH, b'If-None-Match: "x"'),
     "any tag": head(PATH, b"If-None-Match: *"),
+    "escape": head(PATH + b"/PROD%2D001"),
+    "escaped slash": head(PATH + b"/tea%2Fgreen%2050%25"),
+    "escape of two bytes": head(PATH + b"/%C3%A4"),
+    "escaped page": head(PATH + b"?limit=2&after=tea%2Fgreen"),
+    "origin": head(PATH, b"Origin: https://till.example.com"),
+    "other origin": head(PATH + b"/PROD-001", b"Origin: https://other.example.com"),
+    "lookup of an origin": lookup(LIST, b"Origin: https://till.example.com"),
     "curl": head(PATH, b"User-Agent: curl/8.5.0", b"Accept: */*"),
     "browser": head(
         PATH, b"Sec-Fetch-Site: same-origin", b"sec-ch-ua-platform: x", b"Referer: http://store/"
@@ -180,12 +187,17 @@ HANDED_OVER = {
     "expect": head(PATH, b"Expect: 100-continue"),
     "upgrade": head(PATH, b"Upgrade: h2c", b"Connection: upgrade"),
     "range": head(PATH, b"Range: bytes=0-9"),
-    "origin": head(PATH, b"Origin: https://till.example.com"),
     "two hosts": head(PATH, b"Host: store"),
     "two keys": head(PATH, b"X-API-Key: till-secret"),
     "two tags": head(PATH, b'If-None-Match: "a"', b'If-None-Match: "b"'),
     "odd request id": head(PATH, b"X-Request-ID: a b"),
-    "escape": head(PATH + b"/PROD%2D001"),
+    "escaped dot": head(PATH + b"/%2Ehidden"),
+    "escaped route": head(PATH + b"/%73tream"),
+    "another escaped route": head(PATH + b"/dum%70"),
+    "half an escape": head(PATH + b"/PROD%2"),
+    "escape of no text": head(PATH + b"/%C3"),
+    "escape of no product": head(PATH + b"/%00"),
+    "two origins": head(PATH, b"Origin: https://till.example.com", b"Origin: null"),
     "query of one": head(PATH + b"/PROD-001?"),
     "unknown": head(PATH + b"/PROD-999"),
     "bad limit": head(PATH + b"?limit=0"),
@@ -285,6 +297,18 @@ async def test_a_connection_is_fast_again_after_a_write(parts: list[bytes]) -> N
 
         assert (1, 1) == (seen, server.seen)
         assert b'"available":9' in sold
+
+
+@in_virtual_time
+async def test_a_request_behind_a_refused_upgrade_is_answered() -> None:
+    """It was refused before its body had arrived."""
+    refused = WRITE.replace(b"/updates", b"/updates?a=b").replace(b"Host", b"Upgrade: h2c\r\nHost")
+    async with memory_server(stocked()) as server:
+        wire = server.connect()
+        await wire.deliver(refused + SOLD[:9], SOLD[9:], PRODUCT)
+
+        assert 1 == wire.sent.count(b"HTTP/1.1 400 Bad Request")
+        assert 1 == wire.sent.count(b"HTTP/1.1 200 OK")
 
 
 @in_virtual_time

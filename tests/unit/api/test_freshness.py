@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from store_cache.api.content.bodies import weak_tag
-from store_cache.api.content.cache_headers import freshness_headers, matches
+from store_cache.api.content.entity_tags import matches
 from tests.harness.fake_store import FRESH, product
 from tests.unit.api.conftest import TILL, Store
 
@@ -24,7 +24,7 @@ def test_a_fresh_answer() -> None:
         "Cache-Status": "store-cache; hit",
     }
 
-    assert expected == freshness_headers(FRESH)
+    assert expected == FRESH.headers
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_fresh_answer() -> None:
 )
 def test_age_is_never_smaller_than_the_truth(age_seconds: float, age: int) -> None:
     """It is rounded up to whole seconds; a store that was never in sync has the largest (B5)."""
-    said = freshness_headers(replace(FRESH, age_seconds=age_seconds))
+    said = replace(FRESH, age_seconds=age_seconds).headers
 
     assert str(age) == said["Age"]
 
@@ -51,7 +51,7 @@ def test_cache_status_says_stale_and_not_durable(
     is_stale: bool, is_durable: bool, status: str
 ) -> None:
     """`detail` is one token, with staleness first (RFC 9211, D5)."""
-    said = freshness_headers(replace(FRESH, is_stale=is_stale, is_durable=is_durable))
+    said = replace(FRESH, is_stale=is_stale, is_durable=is_durable).headers
 
     assert status == said["Cache-Status"]
 
@@ -67,7 +67,7 @@ def test_cache_status_says_stale_and_not_durable(
 )
 def test_a_generation_cannot_split_the_answer(generation: str, said: str) -> None:
     """It is Central's text: what may not be in a header is percent-encoded (T8)."""
-    headers = freshness_headers(replace(FRESH, generation=generation))
+    headers = replace(FRESH, generation=generation).headers
 
     assert said == headers["X-Cache-Generation"]
 

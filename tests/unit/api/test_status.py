@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from store_cache.api.content.cache_headers import freshness_headers
 from store_cache.api.content.clock import short_duration
 from store_cache.api.content.defects import DEFECT_SECONDS
 from store_cache.api.content.documents import Health
@@ -331,7 +330,7 @@ async def test_degraded_while_the_disk_fails() -> None:
         store.central.sell("P-1")
         await asyncio.sleep(1.0)
         status = store.status
-        headers = freshness_headers(store.parts.freshness.measure())
+        headers = store.parts.freshness.measure().headers
         store.disk.room = None
         await asyncio.sleep(40.0)
 
@@ -378,7 +377,7 @@ async def test_the_age_counts_also_while_a_poll_is_held() -> None:
 
 
 def shown_age(store: RunningStore) -> str:
-    return freshness_headers(store.parts.freshness.measure())["Age"]
+    return store.parts.freshness.measure().headers["Age"]
 
 
 @in_virtual_time
@@ -444,7 +443,7 @@ async def test_freshness_is_one_object_while_its_headers_are_the_same() -> None:
         store.central.sell("P-1")
         await asyncio.sleep(0.1)
         seen.append(store.parts.freshness.measure())
-        headers = [freshness_headers(one) for one in {id(one): one for one in seen}.values()]
+        headers = [one.headers for one in {id(one): one for one in seen}.values()]
 
         # The event came with a poll that began with the first second.
         assert ["1", "2", "3", "4", "5", "5"] == [one["Age"] for one in headers]

@@ -614,6 +614,19 @@ async def test_a_stop_ends_streams_cleanly_and_spreads_their_return() -> None:
 
 
 @in_virtual_time
+async def test_a_stopping_store_opens_no_stream() -> None:
+    """And says that this is why, not that there are too many."""
+    async with a_shop() as shop:
+        streams = shop.store.parts.streams
+        assert streams is not None
+        streams.stop()
+        refused = await shop.open()
+
+        assert 503 == refused.head.status
+        assert "The store is stopping" in refused.head.json["error"]["message"]
+
+
+@in_virtual_time
 async def test_a_head_request_has_no_body() -> None:
     """It says what a GET would be, and opens nothing."""
     async with a_shop() as shop:
