@@ -89,7 +89,7 @@ class ChangeHistory:
             return False
         steps = [event for event in told if event.version > old.version]
         versions = list(range(old.version + 1, new.version + 1))
-        if [event.version for event in steps] != versions:
+        if not versions or [event.version for event in steps] != versions:
             return False
         if any(event.kind is not Kind.UPDATED for event in steps):
             return False

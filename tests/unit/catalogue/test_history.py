@@ -77,6 +77,15 @@ async def test_a_batch_tells_each_of_its_events() -> None:
 
 
 @in_virtual_time
+async def test_a_batch_that_shows_another_state_of_the_same_version_is_told() -> None:
+    """A late event of the next incarnation, at the version that is held: readers see it."""
+    cache, history = await a_history()
+    await follow(cache, event(4, row("P-1", 5, 1)), event(5, row("P-1", 4, 1)))
+    [entry] = history.of("P-1", 20).changes
+    assert (entry.version, entry.available, entry.offset) == (1, 4, 5)
+
+
+@in_virtual_time
 async def test_an_own_write_is_told_once() -> None:
     """The answer shows it, and the event that follows adds its offset."""
     cache, history = await a_history()
