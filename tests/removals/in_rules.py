@@ -93,7 +93,14 @@ def refetches_for_order(patch: Patch) -> None:
     patch.replace(rules, "_refetch_for_order", no_refetch)
 
 
-@in_rules("V1 W7", "an event of the incarnation before does not undo an override")
+@in_rules(
+    "V1 W7",
+    "an event of the incarnation before does not undo an override",
+    test=(
+        "tests/simulation/test_found.py::"
+        "test_the_next_version_of_an_ended_incarnation_does_not_undo_a_refetch"
+    ),
+)
 def incarnations_before_overrides(patch: Patch) -> None:
     """Any event with a higher version is of the incarnation that is held."""
     is_of_earlier = rules._is_of_earlier_incarnation
