@@ -273,6 +273,25 @@ def revoked_keys(patch: Patch) -> None:
     patch.replace(Stream, "end", keep)
 
 
+@of_streams(
+    "L4 T2",
+    "a client that takes nothing loses its connection with its stream",
+    test=f"{_STREAM}::test_a_key_that_is_revoked_ends_a_stream_that_nobody_reads",
+    why="the keys of the simulation stay",
+)
+def connections_of_ended_streams(patch: Patch) -> None:
+    """It keeps the connection, and what is on its way, for as long as it likes."""
+    end = Stream.end
+
+    def only_end(self: Stream, reason: StreamEnd) -> None:
+        if self.is_blocked and not self.ended.done():
+            patch.act()
+            self.is_blocked = False
+        end(self, reason)
+
+    patch.replace(Stream, "end", only_end)
+
+
 # -- observers ---------------------------------------------------------------------------------
 
 
