@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-
-import httpx
-import orjson
 
 from central_stub.switches import Feature, Switches
 from store_cache.model.change import Override
 from store_cache.sync.verification.findings import Findings
 from store_cache.sync.verification.verifier import Verifier
-from tests.harness.central import LedgerTransport
-from tests.harness.clock import Clock
 from tests.harness.store import RunningStore, a_store
+from tests.scenarios.moved_central import MovedCentral
 from tests.scenarios.shop import until
 
 NO_DIGEST = Switches(without=frozenset({Feature.DIGEST}))
 GRACE = 0.3
-Rewrite = Callable[[str, Any], Any]
-"""Returns another body in place of the one that answers an address."""
-
-
-class MovedCentral(LedgerTransport):
-    """`limits`: how many requests whose address contains a word are still refused with 429, and for
-    how many seconds. `broken`: how many are still answered by 503. `rewrite`: see there."""
-
-    def __init__(self, *product_ids: str) -> None:
-        super().__init__(Clock(), *product_ids)
-        self.limits: dict[str, tuple[int, int]] = {}
-        self.broken: Counter[str] = Counter()
-        self.rewrite: Rewrite = lambda _, body: body
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        target = request.url.raw_path.decode()
-        for word, (times, seconds) in self.limits.items():
-            if times and word in target:
-                self.limits[word] = (times - 1, seconds)
-                return httpx.Response(429, headers={"Retry-After": str(seconds)})
-        for word, times in self.broken.items():
-            if times and word in target:
-                self.broken[word] -= 1
-                return httpx.Response(503)
-        response = await super().handle_async_request(request)
-        if response.status_code != 200:
-            return response
-        body = self.rewrite(target, orjson.loads(response.content))
-        headers = {n: v for n, v in response.headers.items() if n.lower() != "content-length"}
-        return httpx.Response(200, content=orjson.dumps(body), headers=headers)
-
-    def lie(self, product_id: str, **attributes: Any) -> None:
-        self.ledger.lie(product_id, attributes)
-
-    def asked_for(self, word: str) -> int:
-        return sum(word in target for target in self.asked)
 
 
 def ids(count: int) -> list[str]:
