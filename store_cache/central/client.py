@@ -224,13 +224,25 @@ class CentralClient:
                 Central without digests answers.
         """
         url = self._connection.url(f"{_INVENTORY}/digest", {"buckets": buckets})
-        most_bytes = OUTLINE_BYTES + DIGEST_BYTES * buckets
-        request = Request("the digest", "GET", url, most_bytes, most_values=64 + 2 * buckets)
+        request = Request(
+            "the digest",
+            "GET",
+            url,
+            OUTLINE_BYTES + DIGEST_BYTES * buckets,
+            most_values=64 + 2 * buckets,
+            keeps_digits=False,  # its sums are texts
+        )
         reply = await self._read(request, Priority.PAGES, PAGE_DEADLINE_SECONDS)
         with self._parsing(request, reply):
-            value = _value(reply)
-            await asyncio.sleep(0)  # of a large digest, either step takes ten milliseconds
-            return read_digest(value, _generation(reply), buckets=buckets)
+            value = _value(reply, keeps_digits=False)
+            parts = read_digest(value, _generation(reply), buckets=buckets)
+            while True:
+                await asyncio.sleep(0)  # a large digest takes twenty milliseconds
+                try:
+                    next(parts)
+                except StopIteration as end:
+                    digest: Digest = end.value
+                    return digest
 
     async def bucket(self, bucket: int, buckets: int) -> CataloguePage:
         """Return all products of one bucket of the digest, within `PAGE_DEADLINE_SECONDS`.
@@ -478,14 +490,14 @@ def _list_bytes(items: int) -> int:
     return max(items * MOST_ROW_BYTES, LEAST_LIST_BYTES) + OUTLINE_BYTES
 
 
-def _value(reply: Reply) -> Any:
-    """Return the parsed JSON body, or raise InvalidShape."""
+def _value(reply: Reply, *, keeps_digits: bool = True) -> Any:
+    """Return the parsed JSON body, or raise InvalidShape. `keeps_digits`: see `Request`."""
     encoding = reply.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
         raise InvalidShape("it is compressed, though the store asks for identity")
     if reply.problem is not None:
         raise reply.problem
-    return read_json(reply.body)
+    return read_json(reply.body, keeps_digits=keeps_digits)
 
 
 def _is_absence(reply: Reply) -> bool:

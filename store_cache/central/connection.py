@@ -83,7 +83,8 @@ class ItemReader(Protocol):
 class Request:
     """`subject` names the request in messages: "the feed". `most_bytes`: a right answer has no
     more. `body` is JSON, or None. `items` reads the list of an answer that is too long to be parsed
-    at once; without it an answer of more than `most_values` is unreadable."""
+    at once; without it an answer of more than `most_values` is unreadable. `keeps_digits` False: no
+    number of a right answer is beyond 64 bits, whatever digits its texts hold."""
 
     subject: str
     method: str
@@ -92,6 +93,7 @@ class Request:
     body: bytes | None = None
     items: ItemReader | None = None
     most_values: int = MOST_VALUES
+    keeps_digits: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,7 @@ class _Answer:
         self._items = items = request.items
         self._whole_bytes = request.most_bytes if items is None else items.whole_bytes
         self._most_values = request.most_values
+        self._keeps_digits = request.keeps_digits
         self._splitter: ListSplitter | None = None
         self.body: bytes | bytearray = bytearray()
         """The whole body; of a split answer, once it has ended, the body with an empty list."""
@@ -317,7 +320,9 @@ class _Answer:
 
     async def end(self) -> None:
         """Raises InvalidShape."""
-        if self._splitter is None and not is_parsed_at_once(self.body, self._most_values):
+        if self._splitter is None and not is_parsed_at_once(
+            self.body, self._most_values, keeps_digits=self._keeps_digits
+        ):
             await self._split()
         if self._splitter is not None:
             self._splitter.end()

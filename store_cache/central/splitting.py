@@ -77,11 +77,16 @@ _RUNS = (_SHALLOW, _MEMBERS, _INSIDE)
 _REST_OF_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
-def is_parsed_at_once(body: bytes | bytearray, most_values: int = MOST_VALUES) -> bool:
-    """Return whether parsing this takes little time and memory, whatever it holds."""
+def is_parsed_at_once(
+    body: bytes | bytearray, most_values: int = MOST_VALUES, *, keeps_digits: bool = True
+) -> bool:
+    """Return whether parsing this takes little time and memory, whatever it holds. `keeps_digits`:
+    numbers beyond 64 bits are to keep them."""
     if body.count(b"{") + body.count(b"[") > MOST_CONTAINERS or body.count(b",") > most_values:
         return False
-    return len(body) <= MOST_EXACT_BYTES or not exact_json.has_long_run(body)
+    if not keeps_digits or len(body) <= MOST_EXACT_BYTES:
+        return True
+    return not exact_json.has_long_run(body)
 
 
 class ListSplitter:

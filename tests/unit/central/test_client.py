@@ -30,6 +30,7 @@ from store_cache.central.failures import (
     WriteUnknown,
     WriteUnsent,
 )
+from store_cache.central.parsing import SUMS_AT_ONCE
 from store_cache.central.rate_limit import Priority, RateLimit
 from store_cache.central.splitting import ITEMS_AT_ONCE
 from store_cache.model.event import Event, QuarantinedEvent
@@ -454,6 +455,29 @@ async def test_product_of_the_same_or_no_generation_is_returned(
     row = await connect(Scripted(lambda _: answer)).product("A", generation=expected)
 
     assert row is not None
+
+
+async def test_a_large_digest_is_read_whatever_digits_its_sums_have() -> None:
+    """Sums look like long numbers here and there. Tills are served meanwhile."""
+    buckets = 65_536
+    sums = ["1234567890" * 3 + "12", f"{2**127:032x}"] * (buckets // 2)
+    body = {"nextOffset": 9, "rows": [16] * buckets, "sums": sums}
+    central = connect(Scripted(lambda _: json(body)))
+    turns = 0
+
+    async def serve() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    serving_tills = asyncio.create_task(serve())
+    digest = await central.digest(buckets)
+    serving_tills.cancel()
+
+    assert (9, 65_536) == (digest.next_offset, digest.buckets)
+    assert [int(sums[0], 16), 2**127] == digest.sums[:2]
+    assert turns > buckets // SUMS_AT_ONCE
 
 
 async def test_large_page_does_not_block_the_loop() -> None:

@@ -1,5 +1,6 @@
 """Central's JSON in the shapes of deployed Centrals, and in invalid ones (T14)."""
 
+from collections.abc import Generator
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from store_cache.central.parsing import (
     read_page_outline,
     read_single,
 )
+from store_cache.model.digest import Digest
 from store_cache.model.event import Event, Kind, QuarantinedEvent, fingerprint
 from store_cache.model.pages import BadRow, CataloguePage
 
@@ -524,8 +526,17 @@ def digest(**changed: Any) -> dict[str, Any]:
     return whole | changed
 
 
+def whole(parts: Generator[None, None, Digest]) -> Digest:
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            read: Digest = end.value
+            return read
+
+
 def test_digest() -> None:
-    read = read_digest(digest(), None, buckets=2)
+    read = whole(read_digest(digest(), None, buckets=2))
     assert (read.next_offset, read.generation, read.buckets) == (7, "g-1", 2)
     assert ([1, 2], [10, 2**128 - 1]) == (read.rows, read.sums)
 
@@ -550,4 +561,4 @@ def test_digest() -> None:
 )
 def test_invalid_digests(value: Any) -> None:
     with pytest.raises(InvalidShape):
-        read_digest(value, None, buckets=2)
+        whole(read_digest(value, None, buckets=2))
