@@ -19,6 +19,9 @@ from store_cache.model.digest import Digest
 
 _HASH_BITS = 128
 
+SHARDS = 64
+"""One dict of a million products would take 30 ms to grow."""
+
 
 class CatalogueDigest:
     """An observer of the visible catalogue.
@@ -29,7 +32,7 @@ class CatalogueDigest:
 
     def __init__(self) -> None:
         self.catalogue: Catalogue | None = None
-        self._held: dict[str, int] = {}  # product id -> its bucket, then 128 bits of its row's hash
+        self._held = _shards()
         self._rows = [0] * MOST_BUCKETS
         self._sums = [0] * MOST_BUCKETS
         self._changed: dict[str, None] = {}  # products to hash, in the order of their changes
@@ -55,7 +58,7 @@ class CatalogueDigest:
     def begin(self, catalogue: Catalogue) -> None:
         """Forget what was hashed, and hash every product of this catalogue when it is wanted."""
         self.catalogue = catalogue
-        self._held = {}
+        self._held = _shards()
         self._rows = [0] * MOST_BUCKETS
         self._sums = [0] * MOST_BUCKETS
         self._changed = {}
@@ -82,14 +85,17 @@ class CatalogueDigest:
 
     def _hash(self, product_id: str) -> None:
         row = None if self.catalogue is None else self.catalogue.get(product_id)
-        before = self._held.pop(product_id, None)
-        if before is not None:
-            bucket, hashed = before >> _HASH_BITS, before % MODULUS
+        held = self._held[hash(product_id) % SHARDS]
+        before = held.pop(product_id, None)
+        if before is None:
+            bucket = bucket_of(product_id, MOST_BUCKETS)
+        else:
+            bucket = before >> _HASH_BITS
             self._rows[bucket] -= 1
-            self._sums[bucket] = (self._sums[bucket] - hashed) % MODULUS
+            self._sums[bucket] = (self._sums[bucket] - before) % MODULUS
         if row is not None:
-            bucket, hashed = bucket_of(product_id, MOST_BUCKETS), row_hash(row)
-            self._held[product_id] = (bucket << _HASH_BITS) | hashed
+            hashed = row_hash(row)
+            held[product_id] = (bucket << _HASH_BITS) | hashed
             self._rows[bucket] += 1
             self._sums[bucket] = (self._sums[bucket] + hashed) % MODULUS
 
@@ -125,8 +131,15 @@ class CatalogueDigest:
 
     def placed(self, ids: Iterable[str], buckets: int) -> Iterator[tuple[str, int]]:
         """Yield those of `ids` that are hashed, with their buckets, which costs no hashing."""
-        held = self._held
-        return ((i, (held[i] >> _HASH_BITS) % buckets) for i in ids if i in held)
+        for product_id in ids:
+            held = self._held[hash(product_id) % SHARDS].get(product_id)
+            if held is not None:
+                yield product_id, (held >> _HASH_BITS) % buckets
+
+
+def _shards() -> list[dict[str, int]]:
+    """Return dicts from product id to its bucket, and then the 128 bits of its row's hash."""
+    return [{} for _ in range(SHARDS)]
 
 
 def _folded(numbers: list[int], buckets: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from store_cache.catalogue.catalogue import Catalogue
@@ -12,7 +12,7 @@ RECENT_SECONDS = 300.0
 """How long before a break a change may be that Central has lost with it."""
 
 MOST_RECENT = 500
-"""So many products, those that changed last, are remembered."""
+"""So many products, those that changed last, are told of."""
 
 
 class RecentChanges:
@@ -22,7 +22,8 @@ class RecentChanges:
         self.on_replaced: Callable[[], None] = _ignore
         """Called when readers see another catalogue."""
         self._time = time
-        self._changed_at: OrderedDict[str, float] = OrderedDict()  # the last one at the end
+        self._recent: deque[tuple[float, tuple[str, ...]]] = deque()  # the last change at the end
+        self._count = 0
         self._watched: frozenset[str] = frozenset()
         self._touched: set[str] = set()
 
@@ -33,18 +34,17 @@ class RecentChanges:
             self._touched.update(self._watched.intersection(change.rows))
             named = (event.product_id for event in change.origin.events)
             self._touched.update(i for i in named if i in self._watched)
-        if change.origin.source is ChangeSource.FULL_SYNC:
+        if not change.rows or change.origin.source is ChangeSource.FULL_SYNC:
             return
-        now = self._time()
-        for product_id in change.rows:
-            self._changed_at[product_id] = now
-            self._changed_at.move_to_end(product_id)
-        while len(self._changed_at) > MOST_RECENT:
-            self._changed_at.popitem(last=False)
+        self._recent.append((self._time(), tuple(change.rows)))
+        self._count += len(change.rows)
+        while self._count - len(self._recent[0][1]) >= MOST_RECENT:
+            self._count -= len(self._recent.popleft()[1])
 
     def replaced(self, old: Catalogue | None, new: Catalogue) -> None:
         self._touched.update(self._watched)
-        self._changed_at.clear()  # a full sync has read everything anew
+        self._recent.clear()  # a full sync has read everything anew
+        self._count = 0
         self.on_replaced()
 
     def reset(self) -> None:
@@ -55,7 +55,11 @@ class RecentChanges:
     def lately(self) -> list[str]:
         """Return the products that changed in the last minutes, the latest first."""
         since = self._time() - RECENT_SECONDS
-        return [i for i, at in reversed(self._changed_at.items()) if at >= since]
+        found: dict[str, None] = {}
+        for at, product_ids in reversed(self._recent):
+            if at >= since:
+                found |= dict.fromkeys(product_ids)
+        return list(found)[:MOST_RECENT]
 
     def watch(self, product_ids: Iterable[str]) -> None:
         """Note from now on which of these products change, or are named by an event."""
