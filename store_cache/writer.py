@@ -11,6 +11,7 @@ succeed (D5).
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ from store_cache.storage.directory import DirectoryRefused
 from store_cache.storage.files import CHECK_SECONDS, CacheFiles, JournalBroken
 from store_cache.storage.journal import JournalRecord
 from store_cache.writes.idempotency import KeyTable, StoredKeys
+from store_cache.writes.outbox.outbox import SettledByFeed
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,14 @@ SETTLED_TOGETHER = 100
 
 HEAL_SECONDS = 30.0
 """How often new files are tried while the disk fails (D5)."""
+
+
+def _ignore() -> None:
+    """The callback if none is set."""
+
+
+def _settle_nothing(_events: Sequence[AnyEvent]) -> SettledByFeed | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +87,17 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """A change that is to be recorded, with an entry of the key table, and then shown.
+    """A change that is to be recorded, with an entry of the key table or a JSON list of entries,
+    and then shown.
 
-    `origin`: where it comes from; None if it changes no row.
+    `origin`: where it comes from; None if it changes no row. `shown` is called in the step in which
+    readers see it, just before.
     """
 
     change: Change
     key_entry: bytes | None = None
     origin: Origin | None = None
+    shown: Callable[[], None] = _ignore
 
 
 @dataclass(eq=False, slots=True)
@@ -96,6 +109,7 @@ class Settlement:
 
     key_entry: bytes
     answer: StockAnswer
+    shown: Callable[[], None]
     is_shown: bool | None = None
 
 
@@ -142,6 +156,10 @@ class CacheWriter:
         self.refetches_changed = asyncio.Event()
         self.on_renamed: Callable[[str], None] = lambda _label: None
         """Called when a repair has given the generation another label (the sync runner)."""
+        self.settles: Callable[[Sequence[AnyEvent]], SettledByFeed | None] = _settle_nothing
+        """Called with a batch of events; says which queued writes it settles (the outbox)."""
+        self.on_keys_loaded: Callable[[], None] = _ignore
+        """Called when the key table has what lies in the directory."""
         self._keys = keys
         self._now = now
         self._steady = steady
@@ -171,6 +189,10 @@ class CacheWriter:
         self._watch = asyncio.create_task(self._check_files())
         return damaged
 
+    def without_outbox(self) -> None:
+        """Ask no outbox any more: there is none, and nothing of it is on disk."""
+        self.settles, self.on_keys_loaded = _settle_nothing, _ignore
+
     async def _load(self) -> bool:
         try:
             loaded = await self.files.load()
@@ -195,6 +217,7 @@ class CacheWriter:
             bad_records += stored.load(loaded.writes.pop(0))
             await asyncio.sleep(0)
         self._keys.add_stored(stored, self._now())
+        self.on_keys_loaded()
         self._keys.since = self.files.keys_since
         self.findings = loaded.findings
         if bad_records:
@@ -224,6 +247,15 @@ class CacheWriter:
             await self.files.close()
 
     # -- what is held ----------------------------------------------------------------------
+
+    @property
+    def is_durable(self) -> bool:
+        return self.disk.is_durable
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether what lies in the directory was read."""
+        return self._is_loaded
 
     @property
     def position(self) -> Position | None:
@@ -268,7 +300,12 @@ class CacheWriter:
             apply_events(change_set, events)
             change = change_set.to_change("events", position=self._labelled(position))
             origin = Origin(ChangeSource.EVENT, events=events)
-            await self._commit(PlannedChange(change, origin=origin))
+            settled = self.settles(events)
+            if settled is None:
+                await self._commit(PlannedChange(change, origin=origin))
+            else:
+                entries = b"[%b]" % b",".join(settled.records)
+                await self._commit(PlannedChange(change, entries, origin, settled.shown))
             return change_set.rows_set
 
     async def note_in_sync(self, age_seconds: float = 0.0) -> None:
@@ -362,17 +399,30 @@ class CacheWriter:
         memory (D5)."""
         await self._append([(None, key_entry) for key_entry in key_entries])
 
-    async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
+    async def keep_write(self, key_entry: bytes) -> None:
+        """Append an entry of the key table that counts only if it is durable. Raises OSError."""
+        await self._append([(None, key_entry)])
+        if not self.disk.is_durable:
+            raise OSError(errno.EIO, f"the disk fails: {self.disk.problem}")
+
+    async def settle_write(
+        self,
+        key_entry: bytes,
+        answer: StockAnswer | None,
+        *,
+        shown: Callable[[], None] = _ignore,
+    ) -> None:
         """Append the final entry of a write and, if Central applied it, show its effect (W6).
 
         Both are one record, so that neither is ever on disk without the other. If the answer alone
         does not say what the product is now, it is fetched first. `answer` is None for a write that
-        was not applied.
+        was not applied. `shown` is called in the same step in which readers see the effect.
         """
         if answer is None:
             await self.record_write(key_entry)
+            shown()
             return
-        settlement = Settlement(key_entry, answer)
+        settlement = Settlement(key_entry, answer, shown)
         self._settlements.append(settlement)
         try:
             async with self._lock:
@@ -555,20 +605,25 @@ class CacheWriter:
         the lock."""
         catalogue = self.catalogue
         records: list[JournalRecord] = []
-        visible: list[tuple[Change, Origin | None]] = []
+        visible: list[tuple[PlannedChange, Change | None]] = []
+        number = 0
         for each in planned:
             change = None
             if not each.change.is_empty:
                 assert catalogue is not None
-                change = each.change.numbered(catalogue.sequence + len(visible) + 1)
-                visible.append((change, each.origin))
+                number += 1
+                change = each.change.numbered(catalogue.sequence + number)
+            visible.append((each, change))
             if change is not None or each.key_entry is not None:
                 records.append((change, each.key_entry))
         if records:
             await self._append(records)
-        for change, origin in visible:
+        for each, change in visible:
+            each.shown()
+            if change is None:
+                continue
             assert catalogue is not None
-            self.announcer.apply(catalogue, change, origin)
+            self.announcer.apply(catalogue, change, each.origin)
             if change.pending_refetches:
                 self.refetches_changed.set()
 
@@ -653,7 +708,8 @@ class CacheWriter:
 
 def _of_answer(change: Change, settlement: Settlement) -> PlannedChange:
     key_entry = settlement.key_entry
-    return PlannedChange(change, key_entry, Origin(ChangeSource.WRITE, key_entry=key_entry))
+    origin = Origin(ChangeSource.WRITE, key_entry=key_entry)
+    return PlannedChange(change, key_entry, origin, settlement.shown)
 
 
 def _rename_generation(catalogue: Catalogue) -> None:

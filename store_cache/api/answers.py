@@ -78,8 +78,17 @@ def http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-def json_answer(value: Mapping[str, Any], *, status: int = 200) -> web.Response:
+def outbox_path(outbox_id: str) -> str:
+    """Return where an entry of the outbox is found."""
+    return f"/v1/store/outbox/{outbox_id}"
+
+
+def json_answer(
+    value: Mapping[str, Any], *, status: int = 200, location: str | None = None
+) -> web.Response:
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+    if location is not None:
+        headers["Location"] = location
     return WholeAnswer(status=status, body=orjson.dumps(value), headers=headers)
 
 

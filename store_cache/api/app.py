@@ -25,6 +25,7 @@ from store_cache.api.handlers.writes import Writes
 from store_cache.api.metrics.counts import OTHER
 from store_cache.api.middleware import Middleware
 from store_cache.api.openapi.docs import ApiDocs
+from store_cache.api.outbox.routes import OutboxRoutes
 from store_cache.api.parts import StoreParts
 from store_cache.api.proxies import TrustedProxies
 from store_cache.api.request_rates import RequestRates
@@ -95,10 +96,7 @@ def build_api(
     features: list[Route] = [*dump_routes(store)]
     if store.metrics is not None:
         features += MetricsRoutes(store.metrics).routes()
-    if store.verifier is not None:
-        features += verification_routes(
-            store.verifier, body_seconds=body_seconds, note_unknown=note_unknown
-        )
+    features += _features_with_bodies(store, body_seconds, note_unknown)
     if console:
         features += console_routes(api_docs=api_docs)
     if store.streams is not None:
@@ -138,3 +136,20 @@ def _noting_unknown_fields() -> NoteUnknown:
         warning.note(field=name[:_LONGEST_NAME])
 
     return note
+
+
+def _features_with_bodies(
+    store: StoreParts, body_seconds: float, note_unknown: NoteUnknown
+) -> list[Route]:
+    """Return the routes of the parts that can be switched off and take bodies."""
+    routes: list[Route] = []
+    if store.verifier is not None:
+        routes += verification_routes(
+            store.verifier, body_seconds=body_seconds, note_unknown=note_unknown
+        )
+    if store.outbox is not None:
+        outbox = OutboxRoutes(
+            store, store.outbox, body_seconds=body_seconds, note_unknown=note_unknown
+        )
+        routes += outbox.routes()
+    return routes

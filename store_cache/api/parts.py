@@ -16,6 +16,9 @@ from store_cache.sync.runner import SyncRunner
 from store_cache.sync.verification.verifier import Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder
+from store_cache.writes.outbox.outbox import Outbox
+from store_cache.writes.outbox.pending import PendingStock
+from store_cache.writes.outbox.sender import OutboxSender
 
 if TYPE_CHECKING:
     from store_cache.api.metrics.metrics import Metrics
@@ -26,7 +29,8 @@ class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
     `forwarder` sends writes to Central. `streams` are the open streams of changes, `history` is
     that of the products, `verifier` compares the catalogue with Central's, `search` keeps the
-    index, `traced` makes spans. What is switched off is None."""
+    index, `outbox` queued writes, which `sender` sends, `traced` makes spans. What is switched off is
+    None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -40,3 +44,10 @@ class StoreParts:
     search: Indexer | None = None
     history: ChangeHistory | None = None
     traced: Traced | None = None
+    outbox: Outbox | None = None
+    sender: OutboxSender | None = None
+
+    @property
+    def pending(self) -> PendingStock | None:
+        """What reads show beside the stock of products with queued writes."""
+        return None if self.outbox is None else self.outbox.pending

@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
+from store_cache.api.answers import outbox_path
 from store_cache.api.content.doubts import doubt_document, doubt_facts
 from store_cache.writes.write import ERROR_STATUS, WriteError
 
@@ -194,6 +195,9 @@ class WriteFailed(ApiError):
             details |= doubt_facts(error.doubts[0])
         elif error.doubts:
             details["writes"] = [doubt_document(doubt) for doubt in error.doubts]
+        outbox_id = details.get("outboxId")
+        if error.code == "central_timeout" and outbox_id is not None:
+            headers["Location"] = outbox_path(outbox_id)
         super().__init__(error.message, details=details, headers=headers)
         self._code = error.code
 

@@ -44,8 +44,11 @@ from store_cache.sync.verification.changes import RecentChanges
 from store_cache.sync.verification.verifier import VerificationSettings, Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.admission import Admission
+from store_cache.writes.circuit_breaker import LONGEST_PAUSE_SECONDS
 from store_cache.writes.forwarder import Forwarder
 from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.outbox.outbox import Outbox, OutboxSettings
+from store_cache.writes.outbox.sender import OutboxSender, SenderSettings
 
 if TYPE_CHECKING:
     from store_cache.api.metrics.metrics import Metrics
@@ -58,6 +61,15 @@ WRITES_GRACE_SECONDS = 5.0
 the 10 s that a container has between SIGTERM and SIGKILL."""
 
 AFTER_DEFECT_SECONDS = 1.0
+
+MAY_LACK = (
+    "files in DATA_DIR were damaged (disk.findings says which): queued writes in them may be "
+    "missing. Compare what the tills have sold with the outbox and with Central"
+)
+
+OUTBOX_PAUSE_SECONDS = 1.5
+"""The longest pause between two probes of Central if there is an outbox: what is queued is sent
+within two seconds of Central's return (O8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +116,17 @@ async def running(
         grace_seconds=settings.hole_grace_seconds,
         fetch_product=central.product,
     )
+    outbox = build_outbox(settings, environment, writer, keys)
     try:
         were_damaged = await writer.open()
-        async with following(settings, environment, steady, central, writer, keys) as store:
+        used = outbox if outbox.is_used or not writer.is_loaded else None
+        if used is None:
+            writer.without_outbox()
+        elif were_damaged:
+            outbox.may_lack = MAY_LACK
+        async with following(
+            settings, environment, steady, central, writer, keys, outbox=used
+        ) as store:
             if were_damaged:
                 store.runner.request_full_sync("files were damaged")
             if writer.catalogue is not None and writer.catalogue.follow_up_reason:
@@ -165,11 +185,15 @@ async def following(
     central: CentralClient,
     writer: CacheWriter,
     keys: KeyTable,
+    *,
+    outbox: Outbox | None,
 ) -> AsyncIterator[StoreParts]:
     """Build the parts that need loaded files, and let them work until the block ends."""
     loop = asyncio.get_running_loop()
     defects = Defects(environment.uptime or loop.time)
-    store = build_parts(settings, environment, steady, central, writer, keys, defects=defects)
+    store = build_parts(
+        settings, environment, steady, central, writer, keys, defects=defects, outbox=outbox
+    )
     works = {"event sync": store.runner.run, "refetches": store.refetcher.run}
     if store.metrics is not None:
         works["metrics"] = store.metrics.history.run
@@ -177,12 +201,17 @@ async def following(
         works["verification"] = store.verifier.run
     if store.search is not None:
         works["search index"] = store.search.run
+    if store.sender is not None:
+        works["outbox"] = store.sender.run
     store.forwarder.start()
     tasks = [loop.create_task(keep_running(name, work, defects)) for name, work in works.items()]
     try:
         yield store
     finally:
-        await store.forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)
+        stops = [store.forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)]
+        if store.sender is not None:
+            stops.append(store.sender.stop(within_seconds=WRITES_GRACE_SECONDS))
+        await asyncio.gather(*stops)
         if store.verifier is not None:
             await store.verifier.stop()
         for task in tasks:
@@ -199,6 +228,7 @@ def build_parts(
     keys: KeyTable,
     *,
     defects: Defects,
+    outbox: Outbox | None,
 ) -> StoreParts:
     """Build what works on the loaded catalogue, and tell each part whom to tell what."""
     uptime = environment.uptime or asyncio.get_running_loop().time
@@ -227,11 +257,13 @@ def build_parts(
         request_full_sync=runner.request_full_sync,
     )
 
+    longest = LONGEST_PAUSE_SECONDS if outbox is None else OUTBOX_PAUSE_SECONDS
     admission = Admission(
         central=central,
         random=environment.random,
         on_answer=runner.wake_after_failure,
         write_timeout_seconds=settings.write_timeout_seconds,
+        longest_pause_seconds=longest,
     )
     forwarder = Forwarder(
         store_id=settings.store_id,
@@ -242,6 +274,7 @@ def build_parts(
         keys=keys,
         now=environment.now,
         write_timeout_seconds=settings.write_timeout_seconds,
+        outbox=outbox,
     )
 
     clock = Clock(environment.now, uptime)
@@ -260,6 +293,7 @@ def build_parts(
         defects=defects,
         clock=clock,
         version=store_version,
+        outbox=outbox,
     )
 
     verifier = build_verifier(settings, environment, central, writer, runner)
@@ -270,13 +304,26 @@ def build_parts(
     runner.on_central_reached = admission.sync_reached_central
     central.on_refused_connection = admission.connection_refused
     runner.on_advance = state.update
+    sender = None
+    if outbox is not None:
+        sender = build_sender(
+            settings,
+            environment,
+            central=central,
+            writer=writer,
+            refetcher=refetcher,
+            admission=admission,
+            forwarder=forwarder,
+            outbox=outbox,
+        )
+        follow_with(runner, forwarder, admission, sender)
 
-    told_state = StreamState(state, freshness, clock)
-    streams = build_streams(settings, environment, writer, told_state)
+    told_state = StreamState(state, freshness, clock, outbox)
+    streams = build_streams(settings, environment, writer, told_state, outbox)
     metrics = None
     if settings.metrics:
         watched = Watched(
-            writer, runner, forwarder, freshness, state, store_version, streams, verifier
+            writer, runner, forwarder, freshness, state, store_version, streams, verifier, outbox
         )
         key_required = settings.metrics_key_required
         metrics = build_metrics(watched, central, clock, key_required=key_required)
@@ -293,17 +340,96 @@ def build_parts(
         search=build_search(writer, runner) if settings.search else None,
         history=build_history(settings, environment, writer),
         traced=None if environment.spans is None else environment.spans.around,
+        outbox=outbox,
+        sender=sender,
     )
 
 
+def build_outbox(
+    settings: Settings, environment: Environment, writer: CacheWriter, keys: KeyTable
+) -> Outbox:
+    """Build the outbox, which takes its entries when the files are loaded."""
+    outbox = Outbox(
+        OutboxSettings(
+            store_id=settings.store_id,
+            limit=settings.outbox_limit,
+            is_accepting=settings.offline_writes == "queue",
+            retention_seconds=settings.key_retention_hours * 3600.0,
+        ),
+        keys=keys,
+        store=writer,
+        now=environment.now,
+        random=environment.random,
+    )
+    writer.on_keys_loaded = outbox.load
+    writer.settles = outbox.settled_by
+    return outbox
+
+
+def build_sender(
+    settings: Settings,
+    environment: Environment,
+    *,
+    central: CentralClient,
+    writer: CacheWriter,
+    refetcher: Refetcher,
+    admission: Admission,
+    forwarder: Forwarder,
+    outbox: Outbox,
+) -> OutboxSender:
+    """Build what sends the entries of the outbox."""
+    return OutboxSender(
+        outbox,
+        SenderSettings(
+            store_id=settings.store_id,
+            write_timeout_seconds=settings.write_timeout_seconds,
+            retention_seconds=settings.key_retention_hours * 3600.0,
+            max_age_seconds=settings.outbox_max_age_hours * 3600.0,
+        ),
+        admission=admission,
+        store=writer,
+        refetches=refetcher,
+        events=central,
+        turns=forwarder.turns,
+        now=environment.now,
+        random=environment.random,
+    )
+
+
+def follow_with(
+    runner: SyncRunner, forwarder: Forwarder, admission: Admission, sender: OutboxSender
+) -> None:
+    """Have the sender told of events, and of Central's answers to the sync."""
+
+    def on_events(events: Sequence[AnyEvent]) -> None:
+        forwarder.observe_events(events)
+        sender.observe_events(events)
+
+    def on_central_reached() -> None:
+        admission.sync_reached_central()
+        sender.wake()
+
+    runner.on_events = on_events
+    runner.on_central_reached = on_central_reached
+
+
 def build_streams(
-    settings: Settings, environment: Environment, writer: CacheWriter, state: StreamState
+    settings: Settings,
+    environment: Environment,
+    writer: CacheWriter,
+    state: StreamState,
+    outbox: Outbox | None,
 ) -> Streams | None:
     """Build the streams, and have them told of changes; None if they are switched off."""
     if not settings.stream_readers:
         return None
-    feed = ChangeFeed(writer, size=settings.stream_history, random=environment.random)
+    pending = None if outbox is None else outbox.pending
+    feed = ChangeFeed(
+        writer, size=settings.stream_history, random=environment.random, pending=pending
+    )
     writer.announcer.observers += (feed,)
+    if outbox is not None:
+        outbox.on_changed = feed.entry_changed
     return Streams(feed, state, most=settings.stream_readers, random=environment.random)
 
 

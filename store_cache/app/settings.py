@@ -311,6 +311,15 @@ class Settings(BaseSettings):
     key_retention_hours: int = _setting(
         24, may_be="a whole number from 1 to 8760", example="24", ge=1, le=8760
     )
+    offline_writes: Annotated[Literal["refuse", "queue"], BeforeValidator(_lowered)] = _setting(
+        "refuse", may_be="refuse or queue", example="refuse"
+    )
+    outbox_limit: int = _setting(
+        10_000, may_be="a whole number from 1 to 100000", example="10000", ge=1, le=100_000
+    )
+    outbox_max_age_hours: float = _setting(
+        0, may_be="a number from 0 to 8760 (0: no limit)", example="12", ge=0, le=8760
+    )
     tls_cert_file: _File = _setting(
         "",
         may_be="empty, or a readable file of a certificate and its chain in PEM form",

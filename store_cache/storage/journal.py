@@ -3,10 +3,11 @@
     {"crc":"…","header":{"file":"journal","format":1,"number":7,"store":"…","written":"…"}}
     {"crc":"…","record":{"journal":7,"number":1,"change":{…},"write":{…}}}
 
-A record holds a `change` of the catalogue, a `write` (an entry of the key table), or both. It names
-its journal and is numbered, so that a missing, repeated or foreign record is noticed. If a journal
-continues another one, with no snapshot between them, its first record names the end of that one:
-`{"after":{"journal":6,"records":57}}`. So a journal that lost its end is noticed, too.
+A record holds a `change` of the catalogue, a `write` (an entry of the key table, or a list of
+them), or both. It names its journal and is numbered, so that a missing, repeated or foreign record
+is noticed. If a journal continues another one, with no snapshot between them, its first record
+names the end of that one: `{"after":{"journal":6,"records":57}}`. So a journal that lost its end is
+noticed, too.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from store_cache.storage.names import journal_name
 # -- writing -------------------------------------------------------------------------------
 
 JournalRecord = tuple[Change | None, bytes | None]
-"""A change of the catalogue and an entry of the key table, one JSON object on one line; one of them
-may be missing."""
+"""A change of the catalogue and an entry of the key table, one JSON object on one line, or a list of
+entries; one of the two may be missing."""
 
 
 def encode_payload(change: Change | None, key_entry: bytes | None) -> bytes:

@@ -173,7 +173,7 @@ class _Recovery:
         reader = JournalReader(self._directory, number)
         problem = ""
         async for records in reader.batches():
-            values = (record.value.get("write") for record in records)
+            values = (value for record in records for value in _writes_of(record.value))
             if writes := [encode_exactly(value) for value in values if isinstance(value, dict)]:
                 self.writes.append(b"\n".join(writes))
             for record in records:
@@ -242,3 +242,9 @@ class _Recovery:
         self.findings.append(
             f"{name}: {problem}. The file is kept as {self.quarantine[name]}; a full sync follows"
         )
+
+
+def _writes_of(record: dict[str, Any]) -> list[Any]:
+    """Return the entries of the key table in a record."""
+    write = record.get("write")
+    return write if isinstance(write, list) else [write]

@@ -57,7 +57,8 @@ class AdmissionStatus:
 
 class Admission:
     """Built inside a running loop. `on_answer` is called when Central answers a write after it was
-    found away, so that the sync tries again at once (B4)."""
+    found away, so that the sync tries again at once (B4). `longest_pause_seconds`: between two
+    probes."""
 
     def __init__(
         self,
@@ -66,7 +67,9 @@ class Admission:
         random: Callable[[], float],
         on_answer: Callable[[], None],
         write_timeout_seconds: float,
+        longest_pause_seconds: float = breaker.LONGEST_PAUSE_SECONDS,
     ) -> None:
+        self._longest_pause_seconds = longest_pause_seconds
         self._central = central
         self._random = random
         self._on_answer = on_answer
@@ -75,6 +78,15 @@ class Admission:
         self._slots = asyncio.Semaphore(WRITES_IN_FLIGHT)
         self._in_flight = 0
         self._state: breaker.BreakerState = breaker.Closed(_now())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker is not closed: at most one write at a time goes."""
+        return not isinstance(self._state, breaker.Closed)
+
+    def wait_seconds(self) -> float:
+        """Return how long no write may go: 0.0 if one may go now."""
+        return breaker.wait_seconds(self._state, _now())
 
     def check(self) -> None:
         """Raise WriteError `central_unavailable` while Central is known to be away."""
@@ -178,6 +190,7 @@ class Admission:
                     refused=unsent is Unsent.REFUSED,
                     is_probe=is_probe,
                     jitter=self._random(),
+                    longest_pause_seconds=self._longest_pause_seconds,
                 )
             )
 

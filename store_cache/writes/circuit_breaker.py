@@ -95,7 +95,13 @@ def sync_answered(state: BreakerState, now: float) -> BreakerState:
 
 
 def failed(
-    state: BreakerState, now: float, *, refused: bool, is_probe: bool, jitter: float
+    state: BreakerState,
+    now: float,
+    *,
+    refused: bool,
+    is_probe: bool,
+    jitter: float,
+    longest_pause_seconds: float = LONGEST_PAUSE_SECONDS,
 ) -> BreakerState:
     """Return the state after a write failed.
 
@@ -103,7 +109,7 @@ def failed(
     breaker; a late failure of any other changes nothing then. `jitter` is a random number of 0..1.
     """
     if isinstance(state, Probing) and is_probe:
-        longer = min(state.pause_seconds * 2, LONGEST_PAUSE_SECONDS)
+        longer = min(state.pause_seconds * 2, longest_pause_seconds)
         is_reached = state.is_reached and not refused
         is_unanswered = state.is_unanswered or not refused
         return Open(state.since, _resumed(now, longer, jitter), longer, is_reached, is_unanswered)

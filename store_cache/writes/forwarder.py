@@ -5,6 +5,9 @@ waits for its turn at the product (`_deliver`), its attempt is recorded on disk,
 judged (`_send`), and its outcome is settled on disk, shown and answered (`_conclude`). A batch is
 one request with several writes, which are sent together and then concluded each by itself.
 
+With an outbox, a write that certainly never reached Central is queued instead of refused, one to a
+product that has queued writes queues behind them, and one of unknown outcome is taken in.
+
 A write runs in a task of its own, so that a client that disconnects cancels nothing (W5); a repeat
 joins it. What stays of unknown outcome is listed (`in_doubt`), and a person may settle it
 (`settle`). Nothing pauses between the look-up of a key and the start of its task, so that two calls
@@ -23,18 +26,13 @@ from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
-from store_cache.central.failures import (
-    AccessDenied,
-    CentralError,
-    RequestRefused,
-    UnsendableId,
-    WriteUnsent,
-)
+from store_cache.central.failures import CentralError, RequestRefused, UnsendableId
 from store_cache.model.event import AnyEvent, Event
 from store_cache.model.position import Position
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission, AdmissionStatus
+from store_cache.writes.exchange import failure, payload_of
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
@@ -48,6 +46,8 @@ from store_cache.writes.idempotency import (
 )
 from store_cache.writes.in_doubt import InDoubtWrites
 from store_cache.writes.in_doubt_search import EventSource, search_feed
+from store_cache.writes.outbox.entry import Entry
+from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
     Adjustment,
@@ -152,7 +152,9 @@ class Forwarder:
         keys: KeyTable,
         now: Callable[[], float],
         write_timeout_seconds: float,
+        outbox: Outbox | None = None,
     ) -> None:
+        self._outbox = outbox
         self._store_id = store_id
         self._admission = admission
         self._store = store
@@ -162,7 +164,7 @@ class Forwarder:
         self._now = now
         self._write_timeout_seconds = write_timeout_seconds
         self._in_doubt = InDoubtWrites(store_id=store_id)
-        self._queue = ProductQueue()
+        self.turns = ProductQueue()
         self._under_way: dict[str, asyncio.Future[Result]] = {}
         self._keys_reused = 0
         # New keys that wait for their turn, since when: the key table does not have them yet.
@@ -190,12 +192,16 @@ class Forwarder:
     def status(self) -> WritesStatus:
         attempts = self._keys.open_attempts()
         unknown = [each.at for each in attempts if each.key not in self._under_way]
+        queued = 0
+        if self._outbox is not None:
+            queued = len(self._keys.outbox)
+            unknown += [doubt.sent_at for doubt in self._outbox.doubts()]
         return WritesStatus(
             self._admission.status(),
             under_way=len(self._under_way),
             unknown=len(unknown),
             unknown_seconds=self._now() - min(unknown, default=self._now()),
-            remembered=len(self._keys) - len(attempts),
+            remembered=len(self._keys) - len(attempts) - queued,
             keys_reused=self._keys_reused,
             room=self._keys.room(),
         )
@@ -229,12 +235,14 @@ class Forwarder:
     def in_doubt(self) -> list[Doubt]:
         """Return what is known of each write of unknown outcome that is not under way, the oldest
         first."""
-        attempts = sorted(self._keys.open_attempts(), key=lambda attempt: attempt.at)
-        return [
+        doubts = [
             self._doubt(attempt)
-            for attempt in attempts
+            for attempt in self._keys.open_attempts()
             if attempt.is_unknown and attempt.key not in self._under_way
         ]
+        if self._outbox is not None:
+            doubts += self._outbox.doubts()
+        return sorted(doubts, key=lambda doubt: doubt.sent_at)
 
     async def settle(self, key: str, *, is_applied: bool, by: str, reason: str) -> Answer:
         """Settle a write in doubt as a person says, and return what its till will be answered.
@@ -242,6 +250,9 @@ class Forwarder:
         `by` is the name of the person's API key. It is never sent again. Raises WriteError
         `write_not_found`, `write_under_way` or `write_not_in_doubt`.
         """
+        entry = None if self._outbox is None else self._outbox.get(key)
+        if entry is not None:
+            return await self.settle_entry(entry, is_applied=is_applied, by=by, reason=reason)
         attempt = self._keys.open_attempt(key)
         if key in self._under_way or key in self._waiting:
             raise WriteError(
@@ -270,6 +281,18 @@ class Forwarder:
             raise result
         return result
 
+    async def settle_entry(self, entry: Entry, *, is_applied: bool, by: str, reason: str) -> Answer:
+        """Settle an entry of the outbox likewise."""
+        assert self._outbox is not None
+        self._outbox.check_doubtful(entry.id)
+        stock = await self._stock_for_person(entry.product_id)
+        await self._outbox.settle_by_person(
+            entry.id, is_applied=is_applied, by=by, reason=reason, stock=stock
+        )
+        answer = await self._outbox.answer(entry.key)
+        assert isinstance(answer, Answer), "a settled entry has an answer"
+        return answer
+
     def observe_events(self, events: Iterable[AnyEvent]) -> None:
         """Take events just applied, in order: they may settle unknown writes (W3)."""
         readable = (event for event in events if isinstance(event, Event))
@@ -293,31 +316,38 @@ class Forwarder:
         for request, known, future in zip(requests, found, joined, strict=True):
             if future is not None:
                 results.append(await asyncio.shield(future))
+            elif isinstance(known, Entry):
+                assert self._outbox is not None
+                results.append(await self._outbox.answer(known.key))
             else:
                 assert isinstance(known, Final), "every other key has been started"
                 results.append(await self._repeat(request, known))
         return _answers(results, [request.key for request in requests])
 
-    def _find(self, request: WriteRequest) -> Attempt | Final | None:
+    def _find(self, request: WriteRequest) -> Attempt | Final | Entry | None:
         """Return the entry of a request's key. Raises WriteError `idempotency_key_reused`."""
         waiting = self._waiting.get(request.key)
         try:
             if waiting is not None and fingerprint(waiting[0]) != fingerprint(request):
                 raise key_reused(request.key, client=waiting[0].client, used_at=waiting[1])
-            return self._keys.find(request)
+            entry = None if self._outbox is None else self._outbox.find(request)
+            return entry or self._keys.find(request)
         except WriteError:
             self._keys_reused += 1
             raise
 
     def _start_missing(
-        self, requests: Sequence[WriteRequest], found: Sequence[Attempt | Final | None]
+        self, requests: Sequence[WriteRequest], found: Sequence[Attempt | Final | Entry | None]
     ) -> None:
-        """Start what is neither final nor under way: all of it or, raising WriteError, nothing."""
+        """Start what is neither final, nor in the outbox, nor under way: all of it or, raising
+        WriteError, nothing."""
         missing = [
             (request, known)
             for request, known in zip(requests, found, strict=True)
-            if not isinstance(known, Final) and request.key not in self._under_way
+            if not isinstance(known, Final | Entry) and request.key not in self._under_way
         ]
+        if self._outbox is not None:
+            missing = self._queue_at_once(self._outbox, missing)
         if not missing:
             return
         try:
@@ -335,6 +365,58 @@ class Forwarder:
         self._keys.reserve(len(new), client=client, waiting=waiting, now=now)
         self._waiting |= new
         self._start([request.key for request, _ in missing], self._deliver(missing))
+
+    def _queue_at_once(
+        self, outbox: Outbox, missing: Sequence[tuple[WriteRequest, Attempt | None]]
+    ) -> list[tuple[WriteRequest, Attempt | None]]:
+        """Queue what cannot be sent now, or comes behind a queued write; return the rest. If there
+        is no room for one write of a batch, none is taken: raises WriteError."""
+        is_away = outbox.is_accepting and self._admission.is_open
+        waits = [
+            (request, known)
+            for request, known in missing
+            if is_away or outbox.holds_up(request.product_id)
+        ]
+        if not waits:
+            return [*missing]
+        if not outbox.is_accepting:
+            raise unavailable("Queued writes to the product are being sent first", 1.0)
+        outbox.check_room(len(missing))
+        reason = "Central cannot be reached" if is_away else "earlier writes to the product wait"
+        now = self._now()
+        self._waiting |= {request.key: (request, now) for request, known in waits if known is None}
+        self._start([request.key for request, _ in waits], self._queue(outbox, waits, reason))
+        return [each for each in missing if each not in waits]
+
+    async def _queue(
+        self,
+        outbox: Outbox,
+        writes: Sequence[tuple[WriteRequest, Attempt | None]],
+        reason: str,
+    ) -> None:
+        """Queue writes that did not reach Central, and answer them; those of which an earlier
+        sending may have are taken in."""
+        new = [
+            (request, 1 if known is None else known.number)
+            for request, known in writes
+            if known is None or not known.is_unknown
+        ]
+        refused: WriteError | None = None
+        try:
+            if new:
+                await outbox.queue(new, reason)
+        except WriteError as problem:
+            refused = problem
+        for request, known in writes:
+            if known is not None and (refused is not None or known.is_unknown):
+                error = refused or unavailable(reason, 1.0)
+                await self._withdraw(Delivery(request, known, is_recorded=True), error)
+            elif refused is not None:
+                self._end(request.key, refused)
+            else:
+                if known is not None:
+                    self._in_doubt.drop(known)
+                self._end(request.key, await outbox.answer(request.key))
 
     async def _repeat(self, request: WriteRequest, final: Final) -> Answer:
         """Return the first answer again.
@@ -355,21 +437,45 @@ class Forwarder:
         products = {request.product_id for request, _ in missing}
         async with AsyncExitStack() as turn:
             try:
-                queued = turn.enter_async_context(self._queue.turn(products))
+                queued = turn.enter_async_context(self.turns.turn(products))
                 await self._admission.in_time(queued, deadline_at)
+                missing = await self._queue_behind(missing)
+                if not missing:
+                    return
                 deliveries = [
                     await self._delivery(request, known, deadline_at) for request, known in missing
                 ]
             except WriteError as problem:
-                self._turn_away(missing, problem)
+                await self._turn_away(missing, problem)
                 return
             outcomes = await self._attempt(deliveries, deadline_at)
             concluded = [*zip(deliveries, outcomes, strict=True)]
-            # What was applied is shown before the next write to the product takes its version.
-            applied = [each for each in concluded if isinstance(each[1], Applied)]
-            await self._conclude_each(applied, deadline_at)
-        others = [each for each in concluded if not isinstance(each[1], Applied)]
+            # What was applied is shown before the next write to the product takes its version, and
+            # what is queued comes before the next write, too.
+            first = [each for each in concluded if isinstance(each[1], Applied | WriteError)]
+            await self._conclude_first(first, deadline_at)
+        others = [each for each in concluded if each not in first]
         await self._conclude_each(others, deadline_at)
+
+    async def _conclude_first(
+        self, concluded: Sequence[tuple[Delivery, WriteOutcome]], deadline_at: float
+    ) -> None:
+        """Conclude what was applied or not sent. What Central cannot be blamed for refusing is
+        queued if there is an outbox, all of it together."""
+        outbox = self._outbox
+        queued = [
+            (delivery.request, delivery.attempt)
+            for delivery, outcome in concluded
+            if outbox is not None
+            and outbox.is_accepting
+            and isinstance(outcome, WriteError)
+            and outcome.is_central_away
+        ]
+        if outbox is not None and queued:
+            [reason, *_] = [str(outcome) for _, outcome in concluded]
+            await self._queue(outbox, queued, reason)
+            return
+        await self._conclude_each(concluded, deadline_at)
 
     async def _delivery(
         self, request: WriteRequest, known: Attempt | None, deadline_at: float
@@ -426,15 +532,32 @@ class Forwarder:
             )
         return row.version
 
-    def _turn_away(
+    async def _queue_behind(
+        self, missing: Sequence[tuple[WriteRequest, Attempt | None]]
+    ) -> Sequence[tuple[WriteRequest, Attempt | None]]:
+        """Queue writes whose turn has come behind a write that was queued meanwhile; return the
+        others."""
+        outbox = self._outbox
+        if outbox is None or not outbox.is_accepting:
+            return missing
+        behind = [each for each in missing if outbox.holds_up(each[0].product_id)]
+        if behind:
+            await self._queue(outbox, behind, "earlier writes to the product wait")
+        return [each for each in missing if each not in behind]
+
+    async def _turn_away(
         self, missing: Sequence[tuple[WriteRequest, Attempt | None]], error: WriteError
     ) -> None:
         """End writes that were not sent this time."""
+        outbox = self._outbox
+        if outbox is not None and outbox.is_accepting and error.is_central_away:
+            await self._queue(outbox, missing, error.message)
+            return
         for request, known in missing:
             if known is None:
                 self._end(request.key, error)
             else:
-                self._withdraw(Delivery(request, known, is_recorded=True), error)
+                await self._withdraw(Delivery(request, known, is_recorded=True), error)
 
     # -- record, admit, send, judge --------------------------------------------------------
 
@@ -465,9 +588,10 @@ class Forwarder:
             self._keys.put(replace(delivery.attempt, is_unknown=True))
         outcomes: list[WriteOutcome]
         try:
-            reply = await self._admission.send(self._payload(deliveries), deadline_at=deadline_at)
+            payload = payload_of(self._store_id, [(d.request, d.attempt) for d in deliveries])
+            reply = await self._admission.send(payload, deadline_at=deadline_at)
         except (CentralError, WriteError) as problem:
-            outcomes = [_failure(problem)] * len(deliveries)
+            outcomes = [failure(problem)] * len(deliveries)
         else:
             sent = [
                 Sent(each.product_id, each.version, reply.certain and not each.is_unknown)
@@ -492,26 +616,6 @@ class Forwarder:
         if not isinstance(outcome, Refused) or outcome.error_type != "version_conflict":
             return None
         return outcome.new_version
-
-    def _payload(self, deliveries: Sequence[Delivery]) -> dict[str, Any]:
-        """Return the body of the request: an update alone, or a batch."""
-        updates = []
-        for delivery in deliveries:
-            request, attempt = delivery.request, delivery.attempt
-            update: dict[str, Any] = {
-                "productId": request.product_id,
-                "delta": request.delta,
-                "version": attempt.version,
-                "idempotencyKey": attempt.central_key(self._store_id),
-            }
-            if request.reason is not None:
-                update["reason"] = request.reason
-            if request.updated_by is not None:
-                update["updatedBy"] = request.updated_by
-            updates.append(update)
-        return {"storeId": self._store_id} | (
-            updates[0] if len(updates) == 1 else {"updates": updates}
-        )
 
     # -- settle, answer --------------------------------------------------------------------
 
@@ -546,9 +650,9 @@ class Forwarder:
         elif isinstance(outcome, Unknown):
             at_central = await self._stock_at_central(attempt, outcome, deadline_at)
             reason = outcome.reason + self._missing_memory(outcome)
-            self._leave_unknown(attempt, reason, at_central)
+            await self._leave_unknown(delivery, reason, at_central)
         else:
-            self._withdraw(delivery, outcome)
+            await self._withdraw(delivery, outcome)
 
     async def _with_stock(self, attempt: Attempt, refused: Refused, deadline_at: float) -> Refused:
         """Fill in the stock if Central refused a write for it without saying what it is.
@@ -593,15 +697,20 @@ class Forwarder:
             return None
         return None if row is None else (row.available, row.version)
 
+    async def _stock_for_person(self, product_id: str) -> tuple[int, int] | None:
+        """Return the stock as Central has it, or else the cache, which then refetches it."""
+        stock = await self._read_stock(product_id, STOCK_SECONDS)
+        if stock is None:
+            await self._refetches.refresh_outdated(product_id, None)
+            held = self._store.held_row(product_id)
+            stock = None if held is None else (held.available, held.version)
+        return stock
+
     async def _settle_by_person(
         self, attempt: Attempt, is_applied: bool, by: str, reason: str
     ) -> None:
         """Make what a person says the final outcome, with the stock as it is now."""
-        stock = await self._read_stock(attempt.product_id, STOCK_SECONDS)
-        if stock is None:
-            await self._refetches.refresh_outdated(attempt.product_id, None)
-            held = self._store.held_row(attempt.product_id)
-            stock = None if held is None else (held.available, held.version)
+        stock = await self._stock_for_person(attempt.product_id)
         settled = SettledByPerson(is_applied, by, reason, *(stock or (None, None)))
         _log.warning(
             "write %s of product %s, in doubt since %s, is settled as %s by %s: %s",
@@ -651,13 +760,24 @@ class Forwarder:
             "it was applied then. Compare the product's stock before it is sent with another key"
         )
 
-    def _leave_unknown(
-        self, attempt: Attempt, reason: str, at_central: tuple[int, int] | None
+    async def _leave_unknown(
+        self,
+        delivery: Delivery,
+        reason: str,
+        at_central: tuple[int, int] | None = None,
+        retry_after_seconds: float | None = None,
     ) -> None:
+        """End a write whose outcome is unknown. The outbox takes it in if there is one."""
+        attempt = delivery.attempt
         self._keys.put(replace(attempt, is_unknown=True))
         _log.warning("write %s is unknown: %s", attempt.central_key(self._store_id), reason)
         doubt = replace(self._doubt(attempt), at_central=at_central)
-        self._end(attempt.key, unsettled(reason, [attempt.key], [doubt]))
+        error = unsettled(reason, [attempt.key], [doubt], retry_after_seconds)
+        if self._outbox is not None and self._outbox.can_take_in:
+            entry = await self._outbox.take_in(delivery.request, attempt, reason)
+            self._in_doubt.drop(attempt)
+            error.details["outboxId"] = entry.id
+        self._end(attempt.key, error)
 
     def _unsettled(
         self, reason: str, attempts: Sequence[Attempt], retry_after_seconds: float | None = None
@@ -672,13 +792,15 @@ class Forwarder:
             attempt.key, attempt.product_id, attempt.version, attempt.at, attempt.client, seen
         )
 
-    def _withdraw(self, delivery: Delivery, error: WriteError) -> None:
+    async def _withdraw(self, delivery: Delivery, error: WriteError) -> None:
         """End an attempt that was not applied this time. An earlier sending of it may have been."""
         attempt = delivery.attempt
-        self._keys.put(attempt)
         if attempt.is_unknown:
-            error = self._unsettled(error.message, [attempt], error.retry_after_seconds)
-        elif attempt.number == 1:
+            seconds = error.retry_after_seconds
+            await self._leave_unknown(delivery, error.message, retry_after_seconds=seconds)
+            return
+        self._keys.put(attempt)
+        if attempt.number == 1:
             # No attempt under the key was applied, or will be: the key is free again.
             self._keys.drop(attempt.key)
             self._in_doubt.drop(attempt)
@@ -721,19 +843,6 @@ class Forwarder:
 
 def _ignore(*_: object) -> None:
     """The callback if none is set."""
-
-
-def _failure(problem: CentralError | WriteError) -> WriteOutcome:
-    """Return the outcome of a write that got no answer that can be judged."""
-    match problem:
-        case WriteUnsent():
-            return unavailable(str(problem), problem.retry_after_seconds or 1.0)
-        case AccessDenied():
-            return WriteError("central_error", str(problem))
-        case CentralError():
-            return Unknown(str(problem))
-        case WriteError():
-            return problem
 
 
 def _answers(results: Sequence[Result], keys: Sequence[str]) -> list[Answer]:

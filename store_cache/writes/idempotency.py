@@ -173,6 +173,8 @@ def fingerprint(request: WriteRequest) -> bytes:
     """Return what identifies a payload. It is the same for an update alone and in a batch."""
     version = request.version if isinstance(request, Write) else None
     parts = [request.product_id, request.delta, version, request.reason, request.updated_by]
+    if isinstance(request, Write) and request.rebases:
+        parts.append(True)
     return hashlib.blake2b(orjson.dumps(parts), digest_size=_FINGERPRINT_BYTES).digest()
 
 
@@ -198,6 +200,7 @@ class StoredKeys:
         self.open: dict[str, Attempt] = {}
         self.applied: dict[bytes, bytes] = {}  # and what a person has settled
         self.refused: dict[bytes, bytes] = {}
+        self.outbox: dict[str, bytes] = {}
 
     def load(self, records: bytes) -> int:
         """Load records, one on each line, in their order; the last one of a key counts. Attempts
@@ -212,6 +215,10 @@ class StoredKeys:
             try:
                 if (outcome := record.get("applied")) is not None:  # nearly always
                     fields = record["version"], outcome["newQuantity"], outcome["lastUpdated"]
+                elif "outbox" in record:
+                    self.drop(record["key"])
+                    self.outbox[record["key"]] = encode_exactly(record)
+                    continue
                 elif (fields := _other_fields(record)) is None:
                     attempt = _decode_attempt(record)
                     self.drop(attempt.key)
@@ -228,6 +235,8 @@ class StoredKeys:
                 packed = head + dumps(fields)
                 if opened:
                     opened.pop(record["key"], None)
+                if self.outbox:
+                    self.outbox.pop(record["key"], None)
                 if refused:
                     refused.pop(key, None)
                 if "refused" in record:
@@ -245,6 +254,7 @@ class StoredKeys:
     def drop(self, key: str) -> None:
         encoded = key.encode()
         self.open.pop(key, None)
+        self.outbox.pop(key, None)
         self.applied.pop(encoded, None)
         self.refused.pop(encoded, None)
 
@@ -298,12 +308,14 @@ class KeyTable:
     A key is forgotten when its entry is older than `retention_seconds`; a refusal after
     `REFUSAL_SECONDS`, or when the table is crowded. Nothing else is forgotten to make room: a full
     table takes no new key. `since`: when the table began, in unix seconds; None if that was before
-    the retention or is not known.
+    the retention or is not known. `outbox`: the records of the outbox by key, which decides itself
+    how long they are kept.
     """
 
     def __init__(self, *, retention_seconds: float, capacity: int = MAX_KEYS) -> None:
         self.since: float | None = None
         self.clients = ClientNames()
+        self.outbox: dict[str, bytes] = {}
         self._retention_seconds = retention_seconds
         self._refusal_seconds = min(retention_seconds, REFUSAL_SECONDS)
         self._capacity = capacity
@@ -313,7 +325,8 @@ class KeyTable:
         self._held: Counter[int] = Counter()  # by client: attempts and applied writes
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._applied.entries) + len(self._refused.entries)
+        finals = len(self._applied.entries) + len(self._refused.entries)
+        return len(self._open) + len(self.outbox) + finals
 
     def room(self) -> KeyRoom:
         held = len(self) - len(self._refused.entries)
@@ -327,7 +340,7 @@ class KeyTable:
         )
 
     def __contains__(self, key: str) -> bool:
-        return key in self._open or self._packed(key) is not None
+        return key in self._open or key in self.outbox or self._packed(key) is not None
 
     def open_attempts(self) -> list[Attempt]:
         """Return all attempts without a final answer: under way or unknown."""
@@ -400,6 +413,15 @@ class KeyTable:
         if (attempt := self._open.pop(key, None)) is not None:
             self._held[self.clients.number(attempt.client)] -= 1
 
+    def put_outbox(self, key: str, record: bytes) -> None:
+        """Make this record of the outbox the entry of its key, in place of any other."""
+        self.drop(key)
+        self._drop_final(key)
+        self.outbox[key] = record
+
+    def drop_outbox(self, key: str) -> None:
+        self.outbox.pop(key, None)
+
     def finish(self, key: str, final: Final) -> None:
         """Make this final answer the entry of its key, in place of any other."""
         self.drop(key)
@@ -427,11 +449,13 @@ class KeyTable:
         The table may change meanwhile: what was not there when the first record was asked for is
         in the journal.
         """
-        open_keys = tuple(self._open)
+        open_keys = (*self._open, *self.outbox)
         finals = [(list(each), list(each.values())) for each in self._finals()]
         for key in open_keys:
             if (attempt := self._open.get(key)) is not None:
                 yield encode_attempt(attempt)
+            elif (record := self.outbox.get(key)) is not None:
+                yield record
             elif (packed := self._packed(key)) is not None:
                 yield from _encode_finals([(key.encode(), packed)], self.clients)
         for keys, entries in finals:  # not their items: half a million tuples
@@ -447,11 +471,13 @@ class KeyTable:
         wrote. `stored` must not be used any more.
         """
         finals = chain(self._applied.entries, self._refused.entries)
-        for key in chain(self._open, map(bytes.decode, finals)):
+        for key in chain(self._open, self.outbox, map(bytes.decode, finals)):
             stored.drop(key)
         stored.applied.update(self._applied.entries)
         stored.refused.update(self._refused.entries)
         stored.open.update(self._open)
+        stored.outbox.update(self.outbox)
+        self.outbox = stored.outbox
         self._open = stored.open
         self._applied, self._refused = _Answers(stored.applied), _Answers(stored.refused)
         self._held = _count_clients(stored.applied.values())

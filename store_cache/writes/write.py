@@ -39,6 +39,9 @@ ERROR_STATUS = {
     "central_error": 502,
     "central_unavailable": 503,
     "storage_unavailable": 503,
+    "outbox_full": 503,
+    "outbox_entry_not_found": 404,
+    "outbox_entry_in_other_state": 409,
     "central_timeout": 504,
 }
 """The HTTP status of each `WriteError.code`."""
@@ -69,7 +72,7 @@ class Write:
     """One update: add `delta` if the product is still at `version`.
 
     `key` is the caller's idempotency key, without the store's prefix. `client` is the name of the
-    API key that the caller used.
+    API key that the caller used. `rebases`: if it was queued, it may be sent with another version.
     """
 
     product_id: str
@@ -79,6 +82,7 @@ class Write:
     reason: str | None = None
     updated_by: str | None = None
     client: str = field(default="", compare=False)
+    rebases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,8 @@ class WriteError(Exception):
     """A write without a final answer of Central; the API answers it as one of its errors.
 
     `code` is one of `ERROR_STATUS`. `retry_after_seconds` is set where waiting helps. `doubts` are
-    the writes of unknown outcome that it is about.
+    the writes of unknown outcome that it is about. `is_central_away`: nothing was sent, and it is
+    not this write that is at fault.
     """
 
     def __init__(
@@ -155,6 +160,7 @@ class WriteError(Exception):
         details: Mapping[str, Any] | None = None,
         retry_after_seconds: float | None = None,
         doubts: Sequence[Doubt] = (),
+        is_central_away: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -162,6 +168,7 @@ class WriteError(Exception):
         self.details = dict(details or {})
         self.retry_after_seconds = retry_after_seconds
         self.doubts = tuple(doubts)
+        self.is_central_away = is_central_away
 
     @property
     def status(self) -> int:
@@ -174,6 +181,7 @@ def unavailable(reason: str, retry_after_seconds: float) -> WriteError:
         "central_unavailable",
         f"{reason}. Nothing was sent: repeat the write with the same key",
         retry_after_seconds=retry_after_seconds,
+        is_central_away=True,
     )
 
 

@@ -66,11 +66,11 @@ def changes_behind_a_reader(patch: Patch) -> None:
 def superseded_changes(patch: Patch) -> None:
     """Each change is kept, also when a newer one of its product is."""
 
-    def keep(self: ChangeRing, product_id: str, event: bytes) -> None:
+    def keep(self: ChangeRing, product_id: str, event: bytes, **_: object) -> None:
         if product_id in self._newest:
             patch.act()
         self.head += 1
-        self._entries[self.head % self._size] = (product_id, event)
+        self._entries[self.head % self._size] = (product_id, event, product_id)
         self._newest[product_id] = self.head
         self._first = max(self._first, self.head - self._size + 1)
 

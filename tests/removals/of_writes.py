@@ -104,9 +104,11 @@ def answers_kept_first(patch: Patch) -> None:
     settle_write = CacheWriter.settle_write
     under_way: set[asyncio.Task[None]] = set()
 
-    async def later(self: CacheWriter, key_entry: bytes, answer: StockAnswer | None) -> None:
+    async def later(
+        self: CacheWriter, key_entry: bytes, answer: StockAnswer | None, **shown: Any
+    ) -> None:
         patch.act()
-        task = asyncio.ensure_future(settle_write(self, key_entry, answer))
+        task = asyncio.ensure_future(settle_write(self, key_entry, answer, **shown))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
@@ -118,9 +120,11 @@ def answers_shown(patch: Patch) -> None:
     """Readers wait for the event."""
     settle_write = CacheWriter.settle_write
 
-    async def kept_alone(self: CacheWriter, key_entry: bytes, _: StockAnswer | None) -> None:
+    async def kept_alone(
+        self: CacheWriter, key_entry: bytes, _: StockAnswer | None, **shown: Any
+    ) -> None:
         patch.act()
-        await settle_write(self, key_entry, None)
+        await settle_write(self, key_entry, None, **shown)
 
     patch.replace(CacheWriter, "settle_write", kept_alone)
 

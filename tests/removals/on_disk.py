@@ -121,6 +121,7 @@ def _show_first(patch: Patch, cause: str) -> None:
                 continue
             patch.act()
             change = each.change.numbered(catalogue.sequence + 1)
+            each.shown()
             self.announcer.apply(catalogue, change, each.origin)
             records.append((change, each.key_entry))
         await self._append(records)

@@ -1,6 +1,7 @@
 """The bodies of reads, joined from the bytes of rows, and their entity tags (RFC 9110).
 
-Nothing here awaits, so that each body shows one state of the catalogue (promise 1).
+Nothing here awaits, so that each body shows one state of the catalogue (promise 1). `pending` is
+what is queued of each product, if there is an outbox.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import orjson
 from store_cache.api.content.freshness import Freshness
 from store_cache.api.content.models import PageQuery
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.writes.outbox.pending import PendingStock
 
 # Tills written against older stores read `total_count` and `has_more`.
 _PAGE = (
@@ -30,33 +32,61 @@ Content = tuple[bytes, str]
 """JSON, and its tag as written in the `ETag` header."""
 
 
-def product(catalogue: Catalogue, product_id: str) -> Content | None:
+def product(
+    catalogue: Catalogue, product_id: str, pending: PendingStock | None = None
+) -> Content | None:
     """Return one product; None if the catalogue does not hold it."""
     row = catalogue.get(product_id)
-    return None if row is None else (row, strong_tag(row))
+    if row is None:
+        return None
+    if pending:
+        row = pending.show(row)
+    return row, strong_tag(row)
 
 
-def page(catalogue: Catalogue, query: PageQuery, freshness: Freshness) -> Content:
+def page(
+    catalogue: Catalogue,
+    query: PageQuery,
+    freshness: Freshness,
+    pending: PendingStock | None = None,
+) -> Content:
     """Return a page of the list, by offset or by the id before it."""
     if query.after is None:
-        return page_at(catalogue, query.offset, query.limit, freshness)
+        return page_at(catalogue, query.offset, query.limit, freshness, pending)
     start, rows = catalogue.page_after(query.after, query.limit)
-    return page_of(rows, start, query.limit, len(catalogue), len(catalogue), freshness)
+    total = len(catalogue)
+    return page_of(rows, start, query.limit, total, total, freshness, pending=pending)
 
 
-def page_at(catalogue: Catalogue, offset: int, limit: int, freshness: Freshness) -> Content:
+def page_at(
+    catalogue: Catalogue,
+    offset: int,
+    limit: int,
+    freshness: Freshness,
+    pending: PendingStock | None = None,
+) -> Content:
     """Return the page at an offset, which is what most clients ask for."""
     total = len(catalogue)
-    return page_of(catalogue.page(offset, limit), offset, limit, total, total, freshness)
+    rows = catalogue.page(offset, limit)
+    return page_of(rows, offset, limit, total, total, freshness, pending=pending)
 
 
 def page_of(
-    rows: Sequence[bytes], start: int, limit: int, total: int, held: int, freshness: Freshness
+    rows: Sequence[bytes],
+    start: int,
+    limit: int,
+    total: int,
+    held: int,
+    freshness: Freshness,
+    *,
+    pending: PendingStock | None = None,
 ) -> Content:
     """Return a page of a list of `total` products; the catalogue has `held`.
 
     The tag covers rows and pagination, not the time of the last sync.
     """
+    if pending:
+        rows = pending.show_all(rows)
     has_more = b"true" if rows and start + len(rows) < total else b"false"
     synced = orjson.dumps(freshness.last_sync_time)
     counts = (total, has_more)
@@ -64,15 +94,22 @@ def page_of(
     return body, weak_tag(rows, start, limit, total)
 
 
-def basket(catalogue: Catalogue, asked: Sequence[str]) -> Content:
+def basket(
+    catalogue: Catalogue, asked: Sequence[str], pending: PendingStock | None = None
+) -> Content:
     """Return the products with these ids, in this order, and the ids of those not held."""
     held, missing = _found(catalogue.rows, asked)
+    if pending:
+        held = pending.show_all(held)
     body = _BASKET % (b",".join(held), orjson.dumps(missing))
     return body, weak_tag(held, *missing)
 
 
 def basket_with_barcodes(
-    catalogue: Catalogue, asked: Sequence[str], by_barcode: Mapping[str, Sequence[str]]
+    catalogue: Catalogue,
+    asked: Sequence[str],
+    by_barcode: Mapping[str, Sequence[str]],
+    pending: PendingStock | None = None,
 ) -> Content:
     """Return the products with these ids, then the other ones with these barcodes.
 
@@ -80,6 +117,8 @@ def basket_with_barcodes(
     """
     found = chain.from_iterable(by_barcode.values())
     rows, missing = _found(catalogue.rows, list(dict.fromkeys([*asked, *found])))
+    if pending:
+        rows = pending.show_all(rows)
     missing_barcodes = [barcode for barcode, found in by_barcode.items() if not found]
     said = orjson.dumps(missing), orjson.dumps(missing_barcodes)
     body = _BASKET_WITH_BARCODES % (b",".join(rows), *said)

@@ -24,6 +24,7 @@ Duration = Annotated[str, Field(description="for people: `1.2s`, `4m10s`, `1h30m
 Moment = Annotated[
     str, Field(description="UTC, RFC 3339", json_schema_extra={"format": "date-time"})
 ]
+OutboxId = Annotated[str, Field(description="a ULID", min_length=26, max_length=26)]
 Offset = Annotated[
     int, Field(ge=0, le=MAX_WHOLE, description="the number of an event in Central's feed; 0: none")
 ]
@@ -48,6 +49,15 @@ class Product(TypedDict):
     version: Version
     lastUpdated: NotRequired[str]
     price: NotRequired[float]
+    pendingDelta: NotRequired[
+        Annotated[int, Field(description="of this shop's writes in the outbox, if there are any")]
+    ]
+    expectedAvailable: NotRequired[
+        Annotated[int, Field(description="`available` and `pendingDelta` together")]
+    ]
+    oversold: NotRequired[
+        Annotated[bool, Field(description="true: `expectedAvailable` is below zero")]
+    ]
 
 
 class Pagination(TypedDict):
@@ -163,6 +173,23 @@ class RefusedWrite(TypedDict):
     errorMessage: str
 
 
+class QueuedWrite(TypedDict):
+    """The write is in the outbox, on disk, and is sent as soon as Central can be reached. A repeat
+    gets its state, and its outcome once it has one."""
+
+    productId: ProductId
+    applied: Literal[False]
+    queued: Literal[True]
+    outboxId: OutboxId
+    state: Annotated[str, Field(description="queued, sending or parked")]
+    queuedAt: Moment
+    available: Annotated[Quantity | None, Field(description="Central's stock, as the store has it")]
+    pendingDelta: Annotated[int, Field(description="of all writes to the product in the outbox")]
+    expectedAvailable: Annotated[int | None, Field(description="the sum; may be below zero")]
+    errorType: NotRequired[Annotated[str, Field(description="why it is parked")]]
+    errorMessage: NotRequired[str]
+
+
 class BatchResult(TypedDict):
     """What became of each write of a batch, in the order sent."""
 
@@ -170,7 +197,8 @@ class BatchResult(TypedDict):
     totalCount: Count
     successCount: Count
     failureCount: Count
-    results: list[AppliedWrite | RefusedWrite]
+    queuedCount: NotRequired[Annotated[Count, Field(description="only if any were queued")]]
+    results: list[AppliedWrite | RefusedWrite | QueuedWrite]
 
 
 class SeenSince(TypedDict):
@@ -316,6 +344,19 @@ class WritesState(TypedDict):
     problem: Problem
 
 
+class OutboxState(TypedDict):
+    """Writes that wait for Central, and those that wait for a person."""
+
+    queued: Count
+    sending: Count
+    inDoubt: Annotated[Count, Field(description="Central may have applied them")]
+    parked: Annotated[Count, Field(description="a person has to decide")]
+    oldestSeconds: Annotated[float, Field(ge=0, description="since the oldest was queued")]
+    accepting: Annotated[bool, Field(description="false: what is left is sent, none is taken")]
+    waitsFor: Annotated[str, Field(description="why nothing is sent now; empty: it is")]
+    problem: Problem
+
+
 class DiskState(TypedDict):
     durable: bool
     problem: Problem
@@ -409,6 +450,9 @@ class SyncStatus(TypedDict):
     aheadOfFeed: Annotated[Count, Field(description="products whose answer is ahead of the feed")]
     eventsSetAside: EventsSetAside
     writes: WritesState
+    outbox: NotRequired[
+        Annotated[OutboxState, Field(description="only if writes are queued, or some are left")]
+    ]
     disk: DiskState
     verification: Verification
 
@@ -460,6 +504,9 @@ class Ready(TypedDict):
     """There is a catalogue to serve."""
 
     status: str
+    outboxEmpty: NotRequired[
+        Annotated[bool, Field(description="whether no write waits; only with an outbox")]
+    ]
 
 
 # -- metrics -----------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from store_cache.api.content.paths import is_sendable
 from store_cache.api.problems import InvalidRequest
 from store_cache.catalogue.search import gtin
 from store_cache.model.product import MAX_WHOLE
+from store_cache.writes.outbox.entry import State
 from store_cache.writes.write import Adjustment, Write
 
 DEFAULT_LIMIT = 50
@@ -129,6 +130,14 @@ class UpdateBody(_RequestBody):
     reason: _Reason = None
     updated_by: _UpdatedBy = None
     store_id: _StoreId = None
+    on_conflict: Annotated[
+        Literal["rebase"] | None,
+        Field(
+            alias="onConflict",
+            description="rebase, or left out: if the write was queued and others have changed the "
+            "product since, it is sent with the current version",
+        ),
+    ] = None
 
     def write(self, client: str) -> Write:
         return Write(
@@ -139,6 +148,7 @@ class UpdateBody(_RequestBody):
             self.reason,
             self.updated_by,
             client,
+            rebases=self.on_conflict == "rebase",
         )
 
 
@@ -207,20 +217,35 @@ class VerifyBody(_RequestBody):
     ] = True
 
 
+_PersonsReason = Annotated[
+    str,
+    Field(min_length=1, max_length=300, description="a text of 1 to 300 characters: how you know"),
+]
+
+
 class SettleBody(_RequestBody):
     """The body of `settle`: what a person says of a write in doubt."""
 
     outcome: Annotated[
         Literal["applied", "not_applied"], Field(description="applied or not_applied")
     ]
-    reason: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=300,
-            description="a text of 1 to 300 characters: how you know",
-        ),
-    ]
+    reason: _PersonsReason
+
+
+class RetryBody(_RequestBody):
+    """The body of `retry`: an entry of the outbox is sent again."""
+
+    reason: _PersonsReason
+    outcome: Annotated[
+        Literal["not_applied"] | None,
+        Field(description="not_applied, or left out if no attempt is in doubt"),
+    ] = None
+
+
+class DiscardBody(_RequestBody):
+    """The body of a DELETE: why an entry of the outbox is given up."""
+
+    reason: _PersonsReason
 
 
 def _described(*models: type[BaseModel]) -> dict[str, str | None]:
@@ -371,6 +396,48 @@ def read_verify(value: object, *, note_unknown: NoteUnknown) -> bool:
 def read_settlement(value: object, *, note_unknown: NoteUnknown) -> SettleBody:
     """Return what a person says of a write in doubt. Raises InvalidRequest."""
     return _validated(SettleBody, value, note_unknown)
+
+
+def read_retry(value: object, *, note_unknown: NoteUnknown) -> RetryBody:
+    return _validated(RetryBody, value, note_unknown)
+
+
+def read_discard(value: object, *, note_unknown: NoteUnknown) -> DiscardBody:
+    return _validated(DiscardBody, value, note_unknown)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxQuery:
+    """Which entries of the outbox are listed: unsettled ones unless a `state` or `key` is given,
+    those after the id `after`."""
+
+    state: State | None
+    key: str | None
+    limit: int
+    after: str
+
+
+OUTBOX_PARAMETERS = ("state", "idempotencyKey", "limit", "after")
+
+
+def read_outbox_query(parameters: Mapping[str, str], problems: Mapping[str, str]) -> OutboxQuery:
+    """Return which entries are asked for; a `limit` above 200 means 200.
+
+    Raises InvalidRequest if a parameter is wrong, or if `problems` has any.
+    """
+    problems = dict(problems)
+    limit = _whole(parameters, "limit", DEFAULT_LIMIT, at_least=1, problems=problems)
+    state = parameters.get("state")
+    if state is not None and state not in [*State]:
+        problems["state"] = f"must be one of {', '.join(State)}"
+    if problems:
+        raise InvalidRequest.of_fields(problems)
+    return OutboxQuery(
+        None if state is None else State(state),
+        parameters.get("idempotencyKey"),
+        min(limit, LARGEST_LIMIT),
+        parameters.get("after", ""),
+    )
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

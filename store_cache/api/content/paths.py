@@ -29,6 +29,11 @@ def idempotency_key_of(request: web.Request) -> str:
     return _name_of(request, "idempotencyKey")
 
 
+def outbox_id_of(request: web.Request) -> str:
+    """Return the id in the path of an entry of the outbox. Raises InvalidRequest."""
+    return _name_of(request, "outboxId")
+
+
 def _name_of(request: web.Request, field: str) -> str:
     segment = request.rel_url.raw_path.split("/")[_NAME_SEGMENT]
     try:

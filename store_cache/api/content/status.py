@@ -14,6 +14,7 @@ from store_cache.api.content.documents import (
     Doubtful,
     EndedFullSync,
     Health,
+    OutboxState,
     RunningFullSync,
     SyncStatus,
     WantedFullSync,
@@ -29,12 +30,16 @@ from store_cache.sync.states import FullSyncing, FullSyncRecord
 from store_cache.sync.verification.findings import Findings
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder, WritesStatus
+from store_cache.writes.outbox.outbox import Outbox, OutboxStatus
 
 DOUBTFUL_SHOWN = 20
 """How many products with a failing refetch are listed, so that a status stays small."""
 
 LONGEST_DOUBT_SECONDS = 60.0
 """How long a write may be of unknown outcome before the health says so: tills repeat sooner."""
+
+LONGEST_OUTBOX_DOUBT_SECONDS = 300.0
+"""The same of a write in the outbox, which the store repeats itself."""
 
 MEGABYTE = 1_000_000
 
@@ -54,7 +59,9 @@ class StatusDocuments:
         defects: Defects,
         clock: Clock,
         version: str,
+        outbox: Outbox | None = None,
     ) -> None:
+        self._outbox = outbox
         self._central = central
         self._runner = runner
         self._writer = writer
@@ -77,7 +84,7 @@ class StatusDocuments:
         self._state.update()
         resumes_at = self._runner.sleeps_until
         quarantined = self._runner.last_quarantined
-        return {
+        document: SyncStatus = {
             "inProgress": isinstance(state.phase, FullSyncing),
             "lastSyncTime": freshness.last_sync_time,
             "lastSyncSuccess": last is None or not last.problem,
@@ -116,6 +123,9 @@ class StatusDocuments:
             "disk": self._disk(),
             "verification": verification_document(self.verification),
         }
+        if self._outbox is not None:
+            document["outbox"] = self._outbox_state(self._outbox)
+        return document
 
     def cache_stats(self) -> CacheStats:
         """GET /v1/store/cache/stats"""
@@ -143,6 +153,9 @@ class StatusDocuments:
             "writes": _check(not writes, writes),
             "disk": _check(disk.is_durable, disk.problem),
         }
+        if self._outbox is not None:
+            waits = outbox_problem(self._outbox.status())
+            checks["outbox"] = _check(not waits, waits)
         if self.verification is not None:
             alarm = self.verification.alarm(self._clock.now())
             checks["verification"] = _check(not alarm, alarm)
@@ -233,6 +246,19 @@ class StatusDocuments:
             "problem": self._writes_problem(writes),
         }
 
+    def _outbox_state(self, outbox: Outbox) -> OutboxState:
+        status = outbox.status()
+        return {
+            "queued": status.queued,
+            "sending": status.sending,
+            "inDoubt": status.in_doubt,
+            "parked": status.parked,
+            "oldestSeconds": round(status.oldest_seconds, 3),
+            "accepting": outbox.is_accepting,
+            "waitsFor": status.waits_for,
+            "problem": outbox_problem(status),
+        }
+
     def _disk(self) -> DiskState:
         disk, files = self._writer.disk, self._writer.files
         loss = "What is shown now is lost if the store restarts (promises 2 and 7)"
@@ -246,6 +272,18 @@ class StatusDocuments:
             "journalSize": megabytes(files.journal_bytes),
             "sweepProblem": files.sweep_problem,
         }
+
+
+def outbox_problem(status: OutboxStatus) -> str:
+    """Return what a person has to do about the outbox; empty: nothing."""
+    if status.parked:
+        return f"{status.parked} queued writes are parked: a person has to retry or discard them"
+    if status.doubt_seconds > LONGEST_OUTBOX_DOUBT_SECONDS:
+        return (
+            f"{status.in_doubt} queued writes have been in doubt for over "
+            f"{LONGEST_OUTBOX_DOUBT_SECONDS / 60:g} minutes: a person may have to settle them"
+        )
+    return status.may_lack
 
 
 def _doubtful(pending: dict[str, PendingRefetch]) -> Doubtful:

@@ -47,6 +47,7 @@ from store_cache.api.problems import InvalidRequest, render
 from store_cache.api.request_ids import is_sane, new_request_id
 from store_cache.api.request_rates import RatePolicy
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.writes.outbox.pending import PendingStock
 
 # Ids and queries of unreserved characters (RFC 3986, 2.3) and percent-encodings.
 _REQUEST = re.compile(
@@ -144,13 +145,13 @@ class FastReads:
         catalogue = self._store.writer.catalogue
         if catalogue is None:
             return None
-        freshness = self._store.freshness.measure()
+        freshness, pending = self._store.freshness.measure(), self._store.pending
         if kind == "product":
-            content, tally = _product(catalogue, target), self._product
+            content, tally = _product(catalogue, target, pending), self._product
         elif kind == "basket":
-            content, tally = _basket(catalogue, target), self._basket
+            content, tally = _basket(catalogue, target, pending), self._basket
         else:
-            content, tally = _page(catalogue, target, freshness), self._page
+            content, tally = _page(catalogue, target, freshness, pending), self._page
         if content is None:
             return None
         heads = self._heads_of(freshness, fields.allowed_origin)
@@ -309,7 +310,9 @@ def _parse_fields(
     return given
 
 
-def _product(catalogue: Catalogue, segment: bytes) -> Content | None:
+def _product(
+    catalogue: Catalogue, segment: bytes, pending: PendingStock | None
+) -> Content | None:
     """Return the content if there is such a product, and no route of that name.
 
     What begins with a dot has a meaning in paths.
@@ -322,21 +325,23 @@ def _product(catalogue: Catalogue, segment: bytes) -> Content | None:
             return None
         if product_id.startswith(".") or product_id in ("stream", "dump"):
             return None
-    return bodies.product(catalogue, product_id)
+    return bodies.product(catalogue, product_id, pending)
 
 
-def _page(catalogue: Catalogue, raw_query: bytes, freshness: Freshness) -> Content | None:
+def _page(
+    catalogue: Catalogue, raw_query: bytes, freshness: Freshness, pending: PendingStock | None
+) -> Content | None:
     if plain := _OFFSET_AND_LIMIT.fullmatch(raw_query):
         offset, limit = int(plain[1]), min(int(plain[2]), LARGEST_LIMIT)
-        return bodies.page_at(catalogue, offset, limit, freshness)
+        return bodies.page_at(catalogue, offset, limit, freshness, pending)
     try:
         query = read_page_query(*parse_query(raw_query.decode(), PAGE_PARAMETERS))
     except InvalidRequest:
         return None
-    return bodies.page(catalogue, query, freshness)
+    return bodies.page(catalogue, query, freshness, pending)
 
 
-def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
+def _basket(catalogue: Catalogue, body: bytes, pending: PendingStock | None) -> Content | None:
     """Return the content if the body is a plain list of ids of unreserved characters, which can be
     read in one way only."""
     first = body.find(b"[") + 2  # behind the first quotation mark
@@ -351,4 +356,4 @@ def _basket(catalogue: Catalogue, body: bytes) -> Content | None:
     ids = listed.decode().split(separator.decode())
     if len(set(ids)) < len(ids):
         ids = list(dict.fromkeys(ids))
-    return bodies.basket(catalogue, ids)
+    return bodies.basket(catalogue, ids, pending)

@@ -23,4 +23,6 @@ class Health:
         if self._store.writer.catalogue is None:
             raise CacheNotReady(self._store.status.why_no_catalogue())
         ready: Ready = {"status": "ready"}
+        if self._store.outbox is not None:
+            ready["outboxEmpty"] = not len(self._store.outbox)
         return json_answer(ready)

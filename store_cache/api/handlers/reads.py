@@ -54,7 +54,8 @@ class Reads:
         raw = request.rel_url.raw_query_string
         query = read_page_query(*parse_query(raw, PAGE_PARAMETERS))
         catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-        return answer(request, bodies.page(catalogue, query, freshness), freshness)
+        content = bodies.page(catalogue, query, freshness, self._store.pending)
+        return answer(request, content, freshness)
 
     async def product(self, request: web.Request) -> web.Response:
         """GET /v1/store/inventory/{productId}; `Cache-Control: no-cache` asks Central first."""
@@ -65,7 +66,7 @@ class Reads:
         if _NO_CACHE.search(directives) and is_sendable(product_id):
             await self._store.refetcher.refresh(product_id)
         freshness = self._store.freshness.measure()
-        content = bodies.product(self._catalogue(), product_id)
+        content = bodies.product(self._catalogue(), product_id, self._store.pending)
         if content is None:
             raise ProductNotFound(
                 "Product not found in local cache",
@@ -87,7 +88,8 @@ class Reads:
         value = await read_json(request, deadline_seconds=self._body_seconds)
         asked = read_lookup(value, note_unknown=self._note_unknown)
         catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-        return answer(request, bodies.basket(catalogue, asked), freshness)
+        content = bodies.basket(catalogue, asked, self._store.pending)
+        return answer(request, content, freshness)
 
     def _catalogue(self) -> Catalogue:
         catalogue = self._store.writer.catalogue

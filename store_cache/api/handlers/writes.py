@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from aiohttp import web
 
-from store_cache.api.answers import json_answer
+from store_cache.api.answers import json_answer, outbox_path
 from store_cache.api.auth import CALLER, Caller
 from store_cache.api.content.models import (
     IDEMPOTENCY_HEADER,
@@ -21,7 +21,7 @@ from store_cache.api.content.paths import product_id_of, query_of
 from store_cache.api.content.requests import read_json
 from store_cache.api.parts import StoreParts
 from store_cache.api.throttled_log import ThrottledWarning
-from store_cache.writes.write import WriteError
+from store_cache.writes.write import Answer, WriteError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Writes:
         )
         with self._reused_keys_logged(caller):
             answer = await self._store.forwarder.update(write)
-        return json_answer(answer.body, status=answer.status)
+        return _answer(answer)
 
     async def update_batch(self, request: web.Request) -> web.Response:
         """POST /v1/store/inventory/batch-updates"""
@@ -74,15 +74,13 @@ class Writes:
         with self._reused_keys_logged(caller):
             results = (await self._store.forwarder.update_batch(writes)).results
         applied = sum(result.get("applied") is True for result in results)
-        return json_answer(
-            {
-                "storeId": self._store_id,
-                "totalCount": len(results),
-                "successCount": applied,
-                "failureCount": len(results) - applied,
-                "results": results,
-            }
-        )
+        queued = sum(result.get("queued") is True for result in results)
+        counts = {
+            "totalCount": len(results),
+            "successCount": applied,
+            "failureCount": len(results) - applied - queued,
+        } | ({"queuedCount": queued} if queued else {})
+        return json_answer({"storeId": self._store_id} | counts | {"results": results})
 
     async def adjust(self, request: web.Request) -> web.Response:
         """PATCH /v1/store/inventory/{productId}/inventory"""
@@ -100,7 +98,7 @@ class Writes:
         )
         with self._reused_keys_logged(caller):
             answer = await self._store.forwarder.adjust(adjustment)
-        return json_answer(answer.body, status=answer.status)
+        return _answer(answer)
 
     @contextmanager
     def _reused_keys_logged(self, caller: Caller) -> Iterator[None]:
@@ -111,3 +109,9 @@ class Writes:
             if error.code == "idempotency_key_reused":
                 self._reused_keys.note(caller=caller.name, **error.details)
             raise
+
+
+def _answer(answer: Answer) -> web.Response:
+    outbox_id = answer.body.get("outboxId")
+    location = None if outbox_id is None else outbox_path(outbox_id)
+    return json_answer(answer.body, status=answer.status, location=location)

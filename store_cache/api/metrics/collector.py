@@ -22,6 +22,7 @@ from store_cache.api.content.state import StateName
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.metrics.histogram import Histograms
 from store_cache.api.metrics.watched import Watched
+from store_cache.writes.outbox.entry import UNSETTLED
 
 
 class StoreCollector(Collector):
@@ -45,6 +46,7 @@ class StoreCollector(Collector):
         yield from self._full_syncs()
         yield from self._central()
         yield from self._writes()
+        yield from self._outbox()
         yield from self._disk()
         yield from self._streams()
         yield from self._verification()
@@ -154,6 +156,22 @@ class StoreCollector(Collector):
             "store_cache_writes_in_doubt",
             "Writes whose outcome is not known now.",
             self._watched.forwarder.status().unknown,
+        )
+
+    def _outbox(self) -> Iterator[Metric]:
+        outbox = self._watched.outbox
+        if outbox is None:
+            return
+        entries = GaugeMetricFamily(
+            "store_cache_outbox_entries", "Writes in the outbox.", labels=["state"]
+        )
+        for state in sorted(UNSETTLED):
+            entries.add_metric([state.value], float(outbox.counts[state]))
+        yield entries
+        yield _gauge(
+            "store_cache_outbox_oldest_seconds",
+            "Time since the oldest write in the outbox was queued; 0: it is empty.",
+            outbox.status().oldest_seconds,
         )
 
     def _disk(self) -> Iterator[Metric]:

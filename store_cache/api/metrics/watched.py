@@ -11,6 +11,7 @@ from store_cache.sync.runner import SyncRunner
 from store_cache.sync.verification.verifier import Verifier
 from store_cache.writer import CacheWriter
 from store_cache.writes.forwarder import Forwarder
+from store_cache.writes.outbox.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Watched:
     version: str
     streams: Streams | None = None
     verifier: Verifier | None = None
+    outbox: Outbox | None = None
 
     @property
     def lag(self) -> int | None:

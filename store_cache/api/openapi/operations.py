@@ -28,7 +28,7 @@ from store_cache.api.metrics.history import MOST_MINUTES
 from store_cache.api.openapi.operation import Answer, Header, Operation, Parameter
 
 READING, WRITING, SYNC = "Reading", "Writing", "Sync and cache"
-HEALTH, METRICS, PAGES = "Health", "Metrics", "Pages"
+HEALTH, METRICS, PAGES, OUTBOX = "Health", "Metrics", "Pages", "Outbox"
 
 TAGS: Mapping[str, str] = {
     READING: "Answered from memory, also while Central is away.",
@@ -37,6 +37,7 @@ TAGS: Mapping[str, str] = {
     SYNC: "How the store keeps in sync with Central.",
     HEALTH: "For probes.",
     METRICS: "For Prometheus and for charts.",
+    OUTBOX: "Writes that could not reach Central, kept on disk and sent later.",
     PAGES: "Files that say nothing about the shop.",
 }
 
@@ -67,6 +68,7 @@ HEADERS: Mapping[str, Header] = {
         "`store-cache; hit`, with `detail=stale`, `detail=not-durable` or both "
         "(`detail=stale/not-durable`)."
     ),
+    "Location": Header("Where the entry of the outbox is found."),
     "ETag": Header("Identifies the content: strong for a product, weak for a page or a lookup."),
     "Content-Security-Policy": Header("What the page may load: the store's own files."),
     "RateLimit-Policy": Header("This client's limit, if that is reached: `q` requests in `w` s."),
@@ -94,7 +96,8 @@ ERROR_HEADERS: Mapping[str, tuple[str, ...]] = {
     "too_many_streams": ("Retry-After",),
     "index_not_ready": ("Retry-After",),
     "central_unavailable": ("Retry-After",),
-    "central_timeout": ("Retry-After",),
+    "outbox_full": ("Retry-After",),
+    "central_timeout": ("Retry-After", "Location"),
 }
 
 # -- parameters --------------------------------------------------------------------------------
@@ -171,10 +174,18 @@ _WRITE_ERRORS = (
     "central_error",
     "central_unavailable",
     "storage_unavailable",
+    "outbox_full",
     "central_timeout",
 )
 _WRITE_ANSWERS = (
     Answer(200, "Central applied the write", documents.AppliedWrite),
+    Answer(
+        202,
+        "Central cannot be reached, and the write is kept on disk to be sent later "
+        "(`OFFLINE_WRITES=queue`)",
+        documents.QueuedWrite,
+        headers=("Location",),
+    ),
     Answer(400, "Central refused the write: `invalid_request`", documents.RefusedWrite),
     Answer(404, "Central has no such product: `product_not_found`", documents.RefusedWrite),
     Answer(

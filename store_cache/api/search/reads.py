@@ -34,7 +34,8 @@ class SearchingReads(Reads):
         if parameters.keys().isdisjoint(SEARCH_PARAMETERS):
             query = read_page_query(parameters, problems)
             catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-            return answer(request, bodies.page(catalogue, query, freshness), freshness)
+            content = bodies.page(catalogue, query, freshness, self._store.pending)
+            return answer(request, content, freshness)
         asked = read_search_query(parameters, problems)
         index, page = await self._index(), asked.page
         found = index.find(asked.query, by_relevance=asked.by_relevance)
@@ -43,7 +44,9 @@ class SearchingReads(Reads):
         else:
             start, rows = found.page_after(page.after, page.limit)
         freshness, held = self._store.freshness.measure(), len(self._catalogue())
-        content = bodies.page_of(rows, start, page.limit, found.total, held, freshness)
+        content = bodies.page_of(
+            rows, start, page.limit, found.total, held, freshness, pending=self._store.pending
+        )
         return answer(request, content, freshness)
 
     async def lookup(self, request: web.Request) -> web.Response:
@@ -53,10 +56,11 @@ class SearchingReads(Reads):
         ids, given = read_barcode_lookup(value, note_unknown=self._note_unknown)
         if given is None:
             catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-            return answer(request, bodies.basket(catalogue, ids), freshness)
+            content = bodies.basket(catalogue, ids, self._store.pending)
+            return answer(request, content, freshness)
         by_barcode = await self._with_barcodes(read_barcodes(given))
         catalogue, freshness = self._catalogue(), self._store.freshness.measure()
-        content = bodies.basket_with_barcodes(catalogue, ids, by_barcode)
+        content = bodies.basket_with_barcodes(catalogue, ids, by_barcode, self._store.pending)
         return answer(request, content, freshness)
 
     async def _with_barcodes(self, barcodes: Sequence[str]) -> dict[str, list[str]]:

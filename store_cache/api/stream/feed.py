@@ -15,6 +15,8 @@ from store_cache.api.stream.ring import ChangeRing
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.observer import ChangeSource, VisibleChange
 from store_cache.writer import CacheWriter
+from store_cache.writes.outbox.entry import Entry
+from store_cache.writes.outbox.pending import PendingStock
 
 PART_BYTES = 32 * 1024
 """About how much is written to a reader at once."""
@@ -37,12 +39,21 @@ class ResetReason(StrEnum):
 
 
 class ChangeFeed:
-    """`size`: how many changes are kept. `on_news` is called after each change."""
+    """`size`: how many changes are kept. `on_news` is called after each change. `pending`: what is
+    queued of each product, if there is an outbox."""
 
-    def __init__(self, writer: CacheWriter, *, size: int, random: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        writer: CacheWriter,
+        *,
+        size: int,
+        random: Callable[[], float],
+        pending: PendingStock | None = None,
+    ) -> None:
         self.ring = ChangeRing(size)
         self.on_news: Callable[[], None] = lambda: None
         self._writer = writer
+        self._pending = pending
         self._ended: dict[str, ResetReason] = {}
         self._generation = self._named_generation()
         self._needs_no_differences = False
@@ -114,8 +125,29 @@ class ChangeFeed:
             if row is None:
                 event = blocks.deleted(product_id, event_id)
             else:
-                event = blocks.product(row, event_id)
+                event = blocks.product(self.shown(row), event_id)
             ring.add(product_id, event)
+        self.on_news()
+
+    def shown(self, row: bytes) -> bytes:
+        """Return the row as reads show it."""
+        return row if self._pending is None else self._pending.show(row)
+
+    def entry_changed(self, entry: Entry) -> None:
+        """Tell the new state of an entry of the outbox, and its product with what is pending."""
+        ring, epoch = self.ring, self.epoch
+        told = {
+            "outboxId": entry.id,
+            "idempotencyKey": entry.key,
+            "state": entry.state.value,
+            "productId": entry.product_id,
+        }
+        event_id = f"{epoch}:{ring.head + 1}".encode()
+        ring.add(entry.product_id, blocks.document("write", told, event_id), subject=entry.id)
+        row = None if self.catalogue is None else self.catalogue.get(entry.product_id)
+        if row is not None:
+            event_id = f"{epoch}:{ring.head + 1}".encode()
+            ring.add(entry.product_id, blocks.product(self.shown(row), event_id))
         self.on_news()
 
     def replaced(self, _old: Catalogue | None, _new: Catalogue) -> None:

@@ -139,7 +139,7 @@ class Reader:
                 return events
             self._walked = product_id
             if row is not None:
-                events.append(blocks.product(row))
+                events.append(blocks.product(self._feed.shown(row)))
                 size += len(row)
         if is_last and self._feed.is_complete:
             self._walked = None

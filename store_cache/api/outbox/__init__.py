@@ -1,0 +1,1 @@
+"""The routes of the outbox; absent while there is none."""

@@ -1,0 +1,119 @@
+"""Which entry is sent next: of each product one after the other, products in parallel (O1).
+
+Entries in doubt come first and hold nobody up. What failed by itself waits for its own time. `now`
+and times are seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from heapq import heappop, heappush
+from math import inf
+
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+"""An entry that is refused in a way that is not its own, or stays in doubt, waits 1, 2, 4 and so on
+up to this."""
+
+
+def pause_seconds(failures: int, jitter: float) -> float:
+    """Return how long an entry waits after so many failures in a row; `jitter` is from 0 to 1."""
+    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
+    return longest * (0.5 + jitter / 2)
+
+
+class SendingOrder:
+    """The entries that are to be sent, by key. An entry that `take` has returned is out until it is
+    put in again."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[tuple[int, str]]] = {}  # by product: sequences and keys
+        self._busy: set[str] = set()  # products of which an entry is being sent
+        self._due: dict[str, float] = {}  # by key; those in a line and those in doubt
+        self._heads: list[tuple[float, int, str, str]] = []  # due, sequence, key, product
+        self._doubts: list[tuple[float, int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def put_queued(self, key: str, product_id: str, sequence: int, *, due: float = 0.0) -> None:
+        """Put an entry into its product's line, by its sequence."""
+        self._due[key] = due
+        line = self._lines.setdefault(product_id, [])
+        insort(line, (sequence, key))
+        if product_id not in self._busy and line[0] == (sequence, key):
+            heappush(self._heads, (due, sequence, key, product_id))
+
+    def put_in_doubt(self, key: str, sequence: int, *, due: float) -> None:
+        self._due[key] = due
+        heappush(self._doubts, (due, sequence, key))
+
+    def hasten_doubts(self, now: float) -> None:
+        """Make every entry in doubt due: Central is back (O8)."""
+        self._drop_stale()
+        doubts = {key: sequence for due, sequence, key in self._doubts if self._due.get(key) == due}
+        self._doubts = []
+        for key, sequence in doubts.items():
+            self.put_in_doubt(key, sequence, due=now)
+
+    def remove(self, key: str, product_id: str, sequence: int) -> None:
+        """Take an entry out that is not to be sent any more, if it is here."""
+        if self._due.pop(key, None) is None:
+            return
+        line = self._lines.get(product_id, [])
+        if (sequence, key) in line:
+            line.remove((sequence, key))
+            self._show_head(product_id)
+
+    def take(self, now: float) -> str | None:
+        """Return the key of the entry to be sent now, or None. If it was queued, its product is
+        busy until `free`."""
+        self._drop_stale()
+        if self._doubts and self._doubts[0][0] <= now:
+            key = heappop(self._doubts)[2]
+            del self._due[key]
+            return key
+        if self._heads and self._heads[0][0] <= now:
+            _, sequence, key, product_id = heappop(self._heads)
+            del self._due[key]
+            self._lines[product_id].remove((sequence, key))
+            self._busy.add(product_id)
+            return key
+        return None
+
+    def free(self, product_id: str) -> None:
+        """Let the next entry of the product be sent. Call it once the one taken was put back, if it
+        is to be sent again."""
+        self._busy.discard(product_id)
+        self._show_head(product_id)
+
+    def due_at(self) -> float:
+        """Return when the next entry is due; infinity if there is none."""
+        self._drop_stale()
+        heads, doubts = self._heads, self._doubts
+        return min(heads[0][0] if heads else inf, doubts[0][0] if doubts else inf)
+
+    def _show_head(self, product_id: str) -> None:
+        line = self._lines.get(product_id)
+        if not line:
+            self._lines.pop(product_id, None)
+        elif product_id not in self._busy:
+            sequence, key = line[0]
+            heappush(self._heads, (self._due[key], sequence, key, product_id))
+
+    def _drop_stale(self) -> None:
+        """Drop what was removed, is due at another time, or is no head any more."""
+        while self._doubts and self._due.get(self._doubts[0][2]) != self._doubts[0][0]:
+            heappop(self._doubts)
+        while self._heads and not self._is_head(*self._heads[0]):
+            heappop(self._heads)
+
+    def _is_head(self, due: float, sequence: int, key: str, product_id: str) -> bool:
+        line = self._lines.get(product_id)
+        return (
+            bool(line)
+            and line is not None
+            and line[0] == (sequence, key)
+            and product_id not in self._busy
+            and self._due.get(key) == due
+        )

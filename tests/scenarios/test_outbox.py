@@ -1,0 +1,666 @@
+"""Selling while Central is away: a whole store with its outbox, in virtual time (rules O)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from central_stub.ledger import Update
+from central_stub.switches import Switches
+from store_cache.api.content import bodies
+from store_cache.writes.outbox.entry import Entry, State
+from store_cache.writes.outbox.outbox import Outbox
+from store_cache.writes.write import Adjustment, Answer, Write, WriteError
+from tests.harness.central import LedgerTransport
+from tests.harness.clock import Clock
+from tests.harness.faulty_directory import FaultyDirectory
+from tests.harness.store import RunningStore, a_store
+
+MINUTE, HOUR = 60.0, 3600.0
+UPDATES = "/v1/inventory/updates"
+
+
+class Central(LedgerTransport):
+    """`lost`: so many answers to writes are lost after the write was applied. `refuses`: products
+    whose writes are refused for good, with this error type."""
+
+    def __init__(self, *product_ids: str) -> None:
+        super().__init__(Clock(), *product_ids)
+        self.lost = 0
+        self.refuses: dict[str, str] = {}
+        self.denies = False
+
+    def switch(self, **switches: Any) -> None:
+        self.ledger.switch(Switches(**switches))
+
+    @property
+    def writes(self) -> int:
+        return sum(UPDATES in asked for asked in self.asked)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        target = request.url.raw_path.decode()
+        is_write = target == UPDATES and not self.is_cut
+        if is_write and self.denies:
+            self._note(target)
+            body: dict[str, Any] = {"code": "unauthorized", "message": "?", "details": []}
+            return httpx.Response(401, json=body)
+        if is_write and self.refuses:
+            sent = orjson.loads(await request.aread())
+            if (error := self.refuses.get(sent["productId"])) is not None:
+                self._note(target)
+                body = {"productId": sent["productId"], "applied": False, "errorType": error}
+                return httpx.Response(409, json=body | {"errorMessage": "not here"})
+        response = await super().handle_async_request(request)
+        if is_write and self.lost:
+            self.lost -= 1
+            raise httpx.ReadError("the connection broke")
+        return response
+
+
+@asynccontextmanager
+async def a_shop(
+    central: Central | None = None, directory: FaultyDirectory | None = None, **settings: Any
+) -> AsyncIterator[RunningStore]:
+    """A store with an outbox that is in sync, unless Central is cut."""
+    central = central or Central()
+    given: dict[str, Any] = {"offline_writes": "queue"} | settings
+    async with a_store(directory, central=central, **given) as store:
+        if not central.is_cut:
+            await store.until("live")
+        yield store
+
+
+def central_of(store: RunningStore) -> Central:
+    assert isinstance(store.central, Central)
+    return store.central
+
+
+def outbox_of(store: RunningStore) -> Outbox:
+    assert store.parts.outbox is not None
+    return store.parts.outbox
+
+
+async def adjust(store: RunningStore, key: str, *, product: str = "P-1", delta: int = -1) -> Answer:
+    return await store.parts.forwarder.adjust(Adjustment(product, delta, key))
+
+
+async def queued(store: RunningStore, key: str, **write: Any) -> Entry:
+    """Sell while Central is away."""
+    answer = await adjust(store, key, **write)
+    assert 202 == answer.status
+    return entry_of(store, key)
+
+
+async def in_doubt(store: RunningStore, key: str, *, product: str = "P-1") -> WriteError:
+    with pytest.raises(WriteError) as caught:
+        await adjust(store, key, product=product)
+    assert "central_timeout" == caught.value.code
+    return caught.value
+
+
+def entry_of(store: RunningStore, key: str) -> Entry:
+    entry = outbox_of(store).get(key)
+    assert entry is not None
+    return entry
+
+
+def read(store: RunningStore, product_id: str = "P-1") -> dict[str, Any]:
+    catalogue = store.parts.writer.catalogue
+    assert catalogue is not None
+    content = bodies.product(catalogue, product_id, store.parts.pending)
+    assert content is not None
+    return dict(orjson.loads(content[0]))
+
+
+async def cut(store: RunningStore) -> None:
+    """Take Central away, and let the store notice."""
+    central_of(store).cut()
+    await asyncio.sleep(1.0)
+
+
+async def back(store: RunningStore, *, seconds: float = 2.0) -> None:
+    """Bring Central back, and give the outbox its two seconds (O8)."""
+    central_of(store).is_cut = False
+    central_of(store).wake()
+    await asyncio.sleep(seconds)
+
+
+# -- an outage ---------------------------------------------------------------------------------
+
+
+async def test_what_is_sold_while_central_is_away_is_applied_at_its_return() -> None:
+    """[O1, O8] In the order of the sales, within two seconds, each once."""
+    async with a_shop() as store:
+        await cut(store)
+        for number in range(5):
+            await queued(store, f"sale-{number}", product=f"P-{number % 3 + 1}", delta=-2)
+        assert 10 == central_of(store).stock("P-1")[0]
+        await back(store)
+
+        assert [6, 6, 8] == [central_of(store).stock(f"P-{n}")[0] for n in (1, 2, 3)]
+        assert 0 == len(outbox_of(store))
+        answers = [
+            await adjust(store, f"sale-{n}", product=f"P-{n % 3 + 1}", delta=-2) for n in range(5)
+        ]
+        assert {200} == {answer.status for answer in answers}
+        assert [8, 8, 8, 6, 6] == [answer.body["newQuantity"] for answer in answers]
+
+
+async def test_the_answer_to_a_queued_write_says_what_is_expected() -> None:
+    """[O6] 202 names the entry, Central's stock and what is pending; a repeat gets the same."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "first", delta=-3)
+        answer = await adjust(store, "second", delta=-2)
+        entry = entry_of(store, "second")
+
+        assert answer == await adjust(store, "second", delta=-2)
+        assert {
+            "productId": "P-1",
+            "applied": False,
+            "queued": True,
+            "outboxId": entry.id,
+            "state": "queued",
+            "available": 10,
+            "pendingDelta": -5,
+            "expectedAvailable": 5,
+        } == {name: item for name, item in answer.body.items() if name != "queuedAt"}
+        with pytest.raises(WriteError) as reused:
+            await adjust(store, "second", delta=-9)
+        assert "idempotency_key_reused" == reused.value.code
+
+
+async def test_a_queued_write_is_answered_in_no_time_once_central_is_known_to_be_away() -> None:
+    """[O8] No till waits for a probe."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "the first one may wait")
+        loop = asyncio.get_running_loop()
+        for number in range(20):
+            began_at = loop.time()
+            await queued(store, f"sale-{number}")
+            assert loop.time() - began_at < 0.05
+            await asyncio.sleep(0.7)
+
+
+async def test_reads_show_what_is_pending_until_it_is_settled() -> None:
+    """[O10] Beside Central's own stock; the tag covers it; nothing is shown twice or left."""
+    async with a_shop() as store:
+        plain = read(store)
+        await cut(store)
+        await queued(store, "sale", delta=-12)
+
+        shown = {"pendingDelta": -12, "expectedAvailable": -2, "oversold": True}
+        assert plain | shown == read(store)
+        assert "pendingDelta" not in read(store, "P-2")
+        central_of(store).ledger.create(
+            {"productId": "P-9", "name": "Tea", "available": 1}, central_of(store).clock.now()
+        )
+        central_of(store).sell("P-1", delta=30)
+        await back(store)
+        assert 28 == read(store)["available"]
+        assert "pendingDelta" not in read(store)
+
+
+async def test_a_write_queues_behind_queued_writes_to_its_product() -> None:
+    """[O1] Also while the breaker is closed: its order is that of the sales."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "first")
+        central_of(store).denies = True
+        await back(store)
+        assert "queued" == entry_of(store, "first").state
+
+        assert 202 == (await adjust(store, "second")).status
+        central_of(store).denies = False
+        await asyncio.sleep(2 * MINUTE)
+        entries = [entry_of(store, "first"), entry_of(store, "second")]
+        assert [State.APPLIED] * 2 == [entry.state for entry in entries]
+        assert entries[0].result is not None
+        assert entries[1].result is not None
+        assert entries[0].result.new_version == 2
+        assert entries[1].result.new_version == 3
+
+
+# -- conflicts ---------------------------------------------------------------------------------
+
+
+async def test_a_write_without_a_version_is_rebased() -> None:
+    """[O2] Others sold meanwhile: it is sent with the current version, at last under a derived
+    key."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale", delta=-2)
+        for _ in range(3):
+            central_of(store).sell("P-1")
+        await back(store)
+
+        assert 5 == central_of(store).stock("P-1")[0]
+        assert State.APPLIED == entry_of(store, "sale").state
+
+
+def sale(key: str, version: int, *, delta: int = -1, rebases: bool = False) -> Write:
+    return Write("P-1", delta, version, key, rebases=rebases)
+
+
+@pytest.mark.parametrize("rebases", [False, True], ids=["parked", "rebased"])
+async def test_a_write_with_a_stale_version_is_parked_unless_it_says_otherwise(
+    *, rebases: bool
+) -> None:
+    """[O2] The till saw a stock that others have changed since: a person decides."""
+    async with a_shop() as store:
+        await cut(store)
+        assert 202 == (await store.parts.forwarder.update(sale("s", 1, rebases=rebases))).status
+        central_of(store).sell("P-1")
+        await back(store)
+        entry = entry_of(store, "s")
+
+        assert (State.APPLIED if rebases else State.PARKED) == entry.state
+        assert (8 if rebases else 9) == central_of(store).stock("P-1")[0]
+        if not rebases:
+            assert "version_conflict" == entry.error_type
+
+
+async def test_writes_with_one_version_follow_each_other_if_only_this_shop_sold() -> None:
+    """[O2] Three tills read version 1 while Central was away."""
+    async with a_shop() as store:
+        await cut(store)
+        for number in range(3):
+            await store.parts.forwarder.update(sale(f"s-{number}", 1))
+        await back(store)
+
+        assert (7, 4) == central_of(store).stock("P-1")
+        assert 0 == len(outbox_of(store))
+
+
+# -- refusals ----------------------------------------------------------------------------------
+
+
+async def test_a_refusal_for_good_parks_the_write_with_central_s_words() -> None:
+    """[O3] It stays shown, and degrades the health."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale")
+        central_of(store).refuses["P-1"] = "insufficient_inventory"
+        await back(store)
+        entry = entry_of(store, "sale")
+
+        assert (State.PARKED, "insufficient_inventory", "not here") == (
+            entry.state,
+            entry.error_type,
+            entry.problem,
+        )
+        health = store.parts.status.health()
+        assert "degraded" == health["checks"]["outbox"]["status"]
+        assert 202 == (await adjust(store, "sale")).status
+        assert "parked" == (await adjust(store, "sale")).body["state"]
+        assert -1 == read(store)["pendingDelta"]
+
+
+async def test_a_product_that_is_refused_for_ever_keeps_nobody_waiting() -> None:
+    """[O1, O3] The other 500 go through at their usual pace."""
+    names = [f"P-{number}" for number in range(501)]
+    async with a_shop(Central(*names)) as store:
+        await cut(store)
+        for name in names:
+            await queued(store, f"sale-{name}", product=name)
+        central_of(store).refuses["P-0"] = "invalid_request"
+        await back(store, seconds=4.0)
+
+        assert (0, 1) == (outbox_of(store).counts[State.QUEUED], len(outbox_of(store)))
+        assert {9} == {central_of(store).stock(name)[0] for name in names[1:]}
+
+
+async def test_a_refused_key_is_central_being_away() -> None:
+    """[O3] Everything waits, the cause is named, nothing is parked, and Central is not asked in a
+    tight loop."""
+    async with a_shop() as store:
+        central_of(store).denies = True
+        for number in range(3):
+            assert 202 == (await adjust(store, f"sale-{number}")).status
+        writes = central_of(store).writes
+        await asyncio.sleep(5 * MINUTE)
+
+        assert central_of(store).writes - writes < 30
+        status = store.status["outbox"]
+        assert (3, 0) == (status["queued"], status["parked"])
+        assert "CENTRAL_API_KEY" in status["waitsFor"]
+        central_of(store).denies = False
+        await asyncio.sleep(2 * MINUTE)
+        assert 7 == central_of(store).stock("P-1")[0]
+
+
+# -- doubts ------------------------------------------------------------------------------------
+
+
+async def test_a_write_in_doubt_is_settled_by_its_repeat() -> None:
+    """[O4] The store repeats it under the same key; the till gets the outcome."""
+    async with a_shop(write_timeout_seconds=1) as store:
+        central_of(store).lost = 100
+        error = await in_doubt(store, "sale")
+        assert entry_of(store, "sale").id == error.details["outboxId"]
+        central_of(store).lost = 0
+        await asyncio.sleep(5.0)
+
+        assert 9 == central_of(store).stock("P-1")[0]
+        assert 200 == (await adjust(store, "sale")).status
+
+
+async def test_a_queued_write_whose_answer_is_lost_is_applied_once() -> None:
+    """[O4] The attempt is sent again as it was."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale", delta=-3)
+        central_of(store).lost = 2
+        await back(store, seconds=MINUTE)
+
+        assert (7, 2) == central_of(store).stock("P-1")
+        assert State.APPLIED == entry_of(store, "sale").state
+
+
+async def test_what_nothing_settles_is_shown_and_never_sent_as_new() -> None:
+    """[O4] Central forgets keys and names no writes: after a while the health says so."""
+    async with a_shop(write_timeout_seconds=1) as store:
+        central_of(store).switch(key_memory_seconds=0, unnamed_writes=True)
+        central_of(store).lost = 1
+        await in_doubt(store, "sale")
+        await asyncio.sleep(10 * MINUTE)
+
+        assert State.IN_DOUBT == entry_of(store, "sale").state
+        assert (9, 2) == central_of(store).stock("P-1")
+        assert "in doubt" in store.parts.status.health()["checks"]["outbox"]["problem"]
+        assert ["sale"] == [doubt.key for doubt in store.parts.forwarder.in_doubt()]
+
+
+async def test_a_doubt_is_parked_once_central_may_have_forgotten_the_key() -> None:
+    """[O4, O5] It is never sent again by itself."""
+    async with a_shop(write_timeout_seconds=1, key_retention_hours=1) as store:
+        central_of(store).switch(key_memory_seconds=0, unnamed_writes=True)
+        central_of(store).lost = 1
+        await in_doubt(store, "sale")
+        await asyncio.sleep(HOUR + 2 * MINUTE)
+        writes = central_of(store).writes
+        await asyncio.sleep(5 * MINUTE)
+
+        assert (State.PARKED, "forgotten") == (
+            entry_of(store, "sale").state,
+            entry_of(store, "sale").error_type,
+        )
+        assert writes == central_of(store).writes
+
+
+async def test_a_replaced_central_parks_what_is_in_doubt() -> None:
+    """[O4] Whether the new one has it, no store can tell."""
+    async with a_shop(write_timeout_seconds=1) as store:
+        central_of(store).lost = 100
+        await in_doubt(store, "sale")
+        central_of(store).ledger.begin_generation("g-2")
+        central_of(store).wake()
+        await asyncio.sleep(2 * MINUTE)
+
+        assert "central_replaced" == entry_of(store, "sale").error_type
+
+
+async def test_an_event_that_names_the_write_settles_it() -> None:
+    """[O4] Even if this store never sent it: another node of the same STORE_ID did."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale", delta=-2)
+        other = Update("P-1", -2, 1, "store-s1-sale~2", "store-s1")
+        assert central_of(store).ledger.update(other, central_of(store).clock.now())["applied"]
+        central_of(store).failing = UPDATES
+        await back(store, seconds=3.0)
+
+        assert State.APPLIED == entry_of(store, "sale").state
+        assert 8 == central_of(store).stock("P-1")[0] == read(store)["available"]
+        assert "pendingDelta" not in read(store)
+
+
+# -- people ------------------------------------------------------------------------------------
+
+
+async def test_a_person_retries_a_parked_write() -> None:
+    """[O10] Under the next key, since Central remembers the refusal of the one before."""
+    async with a_shop() as store:
+        await cut(store)
+        entry = await queued(store, "sale")
+        central_of(store).refuses["P-1"] = "insufficient_inventory"
+        await back(store)
+        del central_of(store).refuses["P-1"]
+        await outbox_of(store).retry(entry.id, by="office", reason="delivered", outcome="")
+        await asyncio.sleep(1.0)
+        after = entry_of(store, "sale")
+
+        assert (State.APPLIED, 2) == (after.state, after.number)
+        assert [("retried", "office", "delivered")] == [
+            (step.action, step.by, step.reason) for step in after.steps
+        ]
+        assert 200 == (await adjust(store, "sale")).status
+
+
+async def test_a_person_discards_a_parked_write() -> None:
+    """[O10] Its delta goes, and a repeat gets 409 `discarded`."""
+    async with a_shop() as store:
+        await cut(store)
+        entry = await queued(store, "sale")
+        central_of(store).refuses["P-1"] = "product_not_found"
+        await back(store)
+        await outbox_of(store).discard(entry.id, by="office", reason="sold twice by mistake")
+        answer = await adjust(store, "sale")
+
+        assert (409, "discarded") == (answer.status, answer.body["errorType"])
+        assert "sold twice by mistake" in answer.body["errorMessage"]
+        assert "pendingDelta" not in read(store)
+        assert 0 == len(outbox_of(store))
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+async def test_a_person_settles_a_doubt(*, is_applied: bool) -> None:
+    """[O4, O10] The same call as for any write in doubt; nothing is sent any more."""
+    async with a_shop(write_timeout_seconds=1) as store:
+        central_of(store).switch(key_memory_seconds=0, unnamed_writes=True)
+        central_of(store).lost = 1
+        await in_doubt(store, "sale")
+        await asyncio.sleep(MINUTE / 2)
+        forwarder, sent = store.parts.forwarder, central_of(store).writes
+        answer = await forwarder.settle("sale", is_applied=is_applied, by="office", reason="seen")
+        await asyncio.sleep(MINUTE)
+
+        assert (200 if is_applied else 409) == answer.status
+        assert answer == await adjust(store, "sale")
+        assert sent == central_of(store).writes
+        assert "pendingDelta" not in read(store)
+
+
+async def test_a_doubt_is_retried_only_if_a_person_says_that_it_was_not_applied() -> None:
+    """[O4] Else a sale could count twice."""
+    async with a_shop(write_timeout_seconds=1) as store:
+        central_of(store).switch(key_memory_seconds=0, unnamed_writes=True)
+        central_of(store).lost = 1
+        await in_doubt(store, "sale")
+        await asyncio.sleep(MINUTE / 2)
+        entry, outbox = entry_of(store, "sale"), outbox_of(store)
+        for refused in (
+            outbox.retry(entry.id, by="office", reason="?", outcome=""),
+            outbox.discard(entry.id, by="office", reason="?"),
+        ):
+            with pytest.raises(WriteError) as caught:
+                await refused
+            assert "outbox_entry_in_other_state" == caught.value.code
+        await outbox.retry(entry.id, by="office", reason="counted", outcome="not_applied")
+        await asyncio.sleep(1.0)
+
+        assert State.APPLIED == entry_of(store, "sale").state
+        assert (8, 3) == central_of(store).stock("P-1")
+
+
+# -- bounds ------------------------------------------------------------------------------------
+
+
+async def test_a_full_outbox_takes_no_more() -> None:
+    """[O7] 503 `outbox_full`; of a batch that does not fit nothing is taken."""
+    async with a_shop(outbox_limit=3) as store:
+        await cut(store)
+        await queued(store, "first")
+        await queued(store, "second", product="P-2")
+        writes = [Write(f"P-{n}", -1, 1, f"batch-{n}") for n in (1, 2)]
+        with pytest.raises(WriteError) as caught:
+            await store.parts.forwarder.update_batch(writes)
+
+        assert "outbox_full" == caught.value.code
+        assert 2 == len(outbox_of(store))
+        await queued(store, "third")
+        with pytest.raises(WriteError):
+            await adjust(store, "fourth")
+        assert 202 == (await adjust(store, "third")).status
+
+
+async def test_a_batch_answers_line_by_line() -> None:
+    """[O1] One line queues behind a queued write, the other one is applied."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "first")
+        central_of(store).refuses["P-1"] = "invalid_request"
+        central_of(store).denies = True
+        await back(store)
+        central_of(store).denies = False
+        writes = [Write("P-1", -1, 1, "a"), Write("P-2", -1, 1, "b")]
+        answer = await store.parts.forwarder.update_batch(writes)
+
+        assert [True, None] == [result.get("queued") for result in answer.results]
+        assert answer.results[1]["applied"]
+
+
+async def test_a_failing_disk_queues_nothing() -> None:
+    """[O7] What is not on disk was not queued."""
+    async with a_shop() as store:
+        await cut(store)
+        store.disk.room = 0
+        with pytest.raises(WriteError) as caught:
+            await adjust(store, "sale")
+
+        assert "storage_unavailable" == caught.value.code
+        assert 0 == len(outbox_of(store))
+        assert "pendingDelta" not in read(store)
+
+
+async def test_a_failing_disk_holds_the_outbox_back() -> None:
+    """[O6] Nothing is sent whose outcome could not be kept."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale")
+        store.disk.room = 0
+        central_of(store).sell("P-2")
+        await back(store, seconds=10.0)
+        assert 10 == central_of(store).stock("P-1")[0]
+        store.disk.room = None
+        await asyncio.sleep(MINUTE)
+        assert 9 == central_of(store).stock("P-1")[0]
+
+
+async def test_an_old_entry_is_parked_if_there_is_a_limit() -> None:
+    """[O5] By itself a write may be sent at any age."""
+    async with a_shop(outbox_max_age_hours=0.1) as store:
+        await cut(store)
+        await queued(store, "sale")
+        await asyncio.sleep(10 * MINUTE)
+        await back(store, seconds=MINUTE)
+
+        assert "too_old" == entry_of(store, "sale").error_type
+        assert 10 == central_of(store).stock("P-1")[0]
+
+
+# -- restarts ----------------------------------------------------------------------------------
+
+
+async def test_a_restart_finds_every_entry_on_disk() -> None:
+    """[O6] In its state and order, with what reads show; a repeat gets its entry."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        first = await queued(store, "first", delta=-2)
+        await queued(store, "second", product="P-2")
+    async with a_shop(central, directory) as store:
+        assert first.id == entry_of(store, "first").id
+        assert -2 == read(store)["pendingDelta"]
+        assert 202 == (await adjust(store, "first", delta=-2)).status
+        await back(store, seconds=5.0)
+
+        assert [8, 9] == [central.stock(product)[0] for product in ("P-1", "P-2")]
+
+
+async def test_what_was_on_its_way_at_a_crash_is_in_doubt() -> None:
+    """[O4, O6] It is not sent as new: its attempt is repeated."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        await queued(store, "sale", delta=-2)
+        central.is_cut = False
+        central.may_answer.clear()
+        central.wake()
+        await asyncio.sleep(1.2)
+        assert State.SENDING == entry_of(store, "sale").state
+        directory = FaultyDirectory(directory.contents())
+        central.may_answer.set()
+    assert (8, 2) == central.stock("P-1")
+    async with a_shop(central, directory) as store:
+        await asyncio.sleep(5.0)
+
+        assert State.APPLIED == entry_of(store, "sale").state
+        assert (8, 2) == central.stock("P-1")
+
+
+async def test_entries_survive_compaction() -> None:
+    """[O6] A new snapshot has them, settled ones as well."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        await queued(store, "settled", product="P-2")
+        await back(store)
+        await cut(store)
+        await queued(store, "waiting")
+        await store.parts.writer.files.compact(store.parts.writer._keys.encoded)
+    async with a_shop(central, directory) as store:
+        assert State.QUEUED == entry_of(store, "waiting").state
+        assert State.APPLIED == entry_of(store, "settled").state
+        assert outbox_of(store).by_id(entry_of(store, "settled").id) is not None
+
+
+async def test_a_store_that_queues_no_more_sends_what_is_left() -> None:
+    """[O9] None is taken; once it is empty, the next start has no outbox."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        await queued(store, "sale")
+    settings: dict[str, Any] = {"offline_writes": "refuse", "key_retention_hours": 1}
+    async with a_shop(central, directory, **settings) as store:
+        with pytest.raises(WriteError) as caught:
+            await adjust(store, "other", product="P-2")
+        assert "central_unavailable" == caught.value.code
+        await back(store, seconds=5.0)
+        assert 9 == central.stock("P-1")[0]
+        await asyncio.sleep(HOUR + MINUTE)
+        assert 0 == len(outbox_of(store))
+    for _ in range(2):
+        async with a_shop(central, directory, **settings) as store:
+            assert store.parts.outbox is None
+    assert b"outbox" not in b"".join(directory.contents().values())
+
+
+async def test_a_store_without_an_outbox_has_nothing_of_it() -> None:
+    """[O9] By default: no route, no field, no record."""
+    async with a_shop(offline_writes="refuse") as store:
+        await cut(store)
+        with pytest.raises(WriteError) as caught:
+            await adjust(store, "sale")
+
+        assert "central_unavailable" == caught.value.code
+        assert store.parts.outbox is None
+        assert "outbox" not in store.status
+        assert {} == store.parts.writer._keys.outbox
