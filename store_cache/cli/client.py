@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
@@ -29,6 +29,8 @@ FORCE_SECONDS = 3600.0
 
 DUMP_SECONDS = 120.0
 """How long the store may send nothing of a dump: others may be read first."""
+
+_OUTBOX = "/v1/store/outbox"
 
 
 class CallFailed(Exception):
@@ -137,6 +139,28 @@ class StoreClient:
         body = {"outcome": outcome, "reason": reason}
         return self._call("POST", path, SETTLE_SECONDS, "answer", body)
 
+    def outbox(self, *, state: str | None = None, after: str = "") -> dict[str, Any]:
+        """Return a page of the outbox: 200 entries after the id `after`, and the counts."""
+        query = {"limit": "200", "after": after} | ({} if state is None else {"state": state})
+        return self._call("GET", f"{_OUTBOX}?{urlencode(query)}", READ_SECONDS, "entries")
+
+    def outbox_entry(self, entry_id: str) -> dict[str, Any]:
+        return self._call("GET", _entry(entry_id), READ_SECONDS, "outboxId")
+
+    def retry_entry(self, entry_id: str, *, reason: str, outcome: str | None) -> dict[str, Any]:
+        body = {"reason": reason} | ({} if outcome is None else {"outcome": outcome})
+        path = f"{_entry(entry_id)}/retry"
+        return self._call("POST", path, READ_SECONDS, "outboxId", body)
+
+    def settle_entry(self, entry_id: str, *, reason: str, outcome: str) -> dict[str, Any]:
+        body = {"reason": reason, "outcome": outcome}
+        path = f"{_entry(entry_id)}/settle"
+        return self._call("POST", path, SETTLE_SECONDS, "outboxId", body)
+
+    def discard_entry(self, entry_id: str, *, reason: str) -> dict[str, Any]:
+        body = {"reason": reason}
+        return self._call("DELETE", _entry(entry_id), READ_SECONDS, "outboxId", body)
+
     def _call(
         self, method: str, path: str, seconds: float, part: str, body: object = None
     ) -> dict[str, Any]:
@@ -193,6 +217,10 @@ class StoreClient:
 
     def _not_a_store(self) -> str:
         return f"what answers at {self.url} is not a store cache; is --url right?"
+
+
+def _entry(entry_id: str) -> str:
+    return f"{_OUTBOX}/{quote(entry_id, safe='')}"
 
 
 def _date_of(response: httpx.Response) -> float:

@@ -32,6 +32,7 @@ from store_cache.cli.demo import DemoFailed, run_demo
 from store_cache.cli.display import show_first_sync
 from store_cache.cli.dump import STANDARD_OUTPUT, DumpFailed, dump
 from store_cache.cli.keys import KeysRefused, print_keys, print_new_key, print_revoked
+from store_cache.cli.outbox import add_outbox
 from store_cache.cli.report import force_with_progress, print_status
 from store_cache.cli.verify import verify
 from store_cache.cli.watch import watch
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_dump(commands)
     _add_writes(commands)
+    add_outbox(commands)
     _add_keys(commands)
     _add_completion(commands)
     return parser

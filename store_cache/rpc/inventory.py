@@ -66,7 +66,7 @@ class Inventory(InventoryServicer):
             raise ProductNotFound(
                 "The store holds no such product", details={"productId": product_id}
             )
-        return pb.GetProductResponse(product=messages.product(row), freshness=self._freshness())
+        return pb.GetProductResponse(product=self._product(row), freshness=self._freshness())
 
     async def BatchGetProducts(  # noqa: N802
         self, request: pb.BatchGetProductsRequest, context: Context
@@ -85,7 +85,7 @@ class Inventory(InventoryServicer):
         catalogue = self._catalogue()
         rows = {one: catalogue.get(one) for one in ids}
         return pb.BatchGetProductsResponse(
-            products=[messages.product(row) for row in rows.values() if row is not None],
+            products=[self._product(row) for row in rows.values() if row is not None],
             missing_ids=[one for one, row in rows.items() if row is None],
             missing_barcodes=missing_barcodes,
             freshness=self._freshness(),
@@ -119,7 +119,7 @@ class Inventory(InventoryServicer):
                 start, rows = page.offset, catalogue.page(page.offset, page.limit)
             else:
                 start, rows = catalogue.page_after(page.after, page.limit)
-        products = [messages.product(row) for row in rows]
+        products = [self._product(row) for row in rows]
         next_token = ""
         if products and start + len(products) < total:
             by_id = {"after": products[-1].product_id}
@@ -235,6 +235,11 @@ class Inventory(InventoryServicer):
         )
 
     # -- how -------------------------------------------------------------------------------
+
+    def _product(self, row: bytes) -> pb.Product:
+        """Return a product with what is pending of it."""
+        pending = self._store.pending
+        return messages.product(pending.show(row) if pending else row)
 
     def _catalogue(self) -> Catalogue:
         catalogue = self._store.writer.catalogue

@@ -25,6 +25,8 @@ def product(row: bytes) -> pb.Product:
         version=held["version"],
         last_updated=held.get("lastUpdated") or "",
         json=row.decode(),
+        pending_delta=held.get("pendingDelta"),
+        expected_available=held.get("expectedAvailable"),
     )
 
 
@@ -49,6 +51,8 @@ def write_result(body: Mapping[str, Any]) -> pb.WriteResult:
         last_updated=body.get("lastUpdated") or "",
         error_type=body.get("errorType") or "",
         error_message=body.get("errorMessage") or "",
+        queued=body.get("queued", False),
+        outbox_id=body.get("outboxId") or "",
     )
 
 

@@ -127,6 +127,15 @@ def _parsed_block(block: bytes) -> Message | _Place | None:
         case "deleted":
             deleted = Message.Deleted(product_id=orjson.loads(data)["productId"])
             return Message(resume_token=token, deleted=deleted)
+        case "write":
+            told = orjson.loads(data)
+            write = Message.WriteState(
+                outbox_id=told["outboxId"],
+                request_id=told["idempotencyKey"],
+                state=told["state"],
+                product_id=told["productId"],
+            )
+            return Message(resume_token=token, write=write)
         case "reset":
             return Message(reset=Message.Reset(reason=orjson.loads(data)["reason"]))
         case "state" | "ready" | "position":

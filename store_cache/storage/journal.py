@@ -24,8 +24,8 @@ from store_cache.storage.names import journal_name
 # -- writing -------------------------------------------------------------------------------
 
 JournalRecord = tuple[Change | None, bytes | None]
-"""A change of the catalogue and an entry of the key table, one JSON object on one line, or a list of
-entries; one of the two may be missing."""
+"""A change of the catalogue, and an entry of the key table or a list of them, as JSON on one line;
+one of the two may be missing."""
 
 
 def encode_payload(change: Change | None, key_entry: bytes | None) -> bytes:

@@ -116,7 +116,9 @@ def test_each_named_command_and_option_exists(
 ) -> None:
     """As the program's own help tells it."""
     program, subcommand, *words = command.partition("[")[0].split()
-    has_actions = subcommand in ("keys", "writes") and words and not words[0].startswith("-")
+    has_actions = (
+        subcommand in ("keys", "writes", "outbox") and words and not words[0].startswith("-")
+    )
     subcommands = [subcommand, words[0]] if has_actions else [subcommand]
     with pytest.raises(SystemExit) as ended:
         PROGRAMS[program]([*subcommands, "--help"])

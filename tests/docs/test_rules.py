@@ -16,7 +16,7 @@ TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "protocol.md"
 
 RULE = re.compile(r"^### ([A-Z]\d+) ", re.MULTILINE)
-GROUPS = "PVFEBDWL"
+GROUPS = "PVFEBDWOL"
 NUMBER = rf"[{GROUPS}]\d+"
 NUMBERS = rf"({NUMBER}(?:,? {NUMBER})*)"
 TAG = re.compile(rf"[\[(]{NUMBERS}[\])]|\A{NUMBERS}[:.]")

@@ -13,7 +13,7 @@ import orjson
 
 import store_cache
 from tests.golden import situations
-from tests.golden.central import CentralAnswer, Json, refusal
+from tests.golden.central import CentralAnswer, Json, ScriptedCentral, refusal
 from tests.golden.opened import DOCUMENTS
 from tests.golden.situations import LAMP, READS, SEARCHES, central_of_three
 from tests.golden.store import (
@@ -22,6 +22,7 @@ from tests.golden.store import (
     a_store,
     adjustment,
     batch,
+    decision,
     force,
     get,
     normalise_document,
@@ -37,11 +38,12 @@ FILE = Path(store_cache.__file__).parent / "api" / "openapi" / "examples.json"
 
 ERRORS = (
     *("each_error", "rate_limited", "no_room_for_keys", "no_catalogue", "too_many_streams"),
-    *("index_not_ready", "writes_in_doubt"),
+    *("index_not_ready", "writes_in_doubt", "outbox"),
 )
 """The recordings that have an error of each code between them."""
 
 VERIFY = "/v1/store/sync/verify"
+OUTBOX = "/v1/store/outbox"
 
 Named = dict[str, dict[str, Call]]
 """Calls by the operation that they are of, and by the name of the example."""
@@ -74,6 +76,7 @@ WRITING: Named = {
     },
 }
 AFTERWARDS: Named = {"readHistory": {"sales": get(f"{path_of(LAMP)}/history", key=STORE_ADMIN_KEY)}}
+QUEUED: Named = {"adjustInventory": {"queued": adjustment(LAMP, -2, "order-12360")}}
 IN_DOUBT: Named = {
     "listWritesInDoubt": {"one": get("/v1/store/writes?state=in_doubt")},
     "settleWrite": {"not_applied": settlement("order-12353")},
@@ -110,10 +113,42 @@ async def _operations() -> Json:
         await _take(store, READING | WRITING | AFTERWARDS, found)
         central.answers.append(CentralAnswer(400, refusal(LAMP, "invalid_request")))
         await _take(store, {"updateInventory": REFUSED_BY_CENTRAL}, found)
+        await _take_outbox(central, store, found)
+    central.is_away = False
+    async with a_store(central) as store:
+        await asyncio.sleep(12.0)
         central.answers.append(None)
         await store.call(sale(LAMP, -1, 9, "order-12353"))
         await _take(store, IN_DOUBT, found)
     return found
+
+
+async def _take_outbox(central: ScriptedCentral, store: Store, found: Json) -> None:
+    """Sell while Central is away; when it is back, two sales are refused and one is in doubt."""
+    central.go_away()
+    await asyncio.sleep(1.0)
+    await _take(store, QUEUED, found)
+    for number in (1, 2):
+        await store.call(adjustment("PROD-003", -number, f"order-1236{number}"))
+    refused = CentralAnswer(409, refusal(LAMP, "insufficient_inventory"))
+    others = CentralAnswer(409, refusal("PROD-003", "insufficient_inventory"))
+    central.answers.extend([refused, others, None])
+    central.is_away = False
+    await asyncio.sleep(3.5)
+    central.go_away()
+    await asyncio.sleep(10.0)
+    listed = (await store.call(get(OUTBOX))).json["entries"]
+    first, second = [entry["outboxId"] for entry in listed if entry["state"] == "parked"]
+    [doubtful] = [entry["outboxId"] for entry in listed if entry["state"] == "in_doubt"]
+    settled = {"reason": "not in Central's list", "outcome": "not_applied"}
+    decided: Named = {
+        "listOutbox": {"waiting": get(OUTBOX)},
+        "readOutboxEntry": {"parked": get(f"{OUTBOX}/{first}")},
+        "retryOutboxEntry": {"parked": decision(f"{first}/retry", reason="booked in")},
+        "discardOutboxEntry": {"parked": decision(second, "DELETE", reason="entered twice")},
+        "settleOutboxEntry": {"in_doubt": decision(f"{doubtful}/settle", **settled)},
+    }
+    await _take(store, decided, found)
 
 
 async def _take(store: Store, calls: Named, found: Json) -> None:

@@ -33,6 +33,7 @@ from tests.golden.store import (
     a_store,
     adjustment,
     batch,
+    decision,
     force,
     get,
     post,
@@ -42,7 +43,7 @@ from tests.golden.store import (
 from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, path_of
 from tests.harness.streams import STREAM
 from tests.harness.virtual_time import run
-from tests.unit.api.bad_requests import BAD_REQUESTS, WRITES
+from tests.unit.api.bad_requests import BAD_REQUESTS, OUTBOX, WRITES
 
 PROBLEM = "application/problem+json"
 LAMP = "PROD-002"
@@ -303,12 +304,44 @@ async def _writes_in_doubt(central: ScriptedCentral) -> Json:
         return said | await _in_both_shapes(store, settled)
 
 
+async def _outbox(central: ScriptedCentral) -> Json:
+    """Central is away, and one write may be queued: what tills and people are told."""
+    async with a_store(central, offline_writes="queue", outbox_limit=2) as store:
+        await asyncio.sleep(3.0)
+        central.go_away()
+        await asyncio.sleep(1.0)
+        said = await store.answers(
+            {
+                "queued": adjustment(LAMP, -2, "first"),
+                "repeated": adjustment(LAMP, -2, "first"),
+                "a batch, for which there is no room": batch(
+                    (LAMP, -1, 7, "second"), ("PROD-001", -1, 6, "third")
+                ),
+                "queued, below zero": adjustment(LAMP, -20, "fourth"),
+            }
+        )
+        listed = (await store.call(get(OUTBOX))).json["entries"]
+        refused = {
+            "outbox_full": adjustment(LAMP, -1, "fifth"),
+            "outbox_entry_not_found": get(f"{OUTBOX}/01JDQ8Z4M2V0X6T3R9Y1K7B5CD"),
+            "outbox_entry_in_other_state": decision(
+                f"{listed[0]['outboxId']}/retry", reason="why not"
+            ),
+        }
+        said |= await _in_both_shapes(store, refused)
+        said |= await store.answers(EVERYTHING | {"ready": get("/ready"), "outbox": get(OUTBOX)})
+        discarded = decision(listed[0]["outboxId"], "DELETE", reason="entered twice")
+        return said | await store.answers(
+            {"discarded": discarded, "discarded, repeated": adjustment(LAMP, -2, "first")}
+        )
+
+
 # -- errors of the store's own -----------------------------------------------------------------
 
 
 async def _wrong_requests(central: ScriptedCentral) -> Json:
     """The table of bad requests in docs/api.md."""
-    async with a_store(central) as store:
+    async with a_store(central, offline_writes="queue") as store:
         await asyncio.sleep(3.0)
         calls = {
             f"{case.what}: {case.method} {case.target}": Call(
@@ -426,6 +459,7 @@ RECORDINGS = {
         _refused_writes,
         _unsettled_writes,
         _writes_in_doubt,
+        _outbox,
         _wrong_requests,
         _each_error,
         _rate_limited,

@@ -78,6 +78,12 @@ def settlement(key: str) -> Call:
     return call._replace(headers=[("X-API-Key", STORE_ADMIN_KEY), *call.headers[1:]])
 
 
+def decision(path: str, method: str = "POST", **body: str) -> Call:
+    """What a person decides about an entry of the outbox."""
+    call = post(f"/v1/store/outbox/{path}", body, method=method)
+    return call._replace(headers=[("X-API-Key", STORE_ADMIN_KEY), *call.headers[1:]])
+
+
 class Store:
     """A store that runs. `directory` is its DATA_DIR, in memory."""
 

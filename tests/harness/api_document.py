@@ -16,7 +16,7 @@ from tests.harness.store import a_store
 
 Json = dict[str, Any]
 
-EVERY_FEATURE: Json = {"verify_interval_minutes": 60}
+EVERY_FEATURE: Json = {"verify_interval_minutes": 60, "offline_writes": "queue"}
 """The settings of a store that switch on what is off in tests; most features are on."""
 
 PLAIN_HEADERS = {

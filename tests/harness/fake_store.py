@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,11 @@ from store_cache.catalogue.search.index import SearchIndex
 from store_cache.model.change import Change
 from store_cache.model.position import Position
 from store_cache.model.product import Row, read_product, read_row, with_stock
+from store_cache.model.stock import StockAnswer
 from store_cache.sync.states import Failure, FullSyncRecord
+from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.outbox.entry import Entry
+from store_cache.writes.outbox.outbox import Outbox, OutboxSettings
 from store_cache.writes.write import (
     Adjustment,
     Answer,
@@ -88,15 +92,29 @@ class FakeStore:
         self.refreshed: list[str] = []
         self.writes: list[Write | Adjustment] = []
         self.doubts: dict[str, Doubt] = {}
+        self.outbox = self._outbox()
         self.syncs: list[bool] = []
         for one in products:
             self.put(one)
+
+    def _outbox(self) -> Outbox:
+        """An outbox whose log is this store, and which nothing sends."""
+        log: Any = self
+        return Outbox(
+            OutboxSettings("store-s1", limit=10, is_accepting=True, retention_seconds=86_400.0),
+            keys=KeyTable(retention_seconds=86_400.0),
+            store=log,
+            now=lambda: MOMENT_SECONDS,
+            random=lambda: CHANCE,
+        )
 
     @property
     def parts(self) -> StoreParts:
         """What the API uses: this stands for each of the parts."""
         part: Any = self
-        feed = ChangeFeed(part, size=1_000, random=lambda: CHANCE)
+        pending = self.outbox.pending
+        feed = ChangeFeed(part, size=1_000, random=lambda: CHANCE, pending=pending)
+        self.outbox.on_changed = feed.entry_changed
         history = ChangeHistory(1_000, store_id="store-s1", now=lambda: MOMENT_SECONDS)
         self.announcer.observers = (feed, history)
         clock = Clock(lambda: MOMENT_SECONDS, lambda: 0.0)
@@ -104,6 +122,7 @@ class FakeStore:
         streams = Streams(feed, StreamState(live, part, clock), most=100, random=lambda: CHANCE)
         search: Any = self.search
         features: Any = {"streams": streams, "history": history, "search": search}
+        features["outbox"] = self.outbox
         return StoreParts(part, part, part, part, part, part, **features)
 
     @property
@@ -160,6 +179,32 @@ class FakeStore:
         if body is None:
             raise WriteError("product_not_found", "Product not found in local cache")
         return Answer(200, self._apply(read_row(body), adjustment.delta, adjustment.key))
+
+    is_durable = True
+
+    def held_row(self, product_id: str) -> Row | None:
+        body = self.held.get(product_id)
+        return None if body is None else read_row(body)
+
+    async def keep_write(self, key_entry: bytes) -> None: ...
+
+    async def record_write(self, key_entry: bytes) -> None: ...
+
+    async def settle_write(
+        self, key_entry: bytes, answer: StockAnswer | None, *, shown: Callable[[], None]
+    ) -> None:
+        shown()
+
+    async def settle_entry(self, entry: Entry, *, is_applied: bool, by: str, reason: str) -> None:
+        self.outbox.check_doubtful(entry.id)
+        row = self.held_row(entry.product_id)
+        await self.outbox.settle_by_person(
+            entry.id,
+            is_applied=is_applied,
+            by=by,
+            reason=reason,
+            stock=None if row is None else (row.available, row.version),
+        )
 
     def in_doubt(self) -> list[Doubt]:
         return [*self.doubts.values()]

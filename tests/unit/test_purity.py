@@ -23,6 +23,10 @@ PURE = (
         for n in ("comparison", "findings", "lap", "removals", "schedule")
     ),
     *(ROOT / "writes" / f"{n}.py" for n in ("write", "idempotency", "in_doubt", "circuit_breaker")),
+    *(
+        ROOT / "writes" / "outbox" / f"{n}.py"
+        for n in ("entry", "transitions", "order", "pending", "answers")
+    ),
     ROOT / "central" / "rate_limit.py",
 )
 IMPURE_CALLS = {"open", "print", "input", "now", "utcnow", "today", "getLogger", "urandom"}

@@ -74,6 +74,8 @@ class Product(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_FIELD_NUMBER: _builtins.int
     JSON_FIELD_NUMBER: _builtins.int
+    PENDING_DELTA_FIELD_NUMBER: _builtins.int
+    EXPECTED_AVAILABLE_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     name: _builtins.str
     available: _builtins.int
@@ -82,6 +84,10 @@ class Product(_message.Message):
     """As Central sends it, RFC 3339; may be empty."""
     json: _builtins.str
     """The whole product as the HTTP API shows it, every other attribute included: a JSON object."""
+    pending_delta: _builtins.int
+    """Of this shop's writes in the outbox; absent if there are none."""
+    expected_available: _builtins.int
+    """available and pending_delta together; below zero: oversold."""
     def __init__(
         self,
         *,
@@ -91,12 +97,21 @@ class Product(_message.Message):
         version: _builtins.int = ...,
         last_updated: _builtins.str = ...,
         json: _builtins.str = ...,
+        pending_delta: _builtins.int | None = ...,
+        expected_available: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_available", b"_expected_available", "_pending_delta", b"_pending_delta", "expected_available", b"expected_available", "pending_delta", b"pending_delta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "json", b"json", "last_updated", b"last_updated", "name", b"name", "product_id", b"product_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_available", b"_expected_available", "_pending_delta", b"_pending_delta", "available", b"available", "expected_available", b"expected_available", "json", b"json", "last_updated", b"last_updated", "name", b"name", "pending_delta", b"pending_delta", "product_id", b"product_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__expected_available: _TypeAlias = _typing.Literal["expected_available"]  # noqa: Y015
+    _WhichOneofArgType__expected_available: _TypeAlias = _typing.Literal["_expected_available", b"_expected_available"]  # noqa: Y015
+    _WhichOneofReturnType__pending_delta: _TypeAlias = _typing.Literal["pending_delta"]  # noqa: Y015
+    _WhichOneofArgType__pending_delta: _TypeAlias = _typing.Literal["_pending_delta", b"_pending_delta"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expected_available) -> _WhichOneofReturnType__expected_available | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pending_delta) -> _WhichOneofReturnType__pending_delta | None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
 
@@ -421,6 +436,33 @@ class WatchProductsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class WriteState(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OUTBOX_ID_FIELD_NUMBER: _builtins.int
+        REQUEST_ID_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        PRODUCT_ID_FIELD_NUMBER: _builtins.int
+        outbox_id: _builtins.str
+        request_id: _builtins.str
+        state: _builtins.str
+        """queued, sending, in_doubt, parked, applied or discarded"""
+        product_id: _builtins.str
+        def __init__(
+            self,
+            *,
+            outbox_id: _builtins.str = ...,
+            request_id: _builtins.str = ...,
+            state: _builtins.str = ...,
+            product_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["outbox_id", b"outbox_id", "product_id", b"product_id", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PRODUCT_FIELD_NUMBER: _builtins.int
@@ -428,6 +470,7 @@ class WatchProductsResponse(_message.Message):
     READY_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    WRITE_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Where to go on; absent in messages behind which nothing can go on."""
     @_builtins.property
@@ -450,6 +493,10 @@ class WatchProductsResponse(_message.Message):
     def reset(self) -> Global___WatchProductsResponse.Reset:
         """Nothing goes on from before: every product follows again, then `ready`."""
 
+    @_builtins.property
+    def write(self) -> Global___WatchProductsResponse.WriteState:
+        """The newest state of a write in the outbox."""
+
     def __init__(
         self,
         *,
@@ -460,12 +507,13 @@ class WatchProductsResponse(_message.Message):
         ready: Global___WatchProductsResponse.Ready | None = ...,
         position: Global___WatchProductsResponse.ReadPosition | None = ...,
         reset: Global___WatchProductsResponse.Reset | None = ...,
+        write: Global___WatchProductsResponse.WriteState | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "state", b"state", "write", b"write"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "resume_token", b"resume_token", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "resume_token", b"resume_token", "state", b"state", "write", b"write"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "product", "deleted", "ready", "position", "reset"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "product", "deleted", "ready", "position", "reset", "write"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -648,6 +696,8 @@ class WriteResult(_message.Message):
     LAST_UPDATED_FIELD_NUMBER: _builtins.int
     ERROR_TYPE_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    OUTBOX_ID_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     applied: _builtins.bool
     new_quantity: _builtins.int
@@ -657,6 +707,12 @@ class WriteResult(_message.Message):
     error_type: _builtins.str
     """Of a refusal: version_conflict, insufficient_inventory, product_not_found and others."""
     error_message: _builtins.str
+    queued: _builtins.bool
+    """It is in the outbox, and sent as soon as Central can be reached; or a person has to decide, then
+    error_type says why.
+    """
+    outbox_id: _builtins.str
+    """Of a write that is or was in the outbox."""
     def __init__(
         self,
         *,
@@ -667,10 +723,12 @@ class WriteResult(_message.Message):
         last_updated: _builtins.str = ...,
         error_type: _builtins.str = ...,
         error_message: _builtins.str = ...,
+        queued: _builtins.bool = ...,
+        outbox_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_new_quantity", b"_new_quantity", "_new_version", b"_new_version", "new_quantity", b"new_quantity", "new_version", b"new_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_quantity", b"_new_quantity", "_new_version", b"_new_version", "applied", b"applied", "error_message", b"error_message", "error_type", b"error_type", "last_updated", b"last_updated", "new_quantity", b"new_quantity", "new_version", b"new_version", "product_id", b"product_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_quantity", b"_new_quantity", "_new_version", b"_new_version", "applied", b"applied", "error_message", b"error_message", "error_type", b"error_type", "last_updated", b"last_updated", "new_quantity", b"new_quantity", "new_version", b"new_version", "outbox_id", b"outbox_id", "product_id", b"product_id", "queued", b"queued"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__new_quantity: _TypeAlias = _typing.Literal["new_quantity"]  # noqa: Y015
     _WhichOneofArgType__new_quantity: _TypeAlias = _typing.Literal["_new_quantity", b"_new_quantity"]  # noqa: Y015

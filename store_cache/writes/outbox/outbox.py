@@ -304,7 +304,7 @@ class Outbox:
         entries = [
             transitions.queued(
                 request,
-                entry_id=new_id(now, self._random),
+                entry_id=self._new_id(now),
                 sequence=self._next_sequence(),
                 number=number,
                 reason=reason,
@@ -341,7 +341,7 @@ class Outbox:
         entry = transitions.taken_in(
             request,
             attempt,
-            entry_id=new_id(now, self._random),
+            entry_id=self._new_id(now),
             sequence=self._next_sequence(),
             reason=reason,
             now=now,
@@ -593,6 +593,14 @@ class Outbox:
             self.order.put_queued(entry.key, entry.product_id, entry.sequence)
         elif entry.state is State.IN_DOUBT:
             self.order.put_in_doubt(entry.key, entry.sequence, due=0.0)
+
+    def _new_id(self, now: float) -> str:
+        entry_id = new_id(now, self._random)
+        while entry_id in self._key_of:
+            now += 0.001
+            entry_id = new_id(now, self._random)
+        self._key_of[entry_id] = ""  # until the entry is put in
+        return entry_id
 
     def _next_sequence(self) -> int:
         self._sequence += 1

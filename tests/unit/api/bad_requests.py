@@ -11,6 +11,7 @@ from tests.harness.clients import TILL_KEY
 
 INVENTORY = "/v1/store/inventory"
 WRITES = "/v1/store/writes"
+OUTBOX = "/v1/store/outbox"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ def _adjust(what: str, body: Any, *names: str, product_id: str = "PROD-001") -> 
 def _settle(what: str, *names: str, **changes: Any) -> Bad:
     body = {name: item for name, item in (SETTLEMENT | changes).items() if item is not ...}
     return Bad(what, f"{WRITES}/order-1/settle", "POST", body, headers=OFFICE, names=names)
+
+
+def _decide(what: str, method: str, path: str, body: Any, *names: str) -> Bad:
+    target = f"{OUTBOX}/01JDQ8Z4M2V0X6T3R9Y1K7B5CD{path}"
+    return Bad(what, target, method, body, headers=OFFICE, names=names)
 
 
 def _json(what: str, raw: bytes) -> Bad:
@@ -197,6 +203,7 @@ BAD_REQUESTS: tuple[Bad, ...] = (
     _update("an idempotencyKey with a space", "idempotencyKey", idempotencyKey="order 1"),
     _update("an idempotencyKey beyond ASCII", "idempotencyKey", idempotencyKey="ordér"),
     _update("201 characters of idempotencyKey", "idempotencyKey", idempotencyKey="x" * 201),
+    _update("an onConflict that is not known", "onConflict", onConflict="park"),
     _update("another store's storeId", "storeId", storeId="store-s2"),
     _update("a reason that is no text", "reason", reason=5),
     _update("three wrong fields", "delta", "version", "reason", delta=0, version=0, reason=5),
@@ -241,6 +248,23 @@ BAD_REQUESTS: tuple[Bad, ...] = (
         headers=(("X-API-Key", "office-secret"),),
         names=("accept",),
     ),
+    Bad("a state of the outbox that is not known", f"{OUTBOX}?state=lost", names=("state",)),
+    Bad("a limit of the outbox of zero", f"{OUTBOX}?limit=0", names=("limit",)),
+    Bad(
+        "an entry of the outbox that is not known",
+        f"{OUTBOX}/01JDQ8Z4M2V0X6T3R9Y1K7B5CD",
+        status=404,
+        code="outbox_entry_not_found",
+    ),
+    _decide("a retry without a reason", "POST", "/retry", {}, "reason"),
+    _decide(
+        "a retry of what was applied",
+        "POST",
+        "/retry",
+        {"reason": "why", "outcome": "applied"},
+        "outcome",
+    ),
+    _decide("a discarding without a reason", "DELETE", "", {"reason": ""}, "reason"),
     Bad("writes that are not in doubt", f"{WRITES}?state=applied", names=("state",)),
     _settle("an outcome that is not known", "outcome", outcome="maybe"),
     _settle("no reason", "reason", reason=...),

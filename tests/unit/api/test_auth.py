@@ -30,9 +30,16 @@ WRITES = {
     ("POST", "/v1/store/inventory/batch-updates"),
     ("PATCH", "/v1/store/inventory/{productId}/inventory"),
 }
-DOUBTS = {("GET", "/v1/store/writes")}
+DOUBTS = {
+    ("GET", "/v1/store/writes"),
+    ("GET", "/v1/store/outbox"),
+    ("GET", "/v1/store/outbox/{outboxId}"),
+}
 FOR_ADMINS = {
     ("GET", "/v1/store/inventory/dump"),
+    ("POST", "/v1/store/outbox/{outboxId}/retry"),
+    ("POST", "/v1/store/outbox/{outboxId}/settle"),
+    ("DELETE", "/v1/store/outbox/{outboxId}"),
     ("POST", "/v1/store/sync/force"),
     ("POST", "/v1/store/writes/{idempotencyKey}/settle"),
 }

@@ -124,7 +124,9 @@ async def test_each_query_parameter_is_in_it(store: Store) -> None:
     """The parameters of each route are those that it names in its errors."""
     wrong = []
     for (method, path), operation in operations(await document_of(store)).items():
-        target = path.format(productId="PROD-001", name="main.js", idempotencyKey="sale-1")
+        target = path.format(
+            productId="PROD-001", name="main.js", idempotencyKey="sale-1", outboxId="01"
+        )
         reply = await store.send(method, f"{target}?guess=1", x_api_key=STORE_ADMIN_KEY)
         if reply.status == 200:  # a probe may send what it likes
             continue
@@ -147,7 +149,7 @@ async def test_a_head_has_the_headers_of_a_get(store: Store) -> None:
     for method, path in operations(document):
         if method != "GET" or path in CHANGING:
             continue
-        target = path.format(productId="P-1", name="start.js")
+        target = path.format(productId="P-1", name="start.js", outboxId="01")
         get = await store.send("GET", target, x_api_key=STORE_ADMIN_KEY, x_request_id="same")
         head = await store.send("HEAD", target, x_api_key=STORE_ADMIN_KEY, x_request_id="same")
         for reply in (get, head):
