@@ -23,46 +23,45 @@ def pause_seconds(failures: int, jitter: float) -> float:
 
 
 class SendingOrder:
-    """The entries that are to be sent, by key. An entry that `take` has returned is out until it is
-    put in again."""
+    """The entries that are to be sent, by key: in the line of their product, or in doubt. An entry
+    that `take` has returned is out until it is put in again."""
 
     def __init__(self) -> None:
         self._lines: dict[str, list[tuple[int, str]]] = {}  # by product: sequences and keys
         self._busy: set[str] = set()  # products of which an entry is being sent
-        self._due: dict[str, float] = {}  # by key; those in a line and those in doubt
+        self._queued_due: dict[str, float] = {}  # by key; of those in a line
+        self._doubt_due: dict[str, float] = {}  # by key; of those in doubt
         self._heads: list[tuple[float, int, str, str]] = []  # due, sequence, key, product
         self._doubts: list[tuple[float, int, str]] = []
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._queued_due) + len(self._doubt_due)
 
     def put_queued(self, key: str, product_id: str, sequence: int, *, due: float = 0.0) -> None:
         """Put an entry into its product's line, by its sequence."""
-        self._due[key] = due
+        self.remove(key, product_id, sequence)
+        self._queued_due[key] = due
         line = self._lines.setdefault(product_id, [])
         insort(line, (sequence, key))
-        if product_id not in self._busy and line[0] == (sequence, key):
-            heappush(self._heads, (due, sequence, key, product_id))
+        if line[0] == (sequence, key):
+            self._show_head(product_id)
 
-    def put_in_doubt(self, key: str, sequence: int, *, due: float) -> None:
-        self._due[key] = due
+    def put_in_doubt(self, key: str, product_id: str, sequence: int, *, due: float) -> None:
+        self.remove(key, product_id, sequence)
+        self._doubt_due[key] = due
         heappush(self._doubts, (due, sequence, key))
 
     def hasten_doubts(self, now: float) -> None:
         """Make every entry in doubt due: Central is back (O8)."""
-        self._drop_stale()
-        doubts = {key: sequence for due, sequence, key in self._doubts if self._due.get(key) == due}
-        self._doubts = []
-        for key, sequence in doubts.items():
-            self.put_in_doubt(key, sequence, due=now)
+        doubts = {key: sequence for due, sequence, key in self._doubts if self._is_doubt(due, key)}
+        self._doubt_due = dict.fromkeys(doubts, now)
+        self._doubts = sorted((now, sequence, key) for key, sequence in doubts.items())
 
     def remove(self, key: str, product_id: str, sequence: int) -> None:
         """Take an entry out that is not to be sent any more, if it is here."""
-        if self._due.pop(key, None) is None:
-            return
-        line = self._lines.get(product_id, [])
-        if (sequence, key) in line:
-            line.remove((sequence, key))
+        self._doubt_due.pop(key, None)
+        if self._queued_due.pop(key, None) is not None:
+            self._lines[product_id].remove((sequence, key))
             self._show_head(product_id)
 
     def take(self, now: float) -> str | None:
@@ -71,11 +70,11 @@ class SendingOrder:
         self._drop_stale()
         if self._doubts and self._doubts[0][0] <= now:
             key = heappop(self._doubts)[2]
-            del self._due[key]
+            del self._doubt_due[key]
             return key
         if self._heads and self._heads[0][0] <= now:
             _, sequence, key, product_id = heappop(self._heads)
-            del self._due[key]
+            del self._queued_due[key]
             self._lines[product_id].remove((sequence, key))
             self._busy.add(product_id)
             return key
@@ -99,21 +98,19 @@ class SendingOrder:
             self._lines.pop(product_id, None)
         elif product_id not in self._busy:
             sequence, key = line[0]
-            heappush(self._heads, (self._due[key], sequence, key, product_id))
+            heappush(self._heads, (self._queued_due[key], sequence, key, product_id))
 
     def _drop_stale(self) -> None:
         """Drop what was removed, is due at another time, or is no head any more."""
-        while self._doubts and self._due.get(self._doubts[0][2]) != self._doubts[0][0]:
+        while self._doubts and not self._is_doubt(self._doubts[0][0], self._doubts[0][2]):
             heappop(self._doubts)
         while self._heads and not self._is_head(*self._heads[0]):
             heappop(self._heads)
 
+    def _is_doubt(self, due: float, key: str) -> bool:
+        return self._doubt_due.get(key) == due
+
     def _is_head(self, due: float, sequence: int, key: str, product_id: str) -> bool:
-        line = self._lines.get(product_id)
-        return (
-            bool(line)
-            and line is not None
-            and line[0] == (sequence, key)
-            and product_id not in self._busy
-            and self._due.get(key) == due
-        )
+        if product_id in self._busy or self._queued_due.get(key) != due:
+            return False
+        return self._lines[product_id][0] == (sequence, key)

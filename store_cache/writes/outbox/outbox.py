@@ -541,8 +541,7 @@ class Outbox:
             self._settle_in_memory(entry)
             if entry.attempt is not None:
                 self.in_doubt.drop(entry.attempt)
-        if not entry.holds_up:
-            self.order.remove(entry.key, entry.product_id, entry.sequence)
+        self.order.remove(entry.key, entry.product_id, entry.sequence)
 
     def _leave_state(self, key: str) -> Entry | None:
         """Count an entry out of the state that it is in. Return it, or None if there is none."""
@@ -592,7 +591,7 @@ class Outbox:
         if entry.state is State.QUEUED:
             self.order.put_queued(entry.key, entry.product_id, entry.sequence)
         elif entry.state is State.IN_DOUBT:
-            self.order.put_in_doubt(entry.key, entry.sequence, due=0.0)
+            self.order.put_in_doubt(entry.key, entry.product_id, entry.sequence, due=0.0)
 
     def _new_id(self, now: float) -> str:
         entry_id = new_id(now, self._random)

@@ -311,7 +311,7 @@ class OutboxSender:
         if current.state is State.QUEUED:
             order.put_queued(current.key, current.product_id, current.sequence, due=due)
         else:
-            order.put_in_doubt(current.key, current.sequence, due=due)
+            order.put_in_doubt(current.key, current.product_id, current.sequence, due=due)
 
     def _put_back(self, key: str) -> None:
         """Have an entry sent again a minute after a defect of the store."""
@@ -321,7 +321,7 @@ class OutboxSender:
         if entry.state is State.QUEUED:
             self._outbox.order.put_queued(key, entry.product_id, entry.sequence, due=due)
         elif entry.state in (State.SENDING, State.IN_DOUBT):
-            self._outbox.order.put_in_doubt(key, entry.sequence, due=due)
+            self._outbox.order.put_in_doubt(key, entry.product_id, entry.sequence, due=due)
 
     def _note(self, outcome: WriteOutcome) -> None:
         """Hold everything back if it is not the entry that failed (O3)."""

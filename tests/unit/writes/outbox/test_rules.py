@@ -220,7 +220,7 @@ def test_entries_in_doubt_come_first_and_hold_nobody_up() -> None:
     """[O1, O8] They need no turn at their product."""
     order = SendingOrder()
     order.put_queued("queued", "A", 2)
-    order.put_in_doubt("doubt", 1, due=0.0)
+    order.put_in_doubt("doubt", "A", 1, due=0.0)
 
     assert ["doubt", "queued"] == [order.take(0.0), order.take(0.0)]
 
@@ -245,7 +245,7 @@ def test_what_is_removed_is_not_sent() -> None:
     order = SendingOrder()
     order.put_queued("A1", "A", 1)
     order.put_queued("A2", "A", 2)
-    order.put_in_doubt("doubt", 3, due=0.0)
+    order.put_in_doubt("doubt", "A", 3, due=0.0)
     order.remove("A1", "A", 1)
     order.remove("doubt", "A", 3)
     order.remove("nothing", "A", 9)
@@ -254,11 +254,24 @@ def test_what_is_removed_is_not_sent() -> None:
     assert (0, inf) == (len(order), order.due_at())
 
 
+def test_an_entry_is_in_one_place_only() -> None:
+    """[O1, O4] A person sends one again that was in doubt; another one is in doubt again."""
+    order = SendingOrder()
+    order.put_in_doubt("A1", "A", 1, due=0.0)
+    order.put_queued("A1", "A", 1)
+    order.put_queued("A2", "A", 2)
+    assert (2, "A1") == (len(order), order.take(0.0))
+    order.put_in_doubt("A1", "A", 1, due=0.0)
+    order.free("A")
+
+    assert ["A1", "A2", None] == [order.take(0.0) for _ in range(3)]
+
+
 def test_doubts_are_hastened_when_central_is_back() -> None:
     """[O8] However often; none of them is taken twice."""
     order = SendingOrder()
-    order.put_in_doubt("first", 1, due=60.0)
-    order.put_in_doubt("second", 2, due=30.0)
+    order.put_in_doubt("first", "A", 1, due=60.0)
+    order.put_in_doubt("second", "A", 2, due=30.0)
     assert order.take(1.0) is None
     for _ in range(3):
         order.hasten_doubts(1.0)
