@@ -325,14 +325,14 @@ async def _outbox(central: ScriptedCentral) -> Json:
             "outbox_full": adjustment(LAMP, -1, "fifth"),
             "outbox_entry_not_found": get(f"{OUTBOX}/01JDQ8Z4M2V0X6T3R9Y1K7B5CD"),
             "outbox_entry_in_other_state": decision(
-                f"{listed[0]['outboxId']}/retry", reason="why not"
+                f"{listed[-1]['outboxId']}/retry", reason="why not"
             ),
         }
         said |= await _in_both_shapes(store, refused)
         said |= await store.answers(EVERYTHING | {"ready": get("/ready"), "outbox": get(OUTBOX)})
-        discarded = decision(listed[0]["outboxId"], "DELETE", reason="entered twice")
+        discarded = decision(listed[-1]["outboxId"], "DELETE", reason="entered twice")
         return said | await store.answers(
-            {"discarded": discarded, "discarded, repeated": adjustment(LAMP, -2, "first")}
+            {"discarded": discarded, "discarded, repeated": adjustment(LAMP, -20, "fourth")}
         )
 
 

@@ -78,7 +78,7 @@ async def shop(**settings: Any) -> AsyncIterator[tuple[RunningStore, aiohttp.Cli
 
 async def test_metrics_are_those_of_the_documentation() -> None:
     """Names, types and labels are those of the table in docs/operations.md, and each has a help."""
-    async with shop(verify_interval_minutes=15) as (store, client):
+    async with shop(verify_interval_minutes=15, offline_writes="queue") as (store, client):
         store.central.sell()
         await client.get(PAGE, headers=TILL)
         write = {"productId": "P-2", "delta": -1, "version": 1, "idempotencyKey": "k"}
