@@ -29,8 +29,8 @@ class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
     `forwarder` sends writes to Central. `streams` are the open streams of changes, `history` is
     that of the products, `verifier` compares the catalogue with Central's, `search` keeps the
-    index, `outbox` queued writes, which `sender` sends, `traced` makes spans. What is switched off is
-    None."""
+    index, `outbox` queued writes, which `sender` sends; `traced` makes spans. What is switched off
+    is None."""
 
     writer: CacheWriter
     runner: SyncRunner

@@ -310,9 +310,7 @@ def _parse_fields(
     return given
 
 
-def _product(
-    catalogue: Catalogue, segment: bytes, pending: PendingStock | None
-) -> Content | None:
+def _product(catalogue: Catalogue, segment: bytes, pending: PendingStock | None) -> Content | None:
     """Return the content if there is such a product, and no route of that name.
 
     What begins with a dot has a meaning in paths.
