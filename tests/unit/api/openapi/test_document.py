@@ -89,7 +89,9 @@ async def test_each_call_needs_the_key_that_it_says(store: Store) -> None:
     for (method, path), operation in operations(await document_of(store)).items():
         if path.endswith("/stream"):
             continue  # it has no end
-        target = path.format(productId="PROD-001", name="main.js", idempotencyKey="k")
+        target = path.format(
+            productId="PROD-001", name="main.js", idempotencyKey="k", outboxId="01"
+        )
         without = await store.send(method, target)
         as_till = await store.send(method, target, x_api_key=TILL_KEY)
         roles = [role for one in operation["security"] for role in one["ApiKey"]]
