@@ -121,8 +121,9 @@ class ConnectionLimiter:
         return True
 
     def trust(self, connection: ClientConnection) -> None:
-        """Note that an API key was accepted: the connection is no longer closed to make room."""
-        if connection.is_stranger:
+        """Note that an API key was accepted: the connection is no longer closed to make room. One
+        that was lost before its request ended is not counted any more."""
+        if connection.is_stranger and connection in self._connections:
             connection.is_stranger = False
             self._drop_stranger(connection)
 

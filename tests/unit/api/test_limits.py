@@ -313,6 +313,20 @@ async def test_a_stop_cancels_requests_after_the_grace(open_store: Opened) -> No
     assert b"" == await line.ended()
 
 
+async def test_a_till_that_leaves_before_its_answer_is_no_defect(
+    open_store: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is counted out once, before its request ends."""
+    store = await open_store()
+    store.fake.admission.clear()
+    line = await store.begin_write()
+    line.reset()
+    await until(lambda: store.running.connections == 0)
+    store.fake.admission.set()
+    await store.running.stop(grace_seconds=DEADLINE_SECONDS)
+    assert [] == [one.getMessage() for one in caplog.records if one.exc_info]
+
+
 async def test_a_stop_cancels_requests_of_disconnected_clients(open_store: Opened) -> None:
     """A request whose client has disconnected does not outlive the server."""
     store = await open_store()
