@@ -397,11 +397,11 @@ class CacheWriter:
     async def record_write(self, *key_entries: bytes) -> None:
         """Append entries of the key table, with one sync; if the disk fails, they are only in
         memory (D5)."""
-        await self._append([(None, key_entry) for key_entry in key_entries])
+        await self._append([JournalRecord(key_entry=each) for each in key_entries])
 
     async def keep_write(self, key_entry: bytes) -> None:
         """Append an entry of the key table that counts only if it is durable. Raises OSError."""
-        await self._append([(None, key_entry)])
+        await self._append([JournalRecord(key_entry=key_entry)])
         if not self.disk.is_durable:
             raise OSError(errno.EIO, f"the disk fails: {self.disk.problem}")
 
@@ -615,7 +615,7 @@ class CacheWriter:
                 change = each.change.numbered(catalogue.sequence + number)
             visible.append((each, change))
             if change is not None or each.key_entry is not None:
-                records.append((change, each.key_entry))
+                records.append(JournalRecord(change, each.key_entry))
         if records:
             await self._append(records)
         for each, change in visible:
@@ -629,10 +629,10 @@ class CacheWriter:
 
     async def _append(self, records: Sequence[JournalRecord]) -> None:
         try:  # while the disk fails, too: new files may have been begun
-            await self.files.append_all(records)
+            await self.files.append(*records)
         except OSError as problem:
-            self.unsaved_changes += sum(change is not None for change, _ in records)
-            self.unsaved_writes += sum(key_entry is not None for _, key_entry in records)
+            self.unsaved_changes += sum(each.change is not None for each in records)
+            self.unsaved_writes += sum(each.key_entry is not None for each in records)
             self._degrade(problem)
         else:
             self._compact_if_due()

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ from time import perf_counter
 from typing import Any
 
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.model.change import Change
 from store_cache.storage.deadlines import TimedDirectory
 from store_cache.storage.directory import Directory, DiskHangs, File
 from store_cache.storage.framing import NewerFormat
@@ -132,11 +131,7 @@ class CacheFiles:
 
     # -- appending (D2) --------------------------------------------------------------------
 
-    async def append(self, *, change: Change | None = None, key_entry: bytes | None = None) -> None:
-        """Append one record to the journal, as `append_all` does."""
-        await self.append_all([(change, key_entry)])
-
-    async def append_all(self, records: Sequence[JournalRecord]) -> None:
+    async def append(self, *records: JournalRecord) -> None:
         """Append records to the journal; they are durable when this returns.
 
         Records that come while a write is under way share the next write and sync, in the order of
@@ -146,8 +141,8 @@ class CacheFiles:
         Raises OSError; after that, JournalBroken until `begin` succeeds.
         """
         pending = _PendingAppend(
-            [encode_payload(change, key_entry) for change, key_entry in records],
-            [change.sequence for change, _ in records if change is not None],
+            [*map(encode_payload, records)],
+            [record.change.sequence for record in records if record.change is not None],
             asyncio.get_running_loop().create_future(),
         )
         self._pending.append(pending)

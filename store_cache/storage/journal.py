@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from store_cache.model.change import Change, encode_change
 from store_cache.storage.directory import Directory, DiskHangs, File
@@ -23,18 +23,22 @@ from store_cache.storage.names import journal_name
 
 # -- writing -------------------------------------------------------------------------------
 
-JournalRecord = tuple[Change | None, bytes | None]
-"""A change of the catalogue, and an entry of the key table or a list of them, as JSON on one line;
-one of the two may be missing."""
+
+class JournalRecord(NamedTuple):
+    """What is recorded together. `key_entry`: an entry of the key table, or a list of them, as JSON
+    on one line."""
+
+    change: Change | None = None
+    key_entry: bytes | None = None
 
 
-def encode_payload(change: Change | None, key_entry: bytes | None) -> bytes:
+def encode_payload(record: JournalRecord) -> bytes:
     """Return the content of a record without the braces; its number is added when it is written."""
     parts = []
-    if change is not None:
-        parts.append(b'"change":' + encode_change(change))
-    if key_entry is not None:
-        parts.append(b'"write":' + key_entry)
+    if record.change is not None:
+        parts.append(b'"change":' + encode_change(record.change))
+    if record.key_entry is not None:
+        parts.append(b'"write":' + record.key_entry)
     return b",".join(parts)
 
 

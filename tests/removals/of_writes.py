@@ -81,9 +81,9 @@ def attempts_on_disk(patch: Patch) -> None:
 )
 def answers_on_disk(patch: Patch) -> None:
     """Final answers are in memory alone."""
-    append_all = CacheFiles.append_all
+    append = CacheFiles.append
 
-    async def without_finals(self: CacheFiles, records: Sequence[JournalRecord]) -> None:
+    async def without_finals(self: CacheFiles, *records: JournalRecord) -> None:
         kept: list[JournalRecord] = []
         for change, key_entry in records:
             entry = key_entry
@@ -91,11 +91,11 @@ def answers_on_disk(patch: Patch) -> None:
                 patch.act()
                 entry = None
             if change is not None or entry is not None:
-                kept.append((change, entry))
+                kept.append(JournalRecord(change, entry))
         if kept:
-            await append_all(self, kept)
+            await append(self, *kept)
 
-    patch.replace(CacheFiles, "append_all", without_finals)
+    patch.replace(CacheFiles, "append", without_finals)
 
 
 @of_writes("W1 D2", "an answer is given only once it is on disk")

@@ -117,13 +117,13 @@ def _show_first(patch: Patch, cause: str) -> None:
         records: list[JournalRecord] = []
         for each in planned:
             if each.change.is_empty:
-                records.append((None, each.key_entry))
+                records.append(JournalRecord(key_entry=each.key_entry))
                 continue
             patch.act()
             change = each.change.numbered(catalogue.sequence + 1)
             each.shown()
             self.announcer.apply(catalogue, change, each.origin)
-            records.append((change, each.key_entry))
+            records.append(JournalRecord(change, each.key_entry))
         await self._append(records)
         self.refetches_changed.set()
 

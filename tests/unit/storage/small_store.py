@@ -18,6 +18,7 @@ from store_cache.model.change import Change, Override, PendingRefetch, RefetchRe
 from store_cache.model.position import Position
 from store_cache.storage.directory import Directory
 from store_cache.storage.files import CacheFiles, Loaded
+from store_cache.storage.journal import JournalRecord
 
 State = tuple[Any, ...]
 NOW = 1_700_000_000.0
@@ -106,13 +107,13 @@ class SmallStore:
     async def record(self, key: str) -> None:
         """Enter a key into the table, then append it."""
         self.keys[key] = orjson.dumps({"key": key, "of": "record"})
-        await self.files.append(key_entry=self.keys[key])
+        await self.files.append(JournalRecord(key_entry=self.keys[key]))
         self.acknowledged_keys.add(key)
 
     async def finish(self, key: str) -> None:
         """Append a key, and enter it into the table only then."""
         record = orjson.dumps({"key": key, "of": "finish"})
-        await self.files.append(key_entry=record)
+        await self.files.append(JournalRecord(key_entry=record))
         self.keys[key] = record
         self.acknowledged_keys.add(key)
 
@@ -126,7 +127,7 @@ class SmallStore:
             write = orjson.dumps({"key": key, "of": product_id}) if key else None
             if write is not None:
                 self.keys[key] = write
-            await self.files.append(change=change, key_entry=write)
+            await self.files.append(JournalRecord(change=change, key_entry=write))
             self.catalogue.apply(change)
             self.acknowledged = state(self.catalogue)
             self.acknowledged_keys |= {key} - {""}

@@ -21,7 +21,7 @@ from store_cache.storage.files import (
     NewerFormat,
 )
 from store_cache.storage.framing import OtherStore, frame
-from store_cache.storage.journal import Journal
+from store_cache.storage.journal import Journal, JournalRecord
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyDirectory, Inode, PageState
 from tests.harness.virtual_time import in_virtual_time
@@ -110,10 +110,12 @@ async def test_key_records_come_back_in_the_order_in_which_they_were_appended() 
     """The later record of a key counts, so their order holds across snapshot and journal."""
     store, folder = await started()
     for number in range(3):
-        await store.files.append(key_entry=orjson.dumps({"key": "k", "number": number}))
+        await store.files.append(
+            JournalRecord(key_entry=orjson.dumps({"key": "k", "number": number}))
+        )
     store.keys = {"k": b'{"key":"k","number":2}'}
     await store.compact()
-    await store.files.append(key_entry=b'{"key":"k","number":3}')
+    await store.files.append(JournalRecord(key_entry=b'{"key":"k","number":3}'))
     loaded = await load(folder.after_kill())
 
     assert [record["number"] for record in records_of(loaded)] == [2, 3]
@@ -212,7 +214,7 @@ async def test_a_change_numbered_twice_breaks_the_journal_instead_of_hiding_one(
     one for the first. New files from memory heal that."""
     store, folder = await started()
     number = store.catalogue.sequence + 1
-    await store.files.append(change=Change("lost", number, rows={"A": row("A", 1)}))
+    await store.files.append(JournalRecord(change=Change("lost", number, rows={"A": row("A", 1)})))
     with pytest.raises(JournalBroken, match=f"change {number} is in it already"):
         await store.sell("A", 9)
     await store.begin(store.catalogue)
@@ -409,7 +411,9 @@ async def test_every_start_appends_to_files_of_its_own() -> None:
 async def test_appends_during_begin_go_to_the_new_journal() -> None:
     """They wait, in order, and none falls between the old files and the new."""
     store, folder = await started()
-    appends = [store.files.append(key_entry=b'{"key":"k%d"}' % number) for number in (1, 2)]
+    appends = [
+        store.files.append(JournalRecord(key_entry=b'{"key":"k%d"}' % number)) for number in (1, 2)
+    ]
     await all_of(store.begin(store.catalogue), *appends)
 
     assert await keys_on_disk(folder) == ["k1", "k2"]
@@ -522,7 +526,7 @@ async def test_a_compaction_waits_for_a_change_that_is_durable_but_not_applied_y
     """Its record is in the old journal: a view without it would lose it."""
     store, folder = await started()
     change = Change("slow", store.catalogue.sequence + 1, rows={"A": row("A", 1)})
-    await store.files.append(change=change)
+    await store.files.append(JournalRecord(change=change))
     compaction = asyncio.create_task(store.compact())
     await many_steps()
     assert not compaction.done()
@@ -539,15 +543,15 @@ async def test_changes_that_the_view_holds_already_are_not_applied_again() -> No
     store, folder = await started()
     base = store.catalogue.sequence
     steps = [Change("step", base + n, rows={"A": row("A", n)}) for n in (1, 2, 3)]
-    await store.files.append(change=steps[0])
+    await store.files.append(JournalRecord(change=steps[0]))
     compaction = asyncio.create_task(store.compact())
     while "append journal-3.jsonl" not in folder.trace[:-3]:
-        await store.files.append(key_entry=b'{"key":"k"}')
-    await store.files.append(change=steps[1])
-    await store.files.append(change=steps[2])
+        await store.files.append(JournalRecord(key_entry=b'{"key":"k"}'))
+    await store.files.append(JournalRecord(change=steps[1]))
+    await store.files.append(JournalRecord(change=steps[2]))
     for step in steps:
         store.catalogue.apply(step)
-    await store.files.append(key_entry=b'{"key":"k"}')
+    await store.files.append(JournalRecord(key_entry=b'{"key":"k"}'))
     await compaction
     left = folder.after_kill()
     whole = left.contents()["journal-3.jsonl"]
@@ -577,7 +581,9 @@ async def test_a_compaction_that_is_stopped_before_its_rename_leaves_nothing_unf
 async def test_begin_ends_a_compaction_that_waits() -> None:
     """A change that is durable and never applied would block the compaction, and that `begin`."""
     store, folder = await started()
-    await store.files.append(change=Change("never applied", store.catalogue.sequence + 1))
+    await store.files.append(
+        JournalRecord(change=Change("never applied", store.catalogue.sequence + 1))
+    )
     compaction = asyncio.create_task(store.compact())
     await many_steps()
     await asyncio.wait_for(store.begin(store.catalogue), 5)
@@ -623,9 +629,9 @@ async def test_a_compaction_is_due_when_the_journal_has_outgrown_the_snapshot() 
     store, folder = await started()
     big = b'{"key":"k","text":"' + b"x" * (COMPACTION_BYTES // 4) + b'"}'
     for _ in range(3):
-        await store.files.append(key_entry=big)
+        await store.files.append(JournalRecord(key_entry=big))
     due = [store.files.compaction_due]
-    await store.files.append(key_entry=big)
+    await store.files.append(JournalRecord(key_entry=big))
     due.append(store.files.compaction_due)
     folder.trace.clear()
     folder.failures = {2: errno.ENOSPC}
