@@ -147,7 +147,8 @@ async def test_problem_details_are_asked_for_by_name(
 
 
 def _leaves(kind: type[ApiError]) -> list[type[ApiError]]:
-    below = kind.__subclasses__()
+    # Other packages have kinds of their own, with the codes of these.
+    below = [one for one in kind.__subclasses__() if one.__module__ == problems.__name__]
     return [leaf for one in below for leaf in _leaves(one)] if below else [kind]
 
 
@@ -313,7 +314,7 @@ async def test_health_and_readiness(store: Store) -> None:
 
     assert [200, 200, 200, 503] == [reply.status for reply in before + after]
     assert ("healthy", "degraded") == (before[0].json["status"], after[0].json["status"])
-    assert ({"status": "ready"}, "cache_not_ready") == (before[1].json, after[1].code)
+    assert ("ready", "cache_not_ready") == (before[1].json["status"], after[1].code)
 
 
 async def test_a_probe_before_readiness_is_not_a_warning(
