@@ -88,6 +88,7 @@ async def measure_product(servers: Servers) -> Comparison:
             Goal(candidate=STORE, metric=RATE, at_least=2.0, peer=HELLO),
             Goal(candidate=STORE, metric=RATE, at_least=8.0, peer=FASTAPI),
             Goal(candidate=STORE, metric=P99, at_most=1.5, peer=NGINX),
+            Goal(candidate=PLAIN, metric=RATE, at_least=0.6, peer=HELLO),
         ),
         without=servers.without,
         note="The key is checked by all but aiohttp, which says hello to anyone; the store answers "
