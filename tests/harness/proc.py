@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 
 def status_field(process_id: int, name: str) -> str:
@@ -33,10 +34,19 @@ def threads(process_id: int) -> int:
     return int(status_field(process_id, "Threads"))
 
 
-def processor_seconds(process_id: int) -> float:
-    """Return the processor time of the first thread, in which an event loop runs."""
+class Scheduling(NamedTuple):
+    """Of a thread since its start, in seconds: how long it ran, and how long it waited for a
+    processor though it could have run."""
+
+    ran: float
+    waited: float
+
+
+def scheduling(process_id: int) -> Scheduling:
+    """Return that of the first thread, in which an event loop runs."""
     text = Path(f"/proc/{process_id}/task/{process_id}/schedstat").read_text(encoding="ascii")
-    return int(text.split()[0]) / 1e9
+    ran, waited, _ = map(int, text.split())
+    return Scheduling(ran / 1e9, waited / 1e9)
 
 
 def _kilobytes(process_id: int, name: str) -> int:
