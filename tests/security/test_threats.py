@@ -61,6 +61,7 @@ SCOPES = {
     ("GET", INVENTORY): "read",
     ("POST", f"{INVENTORY}/lookup"): "read",
     ("GET", f"{INVENTORY}/stream"): "read",
+    ("GET", f"{INVENTORY}/dump"): "admin",
     ("GET", f"{INVENTORY}/{{productId}}"): "read",
     ("GET", f"{INVENTORY}/{{productId}}/history"): "read",
     ("GET", "/v1/store/sync/status"): "read",

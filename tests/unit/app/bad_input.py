@@ -35,7 +35,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"PORT": "80833"},
     {"PORT": "http"},
     {"GRPC_PORT": "grpc"},
-    {"PORT": "8084", "GRPC_PORT": "8084"},
+    {"PORT": "8090", "GRPC_PORT": "8090"},
     {"ENVIRONMENT": "staging", "GRPC_PORT": "0"},
     {"HOST": "two hosts"},
     {"LOG_LEVEL": "loud"},
