@@ -44,6 +44,7 @@ COMPARED = (10, 50)
 RATES = (*COMPARED, 100, 200, 400, 800)
 """Changes a second. A candidate takes part until it no longer carries one."""
 
+CURVE_ROUNDS = 3
 CARRIED_MS = 1_000.0
 """A rate is carried if every message arrives, 99 of 100 of them within this."""
 
@@ -106,7 +107,8 @@ async def measure_latencies(effort: Effort, source: Program, readers: int) -> li
                 name: partial(changed, peer, readers, rate, 2.0 if effort.quick else 5.0)
                 for name, peer in peers.items()
             }
-            rounds = await interleave(min(effort.rounds, 5), candidates, warm_ups=0)
+            count = min(effort.rounds, 5) if rate in COMPARED else CURVE_ROUNDS
+            rounds = await interleave(count, candidates, warm_ups=0)
             if rate in COMPARED:
                 parts.append(latencies(rounds, rate, readers))
             for name in tuple(peers):
