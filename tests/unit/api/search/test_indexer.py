@@ -21,8 +21,10 @@ from store_cache.catalogue.search import index as index_module
 from store_cache.catalogue.search.index import Query, SearchIndex
 from tests.harness.background import in_background
 from tests.harness.cache import Cache
-from tests.harness.central import LedgerClient
+from tests.harness.central import LedgerClient, LedgerTransport
 from tests.harness.clock import Clock
+from tests.harness.faulty_directory import FaultyDirectory
+from tests.harness.store import a_store
 from tests.harness.virtual_time import in_virtual_time
 
 ALL = 10**6
@@ -158,6 +160,23 @@ async def test_an_index_is_built_once_the_store_has_caught_up(caught_up_after: f
         assert expected == pytest.approx(loop.time() - began, abs=0.001)
         assert ["P-1"] == await ids_found(indexer, "p")
     await cache.writer.close()
+
+
+@in_virtual_time
+async def test_a_backlog_of_events_comes_before_the_index() -> None:
+    """A store that starts with one builds the index when it is in sync."""
+    central, directory = LedgerTransport(Clock(), "P-1"), FaultyDirectory()
+    async with a_store(directory, central=central) as before:
+        await before.until("live")
+    for _ in range(500):
+        central.sell("P-1", +1)
+    async with a_store(directory, central=central, event_batch_limit=10) as store:
+        assert "cached" == store.state
+        grown = store.parts.writer.replaced
+        grown.clear()
+        await grown.wait()
+
+        assert ("live", 0) == (store.state, store.status["lag"])
 
 
 @in_virtual_time
