@@ -36,7 +36,6 @@ from tests.harness.processes import Program
 Helper = AbstractAsyncContextManager[asyncio.subprocess.Process]
 
 STORE, PEER = "store: visible until received", "mosquitto: published until received"
-FROM_CENTRAL = "store: sent to Central until received"
 READERS = 1_000
 SETTINGS = {"STREAM_READERS": "1500"}
 
