@@ -48,12 +48,12 @@ CARRIED_MS = 1_000.0
 """A rate is carried if every message arrives, 99 of 100 of them within this."""
 
 CORE, MEMORY = "core %", "kB a reader"
-IDLE_ROUNDS, IDLE_SECONDS = 3, 40.0
+IDLE_ROUNDS, IDLE_SECONDS = 3, 31.0
 """Each reader is told its position twice in that time."""
 
 SETTLE_SECONDS = 2.0
 REQUESTS = 50_000
-BESIDE_SECONDS = 5.0
+BESIDE_SECONDS = 4.0
 BESIDE_A_SECOND = 10
 
 
@@ -111,7 +111,7 @@ async def measure_latencies(effort: Effort, source: Program, readers: int) -> li
             if rate in COMPARED:
                 parts.append(latencies(rounds, rate, readers))
             for name in tuple(peers):
-                curves[name][rate] = rounds[name][MEDIAN]
+                curves[name][rate] = rounds[name][MEDIAN][:CURVE_ROUNDS]
                 if median(rounds[name][P99]) > CARRIED_MS:
                     del peers[name]
     return [*parts, curve(curves, readers)]
@@ -249,7 +249,7 @@ async def measure_reads(effort: Effort, source: Program, readers: int, products:
         await next_line(reads)
         seconds = 1.0 if effort.quick else BESIDE_SECONDS
         rounds = await interleave(
-            effort.rounds,
+            min(effort.rounds, 5),
             {
                 ALONE: load_of(alone, requests, seconds),
                 QUIET: load_of(beside, requests, seconds),
