@@ -16,6 +16,7 @@ from store_cache.catalogue import apply
 from store_cache.catalogue.catalogue import PointInTimeView
 from store_cache.catalogue.change_set import ChangeSet
 from store_cache.model.event import Event
+from store_cache.model.product import is_same_state
 from store_cache.model.stock import StockAnswer
 from store_cache.storage import snapshot
 from store_cache.sync import backoff
@@ -46,7 +47,7 @@ def attributes_of_events(patch: Patch) -> None:
     def ignored(change_set: ChangeSet, event: Event, body: bytes) -> None:
         override, row = change_set.override(event.product_id), change_set.row(event.product_id)
         is_own = override is not None and override.version == event.version
-        if is_own and row is not None and apply.is_same_state(body, row):
+        if is_own and row is not None and is_same_state(body, row):
             patch.act()
             change_set.drop_override(event.product_id)
         else:

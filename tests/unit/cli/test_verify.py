@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import orjson
 import pytest
@@ -20,7 +21,7 @@ async def test_what_was_only_told_is_printed_again_when_it_is_repaired(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     central = LedgerTransport(Clock())
-    quick = {"verify_interval_minutes": 1440, "hole_grace_seconds": 0.1}
+    quick: dict[str, Any] = {"verify_interval_minutes": 1440, "hole_grace_seconds": 0.1}
     async with a_store(central=central, **quick) as store, store.served() as url:
         await store.until("live")
 
