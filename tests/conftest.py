@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.harness import real_data
 from tests.harness.skips import pytest_runtest_makereport
+
+# How fast the machine is says nothing about the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 __all__ = ["project_root", "pytest_runtest_makereport", "shared_data"]
 
