@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from time import perf_counter
 from typing import Any, TypeVar
 
 import pytest
@@ -73,6 +74,18 @@ async def test_a_write_is_forwarded_with_the_stores_prefix(store: Store) -> None
     assert [names | others] == store.central.sent
     assert 200 == answer.status
     assert {"newQuantity": 8, "newVersion": 2, "applied": True}.items() <= answer.body.items()
+
+
+async def test_each_write_is_told_with_the_seconds_that_it_took(store: Store) -> None:
+    """For the metrics: no longer than the caller has waited."""
+    told: list[float] = []
+    store.forwarder.on_result = lambda _, seconds: told.append(seconds)
+    began_at = perf_counter()
+    await store.forwarder.update(sale())
+    await asyncio.sleep(0)
+    [seconds] = told
+
+    assert 0.0 <= seconds <= perf_counter() - began_at
 
 
 async def test_an_attempt_is_on_disk_before_it_is_sent(store: Store) -> None:
