@@ -6,6 +6,7 @@ from tests.removals.in_rules import in_rules
 from tests.removals.of_connections import of_connections
 from tests.removals.of_feed import of_feed
 from tests.removals.of_keys import of_keys
+from tests.removals.of_outbox import of_outbox
 from tests.removals.of_streams import of_streams
 from tests.removals.of_writes import of_writes
 from tests.removals.on_disk import on_disk
@@ -13,6 +14,15 @@ from tests.removals.removal import Removal
 
 TABLE: dict[str, Removal] = {
     removal.name: removal
-    for part in (on_disk, in_rules, of_feed, of_writes, of_connections, of_keys, of_streams)
+    for part in (
+        on_disk,
+        in_rules,
+        of_feed,
+        of_writes,
+        of_outbox,
+        of_connections,
+        of_keys,
+        of_streams,
+    )
     for removal in part.all
 }

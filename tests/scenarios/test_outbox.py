@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -616,6 +618,28 @@ async def test_what_was_on_its_way_at_a_crash_is_in_doubt() -> None:
         assert (8, 2) == central.stock("P-1")
 
 
+async def test_what_may_have_been_applied_before_a_crash_is_never_sent_as_new() -> None:
+    """[O4, O6] Central has applied it, forgets keys and names no writes, and another shop sells:
+    with the version of now it would be applied a second time."""
+    central, directory = Central(), FaultyDirectory()
+    central.switch(key_memory_seconds=0, unnamed_writes=True)
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        await queued(store, "sale", delta=-2)
+        central.is_cut = False
+        central.may_answer.clear()
+        central.wake()
+        await asyncio.sleep(1.2)
+        directory = FaultyDirectory(directory.contents())
+        central.may_answer.set()
+    central.sell("P-1")
+    async with a_shop(central, directory) as store:
+        await asyncio.sleep(MINUTE)
+
+        assert (7, 3) == central.stock("P-1")
+        assert State.IN_DOUBT == entry_of(store, "sale").state
+
+
 async def test_entries_survive_compaction() -> None:
     """[O6] A new snapshot has them, settled ones as well."""
     central, directory = Central(), FaultyDirectory()
@@ -664,3 +688,122 @@ async def test_a_store_without_an_outbox_has_nothing_of_it() -> None:
         assert store.parts.outbox is None
         assert "outbox" not in store.status
         assert {} == store.parts.writer._keys.outbox
+
+
+# -- a day -------------------------------------------------------------------------------------
+
+PRODUCTS = [f"P-{number}" for number in range(1, 9)]
+
+
+class Day:
+    """A shop that sells through its store while another shop sells the same products straight at
+    Central, Central is away for a third of the time, in pieces, and answers get lost. The store is
+    killed now and then."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.central = Central(*PRODUCTS)
+        self.directory = FaultyDirectory()
+        self.sold: dict[str, tuple[str, int]] = {}
+        self.elsewhere: Counter[str] = Counter()
+        for product in PRODUCTS:
+            self.central.sell(product, delta=200)
+
+    async def sell_here(self, store: RunningStore) -> None:
+        """Sell as a till does that repeats what gets no answer."""
+        product, delta = self.chance.choice(PRODUCTS), -self.chance.randint(1, 3)
+        key = f"sale-{len(self.sold)}"
+        self.sold[key] = product, delta
+        await self.repeat(store, key)
+
+    async def repeat(self, store: RunningStore, key: str) -> int:
+        product, delta = self.sold[key]
+        try:
+            return (await adjust(store, key, product=product, delta=delta)).status
+        except WriteError as problem:
+            return problem.status
+
+    async def hour(self, *, steps: int) -> None:
+        """Run the store for some minutes; it is killed at the end."""
+        async with a_shop(self.central, self.directory, write_timeout_seconds=1) as store:
+            for _ in range(steps):
+                self.central.is_cut = self.chance.random() < 1 / 3
+                self.central.lost = self.chance.choice([0, 0, 0, 1])
+                self.central.wake()
+                await self.sell_here(store)
+                if self.chance.random() < 1 / 2:
+                    product = self.chance.choice(PRODUCTS)
+                    self.central.sell(product)
+                    self.elsewhere[product] += 1
+                await asyncio.sleep(self.chance.random() * 3)
+            self.directory = FaultyDirectory(self.directory.contents())
+
+    async def evening(self) -> dict[str, int]:
+        """Bring Central back for good; the tills repeat everything. Return the states of the
+        sales, by how many there are."""
+        self.central.is_cut, self.central.lost = False, 0
+        async with a_shop(self.central, self.directory, write_timeout_seconds=1) as store:
+            statuses = Counter([await self.repeat(store, key) for key in self.sold])
+            await asyncio.sleep(2 * MINUTE)
+            statuses = Counter([await self.repeat(store, key) for key in self.sold])
+            assert 0 == len(outbox_of(store))
+            assert {} == {
+                one: read(store, one) for one in PRODUCTS if "pendingDelta" in read(store, one)
+            }
+        return statuses
+
+    def expected(self) -> dict[str, int]:
+        stock = {product: 210 - self.elsewhere[product] for product in PRODUCTS}
+        for product, delta in self.sold.values():
+            stock[product] += delta
+        return stock
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_day_of_outages_sells_every_line_once(seed: int) -> None:
+    """[O1, O2, O4, O6] The final stock is exact, and every line was applied, none twice."""
+    day = Day(seed)
+    for _ in range(4):
+        await day.hour(steps=25)
+    statuses = await day.evening()
+
+    assert {200: 100} == statuses
+    assert day.expected() == {product: day.central.stock(product)[0] for product in PRODUCTS}
+
+
+async def test_a_sale_that_a_till_repeats_at_another_node_is_applied_once() -> None:
+    """[O4, O5] Two stores on one STORE_ID: the first one was cut off with the sale queued, and the
+    till repeated it at the second one."""
+    central, first, second = Central(), FaultyDirectory(), FaultyDirectory()
+    async with a_shop(central, first) as store:
+        await cut(store)
+        await queued(store, "sale", delta=-3)
+    central.is_cut = False
+    async with a_shop(central, second) as other:
+        assert 200 == (await adjust(other, "sale", delta=-3)).status
+        central.sell("P-1")
+        await asyncio.sleep(1.0)
+    async with a_shop(central, first) as store:
+        await asyncio.sleep(5.0)
+
+        assert State.APPLIED == entry_of(store, "sale").state
+        assert 6 == central.stock("P-1")[0] == read(store)["available"]
+        assert "pendingDelta" not in read(store)
+
+
+async def test_a_restored_backup_of_the_folder_sells_nothing_twice() -> None:
+    """[O4, O6] The backup has a sale queued that was applied after it was made."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        await queued(store, "sale", delta=-3)
+        backup = FaultyDirectory(directory.contents())
+        await back(store, seconds=5.0)
+        assert 7 == central.stock("P-1")[0]
+        central.sell("P-1")
+        await asyncio.sleep(1.0)
+    async with a_shop(central, backup) as store:
+        await asyncio.sleep(MINUTE)
+
+        assert State.APPLIED == entry_of(store, "sale").state
+        assert 6 == central.stock("P-1")[0]

@@ -1,0 +1,190 @@
+"""Safeguards of the outbox, removed one by one (rules O)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from store_cache.writer import CacheWriter
+from store_cache.writes.outbox import outbox as entries
+from store_cache.writes.outbox import transitions
+from store_cache.writes.outbox.entry import Entry, State
+from store_cache.writes.outbox.order import SendingOrder
+from store_cache.writes.outbox.outbox import Outbox
+from store_cache.writes.outbox.sender import OutboxSender
+from tests.removals.removal import Patch, Removals
+
+of_outbox = Removals()
+
+SCENARIOS = "tests/scenarios/test_outbox.py::"
+NOT_SIMULATED = "its stores have no outbox"
+
+
+@of_outbox(
+    "O6",
+    "a queued write is on disk before its 202",
+    test=f"{SCENARIOS}test_a_restart_finds_every_entry_on_disk",
+    why=NOT_SIMULATED,
+)
+def queued_writes_on_disk(patch: Patch) -> None:
+    """Queued writes are in memory alone."""
+
+    async def kept(_: CacheWriter, _entry: bytes) -> None:
+        patch.act()
+
+    patch.replace(CacheWriter, "keep_write", kept)
+
+
+@of_outbox(
+    "O6",
+    "what is not on disk was not queued",
+    test=f"{SCENARIOS}test_a_failing_disk_queues_nothing",
+    why=NOT_SIMULATED,
+)
+def queued_only_on_disk(patch: Patch) -> None:
+    """A write is queued in memory if the disk fails."""
+
+    async def kept(self: CacheWriter, entry: bytes) -> None:
+        patch.act()
+        await self.record_write(entry)
+
+    def no_check(_: Outbox, _count: int) -> None:
+        patch.act()
+
+    patch.replace(CacheWriter, "keep_write", kept)
+    patch.replace(Outbox, "check_room", no_check)
+
+
+@of_outbox(
+    "O4 O6",
+    "what was on its way when the store ended is in doubt",
+    test=f"{SCENARIOS}test_what_may_have_been_applied_before_a_crash_is_never_sent_as_new",
+    why=NOT_SIMULATED,
+)
+def sending_is_in_doubt(patch: Patch) -> None:
+    """It counts as not sent, and is sent as new."""
+
+    def as_new(entry: Entry, _now: float) -> Entry:
+        if entry.state is State.SENDING:
+            patch.act()
+            return replace(entry, state=State.QUEUED, attempt=None)
+        return entry
+
+    patch.replace(transitions, "recovered", as_new)
+
+
+@of_outbox(
+    "O2",
+    "a rebased write takes a derived key",
+    test="tests/unit/writes/outbox/test_rules.py::"
+    "test_a_rebase_takes_the_next_key_and_central_s_version",
+    why=NOT_SIMULATED,
+)
+def derived_keys(patch: Patch) -> None:
+    """It is sent again under the key that Central has refused."""
+    next_attempt = transitions._next_attempt
+
+    def same_key(entry: Entry, version: int | None, problem: str, now: float) -> Entry:
+        patch.act()
+        return replace(next_attempt(entry, version, problem, now), number=entry.number)
+
+    patch.replace(transitions, "_next_attempt", same_key)
+
+
+@of_outbox(
+    "O2",
+    "a stale version is parked",
+    test=f"{SCENARIOS}test_a_write_with_a_stale_version_is_parked_unless_it_says_otherwise",
+    why=NOT_SIMULATED,
+)
+def stale_versions_parked(patch: Patch) -> None:
+    """Every write is rebased."""
+
+    def always(_: Entry) -> bool:
+        patch.act()
+        return True
+
+    patch.replace(Entry, "may_rebase", property(always))
+
+
+@of_outbox(
+    "O4",
+    "an event that names an entry settles it",
+    test=f"{SCENARIOS}test_an_event_that_names_the_write_settles_it",
+    why=NOT_SIMULATED,
+)
+def named_by_events(patch: Patch) -> None:
+    """Only answers settle entries."""
+
+    def nothing(_: Outbox, _events: Sequence[object]) -> None:
+        patch.act()
+
+    patch.replace(Outbox, "settled_by", nothing)
+
+
+@of_outbox(
+    "O4",
+    "a doubt is not sent as new unless a person says that it was not applied",
+    test=f"{SCENARIOS}test_a_doubt_is_retried_only_if_a_person_says_that_it_was_not_applied",
+    why=NOT_SIMULATED,
+)
+def persons_say_of_doubts(patch: Patch) -> None:
+    """Any entry is retried or discarded."""
+
+    def never(_: Entry) -> bool:
+        patch.act()
+        return False
+
+    patch.replace(entries, "_is_doubtful", never)
+
+
+@of_outbox(
+    "O4 O5",
+    "a doubt is parked once Central may have forgotten the key, or was replaced",
+    test=f"{SCENARIOS}test_a_replaced_central_parks_what_is_in_doubt",
+    why=NOT_SIMULATED,
+)
+def doubts_given_up(patch: Patch) -> None:
+    """It is sent again for ever."""
+
+    def never(_: OutboxSender, entry: Entry) -> Entry:
+        patch.act()
+        return entry
+
+    patch.replace(OutboxSender, "_given_up", never)
+
+
+@of_outbox(
+    "O1",
+    "entries of one product go one after the other",
+    test="tests/unit/writes/outbox/test_rules.py::"
+    "test_a_product_s_entries_go_one_after_the_other_and_products_in_parallel",
+    why=NOT_SIMULATED,
+)
+def entries_in_order(patch: Patch) -> None:
+    """A product is not busy while one of its entries is being sent."""
+    take = SendingOrder.take
+
+    def at_once(self: SendingOrder, now: float) -> str | None:
+        key = take(self, now)
+        for product_id in tuple(self._busy):
+            patch.act()
+            self.free(product_id)
+        return key
+
+    patch.replace(SendingOrder, "take", at_once)
+
+
+@of_outbox(
+    "O10",
+    "a settled entry's delta goes with the row that it changed",
+    test=f"{SCENARIOS}test_reads_show_what_is_pending_until_it_is_settled",
+    why=NOT_SIMULATED,
+)
+def deltas_end(patch: Patch) -> None:
+    """The delta of a settled entry is shown for ever."""
+
+    def kept(_: Outbox, _entry: Entry) -> None:
+        patch.act()
+
+    patch.replace(Outbox, "_uncount", kept)
