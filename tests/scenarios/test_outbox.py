@@ -738,7 +738,7 @@ class Day:
                 await asyncio.sleep(self.chance.random() * 3)
             self.directory = FaultyDirectory(self.directory.contents())
 
-    async def evening(self) -> dict[str, int]:
+    async def evening(self) -> dict[int, int]:
         """Bring Central back for good; the tills repeat everything. Return the states of the
         sales, by how many there are."""
         self.central.is_cut, self.central.lost = False, 0
