@@ -20,12 +20,15 @@ from store_cache.api.problems import (
     InvalidRequest,
     RateLimited,
     Unauthorized,
+    WrongTenant,
     retry_after,
 )
 from store_cache.api.wrong_keys import WrongKeys
 
 HASHED = "sha256:"
 HEADER = "X-API-Key"
+TENANT_HEADER = "X-Tenant-ID"
+"""By which a client may say for which tenant it asks."""
 
 
 class Scope(IntEnum):
@@ -64,7 +67,8 @@ class KeyRing:
 
     `keys` and `admin_keys` are those of the settings, plain or as `sha256:<hex>`; `named` are those
     of the key file (None: there is none). Without admin keys and without a key file, every key is
-    an admin's. `local` is the command line's on this machine, beside all of them.
+    an admin's. `local` is the command line's on this machine, beside all of them. All are keys of
+    `tenant_id`; empty: of no tenant.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class KeyRing:
         admin_keys: Iterable[str] = (),
         named: Iterable[Caller] | None = None,
         local: Caller | None = None,
+        tenant_id: str = "",
     ) -> None:
+        self.tenant_id = tenant_id
         admins = [key_digest(key) for key in admin_keys]
         scope = Scope.ADMIN if not admins and named is None else Scope.WRITE
         callers = [
@@ -155,6 +161,16 @@ class Authenticator:
         """Return whose key it is; None if it is nobody's, or has expired."""
         caller = self.ring.find(key)
         return caller if caller is not None and self.is_current(caller) else None
+
+    def check_tenant(self, values: Sequence[str]) -> None:
+        """Raise WrongTenant if a value of the tenant header is not the tenant of the keys. Without
+        a tenant, what a client names is not looked at."""
+        tenant_id = self.ring.tenant_id
+        if tenant_id and any(value != tenant_id for value in values):
+            raise WrongTenant(
+                f"This store serves another tenant than the one that {TENANT_HEADER} names; "
+                "correct the header, or the address of the store"
+            )
 
     def is_current(self, caller: Caller) -> bool:
         """Return whether the key of a caller has not expired."""

@@ -23,6 +23,9 @@ ALLOWED_HEADERS = (
     "Idempotency-Key",
     "Last-Event-ID",
     "X-Request-ID",
+    "X-Canary",
+    "X-Tenant-ID",
+    "X-User-ID",
     "Cache-Control",
 )
 ALLOWED_METHODS = ("GET", "HEAD", "POST", "PATCH")
@@ -35,6 +38,7 @@ _EXPOSED_HEADERS = (
     "Cache-Status",
     "ETag",
     "X-Request-ID",
+    "X-Canary-Echo",
     "Retry-After",
 )
 

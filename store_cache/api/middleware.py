@@ -15,6 +15,8 @@ from aiohttp.typedefs import Handler
 from store_cache.api import auth, request_ids
 from store_cache.api.answers import LongAnswer
 from store_cache.api.auth import ANONYMOUS, CALLER, Authenticator, Scope
+from store_cache.api.canary import ECHO_HEADER, Canaries
+from store_cache.api.canary import HEADER as CANARY
 from store_cache.api.cors import Cors
 from store_cache.api.metrics.counts import LOOKUP, Counts
 from store_cache.api.problems import (
@@ -77,6 +79,7 @@ class Middleware:
         counts: Counts | None = None,
         traced: Traced | None = None,
     ) -> None:
+        self._canaries = Canaries(counts)
         self._authenticator = authenticator
         self._rates = rates
         self._proxies = proxies
@@ -96,7 +99,7 @@ class Middleware:
         async def answer(request: web.Request) -> web.StreamResponse:
             began_at = perf_counter()
             headers = request.headers
-            request_id = _note_ids(request)
+            request_id, canary = _note_carried(request, self._canaries)
             forwarded = headers.getall(FORWARDED_FOR, _NONE)
             request[ADDRESS] = self._proxies.client_of(peer_of(request), forwarded)
             refusal: ApiError | None = None
@@ -119,7 +122,7 @@ class Middleware:
                 refusal = InternalError(_DEFECT)
             if refusal is not None:
                 response = _refused(request, refusal)
-            add_common_headers(response, request_id, headers.get(ORIGIN), self._cors)
+            add_common_headers(response, request_id, headers.get(ORIGIN), self._cors, canary)
             seconds = perf_counter() - began_at
             self._record(request, route, response.status, seconds, is_refusal=refusal is not None)
             if isinstance(response, LongAnswer):
@@ -139,6 +142,7 @@ class Middleware:
         )
         if caller.scope < needed:
             raise Forbidden(_FORBIDDEN[needed])
+        self._authenticator.check_tenant(request.headers.getall(auth.TENANT_HEADER, _NONE))
         self._rates.count(caller, needed)
 
     def _record(
@@ -172,23 +176,30 @@ _DEFECT = (
 
 
 def add_common_headers(
-    response: web.StreamResponse, request_id: str, origin: str | None, cors: Cors
+    response: web.StreamResponse,
+    request_id: str,
+    origin: str | None,
+    cors: Cors,
+    canary: str | None = None,
 ) -> None:
-    """Add what every answer carries: the request's id, the fixed headers, and CORS."""
+    """Add what every answer carries: the request's id, its canary, the fixed headers, and CORS."""
     headers = response.headers
     headers[request_ids.HEADER] = request_id
+    if canary is not None:
+        headers[ECHO_HEADER] = canary
     headers.update(FIXED_HEADERS)
     cors.add_headers(response, origin)
 
 
-def _note_ids(request: web.Request) -> str:
-    """Note the request's id, which is returned, and its trace, for the log and for Central."""
+def _note_carried(request: web.Request, canaries: Canaries) -> tuple[str, str | None]:
+    """Note the request's id and canary, which are returned, and its trace, for the log and for
+    Central."""
     values = request.headers.getall
     request_id = request_ids.choose_request_id(values(request_ids.HEADER, _NONE))
     carried.request_id.set(request_id)
     parents, states = values(carried.TRACEPARENT, _NONE), values(carried.TRACESTATE, _NONE)
     carried.trace.set(carried.read_trace(parents, states))
-    return request_id
+    return request_id, canaries.note(values(CANARY, _NONE))
 
 
 def _check_message(request: web.Request) -> None:

@@ -5,6 +5,7 @@ ApiError
 ├── InvalidJson            the body is no JSON that can be trusted
 ├── Unauthorized           the key is missing or wrong
 ├── Forbidden              the key is right, its scope is not
+├── WrongTenant            the request is for another tenant than the store's
 ├── NotFound               no such route
 ├── ProductNotFound        no such product in the cache
 ├── MethodNotAllowed       the route has other methods
@@ -39,6 +40,7 @@ STATUS: dict[str, int] = ERROR_STATUS | {
     "invalid_json": 400,
     "unauthorized": 401,
     "forbidden": 403,
+    "wrong_tenant": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "payload_too_large": 413,
@@ -116,6 +118,10 @@ class Unauthorized(ApiError):
 
 class Forbidden(ApiError):
     code = "forbidden"
+
+
+class WrongTenant(ApiError):
+    code = "wrong_tenant"
 
 
 class NotFound(ApiError):

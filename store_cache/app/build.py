@@ -109,7 +109,12 @@ async def running(
     central = build_central(settings, environment, tls)
     keys = KeyTable(retention_seconds=settings.key_retention_hours * 3600.0)
     writer = CacheWriter(
-        CacheFiles(environment.directory, store_id=settings.store_id, now=environment.now),
+        CacheFiles(
+            environment.directory,
+            store_id=settings.store_id,
+            tenant_id=settings.tenant_id,
+            now=environment.now,
+        ),
         keys,
         now=environment.now,
         steady=steady,
@@ -169,6 +174,7 @@ def build_central(
     return CentralClient(
         base_url=settings.central_api_url,
         api_key=settings.central_api_key.get_secret_value(),
+        tenant_id=settings.tenant_id,
         rate_limit=RateLimit(),
         random=environment.random,
         now=environment.now,

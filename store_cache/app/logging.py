@@ -15,7 +15,7 @@ from typing import TextIO
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-from store_cache.central.carried import request_id, trace
+from store_cache.central.carried import canary, request_id, trace
 
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warn": "WARNING", "error": "ERROR"}
 
@@ -131,12 +131,14 @@ class _RedactingFormatter(logging.Formatter):
         self.redact = redact
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """Return the ids of the request and of its trace, and the extra fields of the record, with
-        secrets masked."""
+        """Return the ids of the request and of its trace, its canary, and the extra fields of the
+        record, with secrets masked."""
         extra = {k: v for k, v in record.__dict__.items() if k not in _STANDARD_ATTRIBUTES}
         request = {"requestId": request_id.get()} if request_id.get() else {}
         if (current := trace.get()) is not None:
             request["traceId"] = current.id
+        if (version := canary.get()) is not None:
+            request["canary"] = version
         redacted = self.redact({**request, **extra})
         assert isinstance(redacted, dict)
         return redacted

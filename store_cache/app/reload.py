@@ -192,6 +192,7 @@ def key_ring(settings: Settings, local: Caller | None = None) -> KeyRing:
         admin_keys=[key.get_secret_value() for key in settings.admin_api_keys],
         named=None if named is None else [key.caller() for key in named],
         local=local,
+        tenant_id=settings.tenant_id,
     )
 
 

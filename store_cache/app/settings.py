@@ -224,6 +224,12 @@ class Settings(BaseSettings):
         example="store-s1",
         pattern=r"^[A-Za-z0-9_-]{1,64}$",
     )
+    tenant_id: str = _setting(
+        "",
+        may_be="empty, or 1 to 64 letters, digits, - and _",
+        example="acme",
+        pattern=r"^[A-Za-z0-9_-]{0,64}$",
+    )
     # Before the two lists, which may hold none of its keys.
     keys_file: _File = _setting(
         "",

@@ -120,6 +120,7 @@ class CentralClient:
     Args:
         base_url: http or https, with a path in front if Central has one.
         api_key: the key that Central gave to this store.
+        tenant_id: the chain that the store belongs to, which every request names; empty: none.
         rate_limit: shared by all requests of the client.
         random: returns numbers from 0 to 1, for jitter.
         now: returns unix seconds, for dates in Central's headers.
@@ -140,9 +141,14 @@ class CentralClient:
         now: Callable[[], float],
         transport: httpx.AsyncBaseTransport | None = None,
         tls: ssl.SSLContext | None = None,
+        tenant_id: str = "",
     ) -> None:
         self._connection = Connection(
-            base_url=base_url, api_key=api_key, transport=transport, tls=tls
+            base_url=base_url,
+            api_key=api_key,
+            tenant_id=tenant_id,
+            transport=transport,
+            tls=tls,
         )
         self.rate_limit = rate_limit
         self._random = random

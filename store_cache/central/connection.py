@@ -127,6 +127,7 @@ class Connection:
         *,
         base_url: str,
         api_key: str,
+        tenant_id: str = "",
         transport: httpx.AsyncBaseTransport | None,
         tls: ssl.SSLContext | None,
     ) -> None:
@@ -145,6 +146,7 @@ class Connection:
                 "Accept-Encoding": "identity",  # 300 kB can unpack to 300 MB
                 "User-Agent": "store-cache",
                 "X-API-Key": api_key,
+                **({"X-Tenant-ID": tenant_id} if tenant_id else {}),
             }
         )
         self._transport = transport or network_transport(tls)

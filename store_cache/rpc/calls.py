@@ -20,7 +20,10 @@ from grpc import aio
 from grpc_status import rpc_status
 
 from store_cache.api import request_ids
-from store_cache.api.auth import ANONYMOUS, HEADER, Authenticator, Caller, Scope
+from store_cache.api.auth import ANONYMOUS, HEADER, TENANT_HEADER, Authenticator, Caller, Scope
+from store_cache.api.canary import ECHO_HEADER, Canaries
+from store_cache.api.canary import HEADER as CANARY
+from store_cache.api.content.models import USER_HEADER, read_user
 from store_cache.api.metrics.counts import Counts
 from store_cache.api.problems import (
     STATUS,
@@ -63,6 +66,9 @@ SCOPES: Mapping[str, Scope] = {
 CALLER: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
 """Who made the call that this task answers."""
 
+USER: ContextVar[str | None] = ContextVar("user", default=None)
+"""Who is at the till that made it."""
+
 _ANSWERED = "call answered"
 _FORBIDDEN = "This call needs a key with the scope {needed}; the key given has {held}"
 _DEFECT = (
@@ -82,8 +88,12 @@ class Calls(aio.ServerInterceptor):
     """`counts` is None where metrics are off."""
 
     def __init__(
-        self, authenticator: Authenticator, rates: RequestRates, counts: Counts | None
+        self,
+        authenticator: Authenticator,
+        rates: RequestRates,
+        counts: Counts | None,
     ) -> None:
+        self._canaries = Canaries(counts)
         self._authenticator = authenticator
         self._rates = rates
         self._counts = counts
@@ -157,7 +167,9 @@ class Calls(aio.ServerInterceptor):
         carried.request_id.set(request_id)
         traces = [values.get(name, ()) for name in (carried.TRACEPARENT, carried.TRACESTATE)]
         carried.trace.set(carried.read_trace(*traces))
-        context.set_trailing_metadata(((request_ids.HEADER.lower(), request_id),))
+        canary = self._canaries.note(values.get(CANARY.lower(), ()))
+        echo = () if canary is None else ((ECHO_HEADER.lower(), canary),)
+        context.set_trailing_metadata(((request_ids.HEADER.lower(), request_id), *echo))
         caller = self._authenticator.identify(
             values.get(HEADER.lower(), ()),
             address=address_of(context.peer()),
@@ -168,6 +180,8 @@ class Calls(aio.ServerInterceptor):
             raise Forbidden(
                 _FORBIDDEN.format(needed=needed.name.lower(), held=caller.scope.name.lower())
             )
+        self._authenticator.check_tenant(values.get(TENANT_HEADER.lower(), ()))
+        USER.set(read_user(values.get(USER_HEADER.lower(), ())))
         self._rates.count(caller, needed)
 
     def _note(

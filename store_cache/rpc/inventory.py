@@ -38,7 +38,7 @@ from store_cache.api.stream.reader import Reader
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.search.index import SearchIndex
 from store_cache.rpc import messages
-from store_cache.rpc.calls import CALLER, Context, NotServed
+from store_cache.rpc.calls import CALLER, USER, Context, NotServed
 from store_cache.rpc.generated import inventory_pb2 as pb
 from store_cache.rpc.generated.inventory_pb2_grpc import InventoryServicer
 from store_cache.rpc.watch import Watcher, messages_of
@@ -196,7 +196,11 @@ class Inventory(InventoryServicer):
         self, request: pb.UpdateInventoryRequest, context: Context
     ) -> pb.UpdateInventoryResponse:
         write = read_update(
-            _update(request), store_id=self._store_id, client=CALLER.get().name, note_unknown=_none
+            _update(request),
+            store_id=self._store_id,
+            client=CALLER.get().name,
+            user_id=USER.get(),
+            note_unknown=_none,
         )
         answer = await self._store.forwarder.update(write)
         return pb.UpdateInventoryResponse(
@@ -210,6 +214,7 @@ class Inventory(InventoryServicer):
             {"updates": [_update(one) for one in request.updates]},
             store_id=self._store_id,
             client=CALLER.get().name,
+            user_id=USER.get(),
             note_unknown=_none,
         )
         answer = await self._store.forwarder.update_batch(writes)
@@ -227,6 +232,7 @@ class Inventory(InventoryServicer):
             product_id=request.product_id,
             keys=[request.request_id],
             client=CALLER.get().name,
+            user_id=USER.get(),
             note_unknown=_none,
         )
         answer = await self._store.forwarder.adjust(adjustment)

@@ -27,7 +27,7 @@ from typing import Any
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.storage.deadlines import TimedDirectory
 from store_cache.storage.directory import Directory, DiskHangs, File
-from store_cache.storage.framing import NewerFormat
+from store_cache.storage.framing import NewerFormat, Owner
 from store_cache.storage.journal import Journal, JournalRecord, encode_payload
 from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded, highest_number, list_files, recover
@@ -73,14 +73,21 @@ class CacheFiles:
     group of records and sync it.
     """
 
-    def __init__(self, directory: Directory, *, store_id: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        *,
+        store_id: str,
+        now: Callable[[], float],
+        tenant_id: str = "",
+    ) -> None:
         """`now` returns unix seconds, for the times that the files show to people."""
         self.snapshot_bytes = 0
         self.compactions = 0
         self.on_sync: Callable[[float], None] = _ignore
         self.keys_since: float | None = None
         self._directory = TimedDirectory(directory)
-        self._store_id = store_id
+        self._owner = Owner(store_id, tenant_id)
         self._now = now
         self._retention = Retention(self._directory)
         self._number: int | None = None  # the highest in use; None before `load`
@@ -123,7 +130,7 @@ class CacheFiles:
 
         Raises NewerFormat, OtherStore, and OSError if the directory cannot be listed.
         """
-        loaded = await recover(self._directory, store_id=self._store_id)
+        loaded = await recover(self._directory, self._owner)
         self._number = loaded.highest
         self.keys_since = self._now() if loaded.is_new else loaded.keys_since
         self._retention.quarantine = dict(loaded.quarantine)
@@ -288,7 +295,7 @@ class CacheFiles:
         Raises DirectoryRefused if another process, another store or a newer version has it.
         """
         await self._directory.reopen()
-        found = highest_number(await list_files(self._directory, store_id=self._store_id))
+        found = highest_number(await list_files(self._directory, self._owner))
         self._number = max(self._number or 0, found)
         self._is_misplaced = False
 
@@ -488,7 +495,7 @@ class CacheFiles:
     def _about(self) -> dict[str, str]:
         """Return what the header of a new file says of its origin."""
         written = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
-        return {"store": self._store_id, "written": written}
+        return {**self._owner.header(), "written": written}
 
     async def close(self) -> None:
         """Write what has been given to `append` so far, then close the journal."""

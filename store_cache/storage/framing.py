@@ -5,7 +5,7 @@
 `crc` is the CRC-32 of the bytes of the named value. If the line closes a chunk of other lines, the
 bytes of those, newlines included, come first. The first line of every file, in this and all later
 formats, is such a line with a `header` that holds `file` (the kind), `format` and `number`. Since
-`STORE_ID` is checked at a start, it also holds `store`.
+`STORE_ID` is checked at a start, it also holds `store`; and `tenant`, if the store has one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
@@ -36,7 +37,20 @@ class NewerFormat(DirectoryRefused):
 
 
 class OtherStore(DirectoryRefused):
-    """A store with another STORE_ID wrote a file (D6)."""
+    """A store with another STORE_ID or TENANT_ID wrote a file (D6)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose files these are. `tenant_id` is empty for a store without a tenant."""
+
+    store_id: str
+    tenant_id: str = ""
+
+    def header(self) -> dict[str, str]:
+        """Return what a file's header says of its owner."""
+        tenant = {"tenant": self.tenant_id} if self.tenant_id else {}
+        return {"store": self.store_id, **tenant}
 
 
 def frame(name: str, value: bytes, *, lines: bytes = b"") -> bytes:
@@ -73,7 +87,7 @@ def read_header(line: bytes, *, file: str, number: int) -> dict[str, Any] | None
             return None
 
 
-async def check_header(directory: Directory, name: str, *, store_id: str) -> None:
+async def check_header(directory: Directory, name: str, owner: Owner) -> None:
     """Raise NewerFormat or OtherStore if this store must not use the file.
 
     Files of older versions do not name their store. Damage is no error here: it is found when the
@@ -91,13 +105,26 @@ async def check_header(directory: Directory, name: str, *, store_id: str) -> Non
                 f"{name} has format {form}, and this version reads up to {FORMAT}: start the "
                 "newer version again, or empty DATA_DIR for a new full sync; nothing was touched"
             )
-        case ("header", {"store": str(other)}) if other != store_id:
+        case ("header", {"store": str(other)}) if other != owner.store_id:
             raise OtherStore(
-                f"DATA_DIR belongs to the store {other} ({name}), and STORE_ID is {store_id}: set "
+                f"DATA_DIR belongs to the store {other} ({name}), and STORE_ID is "
+                f"{owner.store_id}: set "
                 f"STORE_ID={other} again, or begin with an empty DATA_DIR. That costs a full sync "
                 "and the answers to all earlier writes: a till that repeats one sells again. "
                 "Nothing was touched"
             )
+        case ("header", {"store": str()} as header) if (
+            tenant := header.get("tenant", "")
+        ) != owner.tenant_id:
+            raise OtherStore(
+                f"DATA_DIR belongs to {_tenant(tenant)} ({name}), and TENANT_ID names "
+                f"{_tenant(owner.tenant_id)}: set TENANT_ID={tenant} again, or give this store a "
+                "DATA_DIR of its own. Nothing was touched"
+            )
+
+
+def _tenant(tenant_id: str) -> str:
+    return f"the tenant {tenant_id}" if tenant_id else "no tenant"
 
 
 async def read_lines(directory: Directory, name: str) -> AsyncIterator[list[bytes]]:

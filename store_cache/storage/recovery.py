@@ -22,7 +22,7 @@ from store_cache.catalogue.catalogue import Catalogue
 from store_cache.model.change import decode_change
 from store_cache.model.product import encode_exactly
 from store_cache.storage.directory import Directory, DiskHangs
-from store_cache.storage.framing import check_header
+from store_cache.storage.framing import Owner, check_header
 from store_cache.storage.journal import JournalReader
 from store_cache.storage.names import (
     FileName,
@@ -56,12 +56,12 @@ class Loaded:
     is_new: bool
 
 
-async def recover(directory: Directory, *, store_id: str) -> Loaded:
+async def recover(directory: Directory, owner: Owner) -> Loaded:
     """Read the directory. Damaged and unreadable files are findings, not errors.
 
     Raises NewerFormat, OtherStore, DiskHangs, and OSError if the directory cannot be listed.
     """
-    files = await list_files(directory, store_id=store_id)
+    files = await list_files(directory, owner)
     live = {name: file for name, file in files.items() if file.is_live}
     quarantined = max((file.quarantine for file in files.values()), default=0)
     recovery = _Recovery(directory, quarantined)
@@ -79,7 +79,7 @@ async def recover(directory: Directory, *, store_id: str) -> Loaded:
     )
 
 
-async def list_files(directory: Directory, *, store_id: str) -> dict[str, FileName]:
+async def list_files(directory: Directory, owner: Owner) -> dict[str, FileName]:
     """Return the store's files by name.
 
     Raises NewerFormat or OtherStore if this store must not use them, and OSError.
@@ -88,7 +88,7 @@ async def list_files(directory: Directory, *, store_id: str) -> dict[str, FileNa
     for name, file in files.items():
         if file.is_live:
             try:
-                await check_header(directory, name, store_id=store_id)
+                await check_header(directory, name, owner)
             except DiskHangs:
                 raise
             except OSError:  # reading the whole file meets the same error and reports it

@@ -13,6 +13,7 @@ from store_cache.writes.write import (
     WriteOutcome,
     WriteRequest,
     unavailable,
+    updated_by,
 )
 
 
@@ -28,8 +29,8 @@ def payload_of(store_id: str, attempts: Sequence[tuple[WriteRequest, Attempt]]) 
         }
         if request.reason is not None:
             update["reason"] = request.reason
-        if request.updated_by is not None:
-            update["updatedBy"] = request.updated_by
+        if (person := updated_by(request)) is not None:
+            update["updatedBy"] = person
         updates.append(update)
     return {"storeId": store_id} | (updates[0] if len(updates) == 1 else {"updates": updates})
 

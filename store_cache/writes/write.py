@@ -72,7 +72,8 @@ class Write:
     """One update: add `delta` if the product is still at `version`.
 
     `key` is the caller's idempotency key, without the store's prefix. `client` is the name of the
-    API key that the caller used. `rebases`: if it was queued, it may be sent with another version.
+    API key that the caller used, `user_id` the person at the till: neither makes another write.
+    `rebases`: if it was queued, it may be sent with another version.
     """
 
     product_id: str
@@ -83,6 +84,7 @@ class Write:
     updated_by: str | None = None
     client: str = field(default="", compare=False)
     rebases: bool = False
+    user_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,15 @@ class Adjustment:
     reason: str | None = None
     updated_by: str | None = None
     client: str = field(default="", compare=False)
+    user_id: str | None = field(default=None, compare=False)
 
 
 WriteRequest = Write | Adjustment
+
+
+def updated_by(request: WriteRequest) -> str | None:
+    """Return who changes the stock, for Central: as the body says, else the person at the till."""
+    return request.updated_by if request.updated_by is not None else request.user_id
 
 
 @dataclass(frozen=True, slots=True)

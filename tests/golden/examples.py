@@ -38,7 +38,7 @@ FILE = Path(store_cache.__file__).parent / "api" / "openapi" / "examples.json"
 
 ERRORS = (
     *("each_error", "rate_limited", "no_room_for_keys", "no_catalogue", "too_many_streams"),
-    *("index_not_ready", "writes_in_doubt", "outbox"),
+    *("index_not_ready", "writes_in_doubt", "outbox", "wrong_tenant"),
 )
 """The recordings that have an error of each code between them."""
 

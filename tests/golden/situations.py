@@ -392,6 +392,15 @@ async def _in_both_shapes(store: Store, calls: dict[str, Call]) -> Json:
     return said | await store.answers(problems)
 
 
+async def _wrong_tenant(central: ScriptedCentral) -> Json:
+    async with a_store(central, tenant_id="acme") as store:
+        await asyncio.sleep(3.0)
+        other = (*get(INVENTORY).headers, ("X-Tenant-ID", "globex"))
+        return await _in_both_shapes(
+            store, {"wrong_tenant": get(INVENTORY)._replace(headers=other)}
+        )
+
+
 async def _rate_limited(central: ScriptedCentral) -> Json:
     async with a_store(central) as store:
         await asyncio.sleep(3.0)
@@ -462,6 +471,7 @@ RECORDINGS = {
         _outbox,
         _wrong_requests,
         _each_error,
+        _wrong_tenant,
         _rate_limited,
         _no_room_for_keys,
         _too_many_streams,

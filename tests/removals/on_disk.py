@@ -11,7 +11,7 @@ from store_cache.catalogue.catalogue import Catalogue
 from store_cache.storage import deadlines, directory, files, framing, recovery
 from store_cache.storage.directory import Directory, File
 from store_cache.storage.files import CacheFiles
-from store_cache.storage.framing import OtherStore
+from store_cache.storage.framing import OtherStore, Owner
 from store_cache.storage.journal import Journal, JournalReader, JournalRecord
 from store_cache.storage.names import journal_name, snapshot_name, unfinished_name
 from store_cache.storage.recovery import Loaded
@@ -415,9 +415,9 @@ def other_stores_refused(patch: Patch) -> None:
     """Files of a store with another STORE_ID are read as this store's own."""
     check_header = framing.check_header
 
-    async def check(directory: Directory, name: str, *, store_id: str) -> None:
+    async def check(directory: Directory, name: str, owner: Owner) -> None:
         try:
-            await check_header(directory, name, store_id=store_id)
+            await check_header(directory, name, owner)
         except OtherStore:
             patch.act()
 

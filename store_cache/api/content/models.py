@@ -7,7 +7,7 @@ fields of a body are noted and ignored.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -35,6 +35,10 @@ MOST_STREAMED = 200
 MOST_UPDATES = 100
 
 IDEMPOTENCY_HEADER = "Idempotency-Key"
+USER_HEADER = "X-User-ID"
+
+_USER_MUST_BE = "1 to 200 visible ASCII characters"
+_USER = re.compile(r"[!-~]{1,200}")
 
 KEY_MUST_BE = "1 to 200 visible ASCII characters without ~"
 _KEY_PATTERN = r"[!-}]{1,200}"
@@ -139,7 +143,7 @@ class UpdateBody(_RequestBody):
         ),
     ] = None
 
-    def write(self, client: str) -> Write:
+    def write(self, client: str, user_id: str | None) -> Write:
         return Write(
             self.product_id,
             self.delta,
@@ -149,6 +153,7 @@ class UpdateBody(_RequestBody):
             self.updated_by,
             client,
             rebases=self.on_conflict == "rebase",
+            user_id=user_id,
         )
 
 
@@ -325,13 +330,39 @@ NoteUnknown = Callable[[str], None]
 """Called with the name of a field that no body has."""
 
 
-def read_update(value: object, *, store_id: str, client: str, note_unknown: NoteUnknown) -> Write:
-    """`client` is the name of the caller. Raises InvalidRequest, as do the next three."""
-    return _validated(UpdateBody, value, note_unknown, store_id).write(client)
+def read_user(values: Sequence[str]) -> str | None:
+    """Return who is at the till by the values of `X-User-ID`; None if it is not given.
+
+    Raises InvalidRequest, as do the next four.
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidRequest.of_fields({USER_HEADER: "is given more than once; give it once"})
+    if not _USER.fullmatch(values[0]):
+        raise InvalidRequest.of_fields({USER_HEADER: f"must be {_USER_MUST_BE}"})
+    return values[0]
+
+
+def read_update(
+    value: object,
+    *,
+    store_id: str,
+    client: str,
+    note_unknown: NoteUnknown,
+    user_id: str | None = None,
+) -> Write:
+    """`client` is the name of the caller, `user_id` who is at the till."""
+    return _validated(UpdateBody, value, note_unknown, store_id).write(client, user_id)
 
 
 def read_batch(
-    value: object, *, store_id: str, client: str, note_unknown: NoteUnknown
+    value: object,
+    *,
+    store_id: str,
+    client: str,
+    note_unknown: NoteUnknown,
+    user_id: str | None = None,
 ) -> tuple[Write, ...]:
     updates = _validated(BatchBody, value, note_unknown, store_id).updates
     first: dict[str, int] = {}
@@ -344,11 +375,17 @@ def read_batch(
         first.setdefault(update.key, number)
     if problems:
         raise InvalidRequest.of_fields(problems)
-    return tuple(update.write(client) for update in updates)
+    return tuple(update.write(client, user_id) for update in updates)
 
 
 def read_adjustment(
-    value: object, *, product_id: str, keys: list[str], client: str, note_unknown: NoteUnknown
+    value: object,
+    *,
+    product_id: str,
+    keys: list[str],
+    client: str,
+    note_unknown: NoteUnknown,
+    user_id: str | None = None,
 ) -> Adjustment:
     """`keys` are the values of the header `Idempotency-Key`, of which there must be one."""
     problems = {}
@@ -363,7 +400,9 @@ def read_adjustment(
     if isinstance(value, dict) and "version" in value:
         problems["version"] = "is filled in by the store; to give one, POST to updates"
     body = _validated(AdjustmentBody, value, note_unknown, problems=problems)
-    return Adjustment(product_id, body.delta, keys[0], body.reason, body.updated_by, client)
+    return Adjustment(
+        product_id, body.delta, keys[0], body.reason, body.updated_by, client, user_id
+    )
 
 
 def read_lookup(value: object, *, note_unknown: NoteUnknown) -> list[str]:

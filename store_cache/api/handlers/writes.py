@@ -12,10 +12,12 @@ from store_cache.api.answers import json_answer, outbox_path
 from store_cache.api.auth import CALLER, Caller
 from store_cache.api.content.models import (
     IDEMPOTENCY_HEADER,
+    USER_HEADER,
     NoteUnknown,
     read_adjustment,
     read_batch,
     read_update,
+    read_user,
 )
 from store_cache.api.content.paths import product_id_of, query_of
 from store_cache.api.content.requests import read_json
@@ -54,6 +56,7 @@ class Writes:
             value,
             store_id=self._store_id,
             client=caller.name,
+            user_id=_user_of(request),
             note_unknown=self._note_unknown,
         )
         with self._reused_keys_logged(caller):
@@ -69,6 +72,7 @@ class Writes:
             value,
             store_id=self._store_id,
             client=caller.name,
+            user_id=_user_of(request),
             note_unknown=self._note_unknown,
         )
         with self._reused_keys_logged(caller):
@@ -94,6 +98,7 @@ class Writes:
             product_id=product_id,
             keys=keys,
             client=caller.name,
+            user_id=_user_of(request),
             note_unknown=self._note_unknown,
         )
         with self._reused_keys_logged(caller):
@@ -115,3 +120,7 @@ def _answer(answer: Answer) -> web.Response:
     outbox_id = answer.body.get("outboxId")
     location = None if outbox_id is None else outbox_path(outbox_id)
     return json_answer(answer.body, status=answer.status, location=location)
+
+
+def _user_of(request: web.Request) -> str | None:
+    return read_user(request.headers.getall(USER_HEADER, ()))

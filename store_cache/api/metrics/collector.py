@@ -62,6 +62,11 @@ class StoreCollector(Collector):
             requests.summed_by(0),
             "route",
         )
+        canary = CounterMetricFamily(
+            "store_cache_canary_requests", "Requests that named a canary (X-Canary)."
+        )
+        canary.add_metric([], self._counts.canary_requests)
+        yield canary
 
     def _catalogue(self) -> Iterator[Metric]:
         watched = self._watched

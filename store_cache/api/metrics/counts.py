@@ -101,6 +101,8 @@ class Counts:
             3600.0,
         )
         """Events, from Central's timestamp until readers see them; without labels."""
+        self.canary_requests = 0
+        """Requests that named a canary."""
         self.clock_skew = ClockSkew()
         self._now = now
         self._uptime = uptime

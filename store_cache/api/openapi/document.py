@@ -83,7 +83,7 @@ def codes_of(route: Route, operation: Operation) -> list[str]:
     """Return the codes of all errors that the route may answer with."""
     codes = ["invalid_request", *operation.errors, "internal_error"]
     if route.scope > Scope.OPEN:
-        codes += ["unauthorized", "rate_limited"]
+        codes += ["unauthorized", "wrong_tenant", "rate_limited"]
     if route.scope > Scope.READ:
         codes.append("forbidden")
     if operation.body is not None:

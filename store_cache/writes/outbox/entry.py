@@ -140,6 +140,7 @@ def encode_entry(entry: Entry) -> bytes:
         "reason": request.reason,
         "updatedBy": request.updated_by,
         "client": request.client or None,
+        "userId": request.user_id,
         "nextVersion": entry.next_version,
         "errorType": entry.error_type or None,
         "problem": entry.problem or None,
@@ -164,9 +165,14 @@ def decode_entry(record: dict[str, Any]) -> Entry:
             *(value["productId"], value["delta"], value["version"], record["key"]),
             *common,
             rebases=value.get("rebases", False),
+            user_id=value.get("userId"),
         )
     else:
-        request = Adjustment(value["productId"], value["delta"], record["key"], *common)
+        request = Adjustment(
+            *(value["productId"], value["delta"], record["key"]),
+            *common,
+            user_id=value.get("userId"),
+        )
     entry = Entry(
         id=value["id"],
         sequence=value["sequence"],

@@ -68,6 +68,7 @@ async def test_answers_say_that_the_origin_may_read_them(
         "Cache-Status",
         "ETag",
         "X-Request-ID",
+        "X-Canary-Echo",
         "Retry-After",
     } == set(exposed)
 

@@ -38,6 +38,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"PORT": "8090", "GRPC_PORT": "8090"},
     {"ENVIRONMENT": "staging", "GRPC_PORT": "0"},
     {"HOST": "two hosts"},
+    {"TENANT_ID": "two words"},
     {"LOG_LEVEL": "loud"},
     {"STORE_ID": "süd"},
     {"STORE_ID": LONG},

@@ -48,6 +48,7 @@ def test_defaults_are_right_for_one_shop() -> None:
         "grpc_port": None,
         "log_level": "info",
         "store_id": "store-s1",
+        "tenant_id": "",
         "admin_api_keys": (),
         "keys_file": None,
         "central_api_url": "http://localhost:8081",
@@ -148,6 +149,7 @@ WRONG = {
     "ENVIRONMENT": ["prod"],
     "HOST": ["", "two hosts"],
     "LOG_LEVEL": ["loud"],
+    "TENANT_ID": ["t" * 65, "a b", "süd"],
     "STORE_ID": ["", "s" * 65, "süd", "store-s1\n"],
     "CENTRAL_API_URL": [
         *("", "central.example.com", "ftp://central.example.com", "http://", "http://cen tral"),

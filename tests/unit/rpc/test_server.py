@@ -161,6 +161,29 @@ def test_the_request_id_comes_back_and_goes_on_to_the_log(
     assert "till-key" not in str(line.__dict__)
 
 
+def test_canary_tenant_and_user_are_metadata(tmp_path: Path) -> None:
+    """As the headers over HTTP."""
+    tea = {"productId": "TEA-001", "available": 40}
+    with (
+        TestCentral([tea], tenant="acme") as central,
+        TestStore(central, tenant_id="acme", **SETTINGS) as store,
+        grpc.insecure_channel(store.grpc_address) as channel,
+    ):
+        inventory = InventoryStub(channel)
+        metadata = (*TILL, ("x-canary", "pr-1"), ("x-tenant-id", "acme"), ("x-user-id", "ann"))
+        sale = pb.AdjustInventoryRequest(product_id="TEA-001", quantity_change=-1, request_id="k-1")
+        answer, call = inventory.AdjustInventory.with_call(sale, metadata=metadata)
+        assert answer.result.applied
+        assert ("x-canary-echo", "pr-1") in call.trailing_metadata()
+
+        with pytest.raises(grpc.RpcError) as caught:
+            inventory.GetProduct(READ, metadata=(*TILL, ("x-tenant-id", "globex")))
+        assert "wrong_tenant" == refusal_of(caught.value).reason
+        with pytest.raises(grpc.RpcError) as caught:
+            inventory.AdjustInventory(sale, metadata=(*TILL, ("x-user-id", "a b")))
+        assert {"x-user-id"} == refusal_of(caught.value).fields.keys()
+
+
 def test_calls_are_counted(shop: Shop) -> None:
     shop.inventory.GetProduct(READ, metadata=TILL)
     with pytest.raises(grpc.RpcError):

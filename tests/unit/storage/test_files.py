@@ -20,7 +20,7 @@ from store_cache.storage.files import (
     JournalBroken,
     NewerFormat,
 )
-from store_cache.storage.framing import OtherStore, frame
+from store_cache.storage.framing import OtherStore, Owner, frame
 from store_cache.storage.journal import Journal, JournalRecord
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyDirectory, Inode, PageState
@@ -669,6 +669,23 @@ async def test_the_files_of_another_store_are_refused() -> None:
         await CacheFiles(left, store_id="s2", now=lambda: NOW).load()
 
     assert left.contents() == folder.contents()
+
+
+@pytest.mark.parametrize(("wrote", "reads"), [("acme", "globex"), ("acme", ""), ("", "acme")])
+async def test_the_files_of_another_tenant_are_refused(wrote: str, reads: str) -> None:
+    """[D6] Another chain's products must not be served, nor its answers given."""
+    folder = FaultyDirectory()
+
+    def files_of(tenant_id: str) -> CacheFiles:
+        return CacheFiles(folder, store_id="s1", tenant_id=tenant_id, now=lambda: NOW)
+
+    await Journal.create(folder, 1, about=Owner("s1", wrote).header())
+    left = folder.contents()
+
+    with pytest.raises(OtherStore, match=f"set TENANT_ID={wrote} again"):
+        await files_of(reads).load()
+    await files_of(wrote).load()
+    assert left == folder.contents()
 
 
 async def test_files_that_name_no_store_are_taken_over() -> None:

@@ -90,6 +90,14 @@ def test_a_record_holds_all_of_an_entry(entry: Entry) -> None:
     assert entry == decode_entry(orjson.loads(encode_entry(entry)))
 
 
+@pytest.mark.parametrize("request_", [ADJUSTMENT, WRITE])
+def test_a_record_holds_who_is_at_the_till(request_: WriteRequest) -> None:
+    entry = entry_of(replace(request_, user_id="cashier-1", client="till-1"))
+    read = decode_entry(orjson.loads(encode_entry(entry)))
+
+    assert ("cashier-1", "till-1") == (read.request.user_id, read.request.client)
+
+
 def test_an_id_is_a_ulid() -> None:
     """Ids sort by their time; 26 characters of Crockford's base 32."""
     ids = [new_id(NOON + n, lambda: 0.999) for n in range(3)]
