@@ -33,7 +33,7 @@ MANY_CHANGES = 50_000
 PAUSE_SECONDS = 0.02
 """Between two parts of changes, so that a store that catches up is hardly slowed down."""
 
-BACKLOG_SECONDS = 10.0
+BACKLOG_SECONDS = 30.0
 """How long an index waits for a store that catches up. Building it takes as much of the processor
 as following does, and what changes meanwhile is indexed twice."""
 
