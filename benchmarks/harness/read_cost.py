@@ -40,6 +40,7 @@ class Store:
     def __init__(self, catalogue: Catalogue) -> None:
         self.writer = self.freshness = self
         self.catalogue = catalogue
+        self.pending = None  # no sale waits in an outbox
 
     def measure(self) -> Freshness:
         return FRESHNESS

@@ -154,7 +154,11 @@ class FastReads:
             content, tally = _page(catalogue, target, freshness, pending), self._page
         if content is None:
             return None
-        heads = self._heads_of(freshness, fields.allowed_origin)
+        second = int(time.time())
+        if freshness is not self._freshness or second != self._second:
+            self._freshness, self._second, self._heads = freshness, second, {}
+        origin = fields.allowed_origin
+        heads = self._heads.get(origin) or self._make_heads(freshness, second, origin)
         body, tag = content
         request_id = fields.request_id or new_request_id()
         if fields.if_none_match is not None and matches((fields.if_none_match,), tag):
@@ -171,26 +175,17 @@ class FastReads:
             histogram.add(seconds)
         return answer
 
-    def _heads_of(self, freshness: Freshness, origin: str | None) -> _Heads:
-        second = int(time.time())
-        if freshness is not self._freshness or second != self._second:
-            self._freshness, self._second = freshness, second
-            self._heads.clear()
-        heads = self._heads.get(origin)
-        if heads is None:
-            heads = self._heads[origin] = self._make_heads(freshness, second, origin)
-        return heads
-
     def _make_heads(self, freshness: Freshness, second: int, origin: str | None) -> _Heads:
         date = http_date(second)
         fixed = {name: value.replace("%", "%%") for name, value in freshness.headers.items()}
         tagged = fixed | {"ETag": "%b"}
         ok = web.Response(headers=tagged | {"Content-Type": "application/json"})
         not_modified = web.Response(status=304, headers=tagged)
-        return _Heads(
+        self._heads[origin] = heads = _Heads(
             self._encode(ok, {"Content-Length": "%d", "Date": date}, "%b", origin) + b"%b",
             self._encode(not_modified, {"Date": date}, "%b", origin),
         )
+        return heads
 
     def refuse(self, rate: RatePolicy, kind: str | None, fields: _Fields, began_at: float) -> bytes:
         """Return the whole answer, which is counted, to a request beyond the limit."""
