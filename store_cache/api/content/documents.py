@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from store_cache.model.change import RefetchReason
 from store_cache.model.product import MAX_WHOLE
 from store_cache.sync.states import FullSyncStep
+from store_cache.writes.outbox.answers import DISCARDED
 from store_cache.writes.write import REFUSAL_STATUS, SETTLED_NOT_APPLIED
 
 Count = Annotated[int, Field(ge=0)]
@@ -137,6 +138,8 @@ class ProductHistory(TypedDict):
     changes: list[ProductChange]
 
 
+_WAS_QUEUED = "only if the write was in the outbox"
+
 # -- writes ------------------------------------------------------------------------------------
 
 
@@ -158,6 +161,7 @@ class AppliedWrite(TypedDict):
     ]
     applied: Literal[True]
     lastUpdated: NotRequired[str]
+    outboxId: NotRequired[Annotated[OutboxId, Field(description=_WAS_QUEUED)]]
 
 
 class RefusedWrite(TypedDict):
@@ -168,9 +172,11 @@ class RefusedWrite(TypedDict):
     newQuantity: NotRequired[Quantity]
     newVersion: NotRequired[Version]
     errorType: Annotated[
-        str, Field(description=f"one of {', '.join((*REFUSAL_STATUS, SETTLED_NOT_APPLIED))}")
+        str,
+        Field(description=f"one of {', '.join((*REFUSAL_STATUS, SETTLED_NOT_APPLIED, DISCARDED))}"),
     ]
     errorMessage: str
+    outboxId: NotRequired[Annotated[OutboxId, Field(description=_WAS_QUEUED)]]
 
 
 class QueuedWrite(TypedDict):

@@ -27,6 +27,9 @@ from store_cache.writes.write import Answer, WriteError
 
 log = logging.getLogger(__name__)
 
+QUEUED = 202
+"""The status of a write that is in the outbox."""
+
 
 class Writes:
     """`body_seconds` is how long a body may take to arrive."""
@@ -117,8 +120,7 @@ class Writes:
 
 
 def _answer(answer: Answer) -> web.Response:
-    outbox_id = answer.body.get("outboxId")
-    location = None if outbox_id is None else outbox_path(outbox_id)
+    location = outbox_path(answer.body["outboxId"]) if answer.status == QUEUED else None
     return json_answer(answer.body, status=answer.status, location=location)
 
 

@@ -191,7 +191,7 @@ _WRITE_ANSWERS = (
     Answer(
         409,
         "Central refused the write: `version_conflict`, `insufficient_inventory`; or a person has "
-        "settled it: `settled_not_applied`",
+        "settled it or given it up: `settled_not_applied`, `discarded`",
         documents.RefusedWrite,
     ),
 )
