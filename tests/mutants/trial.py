@@ -17,7 +17,7 @@ from tests.mutants.sample import Mutant, difference
 
 COPIED = ("store_cache", "central_stub", "tests", "docs", "config", "pyproject.toml")
 SCHEDULES = 24
-STAGE_SECONDS = 900
+STAGE_SECONDS = 1800
 TEST_SECONDS = 120
 MOST_MEMORY_BYTES = 3 << 30
 STILLBORN = "stillborn"
