@@ -13,7 +13,8 @@ a second, are 8 MB within the 15 minutes between the middles of two quarters tha
 
 SALE_BYTES = 1_000
 """What may be kept of a sale for a day (W5). Its key takes 190 bytes (docs/benchmarks/keys.md), but
-tables grow in steps, and the soak of 30 minutes rose by 600 bytes for each."""
+tables grow in steps. Two soaks of half an hour rose by 600 and 1,000 bytes for each sale, whatever
+else there was to it."""
 
 MOST_OPEN_FILES = 4
 """Connections open and close all the time, so medians differ by a few. What one fault leaves open
