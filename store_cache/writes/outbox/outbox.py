@@ -312,12 +312,8 @@ class Outbox:
             )
             for request, number in requests
         ]
-        for entry in entries:
-            self._put(entry)
-        kept = await asyncio.gather(
-            *(self._store.keep_write(encode_entry(entry)) for entry in entries),
-            return_exceptions=True,
-        )
+        records = [self._put(entry) for entry in entries]
+        kept = await asyncio.gather(*map(self._store.keep_write, records), return_exceptions=True)
         if failed := [problem for problem in kept if problem is not None]:
             for entry in entries:
                 self._forget(entry)
@@ -355,8 +351,8 @@ class Outbox:
 
     async def record(self, entry: Entry) -> None:
         """Put an entry into its next state, which settles nothing."""
-        async with self._put_until_durable(entry):
-            await self._store.record_write(encode_entry(entry))
+        async with self._put_until_durable(entry) as record:
+            await self._store.record_write(record)
             self._count(entry)
         self.on_changed(entry)
 
@@ -368,8 +364,8 @@ class Outbox:
             self._uncount(entry)
             self.on_changed(entry)
 
-        async with self._put_until_durable(entry):
-            await self._store.settle_write(encode_entry(entry), stock, shown=shown)
+        async with self._put_until_durable(entry) as record:
+            await self._store.settle_write(record, stock, shown=shown)
 
     def settled_by(self, events: Sequence[AnyEvent]) -> SettledByFeed | None:
         """Return what events that name writes of this shop settle (O4); None if nothing.
@@ -382,15 +378,14 @@ class Outbox:
         settled = [*self._named_entries(events)]
         if not settled:
             return None
-        for entry in settled:
-            self._put(entry)
+        records = tuple(self._put(entry) for entry in settled)
 
         def shown() -> None:
             for entry in settled:
                 self._uncount(entry)
                 self.on_changed(entry)
 
-        return SettledByFeed(tuple(map(encode_entry, settled)), shown)
+        return SettledByFeed(records, shown)
 
     def _named_entries(self, events: Sequence[AnyEvent]) -> Iterable[Entry]:
         for event in events:
@@ -512,23 +507,26 @@ class Outbox:
     # -- memory ----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _put_until_durable(self, entry: Entry) -> AsyncIterator[None]:
-        """Put an entry in; repeats of its write wait until the block, which logs it, ends."""
-        self._put(entry)
+    async def _put_until_durable(self, entry: Entry) -> AsyncIterator[bytes]:
+        """Put an entry in, and yield its record; repeats of its write wait until the block, which
+        logs it, ends."""
+        record = self._put(entry)
         writing = asyncio.get_running_loop().create_future()
         self._writing[entry.key] = writing
         try:
-            yield
+            yield record
         finally:
             if self._writing.get(entry.key) is writing:
                 del self._writing[entry.key]
             writing.set_result(None)
 
-    def _put(self, entry: Entry) -> None:
-        """Make this the state of the entry, in memory and in the next snapshot."""
+    def _put(self, entry: Entry) -> bytes:
+        """Make this the state of the entry, in memory and in the next snapshot; return its
+        record."""
+        record = encode_entry(entry)
         before = self._leave_state(entry.key)
         self._key_of[entry.id] = entry.key
-        self._keys.put_outbox(entry.key, encode_entry(entry))
+        self._keys.put_outbox(entry.key, record)
         if entry.is_unsettled:
             self._unsettled[entry.key] = entry
             self.counts[entry.state] += 1
@@ -542,6 +540,7 @@ class Outbox:
             if entry.attempt is not None:
                 self.in_doubt.drop(entry.attempt)
         self.order.remove(entry.key, entry.product_id, entry.sequence)
+        return record
 
     def _leave_state(self, key: str) -> Entry | None:
         """Count an entry out of the state that it is in. Return it, or None if there is none."""
