@@ -51,7 +51,9 @@ CORE, MEMORY = "core %", "kB a reader"
 IDLE_ROUNDS, IDLE_SECONDS = 3, 31.0
 """Each reader is told its position twice in that time."""
 
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 8.0
+"""After a start: the index is built, and the catalogue compared with Central's."""
+
 REQUESTS = 50_000
 BESIDE_SECONDS = 4.0
 BESIDE_A_SECOND = 10
