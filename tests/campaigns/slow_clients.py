@@ -12,9 +12,9 @@ On a shared machine the store and this program also wait for a processor, which 
 the store. So what counts of an answer's time is without these waits, but at least the processor
 time that the store used meanwhile. The time that passed is told too.
 
-Exits with 1 if 99 % of the reads are not answered within the limit, if a read or a new till is
-refused or waits for longer than its limit, if the crowd was not there, or if the store keeps
-descriptors of it.
+Exits with 1 if 99 % of the reads, or of the new tills, are not answered within their limit, if one
+is refused or waits for five seconds, if the crowd was not there, or if the store keeps descriptors
+of it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ LEFT_SECONDS = 40.0
 MOST_LEFT = 5
 PATIENCE_SECONDS = 30.0
 """As much may pass on a shared machine; what counts has limits of its own."""
+LONGEST_MS = 5000.0
+"""A connection that the system has dropped, since the store could not accept it at once, is tried
+again after a second and after three."""
 FEWEST = 20
 """Of fewer answers nothing can be told."""
 LEAST_CROWD = 1 / 3
@@ -268,7 +271,9 @@ def _problems(
     new_ms = [wait.counted * 1000 for wait in during.new_tills]
     if (p99 := p(99, reads_ms)) > options.limit_ms:
         yield f"99 % of the reads take up to {p99:.1f} ms"
-    if (longest := max(reads_ms + new_ms)) > options.new_limit_ms:
+    if (p99 := p(99, new_ms)) > options.new_limit_ms:
+        yield f"99 % of the new tills are served within {p99:.1f} ms"
+    if (longest := max(reads_ms + new_ms)) > LONGEST_MS:
         yield f"an answer took {longest:.1f} ms"
     if min(crowd.connected) < LEAST_CROWD * (options.slow + options.silent):
         yield f"only {min(crowd.connected)} of the crowd were there"
@@ -282,7 +287,7 @@ def main() -> int:
     parser.add_argument("--silent", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--limit-ms", type=float, default=50.0, help="p99 of reads")
-    parser.add_argument("--new-limit-ms", type=float, default=1000.0, help="longest of all answers")
+    parser.add_argument("--new-limit-ms", type=float, default=1000.0, help="p99 of new tills")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="slow-clients-") as folder:
         problems = uvloop.run(run(Path(folder), options))
