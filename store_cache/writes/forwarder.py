@@ -332,8 +332,8 @@ class Forwarder:
                 raise key_reused(request.key, client=waiting[0].client, used_at=waiting[1])
             entry = None if self._outbox is None else self._outbox.find(request)
             return entry or self._keys.find(request)
-        except WriteError:
-            self._keys_reused += 1
+        except WriteError as problem:
+            self._keys_reused += problem.code == "idempotency_key_reused"
             raise
 
     def _start_missing(

@@ -656,6 +656,43 @@ async def test_entries_survive_compaction() -> None:
         assert outbox_of(store).by_id(entry_of(store, "settled").id) is not None
 
 
+async def test_damage_of_files_that_hold_entries_is_told() -> None:
+    """[O9] What is certain is used; the health says that entries may be missing."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        for number in range(3):
+            await queued(store, f"sale-{number}")
+        files = directory.contents()
+    journal = max(name for name in files if name.startswith("journal"))
+    damaged = files[journal].replace(b'"key":"sale-1"', b'"key":"sale-X"', 1)
+    assert damaged != files[journal]
+    async with a_shop(central, FaultyDirectory(files | {journal: damaged})) as store:
+        check = store.parts.status.health()["checks"]["outbox"]
+
+        assert "may be missing" in check["problem"]
+        assert {"sale-0", "sale-2"} == {
+            entry.key for entry in outbox_of(store).listed(None, limit=9, after="")
+        }
+
+
+async def test_an_entry_that_cannot_be_read_prevents_no_start_and_is_told() -> None:
+    """[O9] A newer version may have written it: it stays on disk, and is not sold anew."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await store.parts.writer.record_write(b'{"key":"odd","outbox":{"id":"01","state":"sold"}}')
+        await cut(store)
+        await queued(store, "sale")
+    for _ in range(2):
+        async with a_shop(central, directory) as store:
+            problem = store.parts.status.health()["checks"]["outbox"]["problem"]
+            assert "under the key odd" in problem
+            assert 1 == len(outbox_of(store))
+            with pytest.raises(WriteError) as caught:
+                await adjust(store, "odd")
+            assert "storage_unavailable" == caught.value.code
+
+
 async def test_a_store_that_queues_no_more_sends_what_is_left() -> None:
     """[O9] None is taken; once it is empty, the next start has no outbox."""
     central, directory = Central(), FaultyDirectory()

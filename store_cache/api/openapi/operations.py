@@ -250,7 +250,8 @@ STREAM_CHANGES = Operation(
     "streamChanges",
     READING,
     "Follow the changes of the catalogue as Server-Sent Events",
-    "Events are `state`, `product`, `deleted`, `ready`, `position` and `reset`.",
+    "Events are `state`, `product`, `deleted`, `ready`, `position`, `reset` and, with an outbox, "
+    "`write`.",
     parameters=(_PRODUCT_IDS, _FROM, _LAST_EVENT_ID),
     answers=(
         Answer(

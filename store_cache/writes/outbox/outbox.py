@@ -143,6 +143,7 @@ class Outbox:
         self.counts: Counter[State] = Counter()
         """How many entries are in each unsettled state."""
         self._unsettled: dict[str, Entry] = {}
+        self._unreadable: set[str] = set()  # keys
         self._settled: dict[str, float] = {}  # by key, when; the oldest first
         self._key_of: dict[str, str] = {}  # by id
         self._held_up: Counter[str] = Counter()  # by product: entries that later ones wait for
@@ -155,7 +156,7 @@ class Outbox:
 
     def load(self) -> None:
         """Take the entries of the key table, which was loaded, but for those to be forgotten."""
-        entries = [*map(decode_entry, map(orjson.loads, self._keys.outbox.values()))]
+        entries = self._readable_entries()
         settled = [entry for entry in entries if not entry.is_unsettled]
         for entry in sorted(settled, key=lambda one: one.changed_at):
             self._settle_in_memory(entry)
@@ -168,6 +169,23 @@ class Outbox:
                 self._schedule(self._unsettled[entry.key])
         self.expire()
 
+    def _readable_entries(self) -> list[Entry]:
+        """Return the entries of the key table. One that cannot be read stays on disk, and is
+        named."""
+        entries = []
+        for key, record in self._keys.outbox.items():
+            try:
+                entries.append(decode_entry(orjson.loads(record)))
+            except (KeyError, TypeError, ValueError, AttributeError) as problem:
+                self._unreadable.add(key)
+                self.may_lack = (
+                    f"{len(self._unreadable)} entries of the outbox cannot be read, the last one "
+                    f"under the key {key}: a newer version may have written them. Their till has "
+                    "to say what was sold"
+                )
+                log.error("the entry of key %s in the outbox cannot be read: %r", key, problem)
+        return entries
+
     # -- what is held ----------------------------------------------------------------------
 
     @property
@@ -176,7 +194,15 @@ class Outbox:
         return self.is_accepting or bool(self._keys.outbox)
 
     def find(self, request: WriteRequest) -> Entry | None:
-        """Return the entry of a write's key. Raises WriteError `idempotency_key_reused`."""
+        """Return the entry of a write's key. Raises WriteError `idempotency_key_reused`, or
+        `storage_unavailable` if the entry cannot be read."""
+        if request.key in self._unreadable:
+            raise WriteError(
+                "storage_unavailable",
+                "The outbox has this write, and cannot read it: have the store's log looked at "
+                "before it is sold under another key",
+                details={"idempotencyKey": request.key},
+            )
         entry = self.get(request.key)
         if entry is not None and entry.fingerprint != fingerprint(request):
             client, used_at = entry.request.client, entry.queued_at
@@ -186,7 +212,7 @@ class Outbox:
     def get(self, key: str) -> Entry | None:
         if (entry := self._unsettled.get(key)) is not None:
             return entry
-        record = self._keys.outbox.get(key)
+        record = None if key in self._unreadable else self._keys.outbox.get(key)
         return None if record is None else decode_entry(orjson.loads(record))
 
     def by_id(self, entry_id: str) -> Entry | None:
