@@ -36,7 +36,7 @@ CODES = {
     "central_unavailable": StatusCode.UNAVAILABLE,
     "storage_unavailable": StatusCode.UNAVAILABLE,
     "index_not_ready": StatusCode.UNAVAILABLE,
-    "outbox_full": StatusCode.UNAVAILABLE,
+    "outbox_full": StatusCode.RESOURCE_EXHAUSTED,
     "central_timeout": StatusCode.DEADLINE_EXCEEDED,  # repeat it with the same request_id
     "central_error": StatusCode.FAILED_PRECONDITION,
     "sync_failed": StatusCode.FAILED_PRECONDITION,
