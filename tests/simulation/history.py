@@ -276,9 +276,11 @@ class History:
         self._note_known()
 
     def _note_known(self) -> None:
+        feed = self.feeds[-1]
         self.known = {
             product_id: {state for _, state in states if state is not None}
-            for product_id, states in self.feeds[-1].products.items()
+            for product_id, states in feed.products.items()
+            if not feed.has_lost(product_id, 0)  # its events tell of what Central has lost
         }
         for product_id, state in self._current.items():
             if state is not None:
