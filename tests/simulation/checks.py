@@ -185,7 +185,8 @@ class Checks:
         label = catalogue.position.label
         if behind := self._marks.step_back(label, product_id, states):
             self.find(f"{product_id} went back to {look}, {behind}")
-        if behind := self._told.step_back("", product_id, states):
+        is_pending = product_id in catalogue.pending_refetches  # point 4 of the known limits
+        if not is_pending and (behind := self._told.step_back("", product_id, states)):
             self.find(f"{product_id} is shown as {look}, {behind}, which a till was told")
         self._marks.set(label, product_id, states)
 

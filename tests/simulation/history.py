@@ -315,6 +315,12 @@ class History:
         return State(before.incarnation, look_of(event["data"]))
 
     def _note(self, product_id: str, state: State) -> None:
+        for other in self.states.get(product_id, ()):
+            if _look_alike(other, state):
+                self.mistakable |= {
+                    (product_id, other.incarnation),
+                    (product_id, state.incarnation),
+                }
         self.states.setdefault(product_id, set()).add(state)
         self._looks.setdefault(product_id, {}).setdefault(state.look, set()).add(state)
 
@@ -324,6 +330,14 @@ class History:
             self.mistakable.add((product_id, state.incarnation))
         self.feeds[-1].add(product_id, offset, state)
         self._numbered.append((self._now(), offset))
+
+
+def _look_alike(one: State, other: State) -> bool:
+    """Return whether nothing tells one state from that of another incarnation (point 2 of the known
+    limits, docs/reliability.md)."""
+    ours, theirs = one.look, other.look
+    has_same = ours.rest == theirs.rest or ours.updated == theirs.updated
+    return one.incarnation != other.incarnation and ours[:2] == theirs[:2] and has_same
 
 
 def _is_mistakable(before: State, state: State) -> bool:
