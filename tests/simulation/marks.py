@@ -50,7 +50,7 @@ class Marks:
             if mark is None or mark.look.version <= state.look.version:
                 return ""
             if (product_id, state.incarnation) in self.history.mistakable:
-                return ""  # point 5 of the known limits, docs/reliability.md
+                return ""  # points 2 and 5 of the known limits, docs/reliability.md
             behind.append(mark)
         return f"behind {behind}" if behind else ""
 

@@ -117,7 +117,6 @@ def test_a_row_may_be_of_each_incarnation_that_looks_so() -> None:
 
     assert (2, 1) == (len(first), len(second))
     assert "" == marks.step_back("g-1", "P", first)
-    assert marks.step_back("g-1", "P", {one for one in first if one.incarnation == 1})
 
 
 def test_a_row_that_was_answered_for_has_a_stock_that_central_had() -> None:
