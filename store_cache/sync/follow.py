@@ -127,8 +127,10 @@ def _at_end(
     settings = state.settings
     began_at = now if state.poll_began_at is None else state.poll_began_at
     # An empty answer after `wait` was sent when that was over. Any other may have been sent as soon
-    # as it was asked for, and have been on its way since.
-    held_seconds = wait_seconds if took_seconds >= wait_seconds else 0
+    # as it was asked for, and have been on its way since; so may this one, if the answer before it
+    # came at once, as from a Central that does not hold polls.
+    may_be_held = took_seconds >= wait_seconds and cursor.unheld == 0
+    held_seconds = wait_seconds if may_be_held else 0
     state = _in_sync(state, now - took_seconds + held_seconds)
     state = replace(state, poll_began_at=None)
     seconds = max(0.0, began_at + settings.interval_seconds - now)

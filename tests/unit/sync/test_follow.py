@@ -261,6 +261,20 @@ def test_an_empty_answer_proves_what_was_there_when_it_was_sent(
     assert began_at + in_sync_after == sync.state.in_sync_at
 
 
+def test_a_late_answer_of_a_central_that_may_not_hold_proves_no_more() -> None:
+    """[B5] The answer before it came at once, so this one may have been sent at once, too, and have
+    been under way for longer than `wait`. The next one is taken as held again."""
+    sync = followed()
+    sync.answers(next_offset=100, held=0.02)
+    asked_at = sync.now
+    sync.answers(next_offset=100, held=21.0)
+    assert asked_at == sync.state.in_sync_at
+
+    asked_at = sync.now
+    sync.answers(next_offset=100, held=20.0)
+    assert asked_at + 20.0 == sync.state.in_sync_at
+
+
 def test_events_prove_what_was_there_when_they_were_asked_for() -> None:
     """[B5] However long their answer was under way, and however long the disk takes."""
     sync = followed()
