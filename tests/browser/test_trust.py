@@ -56,6 +56,17 @@ IN_DOUBT = {
     "unknown": 2,
     "underWay": 0,
 }
+WAITING = {
+    "queued": 3,
+    "sending": 0,
+    "inDoubt": 0,
+    "parked": 0,
+    "oldestSeconds": 125.0,
+    "accepting": True,
+    "waitsFor": "Central cannot be reached",
+    "problem": "",
+}
+PARKED = {"parked": 1, "problem": "1 queued writes are parked: a person has to retry them"}
 AWAY_SINCE = {"state": "open", "cause": "connection refused", "since": "2023-11-14T22:09:20Z"}
 
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
@@ -113,6 +124,43 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
         {"status": status("fallback", breaker=AWAY_SINCE, writes=REFUSING), "age": 245},
         "bad",
         "Central has been away for 4 min. Reads go on, sales are refused.",
+    ),
+    (
+        "fallback, sales are queued",
+        {"status": status("fallback", breaker=AWAY_SINCE, writes=REFUSING, outbox=WAITING)},
+        "bad",
+        "Central has been away for 4 min. Reads go on, sales are queued.",
+    ),
+    (
+        "fallback, what is left in the outbox is sent and none is taken",
+        {
+            "status": status(
+                "fallback",
+                breaker=AWAY_SINCE,
+                writes=REFUSING,
+                outbox=WAITING | {"accepting": False},
+            )
+        },
+        "bad",
+        "Central has been away for 4 min. Reads go on, sales are refused.",
+    ),
+    (
+        "live, sales are queued",
+        {"status": status("live", writes=REFUSING, outbox=WAITING), "age": 2},
+        "warn",
+        "In sync with Central, but sales are queued",
+    ),
+    (
+        "live, queued sales are sent",
+        {"status": status("live", outbox=WAITING), "age": 2},
+        "good",
+        "In sync with Central, 2 s ago",
+    ),
+    (
+        "live, a sale is parked",
+        {"status": status("live", outbox=WAITING | PARKED), "age": 2},
+        "warn",
+        "In sync with Central, but queued sales need a person",
     ),
     (
         "the first full sync",
@@ -174,6 +222,19 @@ async def test_each_state_has_its_sentence_and_says_what_to_do(page: Page) -> No
     }
     assert told == {name: (level, sentence) for name, _, level, sentence in CASES}
     assert all(len(verdict["advice"]) > 10 for verdict in verdicts)
+
+
+async def test_what_waits_has_a_sentence(page: Page) -> None:
+    script = "async (all) => all.map((await import('/console/outbox.js')).waitingText)"
+    many = WAITING | {"queued": 1200, "sending": 8, "inDoubt": 1, "parked": 2}
+    assert await page.evaluate(script, [WAITING | {"queued": 0}, WAITING, many]) == [
+        "No sale waits for Central.",
+        "3 sales wait for Central; the oldest is from 2 min ago.",
+        (
+            "1,208 sales wait for Central, 1 sale is in doubt, 2 sales need a person; "
+            "the oldest is from 2 min ago."
+        ),
+    ]
 
 
 def test_no_page_names_an_outside_address(project_root: Path) -> None:

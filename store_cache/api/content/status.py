@@ -187,7 +187,9 @@ class StatusDocuments:
 
     def _writes_problem(self, writes: WritesStatus) -> str:
         if writes.admission.is_away:
-            return "the breaker of writes is open: they are refused until one is answered again"
+            are_queued = self._outbox is not None and self._outbox.is_accepting
+            what = "queued" if are_queued else "refused"
+            return f"the breaker of writes is open: they are {what} until one is answered again"
         if writes.unknown_seconds > LONGEST_DOUBT_SECONDS:
             return f"{writes.unknown} writes have no known outcome; their tills have to repeat them"
         room = writes.room

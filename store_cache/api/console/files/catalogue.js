@@ -2,7 +2,7 @@
 
 import { noteStock } from "./changes.js";
 import { $, make, setText, throttled } from "./dom.js";
-import { count, price } from "./format.js";
+import { count, price, stock } from "./format.js";
 import { get, Refused } from "./session.js";
 
 const PAGE = 15;
@@ -104,8 +104,10 @@ function fill(cells, product) {
     return;
   }
   setText(cells.link, String(product.name || product.productId));
-  setText(cells.stock, count(product.available));
-  cells.stock.classList.toggle("none", product.available <= 0);
+  const isPending = product.expectedAvailable !== undefined;
+  const expected = isPending ? [make("small", {}, `expected ${stock(product.expectedAvailable)}`)] : [];
+  cells.stock.replaceChildren(make("span", {}, count(product.available)), ...expected);
+  cells.stock.classList.toggle("none", (product.expectedAvailable ?? product.available) <= 0);
   setText(cells.price, price(product.price));
   setText(cells.version, count(product.version));
 }

@@ -44,6 +44,11 @@ export function price(value) {
   return typeof value === "number" ? value.toFixed(2) : NOTHING;
 }
 
+/** A stock that may be below zero, with a real minus. */
+export function stock(value) {
+  return count(value).replace("-", "−");
+}
+
 export function signed(value) {
   return value > 0 ? `+${number.format(value)}` : number.format(value).replace("-", "−");
 }

@@ -5,6 +5,7 @@ import * as changes from "./changes.js";
 import { startCharts } from "./charts.js";
 import { $, setText } from "./dom.js";
 import { seconds } from "./format.js";
+import { noteWrite, openOutbox, startOutbox } from "./outbox.js";
 import { openProduct, noteChange as noteProductChange } from "./product.js";
 import { forgetKey, keepKey, key, Refused, request } from "./session.js";
 import { follow } from "./stream.js";
@@ -29,7 +30,7 @@ async function start() {
 
 function askKey(problem) {
   $("sign-in").hidden = false;
-  $("overview").hidden = $("product").hidden = $("forget").hidden = true;
+  $("overview").hidden = $("product").hidden = $("outbox").hidden = $("forget").hidden = true;
   setLine("none", "Not signed in");
   setText($("key-problem"), problem);
   $("key").focus();
@@ -58,6 +59,7 @@ async function enter() {
   changes.startChanges();
   startSyncs(readStatus);
   startVerification(readStatus);
+  startOutbox();
   route();
   setInterval(tick, 1000);
   document.addEventListener("visibilitychange", tick);
@@ -72,6 +74,7 @@ async function enter() {
 function onEvent(name, data) {
   if (name === "product") onChange(data.productId, data);
   else if (name === "deleted") onChange(data.productId, null);
+  else if (name === "write") noteWrite();
   else if (name === "reset") { catalogue.load(); readStatus(); }
   else if (name === "position") noteAge(data.age);
   else if (name === "state") { noteAge(data.age); readStatus(); }
@@ -124,6 +127,7 @@ async function readStatus() {
     drawSyncs(view.status);
     drawVerification(view.status.verification);
     setText($("store-name"), view.status.storeId ?? "");
+    noteWrite();
     return null;
   } catch (problem) {
     if (!(problem instanceof Refused)) setReached(false);
@@ -172,7 +176,9 @@ function now() {
 function route() {
   if (!key()) return;
   const product = /^#\/product\/(.+)$/.exec(location.hash);
-  $("overview").hidden = product !== null;
+  const isOutbox = location.hash === "#/outbox";
+  $("overview").hidden = product !== null || isOutbox;
+  openOutbox(isOutbox);
   openProduct(product ? decoded(product[1]) : null);
 }
 

@@ -1,7 +1,7 @@
 /* One product's own page: its state, what the store saw happen to it, and its JSON. */
 
 import { $, make, setText, throttled } from "./dom.js";
-import { count, dateAndTime, price, signed } from "./format.js";
+import { count, dateAndTime, price, signed, stock } from "./format.js";
 import { get, Refused } from "./session.js";
 
 let openId = null;
@@ -61,6 +61,7 @@ function missing(productId, problem) {
 function summary(productId, product) {
   const facts = [
     ["Stock", make("span", { class: product.available <= 0 ? "none" : "" }, count(product.available))],
+    ...waiting(product),
     ["Price", price(product.price)],
     ["Version", count(product.version)],
     ["Category", String(product.category ?? "–")],
@@ -72,6 +73,15 @@ function summary(productId, product) {
     make("p", { class: "note" }, productId),
     make("dl", { class: "facts" }, ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
   );
+}
+
+/** What the outbox makes of the stock; nothing unless sales of the product wait there. */
+function waiting(product) {
+  if (product.pendingDelta === undefined) return [];
+  const link = make("a", { href: "#/outbox" }, `${signed(product.pendingDelta)} in the outbox`);
+  const expected = make("span", { class: product.expectedAvailable <= 0 ? "none" : "" }, stock(product.expectedAvailable));
+  const oversold = product.oversold ? [make("small", {}, "oversold: more was sold than Central knows of")] : [];
+  return [["Not at Central yet", link], ["Expected stock", make("span", {}, expected, ...oversold)]];
 }
 
 function historyCard(history) {

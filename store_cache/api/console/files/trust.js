@@ -5,6 +5,7 @@
 
 import { $, make, setLevel, setText } from "./dom.js";
 import { count, counted, duration, seconds, timeOfDay } from "./format.js";
+import { waitingText } from "./outbox.js";
 
 /** After so many seconds a status says nothing of the present. It is read every 15 s at least. */
 const OLDEST_STATUS = 60;
@@ -88,6 +89,21 @@ export function judge({ status, age, now, isReached, statusAge = 0, lostSeconds 
 }
 
 function liveSentence(status, age) {
+  if (areRefused(status.writes) && areQueued(status)) {
+    return {
+      level: "warn",
+      sentence: "In sync with Central, but sales are queued",
+      advice: because(status.outbox.waitsFor) + "Central's feed answers and its writes do not. "
+        + "What is queued is sent by itself; if it lasts, ask the people who run Central.",
+    };
+  }
+  if (status.outbox?.problem) {
+    return {
+      level: "warn",
+      sentence: "In sync with Central, but queued sales need a person",
+      advice: because(status.outbox.problem) + "See the outbox.",
+    };
+  }
   if (areRefused(status.writes)) {
     return {
       level: "warn",
@@ -140,7 +156,13 @@ function awayText(away) {
   return Number.isFinite(away) ? `Central has been away for ${duration(away)}` : "Central is away";
 }
 
+/** Whether a sale that cannot reach Central is queued. */
+function areQueued(status) {
+  return status.outbox?.accepting ?? false;
+}
+
 function salesNow(status) {
+  if (status.writes.breaker === "open" && areQueued(status)) return "sales are queued";
   return status.writes.breaker === "open" ? "sales are refused" : "sales are tried";
 }
 
@@ -160,9 +182,9 @@ export function facts({ status, age }) {
     ["Feed", breaker.state === "open" ? "fallback" : breaker.cause ? "failing" : "followed",
       `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}`,
       breaker.state === "open" ? "bad" : breaker.cause || status.lag > 1000 ? "warn" : ""],
-    ["Sales", areRefused(writes) ? "refused" : writes.breaker === "closed" ? "forwarded" : "tried again",
+    ["Sales", areRefused(writes) ? (areQueued(status) ? "queued" : "refused") : writes.breaker === "closed" ? "forwarded" : "tried again",
       writes.unknown ? `${count(writes.unknown)} of unknown outcome` : `${count(writes.underWay)} under way`,
-      areRefused(writes) ? "bad" : writes.unknown || writes.breaker !== "closed" ? "warn" : ""],
+      areRefused(writes) && !areQueued(status) ? "bad" : writes.unknown || writes.breaker !== "closed" ? "warn" : ""],
     ["Disk", disk.durable ? "durable" : "failing",
       disk.durable ? `${disk.snapshotSize} and ${disk.journalSize} of changes` : disk.problem, disk.durable ? "" : "bad"],
     ["Products", count(status.productCount), status.generation ?? ""],
@@ -198,6 +220,8 @@ export function drawTrust(view) {
   setText($("trust-advice"), verdict.advice);
   document.title = verdict.level === "good" ? "Store cache" : `(!) ${verdict.sentence}`;
   if (!view.status) return;
+  $("outbox-note").hidden = !view.status.outbox;
+  if (view.status.outbox) setText($("outbox-text"), waitingText(view.status.outbox));
   const list = $("facts");
   facts(view).forEach(([name, value, detail, level = ""], index) => {
     const cell = list.children[index] ?? list.appendChild(
