@@ -43,6 +43,7 @@ from store_cache.storage.framing import OtherStore
 BAD_USE = 2
 NOT_ON_DISK = 3
 LARGEST_PORT = 65_535
+LONGEST_OUTAGE_SECONDS = 3_600
 INTERRUPTED = 130
 """As shells report Ctrl-C: a script must not take it for success."""
 
@@ -120,6 +121,15 @@ def _add_demo(commands: Any) -> None:
     command.add_argument(
         "--central-port", type=_port, default=8081, help="of the stub (default: 8081)"
     )
+    command.add_argument(
+        "--outages",
+        type=_outage_seconds,
+        nargs="?",
+        const=60,
+        default=0,
+        metavar="SECONDS",
+        help="let Central go away for so long now and then, while sales are queued (default: 60)",
+    )
     command.set_defaults(run=_demo)
 
 
@@ -127,6 +137,14 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= LARGEST_PORT):
         raise argparse.ArgumentTypeError(
             f"{text} is not a whole number from 0 to {LARGEST_PORT} (0: any free port)"
+        )
+    return int(text)
+
+
+def _outage_seconds(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= LONGEST_OUTAGE_SECONDS):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a whole number of seconds from 1 to {LONGEST_OUTAGE_SECONDS}"
         )
     return int(text)
 
@@ -276,7 +294,13 @@ def _serve(_options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    return asyncio.run(run_demo(port=options.port, central_port=options.central_port))
+    return asyncio.run(
+        run_demo(
+            port=options.port,
+            central_port=options.central_port,
+            outage_seconds=options.outages,
+        )
+    )
 
 
 def _completion(options: argparse.Namespace) -> int:

@@ -20,8 +20,9 @@ OF_A_REAL_STORE = "ENVIRONMENT=production\nAPI_KEYS=secret\nCENTRAL_STUB_API_KEY
 
 
 @contextmanager
-def demo(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "store_cache", "demo", "--port", "0", "--central-port", "0"]
+def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    ports = ("--port", "0", "--central-port", "0")
+    command = [sys.executable, "-m", "store_cache", "demo", *ports, *options]
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -95,3 +96,27 @@ def test_demo_that_is_interrupted_while_it_starts_leaves_nothing_behind(tmp_path
     assert "Traceback" not in printed
     assert 1 == len(parts)
     assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]
+
+
+def test_demo_with_outages_queues_sales_and_replays_them(tmp_path: Path) -> None:
+    """Central goes away, a sale is queued, Central is back, and the sale is applied: each is told.
+    Ctrl-C ends it as ever, wherever it stands."""
+    stages = iter(("Central: goes away for 2 s", ", queued; ", "Central: is back", "is applied"))
+    with demo(tmp_path, "--outages", "2") as process:
+        assert process.stdout is not None
+        printed, stage = "", next(stages, None)
+        while stage is not None:
+            line = process.stdout.readline()
+            assert line, printed
+            printed += line
+            if stage in line:
+                stage = next(stages, None)
+        parts = children_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=STOP_SECONDS)
+
+    assert 0 == process.returncode
+    assert [] == [part for part in parts if Path(f"/proc/{part}").exists()]
+    assert rest.endswith("Stopped.\n")
+    assert "Traceback" not in printed + rest
+    assert [] == os.listdir(tmp_path)  # noqa: PTH208 - names alone
