@@ -16,7 +16,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 .PHONY: help run demo-outage test lint types unit format sales outages crashes older campaigns crash simulate removals mutants soak bench proto lock upgrade audit sbom clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(LINKED) ## run the demo: a Central, a store, live changes; Ctrl-C ends it
 	@exec $(BIN)/store-cache demo

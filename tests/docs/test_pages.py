@@ -134,7 +134,7 @@ def test_each_named_target_of_make_exists() -> None:
         target
         for page in PAGES
         for target in re.findall(
-            r"(?:`|^)make(?: [A-Z]+=\S+)? ([a-z]+)", page.read_text(), re.MULTILINE
+            r"(?:`|^)make(?: [A-Z]+=\S+)? ([a-z-]+)", page.read_text(), re.MULTILINE
         )
     }
     helped = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
