@@ -150,6 +150,7 @@ class CentralClient:
             transport=transport,
             tls=tls,
         )
+        self._of_tenant = f", which must be of the tenant {tenant_id}" if tenant_id else ""
         self.rate_limit = rate_limit
         self._random = random
         self._now = now
@@ -422,7 +423,7 @@ class CentralClient:
         if status in (401, 403):
             return AccessDenied(
                 f"{central} does not accept the store's key ({status}): "
-                "set CENTRAL_API_KEY to one that it knows"
+                f"set CENTRAL_API_KEY to one that it knows{self._of_tenant}"
             )
         if status == 410:
             return PositionGone(f"{central} no longer holds what was asked of {request.subject}")
