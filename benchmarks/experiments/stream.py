@@ -70,6 +70,12 @@ class Peer:
     changes: tuple[str, int]
     reads: str
     notes: tuple[Path, ...] = ()
+    rpc_port: int | None = None
+    """Where its watchers connect, if it is a store's gRPC that is measured."""
+
+    @property
+    def readers_port(self) -> int:
+        return self.server.port if self.rpc_port is None else self.rpc_port
 
 
 async def measure(effort: Effort) -> Sequence[Part]:
@@ -152,8 +158,8 @@ def curve(curves: dict[str, dict[int, list[float]]], readers: int) -> Growth:
     )
 
 
-def reading(kind: str, server: Program, *arguments: object) -> Helper:
-    return helper("harness.stream_readers", kind, server.port, *arguments, core=LOAD_CORE)
+def reading(kind: str, port: int, *arguments: object) -> Helper:
+    return helper("harness.stream_readers", kind, port, *arguments, core=LOAD_CORE)
 
 
 def changing(kind: str, port: int, count: int, rate: float) -> Helper:
@@ -163,7 +169,7 @@ def changing(kind: str, port: int, count: int, rate: float) -> Helper:
 async def changed(peer: Peer, readers: int, rate: int, seconds: float) -> Sample:
     """Measure how long changes take to reach all readers. Raises LostMessages."""
     count = round(rate * seconds)
-    async with reading(peer.reads, peer.server, readers, count, *peer.notes) as reads:
+    async with reading(peer.reads, peer.readers_port, readers, count, *peer.notes) as reads:
         await next_line(reads)
         async with changing(*peer.changes, count, rate) as changes:
             await next_line(changes)
@@ -224,7 +230,7 @@ async def idle(opened: Opened, kind: str, readers: int, seconds: float) -> Sampl
         before = proc.resident_bytes(server.process_id)
         sample = {}
         if readers:
-            reads = await running.enter_async_context(reading(kind, server, readers, 0))
+            reads = await running.enter_async_context(reading(kind, server.port, readers, 0))
             await next_line(reads)
             await asyncio.sleep(SETTLE_SECONDS)
             grown = proc.resident_bytes(server.process_id) - before
@@ -246,7 +252,7 @@ async def measure_reads(effort: Effort, source: Program, readers: int, products:
     async with (
         store(effort.folder, source.url, name="alone") as alone,
         store(effort.folder, source.url, name="beside", settings=SETTINGS) as beside,
-        reading("store", beside, readers, 0) as reads,
+        reading("store", beside.port, readers, 0) as reads,
     ):
         await next_line(reads)
         seconds = 1.0 if effort.quick else BESIDE_SECONDS

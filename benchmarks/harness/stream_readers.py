@@ -1,13 +1,14 @@
-"""A thousand readers of changes, in one process: of a store's streams, or of mosquitto's messages.
+"""A thousand readers of changes, in one process: of a store's streams, over HTTP or gRPC, or of
+mosquitto's messages.
 
-    python -m benchmarks.harness.stream_readers store|mosquitto PORT READERS CHANGES [NOTES]
+    python -m benchmarks.harness.stream_readers store|rpc|mosquitto PORT READERS CHANGES [NOTES]
 
 It prints `ready` once all are connected, and after so many changes its `Found` as JSON. It gives up
 on what is missing after `PATIENCE_SECONDS` of silence. With CHANGES 0 it goes on reading until it
 is ended. NOTES is the file of `noting_store`.
 
-Both kinds are read alike, by `recv` from sockets that epoll names: parsing a protocol for each
-message would take longer than either server does.
+All kinds are read alike, by `recv` from sockets that epoll names: parsing a protocol for each
+message would take longer than any server does.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ _REQUEST = (
 ).encode()
 
 
+_DATA, _HEADERS, _SETTINGS, _WINDOW_UPDATE = 0, 1, 4, 8
+_END_STREAM, _END_HEADERS = 1, 4
+_INITIAL_WINDOW_SIZE = 4
+_FIRST_WINDOW, _LARGEST_WINDOW = 65_535, 2**31 - 1
+
+
 def of_store(port: int, number: int) -> socket.socket:
     """Return the connection of a reader that has been told the store's state."""
     address = f"127.0.0.{2 + number // READERS_OF_AN_ADDRESS}"
@@ -60,6 +67,47 @@ def of_store(port: int, number: int) -> socket.socket:
         if not received.startswith(b"HTTP/1.1 200"):
             raise ConnectionError(f"the store answered {received[:200]!r}")
     return connection
+
+
+def of_rpc(port: int, _number: int) -> socket.socket:
+    """Return the connection of a watcher that has been told the store's state.
+
+    It speaks as much of HTTP/2 (RFC 9113) as it needs: windows so large that they are never full,
+    and one call.
+    """
+    connection = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_SECONDS)
+    settings = _INITIAL_WINDOW_SIZE.to_bytes(2) + _LARGEST_WINDOW.to_bytes(4)
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/storecache.v1.Inventory/WatchProducts",
+        ":authority": "store",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        "x-api-key": KEY,
+    }
+    # HPACK (RFC 7541, 6.2.2): each field as it is, without an index.
+    block = b"".join(
+        bytes((0, len(name))) + name.encode() + bytes((len(value),)) + value.encode()
+        for name, value in fields.items()
+    )
+    connection.sendall(
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + _frame(_SETTINGS, settings)
+        + _frame(_WINDOW_UPDATE, (_LARGEST_WINDOW - _FIRST_WINDOW).to_bytes(4))
+        + _frame(_HEADERS, block, flags=_END_HEADERS, stream=1)
+        + _frame(_DATA, bytes(5), flags=_END_STREAM, stream=1)  # an empty message
+    )
+    received = b""
+    while b"live" not in received:
+        if not (data := connection.recv(_RECEIVED_AT_ONCE)):
+            raise ConnectionError(f"the store ended the connection after {received[:200]!r}")
+        received += data
+    return connection
+
+
+def _frame(kind: int, payload: bytes, *, flags: int = 0, stream: int = 0) -> bytes:
+    return len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
 
 
 _clients: list[Client] = []  # a client that is freed closes its connection
@@ -161,7 +209,7 @@ def main() -> None:
     kind, port, count, changes = sys.argv[1], *map(int, sys.argv[2:5])
     allow_files(3 * count)
     connect: Callable[[int, int], socket.socket]
-    connect = {"store": of_store, "mosquitto": of_mosquitto}[kind]
+    connect = {"store": of_store, "rpc": of_rpc, "mosquitto": of_mosquitto}[kind]
     readers = Readers([connect(port, number) for number in range(count)])
     ready()
     if not changes:
