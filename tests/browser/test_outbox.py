@@ -66,7 +66,7 @@ async def test_sales_are_queued_and_replayed(tmp_path: Path) -> None:
         await says(page, re.compile(r"Central has been away for .* sales are queued"))
         await expect(page.locator("#outbox-text")).to_contain_text("3 sales wait for Central")
         row = page.locator("#products tr", has_text="COF-001")
-        await expect(row.locator("td").nth(1)).to_have_text("25expected 22")
+        await expect(row.locator("td").nth(1)).to_have_text("25expected → 22")
         await open_outbox(page)
         await expect(page.locator("#entries tr")).to_have_count(3)
         await expect(page.locator("#entries")).to_contain_text("till-2-0006")

@@ -104,10 +104,15 @@ function fill(cells, product) {
     return;
   }
   setText(cells.link, String(product.name || product.productId));
-  const isPending = product.expectedAvailable !== undefined;
-  const expected = isPending ? [make("small", {}, `expected ${stock(product.expectedAvailable)}`)] : [];
-  cells.stock.replaceChildren(make("span", {}, count(product.available)), ...expected);
-  cells.stock.classList.toggle("none", (product.expectedAvailable ?? product.available) <= 0);
+  cells.stock.replaceChildren(count(product.available), ...expected(product));
+  cells.stock.classList.toggle("none", product.available <= 0);
   setText(cells.price, price(product.price));
   setText(cells.version, count(product.version));
+}
+
+/** What the stock is once the outbox is empty; nothing unless sales of the product wait there. */
+function expected(product) {
+  if (product.expectedAvailable === undefined) return [];
+  return [make("small", { class: product.expectedAvailable <= 0 ? "none" : "", title: "Expected with what waits in the outbox" },
+    make("span", { class: "hidden" }, "expected "), `→ ${stock(product.expectedAvailable)}`)];
 }
