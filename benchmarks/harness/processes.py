@@ -106,10 +106,20 @@ async def prepared_central(products: int, events: int) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def central(folder: Path, products: int, *, name: str = "central") -> AsyncIterator[Program]:
-    """`central-stub` in memory, on the load's core, with the catalogue of `rows`."""
+async def central(
+    folder: Path,
+    products: int,
+    *,
+    name: str = "central",
+    settings: Environment | None = None,
+) -> AsyncIterator[Program]:
+    """`central-stub`, in memory by default, on the load's core, with the catalogue of `rows`."""
     port = free_port()
-    environment = {"CENTRAL_STUB_PORT": str(port), "CENTRAL_STUB_EVENT_LIMIT": "1000000"}
+    environment = {
+        "CENTRAL_STUB_PORT": str(port),
+        "CENTRAL_STUB_EVENT_LIMIT": "1000000",
+        **(settings or {}),
+    }
     async with serving(
         (sys.executable, "-m", "central_stub", "serve"),
         port=port,
