@@ -134,7 +134,9 @@ class Counts:
     def note_write(self, result: Result, seconds: float) -> None:
         """Count a write whose till gets this result; one in doubt again, once it is settled."""
         if isinstance(result, Answer):
-            outcome = "applied" if result.body.get("applied") is True else "refused"
+            is_queued = result.body.get("queued") is True
+            is_applied = result.body.get("applied") is True
+            outcome = "queued" if is_queued else "applied" if is_applied else "refused"
         else:
             outcome = "in_doubt" if result.code == "central_timeout" else "failed"
         self.writes.of(outcome).add(seconds)

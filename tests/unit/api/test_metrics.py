@@ -315,6 +315,18 @@ async def test_writes_are_counted_by_outcome() -> None:
 
 
 @in_virtual_time
+async def test_a_queued_write_is_not_counted_as_refused() -> None:
+    async with a_store(offline_writes="queue") as store:
+        await store.until("live")
+        store.central.cut()
+        await store.parts.forwarder.update(Write("P-1", -1, 1, "queued"))
+        samples = samples_of(store)
+
+    assert 1.0 == samples["store_cache_writes_total", ("queued",)]
+    assert ("store_cache_writes_total", ("refused",)) not in samples
+
+
+@in_virtual_time
 async def test_events_are_counted_by_outcome() -> None:
     """An event is applied, or stale because a newer state is held, or quarantined."""
     lamp = {"productId": "LAMP", "name": "Lamp", "available": 5, "version": 3}
