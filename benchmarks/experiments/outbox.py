@@ -16,7 +16,7 @@ from itertools import count
 
 import httpx
 
-from benchmarks.experiments.writes import Target
+from benchmarks.experiments.writes import DELAY_SECONDS, Target
 from benchmarks.harness.cache import Cache, a_cache, as_served
 from benchmarks.harness.machine import LOAD_CORE
 from benchmarks.harness.measuring import Benchmark, Candidate, Effort, Sample, interleave
@@ -29,7 +29,7 @@ from store_cache.sync.full_sync import HEAD_SLACK
 from store_cache.writes.outbox.outbox import Outbox, OutboxSettings
 from store_cache.writes.outbox.sender import SENT_AT_ONCE
 from store_cache.writes.write import Write
-from tests.harness.clients import CENTRAL_KEY
+from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
 from tests.harness.processes import Program
 
 REPLAY, CENTRAL = "store: replayed from the outbox", "straight at central-stub"
@@ -50,35 +50,41 @@ AppendOne = Callable[[], Awaitable[None]]
 
 
 async def measure(effort: Effort) -> Sequence[Part]:
-    return [await replaying(effort), await as_served(lambda: queueing(effort))]
+    replays = [
+        await replaying(effort, delay_seconds=delay_seconds)
+        for delay_seconds in (0.0, DELAY_SECONDS)
+    ]
+    return [*replays, await as_served(lambda: queueing(effort))]
 
 
 # -- replay ------------------------------------------------------------------------------------
 
 
-async def replaying(effort: Effort) -> Comparison:
+async def replaying(effort: Effort, *, delay_seconds: float) -> Comparison:
+    folder = effort.folder / f"delay-{delay_seconds}"
+    folder.mkdir()
     each = WRITES_EACH // 10 if effort.quick else WRITES_EACH
     # As in `writes`: products that the store has not just seen created in the feed.
     created = PRODUCTS + HEAD_SLACK + 1
     settings = {"OFFLINE_WRITES": "queue", "OUTBOX_LIMIT": str(LIMIT)}
-    kept = [
-        {"CENTRAL_STUB_DATA_DIR": str(effort.folder / name)} for name in ("followed", "written")
-    ]
+    kept = [{"CENTRAL_STUB_DATA_DIR": str(folder / name)} for name in ("followed", "written")]
     async with (
-        central(effort.folder, created, name="central-of-store", settings=kept[0]) as followed,
-        central(effort.folder, created, name="central-of-tills", settings=kept[1]) as written,
-        store(effort.folder, followed.url, settings=settings) as served,
+        central(folder, created, name="central-of-store", settings=kept[0]) as followed,
+        central(folder, created, name="central-of-tills", settings=kept[1]) as written,
+        store(folder, followed.url, settings=settings) as served,
     ):
+        await delay(written, delay_seconds)
         through = Target(served.url, "/v1/store/inventory/updates", KEY)
         straight = Target(written.url, "/v1/inventory/updates", CENTRAL_KEY)
         candidates = {
-            REPLAY: replay(through, followed, each),
+            REPLAY: replay(through, followed, each, delay_seconds),
             CENTRAL: sending(straight, each),
         }
         rounds = await interleave(min(effort.rounds, 5), candidates)
+    work = f"that takes {delay_seconds * 1000:g} ms" if delay_seconds else "that answers at once"
     goal = Goal(candidate=REPLAY, metric=SECONDS, at_most=2.0, peer=CENTRAL)
     return Comparison(
-        title=f"{PRODUCTS * each:,} writes, {SENT_AT_ONCE} at once",
+        title=f"{PRODUCTS * each:,} writes, {SENT_AT_ONCE} at once, a Central {work}",
         metric=SECONDS,
         peers=(CENTRAL,),
         also=(RATE,),
@@ -89,7 +95,7 @@ async def replaying(effort: Effort) -> Comparison:
     )
 
 
-def replay(target: Target, source: Program, each: int) -> Candidate:
+def replay(target: Target, source: Program, each: int, delay_seconds: float) -> Candidate:
     async def candidate() -> Sample:
         async with client(target.url) as asking:
             await source.stop()
@@ -97,6 +103,7 @@ def replay(target: Target, source: Program, each: int) -> Candidate:
             await sell(target, each)
             await source.start("/health")
             began = time.perf_counter()
+            await delay(source, delay_seconds)
             await until_empty(asking)
         return figures_of(time.perf_counter() - began, each)
 
@@ -108,6 +115,15 @@ def sending(target: Target, each: int) -> Candidate:
         return figures_of(await sell(target, each), each)
 
     return candidate
+
+
+async def delay(source: Program, seconds: float) -> None:
+    """Have a Central that was just started take so long for each write."""
+    if not seconds:
+        return
+    fault = {"kind": "delay", "seconds": seconds, "routes": ["updates"]}
+    async with client(source.url, CENTRAL_ADMIN_KEY) as admin:
+        (await admin.post("/v1/admin/faults", json=fault)).raise_for_status()
 
 
 async def sell(target: Target, each: int) -> float:
