@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -338,6 +339,19 @@ async def test_a_refused_key_is_central_being_away() -> None:
         assert 7 == central_of(store).stock("P-1")[0]
 
 
+async def test_a_probe_that_the_stores_own_limit_holds_back_is_tried_later() -> None:
+    """[O3] Central cannot be reached and its limit is used up: nothing goes round in a loop."""
+    async with a_shop() as store:
+        central_of(store).switch(rate_limit=6)
+        await asyncio.sleep(10 * MINUTE)
+        await cut(store)
+        await queued(store, "sale")
+        await asyncio.sleep(10 * MINUTE)
+        await back(store, seconds=3 * MINUTE)
+
+        assert 9 == central_of(store).stock("P-1")[0]
+
+
 # -- doubts ------------------------------------------------------------------------------------
 
 
@@ -378,6 +392,43 @@ async def test_what_nothing_settles_is_shown_and_never_sent_as_new() -> None:
         assert (9, 2) == central_of(store).stock("P-1")
         assert "in doubt" in store.parts.status.health()["checks"]["outbox"]["problem"]
         assert ["sale"] == [doubt.key for doubt in store.parts.forwarder.in_doubt()]
+
+
+async def test_a_refusal_of_a_queued_write_in_doubt_proves_nothing() -> None:
+    """[O4] Central has applied it and forgotten its key: the conflict is with the write itself."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale")
+        central_of(store).switch(key_memory_seconds=0, unnamed_writes=True)
+        central_of(store).lost = 1
+        await back(store, seconds=MINUTE)
+
+        assert State.IN_DOUBT == entry_of(store, "sale").state
+        assert (9, 2) == central_of(store).stock("P-1")
+
+
+async def test_a_late_answer_is_not_shown_in_the_next_incarnation() -> None:
+    """[O4, W6] The write was applied, then the product was deleted and created again: the answer to
+    the repeat tells of the one before, though the version fits."""
+    async with a_shop() as store:
+        central, now = central_of(store), central_of(store).clock.now
+        await cut(store)
+        await queued(store, "sale")
+        central.switch(unnamed_writes=True)
+        central.lost = 1_000
+        await back(store)
+        central.ledger.delete("P-1", now())
+        central.ledger.create({"productId": "P-1", "name": "Tea", "available": 50}, now())
+        central.wake()
+        await asyncio.sleep(2 * MINUTE)
+        assert State.IN_DOUBT == entry_of(store, "sale").state
+        settled = asyncio.Event()
+        outbox_of(store).on_changed = lambda _: settled.set()
+        central.lost = 0
+        await settled.wait()
+
+        assert State.APPLIED == entry_of(store, "sale").state
+        assert (50, 1) == (read(store)["available"], read(store)["version"])
 
 
 async def test_a_doubt_is_parked_once_central_may_have_forgotten_the_key() -> None:
@@ -654,6 +705,26 @@ async def test_entries_survive_compaction() -> None:
         assert State.QUEUED == entry_of(store, "waiting").state
         assert State.APPLIED == entry_of(store, "settled").state
         assert outbox_of(store).by_id(entry_of(store, "settled").id) is not None
+
+
+async def test_entries_on_a_disk_that_is_read_late_are_told_and_sent() -> None:
+    """[O6] The disk failed at the start: once it works, streams tell what is pending."""
+    central, directory = Central(), FaultyDirectory()
+    async with a_shop(central, directory) as store:
+        await cut(store)
+        await queued(store, "sale")
+    directory = directory.after_kill()
+    directory.failures[1] = errno.EIO
+    async with a_shop(central, directory) as store:
+        told: list[State] = []
+        assert 0 == len(outbox_of(store))
+        outbox_of(store).on_changed = lambda entry: told.append(entry.state)
+        await asyncio.sleep(MINUTE)
+
+        assert State.QUEUED == told[0]
+        assert {"pendingDelta": -1, "expectedAvailable": 9}.items() <= read(store).items()
+        await back(store)
+        assert 9 == central.stock("P-1")[0]
 
 
 async def test_damage_of_files_that_hold_entries_is_told() -> None:

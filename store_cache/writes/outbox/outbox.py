@@ -155,7 +155,10 @@ class Outbox:
     # -- start -----------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Take the entries of the key table, which was loaded, but for those to be forgotten."""
+        """Take the entries of the key table, which was loaded, but for those to be forgotten.
+
+        If the files could not be read before, readers are told of what is pending, too.
+        """
         entries = self._readable_entries()
         settled = [entry for entry in entries if not entry.is_unsettled]
         for entry in sorted(settled, key=lambda one: one.changed_at):
@@ -167,6 +170,8 @@ class Outbox:
                 self._put(transitions.recovered(entry, self._now()))
                 self._count(entry)
                 self._schedule(self._unsettled[entry.key])
+                self.on_changed(self._unsettled[entry.key])
+        self.on_work()
         self.expire()
 
     def _readable_entries(self) -> list[Entry]:

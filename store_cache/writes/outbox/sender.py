@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Protocol
 
 from store_cache.central.failures import CentralError, RequestRefused, UnsendableId
 from store_cache.model.event import AnyEvent, Event
 from store_cache.model.position import Position
 from store_cache.model.product import Row
+from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
 from store_cache.writes.exchange import failure, payload_of
 from store_cache.writes.idempotency import Attempt
@@ -272,7 +274,7 @@ class OutboxSender:
         except (CentralError, WriteError) as problem:
             outcome = failure(problem)
         else:
-            is_certain = reply.certain and not attempt.is_unknown
+            is_certain = reply.certain and entry.state is not State.IN_DOUBT
             sent = Sent(entry.product_id, attempt.version, is_certain)
             outcome = judge(reply.status, reply.value, sent)
         return self._outbox.in_doubt.verdict(attempt) or outcome
@@ -287,12 +289,19 @@ class OutboxSender:
             if after is not entry and after != replace(entry, changed_at=after.changed_at):
                 await self._outbox.record(after)
         else:
-            stock = outcome.stock if isinstance(outcome, Applied) else None
+            stock = self._stock(entry, outcome) if isinstance(outcome, Applied) else None
             await self._outbox.settle(after, stock)
         self._note(outcome)
         self._schedule(after, outcome)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(entry.product_id, outcome.new_version)
+
+    def _stock(self, entry: Entry, outcome: Applied) -> StockAnswer:
+        """Return what to show. An attempt in doubt may have been applied when it was first sent."""
+        if entry.state is not State.IN_DOUBT or entry.attempt is None:
+            return outcome.stock
+        age_seconds = self._now() - entry.attempt.at
+        return replace(outcome.stock, age_seconds=age_seconds if age_seconds >= 0.0 else inf)
 
     def _schedule(self, entry: Entry, outcome: WriteOutcome) -> None:
         """Have an entry sent again at its time, if it is to be."""
@@ -329,7 +338,7 @@ class OutboxSender:
             self._denials = 0
             return
         self._denials += 1
-        if self._admission.is_open:
+        if self._admission.is_open and self._admission.wait_seconds() > 0.0:
             return  # the breaker says when
         seconds = outcome.retry_after_seconds or pause_seconds(self._denials, self._random())
         self._paused_until = _time() + seconds
