@@ -35,6 +35,10 @@ SOMETIMES = (
     "line_lost",
     "lost_events",
     "mismatches",
+    "named writes passed",
+    "person discards",
+    "person retries",
+    "person settles",
     "queue drained",
     "refused version_conflict",
     "repeated settled",
@@ -43,6 +47,8 @@ SOMETIMES = (
     "restore under its own name",
     "resync racing the feed",
     "sync_fails",
+    "told parked",
+    "told queued",
     "torn",
 )
 """A campaign in which these never happened proves little."""

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 Attributes = tuple[tuple[str, Any], ...]
 OWN = {"productId", "version", "available", "lastUpdated"}
+PENDING = {"pendingDelta", "expectedAvailable", "oversold"}
+"""What a store adds of its own queued writes."""
 
 
 class Look(NamedTuple):
@@ -43,7 +45,8 @@ Told = tuple[int, int, int, str]
 
 def look_of(row: dict[str, Any]) -> Look:
     """Return the look of a row; some Centrals leave out what is empty or zero."""
-    rest = sorted((name, value) for name, value in row.items() if name not in OWN and value)
+    others = row.keys() - OWN - PENDING
+    rest = sorted((name, row[name]) for name in others if row[name])
     return Look(row["version"], row.get("available", 0), row["lastUpdated"], tuple(rest))
 
 
@@ -117,8 +120,8 @@ class History:
     ever were, by product. `known`: those in the present history, which no restore has undone.
     `mistakable`: incarnations whose first event on the feed has the version of the one before,
     while the end of that is still to come: nothing tells such an event from a repeated version
-    (V1). `disturbed`: products that changed without an event. `undone`: how often anything was
-    undone."""
+    (V1). `disturbed`: products that changed without an event. `keys`: of the write that brought a
+    product to a state. `undone`: how often anything was undone."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.feeds = [FeedHistory()]
@@ -133,6 +136,7 @@ class History:
         self.times_forgotten = 0
         self.known: dict[str, set[State]] = {}
         self.mistakable: set[tuple[str, int]] = set()
+        self.keys: dict[tuple[str, State], str] = {}
         self._looks: dict[str, dict[Look, set[State]]] = {}
         self._incarnations = 0
         self._appliers: dict[str, list[tuple[int, int]]] = {}
@@ -297,6 +301,7 @@ class History:
             self.known.setdefault(product_id, set()).add(state)
         if (key := event.get("idempotencyKey")) is not None and state is not None:
             self.applied[key] += 1
+            self.keys[product_id, state] = key
             self._count(key, state.incarnation)
         if change["offset"] is None:
             self._unnumbered[change["sequence"]] = (product_id, state)

@@ -85,6 +85,12 @@ VERIFIES = 0.5
 
 VERIFY_SECONDS = 5.0, 60.0
 
+QUEUES = 0.5
+"""How likely the store queues what it cannot send."""
+
+KEYLESS = 0.15
+"""How likely Central then keeps no key for longer than a second."""
+
 MORE_PRODUCTS = 4
 """So many more may be created."""
 
@@ -104,6 +110,11 @@ class Plan:
         rates = {name: high * chance.choice((0.1, 0.3, 1.0)) for name, high in CLASSES.items()}
         on = {name for name in CLASSES if chance.random() < ON}
         on |= set(chance.sample(sorted(STRIKES), max(LEAST_CLASSES - len(on & STRIKES), 0)))
+        outbox = self.chance("outbox")
+        self.queues = outbox.random() < QUEUES
+        if self.queues and outbox.random() < KEYLESS:
+            on.add("forget_keys")
+            rates["forget_keys"] = 1.0
         self.is_whole = not off
         self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.history import History
 
 STORE = "store-s1"
-MOST_ATTEMPTS = 6
 
 REFUSAL_SECONDS = 600.0
 """A refusal is remembered so long, and judged anew after that (W1)."""
+
+BY_PERSON = ("refused discarded", "refused settled_not_applied")
+"""How a write that was queued may end without having been applied."""
 
 TOLD = ("productId", "newVersion", "newQuantity", "lastUpdated")
 """What a repeat must be answered just so."""
@@ -31,6 +34,8 @@ class Sale:
     """The first final answer, and `final_at` when it came."""
     final_at: float = 0.0
     words: list[str] = field(default_factory=list)
+    entry_id: str = ""
+    """Of the outbox, once a till was told that it is queued (202)."""
     is_open: bool = False
     """Whether a request has not been answered."""
     is_forgotten: bool = False
@@ -60,26 +65,53 @@ class Sale:
         if "error" in result:
             self.words.append(result["error"]["code"])
             return ""
+        if result.get("queued"):
+            return self._note_queued(result["outboxId"], now)
         final = "applied" if result.get("applied") else f"refused {result.get('errorType')}"
         self.words.append(final)
         if self.final == final == "applied" and not self.is_forgotten:
             changed = {name for name in TOLD if result.get(name) != self.result.get(name)}
             return f"key {self.key}: {result} after {self.result}" if changed else ""
+        if self.entry_id and final not in ("applied", *BY_PERSON) and not self.is_forgotten:
+            return f"key {self.key} was queued, and then {final} ({status}): {self.words}"
+        is_due = self._is_due(now)
         before, self.final = self.final, final
-        is_due = before.startswith("refused") and now - self.final_at >= REFUSAL_SECONDS
         if not before or is_due:
             self.result, self.final_at = result, now
         if before and before != final and not self.is_forgotten and not is_due:
             return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
         return ""
 
+    def _note_queued(self, entry_id: str, now: float) -> str:
+        self.words.append("queued")
+        if self._is_due(now):
+            self.final = ""
+        before, self.entry_id = self.entry_id, entry_id
+        if self.is_forgotten:
+            return ""
+        if self.final:
+            return f"key {self.key} was {self.final}, and then queued: {self.words}"
+        is_other = before not in ("", entry_id)
+        return f"key {self.key} is entry {entry_id}, and was {before}" if is_other else ""
+
+    def _is_due(self, now: float) -> bool:
+        """Whether the store may have forgotten the refusal that it answered."""
+        return self.final.startswith("refused") and now - self.final_at >= REFUSAL_SECONDS
+
+    def times_applied(self, counts: Mapping[str, int]) -> int:
+        """Return how often it was applied, under whatever derived key. `counts`: by key."""
+        name = f"{STORE}-{self.key}"
+        return sum(count for key, count in counts.items() if key.partition("~")[0] == name)
+
     def problem(self, history: History) -> str:
         """Return what is wrong at Central in the end, if anything."""
-        if history.replacements != self.replacements or self.is_forgotten:
+        if self.is_forgotten:
             return ""
-        names = [f"{STORE}-{self.key}"]
-        names += [f"{names[0]}~{number}" for number in range(2, MOST_ATTEMPTS)]
-        applied = sum(history.ever_applied[name] for name in names)
+        if history.replacements != self.replacements:
+            is_certain = not (history.times_forgotten or history.disturbed)
+            times = self.times_applied(history.applied) if is_certain else 0
+            return f"key {self.key} was applied {times} times after all" if times > 1 else ""
+        applied = self.times_applied(history.ever_applied)
         unsent = {"central_unavailable", "product_not_found", "cache_not_ready"}
         wrong = (
             applied > 1

@@ -28,6 +28,7 @@ from tests.simulation.central import SimulatedCentral
 from tests.simulation.checks import Checks, has_stale_files
 from tests.simulation.loop import SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
+from tests.simulation.outbox import OutboxWatch, SalesBook, SimulatedManager
 from tests.simulation.plan import LEAST, STRIKES, Plan
 from tests.simulation.store import SimulatedStore, settings_of
 from tests.simulation.stream import SimulatedReader, StreamWatch
@@ -108,13 +109,17 @@ class Simulation:
         self.store = store = self._new_store()
         self.checks = checks = Checks(self.plan, self.loop, self.central, store)
         store.on_death = self._died
-        self.loop.on_step = checks.step
+        self.book = SalesBook(checks.find)
+        self.outbox_watch = OutboxWatch(self.central, store, checks, self.book)
+        self.manager = self._manager()
+        self.loop.on_step = self._check_both if self.plan.queues else checks.step
         self.tills = [self._till(number) for number in range(self.plan.tills)]
         self.readers = [self._reader(number) for number in range(READERS)]
         self.stream_watch = StreamWatch(self.loop, store, self.readers, checks.find)
         works = (
             *(till.work() for till in self.tills),
             *(reader.work() for reader in self.readers),
+            self.manager.work(),
             self.stream_watch.run(),
             self.central.trade(),
             self.central.suffer_faults(),
@@ -131,6 +136,9 @@ class Simulation:
         await self._until_enough()
         await self._heal(tasks)
         await self._converge(running)
+        if self.plan.queues and not checks.findings:
+            await self.manager.settle()
+            await self._converge(running)
         await self._settle_readers()
         await self._end(running)
         self.report.findings += checks.findings
@@ -180,7 +188,17 @@ class Simulation:
 
     def _till(self, number: int) -> SimulatedTill:
         chance = self.plan.chance(f"till-{number}")
-        return SimulatedTill(f"t{number}", self.plan, self.store, self.checks, self.note, chance)
+        told = (self.checks, self.book, self.note)
+        return SimulatedTill(f"t{number}", self.plan, self.store, *told, chance)
+
+    def _manager(self) -> SimulatedManager:
+        world = (self.plan, self.loop, self.store, self.central)
+        chance = self.plan.chance("manager")
+        return SimulatedManager(*world, self.checks, self.book, self.note, chance)
+
+    def _check_both(self) -> None:
+        self.checks.step()
+        self.outbox_watch.step()
 
     def _reader(self, number: int) -> SimulatedReader:
         chance = self.plan.chance(f"reader-{number}")
@@ -372,6 +390,7 @@ class Simulation:
         counters["writes"] = sum(till.writes for till in self.tills)
         counters["faults"] = sum(counters[name] for name in STRIKES)
         counters["checks"] = self.checks.count
+        counters["named writes passed"] = self.outbox_watch.passed
         counters["ages checked"] = self.checks.ages
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges

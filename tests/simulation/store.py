@@ -38,6 +38,7 @@ def settings_of(plan: Plan) -> Settings:
         poll_mode=plan.poll_mode,
         event_batch_limit=plan.batch_limit,
         verify_interval_minutes=plan.verify_seconds / 60.0,
+        offline_writes="queue" if plan.queues else "refuse",
         stream_history=plan.chance("stream").choice((100, 10_000)),
     )
 

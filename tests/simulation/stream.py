@@ -26,6 +26,7 @@ from tests.simulation.connection import (
 )
 from tests.simulation.loop import Listener, SimulatedLoop, pause
 from tests.simulation.marks import Marks
+from tests.simulation.outbox import pending_sums, shown_rows
 from tests.simulation.plan import Plan
 from tests.simulation.store import SimulatedStore
 
@@ -235,8 +236,8 @@ class SimulatedReader:
         match event.name:
             case "product":
                 product_id = event.value["productId"]
-                if catalogue.get(product_id) != event.data and not is_telling:
-                    shown = catalogue.get(product_id)
+                shown = shown_rows(store, [product_id]).get(product_id)
+                if shown != event.data and not is_telling:
                     self.checks.find(f"a stream told {event.data!r}, and reads show {shown!r}")
                 self._check_order(event.value)
             case "deleted":
@@ -244,7 +245,7 @@ class SimulatedReader:
                     self.checks.find(f"a stream told {event.data!r}, and reads show it")
             case "ready" | "position":
                 self.note(f"stream {event.name}")
-                self._check_whole(catalogue, event.name)
+                self._check_whole(store, event.name)
             case "reset":
                 self.note(f"stream reset {event.value['reason']}")
 
@@ -261,22 +262,18 @@ class SimulatedReader:
         """Note that what was told last may be lost, as the store has said (D5)."""
         self._marks.clear()
 
-    def _check_whole(self, catalogue: Catalogue, when: str) -> None:
-        rows = self._wanted_of(catalogue)
+    def _check_whole(self, store: StoreParts, when: str) -> None:
+        rows = shown_rows(store, self.wanted)
         if self._sent.is_ready and self._sent.rows != rows:
             differing = {i for i in rows | self._sent.rows if rows.get(i) != self._sent.rows.get(i)}
             shown = {i: (rows.get(i), self._sent.rows.get(i)) for i in sorted(differing)[:3]}
             self.checks.find(f"{when}: reads and the stream differ: {shown}")
 
-    def _wanted_of(self, catalogue: Catalogue) -> dict[str, bytes]:
-        rows = catalogue.rows
-        return {i: rows[i] for i in rows if self.wanted is None or i in self.wanted}
-
-    def check_quiet(self, catalogue: Catalogue) -> None:
+    def check_quiet(self, store: StoreParts) -> None:
         """Check that a reader that takes what it is sent holds what reads show."""
         connection = self._connection
         if connection is not None and self._is_open() and not connection.is_slow:
-            self._check_whole(catalogue, "quiet")
+            self._check_whole(store, "quiet")
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -288,8 +285,7 @@ class SimulatedReader:
         for _ in range(40):
             await pause(LOOK_SECONDS)
             store = self.store.parts
-            catalogue = None if store is None else store.writer.catalogue
-            is_whole = catalogue is not None and self.held.rows == self._wanted_of(catalogue)
+            is_whole = store is not None and self.held.rows == shown_rows(store, self.wanted)
             if self.held.is_ready and is_whole:
                 return ""
             if not self._is_open():
@@ -321,7 +317,7 @@ class StreamWatch:
         self._store = store
         self._readers = readers
         self._find = find
-        self._seen: tuple[object, int] = (None, 0)
+        self._seen: tuple[object, ...] = ()
         self._since = 0.0
         self._full_since: float | None = None
 
@@ -335,14 +331,15 @@ class StreamWatch:
         catalogue = None if store is None else store.writer.catalogue
         now = self._loop.time()
         if store is None or catalogue is None or store.writer.announcer.is_telling:
-            self._seen = (None, 0)
+            self._seen = ()
             return
         self._check_places(store, now)
-        if self._seen != (catalogue, catalogue.sequence):
-            self._seen, self._since = (catalogue, catalogue.sequence), now
+        seen = (catalogue, catalogue.sequence, pending_sums(store))
+        if self._seen != seen:
+            self._seen, self._since = seen, now
         elif now - self._since >= QUIET_SECONDS:
             for reader in self._readers:
-                reader.check_quiet(catalogue)
+                reader.check_quiet(store)
             self._check_history(store, catalogue)
 
     def _check_places(self, store: StoreParts, now: float) -> None:

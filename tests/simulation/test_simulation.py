@@ -17,8 +17,10 @@ from tests.simulation.central import KEY, SimulatedCentral
 from tests.simulation.checks import has_stale_files
 from tests.simulation.history import History, look_of
 from tests.simulation.marks import Marks
+from tests.simulation.outbox import SalesBook
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
+from tests.simulation.sales import Sale
 from tests.simulation.simulation import simulate
 
 SEEDS = range(1_000_000, 1_000_080)
@@ -179,6 +181,46 @@ def test_a_key_that_central_forgot_may_be_applied_to_another_incarnation() -> No
     history.forgotten()
 
     assert 3 == applied()
+
+
+def a_sale(key: str = "t0-1", delta: int = -1) -> Sale:
+    return Sale(key, "P", delta, version=None, replacements=0)
+
+
+def test_a_queued_sale_is_applied_or_given_up_by_a_person() -> None:
+    """It stays one entry, is never refused, and is counted under all derived keys."""
+    waiting = {"applied": False, "queued": True, "outboxId": "01"}
+    history = History(lambda: 0.0)
+    history.ever_applied.update(["store-s1-t0-1~2", "store-s1-t0-10"])
+    sale, moved, refused = a_sale(), a_sale(), a_sale()
+    for each in (sale, moved, refused):
+        assert "" == each.note_answer(202, waiting, 0.0)
+
+    assert "" == sale.note_answer(200, {"applied": True}, 1.0) == sale.problem(history)
+    assert "is entry 02, and was 01" in moved.note_answer(202, waiting | {"outboxId": "02"}, 1.0)
+    conflict = {"applied": False, "errorType": "version_conflict"}
+    assert "was queued, and then" in refused.note_answer(409, conflict, 1.0)
+    assert "" == a_sale().note_answer(409, conflict | {"errorType": "discarded"}, 1.0)
+    history.ever_applied["store-s1-t0-1"] += 1
+    assert "was applied 2 times" in sale.problem(history)
+
+
+def test_what_reads_show_as_pending_may_be_what_no_till_knows_the_end_of() -> None:
+    """Neither a wrong sum, nor the delta of a sale whose final answer a till has."""
+    found: list[str] = []
+    settled, waiting = a_sale("settled", -3), a_sale("waiting", -1)
+    book = SalesBook(found.append, [settled, waiting])
+    settled.note_answer(200, {"applied": True}, 0.0)
+    row = {"productId": "P", "available": 0, "oversold": True}
+    book.was_shown([row | {"pendingDelta": -1, "expectedAvailable": -1}], book.told())
+    assert [] == found
+
+    book.was_shown([row | {"pendingDelta": -4, "expectedAvailable": -4}], book.told())
+    book.was_shown([row | {"pendingDelta": -1, "expectedAvailable": -2}], book.told())
+    assert ["shows what is settled", "the sum is wrong"] == [
+        next(words for words in ("shows what is settled", "the sum is wrong") if words in each)
+        for each in found
+    ]
 
 
 def test_files_stay_only_where_the_status_says_why() -> None:

@@ -16,6 +16,7 @@ from tests.harness.http import Reply
 from tests.simulation.checks import Checks
 from tests.simulation.connection import ConnectionLost, TillConnection, request_bytes
 from tests.simulation.loop import pause
+from tests.simulation.outbox import SalesBook
 from tests.simulation.plan import Plan
 from tests.simulation.sales import Order, Sale
 from tests.simulation.store import SimulatedStore
@@ -38,6 +39,7 @@ class SimulatedTill:
     plan: Plan
     store: SimulatedStore
     checks: Checks
+    book: SalesBook
     note: Callable[[str], None]
     chance: random.Random
     sales: list[Sale] = field(default_factory=list)
@@ -81,11 +83,12 @@ class SimulatedTill:
     # -- reads -----------------------------------------------------------------------------
 
     async def _read_all(self) -> None:
-        seen = self.checks.watermarks()
+        seen, told = self.checks.watermarks(), self.book.told()
         answer = await self._call("GET", f"{INVENTORY}?limit=200")
         if answer.status == 200:
             rows = answer.json["products"]
             self.checks.was_shown(rows, answer.headers["x-cache-generation"], seen)
+            self.book.was_shown(rows, told)
             self._known = {row["productId"]: row["version"] for row in rows} or self._known
 
     def _any(self) -> str:
@@ -93,7 +96,7 @@ class SimulatedTill:
 
     async def _read_one(self) -> None:
         product_id = self._any()
-        seen = self.checks.watermarks()
+        seen, told = self.checks.watermarks(), self.book.told()
         headers = {}
         if self.plan.strikes("no_cache", self.chance):
             self.note("no_cache")
@@ -102,6 +105,7 @@ class SimulatedTill:
         if answer.status == 200:
             row = answer.json
             self.checks.was_shown([row], answer.headers["x-cache-generation"], seen)
+            self.book.was_shown([row], told)
             self._known[product_id] = row["version"]
         elif answer.status == 404:
             self._known.pop(product_id, None)
@@ -117,6 +121,7 @@ class SimulatedTill:
             replacements=self.checks.replacements,
         )
         self.sales.append(sale)
+        self.book.sales.append(sale)
         return sale
 
     def _version(self, product_id: str) -> int:
@@ -183,10 +188,13 @@ class SimulatedTill:
         for sale, result in zip(sales, results, strict=True):
             if problem := sale.note_answer(answer.status, result, now):
                 self.checks.find(problem)
-            if result.get("applied") is True:
+            if result.get("queued"):
+                self.note(f"told {result['state']}")
+            elif result.get("applied") is True:
                 self.note("applied")
-                self._known[sale.product_id] = result["newVersion"]
-                self.checks.was_applied(sale, result)
+                if "newVersion" in result:  # a person may have settled it, and not have known
+                    self._known[sale.product_id] = result["newVersion"]
+                    self.checks.was_applied(sale, result)
             elif "errorType" in result:
                 self.note(f"refused {result['errorType']}")
             elif "error" in result:
