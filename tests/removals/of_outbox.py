@@ -17,14 +17,14 @@ from tests.removals.removal import Patch, Removals
 of_outbox = Removals()
 
 SCENARIOS = "tests/scenarios/test_outbox.py::"
-NOT_SIMULATED = "its stores have no outbox"
+APPLIED_ONCE = "each write is still applied once, which is what it counts"
 
 
 @of_outbox(
     "O6",
     "a queued write is on disk before its 202",
     test=f"{SCENARIOS}test_a_restart_finds_every_entry_on_disk",
-    why=NOT_SIMULATED,
+    needs="outage kill",
 )
 def queued_writes_on_disk(patch: Patch) -> None:
     """Queued writes are in memory alone."""
@@ -39,7 +39,7 @@ def queued_writes_on_disk(patch: Patch) -> None:
     "O6",
     "what is not on disk was not queued",
     test=f"{SCENARIOS}test_a_failing_disk_queues_nothing",
-    why=NOT_SIMULATED,
+    why="what a failing disk loses is a known limit there",
 )
 def queued_only_on_disk(patch: Patch) -> None:
     """A write is queued in memory if the disk fails."""
@@ -59,7 +59,7 @@ def queued_only_on_disk(patch: Patch) -> None:
     "O4 O6",
     "what was on its way when the store ended is in doubt",
     test=f"{SCENARIOS}test_what_may_have_been_applied_before_a_crash_is_never_sent_as_new",
-    why=NOT_SIMULATED,
+    needs="outage kill forget_keys",
 )
 def sending_is_in_doubt(patch: Patch) -> None:
     """It counts as not sent, and is sent as new."""
@@ -78,7 +78,7 @@ def sending_is_in_doubt(patch: Patch) -> None:
     "a rebased write takes a derived key",
     test="tests/unit/writes/outbox/test_rules.py::"
     "test_a_rebase_takes_the_next_key_and_central_s_version",
-    why=NOT_SIMULATED,
+    needs="outage",
 )
 def derived_keys(patch: Patch) -> None:
     """It is sent again under the key that Central has refused."""
@@ -95,7 +95,7 @@ def derived_keys(patch: Patch) -> None:
     "O2",
     "a stale version is parked",
     test=f"{SCENARIOS}test_a_write_with_a_stale_version_is_parked_unless_it_says_otherwise",
-    why=NOT_SIMULATED,
+    why=APPLIED_ONCE,
 )
 def stale_versions_parked(patch: Patch) -> None:
     """Every write is rebased."""
@@ -111,7 +111,7 @@ def stale_versions_parked(patch: Patch) -> None:
     "O4",
     "an event that names an entry settles it",
     test=f"{SCENARIOS}test_an_event_that_names_the_write_settles_it",
-    why=NOT_SIMULATED,
+    needs="outage",
 )
 def named_by_events(patch: Patch) -> None:
     """Only answers settle entries."""
@@ -126,7 +126,7 @@ def named_by_events(patch: Patch) -> None:
     "O4",
     "a doubt is not sent as new unless a person says that it was not applied",
     test=f"{SCENARIOS}test_a_doubt_is_retried_only_if_a_person_says_that_it_was_not_applied",
-    why=NOT_SIMULATED,
+    needs="outage",
 )
 def persons_say_of_doubts(patch: Patch) -> None:
     """Any entry is retried or discarded."""
@@ -142,7 +142,7 @@ def persons_say_of_doubts(patch: Patch) -> None:
     "O4 O5",
     "a doubt is parked once Central may have forgotten the key, or was replaced",
     test=f"{SCENARIOS}test_a_replaced_central_parks_what_is_in_doubt",
-    why=NOT_SIMULATED,
+    why=APPLIED_ONCE,
 )
 def doubts_given_up(patch: Patch) -> None:
     """It is sent again for ever."""
@@ -159,7 +159,7 @@ def doubts_given_up(patch: Patch) -> None:
     "entries of one product go one after the other",
     test="tests/unit/writes/outbox/test_rules.py::"
     "test_a_product_s_entries_go_one_after_the_other_and_products_in_parallel",
-    why=NOT_SIMULATED,
+    why=APPLIED_ONCE,
 )
 def entries_in_order(patch: Patch) -> None:
     """A product is not busy while one of its entries is being sent."""
@@ -179,7 +179,7 @@ def entries_in_order(patch: Patch) -> None:
     "O10",
     "a settled entry's delta goes with the row that it changed",
     test=f"{SCENARIOS}test_reads_show_what_is_pending_until_it_is_settled",
-    why=NOT_SIMULATED,
+    needs="outage",
 )
 def deltas_end(patch: Patch) -> None:
     """The delta of a settled entry is shown for ever."""
