@@ -214,10 +214,10 @@ async def following(
     try:
         yield store
     finally:
-        stops = [store.forwarder.stop(within_seconds=WRITES_GRACE_SECONDS)]
-        if store.sender is not None:
-            stops.append(store.sender.stop(within_seconds=WRITES_GRACE_SECONDS))
-        await asyncio.gather(*stops)
+        async with asyncio.TaskGroup() as stopping:
+            stopping.create_task(store.forwarder.stop(within_seconds=WRITES_GRACE_SECONDS))
+            if store.sender is not None:
+                stopping.create_task(store.sender.stop(within_seconds=WRITES_GRACE_SECONDS))
         if store.verifier is not None:
             await store.verifier.stop()
         for task in tasks:
