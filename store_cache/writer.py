@@ -461,7 +461,7 @@ class CacheWriter:
             self._note_answer(settlement.answer)
 
     async def _settle_by_refetch(self, settlement: Settlement) -> None:
-        answer = settlement.answer
+        answer, asked_at = settlement.answer, self._steady()
         known = self.known_state(answer.product_id)
         generation = None if self.position is None else self.position.named
         row, is_fetched = None, False
@@ -471,6 +471,8 @@ class CacheWriter:
         except CentralError as problem:
             log.info("a product could not be fetched after a write: %s", problem)
         async with self._lock:
+            waited_seconds = max(0.0, self._steady() - asked_at)
+            answer = replace(answer, age_seconds=answer.age_seconds + waited_seconds)
             change_set = self._change_set()
             is_applied = is_fetched and apply_refetch(
                 change_set, answer.product_id, row, known=known, reason=RefetchReason.CROSSED

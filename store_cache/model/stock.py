@@ -10,8 +10,8 @@ class StockAnswer:
     """Central's answer to an applied write, to be shown in the catalogue (W6).
 
     `sent_version`: that the write was sent for. `last_updated`: RFC 3339 as Central sent it, or
-    None if it sent none. `age_seconds`: Central may have applied the write so long ago, since an
-    earlier sending of it got no answer.
+    None if it sent none. `age_seconds`: Central may have applied the write so long ago, since it
+    was first sent then.
     """
 
     product_id: str

@@ -742,11 +742,11 @@ class Forwarder:
         self._end(attempt.key, answer_to(outcome, attempt.product_id))
 
     def _stock(self, attempt: Attempt, outcome: Applied) -> StockAnswer:
-        """Return what to show. An earlier sending may have been applied when it was sent."""
-        if not attempt.is_unknown:
-            return outcome.stock
+        """Return what to show: it may have been applied as soon as it was first sent."""
         age_seconds = self._now() - attempt.at
-        return replace(outcome.stock, age_seconds=age_seconds if age_seconds >= 0 else inf)
+        if age_seconds < 0.0:  # the clock was set back
+            age_seconds = inf if attempt.is_unknown else 0.0
+        return replace(outcome.stock, age_seconds=age_seconds)
 
     def _missing_memory(self, outcome: Unknown) -> str:
         """Return why the other write under a key may be this very one, sent before the store's

@@ -362,6 +362,28 @@ async def test_other_changes_go_on_while_a_product_is_fetched() -> None:
 
 
 @in_virtual_time
+async def test_an_answer_that_waited_is_not_laid_over_a_new_incarnation() -> None:
+    """[W6] While its product was fetched, the product was deleted and created again: the figures
+    are those of a product that is gone."""
+    cache = await Cache().filled()
+    cache.central.sell("P-1")
+    held = cache.central.hold("product P-1")
+    stock = applied_answer("P-1", sent=2, left=8)
+    settling = asyncio.ensure_future(cache.writer.settle_write(attempt_record("sale"), stock))
+    await held.reached.wait()
+    await asyncio.sleep(1.0)
+    cache.central.ledger.delete("P-1", cache.clock.now())
+    cache.central.create("P-1")
+    await cache.follow()
+    await asyncio.sleep(1.0)
+    held.release.set()
+    await settling
+
+    assert (10, 1) == cache.row("P-1")
+    assert RefetchReason.CROSSED == cache.catalogue.pending_refetches["P-1"].reason
+
+
+@in_virtual_time
 async def test_the_key_of_an_answer_before_the_first_catalogue_is_kept() -> None:
     """[W1] There is no catalogue to apply the answer to, but a repeat of the write must find it."""
     cache = Cache()

@@ -297,11 +297,13 @@ class OutboxSender:
             await self._refetches.refresh_outdated(entry.product_id, outcome.new_version)
 
     def _stock(self, entry: Entry, outcome: Applied) -> StockAnswer:
-        """Return what to show. An attempt in doubt may have been applied when it was first sent."""
-        if entry.state is not State.IN_DOUBT or entry.attempt is None:
+        """Return what to show: it may have been applied as soon as it was first sent."""
+        if entry.attempt is None:
             return outcome.stock
         age_seconds = self._now() - entry.attempt.at
-        return replace(outcome.stock, age_seconds=age_seconds if age_seconds >= 0.0 else inf)
+        if age_seconds < 0.0:  # the clock was set back
+            age_seconds = inf if entry.state is State.IN_DOUBT else 0.0
+        return replace(outcome.stock, age_seconds=age_seconds)
 
     def _schedule(self, entry: Entry, outcome: WriteOutcome) -> None:
         """Have an entry sent again at its time, if it is to be."""

@@ -122,6 +122,7 @@ class Writer:
         self.versions = {"P-1": 1, "P-2": 1}
         self.quantities = {"P-1": 10, "P-2": 10}
         self.records: list[dict[str, Any]] = []
+        self.answers: list[StockAnswer] = []
         self.position: Position | None = Position("g-1", 3)
 
     def forget_everything(self) -> None:
@@ -145,6 +146,8 @@ class Writer:
 
     async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
         await self._append(key_entry)
+        if answer is not None:
+            self.answers.append(answer)
         if self.position is None:
             return
         if answer is not None and self.versions.get(answer.product_id, 0) < answer.new_version:
@@ -192,7 +195,8 @@ class Refetches:
 
 
 class Store:
-    """One process of the store. `answers` counts what the sync was told of Central's answers."""
+    """One process of the store. `answers` counts what the sync was told of Central's answers; a
+    test may set `now`, in unix seconds."""
 
     def __init__(
         self,
@@ -202,6 +206,7 @@ class Store:
         capacity: int = 1000,
         now: float = NOON,
     ) -> None:
+        self.now = now
         self.central = central
         self.writer = writer or Writer()
         self.refetches = Refetches(central, self.writer)
@@ -223,7 +228,7 @@ class Store:
             refetches=self.refetches,
             events=central,
             keys=self.keys,
-            now=lambda: now,
+            now=lambda: self.now,
             write_timeout_seconds=WRITE_TIMEOUT_SECONDS,
         )
         self.forwarder.start()

@@ -100,6 +100,19 @@ async def test_an_attempt_is_on_disk_before_it_is_sent(store: Store) -> None:
     ]
 
 
+async def test_an_answer_says_how_long_ago_it_may_have_been_applied(store: Store) -> None:
+    """W6: since the write was first sent, however long its answer was under way."""
+
+    def pass_time() -> None:
+        store.now += 2.5
+
+    store.central.on_sent = pass_time
+    await store.forwarder.update(sale())
+
+    [answer] = store.writer.answers
+    assert 2.5 == answer.age_seconds
+
+
 async def test_a_final_answer_is_on_disk_and_in_the_cache_before_it_is_given(store: Store) -> None:
     """Promise 3, W1 and W6."""
     await store.forwarder.update(sale())
