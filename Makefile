@@ -86,8 +86,8 @@ proto: $(TOOLS) ## generate the code of store_cache/rpc/generated from proto/
 lock: $(TOOLS) ## update the lock files after a change of dependencies
 	$(LOCK) --extra dev pyproject.toml -o requirements-dev.lock
 	$(LOCK) -c requirements-dev.lock pyproject.toml -o requirements.lock
-	$(LOCK) -c requirements-dev.lock --extra grpc --extra nats --extra postgres --extra tracing pyproject.toml \
-		-o requirements-image.lock
+	$(LOCK) -c requirements-dev.lock --extra grpc --extra nats --extra postgres --extra tracing \
+		pyproject.toml -o requirements-image.lock
 	$(LOCK) -c requirements-dev.lock --group build -o requirements-build.lock
 	$(LOCK) -c requirements-dev.lock --group mutants -o requirements-mutants.lock
 
