@@ -14,8 +14,9 @@ import orjson
 from central_stub.administration import LONGEST_ID, Administration
 from central_stub.faults import Faults
 from central_stub.keys import Answer
-from central_stub.ledger import Ledger, PositionGone, Update, refusal
+from central_stub.ledger import Ledger, PositionGone
 from central_stub.limiter import WINDOW_SECONDS, Limiter, Window
+from central_stub.rules import Update, refusal
 from central_stub.switches import Feature, Switches
 from central_stub.tenants import AccessKeys
 from central_stub.wire import (

@@ -1,8 +1,6 @@
 """Central's whole state: products, versions, the event log, the generation, the keys.
 
-Rules
-- An applied write raises the product's version by one and puts exactly one event on the feed.
-- A deletion carries the next version; a product created again starts at version 1.
+What a write does is decided by `rules`. Beside these,
 - A key's first answer, refusals included, is the answer to every repeat while it is remembered.
 - Every change is a `Change`, a JSON value, which is passed to `record` before it is applied.
   Applying the same changes again (`replay`) gives the same ledger.
@@ -15,14 +13,24 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any, Literal
 
 from central_stub.catalogue import Catalogue, Row
 from central_stub.digest import Digests
 from central_stub.feed import IN_ORDER, Event, EventPage, Feed, Lateness
 from central_stub.keys import Answer, KeyMemory, Remembered
+from central_stub.rules import (
+    Creation,
+    Deletion,
+    Operation,
+    Setting,
+    Update,
+    Write,
+    decide,
+    decide_update,
+    lied,
+    repeated,
+)
 from central_stub.switches import Feature, Switches
 
 Change = dict[str, Any]
@@ -33,20 +41,6 @@ UNDOABLE = 1000
 
 Part = Literal["events", "stock"]
 """What a Central that saves its log and its stock apart may lose the end of."""
-
-RESERVED = frozenset({"productId", "version", "lastUpdated"})
-"""Attributes of a row that only Central sets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One write of a store: add `delta` to the stock if the product is at `version`."""
-
-    product_id: str
-    delta: int
-    version: int
-    idempotency_key: str
-    store_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +66,6 @@ def in_order() -> Lateness:
 
 def discard(_: Change) -> None:
     """Record nothing, for a ledger in memory only."""
-
-
-@lru_cache(maxsize=16)  # changes of one moment have the same timestamp
-def timestamp(now: float) -> str:
-    """Return `now` in RFC 3339, UTC, to the millisecond."""
-    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class Ledger:
@@ -186,49 +174,33 @@ class Ledger:
         self.settle(now)
         remembered = self._keys.recall(update.idempotency_key)
         if remembered is not None:
-            return {**remembered, "productId": update.product_id}
+            return repeated(remembered, update)
         row = self._catalogue.get(update.product_id)
-        refusal = self._refuse(update, row)
-        if row is None or refusal is not None:
-            answer = refusal or {}
-            key = Remembered(update.idempotency_key, now, answer)
+        decision = decide_update(update, row, self.switches, now)
+        key = Remembered(update.idempotency_key, now, decision.answer)
+        if decision.write is None:
             self._do({"op": "refusal", "key": list(key)})
-            return answer
-        return self._update(update, row, now)
+        else:
+            self._write(decision.write, now, key)
+        return decision.answer
 
     def create(self, attributes: Row, now: float) -> Answer:
         """Create a product at version 1. `attributes` has `productId`, and `available` if not 0."""
-        self.settle(now)
-        product_id = attributes["productId"]
-        held = self._catalogue.get(product_id)
-        if held is not None:
-            return _failure(product_id, "product_exists", "the product exists: use set", held)
-        row = _row({"available": 0}, attributes, version=1, now=now)
-        self._write("product_created", row, row, now)
-        return _success(row)
+        return self._apply_operation(Creation(attributes), now)
 
     def set(self, attributes: Row, now: float) -> Answer:
         """Change some attributes of one product, and leave the others."""
-        self.settle(now)
-        product_id = attributes["productId"]
-        held = self._catalogue.get(product_id)
-        if held is None:
-            return _failure(product_id, "product_not_found", "no such product: create it first")
-        version = held["version"] + (0 if self.switches.same_version else 1)
-        row = _row(held, attributes, version=version, now=now)
-        stock_alone = attributes.keys() - RESERVED == {"available"}
-        self._write("inventory_updated" if stock_alone else "product_modified", row, row, now)
-        return _success(row)
+        return self._apply_operation(Setting(attributes), now)
 
     def delete(self, product_id: str, now: float) -> Answer:
         """Delete a product; the event has the next version and the row as it was."""
-        self.settle(now)
-        held = self._catalogue.get(product_id)
-        if held is None:
-            return _failure(product_id, "product_not_found", "no such product")
-        deleted = {**held, "version": held["version"] + 1, "lastUpdated": timestamp(now)}
-        self._write("product_deleted", deleted, held, now)
-        return _success(deleted)
+        return self._apply_operation(Deletion(product_id), now)
+
+    def write(self, operation: Operation, now: float) -> Answer:
+        """Apply any operation or refuse it, and return the answer with all fields."""
+        if isinstance(operation, Update):
+            return self.update(operation, now)
+        return self._apply_operation(operation, now)
 
     # Time
 
@@ -285,9 +257,8 @@ class Ledger:
 
         `attributes` may set `version`, too.
         """
-        new = {"productId": product_id, "available": 0, "version": 1}
-        held = self._catalogue.get(product_id) or new
-        row = None if attributes is None else {**held, **attributes, "productId": product_id}
+        held = self._catalogue.get(product_id)
+        row = None if attributes is None else lied(product_id, held, attributes)
         self._do({"op": "lie", "productId": product_id, "row": row})
 
     def backup(self) -> Change:
@@ -321,58 +292,16 @@ class Ledger:
 
     # How a write becomes a change
 
-    def _refuse(self, update: Update, row: Row | None) -> Answer | None:
-        if self.switches.refuse_positive and update.delta > 0:
-            return refusal(update.product_id, "invalid_request", "positive deltas are not taken")
-        if row is None:
-            return refusal(update.product_id, "product_not_found", "no such product")
-        if row["version"] != update.version:
-            message = f"version conflict: expected {row['version']}, got {update.version}"
-            return refusal(update.product_id, "version_conflict", message, row)
-        if row["available"] + update.delta < 0:
-            message = (
-                f"insufficient inventory: {row['available']} available, {-update.delta} asked for"
-            )
-            return refusal(update.product_id, "insufficient_inventory", message, row)
-        return None
+    def _apply_operation(self, operation: Operation, now: float) -> Answer:
+        self.settle(now)
+        row = self._catalogue.get(operation.product_id)
+        decision = decide(operation, row, self.switches, now)
+        if decision.write is not None:
+            self._write(decision.write, now)
+        return decision.answer
 
-    def _update(self, update: Update, row: Row, now: float) -> Answer:
-        after = row | {
-            "available": row["available"] + update.delta,
-            "version": row["version"] + 1,
-            "lastUpdated": timestamp(now),
-        }
-        answer = {
-            "productId": update.product_id,
-            "newQuantity": after["available"],
-            "newVersion": after["version"],
-            "applied": True,
-            "lastUpdated": after["lastUpdated"],
-        }
-        key = Remembered(update.idempotency_key, now, answer)
-        self._write("inventory_updated", after, after, now, update=update, key=key)
-        return answer
-
-    def _write(
-        self,
-        event_type: str,
-        after: Row,
-        data: Row,
-        now: float,
-        *,
-        update: Update | None = None,
-        key: Remembered | None = None,
-    ) -> None:
-        event: Event = {
-            "timestamp": after["lastUpdated"],
-            "eventType": event_type,
-            "productId": after["productId"],
-            "version": after["version"],
-            "data": data,
-        }
-        if update is not None:
-            event |= {"storeId": update.store_id, "idempotencyKey": update.idempotency_key}
-        self._publish(event, key, now)
+    def _write(self, write: Write, now: float, key: Remembered | None = None) -> None:
+        self._publish(write.event, key, now)
 
     def _publish(self, event: Event, key: Remembered | None, now: float) -> None:
         late = IN_ORDER if self.switches.has(Feature.ORDER) else self._lateness()
@@ -492,31 +421,3 @@ _APPLY: dict[str, Callable[[Ledger, Change], None]] = {
     "stock_lost": Ledger._apply_lost_stock,
     "restore": Ledger._apply_restored,
 }
-
-
-def refusal(product_id: str, error_type: str, message: str, row: Row | None = None) -> Answer:
-    """Return the answer to a write that was not applied, with the current state if there is one."""
-    answer: Answer = {"productId": product_id, "applied": False}
-    if row is not None:
-        answer |= {"newQuantity": row["available"], "newVersion": row["version"]}
-    return answer | {"errorType": error_type, "errorMessage": message}
-
-
-def _row(held: Row, attributes: Row, *, version: int, now: float) -> Row:
-    product_id = (held | attributes)["productId"]
-    kept = {name: value for name, value in held.items() if name not in RESERVED}
-    given = {name: value for name, value in attributes.items() if name not in RESERVED}
-    own = {"version": version, "lastUpdated": timestamp(now)}
-    return {"productId": product_id} | kept | given | own
-
-
-def _success(row: Row) -> Answer:
-    own = {"newVersion": row["version"], "lastUpdated": row["lastUpdated"]}
-    return {"productId": row["productId"], "success": True} | own
-
-
-def _failure(product_id: str, error_type: str, message: str, row: Row | None = None) -> Answer:
-    result: Answer = {"productId": product_id, "success": False}
-    if row is not None:
-        result["newVersion"] = row["version"]
-    return result | {"errorType": error_type, "errorMessage": message}

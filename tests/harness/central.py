@@ -19,7 +19,8 @@ import orjson
 from central_stub import ledger
 from central_stub.central import Central, Held
 from central_stub.faults import Faults
-from central_stub.ledger import Ledger, Update
+from central_stub.ledger import Ledger
+from central_stub.rules import Update
 from central_stub.switches import Feature
 from central_stub.tenants import AccessKeys
 from central_stub.wire import Reply, Request, events_body

@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from central_stub.ledger import Ledger, Update
+from central_stub.ledger import Ledger
+from central_stub.rules import Update
 from central_stub.server import Running as RunningCentral
 from central_stub.settings import Settings as CentralSettings
 from central_stub.switches import Switches

@@ -8,7 +8,7 @@ import httpx
 import orjson
 import pytest
 
-from central_stub.ledger import Update
+from central_stub.rules import Update
 from central_stub.switches import Switches
 from store_cache.catalogue.apply import CROSSING_SECONDS
 from store_cache.writes.write import Write, WriteError

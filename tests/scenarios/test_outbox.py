@@ -14,7 +14,7 @@ import httpx
 import orjson
 import pytest
 
-from central_stub.ledger import Update
+from central_stub.rules import Update
 from central_stub.switches import Switches
 from store_cache.api.content import bodies
 from store_cache.writes.outbox.entry import Entry, State

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from central_stub.catalogue import Row
 from central_stub.central import Central, Held
 from central_stub.faults import Faults, Repeat
 from central_stub.feed import Lateness, draw_lateness
+from central_stub.keys import Remembered
 from central_stub.ledger import Ledger, Part, PositionGone
+from central_stub.rules import Write
 from central_stub.switches import Feature, Switches
 from central_stub.tenants import AccessKeys
 from central_stub.waiting import Waiters
@@ -69,10 +70,11 @@ def older(chance: random.Random) -> dict[str, Any]:
 class SellingLedger(Ledger):
     """A write changes an attribute, too, of which its answer says nothing."""
 
-    def _write(self, event_type: str, after: Row, data: Row, now: float, **write: Any) -> None:
-        if write.get("update") is not None:
-            after = data = after | {"sales": after.get("sales", 0) + 1}
-        super()._write(event_type, after, data, now, **write)
+    def _write(self, write: Write, now: float, key: Remembered | None = None) -> None:
+        if key is not None and write.row is not None:
+            row = write.row | {"sales": write.row.get("sales", 0) + 1}
+            write = Write(write.event | {"data": row}, row)
+        super()._write(write, now, key)
 
 
 class SimulatedCentral:

@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from central_stub.feed import Lateness
-from central_stub.ledger import Change, Ledger, PositionGone, Update
+from central_stub.ledger import Change, Ledger, PositionGone
+from central_stub.rules import Update
 from central_stub.switches import Feature, Switches
 
 NOON = 1_750_000_000.0

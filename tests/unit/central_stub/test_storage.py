@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from central_stub import storage as storage_module
-from central_stub.ledger import Ledger, Update
+from central_stub.ledger import Ledger
+from central_stub.rules import Update
 from central_stub.storage import FolderStorage, StorageError
 
 NOON = 1_750_000_000.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from central_stub.ledger import Update
+from central_stub.rules import Update
 from central_stub.switches import Switches
 from central_stub.wire import answer_body, answer_status
 from store_cache.central.client import WriteReply
