@@ -2,13 +2,13 @@
 
     Step           asks for                              then
     -------------  ------------------------------------  ------------------------------------------
-    FIRST_PAGE     the first page, which names the head  PAGES; HEAD if it names none
-    HEAD           the feed's end                        PAGES, from the first page again
-    PAGES          pages, and the feed alongside         CATCHING_UP
-    CATCHING_UP    the feed, until nothing is left       REFETCHING
-    REFETCHING     products in doubt, one by one         CATCHING_UP if there were any; VERIFYING
-    VERIFYING      the event before the position (E4)    INSTALLING
-    INSTALLING     that the replica is installed         the full sync has ended
+    FirstPage      the first page, which names the head  ReadingPages; LearningHead if it names none
+    LearningHead   the feed's end                        ReadingPages, from the first page again
+    ReadingPages   pages, and the feed alongside         CatchingUp
+    CatchingUp     the feed, until nothing is left       Refetching
+    Refetching     products in doubt, one by one         CatchingUp if there were any; Verifying
+    Verifying      the event before the position (E4)    Installing
+    Installing     that the replica is installed         the full sync has ended
 
 If the feed cannot be followed from where the replica stands (410, a new generation, backwards), the
 replica is begun again, three times at the most; likewise if the connection failed before anything
@@ -20,10 +20,11 @@ can be resumed. Without a position to resume from it goes on until Central is ba
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from store_cache.catalogue.apply import NAMELESS
 from store_cache.catalogue.replica import Installation
-from store_cache.model.pages import EventPage
+from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, succeeding_generation
 from store_cache.sync.backoff import (
     FIRST_SPACING_SECONDS,
@@ -48,6 +49,20 @@ from store_cache.sync.cursor import (
     verify,
 )
 from store_cache.sync.follow import nameless
+from store_cache.sync.reading import (
+    CatchingUp,
+    Failures,
+    FirstPage,
+    Following,
+    Installing,
+    LearningHead,
+    PagesAlone,
+    Reading,
+    ReadingPages,
+    Refetching,
+    Step,
+    Verifying,
+)
 from store_cache.sync.states import (
     COUNTED,
     FAILURES_TO_FALL_BACK,
@@ -66,7 +81,6 @@ from store_cache.sync.states import (
     FullSyncFailed,
     FullSyncing,
     FullSyncRecord,
-    FullSyncStep,
     InstallReplica,
     Interrupted,
     Next,
@@ -125,14 +139,8 @@ def begin_full_sync(state: State, now: float) -> Next:
     """Start the full sync that is requested."""
     request = state.requested
     assert request is not None
-    sync = FullSync(
-        number=state.full_syncs_begun + 1,
-        reasons=request.reasons,
-        began_at=now,
-        forced=request.forced,
-        accept=request.accept,
-        same_generation=state.lost is None or not state.lost.is_replaced,
-    )
+    reading = Reading(state.lost is None or not state.lost.is_replaced)
+    sync = FullSync(state.full_syncs_begun + 1, now, request, reading)
     state = replace(
         state,
         cursor=state.cursor and state.cursor.interrupted(),
@@ -147,15 +155,15 @@ def advance_full_sync(state: State, sync: FullSync, outcome: Outcome, now: float
     """Return what follows from `outcome` during a full sync. Raises OutOfTurn."""
     match sync.in_flight, outcome:
         case FetchPage(), PageApplied():
-            return _page_applied(state, replace(sync, failures=0), outcome, now)
+            return _page_applied(state, _without_failures(sync), outcome, now)
         case FetchEvents(), EventsArrived():
             return _events_arrived(reached(state), sync, outcome, now)
-        case ApplyEvents(), EventsApplied():
-            return _events_applied(state, sync, now)
+        case ApplyEvents() as applied, EventsApplied():
+            return _events_applied(state, sync, applied, now)
         case Sleep(), (Slept() | Interrupted()):
             return _proceed(state, sync, now)
         case RefetchProducts(), ProductsRefetched():
-            return _refetched(state, replace(sync, failures=0), outcome, now)
+            return _refetched(state, _without_failures(sync), outcome, now)
         case InstallReplica(), ReplicaInstalled(products):
             return _installed(state, sync, products, now)
         case InstallReplica(), ReplicaRefused(problem, products):
@@ -171,82 +179,109 @@ def _do(state: State, sync: FullSync, command: Command) -> Next:
     return replace(state, phase=FullSyncing(replace(sync, in_flight=command))), command
 
 
+def _noted(sync: FullSync, **read: Any) -> FullSync:
+    """Return the full sync with other values in its reading."""
+    return replace(sync, reading=replace(sync.reading, **read))
+
+
+def _fed(sync: FullSync, **of_feed: Any) -> FullSync:
+    """Return the full sync with other values of the feed alongside."""
+    return _noted(sync, feed=replace(_following(sync), **of_feed))
+
+
+def _without_failures(sync: FullSync) -> FullSync:
+    return _noted(sync, failures=replace(sync.reading.failures, of_pages=0))
+
+
+def _following(sync: FullSync) -> Following:
+    feed = sync.reading.feed
+    if not isinstance(feed, Following):
+        raise OutOfTurn(f"a full sync of pages alone asked for the feed in step {sync.step}")
+    return feed
+
+
+def _cursor(sync: FullSync) -> Cursor:
+    cursor = _following(sync).cursor
+    if cursor is None:
+        raise OutOfTurn(f"the replica of a full sync in step {sync.step} stands nowhere")
+    return cursor
+
+
 # -- what to ask for next ----------------------------------------------------------------------
 
 
-def _begin_replica(state: State, sync: FullSync, head: int | None = None) -> Next:
-    """Ask for the first page; `head`: the end of the feed if it is known already."""
-    step = FullSyncStep.FIRST_PAGE if head is None else FullSyncStep.PAGES
-    sync = replace(sync, step=step, head=head, next_page=None, must_reread_pages=False)
-    return _do(state, sync, FetchPage(None, True, sync.same_generation))
+def _begin_replica(state: State, sync: FullSync) -> Next:
+    """Ask for the first page."""
+    sync = replace(_noted(sync, head=None, must_reread_pages=False), step=FirstPage())
+    return _do(state, sync, _first_page(sync))
+
+
+def _begin_pages(state: State, sync: FullSync) -> Next:
+    """Ask for the first page once more, since the head was learned after it."""
+    sync = replace(_noted(sync, must_reread_pages=False), step=ReadingPages(None))
+    return _do(state, sync, _first_page(sync))
+
+
+def _first_page(sync: FullSync) -> FetchPage:
+    return FetchPage(None, True, sync.reading.same_generation)
 
 
 def _proceed(state: State, sync: FullSync, now: float) -> Next:
     """Ask for what the step needs next."""
+    feed = sync.reading.feed
     match sync.step:
-        case FullSyncStep.FIRST_PAGE:
+        case FirstPage():
             return _begin_replica(state, sync)
-        case FullSyncStep.HEAD:
+        case LearningHead():
             fetch = FetchEvents(_head_guess(sync), state.settings.batch_limit, 0)
             return _do(state, sync, fetch)
-        case FullSyncStep.PAGES:
-            return _page_or_events(state, sync, now)
-        case FullSyncStep.CATCHING_UP if not sync.without_feed:
+        case ReadingPages() as step:
+            return _page_or_events(state, sync, step, now)
+        case CatchingUp() if isinstance(feed, Following):
             return _fetch_events(state, sync, now)
-        case FullSyncStep.CATCHING_UP | FullSyncStep.REFETCHING:
-            sync = replace(sync, step=FullSyncStep.REFETCHING)
+        case CatchingUp() | Refetching():
+            sync = replace(sync, step=Refetching())
             refetch = RefetchProducts(_known_generation(state, sync))
             return _do(state, sync, refetch)
-        case FullSyncStep.VERIFYING:
-            position = _cursor(sync).position
-            if not sync.without_feed and can_verify(position):
-                return _do(state, sync, FetchEvents(position.offset - 1, 1, 0))
+        case Verifying() if isinstance(feed, Following) and can_verify(_cursor(sync).position):
+            return _do(state, sync, FetchEvents(_cursor(sync).position.offset - 1, 1, 0))
     return _install(state, sync, now)
 
 
-def _cursor(sync: FullSync) -> Cursor:
-    if sync.cursor is None:
-        raise OutOfTurn(f"the replica of a full sync in step {sync.step} stands nowhere")
-    return sync.cursor
-
-
 def _head_guess(sync: FullSync) -> int:
-    return FAR_OFFSET if sync.head is None else sync.head
+    head = sync.reading.head
+    return FAR_OFFSET if head is None else head
 
 
-def _page_or_events(state: State, sync: FullSync, now: float) -> Next:
+def _page_or_events(state: State, sync: FullSync, step: ReadingPages, now: float) -> Next:
     """Ask for the next page, or for the feed if that is due."""
-    begins = sync.next_page is None
-    if sync.feed_asked_at is not None and now - sync.feed_asked_at >= FOLLOW_SECONDS:
-        sync = replace(_unverified(sync), has_more=True)
-    is_due = sync.feed_asked_at is None or sync.has_more
-    feed_seconds = max(0.0, sync.feed_not_before - now)
-    if is_due and not begins and not sync.without_feed and not feed_seconds:
+    begins = step.next_page is None
+    fetch = FetchPage(step.next_page, begins, sync.reading.same_generation)
+    page_seconds = step.not_before - now
+    feed = sync.reading.feed
+    if isinstance(feed, PagesAlone):
+        return _do(state, sync, Sleep(page_seconds) if page_seconds > 0 else fetch)
+    if feed.asked_at is not None and now - feed.asked_at >= FOLLOW_SECONDS:
+        feed = replace(feed.unverified(), has_more=True)
+        sync = _noted(sync, feed=feed)
+    is_due = feed.asked_at is None or feed.has_more
+    feed_seconds = max(0.0, feed.not_before - now)
+    if is_due and not begins and not feed_seconds:
         return _fetch_events(state, sync, now)
-    page_seconds = sync.pages_not_before - now
     if page_seconds > 0:
-        alongside = page_seconds if sync.without_feed else max(feed_seconds, FOLLOW_SECONDS)
-        return _do(state, sync, Sleep(min(page_seconds, alongside)))
-    return _do(state, sync, FetchPage(sync.next_page, begins, sync.same_generation))
+        return _do(state, sync, Sleep(min(page_seconds, max(feed_seconds, FOLLOW_SECONDS))))
+    return _do(state, sync, fetch)
 
 
 def _fetch_events(state: State, sync: FullSync, now: float) -> Next:
     """Ask for the events from where the replica stands. If the one before must be verified, it is
     asked for together with them (E4)."""
-    if now < sync.feed_not_before:
-        return _do(state, sync, Sleep(sync.feed_not_before - now))
-    cursor = _cursor(sync)
+    feed, cursor = _following(sync), _cursor(sync)
+    if now < feed.not_before:
+        return _do(state, sync, Sleep(feed.not_before - now))
     offset = cursor.position.offset - cursor.must_verify
     fetch = FetchEvents(offset, state.settings.batch_limit, 0)
     return _do(state, sync, fetch)
-
-
-def _unverified(sync: FullSync) -> FullSync:
-    """Time has passed: a Central that was restored meanwhile under its own name may have grown past
-    the replica's position. Its log has just said if it does not reach back so far."""
-    if sync.cursor is None or sync.cursor.log_starts_here:
-        return sync
-    return replace(sync, cursor=sync.cursor.unverified())
 
 
 # -- pages -------------------------------------------------------------------------------------
@@ -257,39 +292,33 @@ def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -
         state = replace(state, health=ConnectionHealth())
     if page.generation not in (None, _known_generation(state, sync) or page.generation):
         return _restart(state, sync, new_generation(page.generation), now)
-    head = page.event_offset
-    sync = replace(
+    head, reading = page.event_offset, sync.reading
+    sync = _noted(
         sync,
-        generation=page.generation or sync.generation,
-        next_page=page.next_page,
-        named_offset=max(sync.named_offset, head or 0),
-        rows_until=max(sync.rows_until, FAR_OFFSET if head is None else head + HEAD_SLACK + 1),
+        generation=page.generation or reading.generation,
+        named_offset=max(reading.named_offset, head or 0),
+        rows_until=max(reading.rows_until, FAR_OFFSET if head is None else head + HEAD_SLACK + 1),
     )
-    if sync.step is not FullSyncStep.FIRST_PAGE:
-        return _after_page(state, sync, now)
+    if not isinstance(sync.step, FirstPage):
+        return _after_page(state, sync, page.next_page, now)
 
     # Decide where the replica is followed from (F2). If the catalogue stands before the head, and
     # not too far, both follow the feed together from there.
-    seen, sync = sync, replace(sync, cursor=None, seen=(), feed_asked_at=None)
-    held = state.cursor if sync.same_generation and state.lost is None else None
+    held = state.cursor if reading.same_generation and state.lost is None else None
+    seen = _following(sync)
     if held is not None and _is_near(held, head):
-        sync = replace(sync, cursor=held, head=head, in_catalogue=True, is_open=False)
+        sync = _noted(sync, feed=Following(held, is_open=False), head=head)
     elif seen.cursor is not None and _is_near(seen.cursor, head):
         # It is seen again, and compared, before anything is applied.
-        reached = seen.cursor.position.offset
-        sync = replace(
-            seen,
-            cursor=seen.cursor.unverified(),
-            head=reached if head is None else head,
-            is_open=False,
-            has_more=True,
-        )
+        sync = _fed(sync, cursor=seen.cursor.unverified(), is_open=False, has_more=True)
+        sync = _noted(sync, head=seen.cursor.position.offset if head is None else head)
     elif head is None:
-        return _proceed(state, replace(sync, step=FullSyncStep.HEAD), now)
+        sync = replace(_noted(sync, feed=Following()), step=LearningHead(page.next_page))
+        return _proceed(state, sync, now)
     else:
         start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
-        sync = replace(sync, cursor=start, head=head)
-    return _after_page(state, sync, now)
+        sync = _noted(sync, feed=Following(start), head=head)
+    return _after_page(state, sync, page.next_page, now)
 
 
 def _is_near(cursor: Cursor, head: int | None) -> bool:
@@ -297,23 +326,23 @@ def _is_near(cursor: Cursor, head: int | None) -> bool:
     return head is None or head - LIVE_BACKLOG <= cursor.position.offset <= head + 1
 
 
-def _after_page(state: State, sync: FullSync, now: float) -> Next:
-    is_last = sync.next_page is None
-    step = FullSyncStep.CATCHING_UP if is_last else FullSyncStep.PAGES
+def _after_page(state: State, sync: FullSync, next_page: PageRequest | None, now: float) -> Next:
+    step: Step = CatchingUp() if next_page is None else ReadingPages(next_page)
     return _proceed(state, replace(sync, step=step), now)
 
 
 def _known_generation(state: State, sync: FullSync) -> str | None:
     """Return the name of the feed that the pages must belong to; None before one is known."""
-    if sync.generation is None and sync.same_generation and state.position is not None:
+    reading = sync.reading
+    if reading.generation is None and reading.same_generation and state.position is not None:
         return state.position.named
-    return sync.generation
+    return reading.generation
 
 
 def _position_at(state: State, sync: FullSync, offset: int) -> Position:
     """Return a position in the feed that the pages belong to."""
-    held, named = state.position, sync.generation
-    if held is None or not sync.same_generation:
+    held, named = state.position, sync.reading.generation
+    if held is None or not sync.reading.same_generation:
         before = None if held is None else held.generation
         return Position(succeeding_generation(before, named), offset)
     if named is None or named == held.named:
@@ -323,67 +352,65 @@ def _position_at(state: State, sync: FullSync, offset: int) -> Position:
 
 def _restart(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
     """Begin the replica again: its position is worth nothing any more."""
-    if sync.restarts >= RESTARTS_AT_MOST:
-        problem = f"{lost.reason}, {sync.restarts + 1} times in one full sync"
-        return _broken(state, sync, problem, now)
-    if lost.is_replaced or sync.in_catalogue:
+    restarts = sync.reading.restarts + 1
+    if restarts > RESTARTS_AT_MOST:
+        return _broken(state, sync, f"{lost.reason}, {restarts} times in one full sync", now)
+    if lost.is_replaced or _feeds_catalogue(state, sync):
         state = replace(state, lost=lost)
-    fresh = replace(
-        _unread(sync),
-        reasons=tuple(dict.fromkeys((*sync.reasons, lost.reason))),
-        same_generation=sync.same_generation and not lost.is_replaced,
-        restarts=sync.restarts + 1,
-    )
-    return _begin_replica(state, fresh)
+    same_generation = sync.reading.same_generation and not lost.is_replaced
+    reading = replace(sync.reading.unread(), same_generation=same_generation, restarts=restarts)
+    return _begin_replica(state, replace(_with_reason(sync, lost.reason), reading=reading))
 
 
-def _unread(sync: FullSync) -> FullSync:
-    """Return the same full sync before it has read anything."""
-    return FullSync(
-        number=sync.number,
-        reasons=sync.reasons,
-        began_at=sync.began_at,
-        forced=sync.forced,
-        accept=sync.accept,
-        same_generation=sync.same_generation,
-        restarts=sync.restarts,
-        is_second_reading=sync.is_second_reading,
-    )
+def _with_reason(sync: FullSync, reason: str) -> FullSync:
+    reasons = tuple(dict.fromkeys((*sync.reasons, reason)))
+    return replace(sync, request=replace(sync.request, reasons=reasons))
 
 
 # -- the feed alongside ------------------------------------------------------------------------
 
 
+def _feeds_catalogue(state: State, sync: FullSync) -> bool:
+    """Whether events go into the catalogue, too: it stands where the replica stands."""
+    feed, held = sync.reading.feed, state.position
+    if not isinstance(feed, Following) or feed.cursor is None or held is None:
+        return False
+    is_followed = sync.reading.same_generation and state.lost is None
+    stands = feed.cursor.position
+    return is_followed and (stands.offset, stands.fingerprint) == (held.offset, held.fingerprint)
+
+
 def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: float) -> Next:
     page, asked_at = outcome.page, now - outcome.took_seconds
-    sync = replace(sync, feed_failures=0, feed_asked_at=asked_at)
-    if sync.step is FullSyncStep.HEAD:
+    sync = _fed(sync, asked_at=asked_at)
+    sync = _noted(sync, failures=replace(sync.reading.failures, of_feed=0))
+    if isinstance(sync.step, LearningHead):
         return _head_arrived(state, sync, page, now)
     grace_seconds = state.settings.grace_seconds
-    if sync.follow_up_reason:
+    if sync.reading.follow_up_reason:
         grace_seconds = min(grace_seconds, FOLLOWED_UP_GRACE_SECONDS)
     answer = Answer(page, asked_at, now, grace_seconds)
     read: Cursor | Ready | Wait | AtEnd | Lost
-    if sync.step is FullSyncStep.VERIFYING:
+    if isinstance(sync.step, Verifying):
         read = verify(_cursor(sync), answer)
     else:
-        sync = replace(sync, cursor=_opened(sync, page))
-        named_offset = sync.named_offset if _ends_short(sync) else 0
+        sync = _fed(sync, cursor=_opened(sync, page))
+        named_offset = sync.reading.named_offset if _ends_short(sync) else 0
         limit = state.settings.batch_limit
         read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
     read = _with_seen(sync, read)
     match read:
         case Lost():
             return _lost(state, sync, read, now)
-        case _ if sync.must_reread_pages:
+        case _ if sync.reading.must_reread_pages:
             return _reread_pages(state, sync, read)
         case Cursor():
-            return _install(state, replace(sync, cursor=read), now)
+            return _install(state, _fed(sync, cursor=read), now)
         case Wait(cursor, seconds):
-            sync = replace(sync, cursor=cursor, has_more=True)
+            sync = _fed(sync, cursor=cursor, has_more=True)
             return _do(state, sync, Sleep(seconds)) if seconds else _proceed(state, sync, now)
         case AtEnd(cursor):
-            return _caught_up(state, replace(sync, cursor=cursor), now)
+            return _caught_up(state, _fed(sync, cursor=cursor), now)
         case Ready():
             return _apply(state, sync, read)
 
@@ -393,15 +420,16 @@ def _with_seen(
 ) -> Cursor | Ready | Wait | AtEnd | Lost:
     """Have the events applied that were seen before the pages were begun again, once the feed is
     known to be the same. They may be younger than the first page's rows."""
+    seen = _following(sync).seen
     match read:
-        case _ if not sync.seen:
+        case _ if not seen:
             return read
         case Ready(events, cursor, has_more):
-            return Ready((*sync.seen, *events), cursor, has_more)
+            return Ready((*seen, *events), cursor, has_more)
         case AtEnd(cursor):
-            return Ready(sync.seen, cursor, has_more=False)
+            return Ready(seen, cursor, has_more=False)
         case Lost(is_replaced=False):
-            return Ready(sync.seen, _cursor(sync), has_more=True)
+            return Ready(seen, _cursor(sync), has_more=True)
     return read
 
 
@@ -412,32 +440,34 @@ def _reread_pages(state: State, sync: FullSync, read: Cursor | Ready | Wait | At
     by a comparison with it and not by further readings, which a Central that refuses most requests
     would have begin for ever.
     """
-    fresh = _unread(sync)
+    asked_at = _following(sync).asked_at
+    sync = replace(sync, reading=sync.reading.unread())
     if isinstance(read, Ready | AtEnd):
         events = read.events if isinstance(read, Ready) else ()
-        asked_at = sync.feed_asked_at
-        fresh = replace(fresh, cursor=read.cursor, seen=events, feed_asked_at=asked_at)
-    return _begin_replica(state, fresh)
+        sync = _fed(sync, cursor=read.cursor, seen=events, asked_at=asked_at)
+    return _begin_replica(state, sync)
 
 
 def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
-    if sync.seen:
-        start = Position(ready.cursor.position.generation, sync.seen[0].offset)
-        sync = replace(sync, cursor=Cursor(start), seen=())
+    feed, head = _following(sync), sync.reading.head
+    if feed.seen:
+        start = Position(ready.cursor.position.generation, feed.seen[0].offset)
+        sync = _fed(sync, cursor=Cursor(start), seen=())
     if unread := nameless(ready.events):
         # If this full sync fails, another one still has to follow.
-        sync = replace(sync, reasons=tuple(dict.fromkeys((*sync.reasons, NAMELESS))))
+        sync = _with_reason(sync, NAMELESS)
         # Pages show what was changed before the head that they name.
-        if sync.head is None or unread[-1].offset >= sync.head:
+        if head is None or unread[-1].offset >= head:
             sync = _followed_up(sync, NAMELESS)
-    sync = replace(
+    in_catalogue = _feeds_catalogue(state, sync)
+    sync = _fed(
         sync,
         next_cursor=ready.cursor,
         has_more=ready.has_more,
         is_open=False,
-        has_events=sync.has_events or bool(ready.events),
+        has_events=feed.has_events or bool(ready.events),
     )
-    apply = ApplyEvents(ready.events, ready.cursor.position, sync.in_catalogue, in_replica=True)
+    apply = ApplyEvents(ready.events, ready.cursor.position, in_catalogue, in_replica=True)
     return _do(state, sync, apply)
 
 
@@ -445,26 +475,26 @@ def _opened(sync: FullSync, page: EventPage) -> Cursor:
     """Return where the replica is followed from. The first answer may begin later than asked, up to
     the head: the replica was to be followed from a little before it, where the log may not reach
     back to (F2)."""
-    cursor = _cursor(sync)
-    if sync.is_open and sync.head is not None:
+    cursor, head = _cursor(sync), sync.reading.head
+    if _following(sync).is_open and head is not None:
         offsets = [event.offset for event in page.events]
         first = min(offsets) if offsets else page.next_offset
-        if first is not None and cursor.position.offset < first <= sync.head + 1:
+        if first is not None and cursor.position.offset < first <= head + 1:
             return Cursor(Position(cursor.position.generation, first))
     return cursor
 
 
 def _ends_short(sync: FullSync) -> bool:
     """Whether the replica stands before an event that a page named, and all pages are read."""
-    is_catching_up = sync.step is FullSyncStep.CATCHING_UP and not sync.is_open
-    return is_catching_up and _cursor(sync).position.offset < sync.named_offset
+    is_catching_up = isinstance(sync.step, CatchingUp) and not _following(sync).is_open
+    return is_catching_up and _cursor(sync).position.offset < sync.reading.named_offset
 
 
 def _followed_up(sync: FullSync, reason: str) -> FullSync:
     """Have another full sync follow. One for lost events is not spaced as one for NAMELESS is."""
-    if sync.follow_up_reason not in ("", NAMELESS):
+    if sync.reading.follow_up_reason not in ("", NAMELESS):
         return sync
-    return replace(sync, follow_up_reason=reason)
+    return _noted(sync, follow_up_reason=reason)
 
 
 def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
@@ -473,14 +503,12 @@ def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
         return _restart(state, sync, lost, now)
     if lost.reason == ENDS_SHORT:
         return _ended_short(state, sync, now)
-    if sync.is_open:
+    if _following(sync).is_open:
         return _restart(state, sync, Lost(OUTRUN), now)
     # A gap that stays does not begin the replica again: it is installed, and another full sync
     # follows (F2). Only the replica steps over the gap.
     position = Position(_cursor(sync).position.generation, lost.resumes_at)
-    sync = replace(
-        _followed_up(sync, MISSED), next_cursor=Cursor(position), has_more=True, in_catalogue=False
-    )
+    sync = _fed(_followed_up(sync, MISSED), next_cursor=Cursor(position), has_more=True)
     apply = ApplyEvents((), position, in_catalogue=False, in_replica=True)
     return _do(state, sync, apply)
 
@@ -489,36 +517,39 @@ def _ended_short(state: State, sync: FullSync, now: float) -> Next:
     """Central was restored under its own name after the pages were read, or its last events were
     lost, or its feed lags behind its catalogue. Reading the pages again shows whether it is the
     first; one more full sync follows for the others, and no third."""
-    if not sync.is_second_reading:
-        return _begin_replica(state, replace(_unread(sync), is_second_reading=True))
+    if not sync.reading.is_second:
+        reading = replace(sync.reading.unread(), is_second=True)
+        return _begin_replica(state, replace(sync, reading=reading))
     if ENDS_SHORT not in sync.reasons:
         sync = _followed_up(sync, ENDS_SHORT)
-    cursor = Cursor(_cursor(sync).position)
-    return _caught_up(state, replace(sync, cursor=cursor, named_offset=0), now)
+    sync = _fed(_noted(sync, named_offset=0), cursor=Cursor(_cursor(sync).position))
+    return _caught_up(state, sync, now)
 
 
-def _events_applied(state: State, sync: FullSync, now: float) -> Next:
-    sync = replace(sync, cursor=sync.next_cursor, next_cursor=None)
-    if sync.in_catalogue and state.cursor is not None:
-        held = replace(state.cursor, position=_cursor(sync).position)
-        state = replace(state, cursor=held)
-    if sync.has_more or sync.step is not FullSyncStep.CATCHING_UP or _ends_short(sync):
+def _events_applied(state: State, sync: FullSync, applied: ApplyEvents, now: float) -> Next:
+    feed = _following(sync)
+    sync = _fed(sync, cursor=feed.next_cursor, next_cursor=None)
+    if applied.in_catalogue and state.cursor is not None:
+        state = replace(state, cursor=replace(state.cursor, position=_cursor(sync).position))
+    if feed.has_more or not isinstance(sync.step, CatchingUp) or _ends_short(sync):
         return _proceed(state, sync, now)
     return _caught_up(state, sync, now)
 
 
 def _caught_up(state: State, sync: FullSync, now: float) -> Next:
     """The replica stands at the feed's end, for now."""
-    sync = replace(sync, has_more=False, is_open=False, caught_up_at=sync.feed_asked_at)
-    if sync.in_catalogue:
-        state = replace(state, in_sync_at=sync.caught_up_at)
-    if sync.step is not FullSyncStep.CATCHING_UP:
+    caught_up_at = _following(sync).asked_at
+    sync = _fed(sync, has_more=False, is_open=False, caught_up_at=caught_up_at)
+    if _feeds_catalogue(state, sync):
+        state = replace(state, in_sync_at=caught_up_at)
+    if not isinstance(sync.step, CatchingUp):
         return _proceed(state, sync, now)
-    held, position = state.position, _cursor(sync).position
-    is_same = held is not None and sync.same_generation and held.generation == position.generation
+    held = state.position if sync.reading.same_generation else None
+    position = _cursor(sync).position
+    is_same = held is not None and held.generation == position.generation
     if held is not None and is_same and position.offset < held.offset:
         return _restart(state, sync, Lost(BACKWARDS, is_replaced=True), now)
-    return _proceed(state, replace(sync, step=FullSyncStep.REFETCHING), now)
+    return _proceed(state, replace(sync, step=Refetching()), now)
 
 
 def _head_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> Next:
@@ -527,20 +558,20 @@ def _head_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> 
     asked = _head_guess(sync)
     ends = max((event.offset + 1 for event in page.events), default=0)
     if ends > asked or (page.events and asked == FAR_OFFSET):
-        return _proceed(state, replace(sync, head=ends), now)
+        return _proceed(state, _noted(sync, head=ends), now)
     if asked == FAR_OFFSET and page.next_offset in (None, FAR_OFFSET):
-        return _proceed(state, replace(sync, head=0), now)
+        return _proceed(state, _noted(sync, head=0), now)
     head = asked if page.next_offset is None else page.next_offset
     start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
-    return _begin_replica(state, replace(sync, cursor=start), head)
+    return _begin_pages(state, _fed(_noted(sync, head=head), cursor=start))
 
 
 def _refetched(state: State, sync: FullSync, refetched: ProductsRefetched, now: float) -> Next:
     """Reading the products took time: catch up once more after it. Without any, all is read."""
     if refetched.generation is not None:
         return _restart(state, sync, new_generation(refetched.generation), now)
-    is_behind = refetched.read > 0 and not sync.without_feed
-    step = FullSyncStep.CATCHING_UP if is_behind else FullSyncStep.VERIFYING
+    is_behind = refetched.read > 0 and isinstance(sync.reading.feed, Following)
+    step: Step = CatchingUp() if is_behind else Verifying()
     return _proceed(state, replace(sync, step=step), now)
 
 
@@ -549,6 +580,7 @@ def _refetched(state: State, sync: FullSync, refetched: ProductsRefetched, now: 
 
 def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: float) -> Next:
     of_feed = isinstance(sync.in_flight, FetchEvents)
+    is_learning = isinstance(sync.step, LearningHead)
     match failed.failure:
         case Failure.LIMITED:
             return _limited(state, sync, failed.retry_after_seconds or 1.0, now)
@@ -557,17 +589,20 @@ def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: 
         case Failure.GONE:
             problem = f"Central's catalogue cannot be read: {failed.problem}"
             return _broken(state, sync, problem, now)
-        case Failure.REFUSED if sync.step is FullSyncStep.HEAD and sync.head is None:
-            return _proceed(state, replace(sync, head=0), now)  # an offset too far for it: walk
-    sync = replace(
-        sync,
-        failures=sync.failures + (not of_feed),
-        has_failed=sync.has_failed or not of_feed,
-        # If pages fail too it is the connection, and says nothing about the feed.
-        feed_failures=sync.feed_failures + 1 if of_feed else 0,
-        cursor=sync.cursor and sync.cursor.interrupted(),
-        must_reread_pages=sync.must_reread_pages or sync.rests_on_pages_alone,
+        case Failure.REFUSED if is_learning and sync.reading.head is None:
+            return _proceed(state, _noted(sync, head=0), now)  # an offset too far for it: walk
+    before = sync.reading.failures
+    # If pages fail too it is the connection, and says nothing about the feed.
+    failures = (
+        replace(before, of_feed=before.of_feed + 1)
+        if of_feed
+        else Failures(before.of_pages + 1, 0, of_any_page=True)
     )
+    must_reread_pages = sync.reading.must_reread_pages or _rests_on_pages_alone(sync)
+    sync = _noted(sync, failures=failures, must_reread_pages=must_reread_pages)
+    feed = sync.reading.feed
+    if isinstance(feed, Following) and feed.cursor is not None:
+        sync = _fed(sync, cursor=feed.cursor.interrupted())
     had_fallen_back = state.health.fallback_due is not None
     state = count_failure(state, failed, now)
     goes_on = _goes_on(state, sync)
@@ -578,20 +613,33 @@ def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: 
     if failed.failure not in COUNTED or not (goes_on or _may_retry(state, sync, had_fallen_back)):
         return _end_failed(state, sync, failed, now)
     pause = pause_after(state.health, failed, now)
-    if of_feed and sync.step is FullSyncStep.PAGES and goes_on:
+    if of_feed and isinstance(sync.step, ReadingPages) and goes_on:
         longest = pause.at_least_seconds + pause.spread_seconds
-        sync = replace(sync, feed_not_before=now + longest + FOLLOW_SECONDS)  # a page first
+        sync = _fed(sync, not_before=now + longest + FOLLOW_SECONDS)  # a page first
     return _do(state, sync, pause)
+
+
+def _rests_on_pages_alone(sync: FullSync) -> bool:
+    """Whether pages were read, and nothing of the feed: no event that is as young as the pages
+    would show a replaced feed."""
+    feed = sync.reading.feed
+    if isinstance(feed, PagesAlone) or not (feed.is_open or feed.asked_at is None):
+        return False
+    match sync.step:
+        case ReadingPages(next_page) | LearningHead(next_page):
+            return next_page is not None
+    return isinstance(sync.step, CatchingUp)
 
 
 def _limited(state: State, sync: FullSync, seconds: float, now: float) -> Next:
     """Central's limit, or the store's own share of it, says not now (F6). Pages and feed do not
     wait for each other."""
     if isinstance(sync.in_flight, FetchEvents):
-        sync = replace(_unverified(sync), feed_not_before=now + seconds)
-    elif sync.step is FullSyncStep.PAGES:
-        sync = replace(sync, pages_not_before=now + seconds)
-    if sync.step is FullSyncStep.PAGES:
+        feed = replace(_following(sync).unverified(), not_before=now + seconds)
+        sync = _noted(sync, feed=feed)
+    elif isinstance(sync.step, ReadingPages):
+        sync = replace(sync, step=replace(sync.step, not_before=now + seconds))
+    if isinstance(sync.step, ReadingPages):
         return _proceed(state, sync, now)
     return _do(state, sync, Sleep(seconds))
 
@@ -599,37 +647,38 @@ def _limited(state: State, sync: FullSync, seconds: float, now: float) -> Next:
 def _gone(state: State, sync: FullSync, now: float) -> Next:
     """410: the log does not reach back to where the replica stands. The slack before the head may
     be too much for it; anything else means that it has outrun the reading."""
-    if sync.step is FullSyncStep.HEAD:
+    if isinstance(sync.step, LearningHead):
         return _without_feed(state, sync, now)  # nothing says where it ends
-    if sync.step is FullSyncStep.VERIFYING:
+    if isinstance(sync.step, Verifying):
         return _install(state, sync, now)  # nothing to compare: that proves nothing
-    cursor = _cursor(sync)
+    cursor, head = _cursor(sync), sync.reading.head
     if cursor.must_verify:
-        return _fetch_events(state, replace(sync, cursor=cursor.at_log_start()), now)
-    position, head = cursor.position, sync.head
-    if not sync.is_open or head is None or position.offset > head:
+        return _fetch_events(state, _fed(sync, cursor=cursor.at_log_start()), now)
+    position = cursor.position
+    if not _following(sync).is_open or head is None or position.offset > head:
         return _restart(state, sync, Lost(OUTRUN), now)
     if position.offset == head:
         sync, head = _followed_up(sync, HEAD_GONE), head + 1
     nearer = Cursor(Position(position.generation, head))
-    return _fetch_events(state, replace(sync, cursor=nearer), now)
+    return _fetch_events(state, _fed(sync, cursor=nearer), now)
 
 
 def _goes_on(state: State, sync: FullSync) -> bool:
     """Whether no failing connection ends the full sync: with no position to resume from, what was
     read counts. Not if a person waits; nor without the feed, because only the feed could show, once
     Central answers again, that it is still the one that the pages belong to."""
-    is_waited_for = sync.forced or (state.requested is not None and state.requested.forced)
+    next_forced = state.requested is not None and state.requested.forced
     has_position = state.position is not None and state.lost is None
-    return not (is_waited_for or has_position or sync.without_feed)
+    is_without_feed = isinstance(sync.reading.feed, PagesAlone)
+    return not (sync.request.forced or next_forced or has_position or is_without_feed)
 
 
 def _may_retry(state: State, sync: FullSync, had_fallen_back: bool) -> bool:
     """Whether a full sync that a failing connection can end may go on this time."""
     if had_fallen_back or state.health.fell_back:
         return False
-    at_most = FORCED_FAILURES if sync.forced else FAILURES_TO_FALL_BACK
-    return max(sync.failures, sync.feed_failures) < at_most
+    at_most = FORCED_FAILURES if sync.request.forced else FAILURES_TO_FALL_BACK
+    return max(sync.reading.failures.of_pages, sync.reading.failures.of_feed) < at_most
 
 
 def _may_do_without_feed(
@@ -639,26 +688,27 @@ def _may_do_without_feed(
     nothing to serve soon (F2)."""
     if failed.failure is Failure.REFUSED:
         return state.position is None
-    is_feed_alone = state.position is None and not sync.has_failed
+    failures = sync.reading.failures
+    is_feed_alone = state.position is None and not failures.of_any_page
     enough = FEED_FAILURES_FOR_NONE if is_feed_alone else FAILURES_TO_FALL_BACK
-    return goes_on and sync.feed_failures >= enough
+    return goes_on and failures.of_feed >= enough
 
 
 def _without_feed(state: State, sync: FullSync, now: float) -> Next:
     """Go on with the pages alone. The replica stands at the first page's `eventOffset`; or, if it
     has events, behind the last of these: what follows was never applied to it."""
-    head = sync.head or 0
-    cursor = sync.cursor or Cursor(_position_at(state, sync, head))
-    if sync.seen:  # they were not applied
-        cursor = Cursor(Position(cursor.position.generation, sync.seen[0].offset))
-    if not sync.has_events and cursor.position.offset < head:
-        cursor = Cursor(Position(cursor.position.generation, head))
-    sync = replace(sync, without_feed=True, cursor=cursor, seen=(), in_catalogue=False)
-    if sync.step is not FullSyncStep.HEAD:
+    feed, head = _following(sync), sync.reading.head or 0
+    position = _position_at(state, sync, head) if feed.cursor is None else feed.cursor.position
+    if feed.seen:  # they were not applied
+        position = Position(position.generation, feed.seen[0].offset)
+    if not feed.has_events and position.offset < head:
+        position = Position(position.generation, head)
+    sync = _noted(sync, feed=PagesAlone(position))
+    if not isinstance(sync.step, LearningHead):
         return _proceed(state, sync, now)
-    if sync.head:
-        return _begin_replica(state, sync, sync.head)  # it was learned after its page was read
-    return _after_page(state, sync, now)
+    if head:
+        return _begin_pages(state, sync)  # it was learned after its page was read
+    return _after_page(state, sync, sync.step.next_page, now)
 
 
 # -- the end -----------------------------------------------------------------------------------
@@ -668,28 +718,37 @@ def _install(state: State, sync: FullSync, now: float) -> Next:
     refused, agreed_products = state.refused, None
     if refused is not None and now - refused.at >= SECOND_READING_SECONDS:
         agreed_products = refused.products
+    reading = sync.reading
+    is_alone = isinstance(reading.feed, PagesAlone)
     installation = Installation(
-        position=_cursor(sync).position,
+        position=_stands_at(sync),
         age_seconds=now - _in_sync_at(sync),
-        accept=sync.accept,
+        accept=sync.request.accept,
         agreed_products=agreed_products,
-        unfollowed_until=sync.rows_until if sync.without_feed else 0,
-        follow_up_reason=sync.follow_up_reason,
+        unfollowed_until=reading.rows_until if is_alone else 0,
+        follow_up_reason=reading.follow_up_reason,
     )
-    sync = replace(sync, step=FullSyncStep.INSTALLING)
+    sync = replace(sync, step=Installing())
     return _do(state, sync, InstallReplica(installation))
+
+
+def _stands_at(sync: FullSync) -> Position:
+    """Return where the replica stands in the feed."""
+    feed = sync.reading.feed
+    return feed.position if isinstance(feed, PagesAlone) else _cursor(sync).position
 
 
 def _in_sync_at(sync: FullSync) -> float:
     """Return when Central is known to have been in the replica's state."""
-    if sync.without_feed or sync.caught_up_at is None:
+    feed = sync.reading.feed
+    if isinstance(feed, PagesAlone) or feed.caught_up_at is None:
         return sync.began_at
-    return sync.caught_up_at
+    return feed.caught_up_at
 
 
 def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
     # Only full syncs that the store starts by itself are spaced (F6).
-    if sync.forced or set(sync.reasons) <= {FALLBACK_TIMER, NAMELESS}:
+    if sync.request.forced or set(sync.reasons) <= {FALLBACK_TIMER, NAMELESS}:
         spacing = replace(state.spacing, installed_at=now)
     else:
         spacing = spaced(state.spacing, now, now)
@@ -698,19 +757,20 @@ def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
         nameless_spacing = spaced(nameless_spacing, now, now)
     state = replace(
         _recorded(state, sync, now, products=products),
-        cursor=Cursor(_cursor(sync).position),
+        cursor=Cursor(_stands_at(sync)),
         lost=None,
         health=ConnectionHealth(),
         spacing=spacing,
         nameless_spacing=nameless_spacing,
         refused=None,
         in_sync_at=_in_sync_at(sync),
-        is_proven=not sync.without_feed,
+        is_proven=isinstance(sync.reading.feed, Following),
     )
-    if sync.follow_up_reason == NAMELESS:
+    follow_up_reason = sync.reading.follow_up_reason
+    if follow_up_reason == NAMELESS:
         state = request_for_nameless(state, now)
-    elif sync.follow_up_reason:
-        state = request_full_sync(state, sync.follow_up_reason)
+    elif follow_up_reason:
+        state = request_full_sync(state, follow_up_reason)
     return without_command(state)
 
 

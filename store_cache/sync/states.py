@@ -13,6 +13,7 @@ from store_cache.model.event import AnyEvent
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position
 from store_cache.sync.cursor import Cursor, Lost
+from store_cache.sync.reading import STEP_NAMES, FirstPage, FullSyncStep, Reading, Step
 
 FAILURES_TO_FALL_BACK = 5
 ON_DEMAND = "on demand"
@@ -289,64 +290,28 @@ class Applying:
     asked_at: float
 
 
-class FullSyncStep(StrEnum):
-    """The steps of a full sync, see `full_sync`. The status shows these values."""
-
-    FIRST_PAGE = "first page"
-    HEAD = "learning the head"
-    PAGES = "pages"
-    CATCHING_UP = "catching up"
-    REFETCHING = "settling doubts"
-    VERIFYING = "verifying the feed"
-    INSTALLING = "placing"
-
-
 @dataclass(frozen=True, slots=True)
 class FullSync:
-    """One full sync under way: what was requested, the feed alongside, and the pages."""
+    """One full sync under way.
+
+    `request`: why it runs and how; reasons may be added. `reading`: made anew each time the replica
+    is begun. `step`: with what only this step needs.
+    """
 
     number: int
-    reasons: tuple[str, ...]
     began_at: float
-    forced: bool = False
-    accept: bool = False
-    same_generation: bool = True  # versions held still count (V3)
-    restarts: int = 0  # how often the replica was begun again because the feed was lost
-    is_second_reading: bool = False  # ... because the feed ended before an event that a page named
-    step: FullSyncStep = FullSyncStep.FIRST_PAGE
+    request: FullSyncRequest
+    reading: Reading = field(default_factory=Reading)
+    step: Step = field(default_factory=FirstPage)
     in_flight: Command = FetchPage(None, begins=True)
-    follow_up_reason: str = ""  # why another full sync has to follow this one
-
-    cursor: Cursor | None = None  # where the replica stands; None until the head is known
-    next_cursor: Cursor | None = None  # where it stands once the batch in flight is applied
-    has_more: bool = False  # read the feed before the next page
-    in_catalogue: bool = False  # events go into the catalogue too, which stands there as well
-    is_open: bool = True  # nothing was followed yet, so the log may begin later than asked
-    has_events: bool = False  # the replica has some, so it is right at `cursor` and nowhere else
-    without_feed: bool = False  # the feed cannot be read, pages alone make the replica
-    feed_asked_at: float | None = None  # when the last answer of the feed was asked for
-    caught_up_at: float | None = None  # when the last answer that left nothing was asked for
-    feed_not_before: float = 0.0
-    feed_failures: int = 0
-
-    next_page: PageRequest | None = None  # None before the first page and after the last
-    head: int | None = None  # the end of the feed as the first page was read
-    named_offset: int = 0  # the highest `eventOffset` of a page
-    rows_until: int = 0  # up to which offset rows may reflect the feed
-    generation: str | None = None  # as pages name it
-    must_reread_pages: bool = False  # Central may have been restored before the feed was seen
-    seen: tuple[AnyEvent, ...] = ()  # events before `cursor` that are not in the replica yet
-    pages_not_before: float = 0.0
-    failures: int = 0  # in a row, of pages and single products
-    has_failed: bool = False  # a page or a single product: it is not only the feed that fails
 
     @property
-    def rests_on_pages_alone(self) -> bool:
-        """Whether pages were read, and nothing of the feed: no event that is as young as the pages
-        would show a replaced feed."""
-        has_pages = self.next_page is not None or self.step is FullSyncStep.CATCHING_UP
-        has_read_feed = not self.is_open and self.feed_asked_at is not None
-        return has_pages and not has_read_feed and not self.without_feed
+    def reasons(self) -> tuple[str, ...]:
+        return self.request.reasons
+
+    @property
+    def step_name(self) -> FullSyncStep:
+        return STEP_NAMES[type(self.step)]
 
 
 @dataclass(frozen=True, slots=True)

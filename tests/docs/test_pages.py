@@ -15,7 +15,7 @@ import central_stub.cli
 import store_cache.cli.main
 from store_cache.api.content.state import StateName
 from store_cache.cli.demo import CATALOGUE, sell_once
-from store_cache.sync.states import FullSyncStep
+from store_cache.sync.reading import FullSyncStep
 from tests.docs import bad_input
 from tests.docs.pages import (
     DOCS,

@@ -473,11 +473,11 @@ def end_of_the_feed(patch: Patch) -> None:
 def pages_before_the_feed(patch: Patch) -> None:
     """A full sync goes on with pages from before a failure, and the feed from after it."""
 
-    def never(self: FullSync) -> bool:
+    def never(_: FullSync) -> bool:
         patch.act()
         return False
 
-    patch.replace(FullSync, "rests_on_pages_alone", property(never))
+    patch.replace(full_sync, "_rests_on_pages_alone", never)
 
 
 @of_feed(

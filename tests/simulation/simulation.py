@@ -21,6 +21,7 @@ import orjson
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.storage import files as archive
+from store_cache.sync.reading import Following
 from store_cache.sync.states import FullSyncing
 from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
@@ -240,8 +241,10 @@ class Simulation:
         state, writes = store.runner.state, store.forwarder.status()
         if state.health.fell_back:
             self.note("fallback")
-        if isinstance(state.phase, FullSyncing) and state.phase.full_sync.has_events:
-            self.note("resync racing the feed")
+        if isinstance(state.phase, FullSyncing):
+            feed = state.phase.full_sync.reading.feed
+            if isinstance(feed, Following) and feed.has_events:
+                self.note("resync racing the feed")
         breaker = writes.admission.breaker
         if breaker != "closed":
             self.note(f"breaker {breaker}")

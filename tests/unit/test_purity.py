@@ -16,7 +16,7 @@ PURE = (
     *(ROOT / "catalogue").rglob("*.py"),
     *(
         ROOT / "sync" / f"{n}.py"
-        for n in ("machine", "states", "cursor", "follow", "full_sync", "backoff")
+        for n in ("machine", "states", "reading", "cursor", "follow", "full_sync", "backoff")
     ),
     *(
         ROOT / "sync" / "verification" / f"{n}.py"

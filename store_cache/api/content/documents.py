@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from store_cache.model.change import RefetchReason
 from store_cache.model.product import MAX_WHOLE
-from store_cache.sync.states import FullSyncStep
+from store_cache.sync.reading import FullSyncStep
 from store_cache.writes.outbox.answers import DISCARDED
 from store_cache.writes.write import REFUSAL_STATUS, SETTLED_NOT_APPLIED
 

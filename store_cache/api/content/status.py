@@ -215,7 +215,7 @@ class StatusDocuments:
             return {
                 "number": current.number,
                 "reasons": list(current.reasons),
-                "step": str(current.step),
+                "step": str(current.step_name),
                 "began": self._clock.at(current.began_at),
                 "products": self._runner.replica_products,
                 "total": self._runner.pages_total,

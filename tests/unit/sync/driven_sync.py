@@ -12,6 +12,7 @@ from store_cache.model.event import AnyEvent, Event, Kind, QuarantinedEvent, fin
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.machine import advance, begin
+from store_cache.sync.reading import Following, PagesAlone
 from store_cache.sync.states import (
     ApplyEvents,
     Applying,
@@ -218,8 +219,10 @@ class DrivenSync:
 
     @property
     def replica_position(self) -> Position | None:
-        cursor = self.full_sync.cursor
-        return None if cursor is None else cursor.position
+        feed = self.full_sync.reading.feed
+        if isinstance(feed, PagesAlone):
+            return feed.position
+        return None if feed.cursor is None else feed.cursor.position
 
     @property
     def installation(self) -> Installation:
@@ -295,7 +298,9 @@ def check_contiguous(state: State, command: ApplyEvents) -> None:
     over a gap that stays, and a feed may begin at 1."""
     cursor = state.cursor
     if isinstance(state.phase, FullSyncing):
-        cursor = state.phase.full_sync.cursor
+        feed = state.phase.full_sync.reading.feed
+        assert isinstance(feed, Following)
+        cursor = feed.cursor
     assert cursor is not None
     start = cursor.position.offset
     offsets = [each.offset for each in command.events]

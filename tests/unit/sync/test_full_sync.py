@@ -12,6 +12,7 @@ from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.backoff import FIRST_SPACING_SECONDS
 from store_cache.sync.cursor import ANOTHER_EVENT, ENDS_SHORT
 from store_cache.sync.full_sync import FAR_OFFSET, FOLLOW_SECONDS, HEAD_GONE, MISSED, OUTRUN
+from store_cache.sync.reading import Following, FullSyncStep, ReadingPages
 from store_cache.sync.states import (
     FALLBACK_TIMER,
     ON_DEMAND,
@@ -22,7 +23,6 @@ from store_cache.sync.states import (
     FetchEvents,
     FetchPage,
     FullSyncFailed,
-    FullSyncStep,
     InstallReplica,
     ProductsRefetched,
     RefetchProducts,
@@ -384,7 +384,7 @@ def test_a_replica_that_has_caught_up_makes_what_readers_see_no_younger() -> Non
     sync.waits(5.0)
     sync.receives(200, 201)
 
-    assert FullSyncStep.REFETCHING is sync.full_sync.step
+    assert FullSyncStep.REFETCHING is sync.full_sync.step_name
     assert in_sync_at == sync.state.in_sync_at
 
 
@@ -412,8 +412,8 @@ def test_a_position_is_followed_in_the_catalogue_only_near_the_head(
     sync = forced()
     sync.page(head=head)
 
-    assert is_near == sync.full_sync.in_catalogue
     assert (99 if is_near else head - 20) == sync.fetch.offset
+    assert is_near == (sync.state.position == sync.replica_position)
 
 
 def test_products_in_doubt_are_refetched_and_caught_up_with() -> None:
@@ -427,7 +427,7 @@ def test_products_in_doubt_are_refetched_and_caught_up_with() -> None:
     sync.receives(0)
     sync.refetches(0)
 
-    assert FullSyncStep.VERIFYING is sync.full_sync.step
+    assert FullSyncStep.VERIFYING is sync.full_sync.step_name
 
 
 def test_a_log_that_begins_within_the_slack_is_enough() -> None:
@@ -733,7 +733,6 @@ def test_a_first_page_of_another_generation_is_noticed() -> None:
     assert FIRST_PAGE_OF_ANOTHER == sync.command
     sync.page(head=100, generation="g-2")
 
-    assert not sync.full_sync.in_catalogue
     assert Position("g-2", 80) == sync.replica_position
 
 
@@ -801,7 +800,7 @@ def test_pages_are_read_again_only_once_for_a_connection_that_fails() -> None:
 
     assert ApplyEvents(events(*range(80, 101)), at(101), False, True) == sync.command
     sync.applies()
-    assert not sync.full_sync.must_reread_pages
+    assert not sync.full_sync.reading.must_reread_pages
     sync.ends_well(head=101)
     assert at(101) == sync.state.position
 
@@ -1022,7 +1021,7 @@ def test_without_a_feed_to_resume_a_full_sync_goes_on_where_it_was(
 
     assert () == sync.state.full_syncs
     assert 1 == sync.state.full_syncs_begun
-    assert PageRequest(200, 200) == sync.full_sync.next_page
+    assert ReadingPages(PageRequest(200, 200)) == sync.full_sync.step
 
 
 def test_pages_of_an_outage_are_not_installed_without_the_feed() -> None:
@@ -1030,7 +1029,7 @@ def test_pages_of_an_outage_are_not_installed_without_the_feed() -> None:
     only the feed would show it. The reading begins anew."""
     sync = DrivenSync()
     sync.page(head=100)
-    while not sync.full_sync.without_feed:
+    while isinstance(sync.full_sync.reading.feed, Following):
         if isinstance(sync.command, Sleep):
             sync.sleeps()
         elif isinstance(sync.command, FetchEvents):
@@ -1062,7 +1061,7 @@ def test_a_connection_that_fails_for_pages_too_says_nothing_about_the_feed() -> 
         else:
             sync.page()
 
-    assert not sync.full_sync.without_feed
+    assert isinstance(sync.full_sync.reading.feed, Following)
     assert () == sync.state.full_syncs
 
 
@@ -1076,7 +1075,7 @@ def test_an_operator_ends_a_full_sync_that_goes_on_in_vain() -> None:
     sync.fails()
 
     assert 1 == len(sync.state.full_syncs)
-    assert sync.full_sync.forced
+    assert sync.full_sync.request.forced
 
 
 def test_an_operator_hears_of_a_failing_connection_after_two_failures() -> None:

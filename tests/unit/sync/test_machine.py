@@ -15,6 +15,20 @@ from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.sync.cursor import Cursor, Lost
 from store_cache.sync.machine import advance, begin_again
+from store_cache.sync.reading import (
+    STEP_NAMES,
+    CatchingUp,
+    FirstPage,
+    Following,
+    FullSyncStep,
+    Installing,
+    LearningHead,
+    Reading,
+    ReadingPages,
+    Refetching,
+    Step,
+    Verifying,
+)
 from store_cache.sync.states import (
     ApplyEvents,
     Applying,
@@ -29,7 +43,7 @@ from store_cache.sync.states import (
     FullSync,
     FullSyncFailed,
     FullSyncing,
-    FullSyncStep,
+    FullSyncRequest,
     InstallReplica,
     Interrupted,
     Outcome,
@@ -79,14 +93,14 @@ PHASES: dict[str, Phase] = {
     "PO": Polling(20),
     "AP": Applying(Cursor(at(101)), has_more=False, asked_at=START),
 }
-STEPS = {
-    "f": FullSyncStep.FIRST_PAGE,
-    "h": FullSyncStep.HEAD,
-    "p": FullSyncStep.PAGES,
-    "c": FullSyncStep.CATCHING_UP,
-    "r": FullSyncStep.REFETCHING,
-    "v": FullSyncStep.VERIFYING,
-    "i": FullSyncStep.INSTALLING,
+STEPS: dict[str, Step] = {
+    "f": FirstPage(),
+    "h": LearningHead(None),
+    "p": ReadingPages(PageRequest(200, 200)),
+    "c": CatchingUp(),
+    "r": Refetching(),
+    "v": Verifying(),
+    "i": Installing(),
 }
 IN_FLIGHT: dict[str, Command] = {
     "p": FetchPage(None),
@@ -143,20 +157,11 @@ def phase_of(row: str) -> Phase:
     if row in PHASES:
         return PHASES[row]
     step, in_flight = STEPS[row[0]], IN_FLIGHT[row[1]]
-    sync = FullSync(1, ("on demand",), START, step=step, in_flight=in_flight)
-    if step in (FullSyncStep.FIRST_PAGE, FullSyncStep.HEAD):
+    sync = FullSync(1, START, FullSyncRequest(("on demand",)), step=step, in_flight=in_flight)
+    if isinstance(step, FirstPage | LearningHead):
         return FullSyncing(sync)
-    sync = replace(
-        sync,
-        cursor=Cursor(at(100)),
-        next_cursor=Cursor(at(101)),
-        next_page=PageRequest(200, 200) if step is FullSyncStep.PAGES else None,
-        head=100,
-        in_catalogue=True,
-        is_open=False,
-        feed_asked_at=START,
-    )
-    return FullSyncing(sync)
+    feed = Following(Cursor(at(100)), Cursor(at(101)), is_open=False, asked_at=START)
+    return FullSyncing(replace(sync, reading=Reading(head=100, feed=feed)))
 
 
 def state_of(row: str) -> State:
@@ -168,7 +173,7 @@ def row_of(phase: Phase) -> str:
     if not isinstance(phase, FullSyncing):
         return type(phase).__name__[:2].upper()
     step, kind = phase.full_sync.step, type(phase.full_sync.in_flight)
-    first = next(letter for letter, each in STEPS.items() if each is step)
+    first = next(letter for letter, each in STEPS.items() if type(each) is type(step))
     return first + next(letter for letter, each in IN_FLIGHT.items() if type(each) is kind)
 
 
@@ -185,7 +190,9 @@ def test_every_outcome_has_a_column() -> None:
 def test_every_phase_has_a_row() -> None:
     """[P4] A new phase, step or command of a full sync needs a row."""
     assert set(get_args(Phase)) == {type(phase) for phase in PHASES.values()} | {FullSyncing}
-    assert set(FullSyncStep) == {STEPS[row[0]] for row in ROWS if row.islower()}
+    assert set(get_args(Step)) == {type(STEPS[row[0]]) for row in ROWS if row.islower()}
+    assert set(get_args(Step)) == set(STEP_NAMES)
+    assert set(FullSyncStep) == set(STEP_NAMES.values())
     assert set(get_args(Command)) == {type(IN_FLIGHT[row[1]]) for row in ROWS if row.islower()}
     assert set(PHASES) == {row for row in ROWS if row.isupper()}
 

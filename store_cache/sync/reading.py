@@ -1,0 +1,165 @@
+"""What a full sync has read, and the step that it is in: the parts of `states.FullSync`.
+
+All are frozen. What follows from what is decided in `full_sync`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from store_cache.model.event import AnyEvent
+from store_cache.model.pages import PageRequest
+from store_cache.model.position import Position
+from store_cache.sync.cursor import Cursor
+
+# -- steps -------------------------------------------------------------------------------------
+
+
+class FullSyncStep(StrEnum):
+    """The names of the steps. The status shows them."""
+
+    FIRST_PAGE = "first page"
+    HEAD = "learning the head"
+    PAGES = "pages"
+    CATCHING_UP = "catching up"
+    REFETCHING = "settling doubts"
+    VERIFYING = "verifying the feed"
+    INSTALLING = "placing"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPage:
+    """The first page, which names the head of the feed."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningHead:
+    """The end of the feed, as far as `Reading.head` knows it. `next_page`: the one after the first,
+    for pages alone."""
+
+    next_page: PageRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingPages:
+    """Pages, and the feed alongside. `next_page`: None before the first one, if the head had to be
+    learned. `not_before`: when a page may be asked for again, after a limit."""
+
+    next_page: PageRequest | None
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CatchingUp:
+    """The feed, until nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refetching:
+    """Products in doubt, one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """The event before the replica's position (E4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installing:
+    """The replica is being judged, written and installed."""
+
+
+Step = FirstPage | LearningHead | ReadingPages | CatchingUp | Refetching | Verifying | Installing
+
+STEP_NAMES: dict[type[Step], FullSyncStep] = {
+    FirstPage: FullSyncStep.FIRST_PAGE,
+    LearningHead: FullSyncStep.HEAD,
+    ReadingPages: FullSyncStep.PAGES,
+    CatchingUp: FullSyncStep.CATCHING_UP,
+    Refetching: FullSyncStep.REFETCHING,
+    Verifying: FullSyncStep.VERIFYING,
+    Installing: FullSyncStep.INSTALLING,
+}
+
+
+# -- the feed alongside ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """The feed is followed alongside the pages.
+
+    `cursor`: where the replica stands; None until the head is known. `next_cursor`: where it stands
+    once the batch in flight is applied. `has_more`: read the feed before the next page. `is_open`:
+    nothing was followed yet, so the log may begin later than asked. `has_events`: the replica has
+    some, so it is right at `cursor` and nowhere else. `seen`: events before `cursor` that are not
+    in the replica yet. `asked_at`: when the last answer was asked for, `caught_up_at`: the last one
+    that left nothing. `not_before`: when the feed may be asked again, after a limit or a failure.
+    """
+
+    cursor: Cursor | None = None
+    next_cursor: Cursor | None = None
+    has_more: bool = False
+    is_open: bool = True
+    has_events: bool = False
+    seen: tuple[AnyEvent, ...] = ()
+    asked_at: float | None = None
+    caught_up_at: float | None = None
+    not_before: float = 0.0
+
+    def unverified(self) -> Following:
+        """Time has passed: a Central that was restored meanwhile under its own name may have grown
+        past the replica's position. Its log has just said if it does not reach back so far."""
+        if self.cursor is None or self.cursor.log_starts_here:
+            return self
+        return replace(self, cursor=self.cursor.unverified())
+
+
+@dataclass(frozen=True, slots=True)
+class PagesAlone:
+    """The feed cannot be read, and pages alone make the replica, which stands at `position`."""
+
+    position: Position
+
+
+# -- the whole ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Failures in a row: of pages and single products, and of the feed. `of_any_page`: a page or a
+    product has failed before, so it is not only the feed that fails."""
+
+    of_pages: int = 0
+    of_feed: int = 0
+    of_any_page: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read since the replica was begun.
+
+    `same_generation`: versions held still count (V3). `restarts`: how often the replica was begun
+    again because the feed was lost. `is_second`: it was begun again because the feed ended before
+    an event that a page named. `must_reread_pages`: Central may have been restored before the feed
+    was seen. `generation`: as pages name it. `head`: the end of the feed as the first page was
+    read. `named_offset`: the highest `eventOffset` of a page. `rows_until`: up to which offset rows
+    may reflect the feed. `follow_up_reason`: why another full sync has to follow this one.
+    """
+
+    same_generation: bool = True
+    restarts: int = 0
+    is_second: bool = False
+    must_reread_pages: bool = False
+    generation: str | None = None
+    head: int | None = None
+    named_offset: int = 0
+    rows_until: int = 0
+    follow_up_reason: str = ""
+    failures: Failures = field(default_factory=Failures)
+    feed: Following | PagesAlone = field(default_factory=Following)
+
+    def unread(self) -> Reading:
+        """Return the same reading before anything was read."""
+        return Reading(self.same_generation, self.restarts, self.is_second)
