@@ -3,16 +3,18 @@
 API keys are checked before, in `central`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from central_stub.backend import Backend
 from central_stub.catalogue import Row
-from central_stub.faults import AnyFault, Fault, Faults
+from central_stub.faults import AnyFault, Fault
 from central_stub.keys import Answer
-from central_stub.ledger import UNDOABLE, Ledger, Part
+from central_stub.ledger import UNDOABLE, Part
 from central_stub.limiter import Limiter
+from central_stub.rules import Creation, Deletion, Operation, Setting
 from central_stub.switches import Feature, Switches, WireModel
 from central_stub.wire import Detail, Refused, Reply, Request, invalid, json_reply, parse_json
 
@@ -112,17 +114,14 @@ _COMMANDS: TypeAdapter[Fault | Action] = TypeAdapter(
 class Administration:
     """Admin calls on one ledger. `new_name` returns a new name for a generation."""
 
-    def __init__(
-        self, ledger: Ledger, faults: Faults, limiter: Limiter, new_name: Callable[[], str]
-    ) -> None:
+    def __init__(self, backend: Backend, limiter: Limiter, new_name: Callable[[], str]) -> None:
         self.on_crash: Callable[[float], None] = _ignore
         """Called when Central crashes, before anything is answered, with the seconds that it is
         away."""
-        self._ledger = ledger
-        self._faults = faults
+        self._backend = backend
         self._limiter = limiter
         self._new_name = new_name
-        self._calls: Mapping[tuple[str, str], Callable[[Request, float], Reply]] = {
+        self._calls: Mapping[tuple[str, str], Callable[[Request, float], Awaitable[Reply]]] = {
             ("POST", "products/create"): self._create,
             ("PUT", "products/set"): self._set,
             ("DELETE", "products/delete"): self._delete,
@@ -136,12 +135,12 @@ class Administration:
             ("POST", "wipe"): self._wipe,
         }
 
-    def answer(self, request: Request, now: float) -> Reply:
+    async def answer(self, request: Request, now: float) -> Reply:
         """Return the reply to an admin call, or raise Refused for a wrong path, method or body."""
         path = request.raw_path.removeprefix("/v1/admin/")
         call = self._calls.get((request.method, path))
         if call is not None:
-            return call(request, now)
+            return await call(request, now)
         allowed = sorted(method for method, known in self._calls if known == path)
         if not allowed:
             raise Refused(404, "not_found", "no such admin call")
@@ -150,34 +149,36 @@ class Administration:
 
     # Products
 
-    def _create(self, request: Request, now: float) -> Reply:
-        results = [self._create_one(each, now) for each in _listed(request, "products")]
+    async def _create(self, request: Request, now: float) -> Reply:
+        results = await self._write_all(_listed(request, "products"), Creation, now)
         return self._results(results, "Creations")
 
-    def _create_one(self, attributes: Any, now: float) -> Answer:
-        issue = issue_of(attributes)
-        return _refused(attributes, issue) if issue else self._ledger.create(attributes, now)
-
-    def _set(self, request: Request, now: float) -> Reply:
-        results = [self._set_one(each, now) for each in _listed(request, "products")]
+    async def _set(self, request: Request, now: float) -> Reply:
+        results = await self._write_all(_listed(request, "products"), Setting, now)
         return self._results(results, "Updates")
 
-    def _set_one(self, attributes: Any, now: float) -> Answer:
-        issue = issue_of(attributes)
-        return _refused(attributes, issue) if issue else self._ledger.set(attributes, now)
-
-    def _delete(self, request: Request, now: float) -> Reply:
-        results = [self._delete_one(each, now) for each in _listed(request, "productIds")]
+    async def _delete(self, request: Request, now: float) -> Reply:
+        named = [{"productId": each} for each in _listed(request, "productIds")]
+        results = await self._write_all(named, lambda each: Deletion(each["productId"]), now)
         return self._results(results, "Deletions")
 
-    def _delete_one(self, product_id: Any, now: float) -> Answer:
-        named = {"productId": product_id}
-        issue = issue_of(named)
-        return _refused(named, issue) if issue else self._ledger.delete(product_id, now)
+    async def _write_all(
+        self, products: list[Any], operation: Callable[[Row], Operation], now: float
+    ) -> list[Answer]:
+        """Return a result for each product; those that are not valid fail alone."""
+        issues = [issue_of(each) for each in products]
+        valid = [
+            operation(each) for each, issue in zip(products, issues, strict=True) if issue is None
+        ]
+        answers = iter((await self._backend.write(valid, now)).answers if valid else ())
+        return [
+            next(answers) if issue is None else _refused(each, issue)
+            for each, issue in zip(products, issues, strict=True)
+        ]
 
     def _results(self, results: Sequence[Answer], deeds: str) -> Reply:
         names = ("total", "succeeded", "failed")
-        if self._ledger.switches.admin_summary == "long":
+        if self._backend.switches.admin_summary == "long":
             names = ("totalRequests", f"successful{deeds}", f"failed{deeds}")
         succeeded = sum(result["success"] for result in results)
         counts = (len(results), succeeded, len(results) - succeeded)
@@ -186,81 +187,81 @@ class Administration:
 
     # Faults and switches
 
-    def _list_faults(self, _: Request, __: float) -> Reply:
-        return json_reply({"faults": [each.body() for each in self._faults.everything()]})
+    async def _list_faults(self, _: Request, __: float) -> Reply:
+        return json_reply({"faults": [each.body() for each in await self._backend.faults()]})
 
-    def _set_fault(self, request: Request, _: float) -> Reply:
+    async def _set_fault(self, request: Request, _: float) -> Reply:
         command = _parsed(_COMMANDS, parse_json(request.body))
         if isinstance(command, Fault):
-            return json_reply(self._faults.add(command).body())
-        self._act(command)
+            return json_reply((await self._backend.add_fault(command)).body())
+        await self._act(command)
         return json_reply({"done": command.model_dump(mode="json", by_alias=True)})
 
-    def _act(self, action: Action) -> None:
+    async def _act(self, action: Action) -> None:
         match action:
             case ForgetLog():
-                self._ledger.forget_log()
+                await self._backend.forget_log()
             case ForgetKeys():
-                self._ledger.forget_keys()
+                await self._backend.forget_keys()
             case NewGeneration(generation=name):
-                self._ledger.begin_generation(name or self._new_name())
+                await self._backend.begin_generation(name or self._new_name())
             case Skip(count=count):
-                self._ledger.lose_next(count)
+                await self._backend.lose_next(count)
             case Lie(product_id=product_id, attributes=attributes):
-                self._lie(product_id, attributes)
+                await self._lie(product_id, attributes)
             case Crash(loses=loses, count=count, seconds=seconds):
-                self._ledger.crash(loses, count)
+                await self._backend.crash(loses, count)
                 self.on_crash(seconds)
 
-    def _lie(self, product_id: str, attributes: Row | None) -> None:
+    async def _lie(self, product_id: str, attributes: Row | None) -> None:
         issue = issue_of({**(attributes or {}), "productId": product_id})
         if issue is not None:
             raise invalid("attributes", issue)
-        self._ledger.lie(product_id, attributes)
+        await self._backend.lie(product_id, attributes)
 
-    def _clear_faults(self, request: Request, _: float) -> Reply:
+    async def _clear_faults(self, request: Request, _: float) -> Reply:
         number = request.query.get("id")
         if number is None:
-            return json_reply({"cleared": self._faults.clear()})
+            return json_reply({"cleared": await self._backend.clear_faults()})
         if not (number.isascii() and number.isdigit() and len(number) <= 18):
             raise invalid("id", "must be the number of a fault")
-        return json_reply({"cleared": self._faults.clear(int(number))})
+        return json_reply({"cleared": await self._backend.clear_faults(int(number))})
 
-    def _show_switches(self, _: Request, __: float) -> Reply:
-        return json_reply(self._ledger.switches.model_dump(mode="json", by_alias=True))
+    async def _show_switches(self, _: Request, __: float) -> Reply:
+        return json_reply(self._backend.switches.model_dump(mode="json", by_alias=True))
 
-    def _switch(self, request: Request, now: float) -> Reply:
+    async def _switch(self, request: Request, now: float) -> Reply:
         given = parse_json(request.body)
         if not isinstance(given, dict):
             raise invalid("body", "must be an object of switches")
-        held = self._ledger.switches.model_dump(by_alias=True)
-        self._ledger.switch(_parsed(TypeAdapter(Switches), held | given))
+        held = self._backend.switches.model_dump(by_alias=True)
+        await self._backend.switch(_parsed(TypeAdapter(Switches), held | given))
         self._limiter.forget()
-        return self._show_switches(request, now)
+        return await self._show_switches(request, now)
 
     # Backup, restore, wipe
 
-    def _backup(self, _: Request, __: float) -> Reply:
-        return json_reply(self._ledger.backup())
+    async def _backup(self, _: Request, __: float) -> Reply:
+        return json_reply(await self._backend.backup())
 
-    def _restore(self, request: Request, _: float) -> Reply:
+    async def _restore(self, request: Request, _: float) -> Reply:
         command = _parsed(TypeAdapter(Restoration), parse_json(request.body))
         backup = command.backup
-        keeps = command.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
+        keeps = command.keep_generation or not self._backend.switches.has(Feature.GENERATION)
         name = backup.generation if keeps else self._new_name()
-        self._ledger.restore(backup.model_dump(mode="json"), name)
-        return self._state()
+        await self._backend.restore(backup.model_dump(mode="json"), name)
+        return await self._state()
 
-    def _wipe(self, request: Request, _: float) -> Reply:
+    async def _wipe(self, request: Request, _: float) -> Reply:
         command = _parsed(TypeAdapter(Replacement), parse_json(request.body or b"{}"))
-        keeps = command.keep_generation or not self._ledger.switches.has(Feature.GENERATION)
-        self._ledger.wipe(self._ledger.generation if keeps else self._new_name())
-        return self._state()
+        keeps = command.keep_generation or not self._backend.switches.has(Feature.GENERATION)
+        await self._backend.wipe(self._backend.generation if keeps else self._new_name())
+        return await self._state()
 
-    def _state(self) -> Reply:
-        ledger = self._ledger
-        counts = {"products": len(ledger), "eventOffset": ledger.head}
-        return json_reply({"generation": ledger.generation, **counts})
+    async def _state(self) -> Reply:
+        moment = await self._backend.moment()
+        counts = {"products": moment.products, "eventOffset": moment.head}
+        return json_reply({"generation": moment.generation, **counts})
 
 
 def _ignore(_: float) -> None:

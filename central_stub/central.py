@@ -1,21 +1,34 @@
 """Central's HTTP API without a network: a request in, a reply out.
 
 It checks keys, routes, the rate limit and bodies. A poll without an event is returned as `Held`:
-the caller then calls `poll` after each change, and `release` when the time is up.
+the caller then calls `poll` after each change, and `end` when the time is up.
+
+`Api` is in front of any backend. `Central` is in front of a ledger in this process, which never
+waits, so its answers need no event loop.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from central_stub.administration import LONGEST_ID, Administration
+from central_stub.backend import (
+    Backend,
+    FeedPage,
+    Moment,
+    NotOffered,
+    OutcomeUnknown,
+    Page,
+    Unavailable,
+)
 from central_stub.faults import Faults
 from central_stub.keys import Answer
 from central_stub.ledger import Ledger, PositionGone
 from central_stub.limiter import WINDOW_SECONDS, Limiter, Window
+from central_stub.local import LocalBackend
 from central_stub.rules import Update, refusal
 from central_stub.switches import Feature, Switches
 from central_stub.tenants import AccessKeys
@@ -54,6 +67,10 @@ LARGEST_DELTA = 999_999_999
 LARGEST_BODY = 1 << 20
 LARGEST_ADMIN_BODY = 1 << 28
 METHODS = {Route.UPDATES: "POST"}
+RETRY_AFTER_SECONDS = 1
+"""When to come back if the ledger cannot be reached."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +84,27 @@ class Held:
     """What the answer says about the rate limit, as of when the poll came."""
 
 
-class Central:
+class Api:
     """Central without a network. `new_name` returns a new name for a generation."""
 
-    def __init__(
-        self, ledger: Ledger, *, keys: AccessKeys, faults: Faults, new_name: Callable[[], str]
-    ) -> None:
-        self.ledger = ledger
-        self.faults = faults
+    def __init__(self, backend: Backend, *, keys: AccessKeys, new_name: Callable[[], str]) -> None:
+        self.backend = backend
         self.keys = keys
         self._limiter = Limiter()
-        self.administration = Administration(ledger, faults, self._limiter, new_name)
+        self.administration = Administration(backend, self._limiter, new_name)
         self._prepared: dict[tuple[int, int], Reply] = {}
         self._prepared_at = -1
-        self._handlers: Mapping[Route, Callable[[Request, float], Reply | Held]] = {
+        self._handlers: Mapping[Route, Callable[[Request, float], Awaitable[Reply | Held]]] = {
             Route.HEALTH: self._health,
             Route.PAGES: self._list,
             Route.PRODUCT: self._read,
             Route.EVENTS: self._events,
             Route.DIGEST: self._digest,
             Route.UPDATES: self._update,
-            Route.ADMIN: self.administration.answer,
+            Route.ADMIN: self._administer,
         }
 
-    def answer(self, request: Request, now: float) -> Reply | Held:
+    async def reply(self, request: Request, now: float) -> Reply | Held:
         """Return the reply to one request, also to an invalid one."""
         limit_fields: Mapping[str, str] = {}
         try:
@@ -98,22 +112,26 @@ class Central:
             if route not in (Route.HEALTH, Route.ADMIN):
                 limit_fields = self._limit(request, now)
             self._admit(request, route)
-            reply = self._handlers[route](request, now)
+            reply = await self._handlers[route](request, now)
         except Refused as refused:
-            reply = error_reply(refused, self.ledger.switches)
-            # Absence of a product is a statement about this generation.
-            reply = self._signed(reply) if refused.status == 404 else reply
-            return with_headers(reply, limit_fields)
+            failed = error_reply(refused, self.backend.switches)
+            # Absence is a statement about this generation.
+            failed = (
+                self._signed(failed, self.backend.generation) if refused.status == 404 else failed
+            )
+            return with_headers(failed, limit_fields)
+        except (Unavailable, OutcomeUnknown, NotOffered) as problem:
+            return with_headers(self._failed(problem), limit_fields)
         if isinstance(reply, Held):
             return replace(reply, headers=limit_fields) if limit_fields else reply
-        return with_headers(self._signed(reply), limit_fields)
+        return with_headers(reply, limit_fields)
 
     def route(self, request: Request) -> Route:
         """Return the kind of a request, or raise Refused if there is none."""
         route = route_of(request.raw_path)
         if route is None:
             raise Refused(404, "not_found", "no such path")
-        if route is Route.DIGEST and not self.ledger.switches.has(Feature.DIGEST):
+        if route is Route.DIGEST and not self.backend.switches.has(Feature.DIGEST):
             return Route.PRODUCT
         return route
 
@@ -122,22 +140,41 @@ class Central:
 
         Equal polls share one reply until something changes.
         """
-        if self._prepared_at != self.ledger.revision:
+        if self._prepared_at != self.backend.revision:
             self._prepared.clear()
-            self._prepared_at = self.ledger.revision
+            self._prepared_at = self.backend.revision
         key = (held.offset, held.limit)
         if key not in self._prepared:
-            reply = self._page_of_events(held, now, even_empty=False)
-            if reply is None:
-                return None
-            self._prepared[key] = self._signed(reply)
+            try:
+                news = self.backend.news(held.offset, held.limit, now)
+            except PositionGone as gone:
+                self._prepared[key] = self._gone(held, gone)
+            else:
+                if news is None:
+                    return None
+                self._prepared[key] = self._page_of_events(news)
         return with_headers(self._prepared[key], held.headers)
 
-    def release(self, held: Held, now: float) -> Reply:
+    async def end(self, held: Held, now: float) -> Reply:
         """Return the reply to a held poll whose time is up."""
-        reply = self._page_of_events(held, now, even_empty=True)
-        assert reply is not None
-        return with_headers(self._signed(reply), held.headers)
+        try:
+            reply = self._page_of_events(await self.backend.events(held.offset, held.limit, now))
+        except PositionGone as gone:
+            reply = self._gone(held, gone)
+        except Unavailable as problem:
+            reply = self._failed(problem)
+        return with_headers(reply, held.headers)
+
+    def _failed(self, problem: Exception) -> Reply:
+        """Return 503 if nothing was done, 500 if that is not known, 400 if it cannot be done."""
+        if isinstance(problem, NotOffered):
+            refused = Refused(400, "invalid_request", str(problem))
+        elif isinstance(problem, Unavailable):
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            refused = Refused(503, "unavailable", str(problem), headers=headers)
+        else:
+            refused = Refused(500, "internal_error", str(problem))
+        return error_reply(refused, self.backend.switches)
 
     def _admit(self, request: Request, route: Route) -> None:
         if route is Route.HEALTH:
@@ -153,7 +190,7 @@ class Central:
 
     def _limit(self, request: Request, now: float) -> Mapping[str, str]:
         """Count the request, and return what its answer says about the limit. Refused: 429."""
-        switches = self.ledger.switches
+        switches = self.backend.switches
         if not switches.rate_limit:
             return {}
         window = self._limiter.count(request.address, now)
@@ -170,60 +207,70 @@ class Central:
         headers = fields | hints[switches.rate_limit_hint]
         raise Refused(429, "rate_limited", message, headers=headers)
 
-    def _signed(self, reply: Reply) -> Reply:
-        if not self.ledger.switches.has(Feature.GENERATION):
+    def _signed(self, reply: Reply, generation: str) -> Reply:
+        if not self.backend.switches.has(Feature.GENERATION):
             return reply
-        headers = {**reply.headers, "X-Feed-Generation": self.ledger.generation}
+        headers = {**reply.headers, "X-Feed-Generation": generation}
         return Reply(reply.status, reply.body, reply.content_type, headers)
+
+    async def _administer(self, request: Request, now: float) -> Reply:
+        reply = await self.administration.answer(request, now)
+        return self._signed(reply, self.backend.generation)
 
     # Reads
 
-    def _health(self, _: Request, __: float) -> Reply:
-        return json_reply({"status": "healthy", "products": len(self.ledger)})
+    async def _health(self, _: Request, __: float) -> Reply:
+        moment = await self.backend.moment()
+        reply = json_reply({"status": "healthy", "products": moment.products})
+        return self._signed(reply, moment.generation)
 
-    def _list(self, request: Request, _: float) -> Reply:
-        query, switches = request.query, self.ledger.switches
+    async def _list(self, request: Request, _: float) -> Reply:
+        query, switches = request.query, self.backend.switches
         limit = self._whole_number(query, "limit", 200, 1)
         offset = self._whole_number(query, "offset", 0, 0)
-        if "bucket" in query and switches.has(Feature.DIGEST):
-            return json_reply(self._bucket(query))
-        if switches.page_shape == "list":
-            return json_reply(rows_body(self.ledger.everything(), switches))
         cursor = switches.has(Feature.CURSOR) and "cursor" in query
-        if cursor or switches.page_shape == "items":
-            return json_reply(self._items(query.get("cursor", ""), limit))
-        return json_reply(self._products(offset, limit))
+        if "bucket" in query and switches.has(Feature.DIGEST):
+            page, body = await self._bucket(query)
+        elif switches.page_shape == "list":
+            page = await self.backend.everything()
+            return self._signed(json_reply(rows_body(page.rows, switches)), page.moment.generation)
+        elif cursor or switches.page_shape == "items":
+            page, body = await self._items(query.get("cursor", ""), limit)
+        else:
+            page, body = await self._products(offset, limit)
+        return self._signed(json_reply(body), page.moment.generation)
 
-    def _products(self, offset: int, limit: int) -> dict[str, Any]:
-        switches = self.ledger.switches
-        rows = self.ledger.page(offset, limit)
-        total, given = len(self.ledger), min(limit, switches.page_limit)
-        more = offset + len(rows) < total
-        return {
-            "products": rows_body(rows, switches),
-            "pagination": pagination(offset, given, total, more=more, names=switches.total_names),
-            **self._position(),
+    async def _products(self, offset: int, limit: int) -> tuple[Page, dict[str, Any]]:
+        switches = self.backend.switches
+        given = min(limit, switches.page_limit)
+        page = await self.backend.page(offset, given)
+        total, names = page.moment.products, switches.total_names
+        return page, {
+            "products": rows_body(page.rows, switches),
+            "pagination": pagination(offset, given, total, more=page.more, names=names),
+            **self._position(page.moment),
         }
 
-    def _items(self, cursor: str, limit: int) -> dict[str, Any]:
-        rows = self.ledger.page_after(read_cursor(cursor), limit)
-        last = rows[-1]["productId"] if rows else None
-        more = last is not None and bool(self.ledger.page_after(last, 1))
-        return {
-            "items": rows_body(rows, self.ledger.switches),
-            "nextCursor": write_cursor(last) if last is not None and more else None,
-            **self._position(),
+    async def _items(self, cursor: str, limit: int) -> tuple[Page, dict[str, Any]]:
+        given = min(limit, self.backend.switches.page_limit)
+        page = await self.backend.page_after(read_cursor(cursor), given)
+        last = page.rows[-1]["productId"] if page.more else None
+        return page, {
+            "items": rows_body(page.rows, self.backend.switches),
+            "nextCursor": None if last is None else write_cursor(last),
+            **self._position(page.moment),
         }
 
-    def _bucket(self, query: Mapping[str, str]) -> dict[str, Any]:
+    async def _bucket(self, query: Mapping[str, str]) -> tuple[Page, dict[str, Any]]:
         buckets = self._bucket_count(query)
         bucket = self._whole_number(query, "bucket", 0, 0)
         if bucket >= buckets:
             raise invalid("bucket", f"must be below {buckets}, the number of buckets")
-        rows = rows_body(self.ledger.bucket(bucket, buckets), self.ledger.switches)
-        names = self.ledger.switches.total_names
-        page = pagination(0, len(rows), len(rows), more=False, names=names)
-        return {"products": rows, "pagination": page, **self._position()}
+        page = await self.backend.bucket(bucket, buckets)
+        rows = rows_body(page.rows, self.backend.switches)
+        names = self.backend.switches.total_names
+        shown = pagination(0, len(rows), len(rows), more=False, names=names)
+        return page, {"products": rows, "pagination": shown, **self._position(page.moment)}
 
     def _bucket_count(self, query: Mapping[str, str]) -> int:
         buckets = self._whole_number(query, "buckets", 256, 1)
@@ -231,94 +278,145 @@ class Central:
             raise invalid("buckets", f"must be at most {MOST_BUCKETS}")
         return buckets
 
-    def _position(self) -> dict[str, Any]:
-        switches = self.ledger.switches
-        head = head_fields(self.ledger.head, switches)
-        return head | generation_fields(self.ledger.generation, switches)
+    def _position(self, moment: Moment) -> dict[str, Any]:
+        switches = self.backend.switches
+        head = head_fields(moment.head, switches)
+        return head | generation_fields(moment.generation, switches)
 
-    def _read(self, request: Request, _: float) -> Reply:
+    async def _read(self, request: Request, _: float) -> Reply:
+        switches = self.backend.switches
         product_id = product_id_of(request.raw_path)
-        if "/" in product_id and self.ledger.switches.slashes_unreachable:
-            return bare_reply(404)
-        row = self.ledger.read(product_id)
+        if "/" in product_id and switches.slashes_unreachable:
+            return self._signed(bare_reply(404), self.backend.generation)
+        row, moment = await self.backend.product(product_id)
         if row is None:
-            raise Refused(404, "not_found", "no product has this id")
-        return json_reply(row_body(row, self.ledger.switches))
+            refused = Refused(404, "not_found", "no product has this id")
+            return self._signed(error_reply(refused, switches), moment.generation)
+        return self._signed(json_reply(row_body(row, switches)), moment.generation)
 
     def _whole_number(self, query: Mapping[str, str], name: str, default: int, least: int) -> int:
-        ignores_odd = self.ledger.switches.odd_parameters == "ignored"
+        ignores_odd = self.backend.switches.odd_parameters == "ignored"
         return whole_number(query, name, default, least, ignores_odd=ignores_odd)
 
-    def _digest(self, request: Request, _: float) -> Reply:
+    async def _digest(self, request: Request, _: float) -> Reply:
         count = self._bucket_count(request.query)
-        rows, sums = self.ledger.digest(count)
-        generation = generation_fields(self.ledger.generation, self.ledger.switches)
-        moment = {"nextOffset": self.ledger.next_offset, "count": len(self.ledger)}
-        return json_reply(generation | moment | {"buckets": count, "rows": rows, "sums": sums})
+        digest = await self.backend.digest(count)
+        moment = digest.moment
+        body = {
+            **generation_fields(moment.generation, self.backend.switches),
+            "nextOffset": moment.head + 1,
+            "count": moment.products,
+            "buckets": count,
+            "rows": digest.rows,
+            "sums": digest.sums,
+        }
+        return self._signed(json_reply(body), moment.generation)
 
     # The feed
 
-    def _events(self, request: Request, now: float) -> Reply | Held:
+    async def _events(self, request: Request, now: float) -> Reply | Held:
         query = request.query
         limit = min(self._whole_number(query, "limit", 100, 1), MOST_EVENTS)
         wait = min(self._whole_number(query, "wait", 0, 0), MOST_WAIT_SECONDS)
         held = Held(self._whole_number(query, "offset", 1, 0), limit, wait)
-        ready = self._page_of_events(held, now, even_empty=not self._holds(held))
-        return held if ready is None else ready
+        try:
+            read = await self.backend.events(held.offset, limit, now)
+        except PositionGone as gone:
+            return self._gone(held, gone)
+        if not read.page.events and self._holds(held, read.head):
+            return held
+        return self._page_of_events(read)
 
-    def _holds(self, held: Held) -> bool:
-        switches = self.ledger.switches
-        beyond = held.offset > self.ledger.head + 1 and not switches.hold_beyond_head
+    def _holds(self, held: Held, head: int) -> bool:
+        switches = self.backend.switches
+        beyond = held.offset > head + 1 and not switches.hold_beyond_head
         return held.wait_seconds > 0 and switches.has(Feature.HOLD) and not beyond
 
-    def _page_of_events(self, held: Held, now: float, *, even_empty: bool) -> Reply | None:
-        switches = self.ledger.switches
-        try:
-            page = self.ledger.events(held.offset, held.limit, now)
-        except PositionGone as gone:
-            refused = Refused(410, "gone", f"offset {held.offset} is gone: {gone}")
-            return error_reply(refused, switches)
-        if not page.events and not even_empty:
-            return None
-        generation = generation_fields(self.ledger.generation, switches)
-        return Reply(200, orjson.dumps(events_body(page, switches) | generation))
+    def _gone(self, held: Held, gone: PositionGone) -> Reply:
+        refused = Refused(410, "gone", f"offset {held.offset} is gone: {gone}")
+        return self._signed(error_reply(refused, self.backend.switches), self.backend.generation)
+
+    def _page_of_events(self, read: FeedPage) -> Reply:
+        switches = self.backend.switches
+        generation = generation_fields(read.generation, switches)
+        body = orjson.dumps(events_body(read.page, switches) | generation)
+        return self._signed(Reply(200, body), read.generation)
 
     # Writes
 
-    def _update(self, request: Request, now: float) -> Reply:
+    async def _update(self, request: Request, now: float) -> Reply:
         body = parse_json(request.body)
         if not isinstance(body, dict):
             raise invalid("body", "must be an object: an update, or a batch with updates")
         if "updates" in body:
-            return self._update_batch(body, now)
-        answer = self._update_one(body, body.get("storeId"), now)
-        switches = self.ledger.switches
-        return json_reply(answer_body(answer, switches), status=answer_status(answer, switches))
+            return await self._update_batch(body, now)
+        (answer,), generation = await self._update_all([body], body.get("storeId"), now)
+        switches = self.backend.switches
+        status = answer_status(answer, switches)
+        return self._signed(json_reply(answer_body(answer, switches), status=status), generation)
 
-    def _update_batch(self, body: dict[str, Any], now: float) -> Reply:
+    async def _update_batch(self, body: dict[str, Any], now: float) -> Reply:
         updates, store_id = body["updates"], body.get("storeId")
         if not isinstance(updates, list) or not 1 <= len(updates) <= MOST_UPDATES:
             raise invalid("updates", f"must be a list of 1 to {MOST_UPDATES} updates")
-        answers = [self._update_one(each, store_id, now) for each in updates]
+        answers, generation = await self._update_all(updates, store_id, now)
         applied = sum(answer["applied"] for answer in answers)
-        results = [answer_body(answer, self.ledger.switches) for answer in answers]
-        totals = batch_totals(len(answers), applied, self.ledger.switches)
-        return json_reply({"storeId": store_id, "results": results} | totals)
+        results = [answer_body(answer, self.backend.switches) for answer in answers]
+        totals = batch_totals(len(answers), applied, self.backend.switches)
+        reply = json_reply({"storeId": store_id, "results": results} | totals)
+        return self._signed(reply, generation)
 
-    def _update_one(self, body: Any, store_id: Any, now: float) -> Answer:
-        refused = check_update(body, store_id)
-        if refused is not None:
-            return refused
-        return self.ledger.update(
+    async def _update_all(
+        self, bodies: list[Any], store_id: Any, now: float
+    ) -> tuple[list[Answer], str]:
+        """Return the answers in order, and the generation in which they were given."""
+        refused = [check_update(body, store_id) for body in bodies]
+        valid = [
             Update(
                 product_id=body["productId"],
                 delta=body["delta"],
                 version=body["version"],
                 idempotency_key=body["idempotencyKey"],
                 store_id=store_id or "",
-            ),
-            now,
-        )
+            )
+            for body, refusal in zip(bodies, refused, strict=True)
+            if refusal is None
+        ]
+        if not valid:
+            return [each for each in refused if each is not None], self.backend.generation
+        written = await self.backend.write(valid, now)
+        answers = iter(written.answers)
+        return [each or next(answers) for each in refused], written.generation
+
+
+class Central(Api):
+    """Central on a ledger of this process: it answers at once, without an event loop."""
+
+    def __init__(
+        self, ledger: Ledger, *, keys: AccessKeys, faults: Faults, new_name: Callable[[], str]
+    ) -> None:
+        super().__init__(LocalBackend(ledger, faults), keys=keys, new_name=new_name)
+        self.ledger = ledger
+        self.faults = faults
+
+    def answer(self, request: Request, now: float) -> Reply | Held:
+        """Return the reply to one request, also to an invalid one."""
+        return _at_once(self.reply(request, now))
+
+    def release(self, held: Held, now: float) -> Reply:
+        """Return the reply to a held poll whose time is up."""
+        return _at_once(self.end(held, now))
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        result: Result = ended.value
+        return result
+    coroutine.close()
+    raise AssertionError("a ledger in this process does not wait")
 
 
 def limit_fields(window: Window, now: float, switches: Switches) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Central on a socket: aiohttp in front of `central`, and storage behind it.
+"""Central on a socket: aiohttp in front of `central`, and a backend behind it.
 
 The server holds polls, and performs delays and broken connections. It sends an answer only after
-every change that the answer can reflect is on disk. `central` decides what an answer says.
+every change that the answer can reflect is durable. `central` decides what an answer says.
 """
 
 import asyncio
@@ -16,10 +16,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from central_stub.central import LARGEST_ADMIN_BODY, Central, Held
+from central_stub.backend import Backend, Unavailable
+from central_stub.central import LARGEST_ADMIN_BODY, Api, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
 from central_stub.ledger import Ledger
+from central_stub.local import LocalBackend
 from central_stub.prepared import response_of
 from central_stub.settings import Settings
 from central_stub.storage import FolderStorage, MemoryStorage, Storage, StorageError
@@ -29,8 +31,6 @@ from central_stub.tenants import UNNAMED, AccessKeys, tenant_of
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, Route, error_reply, json_reply, route_of
 
-HASH_SLICE = 500
-"""Rows hashed at a time for a digest: about 10 ms during which no request is answered."""
 STOP_SECONDS = 5.0
 BACKLOG = 4096
 
@@ -45,19 +45,15 @@ def new_name() -> str:
 class Service:
     """Answers the requests to one ledger."""
 
-    def __init__(
-        self, central: Central, storage: Storage, clock: Callable[[], float] = time.time
-    ) -> None:
-        self.central = central
-        self.storage = storage
+    def __init__(self, api: Api, clock: Callable[[], float] = time.time) -> None:
+        self.api = api
+        self.backend: Backend = api.backend
         self._clock = clock
-        self._announced = central.ledger.revision
         self._waiters = Waiters()
         self._under_way: dict[int, web.Request] = {}  # of stores; by id(), as they have no hash
         self._away_until = -math.inf  # by the clock of the loop
-        central.administration.on_crash = self._crash
-        self._timer: asyncio.TimerHandle | None = None
-        self._settling: asyncio.Task[None] | None = None
+        api.administration.on_crash = self._crash
+        self.backend.changed = self._waiters.wake
         self._stopping = False
 
     @property
@@ -81,7 +77,7 @@ class Service:
             if asyncio.get_running_loop().time() < self._away_until:
                 self._break(request)
                 return web.Response(status=503)
-            faults = self._struck(asked)
+            faults = await self._struck(asked)
             if not faults:
                 return response_of(request, await self.reply(asked))
             return await self._faulty(request, asked, faults)
@@ -90,8 +86,9 @@ class Service:
 
     async def reply(self, request: Request) -> Reply:
         """Return the reply to one request, which no fault strikes; a poll may be held first."""
-        await self._hash_ahead(request)
-        reply = self.central.answer(request, self._clock())
+        if request.raw_path.endswith("/digest"):
+            await self.backend.prepare_digest()
+        reply = await self.api.reply(request, self._clock())
         if isinstance(reply, Held):
             reply = await self._wait(reply)
         return await self._when_durable(reply)
@@ -99,9 +96,8 @@ class Service:
     async def stop(self, _: web.Application | None = None) -> None:
         """Answer every held poll, and hold no more."""
         self._stopping = True
-        self._wake()
-        if self._timer is not None:
-            self._timer.cancel()
+        self.backend.settle_no_more()
+        self._waiters.wake()
 
     def _crash(self, seconds: float) -> None:
         """Break every connection on which a store waits for an answer, or asks for something in the
@@ -118,15 +114,12 @@ class Service:
     # One request
 
     async def _when_durable(self, reply: Reply) -> Reply:
-        """Return the reply once all changes are on disk, and wake held polls if there were any."""
+        """Return the reply once all changes are durable, which wakes held polls."""
         try:
-            await self.storage.synced()
+            await self.backend.synced()
         except StorageError as error:
             body = {"code": "internal_error", "message": str(error), "details": []}
             return json_reply(body, status=500)
-        if self._announced != self.central.ledger.revision:
-            self._wake()
-            self._arm()
         return reply
 
     async def _wait(self, held: Held) -> Reply:
@@ -137,54 +130,17 @@ class Service:
             if remaining <= 0:
                 break
             await self._waiters.wait(remaining)
-            reply = self.central.poll(held, self._clock())
+            reply = self.api.poll(held, self._clock())
             if reply is not None:
                 return reply
-        return self.central.release(held, self._clock())
-
-    def _wake(self) -> None:
-        self._announced = self.central.ledger.revision
-        self._waiters.wake()
-
-    # Late events
-
-    def _arm(self) -> None:
-        """Set the timer for the next late event."""
-        due_at = self.central.ledger.due_at
-        if self._timer is not None:
-            self._timer.cancel()
-        if due_at is not None and not self._stopping:
-            delay = max(0.0, due_at - self._clock())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._start_settling)
-
-    def _start_settling(self) -> None:
-        self._settling = asyncio.create_task(self._settle())
-
-    async def _settle(self) -> None:
-        self.central.ledger.settle(self._clock())
-        try:
-            await self.storage.synced()
-        except StorageError:
-            logger.exception("late events are not published: the storage failed")
-            return
-        self._wake()
-        self._arm()
-
-    async def _hash_ahead(self, request: Request) -> None:
-        """Hash the rows of a digest in slices, so that other requests are answered in between."""
-        if not request.raw_path.endswith("/digest"):
-            return
-        ids = self.central.ledger.unhashed()
-        for start in range(0, len(ids), HASH_SLICE):
-            self.central.ledger.hash_rows(ids[start : start + HASH_SLICE])
-            await asyncio.sleep(0)
+        return await self.api.end(held, self._clock())
 
     # Faults
 
-    def _struck(self, request: Request) -> list[Fault]:
+    async def _struck(self, request: Request) -> list[Fault]:
         try:
-            return self.central.faults.strike(self.central.route(request))
-        except Refused:
+            return await self.backend.strike(self.api.route(request))
+        except (Refused, Unavailable):
             return []
 
     async def _faulty(
@@ -240,7 +196,7 @@ class Tenants:
 
     def __init__(self, services: Mapping[str, Service]) -> None:
         self._services = services
-        self._keys = {tenant: service.central.keys for tenant, service in services.items()}
+        self._keys = {tenant: service.api.keys for tenant, service in services.items()}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer any request."""
@@ -248,7 +204,7 @@ class Tenants:
         try:
             tenant = tenant_of(key, named, self._keys)
         except Refused as refused:
-            switches = self._services[UNNAMED].central.ledger.switches
+            switches = self._services[UNNAMED].backend.switches
             return response_of(request, error_reply(refused, switches))
         return await self._services[tenant].handle(request)
 
@@ -318,10 +274,14 @@ class Running:
         return self.ledger_of(UNNAMED)
 
     def ledger_of(self, tenant: str) -> Ledger:
-        """Return the ledger of a tenant. RuntimeError before `start`, KeyError if there is none."""
+        """Return the ledger of a tenant. RuntimeError before `start`, KeyError if there is none,
+        TypeError if it is in a database."""
         if not self._services:
             raise RuntimeError("not started yet: call start() first")
-        return self._services[tenant].central.ledger
+        backend = self._services[tenant].backend
+        if not isinstance(backend, LocalBackend):
+            raise TypeError("the ledger is in a database, not in this process")
+        return backend.ledger
 
     @property
     def held_polls(self) -> int:
@@ -350,7 +310,7 @@ class Running:
         except BaseException:
             await self.stop()
             for service in self._services.values():
-                service.storage.abandon()
+                service.backend.abandon()
             raise
 
     async def stop(self) -> None:
@@ -359,7 +319,7 @@ class Running:
         if runner is not None:
             await runner.cleanup()
             for service in self._services.values():
-                await service.storage.close()
+                await service.backend.close()
 
     async def kill(self) -> None:
         """Break every connection and lose what is not on disk, as `kill -9` does."""
@@ -372,7 +332,7 @@ class Running:
             if connection.transport is not None:
                 connection.transport.abort()
         for service in self._services.values():
-            service.storage.abandon()
+            service.backend.abandon()
         await runner.cleanup()
 
     def _open(self, tenant: str, keys: Sequence[str]) -> Service:
@@ -381,13 +341,9 @@ class Running:
         if folder is not None and tenant != UNNAMED:
             folder /= f"tenant-{tenant}"
         ledger, storage = open_ledger(folder, self._switches, self._source)
-        central = Central(
-            ledger,
-            keys=AccessKeys(keys, self._settings.admin_keys),
-            faults=Faults(self._source.random),
-            new_name=new_name,
-        )
-        return Service(central, storage, self._clock)
+        backend = LocalBackend(ledger, Faults(self._source.random), storage, self._clock)
+        access = AccessKeys(keys, self._settings.admin_keys)
+        return Service(Api(backend, keys=access, new_name=new_name), self._clock)
 
     async def _listen(self, runner: web.AppRunner) -> None:
         await runner.setup()
