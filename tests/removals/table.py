@@ -8,6 +8,7 @@ from tests.removals.of_feed import of_feed
 from tests.removals.of_keys import of_keys
 from tests.removals.of_outbox import of_outbox
 from tests.removals.of_streams import of_streams
+from tests.removals.of_tenants import of_tenants
 from tests.removals.of_writes import of_writes
 from tests.removals.on_disk import on_disk
 from tests.removals.removal import Removal
@@ -23,6 +24,7 @@ TABLE: dict[str, Removal] = {
         of_connections,
         of_keys,
         of_streams,
+        of_tenants,
     )
     for removal in part.all
 }

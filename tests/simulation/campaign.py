@@ -46,6 +46,8 @@ SOMETIMES = (
     "restore",
     "restore under its own name",
     "resync racing the feed",
+    "stranger at Central",
+    "stranger at a store",
     "sync_fails",
     "told parked",
     "told queued",

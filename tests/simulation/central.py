@@ -17,7 +17,7 @@ from central_stub.keys import Remembered
 from central_stub.ledger import Ledger, Part, PositionGone
 from central_stub.rules import Write
 from central_stub.switches import Feature, Switches
-from central_stub.tenants import AccessKeys
+from central_stub.tenants import UNNAMED, AccessKeys
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, Route
 from tests.simulation.history import BackedUp, History
@@ -40,6 +40,11 @@ MOST_LOST = 3
 """Of the last events or writes, by a crash of Central."""
 
 MEAN_BURST = sum(BURSTS) / len(BURSTS)
+
+
+def key_of(tenant: str) -> str:
+    """Return the key of the stores of a tenant; empty: the unnamed one."""
+    return f"key-of-{tenant}" if tenant else KEY
 
 
 def older(chance: random.Random) -> dict[str, Any]:
@@ -84,14 +89,18 @@ class SimulatedCentral:
 
     What Central has seen of the store decides which faults it plays, never the store itself. A
     restore that keeps Central's name leaves a sign only under conditions (the first point of the
-    known limits, docs/reliability.md); without verification it takes another name elsewhere."""
+    known limits, docs/reliability.md); without verification it takes another name elsewhere.
+
+    What a `tenant` has bears its name."""
 
     def __init__(
         self,
         plan: Plan,
         now: Callable[[], float],
         note: Callable[[str], None],
+        tenant: str = UNNAMED,
     ) -> None:
+        self.tenant = tenant
         self.history = History(now)
         self.on_break: Callable[[], None] = lambda: None
         self.on_restore: Callable[[], None] = lambda: None
@@ -106,10 +115,10 @@ class SimulatedCentral:
         self._waiters = Waiters()
         self._settles_at = inf
         self.first_events = 0
-        self._names = 1
+        self._names = 0
         self._backup: tuple[dict[str, Any], BackedUp] | None = None
         self.ledger: Ledger = SellingLedger(
-            generation="g-1",
+            generation=self._new_name(),
             switches=self._switches(),
             lateness=self._lateness,
             record=self.history.record,
@@ -117,7 +126,7 @@ class SimulatedCentral:
         faults = Faults(plan.chance("faults").random)
         if plan.has("repeat"):
             faults.add(Repeat(kind="repeat", probability=plan.rates["repeat"]))
-        keys = AccessKeys((KEY,), ())
+        keys = AccessKeys((key_of(tenant),), ())
         self.faults = faults
         self.central = Central(self.ledger, keys=keys, faults=faults, new_name=self._new_name)
         for product_id in plan.product_ids:
@@ -145,7 +154,7 @@ class SimulatedCentral:
 
     def _new_name(self) -> str:
         self._names += 1
-        return f"g-{self._names}"
+        return f"{self.tenant or 'g'}-{self._names}"
 
     @property
     def events(self) -> int:
@@ -225,7 +234,8 @@ class SimulatedCentral:
     def create(self, product_id: str) -> None:
         chance = self._chance
         row = {"productId": product_id, "name": self._name(), "available": chance.choice(STOCKS)}
-        self.ledger.create(row, self.now())
+        mark = {"chain": self.tenant} if self.tenant else {}
+        self.ledger.create(row | mark, self.now())
 
     def _name(self) -> str:
         return f"Thing {self._chance.randint(1, NAMES)}"

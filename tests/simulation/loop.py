@@ -82,13 +82,13 @@ class Listener:
 
 class SimulatedLoop(VirtualLoop):
     """`order` draws the next callback; None: they run in the order in which they were scheduled.
-    `trace` is a digest of all steps; `on_step` is called after each."""
+    `trace` is a digest of all steps; `on_step` is called after each. `listeners`: by process."""
 
     def __init__(self, order: random.Random | None) -> None:
         super().__init__()
         self.trace = 0
         self.on_step: Callable[[], None] = lambda: None
-        self.listener: Listener | None = None
+        self.listeners: dict[int, Listener] = {}
         self.tasks: dict[int, list[asyncio.Task[Any]]] = {}
         self._dead: set[int] = set()
         self._order = order
@@ -104,7 +104,7 @@ class SimulatedLoop(VirtualLoop):
     def kill(self, process: int) -> None:
         """Run nothing of this process from now on."""
         self._dead.add(process)
-        self.listener = None
+        self.listeners.pop(process, None)
 
     def alive_tasks(self, process: int) -> list[asyncio.Task[Any]]:
         """Return those that have not ended, and drop the others."""
@@ -126,8 +126,8 @@ class SimulatedLoop(VirtualLoop):
         return task
 
     async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
-        self.listener = Listener(protocol_factory, 8083)
-        return self.listener
+        listener = self.listeners[PROCESS.get()] = Listener(protocol_factory, 8083)
+        return listener
 
     # -- one step --------------------------------------------------------------------------
 

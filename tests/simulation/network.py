@@ -40,7 +40,8 @@ SYNCING = ("/v1/inventory?", "/v1/inventory/events?")
 STATUSES = (500, 502, 503, 504, 404, 302)
 GARBAGE = (b"", b"null", b"{", b"<html>\n<h1>Bad gateway</h1>", b'{"ok":true}', b"\xff\x00")
 
-Answering = Callable[[Request], Awaitable[Reply]]
+Answering = Callable[[Request, str | None], Awaitable[Reply]]
+"""Takes a request, and the tenant that it names."""
 
 
 class DripBody(httpx.AsyncByteStream):
@@ -116,19 +117,21 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         timeouts = request.extensions["timeout"]
         if self.is_down or self.is_away or fate == "refuse":
             await self._refuse(request.url.raw_path.decode(), timeouts["connect"])
+        headers = dict(request.headers.raw)
         asked = Request(
             method=request.method,
             target=request.url.raw_path.decode(),
-            api_key=dict(request.headers.raw)[b"X-API-Key"].decode(),
+            api_key=headers[b"X-API-Key"].decode(),
             body=await request.aread(),
             address="store",
         )
+        named = headers[b"X-Tenant-ID"].decode() if b"X-Tenant-ID" in headers else None
         loop = asyncio.get_running_loop()
         future: asyncio.Future[httpx.Response] = loop.create_future()
         self.exchanges += 1
         number = self.exchanges
         self._waiting[number] = future
-        carrying = self._carry(asked, fate, future)
+        carrying = self._carry(asked, named, fate, future)
         loop.create_task(carrying, context=self._world)  # noqa: RUF006 - the loop keeps all tasks
         timer = loop.call_later(timeouts["read"], _fail, future, httpx.ReadTimeout("silence"))
         try:
@@ -174,11 +177,11 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         return self._chance.choice((0.001, 0.005, 0.02))
 
     async def _carry(
-        self, asked: Request, fate: str, future: asyncio.Future[httpx.Response]
+        self, asked: Request, named: str | None, fate: str, future: asyncio.Future[httpx.Response]
     ) -> None:
         await pause(self._latency())
         if fate == "late":
-            await self._arrive_later(asked, 0.5)
+            await self._arrive_later(asked, named, 0.5)
             return
         if fate == "silence":
             return
@@ -191,21 +194,21 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         if fate == "server_error" and self._chance.random() < 0.5:
             _answer(future, self._error())
             return
-        reply = await self._answering(asked)
+        reply = await self._answering(asked, named)
         if reply.status in (410, LIMITED):
             self._note(str(reply.status))
         await pause(self._latency())
         self._deliver(reply, fate, future)
         if fate == "duplicate" and reply.status != LIMITED:
-            await self._arrive_later(asked, 0.0)
+            await self._arrive_later(asked, named, 0.0)
 
-    async def _arrive_later(self, asked: Request, least_seconds: float) -> None:
+    async def _arrive_later(self, asked: Request, named: str | None, least_seconds: float) -> None:
         """Deliver a copy, unless Central has forgotten its keys meanwhile: that takes a day, and no
         network holds a copy so long."""
         forgotten = self.times_forgotten()
         await pause(self._chance.uniform(least_seconds, LATEST_SECONDS))
         if self.times_forgotten() == forgotten:
-            await self._answering(asked)
+            await self._answering(asked, named)
 
     def _deliver(self, reply: Reply, fate: str, future: asyncio.Future[httpx.Response]) -> None:
         if fate == "drop_answer":

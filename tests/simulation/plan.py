@@ -51,13 +51,17 @@ CLASSES = {
     "shuffle": 1.0,
     "fold": 1.0,
     "clock": 0.04,
+    "tenants": 1.0,
 }
+
+TENANTS = "tenants"
+"""The class of schedules in which another chain uses the same Central."""
 
 VERIFIED = {"lie", "crash_log", "crash_stock"}
 """Classes of what only verification finds: they strike where it is on."""
 
 ODD = {"slow", "disk_slow", "disorder", "rate_limit", "small_pages", "older", "no_cache", "force"}
-STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold"})
+STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold", "tenants"})
 """Classes whose strikes count as faults: something fails, and is not only slow or unusual."""
 
 LEAST = {"events": 200, "writes": 50, "faults": 3}
@@ -76,6 +80,9 @@ LONGEST_SECONDS = 60.0
 SHORTEST_SECONDS = 20.0
 COLD = 0.3
 """How likely faults strike from the start, not only once a catalogue is shown."""
+
+SHARES = 0.06
+"""How likely another chain uses the same Central, which takes twice the time."""
 
 LARGE, LARGE_PRODUCTS = 0.02, 3_000
 """How likely a catalogue has several blocks, chunks and pages."""
@@ -107,20 +114,24 @@ class Plan:
     def __init__(self, seed: int, off: Collection[str] = ()) -> None:
         chance = random.Random(f"{seed}/plan")
         self.seed = seed
-        rates = {name: high * chance.choice((0.1, 0.3, 1.0)) for name, high in CLASSES.items()}
-        on = {name for name in CLASSES if chance.random() < ON}
+        drawn = {name: high for name, high in CLASSES.items() if name != TENANTS}
+        rates = {name: high * chance.choice((0.1, 0.3, 1.0)) for name, high in drawn.items()}
+        on = {name for name in drawn if chance.random() < ON}
         on |= set(chance.sample(sorted(STRIKES), max(LEAST_CLASSES - len(on & STRIKES), 0)))
         outbox = self.chance("outbox")
         self.queues = outbox.random() < QUEUES
         if self.queues and outbox.random() < KEYLESS:
             on.add("forget_keys")
             rates["forget_keys"] = 1.0
-        self.is_whole = not off
-        self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
         self.products = chance.randint(5, 30)
         if chance.random() < LARGE:
             self.products = LARGE_PRODUCTS
+        if not self.is_large and self.chance(TENANTS).random() < SHARES:
+            on.add(TENANTS)
+            rates[TENANTS] = 1.0
+        self.is_whole = set(off) <= {TENANTS}
+        self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         verifies = chance.random() < VERIFIES
         self.verify_seconds = chance.uniform(*VERIFY_SECONDS) if verifies else 0.0
         self.tills = chance.randint(2, 4)

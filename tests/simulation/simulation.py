@@ -18,6 +18,8 @@ from typing import Any
 
 import orjson
 
+from central_stub.tenants import UNNAMED
+from central_stub.wire import Reply, Request
 from store_cache.api.parts import StoreParts
 from store_cache.app import build
 from store_cache.storage import files as archive
@@ -30,9 +32,10 @@ from tests.simulation.checks import Checks, has_stale_files
 from tests.simulation.loop import SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
 from tests.simulation.outbox import OutboxWatch, SalesBook, SimulatedManager
-from tests.simulation.plan import LEAST, STRIKES, Plan
+from tests.simulation.plan import LEAST, STRIKES, TENANTS, Plan
 from tests.simulation.store import SimulatedStore, settings_of
 from tests.simulation.stream import SimulatedReader, StreamWatch
+from tests.simulation.tenants import CHAINS, Chain, SharedCentral, Stranger
 from tests.simulation.tills import SimulatedTill
 
 START = 1_700_000_000.0
@@ -42,6 +45,12 @@ LONGEST_LULL_SECONDS = 700.0
 MOST_TASKS = 300
 READERS = 2
 """Of live changes; the second one wants some products only."""
+NEIGHBOUR = 1 << 40
+"""The seed of the other chain on the same Central is so much higher."""
+
+FIRST_OF_NEIGHBOUR = 100_000
+"""The number of its store's first process."""
+
 DISK_FAULTS = ("disk_error", "disk_full", "sync_fails", "disk_hangs", "disk_gone")
 MOST_WANTED = 50
 """An address has room for so many ids, and more."""
@@ -65,22 +74,39 @@ class Report:
 
 
 class Simulation:
-    def __init__(self, seed: int, off: Collection[str] = ()) -> None:
+    """`beside`: the schedule of another chain, with the same loop and Central."""
+
+    def __init__(
+        self, seed: int, off: Collection[str] = (), beside: Simulation | None = None
+    ) -> None:
         self.plan = plan = Plan(seed, off)
         self.counters: Counter[str] = Counter()
         order = plan.chance("order") if plan.has("shuffle") else None
-        self.loop = loop = SimulatedLoop(order)
+        loop: SimulatedLoop = beside.loop if beside else SimulatedLoop(order)
+        self.loop: SimulatedLoop = loop
+        is_shared = beside is not None or plan.has(TENANTS)
+        self.tenant = CHAINS[1 if beside else 0] if is_shared else UNNAMED
+        self.first_process = FIRST_OF_NEIGHBOUR if beside else 1
         self.clock_ahead = 0.0
         self.has_queue = False
         # Central keeps its own time: the clock that jumps is the shop's.
-        self.central = SimulatedCentral(plan, lambda: START + loop.time(), self.note)
-        self.network = SimulatedNetwork(plan, self.central.answer, copy_context(), self.note)
+        self.central = SimulatedCentral(plan, lambda: START + loop.time(), self.note, self.tenant)
+        self.shared: SharedCentral | None
+        self.shared = beside.shared if beside else SharedCentral() if is_shared else None
+        answering = self.shared.answer if self.shared else self._answer_alone
+        self.network = SimulatedNetwork(plan, answering, copy_context(), self.note)
         self.central.on_break = self.network.break_connections
         self.central.on_restore = self.network.go_away
         self.network.times_forgotten = lambda: self.central.history.times_forgotten
         self.store: SimulatedStore
         self.report = Report(seed, tuple(plan.rates))
-        self._loop = loop
+        self.neighbour: Simulation | None = None
+        if is_shared and beside is None:
+            less = {*off, TENANTS}
+            self.neighbour = Simulation(seed + NEIGHBOUR, less, beside=self)
+
+    async def _answer_alone(self, request: Request, _: str | None) -> Reply:
+        return await self.central.answer(request)
 
     def now(self) -> float:
         return START + self.loop.time() + self.clock_ahead
@@ -94,7 +120,7 @@ class Simulation:
         report = self.report
         with _watched(self) as errors, _hastened(self.plan):
             try:
-                self.loop.run_until_complete(self._play())
+                self.loop.run_until_complete(self._play_all())
             except Stuck as stuck:
                 report.findings.append(f"stuck: {stuck}")
             finally:
@@ -105,18 +131,46 @@ class Simulation:
         report.trace = self.loop.trace ^ self.loop.steps
         return report
 
-    async def _play(self) -> None:
-        self.settings = settings_of(self.plan)
+    async def _play_all(self) -> None:
+        neighbour, shared = self.neighbour, self.shared
+        chains = [each for each in (self, neighbour) if each is not None]
+        for each in chains:
+            each.set_up()
+        if neighbour is None or shared is None:
+            await self._play()
+            self.report.findings += self.checks.findings
+            return
+        all_chains = {each.tenant: each.as_chain() for each in chains}
+        for chain in all_chains.values():
+            shared.add(chain)
+        self.loop.on_step = _all_of([self.check_step, neighbour.check_step, shared.step])
+        chance = self.plan.chance("stranger")
+        stranger = asyncio.ensure_future(Stranger(shared, all_chains, self.note, chance).work())
+        await asyncio.gather(*(each._play() for each in chains))
+        stranger.cancel()
+        self.report.findings += self.checks.findings
+        self.report.findings += [f"the other chain: {each}" for each in neighbour.checks.findings]
+        self.counters["checks of tenants"] += shared.checks
+
+    def as_chain(self) -> Chain:
+        return Chain(self.tenant, self.central, self.store, self.checks.find)
+
+    def set_up(self) -> None:
+        self.settings = settings_of(self.plan, self.tenant)
         self.store = store = self._new_store()
         self.checks = checks = Checks(self.plan, self.loop, self.central, store)
         store.on_death = self._died
         self.book = SalesBook(checks.find)
         self.outbox_watch = OutboxWatch(self.central, store, checks, self.book)
         self.manager = self._manager()
-        self.loop.on_step = self._check_both if self.plan.queues else checks.step
+        self.check_step = self._check_both if self.plan.queues else checks.step
+        self.loop.on_step = self.check_step
         self.tills = [self._till(number) for number in range(self.plan.tills)]
         self.readers = [self._reader(number) for number in range(READERS)]
         self.stream_watch = StreamWatch(self.loop, store, self.readers, checks.find)
+
+    async def _play(self) -> None:
+        store, checks = self.store, self.checks
         works = (
             *(till.work() for till in self.tills),
             *(reader.work() for reader in self.readers),
@@ -142,7 +196,6 @@ class Simulation:
             await self._converge(running)
         await self._settle_readers()
         await self._end(running)
-        self.report.findings += checks.findings
         self._count()
 
     async def _lull(self) -> None:
@@ -184,7 +237,13 @@ class Simulation:
 
     def _new_store(self) -> SimulatedStore:
         return SimulatedStore(
-            self.plan, self.settings, self.loop, self.network, self.now, self.note
+            self.plan,
+            self.settings,
+            self.loop,
+            self.network,
+            self.now,
+            self.note,
+            first_process=self.first_process,
         )
 
     def _till(self, number: int) -> SimulatedTill:
@@ -234,7 +293,7 @@ class Simulation:
             if (store := self.store.parts) is None:
                 continue
             self._watch(store)
-            if self.loop.has_more_tasks(self.store.starts, MOST_TASKS):
+            if self.loop.has_more_tasks(self.store.process, MOST_TASKS):
                 self.checks.find("more tasks than any store needs")
 
     def _watch(self, store: StoreParts) -> None:
@@ -305,7 +364,7 @@ class Simulation:
         self._observe()
         parts, store = self.store.parts, self.store
         self.checks.died()
-        process = store.starts
+        process = store.process
         await store.stop()
         await running
         store.parts = None
@@ -398,6 +457,14 @@ class Simulation:
         counters["steps"] = self.loop.steps
         counters["exchanges"] = self.network.exchanges
         counters["disk operations"] = self.store.operations + self.store.directory.operations
+
+
+def _all_of(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    def each() -> None:
+        for step in steps:
+            step()
+
+    return each
 
 
 def _essence(row: dict[str, Any]) -> dict[str, Any]:

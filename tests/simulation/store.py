@@ -16,7 +16,7 @@ from store_cache.api.parts import StoreParts
 from store_cache.api.server import serve
 from store_cache.app.build import Environment, running
 from store_cache.app.settings import Settings
-from tests.simulation.central import KEY
+from tests.simulation.central import key_of
 from tests.simulation.connection import ConnectionLost, TillConnection
 from tests.simulation.disk import SimulatedDirectory
 from tests.simulation.loop import Listener, SimulatedLoop, pause
@@ -29,8 +29,10 @@ HANGING_SECONDS = (3.0, 12.0, 40.0)
 """An operation of the disk is given up after five seconds (docs/sync.md)."""
 
 
-def settings_of(plan: Plan) -> Settings:
+def settings_of(plan: Plan, tenant: str = "") -> Settings:
     return _settings(
+        central_api_key=SecretStr(key_of(tenant)),
+        tenant_id=tenant,
         sync_interval_seconds=plan.interval_seconds,
         event_wait_timeout_seconds=plan.wait_seconds,
         hole_grace_seconds=plan.grace_seconds,
@@ -55,7 +57,6 @@ def _settings(**given: Any) -> Settings:
         api_keys=(SecretStr("till-secret"),),
         data_dir=Path("nowhere"),
         central_api_url="http://central.test",
-        central_api_key=SecretStr(KEY),
         sync_interval_minutes=1,
         snapshot_min_percent=10,
         **given,
@@ -64,7 +65,7 @@ def _settings(**given: Any) -> Settings:
 
 class SimulatedStore:
     """`parts`: those of the running process, None while there is none. `starts`: how many processes
-    there were, which numbers them. `on_death` is called when one dies."""
+    there were, which numbers them from `first_process` on. `on_death` is called when one dies."""
 
     def __init__(
         self,
@@ -74,10 +75,13 @@ class SimulatedStore:
         network: SimulatedNetwork,
         now: Callable[[], float],
         note: Callable[[str], None],
+        *,
+        first_process: int = 1,
     ) -> None:
         self.parts: StoreParts | None = None
         self.on_death: Callable[[], None] = lambda: None
         self.starts = 0
+        self._before_first = first_process - 1
         self.operations = 0
         self.is_serving = asyncio.Event()
         self._plan = plan
@@ -94,6 +98,11 @@ class SimulatedStore:
         self._settings = settings
         self.directory = self._new_directory()
 
+    @property
+    def process(self) -> int:
+        """The number of the running process, or of the last one, among all of the loop."""
+        return self._before_first + self.starts
+
     # -- one process -----------------------------------------------------------------------
 
     async def _run_process(self) -> None:
@@ -104,7 +113,7 @@ class SimulatedStore:
             api = build_api(
                 store,
                 store_id=settings.store_id,
-                keys=KeyRing(keys=["till-secret"]),
+                keys=KeyRing(keys=["till-secret"], tenant_id=settings.tenant_id),
                 cors_origins=(),
             )
             server = await serve(api, host=settings.host, port=settings.port)
@@ -127,7 +136,7 @@ class SimulatedStore:
             self.starts += 1
             self._died.clear()
             self._begin_directory()
-            self._process = self._loop.spawn(self.starts, self._run_process())
+            self._process = self._loop.spawn(self.process, self._run_process())
             died = asyncio.ensure_future(self._died.wait())
             await asyncio.wait((self._process, died), return_when=asyncio.FIRST_COMPLETED)
             died.cancel()
@@ -157,7 +166,7 @@ class SimulatedStore:
             return False
         self.on_death()
         self.operations += self.directory.operations
-        self._loop.kill(self.starts)
+        self._loop.kill(self.process)
         left = (
             self.directory.after_power_cut(self._disk_chance)
             if power
@@ -230,7 +239,7 @@ class SimulatedStore:
         self, make: Callable[[SimulatedLoop, Listener], TillConnection] = TillConnection
     ) -> TillConnection:
         """Open a till's connection. Raises ConnectionLost if nothing listens."""
-        listener = self._loop.listener
+        listener = self._loop.listeners.get(self.process)
         if listener is None or not listener.is_open or not self.is_serving.is_set():
             raise ConnectionLost("refused")
         connection = make(self._loop, listener)
