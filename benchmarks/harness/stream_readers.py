@@ -48,7 +48,10 @@ _REQUEST = (
 
 _DATA, _HEADERS, _SETTINGS, _WINDOW_UPDATE = 0, 1, 4, 8
 _END_STREAM, _END_HEADERS = 1, 4
-_INITIAL_WINDOW_SIZE = 4
+_INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 4, 5
+_LARGEST_FRAME = 2**24 - 1
+"""No stamp lies across two frames."""
+
 _FIRST_WINDOW, _LARGEST_WINDOW = 65_535, 2**31 - 1
 
 
@@ -76,7 +79,8 @@ def of_rpc(port: int, _number: int) -> socket.socket:
     and one call.
     """
     connection = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_SECONDS)
-    settings = _INITIAL_WINDOW_SIZE.to_bytes(2) + _LARGEST_WINDOW.to_bytes(4)
+    given = {_INITIAL_WINDOW_SIZE: _LARGEST_WINDOW, _MAX_FRAME_SIZE: _LARGEST_FRAME}
+    settings = b"".join(name.to_bytes(2) + value.to_bytes(4) for name, value in given.items())
     fields = {
         ":method": "POST",
         ":scheme": "http",

@@ -122,14 +122,13 @@ class Calls(aio.ServerInterceptor):
                 async for message in several(request, context):
                     yield message
 
-        serializers = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        method: Any = watch if handler.response_streaming else call
+        read = handler.request_deserializer
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(method, **serializers)
-        return grpc.unary_unary_rpc_method_handler(method, **serializers)
+            streamed: Any = watch
+            # None: a watch yields messages that are serialized already.
+            return grpc.unary_stream_rpc_method_handler(streamed, read, None)
+        answered: Any = call
+        return grpc.unary_unary_rpc_method_handler(answered, read, handler.response_serializer)
 
     @asynccontextmanager
     async def _guarded(

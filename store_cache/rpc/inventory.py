@@ -41,7 +41,7 @@ from store_cache.rpc import messages
 from store_cache.rpc.calls import CALLER, USER, Context, NotServed
 from store_cache.rpc.generated import inventory_pb2 as pb
 from store_cache.rpc.generated.inventory_pb2_grpc import InventoryServicer
-from store_cache.rpc.watch import Watcher, messages_of
+from store_cache.rpc.watch import Watcher, message_of
 
 _TEXT_FILTERS = ("search", "barcode", "sku", "category", "status")
 
@@ -154,9 +154,10 @@ class Inventory(InventoryServicer):
             freshness=self._freshness(),
         )
 
-    async def WatchProducts(  # noqa: N802
+    async def WatchProducts(  # type: ignore[override] # noqa: N802
         self, request: pb.WatchProductsRequest, context: Context
-    ) -> AsyncIterator[pb.WatchProductsResponse]:
+    ) -> AsyncIterator[bytes]:
+        """Yield messages that are serialized already, once for all watchers."""
         streams = self._store.streams
         if streams is None:
             raise NotServed("the stream of changes", "STREAM_READERS=0")
@@ -185,7 +186,7 @@ class Inventory(InventoryServicer):
         stream.ended.add_done_callback(lambda _: watcher.end())
         try:
             while (events := await watcher.read()) is not None:
-                for message in messages_of(events, self._store.freshness.measure()):
+                if message := message_of(events, self._store.freshness.measure()):
                     yield message
         finally:
             streams.forget(stream)

@@ -1,15 +1,16 @@
 """`WatchProducts`: a stream of `api.stream`, as messages.
 
 The streams write to a watcher as to any reader: they group changes, skip what is superseded, tell
-the position after silence, and end who takes nothing. What they write is parsed again here, once
-for all watchers at the same place; so a watcher gets exactly what a reader over HTTP gets.
+the position after silence, and end who takes nothing. What they write at a time becomes one
+message; it is parsed and serialized once for all watchers at the same place. So a watcher gets
+exactly what a reader over HTTP gets.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,8 @@ from store_cache.api.stream.streams import Stream
 from store_cache.rpc import messages
 from store_cache.rpc.generated import inventory_pb2 as pb
 
-Message = pb.WatchProductsResponse
+Response = pb.WatchProductsResponse
+Event = Response.Event
 
 _MOST_REMEMBERED = 8
 
@@ -101,21 +103,31 @@ class _Place:
     told: Mapping[str, Any]
 
 
-def messages_of(events: bytes, freshness: Freshness) -> Iterator[Message]:
-    """Yield what events tell, in order."""
-    for told in _parsed(events):
-        yield told if isinstance(told, Message) else _of_place(told, freshness)
+def message_of(events: bytes, freshness: Freshness) -> bytes:
+    """Return what events tell as one serialized message; empty if they tell nothing.
+
+    Messages with parts of a list, one behind the other, are the message with the whole list.
+    """
+    return b"".join(
+        told if isinstance(told, bytes) else _message(_of_place(told, freshness))
+        for told in _parsed(events)
+    )
+
+
+def _message(event: Event) -> bytes:
+    return Response(events=[event]).SerializeToString()
 
 
 @lru_cache(maxsize=_MOST_REMEMBERED)
-def _parsed(events: bytes) -> tuple[Message | _Place, ...]:
-    """Parse events (WHATWG HTML, "Server-sent events"). Watchers at the same place get the same
-    bytes."""
+def _parsed(events: bytes) -> tuple[bytes | _Place, ...]:
+    """Parse events (WHATWG HTML, "Server-sent events") and serialize all that is the same for every
+    watcher. Those at the same place get the same bytes."""
     blocks = (block for block in events.split(b"\n\n") if block)
-    return tuple(told for block in blocks if (told := _parsed_block(block)) is not None)
+    told = [told for block in blocks if (told := _parsed_block(block)) is not None]
+    return tuple(each if isinstance(each, _Place) else _message(each) for each in told)
 
 
-def _parsed_block(block: bytes) -> Message | _Place | None:
+def _parsed_block(block: bytes) -> Event | _Place | None:
     """Return what one event tells; None: how long to wait before connecting again."""
     fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
     if b"event" not in fields:
@@ -123,37 +135,37 @@ def _parsed_block(block: bytes) -> Message | _Place | None:
     data, token = fields[b"data"], fields.get(b"id", b"").decode()
     match kind := fields[b"event"].decode():
         case "product":
-            return Message(resume_token=token, product=messages.product(data))
+            return Event(resume_token=token, product=messages.product(data))
         case "deleted":
-            deleted = Message.Deleted(product_id=orjson.loads(data)["productId"])
-            return Message(resume_token=token, deleted=deleted)
+            deleted = Response.Deleted(product_id=orjson.loads(data)["productId"])
+            return Event(resume_token=token, deleted=deleted)
         case "write":
             told = orjson.loads(data)
-            write = Message.WriteState(
+            write = Response.WriteState(
                 outbox_id=told["outboxId"],
                 request_id=told["idempotencyKey"],
                 state=told["state"],
                 product_id=told["productId"],
             )
-            return Message(resume_token=token, write=write)
+            return Event(resume_token=token, write=write)
         case "reset":
-            return Message(reset=Message.Reset(reason=orjson.loads(data)["reason"]))
+            return Event(reset=Response.Reset(reason=orjson.loads(data)["reason"]))
         case "state" | "ready" | "position":
             return _Place(kind, token, orjson.loads(data))
     raise ValueError(f"a stream wrote an event that no message tells: {kind}")
 
 
-def _of_place(place: _Place, freshness: Freshness) -> Message:
+def _of_place(place: _Place, freshness: Freshness) -> Event:
     told = place.told
     at = messages.freshness(freshness)
     at.generation, at.offset = told["generation"] or "", told["offset"]
-    message = Message(resume_token=place.resume_token)
+    event = Event(resume_token=place.resume_token)
     match place.kind:
         case "state":
-            state = Message.State(state=told["state"], since=told["since"], freshness=at)
-            message.state.CopyFrom(state)
+            state = Response.State(state=told["state"], since=told["since"], freshness=at)
+            event.state.CopyFrom(state)
         case "ready":
-            message.ready.CopyFrom(Message.Ready(products=told["products"], freshness=at))
+            event.ready.CopyFrom(Response.Ready(products=told["products"], freshness=at))
         case "position":
-            message.position.CopyFrom(Message.ReadPosition(freshness=at))
-    return message
+            event.position.CopyFrom(Response.ReadPosition(freshness=at))
+    return event

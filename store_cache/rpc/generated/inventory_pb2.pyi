@@ -312,7 +312,7 @@ class WatchProductsRequest(_message.Message):
     from_start: _builtins.bool
     """First every product asked for, then `ready`, then changes."""
     resume_token: _builtins.str
-    """Go on behind the last message that had this token."""
+    """Go on behind the last event that had this token."""
     @_builtins.property
     def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Up to 200; none: every product."""
@@ -335,6 +335,64 @@ Global___WatchProductsRequest: _TypeAlias = WatchProductsRequest  # noqa: Y015
 @_typing.final
 class WatchProductsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Event(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        PRODUCT_FIELD_NUMBER: _builtins.int
+        DELETED_FIELD_NUMBER: _builtins.int
+        READY_FIELD_NUMBER: _builtins.int
+        POSITION_FIELD_NUMBER: _builtins.int
+        RESET_FIELD_NUMBER: _builtins.int
+        WRITE_FIELD_NUMBER: _builtins.int
+        resume_token: _builtins.str
+        """Where to go on; absent in events behind which nothing can go on."""
+        @_builtins.property
+        def state(self) -> Global___WatchProductsResponse.State: ...
+        @_builtins.property
+        def product(self) -> Global___Product:
+            """The newest state of a product."""
+
+        @_builtins.property
+        def deleted(self) -> Global___WatchProductsResponse.Deleted: ...
+        @_builtins.property
+        def ready(self) -> Global___WatchProductsResponse.Ready:
+            """Every product asked for was sent."""
+
+        @_builtins.property
+        def position(self) -> Global___WatchProductsResponse.ReadPosition:
+            """After 15 s of silence."""
+
+        @_builtins.property
+        def reset(self) -> Global___WatchProductsResponse.Reset:
+            """Nothing goes on from before: every product follows again, then `ready`."""
+
+        @_builtins.property
+        def write(self) -> Global___WatchProductsResponse.WriteState:
+            """The newest state of a write in the outbox."""
+
+        def __init__(
+            self,
+            *,
+            resume_token: _builtins.str = ...,
+            state: Global___WatchProductsResponse.State | None = ...,
+            product: Global___Product | None = ...,
+            deleted: Global___WatchProductsResponse.Deleted | None = ...,
+            ready: Global___WatchProductsResponse.Ready | None = ...,
+            position: Global___WatchProductsResponse.ReadPosition | None = ...,
+            reset: Global___WatchProductsResponse.Reset | None = ...,
+            write: Global___WatchProductsResponse.WriteState | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "kind", b"kind", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "state", b"state", "write", b"write"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "kind", b"kind", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "resume_token", b"resume_token", "state", b"state", "write", b"write"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["state", "product", "deleted", "ready", "position", "reset", "write"]  # noqa: Y015
+        _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
     @_typing.final
     class State(_message.Message):
@@ -463,59 +521,21 @@ class WatchProductsResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    PRODUCT_FIELD_NUMBER: _builtins.int
-    DELETED_FIELD_NUMBER: _builtins.int
-    READY_FIELD_NUMBER: _builtins.int
-    POSITION_FIELD_NUMBER: _builtins.int
-    RESET_FIELD_NUMBER: _builtins.int
-    WRITE_FIELD_NUMBER: _builtins.int
-    resume_token: _builtins.str
-    """Where to go on; absent in messages behind which nothing can go on."""
+    EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def state(self) -> Global___WatchProductsResponse.State: ...
-    @_builtins.property
-    def product(self) -> Global___Product:
-        """The newest state of a product."""
-
-    @_builtins.property
-    def deleted(self) -> Global___WatchProductsResponse.Deleted: ...
-    @_builtins.property
-    def ready(self) -> Global___WatchProductsResponse.Ready:
-        """Every product asked for was sent."""
-
-    @_builtins.property
-    def position(self) -> Global___WatchProductsResponse.ReadPosition:
-        """After 15 s of silence."""
-
-    @_builtins.property
-    def reset(self) -> Global___WatchProductsResponse.Reset:
-        """Nothing goes on from before: every product follows again, then `ready`."""
-
-    @_builtins.property
-    def write(self) -> Global___WatchProductsResponse.WriteState:
-        """The newest state of a write in the outbox."""
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchProductsResponse.Event]:
+        """One or more, in order. What happens within 20 ms comes together."""
 
     def __init__(
         self,
         *,
-        resume_token: _builtins.str = ...,
-        state: Global___WatchProductsResponse.State | None = ...,
-        product: Global___Product | None = ...,
-        deleted: Global___WatchProductsResponse.Deleted | None = ...,
-        ready: Global___WatchProductsResponse.Ready | None = ...,
-        position: Global___WatchProductsResponse.ReadPosition | None = ...,
-        reset: Global___WatchProductsResponse.Reset | None = ...,
-        write: Global___WatchProductsResponse.WriteState | None = ...,
+        events: _abc.Iterable[Global___WatchProductsResponse.Event] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "state", b"state", "write", b"write"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "position", b"position", "product", b"product", "ready", b"ready", "reset", b"reset", "resume_token", b"resume_token", "state", b"state", "write", b"write"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state", "product", "deleted", "ready", "position", "reset", "write"]  # noqa: Y015
-    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchProductsResponse: _TypeAlias = WatchProductsResponse  # noqa: Y015
 

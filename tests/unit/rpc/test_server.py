@@ -256,7 +256,7 @@ async def test_more_calls_than_the_cap_are_refused() -> None:
         watches: list[Any] = [
             inventory.WatchProducts(pb.WatchProductsRequest(), metadata=TILL) for _ in range(2)
         ]
-        assert all([(await watch.read()).HasField("state") for watch in watches])
+        assert all([(await watch.read()).events[0].HasField("state") for watch in watches])
         with pytest.raises(aio.AioRpcError) as caught:
             await inventory.GetProduct(READ, metadata=TILL)
         assert grpc.StatusCode.RESOURCE_EXHAUSTED is caught.value.code()

@@ -14,7 +14,7 @@ from store_cache.api.stream.streams import Streams
 from store_cache.rpc.generated import inventory_pb2 as pb
 from tests.unit.rpc.conftest import TILL, Shop, refusal_of
 
-Message = pb.WatchProductsResponse
+Event = pb.WatchProductsResponse.Event
 
 
 class Shelf:
@@ -29,16 +29,17 @@ class Shelf:
     def until(self, condition: Callable[[], bool]) -> None:
         """Take messages until the condition holds, or the stream ends."""
         while not condition():
-            self.take(next(self._messages))
+            for event in next(self._messages).events:
+                self.take(event)
 
-    def take(self, message: Message) -> None:
-        kind = message.WhichOneof("event") or "nothing"
+    def take(self, event: Event) -> None:
+        kind = event.WhichOneof("kind") or "nothing"
         self.told.append(kind)
-        self.token = message.resume_token or self.token
+        self.token = event.resume_token or self.token
         if kind == "product":
-            self.available[message.product.product_id] = message.product.available
+            self.available[event.product.product_id] = event.product.available
         elif kind == "deleted":
-            self.available.pop(message.deleted.product_id, None)
+            self.available.pop(event.deleted.product_id, None)
         elif kind == "reset":
             self.available.clear()
 
@@ -107,7 +108,7 @@ def test_an_unknown_place_is_a_reset_and_all_products(shop: Shop) -> None:
 
 def test_the_state_is_told_when_it_changes(shop: Shop) -> None:
     with watching(shop) as shelf:
-        first = next(shelf._messages)
+        first = next(shelf._messages).events[0]
         shop.central.restart()
         shop.central.reset()
         shop.store.wait_until_in_sync()

@@ -26,12 +26,14 @@ const watchUntilSold = () =>
     const watch = client.WatchProducts({ fromStart: true }, metadata);
     watch.on("error", (error) => (error.code === grpc.status.CANCELLED ? resolve(told) : reject(error)));
     watch.on("data", (message) => {
-      told.push(message.event);
-      if (message.event === "ready") {
-        call("AdjustInventory", { productId: "TEA-001", quantityChange: -1, requestId: "js-1" }).catch(reject);
-      }
-      if (message.event === "product" && message.product.available === 39) {
-        watch.cancel();
+      for (const event of message.events) {
+        told.push(event.kind);
+        if (event.kind === "ready") {
+          call("AdjustInventory", { productId: "TEA-001", quantityChange: -1, requestId: "js-1" }).catch(reject);
+        }
+        if (event.kind === "product" && event.product.available === 39) {
+          watch.cancel();
+        }
       }
     });
   });
