@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 from central_stub import ledger, server, tenants
 from central_stub.keys import KeyMemory
+from central_stub.ledger import Ledger
+from central_stub.storage import Storage
+from central_stub.switches import Switches
 from central_stub.tenants import UNNAMED, AccessKeys
 from store_cache.api.auth import Authenticator
 from store_cache.storage import framing, recovery
@@ -52,24 +56,21 @@ def remembered_keys_of_tenants(patch: Patch) -> None:
 )
 def ledgers_of_tenants(patch: Patch) -> None:
     """All tenants write into one ledger."""
-    open_service, first = server.Running._open, dict[int, Any]()
+    open_ledger, opened = server.open_ledger, list[Ledger]()
 
-    def one_for_all(self: server.Running, tenant: str, keys: Sequence[str]) -> server.Service:
-        service = open_service(self, tenant, keys)
-        if tenant != UNNAMED and service.central.ledger is not first.setdefault(
-            id(self._services), service.central.ledger
-        ):
+    def one_for_all(
+        folder: Path | None, switches: Switches, source: random.Random
+    ) -> tuple[Ledger, Storage]:
+        own, storage = open_ledger(folder, switches, source)
+        if folder is None or not folder.name.startswith("tenant-"):
+            opened.clear()  # Central starts, with the ledger of the unnamed tenant first
+            return own, storage
+        opened.append(own)
+        if len(opened) > 1:
             patch.act()
-            central = service.central
-            service.central = type(central)(
-                first[id(self._services)],
-                keys=central.keys,
-                faults=central.faults,
-                new_name=server.new_name,
-            )
-        return service
+        return opened[0], storage
 
-    patch.replace(server.Running, "_open", one_for_all)
+    patch.replace(server, "open_ledger", one_for_all)
 
 
 @of_tenants("promise 12", "a store answers no client that names another tenant", needs="tenants")

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
+from itertools import count
 from typing import Any
 
 import orjson
@@ -103,7 +104,8 @@ class Simulation:
         self.neighbour: Simulation | None = None
         if is_shared and beside is None:
             less = {*off, TENANTS}
-            self.neighbour = Simulation(seed + NEIGHBOUR, less, beside=self)
+            other = next(n for n in count(seed + NEIGHBOUR) if not Plan(n).is_large)
+            self.neighbour = Simulation(other, less, beside=self)
 
     async def _answer_alone(self, request: Request, _: str | None) -> Reply:
         return await self.central.answer(request)
