@@ -1,4 +1,4 @@
-"""The `central-stub` command: serve, load, replay."""
+"""The `central-stub` command: serve, load, replay, publish-feed."""
 
 import argparse
 import asyncio
@@ -48,6 +48,20 @@ class CannotListen(Exception):
     """The port cannot be had; the message says what to change."""
 
 
+class CannotPublish(Exception):
+    """The feed cannot be copied; the message says why."""
+
+
+EXPECTED_FAILURES = (
+    CannotListen,
+    CannotPublish,
+    StorageError,
+    UnreadableFile,
+    LoadFailed,
+    KeyRefused,
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return the exit status.
 
@@ -59,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     except BadSetting as error:
         print(f"central-stub: {error}", file=sys.stderr)
         return BAD_USE
-    except (CannotListen, StorageError, UnreadableFile, LoadFailed, KeyRefused) as error:
+    except EXPECTED_FAILURES as error:
         print(f"central-stub: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -77,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_load(commands)
     _add_replay(commands)
+    _add_publish_feed(commands)
     return parser
 
 
@@ -131,6 +146,30 @@ def _add_replay(commands: Any) -> None:
     )
     _add_json(parser)
     parser.set_defaults(run=_replay)
+
+
+def _add_publish_feed(commands: Any) -> None:
+    purpose = "copy the feed of a Central into NATS JetStream, for many stores (docs/nats.md)"
+    parser = commands.add_parser("publish-feed", help=purpose, description=purpose)
+    _add_central(parser, "--central")
+    parser.add_argument("--api-key", default="demo", help="of a store (default: %(default)s)")
+    parser.add_argument(
+        "--nats",
+        default="nats://127.0.0.1:4222",
+        metavar="URL",
+        help="where NATS is; several of one cluster separated by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--credentials", type=Path, metavar="FILE", help="a .creds file, or the seed of an nkey"
+    )
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="authorities of NATS, in PEM form")
+    parser.add_argument(
+        "--replicas",
+        type=_positive,
+        default=1,
+        help="on how many servers of a cluster the stream is kept (default: 1)",
+    )
+    parser.set_defaults(run=_publish_feed)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -301,3 +340,21 @@ async def _replay_file(options: argparse.Namespace) -> Summary:
 def _targets(options: argparse.Namespace) -> list[Target]:
     stores = [store_target(url, options.api_key) for url in options.store]
     return stores or [central_target(options.central, options.api_key, options.store_id)]
+
+
+# publish-feed
+
+
+def _publish_feed(options: argparse.Namespace) -> int:
+    try:
+        from central_stub.publisher import cli as publisher  # noqa: PLC0415 - an extra
+        from central_stub.publisher.central import Nameless  # noqa: PLC0415
+    except ImportError as error:
+        message = f"{error.name} is not installed: pip install 'store-cache[nats]'"
+        raise CannotPublish(message) from error
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(publisher.publish(options))
+    except (Nameless, publisher.CannotConnect) as error:
+        raise CannotPublish(str(error)) from error
+    return 0

@@ -1,0 +1,86 @@
+"""`central-stub publish-feed`: connects to both sides, and copies until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import ssl
+from pathlib import Path
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from central_stub.publisher.central import CentralFeed
+from central_stub.publisher.publisher import Publisher
+
+RECONNECT_SECONDS = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class CannotConnect(Exception):
+    """NATS refuses the connection; the message says what to change."""
+
+
+async def publish(options: argparse.Namespace) -> None:
+    """Copy the feed until SIGINT or SIGTERM. Raises CannotConnect, and Nameless of `central`."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
+    logging.getLogger("httpx").setLevel("WARNING")
+    loop, this_task = asyncio.get_running_loop(), asyncio.current_task()
+    assert this_task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, this_task.cancel)
+    central = CentralFeed(options.central, options.api_key)
+    client = None
+    try:
+        client = await connect(options.nats, options.credentials, options.ca)
+        print(f"central-stub publishes the feed of {options.central} to {options.nats}", flush=True)
+        await Publisher(central, client, replicas=options.replicas).run()
+    except asyncio.CancelledError:
+        log.info("stopped")
+    finally:
+        await central.close()
+        if client is not None:
+            await client.close()
+
+
+async def connect(urls: str, credentials: Path | None, ca: Path | None) -> Client:
+    """Connect to one of the servers, however long that takes. Raises CannotConnect."""
+    try:
+        return await nats.connect(
+            [url.strip() for url in urls.split(",")],
+            name="central-stub publish-feed",
+            error_cb=_Problems().note,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_SECONDS,
+            tls=None if ca is None else ssl.create_default_context(cafile=str(ca)),
+            **credential_options(credentials),
+        )
+    except (nats.errors.Error, OSError, ValueError) as error:
+        raise CannotConnect(f"cannot connect to {urls}: {error}; see --credentials") from error
+
+
+def credential_options(path: Path | None) -> dict[str, Any]:
+    """Return how to show what is in a file: a JWT with its seed (`.creds`), or a seed alone."""
+    if path is None:
+        return {}
+    if "BEGIN NATS USER JWT" in path.read_text():
+        return {"user_credentials": str(path)}
+    return {"nkeys_seed": str(path)}
+
+
+class _Problems:
+    """Logs what the client tells of its connection; the same thing once."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    async def note(self, error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if text != self._last:
+            log.warning("NATS: %s", text)
+        self._last = text
