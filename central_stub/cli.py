@@ -1,4 +1,4 @@
-"""The `central-stub` command: serve, load, replay, publish-feed."""
+"""The `central-stub` command: serve, load, replay, migrate, restored, publish-feed."""
 
 import argparse
 import asyncio
@@ -28,7 +28,7 @@ from central_stub.replay import (
     store_target,
 )
 from central_stub.server import Running
-from central_stub.settings import MAY_BE, BadSetting, Settings, read_settings
+from central_stub.settings import MAY_BE, PREFIX, BadSetting, Settings, read_settings
 from central_stub.storage import StorageError
 from central_stub.switches import Feature, Switches
 
@@ -92,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_load(commands)
     _add_replay(commands)
     _add_publish_feed(commands)
+    _add_migrate(commands)
+    _add_restored(commands)
     return parser
 
 
@@ -172,6 +174,24 @@ def _add_publish_feed(commands: Any) -> None:
     parser.set_defaults(run=_publish_feed)
 
 
+def _add_migrate(commands: Any) -> None:
+    purpose = "bring the schema of the database to the version of this program"
+    parser = commands.add_parser("migrate", help=purpose, description=purpose)
+    _add_database(parser)
+    parser.set_defaults(run=_migrate)
+
+
+def _add_restored(commands: Any) -> None:
+    purpose = "begin a new generation after the database was restored from a backup"
+    parser = commands.add_parser("restored", help=purpose, description=purpose)
+    _add_database(parser)
+    parser.set_defaults(run=_restored)
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--database", metavar="URL", help=f"default: {PREFIX}DATABASE")
+
+
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -241,7 +261,7 @@ async def _serve_until_stopped(settings: Settings, switches: Switches, seed: int
         where = f"{settings.host}:{settings.port}"
         message = f"cannot listen on {where}: {error.strerror}; see CENTRAL_STUB_PORT"
         raise CannotListen(message) from error
-    print(f"central-stub serves {len(central.ledger)} products at {central.url}", flush=True)
+    print(f"central-stub serves {await central.products()} products at {central.url}", flush=True)
     _print_missing_features(switches)
     await stopped.wait()
     await central.stop()
@@ -358,3 +378,35 @@ def _publish_feed(options: argparse.Namespace) -> int:
     except (Nameless, publisher.CannotConnect) as error:
         raise CannotPublish(str(error)) from error
     return 0
+
+
+# migrate, restored
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    for name in asyncio.run(_upkeep().migrate(_database_url(options))):
+        print(f"applied {name}")
+    print("the schema is up to date")
+    return 0
+
+
+def _restored(options: argparse.Namespace) -> int:
+    for tenant, generation in asyncio.run(_upkeep().begin_generations(_database_url(options))):
+        print(f"generation {generation} begins{f' for tenant {tenant}' if tenant else ''}")
+    return 0
+
+
+def _upkeep() -> Any:
+    try:
+        from central_stub.postgres import upkeep  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        message = "a database needs the extra postgres: pip install 'store-cache[postgres]'"
+        raise StorageError(message) from error
+    return upkeep
+
+
+def _database_url(options: argparse.Namespace) -> str:
+    settings = read_settings(**({} if options.database is None else {"database": options.database}))
+    if settings.database_url is None:
+        raise BadSetting(f"{PREFIX}DATABASE is missing; it may be {MAY_BE['database']}")
+    return settings.database_url

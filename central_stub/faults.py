@@ -162,17 +162,22 @@ class Faults:
         return [entry.fault for entry in self.everything() if self._strikes(entry, route)]
 
     def _strikes(self, entry: SetFault, route: Route) -> bool:
-        if route in {Route.ADMIN, Route.HEALTH}:
-            return False
         fault = entry.fault
-        if fault.routes and route not in fault.routes:
-            return False
-        if fault.probability < 1 and self._draw() >= fault.probability:
+        if not is_drawn(fault, route, self._draw):
             return False
         entry.struck += 1
         if entry.struck == fault.times:
             del self._set[entry.number]
         return True
+
+
+def is_drawn(fault: Fault, route: Route, draw: Callable[[], float]) -> bool:
+    """Return whether a fault is for requests of this kind, and by chance for this one."""
+    if route in {Route.ADMIN, Route.HEALTH}:
+        return False
+    if fault.routes and route not in fault.routes:
+        return False
+    return fault.probability >= 1 or draw() < fault.probability
 
 
 def _status_reply(status: int, body: str) -> Reply:

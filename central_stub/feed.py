@@ -142,6 +142,10 @@ class Feed:
         next_offset = found[-1] + 1 if found else min(max(offset, self.first), self.next)
         return EventPage(tuple(self._events[number] for number in found), next_offset, more)
 
+    def event(self, offset: int) -> Event | None:
+        """Return one event, published or not; None if it is not held."""
+        return self._events.get(offset)
+
     def everything(self) -> list[Event]:
         """Return all numbered events, oldest first, published or not."""
         return list(self._events.values())

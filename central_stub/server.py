@@ -10,13 +10,14 @@ import math
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from central_stub.backend import Backend, Unavailable
+from central_stub.backend import Backend, NotOffered, Unavailable
 from central_stub.central import LARGEST_ADMIN_BODY, Api, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
@@ -30,6 +31,9 @@ from central_stub.tenants import HEADER as TENANT_HEADER
 from central_stub.tenants import UNNAMED, AccessKeys, tenant_of
 from central_stub.waiting import Waiters
 from central_stub.wire import Refused, Reply, Request, Route, error_reply, json_reply, route_of
+
+if TYPE_CHECKING:
+    from central_stub.postgres.database import Database
 
 STOP_SECONDS = 5.0
 BACKLOG = 4096
@@ -243,6 +247,15 @@ def open_ledger(
     return ledger, storage
 
 
+def _database_at(url: str) -> "Database":
+    try:
+        from central_stub.postgres.database import Database  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        message = "a database needs the extra postgres: pip install 'store-cache[postgres]'"
+        raise StorageError(message) from error
+    return Database(url)
+
+
 class Running:
     """A serving Central. It keeps its address when it is stopped or killed, and started again.
 
@@ -263,6 +276,7 @@ class Running:
         self._port = settings.port
         self._runner: web.AppRunner | None = None
         self._services: dict[str, Service] = {}
+        self._database: Database | None = None
 
     @property
     def url(self) -> str:
@@ -297,20 +311,36 @@ class Running:
             raise RuntimeError("it is not running: call start() first")
         return await self._services[tenant].reply(request)
 
+    async def products(self) -> int:
+        """Return how many products the unnamed tenant has. RuntimeError before `start`."""
+        if not self._services:
+            raise RuntimeError("not started yet: call start() first")
+        return (await self._services[UNNAMED].backend.moment()).products
+
     async def start(self) -> None:
-        """Read the folders and listen. StorageError, OSError."""
+        """Read the folders, or connect to the database, and listen. StorageError, OSError."""
         keys_of = {UNNAMED: self._settings.store_keys, **self._settings.keys_of_tenants}
         self._services = {}
         try:
+            if self._settings.database_url is not None:
+                self._database = _database_at(self._settings.database_url)
+                await self._database.open()
             for tenant, keys in keys_of.items():
-                self._services[tenant] = self._open(tenant, keys)
+                backend = self._open(tenant)
+                access = AccessKeys(keys, self._settings.admin_keys)
+                api = Api(backend, keys=access, new_name=new_name)
+                self._services[tenant] = Service(api, self._clock)
+                await backend.start()
             app = build_app(self._services)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._listen(self._runner)
-        except BaseException:
+        except BaseException as problem:
             await self.stop()
             for service in self._services.values():
                 service.backend.abandon()
+            await self._close_database()
+            if isinstance(problem, Unavailable | NotOffered):
+                raise StorageError(str(problem)) from problem
             raise
 
     async def stop(self) -> None:
@@ -320,6 +350,7 @@ class Running:
             await runner.cleanup()
             for service in self._services.values():
                 await service.backend.close()
+            await self._close_database()
 
     async def kill(self) -> None:
         """Break every connection and lose what is not on disk, as `kill -9` does."""
@@ -334,16 +365,40 @@ class Running:
         for service in self._services.values():
             service.backend.abandon()
         await runner.cleanup()
+        await self._close_database()
 
-    def _open(self, tenant: str, keys: Sequence[str]) -> Service:
+    def _open(self, tenant: str) -> Backend:
         """Open the ledger of a tenant; one with a name has a folder below that of the others."""
+        if self._database is not None:
+            return self._in_database(self._database, tenant)
         folder = self._settings.data_dir
         if folder is not None and tenant != UNNAMED:
             folder /= f"tenant-{tenant}"
         ledger, storage = open_ledger(folder, self._switches, self._source)
-        backend = LocalBackend(ledger, Faults(self._source.random), storage, self._clock)
-        access = AccessKeys(keys, self._settings.admin_keys)
-        return Service(Api(backend, keys=access, new_name=new_name), self._clock)
+        return LocalBackend(ledger, Faults(self._source.random), storage, self._clock)
+
+    def _in_database(self, database: "Database", tenant: str) -> Backend:
+        from central_stub.postgres.backend import PostgresBackend  # noqa: PLC0415 - an extra
+
+        usual = Switches()
+        names = set(Switches.model_fields)
+        explicit = names & self._settings.model_fields_set | {
+            each for each in names if getattr(self._switches, each) != getattr(usual, each)
+        }
+        return PostgresBackend(
+            database,
+            tenant,
+            switches=self._switches,
+            explicit=frozenset(explicit),
+            new_name=new_name,
+            draw=self._source.random,
+            clock=self._clock,
+        )
+
+    async def _close_database(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
 
     async def _listen(self, runner: web.AppRunner) -> None:
         await runner.setup()

@@ -22,6 +22,7 @@ MAY_BE = {
     "admin_api_keys": "one or more keys, comma-separated",
     "tenant_keys": "pairs as acme:key-of-a-store, comma-separated, or empty",
     "data_dir": "a folder, or empty for memory only",
+    "database": "postgresql://user:password@host/name, or empty; then without a data_dir",
     "event_limit": "a whole number from 1 to 100000000",
     "page_limit": "a whole number from 1 to 1000000",
     "rate_limit": "a whole number from 0 to 1000000000 (0: no limit)",
@@ -29,7 +30,7 @@ MAY_BE = {
     "like": f"{', '.join(LIKE)}, or empty",
     "without": f"any of {FEATURES}, comma-separated, or empty",
 }
-SECRET = frozenset({"api_keys", "admin_api_keys", "tenant_keys"})
+SECRET = frozenset({"api_keys", "admin_api_keys", "tenant_keys", "database"})
 
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     admin_api_keys: KeyList = (SecretStr("admin-demo"),)
     tenant_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     data_dir: Path | None = None
+    database: SecretStr | None = None
     event_limit: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
     page_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     rate_limit: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
@@ -67,10 +69,21 @@ class Settings(BaseSettings):
             return value
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("data_dir", "like", mode="before")
+    @field_validator("data_dir", "database", "like", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("database")
+    @classmethod
+    def _is_the_only_place(
+        cls, database: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        if database is not None and info.data.get("data_dir") is not None:
+            raise ValueError("a ledger is in a folder or in a database")
+        if database is not None and "://" not in database.get_secret_value():
+            raise ValueError("not a URL")
+        return database
 
     @field_validator("tenant_keys")
     @classmethod
@@ -93,6 +106,10 @@ class Settings(BaseSettings):
         base = Switches() if self.like is None else LIKE[self.like]
         names = self.model_fields_set & Switches.model_fields.keys()
         return base.model_copy(update={name: getattr(self, name) for name in names})
+
+    @property
+    def database_url(self) -> str | None:
+        return None if self.database is None else self.database.get_secret_value()
 
     @property
     def store_keys(self) -> list[str]:

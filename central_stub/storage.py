@@ -36,7 +36,7 @@ logger = logging.getLogger("central_stub.storage")
 
 
 class StorageError(Exception):
-    """The folder cannot hold the ledger; the message says why and what to do."""
+    """The folder, or the database, cannot hold the ledger; the message says why and what to do."""
 
 
 class Storage(Protocol):

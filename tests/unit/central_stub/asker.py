@@ -1,16 +1,18 @@
-"""A client of a Central in memory: as over HTTP, without a network, with a clock of its own."""
+"""A client of a Central: as over HTTP, without a network, with a clock of its own."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from central_stub.catalogue import Row
 from central_stub.central import Central, Held
 from central_stub.faults import Faults
 from central_stub.ledger import Ledger
 from central_stub.switches import Switches
 from central_stub.tenants import AccessKeys
 from central_stub.wire import Reply, Request
+from tests.harness.postgres import Postgres, a_central
 
 NOON = 1_750_000_000.0
 
@@ -22,19 +24,37 @@ class Answered(NamedTuple):
     text: str
 
 
+class AnyCentral(Protocol):
+    def answer(self, request: Request, now: float) -> Reply | Held: ...
+    def poll(self, held: Held, now: float) -> Reply | None: ...
+    def release(self, held: Held, now: float) -> Reply: ...
+
+
+class AnyLedger(Protocol):
+    @property
+    def head(self) -> int: ...
+    def read(self, product_id: str) -> Row | None: ...
+    def digest(self, buckets: int) -> tuple[list[int], list[str]]: ...
+
+
 class Asker:
     """Sends requests to a Central at the time `now`."""
 
-    def __init__(self, switches: Switches) -> None:
+    central: AnyCentral
+    ledger: AnyLedger
+
+    def __init__(self, switches: Switches, postgres: Postgres | None = None) -> None:
         self.now = NOON
-        self.ledger = Ledger(generation="g-1", switches=switches)
-        names = iter(f"g-{number}" for number in range(2, 100))
-        self.central = Central(
-            self.ledger,
-            keys=AccessKeys(["demo"], ["admin-demo"]),
-            faults=Faults(lambda: 0.5),
-            new_name=lambda: next(names),
-        )
+        keys = AccessKeys(["demo"], ["admin-demo"])
+        names = iter(f"g-{number}" for number in range(1, 100))
+        if postgres is not None:
+            in_database, self.ledger = a_central(postgres, switches, keys, lambda: next(names))
+            self.central, self.struck = in_database, in_database.strike
+            return
+        faults = Faults(lambda: 0.5)
+        ledger = Ledger(generation=next(names), switches=switches)
+        self.ledger, self.struck = ledger, faults.strike
+        self.central = Central(ledger, keys=keys, faults=faults, new_name=lambda: next(names))
 
     def raw(self, method: str, target: str, body: bytes = b"", key: str = "demo") -> Reply | Held:
         asked = Request(method, target, api_key=key, body=body, address="10.0.0.1")

@@ -2,17 +2,31 @@
 
 import hashlib
 import json
+from typing import Any
+
+import pytest
 
 from central_stub.ledger import Ledger
+from central_stub.switches import Switches
+from tests.harness.postgres import BlockingLedger, Postgres
 
 NOON = 1_750_000_000.0
 
 
-def a_ledger() -> Ledger:
-    ledger = Ledger(generation="g-1")
+@pytest.fixture(params=["memory", "postgres"])
+def empty(request: pytest.FixtureRequest) -> Any:
+    """Each of the two ledgers."""
+    if request.param == "memory":
+        return Ledger(generation="g-1")
+    started: Postgres = request.getfixturevalue("postgres")
+    return BlockingLedger(started.loop, started.backend(Switches(), lambda: "g-1"))
+
+
+@pytest.fixture
+def ledger(empty: Any) -> Any:
     for number in range(50):
-        ledger.create({"productId": f"P{number}", "name": f"Tée {number}", "price": 2.0}, NOON)
-    return ledger
+        empty.create({"productId": f"P{number}", "name": f"Tée {number}", "price": 2.0}, NOON)
+    return empty
 
 
 def canonical(row: dict[str, object]) -> bytes:
@@ -21,8 +35,8 @@ def canonical(row: dict[str, object]) -> bytes:
     return json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def test_a_bucket_is_a_count_and_the_sum_of_the_hashes_of_its_rows() -> None:
-    ledger, buckets = a_ledger(), 8
+def test_a_bucket_is_a_count_and_the_sum_of_the_hashes_of_its_rows(ledger: Any) -> None:
+    buckets = 8
     counts, sums = [0] * buckets, [0] * buckets
     for row in ledger.everything():
         prefix = hashlib.sha256(row["productId"].encode()).digest()[:8]
@@ -33,13 +47,12 @@ def test_a_bucket_is_a_count_and_the_sum_of_the_hashes_of_its_rows() -> None:
     assert ledger.digest(buckets) == (counts, [f"{each % 2**128:032x}" for each in sums])
 
 
-def test_an_empty_bucket_is_nothing() -> None:
-    assert Ledger(generation="g-1").digest(2) == ([0, 0], ["0" * 32, "0" * 32])
+def test_an_empty_bucket_is_nothing(empty: Any) -> None:
+    assert empty.digest(2) == ([0, 0], ["0" * 32, "0" * 32])
 
 
-def test_change_of_a_product_changes_its_bucket() -> None:
+def test_change_of_a_product_changes_its_bucket(ledger: Any) -> None:
     """The rows of that bucket contain the product."""
-    ledger = a_ledger()
     _, before = ledger.digest(16)
 
     ledger.set({"productId": "P7", "available": 3}, NOON)
@@ -50,9 +63,8 @@ def test_change_of_a_product_changes_its_bucket() -> None:
     assert "P7" in {row["productId"] for row in ledger.bucket(differ[0], 16)}
 
 
-def test_a_lie_shows_in_the_digest() -> None:
+def test_a_lie_shows_in_the_digest(ledger: Any) -> None:
     """The digest shows a change without an event."""
-    ledger = a_ledger()
     before = ledger.digest(4)
 
     ledger.lie("P7", {"available": 3})
@@ -63,9 +75,8 @@ def test_a_lie_shows_in_the_digest() -> None:
     assert before == ledger.digest(4)
 
 
-def test_buckets_hold_every_product_once() -> None:
+def test_buckets_hold_every_product_once(ledger: Any) -> None:
     """The rows of all buckets are the catalogue."""
-    ledger = a_ledger()
 
     found = sorted(row["productId"] for each in range(7) for row in ledger.bucket(each, 7))
 

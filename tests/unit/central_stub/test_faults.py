@@ -10,7 +10,7 @@ from tests.unit.central_stub.asker import Asker
 
 
 def struck(asker: Asker, route: Route) -> list[Fault]:
-    return asker.central.faults.strike(route)
+    return asker.struck(route)
 
 
 def test_a_fault_strikes_its_routes_its_times(asker: Asker) -> None:

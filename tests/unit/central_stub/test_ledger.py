@@ -1,6 +1,7 @@
 """The ledger's rules, without a network."""
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -10,13 +11,38 @@ from central_stub.feed import Lateness
 from central_stub.ledger import Change, Ledger, PositionGone
 from central_stub.rules import Update
 from central_stub.switches import Feature, Switches
+from tests.harness.postgres import BlockingLedger, Postgres
 
 NOON = 1_750_000_000.0
 
 
-def a_ledger(**switches: Any) -> Ledger:
+LedgerOf = Callable[..., Any]
+"""Makes a ledger with two products, and with these switches: `Ledger`, or one in a database."""
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def a_ledger(request: pytest.FixtureRequest) -> LedgerOf:
+    """On each of the two ledgers."""
+
+    def make(products: Sequence[str] = ("P1", "P2"), **switches: Any) -> Any:
+        if request.param == "memory":
+            return with_products(Ledger(generation="g-1", switches=Switches(**switches)), products)
+        started: Postgres = request.getfixturevalue("postgres")
+        backend = started.backend(Switches(**switches), lambda: "g-1")
+        return with_products(BlockingLedger(started.loop, backend), products)
+
+    return make
+
+
+def a_local_ledger(**switches: Any) -> Ledger:
+    """One in memory, for what only that can do."""
     ledger = Ledger(generation="g-1", switches=Switches(**switches))
-    for product_id in ("P1", "P2"):
+    with_products(ledger, ("P1", "P2"))
+    return ledger
+
+
+def with_products(ledger: Any, product_ids: Sequence[str]) -> Any:
+    for product_id in product_ids:
         ledger.create({"productId": product_id, "available": 10, "price": 1.5}, NOON)
     return ledger
 
@@ -25,16 +51,16 @@ def sale(product_id: str, delta: int, version: int, key: str) -> Update:
     return Update(product_id, delta, version, key, store_id="s1")
 
 
-def stock(ledger: Ledger, product_id: str) -> tuple[int, int]:
+def stock(ledger: Any, product_id: str) -> tuple[int, int]:
     row = ledger.read(product_id) or {}
     return row["available"], row["version"]
 
 
-def offsets(ledger: Ledger, offset: int, now: float = NOON) -> list[int]:
+def offsets(ledger: Any, offset: int, now: float = NOON) -> list[int]:
     return [event["offset"] for event in ledger.events(offset, 100, now).events]
 
 
-def test_applied_write_raises_the_version_and_adds_one_event() -> None:
+def test_applied_write_raises_the_version_and_adds_one_event(a_ledger: LedgerOf) -> None:
     """The event names the write."""
     ledger = a_ledger()
 
@@ -77,7 +103,7 @@ def test_applied_write_raises_the_version_and_adds_one_event() -> None:
     ],
 )
 def test_refusal_changes_nothing_and_has_the_current_state(
-    update: Update, error_type: str, current: tuple[int | None, int | None]
+    a_ledger: LedgerOf, update: Update, error_type: str, current: tuple[int | None, int | None]
 ) -> None:
     """No event, no new version; the current quantity and version if there are any."""
     ledger = a_ledger()
@@ -91,7 +117,7 @@ def test_refusal_changes_nothing_and_has_the_current_state(
     assert 2 == ledger.head
 
 
-def test_a_repeated_key_gets_the_first_answer() -> None:
+def test_a_repeated_key_gets_the_first_answer(a_ledger: LedgerOf) -> None:
     """Applied once, however often it is sent."""
     ledger = a_ledger()
     first = ledger.update(sale("P1", -3, 1, "k1"), NOON)
@@ -102,7 +128,7 @@ def test_a_repeated_key_gets_the_first_answer() -> None:
     assert 3 == ledger.head
 
 
-def test_refusals_are_remembered_too() -> None:
+def test_refusals_are_remembered_too(a_ledger: LedgerOf) -> None:
     """A conflict stays one for its key, even when the version matches later."""
     ledger = a_ledger()
     first = ledger.update(sale("P1", -1, 2, "k1"), NOON)
@@ -111,7 +137,7 @@ def test_refusals_are_remembered_too() -> None:
     assert first == ledger.update(sale("P1", -1, 2, "k1"), NOON)
 
 
-def test_key_used_for_another_product_gets_the_first_answer() -> None:
+def test_key_used_for_another_product_gets_the_first_answer(a_ledger: LedgerOf) -> None:
     """Keys are global: the numbers are those of the first product."""
     ledger = a_ledger()
     ledger.update(sale("P1", -3, 1, "k1"), NOON)
@@ -122,7 +148,21 @@ def test_key_used_for_another_product_gets_the_first_answer() -> None:
     assert {"available": 10, "version": 1}.items() <= (ledger.read("P2") or {}).items()
 
 
-def test_a_forgotten_key_is_a_new_write() -> None:
+def test_rows_answers_and_events_come_back_as_they_were(a_ledger: LedgerOf) -> None:
+    """Bytes, not the database's JSON: numbers keep their kind, texts their NUL."""
+    ledger = a_ledger(())
+    odd = {"productId": "X", "a": 1.0, "b": 10**15, "c": 1e22, "d": "\0", "e": [None, -0.0, {}]}
+    ledger.create(odd, NOON)
+    ledger.set({"productId": "X", "available": 3}, NOON)
+
+    row = ledger.read("X")
+    data = ledger.events(2, 1, NOON).events[0]["data"]
+
+    for held in (row, data):
+        assert orjson.dumps(odd)[:-1] == orjson.dumps({name: held[name] for name in odd})[:-1]
+
+
+def test_a_forgotten_key_is_a_new_write(a_ledger: LedgerOf) -> None:
     """Memory ends some seconds after the first answer."""
     ledger = a_ledger(key_memory_seconds=120)
     ledger.update(sale("P1", -1, 1, "k1"), NOON)
@@ -133,7 +173,7 @@ def test_a_forgotten_key_is_a_new_write() -> None:
     assert "version_conflict" == answer["errorType"]
 
 
-def test_deletion_has_the_next_version_and_creation_starts_at_one() -> None:
+def test_deletion_has_the_next_version_and_creation_starts_at_one(a_ledger: LedgerOf) -> None:
     """An incarnation ends with version + 1, and the next begins at 1."""
     ledger = a_ledger()
 
@@ -150,7 +190,7 @@ def test_deletion_has_the_next_version_and_creation_starts_at_one() -> None:
     assert ("product_created", 1) == (created["eventType"], created["version"])
 
 
-def test_set_keeps_attributes_that_it_does_not_name() -> None:
+def test_set_keeps_attributes_that_it_does_not_name(a_ledger: LedgerOf) -> None:
     """Only stock: inventory_updated; anything else: product_modified."""
     ledger = a_ledger()
 
@@ -165,19 +205,19 @@ def test_set_keeps_attributes_that_it_does_not_name() -> None:
     assert ["inventory_updated", "product_modified"] == kinds
 
 
-def test_ids_that_differ_only_by_case_are_two_products_in_code_point_order() -> None:
-    """Any string is an id; pages are sorted by code points."""
-    ledger = Ledger(generation="g-1")
-    for product_id in ("a/b", "84970s", "é", "84970S", "BANK CHARGES", "..", "𝄞"):
-        ledger.create({"productId": product_id}, NOON)
+def test_ids_that_differ_only_by_case_are_two_products_in_code_point_order(
+    a_ledger: LedgerOf,
+) -> None:
+    """Any string is an id, NUL included; pages are sorted by code points."""
+    ledger = a_ledger(("a/b", "84970s", "é", "84970S", "BANK CHARGES", "..", "𝄞", "a\0"))
 
     ids = [row["productId"] for row in ledger.page(0, 100)]
 
-    assert ["..", "84970S", "84970s", "BANK CHARGES", "a/b", "é", "𝄞"] == ids
-    assert ["a/b", "é"] == [row["productId"] for row in ledger.page_after("BANK CHARGES", 2)]
+    assert ["..", "84970S", "84970s", "BANK CHARGES", "a\0", "a/b", "é", "𝄞"] == ids
+    assert ["a\0", "a/b"] == [row["productId"] for row in ledger.page_after("BANK CHARGES", 2)]
 
 
-def test_pages_are_capped_silently() -> None:
+def test_pages_are_capped_silently(a_ledger: LedgerOf) -> None:
     """A request for more than the limit gets the limit."""
     ledger = a_ledger(page_limit=1)
 
@@ -185,7 +225,7 @@ def test_pages_are_capped_silently() -> None:
     assert ["P2"] == [row["productId"] for row in ledger.page_after("P1", 50)]
 
 
-def test_an_offset_below_the_log_is_gone() -> None:
+def test_an_offset_below_the_log_is_gone(a_ledger: LedgerOf) -> None:
     """The log is bounded by the event limit."""
     ledger = a_ledger(event_limit=2)
     ledger.set({"productId": "P1", "available": 1}, NOON)
@@ -197,14 +237,14 @@ def test_an_offset_below_the_log_is_gone() -> None:
     assert [2, 3] == offsets(ledger, 2)
 
 
-def test_without_gone_the_log_is_cut_silently() -> None:
+def test_without_gone_the_log_is_cut_silently(a_ledger: LedgerOf) -> None:
     """The page starts at the oldest event."""
     ledger = a_ledger(event_limit=1, without=frozenset({Feature.GONE}))
 
     assert [2] == offsets(ledger, 1)
 
 
-def test_empty_page_names_the_next_offset() -> None:
+def test_empty_page_names_the_next_offset(a_ledger: LedgerOf) -> None:
     """At the head the same offset; beyond it a lower one."""
     ledger = a_ledger()
 
@@ -212,7 +252,7 @@ def test_empty_page_names_the_next_offset() -> None:
     assert 3 == ledger.events(50, 10, NOON).next_offset
 
 
-def test_lost_event_stays_a_gap() -> None:
+def test_lost_event_stays_a_gap(a_ledger: LedgerOf) -> None:
     """`lose_next` uses the offset without an event."""
     ledger = a_ledger()
     ledger.lose_next(1)
@@ -223,7 +263,7 @@ def test_lost_event_stays_a_gap() -> None:
     assert [1, 2, 4] == offsets(ledger, 1)
 
 
-def test_a_lie_has_no_event() -> None:
+def test_a_lie_has_no_event(a_ledger: LedgerOf) -> None:
     """The product differs, but the feed does not show it."""
     ledger = a_ledger()
 
@@ -236,7 +276,7 @@ def test_a_lie_has_no_event() -> None:
 
 def test_a_crash_loses_the_end_of_the_log_and_keeps_its_stock() -> None:
     """The offsets are used again, and the feed shows nothing of the lost sales."""
-    ledger = a_ledger()
+    ledger = a_local_ledger()
     for version in (1, 2, 3):
         ledger.update(sale("P1", -1, version, f"k{version}"), NOON)
 
@@ -250,7 +290,7 @@ def test_a_crash_loses_the_end_of_the_log_and_keeps_its_stock() -> None:
 
 
 def test_a_crash_loses_no_more_of_the_log_than_there_is() -> None:
-    ledger = a_ledger()
+    ledger = a_local_ledger()
     ledger.forget_log()
     ledger.update(sale("P1", -1, 1, "k1"), NOON)
 
@@ -261,7 +301,7 @@ def test_a_crash_loses_no_more_of_the_log_than_there_is() -> None:
 
 def test_a_crash_loses_the_last_stock_and_keeps_its_events() -> None:
     """The products are as before the sales, and their keys are forgotten."""
-    ledger = a_ledger()
+    ledger = a_local_ledger()
     ledger.update(sale("P1", -1, 1, "k1"), NOON)
     ledger.update(sale("P1", -1, 2, "k2"), NOON)
     ledger.update(sale("P1", -1, 3, "k3"), NOON)
@@ -278,7 +318,7 @@ def test_a_crash_loses_the_last_stock_and_keeps_its_events() -> None:
 
 
 def test_a_digest_is_of_the_stock_that_a_crash_has_left() -> None:
-    ledger = a_ledger()
+    ledger = a_local_ledger()
     before = ledger.digest(256)
     ledger.update(sale("P1", -1, 1, "k1"), NOON)
     assert before != ledger.digest(256)
@@ -288,7 +328,7 @@ def test_a_digest_is_of_the_stock_that_a_crash_has_left() -> None:
     assert before == ledger.digest(256)
 
 
-def test_new_generation_keeps_products_and_restarts_offsets() -> None:
+def test_new_generation_keeps_products_and_restarts_offsets(a_ledger: LedgerOf) -> None:
     """Offsets of the old feed have no meaning in the new one."""
     ledger = a_ledger()
 
@@ -298,7 +338,7 @@ def test_new_generation_keeps_products_and_restarts_offsets() -> None:
     assert ("g-2", [1], 2) == (ledger.generation, offsets(ledger, 1), len(ledger))
 
 
-def test_a_restored_ledger_uses_offsets_again() -> None:
+def test_a_restored_ledger_uses_offsets_again(a_ledger: LedgerOf) -> None:
     """Changes after the backup are lost, and their offsets are used again."""
     ledger = a_ledger()
     backup = orjson.loads(orjson.dumps(ledger.backup()))
@@ -312,14 +352,15 @@ def test_a_restored_ledger_uses_offsets_again() -> None:
     assert "applied" in ledger.update(sale("P1", -1, 1, "k1"), NOON)
 
 
-def test_a_wiped_ledger_is_empty() -> None:
+def test_a_wiped_ledger_is_empty(a_ledger: LedgerOf) -> None:
     """No products, no keys, offsets from 1."""
     ledger = a_ledger()
     ledger.update(sale("P1", -1, 1, "k1"), NOON)
 
     ledger.wipe("g-2")
 
-    assert (0, 0, 0, 1) == (len(ledger), ledger.head, ledger.remembered_keys, ledger.oldest)
+    assert (0, 0, []) == (len(ledger), ledger.head, ledger.backup()["keys"])
+    assert 1 == ledger.events(0, 10, NOON).next_offset
 
 
 def walk(ledger: Ledger, source: random.Random) -> None:

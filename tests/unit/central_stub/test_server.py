@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from central_stub.server import Running, running
 from central_stub.settings import Settings
 from central_stub.switches import Feature, Switches
+from tests.harness.postgres import Postgres
 
 CREATE = "/v1/admin/products/create"
 POLL = "/v1/inventory/events?offset=1&wait=30"
@@ -220,13 +222,36 @@ async def test_a_killed_central_comes_back_from_its_folder(tmp_path: Path) -> No
             assert sold == (await sell(client, 1, "k1")).json()
 
 
-async def test_in_memory_every_start_is_a_new_generation(central: Running) -> None:
+async def test_in_memory_every_start_is_a_new_generation(settings: Settings) -> None:
     """And an empty one."""
-    before = central.ledger.generation
-    await central.stop()
-    await central.start()
+    async with running(settings) as central:
+        before = central.ledger.generation
+        await central.stop()
+        await central.start()
 
-    assert before != central.ledger.generation
+        assert before != central.ledger.generation
+
+
+async def test_in_a_database_every_start_goes_on(postgres: Postgres) -> None:
+    """Same address, generation, offsets and keys."""
+    settings = Settings(_env_file=None, port=0, database=SecretStr(postgres.new_database()))
+    headers = {"X-API-Key": "admin-demo"}
+    async with (
+        running(settings) as central,
+        httpx.AsyncClient(base_url=central.url, headers=headers, timeout=10) as client,
+    ):
+        await create(client, "P1")
+        sold = (await sell(client, 1, "k1")).json()
+        before = await client.get("/v1/inventory")
+        await central.kill()
+        await central.start()
+        after = await client.get("/v1/inventory")
+
+        assert (before.json(), before.headers["X-Feed-Generation"]) == (
+            after.json(),
+            after.headers["X-Feed-Generation"],
+        )
+        assert sold == (await sell(client, 1, "k1")).json()
 
 
 async def test_a_failed_disk_is_answered_with_500_and_nothing_is_acknowledged(
