@@ -11,7 +11,7 @@ from tests.simulation.history import History
 STORE = "store-s1"
 
 REFUSAL_SECONDS = 600.0
-"""A refusal is remembered so long, and judged anew after that (W1)."""
+"""A refusal is remembered so long by the shop's clock, and judged anew after that (W1)."""
 
 BY_PERSON = ("refused discarded", "refused settled_not_applied")
 """How a write that was queued may end without having been applied."""
@@ -22,7 +22,11 @@ TOLD = ("productId", "newVersion", "newQuantity", "lastUpdated")
 
 @dataclass
 class Sale:
-    """`replacements`: how often Central had been replaced when it was first sent."""
+    """`replacements`: how often Central had been replaced when it was first sent.
+
+    `now` is in seconds that the shop's clock has gone forward, jumps included: what it remembers
+    for a time, it may have forgotten by then.
+    """
 
     key: str
     product_id: str
@@ -31,8 +35,11 @@ class Sale:
     replacements: int
     final: str = ""
     result: dict[str, Any] = field(default_factory=dict)
-    """The first final answer, and `final_at` when it came."""
-    final_at: float = 0.0
+    """The first final answer."""
+    asked_at: float | None = None
+    """When it was first sent, of the sendings that the final answer may be from."""
+    sent_at: float = 0.0
+    """When it was last sent."""
     words: list[str] = field(default_factory=list)
     entry_id: str = ""
     """Of the outbox, once a till was told that it is queued (202)."""
@@ -52,15 +59,18 @@ class Sale:
     def lost(self) -> None:
         self.words.append("lost")
 
-    def sent(self) -> None:
+    def sent(self, now: float) -> None:
         self.is_open = True
+        self.sent_at = now
+        if self.asked_at is None:
+            self.asked_at = now
 
     def store_died_degraded(self) -> None:
         """Note that its record may be lost: a repeat may count as the first attempt."""
         self.is_forgotten = True
 
     def note_answer(self, status: int, result: dict[str, Any], now: float) -> str:
-        """Note an answer; return what is wrong with it, if anything. `now`: monotonic seconds."""
+        """Note an answer; return what is wrong with it, if anything."""
         self.is_open = False
         if "error" in result:
             self.words.append(result["error"]["code"])
@@ -74,17 +84,19 @@ class Sale:
             return f"key {self.key}: {result} after {self.result}" if changed else ""
         if self.entry_id and final not in ("applied", *BY_PERSON) and not self.is_forgotten:
             return f"key {self.key} was queued, and then {final} ({status}): {self.words}"
-        is_due = self._is_due(now)
+        is_due = self.is_due(now)
         before, self.final = self.final, final
         if not before or is_due:
-            self.result, self.final_at = result, now
+            self.result = result
+        if is_due:
+            self.asked_at = self.sent_at
         if before and before != final and not self.is_forgotten and not is_due:
             return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
         return ""
 
     def _note_queued(self, entry_id: str, now: float) -> str:
         self.words.append("queued")
-        if self._is_due(now):
+        if self.is_due(now):
             self.final = ""
         before, self.entry_id = self.entry_id, entry_id
         if self.is_forgotten:
@@ -94,9 +106,10 @@ class Sale:
         is_other = before not in ("", entry_id)
         return f"key {self.key} is entry {entry_id}, and was {before}" if is_other else ""
 
-    def _is_due(self, now: float) -> bool:
+    def is_due(self, now: float) -> bool:
         """Whether the store may have forgotten the refusal that it answered."""
-        return self.final.startswith("refused") and now - self.final_at >= REFUSAL_SECONDS
+        is_old = self.asked_at is not None and now - self.asked_at >= REFUSAL_SECONDS
+        return self.final.startswith("refused") and is_old
 
     def times_applied(self, counts: Mapping[str, int]) -> int:
         """Return how often it was applied, under whatever derived key. `counts`: by key."""

@@ -89,6 +89,7 @@ class Simulation:
         self.tenant = CHAINS[1 if beside else 0] if is_shared else UNNAMED
         self.first_process = FIRST_OF_NEIGHBOUR if beside else 1
         self.clock_ahead = 0.0
+        self.clock_skipped = 0.0  # by jumps ahead
         self.has_queue = False
         # Central keeps its own time: the clock that jumps is the shop's.
         self.central = SimulatedCentral(plan, lambda: START + loop.time(), self.note, self.tenant)
@@ -162,7 +163,7 @@ class Simulation:
         self.store = store = self._new_store()
         self.checks = checks = Checks(self.plan, self.loop, self.central, store)
         store.on_death = self._died
-        self.book = SalesBook(checks.find)
+        self.book = SalesBook(checks.find, lambda: self.loop.time() + self.clock_skipped)
         self.outbox_watch = OutboxWatch(self.central, store, checks, self.book)
         self.manager = self._manager()
         self.check_step = self._check_both if self.plan.queues else checks.step
@@ -286,7 +287,9 @@ class Simulation:
             await pause(1.0)
             if self.plan.strikes("clock", chance):
                 self.note("clock")
-                self.clock_ahead += chance.choice((-3600.0, -5.0, 5.0, 300.0))
+                seconds = chance.choice((-3600.0, -5.0, 5.0, 300.0))
+                self.clock_ahead += seconds
+                self.clock_skipped += max(seconds, 0.0)
 
     async def _watches(self) -> None:
         """Note the state of the store from time to time."""

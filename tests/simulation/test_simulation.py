@@ -205,11 +205,35 @@ def test_a_queued_sale_is_applied_or_given_up_by_a_person() -> None:
     assert "was applied 2 times" in sale.problem(history)
 
 
+def test_a_refusal_may_be_forgotten_once_the_shop_s_clock_has_passed_ten_minutes() -> None:
+    """Seed 88000848: the clock jumped ahead twice. The repeat was queued, as a new sale, and shown
+    as pending before its till had that answer."""
+    found: list[str] = []
+    waiting = {"applied": False, "queued": True, "outboxId": "01"}
+    conflict = {"applied": False, "errorType": "version_conflict"}
+    row = {"productId": "P", "available": 4, "pendingDelta": -1, "expectedAvailable": 3}
+
+    def repeated(now: float) -> str:
+        sale = a_sale()
+        book = SalesBook(found.append, lambda: now, [sale])
+        sale.sent(0.0)
+        sale.note_answer(409, conflict, 1.0)
+        told = book.told()
+        sale.sent(now)
+        book.was_shown([row], told)
+        return sale.note_answer(202, waiting, now)
+
+    assert "" == repeated(600.0)
+    assert [] == found
+    assert "and then queued" in repeated(599.0)
+    assert "shows what is settled" in found[0]
+
+
 def test_what_reads_show_as_pending_may_be_what_no_till_knows_the_end_of() -> None:
     """Neither a wrong sum, nor the delta of a sale whose final answer a till has."""
     found: list[str] = []
     settled, waiting = a_sale("settled", -3), a_sale("waiting", -1)
-    book = SalesBook(found.append, [settled, waiting])
+    book = SalesBook(found.append, lambda: 0.0, [settled, waiting])
     settled.note_answer(200, {"applied": True}, 0.0)
     row = {"productId": "P", "available": 0, "oversold": True}
     book.was_shown([row | {"pendingDelta": -1, "expectedAvailable": -1}], book.told())

@@ -173,7 +173,7 @@ class SimulatedTill:
                 order.is_counted = True
                 self.writes += len(order.sales)
             for sale in order.sales:
-                sale.sent()
+                sale.sent(self.book.now())
             answer = await self._call(order.method, order.path, order.body, **order.headers)
         except ConnectionLost:
             for sale in order.sales:
@@ -183,7 +183,7 @@ class SimulatedTill:
         return answer.status
 
     def _note_answer(self, sales: list[Sale], answer: Reply) -> None:
-        body, now = answer.json, asyncio.get_running_loop().time()
+        body, now = answer.json, self.book.now()
         results = body.get("results", [body] * len(sales))
         for sale, result in zip(sales, results, strict=True):
             if problem := sale.note_answer(answer.status, result, now):
