@@ -6,7 +6,6 @@ What a call asks for is checked by the code that checks an HTTP request, so both
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
@@ -35,6 +34,7 @@ from store_cache.api.problems import (
 from store_cache.api.search.parameters import read_barcodes, read_search_query
 from store_cache.api.stream.handler import FULL_RETRY_SECONDS
 from store_cache.api.stream.reader import Reader
+from store_cache.api.stream.streams import Streams
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.search.index import SearchIndex
 from store_cache.rpc import messages
@@ -165,11 +165,11 @@ class Inventory(InventoryServicer):
         if wanted is not None and len(wanted) > MOST_STREAMED:
             raise InvalidRequest.of_fields({"product_ids": f"must be at most {MOST_STREAMED}"})
         self._catalogue()
-        if streams.is_full or streams.is_stopping:
-            raise TooManyStreams(
-                f"{len(streams)} of {streams.most} streams are open; raise STREAM_READERS",
-                headers=retry_after(streams.random_seconds(FULL_RETRY_SECONDS)),
-            )
+        if streams.is_stopping:
+            raise _none_now(streams, "The store is stopping, and opens no more streams")
+        if streams.is_full:
+            reason = f"{len(streams)} of {streams.most} streams are open; raise STREAM_READERS"
+            raise _none_now(streams, reason)
         reader, watcher = Reader(streams.feed, streams.state, wanted), Watcher()
         streams.state.update()
         begins = reader.begin(
@@ -284,6 +284,11 @@ def _none(_: str) -> None:
     """No field is unknown: the messages are the protocol's."""
 
 
+def _none_now(streams: Streams, reason: str) -> TooManyStreams:
+    seconds = streams.random_seconds(FULL_RETRY_SECONDS)
+    return TooManyStreams(reason, headers=retry_after(seconds))
+
+
 def _write_token(place: Mapping[str, int | str]) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(place)).decode()
 
@@ -296,6 +301,6 @@ def _read_token(token: str) -> dict[str, str]:
         place = orjson.loads(base64.urlsafe_b64decode(token))
         if isinstance(place, dict) and place.keys() <= {"offset", "after"}:
             return {name: str(value) for name, value in place.items()}
-    except (ValueError, binascii.Error):
+    except ValueError:
         pass
     raise InvalidRequest.of_fields({"page_token": "must be the next_page_token of a page before"})

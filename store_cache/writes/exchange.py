@@ -1,12 +1,19 @@
-"""What a write looks like on its way to Central, and what a failure to send it means."""
+"""A write on its way to Central: its attempt, its request, and what a failure to send it means.
+
+Tills' own writes and those of the outbox are sent by the same rules.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from math import inf
+from typing import Any, Protocol
 
 from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
-from store_cache.writes.idempotency import Attempt
+from store_cache.model.position import Position
+from store_cache.model.stock import StockAnswer
+from store_cache.writes.idempotency import Attempt, fingerprint
 from store_cache.writes.write import (
     Unknown,
     WriteError,
@@ -15,6 +22,46 @@ from store_cache.writes.write import (
     unavailable,
     updated_by,
 )
+
+
+class HeldStock(Protocol):
+    """The cache's writer, as far as this module uses it."""
+
+    @property
+    def position(self) -> Position | None: ...
+
+    def held_version(self, product_id: str) -> int | None: ...
+
+
+def new_attempt(
+    request: WriteRequest, *, number: int, version: int, store: HeldStock, now: float
+) -> Attempt:
+    """Return an attempt to be sent now, with what the store has of its product and of the feed: the
+    evidence about it begins there (W3)."""
+    position = store.position
+    return Attempt(
+        key=request.key,
+        fingerprint=fingerprint(request),
+        product_id=request.product_id,
+        version=version,
+        at=now,
+        number=number,
+        held_version=store.held_version(request.product_id),
+        generation=None if position is None else position.generation,
+        offset=None if position is None else position.offset,
+        client=request.client,
+    )
+
+
+def stock_to_show(
+    stock: StockAnswer, attempt: Attempt, *, is_repeated: bool, now: float
+) -> StockAnswer:
+    """Return an answer with its age: it may have been applied as soon as it was first sent, an
+    unknown time ago if it was repeated and the clock was set back since."""
+    age_seconds = now - attempt.at
+    if age_seconds < 0.0:
+        age_seconds = inf if is_repeated else 0.0
+    return replace(stock, age_seconds=age_seconds)
 
 
 def payload_of(store_id: str, attempts: Sequence[tuple[WriteRequest, Attempt]]) -> dict[str, Any]:

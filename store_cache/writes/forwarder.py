@@ -22,7 +22,6 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from math import inf
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -32,7 +31,7 @@ from store_cache.model.position import Position
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission, AdmissionStatus
-from store_cache.writes.exchange import failure, payload_of
+from store_cache.writes.exchange import failure, new_attempt, payload_of, stock_to_show
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
@@ -45,7 +44,7 @@ from store_cache.writes.idempotency import (
     key_reused,
 )
 from store_cache.writes.in_doubt import InDoubtWrites
-from store_cache.writes.in_doubt_search import EventSource, search_feed
+from store_cache.writes.in_doubt_search import EventSource, decided_by_feed
 from store_cache.writes.outbox.entry import Entry
 from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.product_queue import ProductQueue
@@ -358,7 +357,7 @@ class Forwarder:
             if not unknown:
                 raise
             # What may have been applied is never answered as something that was not sent.
-            raise self._unsettled(away.message, unknown, away.retry_after_seconds) from None
+            raise self._unsettled(away.reason, unknown, away.retry_after_seconds) from None
         now = self._now()
         new = {request.key: (request, now) for request, known in missing if known is None}
         client, waiting = missing[0][0].client, len(self._waiting)
@@ -463,19 +462,17 @@ class Forwarder:
         """Conclude what was applied or not sent. What Central cannot be blamed for refusing is
         queued if there is an outbox, all of it together."""
         outbox = self._outbox
-        queued = [
-            (delivery.request, delivery.attempt)
+        is_queueing = outbox is not None and outbox.is_accepting
+        away = [
+            (delivery, outcome)
             for delivery, outcome in concluded
-            if outbox is not None
-            and outbox.is_accepting
-            and isinstance(outcome, WriteError)
-            and outcome.is_central_away
+            if is_queueing and isinstance(outcome, WriteError) and outcome.is_central_away
         ]
-        if outbox is not None and queued:
-            [reason, *_] = [str(outcome) for _, outcome in concluded]
-            await self._queue(outbox, queued, reason)
-            return
-        await self._conclude_each(concluded, deadline_at)
+        if outbox is not None and away:
+            queued = [(delivery.request, delivery.attempt) for delivery, _ in away]
+            await self._queue(outbox, queued, away[0][1].reason)
+        # The feed may have settled a line of a batch that could not be sent.
+        await self._conclude_each([each for each in concluded if each not in away], deadline_at)
 
     async def _delivery(
         self, request: WriteRequest, known: Attempt | None, deadline_at: float
@@ -494,18 +491,8 @@ class Forwarder:
 
     def _new_attempt(self, request: WriteRequest, *, number: int, version: int) -> Attempt:
         """Enter an attempt into the key table, and look for it on the feed from now on."""
-        position = self._store.position
-        attempt = Attempt(
-            key=request.key,
-            fingerprint=fingerprint(request),
-            product_id=request.product_id,
-            version=version,
-            at=self._now(),
-            number=number,
-            held_version=self._store.held_version(request.product_id),
-            generation=None if position is None else position.generation,
-            offset=None if position is None else position.offset,
-            client=request.client,
+        attempt = new_attempt(
+            request, number=number, version=version, store=self._store, now=self._now()
         )
         self._keys.put(attempt)
         self._waiting.pop(request.key, None)
@@ -551,7 +538,7 @@ class Forwarder:
         """End writes that were not sent this time."""
         outbox = self._outbox
         if outbox is not None and outbox.is_accepting and error.is_central_away:
-            await self._queue(outbox, missing, error.message)
+            await self._queue(outbox, missing, error.reason)
             return
         for request, known in missing:
             if known is None:
@@ -636,13 +623,10 @@ class Forwarder:
         """End one write: let the feed decide an unknown outcome, then settle, leave unknown or
         withdraw it."""
         attempt = delivery.attempt
-        in_doubt = self._in_doubt.get(attempt)
-        if isinstance(outcome, Unknown) and outcome.refusal is not None and in_doubt is not None:
-            in_doubt.observe_refusal(outcome.refusal)
-            if in_doubt.verdict is None:
-                position = self._store.position
-                await search_feed(in_doubt, self._events, position, deadline_at=deadline_at)
-            outcome = in_doubt.verdict or outcome
+        in_doubt, position = self._in_doubt.get(attempt), self._store.position
+        outcome = await decided_by_feed(
+            outcome, in_doubt, self._events, position, deadline_at=deadline_at
+        )
         if isinstance(outcome, Refused) and outcome.error_type == "insufficient_inventory":
             outcome = await self._with_stock(attempt, outcome, deadline_at)
         if isinstance(outcome, Applied | Refused):
@@ -734,19 +718,15 @@ class Forwarder:
         """
         final = final_answer(attempt, outcome, self._now())
         self._keys.finish(attempt.key, final)
-        stock = self._stock(attempt, outcome) if isinstance(outcome, Applied) else None
+        stock = None
+        if isinstance(outcome, Applied):
+            is_repeated = attempt.is_unknown
+            stock = stock_to_show(outcome.stock, attempt, is_repeated=is_repeated, now=self._now())
         await self._store.settle_write(encode_final(attempt.key, final), stock)
         self._in_doubt.drop(attempt)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(attempt.product_id, outcome.new_version)
         self._end(attempt.key, answer_to(outcome, attempt.product_id))
-
-    def _stock(self, attempt: Attempt, outcome: Applied) -> StockAnswer:
-        """Return what to show: it may have been applied as soon as it was first sent."""
-        age_seconds = self._now() - attempt.at
-        if age_seconds < 0.0:  # the clock was set back
-            age_seconds = inf if attempt.is_unknown else 0.0
-        return replace(outcome.stock, age_seconds=age_seconds)
 
     def _missing_memory(self, outcome: Unknown) -> str:
         """Return why the other write under a key may be this very one, sent before the store's
@@ -797,7 +777,7 @@ class Forwarder:
         attempt = delivery.attempt
         if attempt.is_unknown:
             seconds = error.retry_after_seconds
-            await self._leave_unknown(delivery, error.message, retry_after_seconds=seconds)
+            await self._leave_unknown(delivery, error.reason, retry_after_seconds=seconds)
             return
         self._keys.put(attempt)
         if attempt.number == 1:

@@ -15,6 +15,7 @@ from store_cache.model.event import Event
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 from store_cache.writes.in_doubt import InDoubtWrite
+from store_cache.writes.write import Unknown, WriteOutcome
 
 READ_AGAIN_EVENTS = 500
 READ_AGAIN_PAGES = 10
@@ -28,6 +29,24 @@ class EventSource(Protocol):
     """Central's client, as far as this module uses it."""
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage: ...
+
+
+async def decided_by_feed(
+    outcome: WriteOutcome,
+    in_doubt: InDoubtWrite | None,
+    source: EventSource,
+    position: Position | None,
+    *,
+    deadline_at: float,
+) -> WriteOutcome:
+    """Return what the feed proves of an unknown outcome if Central has refused a repeat; any other
+    outcome as it is."""
+    if not isinstance(outcome, Unknown) or outcome.refusal is None or in_doubt is None:
+        return outcome
+    in_doubt.observe_refusal(outcome.refusal)
+    if in_doubt.verdict is None:
+        await search_feed(in_doubt, source, position, deadline_at=deadline_at)
+    return in_doubt.verdict or outcome
 
 
 async def search_feed(

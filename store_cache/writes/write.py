@@ -13,7 +13,7 @@ Everything else is *unknown*:
     401, 403, 408, 429, 5xx, internal_error, other formats Unknown              Unknown
 
 401, 403, 429 and 5xx do not get here: they end in Central's client as errors, of which
-`forwarder._failure` makes outcomes. Their row is a safeguard.
+`exchange.failure` makes outcomes. Their row is a safeguard.
 
 A complete 4xx in the general error format says that Central read the request and rejected it.
 With 400, 409 and 422 it rejected the write: that is final. With any other it rejected the call (a
@@ -155,9 +155,10 @@ class Doubt:
 class WriteError(Exception):
     """A write without a final answer of Central; the API answers it as one of its errors.
 
-    `code` is one of `ERROR_STATUS`. `retry_after_seconds` is set where waiting helps. `doubts` are
-    the writes of unknown outcome that it is about. `is_central_away`: nothing was sent, and it is
-    not this write that is at fault.
+    `code` is one of `ERROR_STATUS`. `message` says what a till can do, `reason` only what is wrong.
+    `retry_after_seconds` is set where waiting helps. `doubts` are the writes of unknown outcome
+    that it is about. `is_central_away`: nothing was sent, and it is not this write that is at
+    fault.
     """
 
     def __init__(
@@ -169,10 +170,12 @@ class WriteError(Exception):
         retry_after_seconds: float | None = None,
         doubts: Sequence[Doubt] = (),
         is_central_away: bool = False,
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.reason = reason or message
         self.details = dict(details or {})
         self.retry_after_seconds = retry_after_seconds
         self.doubts = tuple(doubts)
@@ -190,6 +193,7 @@ def unavailable(reason: str, retry_after_seconds: float) -> WriteError:
         f"{reason}. Nothing was sent: repeat the write with the same key",
         retry_after_seconds=retry_after_seconds,
         is_central_away=True,
+        reason=reason,
     )
 
 

@@ -64,7 +64,7 @@ def queued_only_on_disk(patch: Patch) -> None:
 def sending_is_in_doubt(patch: Patch) -> None:
     """It counts as not sent, and is sent as new."""
 
-    def as_new(entry: Entry, _now: float) -> Entry:
+    def as_new(entry: Entry, _reason: str, _now: float) -> Entry:
         if entry.state is State.SENDING:
             patch.act()
             return replace(entry, state=State.QUEUED, attempt=None)
@@ -167,9 +167,9 @@ def entries_in_order(patch: Patch) -> None:
 
     def at_once(self: SendingOrder, now: float) -> str | None:
         key = take(self, now)
-        for product_id in tuple(self._busy):
+        if key is not None and key in self._taken:
             patch.act()
-            self.free(product_id)
+            self.free(key)
         return key
 
     patch.replace(SendingOrder, "take", at_once)

@@ -21,8 +21,8 @@ from store_cache.storage.files import CacheFiles
 from store_cache.storage.journal import JournalRecord
 from store_cache.writer import CacheWriter
 from store_cache.writes import circuit_breaker as breaker
-from store_cache.writes import forwarder as forwarding
 from store_cache.writes import idempotency as keys
+from store_cache.writes import in_doubt_search
 from store_cache.writes import write as writing
 from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Delivery, Forwarder
@@ -415,7 +415,7 @@ def generation_of_proof(patch: Patch) -> None:
             in_doubt.attempt = replace(attempt, generation=position.generation)
         await search_feed(in_doubt, source, position, deadline_at=deadline_at)
 
-    patch.replace(forwarding, "search_feed", anywhere)
+    patch.replace(in_doubt_search, "search_feed", anywhere)
 
 
 # -- the table of keys -------------------------------------------------------------------------

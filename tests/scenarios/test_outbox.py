@@ -475,6 +475,129 @@ async def test_an_event_that_names_the_write_settles_it() -> None:
         assert "pendingDelta" not in read(store)
 
 
+async def test_a_restored_central_is_sent_its_own_version() -> None:
+    """[O2] Seed 88000888: it is older than what the shop's own sales have made, and says so in its
+    refusal. That version is sent, and nothing that those sales have made of it."""
+    async with a_shop() as store:
+        central = central_of(store)
+        backup = central.ledger.backup()
+        await cut(store)
+        await queued(store, "before")
+        await back(store)
+        assert (9, 2) == central.stock("P-1")
+        await cut(store)
+        await queued(store, "after")
+        central.ledger.restore(backup, "g-1")
+        await back(store, seconds=10.0)
+
+        assert (9, 2) == central.stock("P-1")
+        assert State.APPLIED is entry_of(store, "after").state
+
+
+async def test_a_version_of_another_generation_is_not_continued() -> None:
+    """[O2] Versions start over: what the shop has made of one before says nothing of this one."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "before")
+        await back(store)
+        assert 2 == outbox_of(store).continued_version("P-1", 1, "g-1")
+
+        assert 1 == outbox_of(store).continued_version("P-1", 1, "g-2")
+
+
+# -- defects -----------------------------------------------------------------------------------
+
+
+async def test_an_entry_whose_try_a_defect_has_ended_is_in_doubt_and_repeated(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[O4, O10] Nobody waits for its answer any more: its attempt is sent again after a minute."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale")
+        outbox, settle = outbox_of(store), outbox_of(store).settle
+        states: list[State] = []
+
+        async def broken(entry: Entry, stock: Any) -> None:
+            monkeypatch.setattr(outbox, "settle", settle)
+            raise RuntimeError("a defect")
+
+        monkeypatch.setattr(outbox, "settle", broken)
+        outbox.on_changed = lambda entry: states.append(entry.state)
+        central_of(store).switch(unnamed_writes=True)
+        await back(store)
+        assert State.SENDING is entry_of(store, "sale").state
+        await asyncio.sleep(2 * MINUTE)
+
+        assert [State.SENDING, State.IN_DOUBT, State.APPLIED] == states
+        assert (9, 2) == central_of(store).stock("P-1")
+        assert "a defect" in caplog.text
+
+
+async def test_what_is_not_to_be_sent_any_more_keeps_no_product_busy() -> None:
+    """[O1] An entry that is gone by its turn holds nobody up."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale")
+        outbox_of(store).order.put_queued("gone", "P-1", 0)
+        await back(store)
+
+        assert State.APPLIED is entry_of(store, "sale").state
+
+
+@pytest.mark.parametrize("ends", ["parked", "applied"])
+async def test_failures_are_forgotten_with_the_entry(ends: str) -> None:
+    """[O3] A retried one begins with the shortest pause; of settled ones nothing is left."""
+    async with a_shop(write_timeout_seconds=1, key_retention_hours=1) as store:
+        central = central_of(store)
+        central.lost = 1_000
+        if ends == "parked":
+            central.switch(key_memory_seconds=0, unnamed_writes=True)
+        else:
+            central.failing = UPDATES
+        await in_doubt(store, "sale")
+        await asyncio.sleep(5 * MINUTE)
+        assert outbox_of(store).failures["sale"] > 3
+        if ends == "applied":
+            other = Update("P-1", -1, 1, "store-s1-sale", "store-s1")
+            central.ledger.update(other, central.clock.now())
+            central.wake()
+        await asyncio.sleep(HOUR if ends == "parked" else MINUTE)
+
+        assert ends == entry_of(store, "sale").state
+        assert not outbox_of(store).failures
+
+
+async def test_a_batch_is_answered_though_the_feed_settles_a_line_that_was_not_sent() -> None:
+    """[O4, W3] Another node has sold the line while this one could not reach Central: the other
+    line is queued, with Central's absence as the reason, and both are answered."""
+
+    class SoldElsewhere(Central):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.raw_path.decode() != UPDATES or not self.lost:
+                return await super().handle_async_request(request)
+            self.lost = 0
+            node = Update("P-1", -1, 1, "store-s1-a", "store-s1")
+            assert self.ledger.update(node, self.clock.now())["applied"]
+            self.wake()
+            await asyncio.sleep(0.5)
+            self.cut()
+            raise httpx.ConnectError("refused")
+
+    central = SoldElsewhere()
+    async with a_shop(central) as store:
+        central.lost = 1
+        writes = [Write(f"P-{n}", -1, 1, key) for n, key in ((1, "a"), (2, "b"))]
+        answer = await store.parts.forwarder.update_batch(writes)
+
+        assert [True, False] == [result["applied"] for result in answer.results]
+        assert answer.results[1]["queued"]
+        assert "cannot be reached" in entry_of(store, "b").problem
+        assert "repeat" not in entry_of(store, "b").problem
+        await back(store, seconds=5.0)
+        assert [9, 9] == [central.stock(product)[0] for product in ("P-1", "P-2")]
+
+
 # -- people ------------------------------------------------------------------------------------
 
 
@@ -529,6 +652,23 @@ async def test_a_person_settles_a_doubt(*, is_applied: bool) -> None:
         assert answer == await adjust(store, "sale")
         assert sent == central_of(store).writes
         assert "pendingDelta" not in read(store)
+
+
+async def test_a_persons_settlement_says_nothing_of_a_version() -> None:
+    """[O2] Another shop has made the version that Central shows by then: a write that names the one
+    before it is stale."""
+    async with a_shop(write_timeout_seconds=1) as store:
+        central_of(store).lost = 100
+        central_of(store).failing = UPDATES
+        await in_doubt(store, "sale")
+        await asyncio.sleep(5 * MINUTE)  # until it is between two tries
+        central_of(store).sell("P-1")
+        await store.parts.forwarder.settle("sale", is_applied=True, by="office", reason="found")
+        result = entry_of(store, "sale").result
+        assert result is not None
+        assert result.new_version == 2
+
+        assert 1 == outbox_of(store).continued_version("P-1", 1, "g-1")
 
 
 async def test_a_doubt_is_retried_only_if_a_person_says_that_it_was_not_applied() -> None:
@@ -615,6 +755,20 @@ async def test_a_failing_disk_holds_the_outbox_back() -> None:
         store.disk.room = None
         await asyncio.sleep(MINUTE)
         assert 9 == central_of(store).stock("P-1")[0]
+
+
+async def test_a_disk_that_works_again_queues_at_once() -> None:
+    """[O7] It failed while a write was being queued."""
+    async with a_shop() as store:
+        await cut(store)
+        store.disk.room = 0
+        with pytest.raises(WriteError):
+            await adjust(store, "sale")
+        store.disk.room = None
+        await asyncio.sleep(MINUTE)
+        await queued(store, "sale")
+
+        assert -1 == read(store)["pendingDelta"]
 
 
 async def test_an_old_entry_is_parked_if_there_is_a_limit() -> None:

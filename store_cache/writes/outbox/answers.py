@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from store_cache.writes.outbox.entry import Entry, State
+from store_cache.writes.outbox.entry import SETTLED, Entry, State
 from store_cache.writes.write import (
     SETTLED_NOT_APPLIED,
     Answer,
@@ -81,7 +81,7 @@ def _applied(entry: Entry) -> dict[str, Any]:
 
 def _discarded(entry: Entry) -> dict[str, Any]:
     step = entry.steps[-1]
-    if step.action == "settled":
+    if step.action == SETTLED:
         error_type, what = SETTLED_NOT_APPLIED, "settled this write as not applied"
     else:
         error_type, what = DISCARDED, "discarded this write"

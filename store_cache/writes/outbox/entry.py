@@ -34,11 +34,19 @@ class State(StrEnum):
 UNSETTLED = frozenset({State.QUEUED, State.SENDING, State.IN_DOUBT, State.PARKED})
 """The states of an entry that still counts: its delta is shown as pending."""
 
+TO_BE_SENT = frozenset({State.QUEUED, State.SENDING, State.IN_DOUBT})
+"""The states of an entry whose turn to be sent may come. A defect may have ended the try of one
+that is sending."""
+
+
+SETTLED = "settled"
+"""The action of a person who has said what became of an entry in doubt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a person did with an entry: `action` is retried, settled or discarded; `by` is the name
-    of the API key; `outcome` is what a settlement or a retry said of the attempt in doubt."""
+    """What a person did with an entry: `action` is retried, `SETTLED` or discarded; `by` is the
+    name of the API key; `outcome` is what a settlement or a retry said of the attempt in doubt."""
 
     action: str
     by: str
@@ -103,6 +111,16 @@ class Entry:
     def may_rebase(self) -> bool:
         """Whether it may be sent with another version than the till named (O2)."""
         return isinstance(self.request, Adjustment) or self.request.rebases
+
+    @property
+    def version_raised(self) -> tuple[str | None, int] | None:
+        """The generation and the version that the entry has raised by one; None if it is not known
+        to have raised one. What a person says of it says nothing of a version."""
+        is_said = bool(self.steps) and self.steps[-1].action == SETTLED
+        made = None if self.result is None else self.result.new_version
+        if self.state is not State.APPLIED or made is None or is_said or self.attempt is None:
+            return None
+        return self.attempt.generation, made - 1
 
     @property
     def fingerprint(self) -> bytes:

@@ -1,7 +1,9 @@
 """Which entry is sent next: of each product one after the other, products in parallel (O1).
 
-Entries in doubt come first and hold nobody up. What failed by itself waits for its own time. `now`
-and times are seconds of a monotonic clock.
+Entries in doubt hold nobody up. They come first, once when they begin and once when Central is
+back. What is repeated after that comes after the queued ones: a low limit of Central might leave no
+room beside repeats that prove nothing. An entry whose try failed by itself waits for its own time.
+`now` and times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class SendingOrder:
 
     def __init__(self) -> None:
         self._lines: dict[str, list[tuple[int, str]]] = {}  # by product: sequences and keys
-        self._busy: set[str] = set()  # products of which an entry is being sent
+        self._taken: dict[str, str] = {}  # the products of entries that `take` has returned
+        self._busy: set[str] = set()  # these products
         self._queued_due: dict[str, float] = {}  # by key; of those in a line
         self._doubt_due: dict[str, float] = {}  # by key; of those in doubt
         self._heads: list[tuple[float, int, str, str]] = []  # due, sequence, key, product
@@ -51,11 +54,11 @@ class SendingOrder:
         self._doubt_due[key] = due
         heappush(self._doubts, (due, sequence, key))
 
-    def hasten_doubts(self, now: float) -> None:
-        """Make every entry in doubt due: Central is back (O8)."""
+    def hasten_doubts(self) -> None:
+        """Let every entry in doubt come first: Central is back (O8)."""
         doubts = {key: sequence for due, sequence, key in self._doubts if self._is_doubt(due, key)}
-        self._doubt_due = dict.fromkeys(doubts, now)
-        self._doubts = sorted((now, sequence, key) for key, sequence in doubts.items())
+        self._doubt_due = dict.fromkeys(doubts, 0.0)
+        self._doubts = sorted((0.0, sequence, key) for key, sequence in doubts.items())
 
     def remove(self, key: str, product_id: str, sequence: int) -> None:
         """Take an entry out that is not to be sent any more, if it is here."""
@@ -65,32 +68,39 @@ class SendingOrder:
             self._show_head(product_id)
 
     def take(self, now: float) -> str | None:
-        """Return the key of the entry to be sent now, or None. If it was queued, its product is
+        """Return the key of the entry to be sent now, or None. If it was in a line, its product is
         busy until `free`."""
         self._drop_stale()
-        if self._doubts and self._doubts[0][0] <= now:
+        doubt_due, head_due = self._first_due()
+        if doubt_due <= min(head_due, now):
             key = heappop(self._doubts)[2]
             del self._doubt_due[key]
             return key
-        if self._heads and self._heads[0][0] <= now:
+        if head_due <= now:
             _, sequence, key, product_id = heappop(self._heads)
             del self._queued_due[key]
             self._lines[product_id].remove((sequence, key))
+            self._taken[key] = product_id
             self._busy.add(product_id)
             return key
         return None
 
-    def free(self, product_id: str) -> None:
-        """Let the next entry of the product be sent. Call it once the one taken was put back, if it
-        is to be sent again."""
-        self._busy.discard(product_id)
-        self._show_head(product_id)
+    def free(self, key: str) -> None:
+        """Let the next entry of the product be sent, after the one with this key. Call it once that
+        was put back, if it is to be sent again."""
+        if (product_id := self._taken.pop(key, None)) is not None:
+            self._busy.discard(product_id)
+            self._show_head(product_id)
 
     def due_at(self) -> float:
         """Return when the next entry is due; infinity if there is none."""
         self._drop_stale()
-        heads, doubts = self._heads, self._doubts
-        return min(heads[0][0] if heads else inf, doubts[0][0] if doubts else inf)
+        return min(self._first_due())
+
+    def _first_due(self) -> tuple[float, float]:
+        """Return when the first entry in doubt is due, and the first of a line."""
+        doubts, heads = self._doubts, self._heads
+        return doubts[0][0] if doubts else inf, heads[0][0] if heads else inf
 
     def _show_head(self, product_id: str) -> None:
         line = self._lines.get(product_id)

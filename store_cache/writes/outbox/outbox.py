@@ -28,6 +28,8 @@ from store_cache.writes.idempotency import Attempt, KeyTable, fingerprint, key_r
 from store_cache.writes.in_doubt import InDoubtWrites
 from store_cache.writes.outbox import answers, transitions
 from store_cache.writes.outbox.entry import (
+    SETTLED,
+    TO_BE_SENT,
     UNSETTLED,
     Entry,
     Result,
@@ -44,6 +46,9 @@ from store_cache.writes.write import Answer, Doubt, WriteError, WriteRequest
 log = logging.getLogger(__name__)
 
 FULL_RETRY_SECONDS = 30.0
+
+ENDED = "the store ended before Central answered"
+"""Why an entry is in doubt that a start finds on its way."""
 
 DOUBTFUL = frozenset({transitions.KEY_TAKEN, transitions.FORGOTTEN, transitions.REPLACED})
 """Why an entry is parked of which an attempt may have been applied."""
@@ -112,9 +117,11 @@ class Outbox:
     """`now` is unix seconds; `random` returns numbers from 0 to 1.
 
     `order` has what is to be sent, `pending` what reads show beside the stock; `busy` are the keys
-    that the sender is about. `may_lack`: why entries may be missing, or empty; `waits_for`: what
-    the sender waits for. `on_changed` is called with each entry that readers see in a new state,
-    `on_work` when something is to be sent.
+    that the sender is about, and `failures` says how often in a row the sending of each has failed.
+    `in_doubt` has the evidence about the last attempt of each entry that was sent and is unsettled.
+    `may_lack`: why entries may be missing, or empty; `waits_for`: what the sender waits for.
+    `on_changed` is called with each entry that readers see in a new state, `on_work` when something
+    is to be sent.
     """
 
     def __init__(
@@ -129,6 +136,7 @@ class Outbox:
         self.order = SendingOrder()
         self.pending = PendingStock()
         self.busy: set[str] = set()
+        self.failures: Counter[str] = Counter()
         self.in_doubt = InDoubtWrites(store_id=settings.store_id)
         self.may_lack = ""
         self.waits_for = ""
@@ -148,7 +156,8 @@ class Outbox:
         self._key_of: dict[str, str] = {}  # by id
         self._held_up: Counter[str] = Counter()  # by product: entries that later ones wait for
         self._counted: dict[str, tuple[str, int]] = {}  # by key: what `pending` has of it
-        self._steps: dict[str, dict[int, int]] = {}  # by product: versions that entries raised
+        # By product: versions that entries have raised, each with its generation.
+        self._steps: dict[str, set[tuple[str | None, int]]] = {}
         self._writing: dict[str, asyncio.Future[None]] = {}
         self._sequence = 0
 
@@ -167,7 +176,7 @@ class Outbox:
             self._key_of[entry.id] = entry.key
             self._sequence = max(self._sequence, entry.sequence)
             if entry.is_unsettled and entry.key not in self._unsettled:
-                self._put(transitions.recovered(entry, self._now()))
+                self._put(transitions.recovered(entry, ENDED, self._now()))
                 self._count(entry)
                 self._schedule(self._unsettled[entry.key])
                 self.on_changed(self._unsettled[entry.key])
@@ -298,12 +307,12 @@ class Outbox:
         found = None if entry.attempt is None else self.in_doubt.get(entry.attempt)
         return () if found is None else found.seen
 
-    def continued_version(self, product_id: str, version: int) -> int:
-        """Return the version that the shop's own queued writes have made of `version`, if nobody
-        else changed the product (O2)."""
-        steps = self._steps.get(product_id, {})
-        while version in steps:
-            version = steps[version]
+    def continued_version(self, product_id: str, version: int, generation: str | None) -> int:
+        """Return the version that the shop's own queued writes have made of `version` in this
+        generation, if nobody else changed the product (O2)."""
+        steps = self._steps.get(product_id, ())
+        while (generation, version) in steps:
+            version += 1
         return version
 
     # -- new entries -----------------------------------------------------------------------
@@ -311,12 +320,7 @@ class Outbox:
     def check_room(self, count: int) -> None:
         """Raise WriteError unless `count` writes may be queued now (O7)."""
         if not self._store.is_durable:
-            raise WriteError(
-                "storage_unavailable",
-                "The store's disk fails, and a write is queued only on disk. Nothing was sent or "
-                "queued: repeat the write with the same key",
-                retry_after_seconds=FULL_RETRY_SECONDS,
-            )
+            raise _disk_fails()
         limit = self._settings.limit
         if len(self._unsettled) + count > limit:
             raise WriteError(
@@ -346,12 +350,12 @@ class Outbox:
         records = [self._put(entry) for entry in entries]
         kept = await asyncio.gather(*map(self._store.keep_write, records), return_exceptions=True)
         if failed := [problem for problem in kept if problem is not None]:
-            for entry in entries:
+            for entry in filter(self._is_current, entries):
                 self._forget(entry)
             if not isinstance(failed[0], OSError):
                 raise failed[0]
-            self.check_room(len(requests))  # says that the disk fails
-        for entry in entries:
+            raise _disk_fails() from failed[0]
+        for entry in filter(self._is_current, entries):
             self._count(entry)
             self._schedule(entry)
             self.on_changed(entry)
@@ -385,7 +389,8 @@ class Outbox:
         async with self._put_until_durable(entry) as record:
             await self._store.record_write(record)
             self._count(entry)
-        self.on_changed(entry)
+        if self._is_current(entry):
+            self.on_changed(entry)
 
     async def settle(self, entry: Entry, stock: StockAnswer | None) -> None:
         """Settle an entry. Its delta goes in the same record, and in the same step for readers, as
@@ -485,7 +490,7 @@ class Outbox:
         now. Raises WriteError."""
         entry = self.check_doubtful(entry_id)
         outcome = "applied" if is_applied else "not_applied"
-        step = Step("settled", by, reason, self._now(), outcome)
+        step = Step(SETTLED, by, reason, self._now(), outcome)
         self._log_step(entry, step)
         settled = transitions.settled(entry, step, Result(*(stock or (None, None))))
         await self.settle(settled, None)
@@ -571,6 +576,8 @@ class Outbox:
             if entry.attempt is not None:
                 self.in_doubt.drop(entry.attempt)
         self.order.remove(entry.key, entry.product_id, entry.sequence)
+        if entry.state not in TO_BE_SENT:
+            self.failures.pop(entry.key, None)
         return record
 
     def _leave_state(self, key: str) -> Entry | None:
@@ -588,17 +595,20 @@ class Outbox:
     def _settle_in_memory(self, entry: Entry) -> None:
         self._settled[entry.key] = entry.changed_at
         self._key_of[entry.id] = entry.key
-        result = entry.result
-        if entry.state is State.APPLIED and result is not None and result.new_version is not None:
-            steps = self._steps.setdefault(entry.product_id, {})
-            steps[result.new_version - 1] = result.new_version
+        if (raised := entry.version_raised) is not None:
+            self._steps.setdefault(entry.product_id, set()).add(raised)
 
     def _forget_step(self, entry: Entry) -> None:
-        if entry.result is not None and entry.result.new_version is not None:
-            steps = self._steps.get(entry.product_id, {})
-            steps.pop(entry.result.new_version - 1, None)
+        if (raised := entry.version_raised) is not None:
+            steps = self._steps.get(entry.product_id, set())
+            steps.discard(raised)
             if not steps:
                 self._steps.pop(entry.product_id, None)
+
+    def _is_current(self, entry: Entry) -> bool:
+        """Whether this is still the state of the entry. While a record is being written, the feed
+        or a person may settle it."""
+        return self._unsettled.get(entry.key) is entry
 
     def _forget(self, entry: Entry) -> None:
         """Take an entry out that could not be kept."""
@@ -617,7 +627,9 @@ class Outbox:
             self.pending.remove(*counted)
 
     def _schedule(self, entry: Entry) -> None:
-        """Have the sender take an entry up."""
+        """Have the sender take an entry up, unless it has another state by now."""
+        if not self._is_current(entry):
+            return
         if entry.state is State.QUEUED:
             self.order.put_queued(entry.key, entry.product_id, entry.sequence)
         elif entry.state is State.IN_DOUBT:
@@ -634,6 +646,15 @@ class Outbox:
     def _next_sequence(self) -> int:
         self._sequence += 1
         return self._sequence
+
+
+def _disk_fails() -> WriteError:
+    return WriteError(
+        "storage_unavailable",
+        "The store's disk fails, and a write is queued only on disk. Nothing was sent or queued: "
+        "repeat the write with the same key",
+        retry_after_seconds=FULL_RETRY_SECONDS,
+    )
 
 
 def _is_doubtful(entry: Entry) -> bool:

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import inf
 from typing import Any, Protocol
 
 from store_cache.central.failures import CentralError, RequestRefused, UnsendableId
 from store_cache.model.event import AnyEvent, Event
-from store_cache.model.position import Position
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
-from store_cache.writes.exchange import failure, payload_of
+from store_cache.writes.exchange import HeldStock, failure, new_attempt, payload_of, stock_to_show
 from store_cache.writes.idempotency import Attempt
-from store_cache.writes.in_doubt_search import EventSource, search_feed
+from store_cache.writes.in_doubt_search import EventSource, decided_by_feed
 from store_cache.writes.outbox import transitions
-from store_cache.writes.outbox.entry import Entry, State
+from store_cache.writes.outbox.entry import TO_BE_SENT, Entry, State
 from store_cache.writes.outbox.order import pause_seconds
 from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.product_queue import ProductQueue
@@ -34,7 +31,6 @@ from store_cache.writes.write import (
     Applied,
     Refused,
     Sent,
-    Unknown,
     Write,
     WriteError,
     WriteOutcome,
@@ -52,21 +48,19 @@ LOOK_SECONDS = 5.0
 
 AFTER_DEFECT_SECONDS = 60.0
 
+DEFECT = "a defect of the store ended its try"
+"""Why an entry is in doubt that a defect has left on its way."""
+
 PRODUCT_SECONDS = 5.0
 CONFLICTS_AT_ONCE = 5
 """So many conflicts in a row have an entry sent again at once; then it waits between them."""
 
 
-class ShownStock(Protocol):
+class ShownStock(HeldStock, Protocol):
     """The cache's writer, as far as this module uses it."""
 
     @property
     def is_durable(self) -> bool: ...
-
-    @property
-    def position(self) -> Position | None: ...
-
-    def held_version(self, product_id: str) -> int | None: ...
 
 
 class Refetches(Protocol):
@@ -116,7 +110,6 @@ class OutboxSender:
         self._random = random
         self._wakes = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failures: Counter[str] = Counter()  # in a row, by key
         self._denials = 0  # of everything, in a row
         self._paused_until = 0.0
         self._is_stopping = False
@@ -134,7 +127,7 @@ class OutboxSender:
             for key, _ in self._outbox.in_doubt.observe(readable):
                 entry = self._outbox.get(key)
                 if entry is not None and entry.state is State.IN_DOUBT:
-                    self._outbox.order.hasten_doubts(_time())
+                    self._outbox.order.hasten_doubts()
                     self.wake()
 
     async def run(self) -> None:
@@ -165,7 +158,7 @@ class OutboxSender:
         order = self._outbox.order
         if is_open or self._was_open:
             # An attempt in doubt is the best probe, and at Central's return they come first (O8).
-            order.hasten_doubts(now)
+            order.hasten_doubts()
         self._was_open = is_open
         while True:
             room, seconds = self._room(now)
@@ -175,8 +168,10 @@ class OutboxSender:
             if key is None:
                 return min(max(order.due_at() - now, 0.0), seconds)
             entry = self._outbox.get(key)
-            if entry is not None and entry.state in (State.QUEUED, State.IN_DOUBT):
+            if entry is not None and entry.state in TO_BE_SENT:
                 self._start(entry)
+            else:
+                order.free(key)
 
     def _room(self, now: float) -> tuple[int, float]:
         """Return how many entries may be on their way, and when to look again."""
@@ -203,8 +198,7 @@ class OutboxSender:
         def ended(done: asyncio.Task[None]) -> None:
             self._tasks.discard(done)
             self._outbox.busy.discard(entry.key)
-            if entry.state is State.QUEUED:
-                self._outbox.order.free(entry.product_id)
+            self._outbox.order.free(entry.key)
             if not done.cancelled() and (problem := done.exception()) is not None:
                 log.error(
                     "entry %s of the outbox waits because of a defect of the store; please report "
@@ -221,6 +215,9 @@ class OutboxSender:
 
     async def _send(self, entry: Entry) -> None:
         """Send one entry once, and put it back if it is to be sent again."""
+        if entry.state is State.SENDING:
+            entry = transitions.recovered(entry, DEFECT, self._now())
+            await self._outbox.record(entry)
         if (given_up := self._given_up(entry)) is not entry:
             await self._outbox.record(given_up)
             return
@@ -242,7 +239,13 @@ class OutboxSender:
             refused = Refused("product_not_found", "Central has no such product")
             await self._conclude(entry, refused)
             return
-        attempt = self._attempt(entry, version)
+        attempt = new_attempt(
+            entry.request,
+            number=entry.number,
+            version=version,
+            store=self._store,
+            now=self._now(),
+        )
         sent = transitions.sending(entry, attempt, self._now())
         await self._outbox.record(sent)
         if self._store.is_durable:
@@ -256,13 +259,10 @@ class OutboxSender:
         attempt = entry.attempt
         assert attempt is not None
         outcome = await self._exchange(entry, attempt, deadline_at)
-        found = self._outbox.in_doubt.get(attempt)
-        if isinstance(outcome, Unknown) and outcome.refusal is not None and found is not None:
-            found.observe_refusal(outcome.refusal)
-            if found.verdict is None:
-                position = self._store.position
-                await search_feed(found, self._events, position, deadline_at=deadline_at)
-            outcome = found.verdict or outcome
+        found, position = self._outbox.in_doubt.get(attempt), self._store.position
+        outcome = await decided_by_feed(
+            outcome, found, self._events, position, deadline_at=deadline_at
+        )
         await self._conclude(entry, outcome)
 
     async def _exchange(self, entry: Entry, attempt: Attempt, deadline_at: float) -> WriteOutcome:
@@ -289,32 +289,27 @@ class OutboxSender:
             if after is not entry and after != replace(entry, changed_at=after.changed_at):
                 await self._outbox.record(after)
         else:
-            stock = self._stock(entry, outcome) if isinstance(outcome, Applied) else None
-            await self._outbox.settle(after, stock)
+            await self._outbox.settle(after, self._stock(entry, outcome))
         self._note(outcome)
         self._schedule(after, outcome)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(entry.product_id, outcome.new_version)
 
-    def _stock(self, entry: Entry, outcome: Applied) -> StockAnswer:
-        """Return what to show: it may have been applied as soon as it was first sent."""
-        if entry.attempt is None:
-            return outcome.stock
-        age_seconds = self._now() - entry.attempt.at
-        if age_seconds < 0.0:  # the clock was set back
-            age_seconds = inf if entry.state is State.IN_DOUBT else 0.0
-        return replace(outcome.stock, age_seconds=age_seconds)
+    def _stock(self, entry: Entry, outcome: WriteOutcome) -> StockAnswer | None:
+        if not isinstance(outcome, Applied) or entry.attempt is None:
+            return None
+        is_repeated = entry.state is State.IN_DOUBT
+        return stock_to_show(outcome.stock, entry.attempt, is_repeated=is_repeated, now=self._now())
 
     def _schedule(self, entry: Entry, outcome: WriteOutcome) -> None:
         """Have an entry sent again at its time, if it is to be."""
         current = self._outbox.get(entry.key)
         if current is None or current.state not in (State.QUEUED, State.IN_DOUBT):
-            self._failures.pop(entry.key, None)
             return
         due = 0.0
-        if _is_its_own(outcome) or current.state is State.IN_DOUBT:
-            self._failures[entry.key] += 1
-            failures = self._failures[entry.key]
+        if _is_its_own(outcome):
+            self._outbox.failures[entry.key] += 1
+            failures = self._outbox.failures[entry.key]
             is_conflict = isinstance(outcome, Refused)
             if not is_conflict or failures > CONFLICTS_AT_ONCE:
                 due = _time() + pause_seconds(failures, self._random())
@@ -326,13 +321,21 @@ class OutboxSender:
 
     def _put_back(self, key: str) -> None:
         """Have an entry sent again a minute after a defect of the store."""
-        entry, due = self._outbox.get(key), _time() + AFTER_DEFECT_SECONDS
+        entry, loop = self._outbox.get(key), asyncio.get_running_loop()
         if entry is None:
             return
         if entry.state is State.QUEUED:
+            due = loop.time() + AFTER_DEFECT_SECONDS
             self._outbox.order.put_queued(key, entry.product_id, entry.sequence, due=due)
-        elif entry.state in (State.SENDING, State.IN_DOUBT):
-            self._outbox.order.put_in_doubt(key, entry.product_id, entry.sequence, due=due)
+        else:  # out of the order, where Central's return would hasten it
+            loop.call_later(AFTER_DEFECT_SECONDS, self._take_up, key)
+
+    def _take_up(self, key: str) -> None:
+        entry = self._outbox.get(key)
+        is_left = entry is not None and entry.state in (State.SENDING, State.IN_DOUBT)
+        if entry is not None and is_left and key not in self._outbox.busy:
+            self._outbox.order.put_in_doubt(key, entry.product_id, entry.sequence, due=0.0)
+            self.wake()
 
     def _note(self, outcome: WriteOutcome) -> None:
         """Hold everything back if it is not the entry that failed (O3)."""
@@ -344,33 +347,21 @@ class OutboxSender:
             return  # the breaker says when
         seconds = outcome.retry_after_seconds or pause_seconds(self._denials, self._random())
         self._paused_until = _time() + seconds
-        self._outbox.waits_for = outcome.message
+        self._outbox.waits_for = outcome.reason
 
     # -- an attempt ------------------------------------------------------------------------
-
-    def _attempt(self, entry: Entry, version: int) -> Attempt:
-        position = self._store.position
-        return Attempt(
-            key=entry.key,
-            fingerprint=entry.fingerprint,
-            product_id=entry.product_id,
-            version=version,
-            at=self._now(),
-            number=entry.number,
-            held_version=self._store.held_version(entry.product_id),
-            generation=None if position is None else position.generation,
-            offset=None if position is None else position.offset,
-            client=entry.request.client,
-        )
 
     async def _version(self, entry: Entry, deadline_at: float) -> int | None:
         """Return the version to send an entry with (O2); None if Central has no such product.
         Raises WriteError if Central cannot say."""
         request = entry.request
         if isinstance(request, Write) and entry.number == 1:
-            return self._outbox.continued_version(request.product_id, request.version)
+            position = self._store.position
+            generation = None if position is None else position.generation
+            return self._outbox.continued_version(request.product_id, request.version, generation)
         if entry.next_version is not None:
-            return self._outbox.continued_version(request.product_id, entry.next_version)
+            # Not continued: a Central restored from a backup makes the same versions again.
+            return entry.next_version
         if (held := self._store.held_version(request.product_id)) is not None:
             return held
         seconds = min(PRODUCT_SECONDS, deadline_at - _time())

@@ -1,8 +1,12 @@
 """What becomes of an entry: each function returns the entry that follows.
 
-    queued → sending → applied
-                 ↘ in_doubt → applied | parked | queued (proved not applied)
-    queued | sending → parked → queued (retried) | discarded
+    queued → sending | parked (refused before it was sent, or too old) | discarded (by a person)
+    sending → applied | parked | queued (not sent, or to be rebased) | in_doubt
+    in_doubt → applied | parked | queued (proved not applied, or retried) | discarded (settled)
+    parked → queued (retried) | applied (settled) | discarded
+
+    queued | sending | in_doubt | parked → applied (an event names it)
+    nothing → queued | in_doubt (taken in from a till)
 
 `now` is unix seconds.
 """
@@ -65,11 +69,11 @@ def sending(entry: Entry, attempt: Attempt, now: float) -> Entry:
     return replace(entry, state=State.SENDING, attempt=attempt, changed_at=now)
 
 
-def recovered(entry: Entry, now: float) -> Entry:
-    """Return the entry as a start finds it: what was on its way may have been applied."""
+def recovered(entry: Entry, reason: str, now: float) -> Entry:
+    """Return the entry if nobody waits for its answer any more, for this reason: what was on its
+    way may have been applied."""
     if entry.state is not State.SENDING:
         return entry
-    reason = "the store ended before Central answered"
     return replace(entry, state=State.IN_DOUBT, problem=reason, changed_at=now)
 
 
@@ -92,7 +96,7 @@ def concluded(entry: Entry, outcome: WriteOutcome, now: float) -> Entry:
         case Unknown():
             return replace(entry, state=State.IN_DOUBT, problem=outcome.reason, changed_at=now)
         case WriteError():
-            return unsent(entry, outcome.message, now)
+            return unsent(entry, outcome.reason, now)
 
 
 def unsent(entry: Entry, problem: str, now: float) -> Entry:

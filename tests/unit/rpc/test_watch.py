@@ -154,6 +154,15 @@ def test_more_watchers_than_places_are_told_when_to_come_again(shop: Shop) -> No
     assert refusal.retry_seconds is not None
 
 
+def test_a_stopping_store_says_that_it_stops(shop: Shop) -> None:
+    """It is not full: another STREAM_READERS would change nothing."""
+    shop.store._call(streams_of(shop).stop)
+    with pytest.raises(grpc.RpcError) as caught, watching(shop) as shelf:
+        next(shelf._messages)
+
+    assert "is stopping" in refusal_of(caught.value).message
+
+
 def test_a_slow_watcher_gets_the_newest_state_once(shop: Shop) -> None:
     """It reads nothing while a thousand sales happen, and then not a thousand messages."""
     with watching(shop, from_start=True) as shelf:

@@ -113,6 +113,20 @@ def test_rebasing_is_part_of_the_payload() -> None:
     assert fingerprint(WRITE) != fingerprint(REBASING)
 
 
+def test_an_applied_entry_has_raised_a_version_unless_a_person_says_so() -> None:
+    """[O2] A person knows what became of the write, not which version it made."""
+    result = Result(8, 8)
+    retried = replace(sent(), steps=(STEP,))
+    said = replace(STEP, action="settled", outcome="applied")
+
+    assert ("g-1", 7) == transitions.applied(sent(), result, LATER).version_raised
+    assert ("g-1", 7) == transitions.applied(retried, result, LATER).version_raised
+    assert transitions.settled(sent(), said, result).version_raised is None
+    assert transitions.applied(sent(), Result(None, None), LATER).version_raised is None
+    assert transitions.applied(entry_of(), result, LATER).version_raised is None
+    assert replace(transitions.discarded(sent(), STEP), result=result).version_raised is None
+
+
 # -- transitions -------------------------------------------------------------------------------
 
 STOCK = StockAnswer("P-1", 7, 8, 5, "2024-01-15T10:30:00Z")
@@ -164,8 +178,8 @@ def test_what_is_in_doubt_stays_so_until_something_settles_it() -> None:
 
 def test_what_was_on_its_way_is_in_doubt_after_a_restart() -> None:
     """[O6] Everything else is as it was."""
-    assert State.IN_DOUBT is transitions.recovered(sent(), LATER).state
-    assert entry_of() == transitions.recovered(entry_of(), LATER)
+    assert State.IN_DOUBT is transitions.recovered(sent(), "it ended", LATER).state
+    assert entry_of() == transitions.recovered(entry_of(), "it ended", LATER)
 
 
 def test_what_persons_do_is_kept() -> None:
@@ -220,7 +234,7 @@ def test_a_product_s_entries_go_one_after_the_other_and_products_in_parallel() -
         order.put_queued(f"{product}{sequence}", product, sequence)
 
     assert ["A1", "B3", None] == [order.take(0.0) for _ in range(3)]
-    order.free("A")
+    order.free("A1")
     assert ["A2", None] == [order.take(0.0), order.take(0.0)]
 
 
@@ -241,7 +255,7 @@ def test_what_failed_by_itself_waits_and_holds_up_its_product_only() -> None:
     order.put_queued("B3", "B", 3)
     assert "A1" == order.take(0.0)
     order.put_queued("A1", "A", 1, due=5.0)
-    order.free("A")
+    order.free("A1")
 
     assert ["B3", None] == [order.take(0.0), order.take(0.0)]
     assert 5.0 == order.due_at()
@@ -270,7 +284,7 @@ def test_an_entry_is_in_one_place_only() -> None:
     order.put_queued("A2", "A", 2)
     assert (2, "A1") == (len(order), order.take(0.0))
     order.put_in_doubt("A1", "A", 1, due=0.0)
-    order.free("A")
+    order.free("A1")
 
     assert ["A1", "A2", None] == [order.take(0.0) for _ in range(3)]
 
@@ -282,9 +296,19 @@ def test_doubts_are_hastened_when_central_is_back() -> None:
     order.put_in_doubt("second", "A", 2, due=30.0)
     assert order.take(1.0) is None
     for _ in range(3):
-        order.hasten_doubts(1.0)
+        order.hasten_doubts()
 
     assert ["first", "second", None] == [order.take(1.0) for _ in range(3)]
+
+
+def test_what_is_in_doubt_and_repeated_comes_after_what_is_queued() -> None:
+    """[O8] Seed 88000478: Central's limit left three writes a minute, and more were in doubt."""
+    order = SendingOrder()
+    order.put_in_doubt("fresh", "A", 1, due=0.0)
+    order.put_in_doubt("repeated", "A", 2, due=5.0)
+    order.put_queued("queued", "A", 3)
+
+    assert ["fresh", "queued", "repeated"] == [order.take(9.0) for _ in range(3)]
 
 
 def test_pauses_grow_and_are_jittered() -> None:
