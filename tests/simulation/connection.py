@@ -71,6 +71,9 @@ class TillConnection:
         except TimeoutError:
             self.hang_up()
             raise ConnectionLost("no answer") from None
+        except asyncio.CancelledError:
+            self.hang_up()  # the next call would take this one's answer for its own
+            raise
 
     def hang_up(self) -> None:
         """Close it from the till's end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -15,7 +16,9 @@ from tests.simulation.campaign import (
 )
 from tests.simulation.central import KEY, SimulatedCentral
 from tests.simulation.checks import has_stale_files
+from tests.simulation.connection import TillConnection
 from tests.simulation.history import History, look_of
+from tests.simulation.loop import Listener, SimulatedLoop
 from tests.simulation.marks import Marks
 from tests.simulation.outbox import SalesBook
 from tests.simulation.plan import CLASSES, Plan
@@ -227,6 +230,23 @@ def test_a_refusal_may_be_forgotten_once_the_shop_s_clock_has_passed_ten_minutes
     assert [] == found
     assert "and then queued" in repeated(599.0)
     assert "shows what is settled" in found[0]
+
+
+def test_a_call_that_is_given_up_leaves_no_answer_to_the_next_one() -> None:
+    """A person was called away from a decision, and took its answer for the list of the outbox."""
+    loop = SimulatedLoop(None)
+    connection = TillConnection(loop, Listener(asyncio.Protocol, 0))
+
+    async def give_up() -> None:
+        call = asyncio.ensure_future(connection.call(b""))
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.wait([call])
+
+    loop.run_until_complete(give_up())
+    loop.close()
+
+    assert not connection.is_open
 
 
 def test_what_reads_show_as_pending_may_be_what_no_till_knows_the_end_of() -> None:
