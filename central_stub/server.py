@@ -97,7 +97,7 @@ class Service:
             reply = await self._wait(reply)
         return await self._when_durable(reply)
 
-    async def stop(self, _: web.Application | None = None) -> None:
+    def stop(self) -> None:
         """Answer every held poll, and hold no more."""
         self._stopping = True
         self.backend.settle_no_more()
@@ -212,10 +212,10 @@ class Tenants:
             return response_of(request, error_reply(refused, switches))
         return await self._services[tenant].handle(request)
 
-    async def stop(self, _: web.Application | None = None) -> None:
+    async def stop(self, _: web.Application) -> None:
         """Answer every held poll, and hold no more."""
         for service in self._services.values():
-            await service.stop()
+            service.stop()
 
 
 def build_app(services: Mapping[str, Service]) -> web.Application:

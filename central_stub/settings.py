@@ -20,7 +20,7 @@ MAY_BE = {
     "host": "an address to listen on",
     "api_keys": "one or more keys, comma-separated",
     "admin_api_keys": "one or more keys, comma-separated",
-    "tenant_keys": "pairs as acme:key-of-a-store, comma-separated, or empty",
+    "tenant_keys": "pairs as acme:key-of-a-store, comma-separated, each key once, or empty",
     "data_dir": "a folder, or empty for memory only",
     "database": "postgresql://user:password@host/name, or empty; then without a data_dir",
     "event_limit": "a whole number from 1 to 100000000",

@@ -41,10 +41,11 @@ class AccessKeys:
 
 
 def tenant_of(key: str, named: str | None, tenants: Mapping[str, AccessKeys]) -> str:
-    """Return the tenant that a request is for, by its key and the value of `X-Tenant-ID`.
+    """Return the tenant that a request is for. `named`: the value of `X-Tenant-ID`, if it has one.
 
-    A key that nobody has is for the unnamed tenant, which refuses it. Raises Refused: 403
-    `wrong_tenant` if the header names another tenant than the key's, or one that there is not.
+    A store's key decides alone. An admin key is of no tenant, so `named` chooses; without it, the
+    unnamed one. That one also gets, and refuses, a key that nobody has. Raises Refused: 403
+    `wrong_tenant` if `named` is another tenant than a store's key is of, or none that there is.
     """
     owners = [tenant for tenant, keys in tenants.items() if keys.is_store(key)]
     if owners:
@@ -59,5 +60,5 @@ def tenant_of(key: str, named: str | None, tenants: Mapping[str, AccessKeys]) ->
 
 
 def _is_one_of(key: str, keys: Sequence[str]) -> bool:
-    given = key.encode(errors="replace")
+    given = key.encode(errors="surrogatepass")  # a stray byte of a header is no key's "?"
     return sum(hmac.compare_digest(given, each.encode()) for each in keys) > 0

@@ -5,8 +5,8 @@
             requests.get(f"{store.url}/v1/store/inventory/TEA-001", headers=store.headers)
 
 A till under test may block, and may run in any event loop or none. Every method is an ordinary
-call; only `wait_until_in_sync`, `start`, `restart` and `reset` take more than a millisecond or two.
-`async with` is the same as `with`.
+call; only `wait_until_in_sync`, `start`, `stop`, `restart` and `reset` take more than a millisecond
+or two. `async with` is the same as `with`.
 
 It is the whole store with quick settings. What it keeps is in memory, unless it is given a folder.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from store_cache.app.serve import api_of, serving_rpc
 from store_cache.app.settings import Settings, load_settings
 from store_cache.app.tls import server_tls
 from store_cache.storage.memory_directory import MemoryDirectory
+from store_cache.sync.states import FullSyncRecord
 
 Row = dict[str, Any]
 
@@ -97,6 +99,7 @@ class TestStore:
         self._portal: BlockingPortal | None = None
         self._serving: AbstractContextManager[StoreParts] | None = None
         self._parts: StoreParts | None = None
+        self._forced: Future[FullSyncRecord] | None = None
 
     # -- its life --------------------------------------------------------------------------
 
@@ -166,7 +169,9 @@ class TestStore:
             self._serving = serving
 
     def stop(self) -> None:
-        """Let requests in flight end, and refuse connections until `start`."""
+        """Give requests in flight a second to end, and refuse connections until `start`."""
+        if self._forced is not None:
+            self._forced.cancel()
         serving, self._serving, self._parts = self._serving, None, None
         if serving is not None:
             serving.__exit__(None, None, None)
@@ -191,7 +196,8 @@ class TestStore:
     # -- what it holds ---------------------------------------------------------------------
 
     def products(self) -> dict[str, Row]:
-        """Return all products by id, as a read shows them. Empty before the first full sync."""
+        """Return all products by id, as the catalogue has them: without what reads add of queued
+        writes, such as `pendingDelta`. Empty before the first full sync."""
         catalogue = self._running.writer.catalogue
         if catalogue is None:
             return {}
@@ -215,8 +221,8 @@ class TestStore:
         """Wait until it shows every change of Central so far. Raises TimeoutError, which says what
         differs.
 
-        The pauses of a store, before it asks a Central that was away again and between two full
-        syncs, are cut short.
+        Whatever a store waits for is cut short: a poll that Central holds, the pause before it asks
+        a Central that was away again, and the time between two full syncs.
         """
         ends_at = time.monotonic() + within_seconds
         if not self.is_in_sync():
@@ -266,9 +272,11 @@ class TestStore:
     def _hasten(self) -> None:
         runner = self._running.runner
         self._call(runner.wake_after_failure)
-        if "wanted" in (self.status()["fullSync"] or {}):
+        is_forced = self._forced is not None and not self._forced.done()
+        if not is_forced and "wanted" in (self.status()["fullSync"] or {}):
             assert self._portal is not None
-            self._portal.start_task_soon(partial(runner.force_full_sync, accept=False))
+            force = partial(runner.force_full_sync, accept=False)
+            self._forced = self._portal.start_task_soon(force)
 
     def _difference(self) -> str:
         ours, theirs = _essence(self.products()), _essence(self._central.products())

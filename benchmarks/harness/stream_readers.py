@@ -33,7 +33,7 @@ from benchmarks.harness.observers import STAMP, now_ms, ready
 from benchmarks.harness.processes import KEY
 from benchmarks.peers.mosquitto import TOPIC
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
 CONNECT_SECONDS = 30.0
 READERS_OF_AN_ADDRESS = 400
 """A store admits 512 connections of one address."""

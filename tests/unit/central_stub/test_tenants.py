@@ -149,5 +149,5 @@ def test_wrong_pairs_are_refused_and_not_shown(pairs: str) -> None:
         read_settings(_env_file=None, tenant_keys=pairs)
     assert (
         "CENTRAL_STUB_TENANT_KEYS was (not shown); it may be pairs as acme:key-of-a-store, "
-        "comma-separated, or empty" == str(caught.value)
+        "comma-separated, each key once, or empty" == str(caught.value)
     )
