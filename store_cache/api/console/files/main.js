@@ -92,13 +92,13 @@ function onLine(state, problem) {
     if (Number.isFinite(view.lostAt)) catalogue.load();
     view.lostAt = NaN;
     setReached(true);
-    setLine("open", "Live");
+    setLine("open", "Page updates live");
     readStatus();
   } else if (state === "lost") {
-    setLine("lost", "Reconnecting …");
+    setLine("lost", "Page reconnecting …");
     readStatus();
   } else if (problem.status === 404) {
-    setLine("none", "Read every 15 s");
+    setLine("none", "Page updates every 15 s");
   } else {
     forgetKey();
     location.reload();
