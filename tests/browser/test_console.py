@@ -95,7 +95,7 @@ async def test_a_form_that_is_sent_twice_opens_one_console(tmp_path: Path) -> No
             "() => { const form = document.getElementById('sign-in-form');"
             " form.requestSubmit(); form.requestSubmit(); }"
         )
-        await expect(page.locator("#line")).to_have_text("Live")
+        await expect(page.locator("#line")).to_have_text("Page updates live")
         await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
         assert 1 == asked.count("/v1/store/inventory/stream")
         assert 1 == asked.count("/health")
@@ -121,7 +121,7 @@ async def test_a_change_appears_by_itself_and_can_be_paused(tmp_path: Path) -> N
     async with a_shop(tmp_path) as (central, store), visiting() as visit:
         page = visit.page
         await sign_in(page, store.url)
-        await expect(page.locator("#line")).to_have_text("Live")
+        await expect(page.locator("#line")).to_have_text("Page updates live")
         await central.set("COF-001", available=21)
         newest = page.locator("#changes li").first
         await expect(newest).to_contain_text("Espresso Beans, 1 kg")
@@ -220,12 +220,12 @@ async def test_a_restart_of_the_store_is_told_and_survived(tmp_path: Path) -> No
     async with a_shop(tmp_path) as (central, store), visiting() as visit:
         page = visit.page
         await sign_in(page, store.url)
-        await expect(page.locator("#line")).to_have_text("Live")
+        await expect(page.locator("#line")).to_have_text("Page updates live")
         await store.stop()
         await says(page, "The store has not answered")
         await store.start("/ready")
         await says(page, "In sync with Central")
-        await expect(page.locator("#line")).to_have_text("Live")
+        await expect(page.locator("#line")).to_have_text("Page updates live")
         await central.set("CUP-001", available=2)
         await expect(page.locator("#changes li").first).to_contain_text("Cup, stoneware")
 
@@ -242,7 +242,7 @@ async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
                 await sign_in(page, store.url)
                 await says(page, "In sync with Central")
                 await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
-                await expect(page.locator("#line")).to_have_text("Live")
+                await expect(page.locator("#line")).to_have_text("Page updates live")
                 for product in PRODUCTS[:5]:
                     stock = int(str(product["available"])) - next(sold)
                     await central.set(str(product["productId"]), available=stock)
