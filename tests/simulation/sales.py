@@ -86,10 +86,10 @@ class Sale:
             return f"key {self.key} was queued, and then {final} ({status}): {self.words}"
         is_due = self.is_due(now)
         before, self.final = self.final, final
+        if is_due and result != self.result:  # else it may still be the answer of before
+            self.asked_at = self.sent_at
         if not before or is_due:
             self.result = result
-        if is_due:
-            self.asked_at = self.sent_at
         if before and before != final and not self.is_forgotten and not is_due:
             return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -247,6 +248,23 @@ def test_a_call_that_is_given_up_leaves_no_answer_to_the_next_one() -> None:
     loop.close()
 
     assert not connection.is_open
+
+
+def test_an_old_refusal_that_is_given_once_more_may_be_forgotten_next() -> None:
+    """Seed 93000244: the repeat came after ten minutes, got the same answer, and was then queued.
+    That answer may be the old one still, or the same words once more; other words are new."""
+    refused = {"applied": False, "errorType": "version_conflict", "newVersion": 7}
+    waiting = {"applied": False, "queued": True, "outboxId": "01"}
+
+    def queued_after(second: dict[str, Any]) -> str:
+        sale = a_sale()
+        for answer, now in ((refused, 0.0), (second, 605.0)):
+            sale.sent(now)
+            assert "" == sale.note_answer(409, answer, now)
+        return sale.note_answer(202, waiting, 606.0)
+
+    assert "" == queued_after(refused)
+    assert "and then queued" in queued_after(refused | {"newVersion": 8})
 
 
 def test_what_reads_show_as_pending_may_be_what_no_till_knows_the_end_of() -> None:
