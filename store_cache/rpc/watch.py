@@ -26,6 +26,8 @@ Response = pb.WatchProductsResponse
 Event = Response.Event
 
 _MOST_REMEMBERED = 8
+_MOST_EVENTS_REMEMBERED, _LARGEST_REMEMBERED = 2_048, 4_096
+"""So many events of at most so many bytes: some 16 MiB, usually one."""
 
 
 class Watcher(asyncio.Transport):
@@ -121,10 +123,24 @@ def _message(event: Event) -> bytes:
 @lru_cache(maxsize=_MOST_REMEMBERED)
 def _parsed(events: bytes) -> tuple[bytes | _Place, ...]:
     """Parse events (WHATWG HTML, "Server-sent events") and serialize all that is the same for every
-    watcher. Those at the same place get the same bytes."""
+    watcher. Those at the same place get the same bytes; those that fall behind get the same events
+    in other groups, so each is remembered by itself, too."""
     blocks = (block for block in events.split(b"\n\n") if block)
-    told = [told for block in blocks if (told := _parsed_block(block)) is not None]
-    return tuple(each if isinstance(each, _Place) else _message(each) for each in told)
+    told = (
+        _remembered(block) if len(block) <= _LARGEST_REMEMBERED else _serialized(block)
+        for block in blocks
+    )
+    return tuple(each for each in told if each is not None)
+
+
+@lru_cache(maxsize=_MOST_EVENTS_REMEMBERED)
+def _remembered(block: bytes) -> bytes | _Place | None:
+    return _serialized(block)
+
+
+def _serialized(block: bytes) -> bytes | _Place | None:
+    parsed = _parsed_block(block)
+    return _message(parsed) if isinstance(parsed, Event) else parsed
 
 
 def _parsed_block(block: bytes) -> Event | _Place | None:
