@@ -59,15 +59,15 @@ campaigns: sales outages crashes older ## run all four campaigns
 
 SCHEDULES ?= 10000
 KILLS ?= 500
-MUTANTS ?= 200
+EACH ?= 8
 simulate: $(TOOLS) ## run SCHEDULES=10000 fault schedules in virtual time, or SEEDS=17,20-40
 	$(BIN)/python -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS),--schedules $(SCHEDULES))
 
 removals: $(TOOLS) ## remove each safeguard in turn, which a test must notice; write docs/evidence/removals.md
 	$(BIN)/python -m tests.removals
 
-mutants: $(VENV)/.mutants ## change the code at MUTANTS=200 random places, each of which a test must notice
-	$(BIN)/python -m tests.mutants --mutants $(MUTANTS)
+mutants: $(VENV)/.mutants ## change each module at EACH=8 random places, which tests must notice
+	$(BIN)/python -m tests.mutants --each $(EACH)
 
 crash: $(TOOLS) ## kill the real store KILLS times, and at every system call of the disk
 	$(BIN)/python -m tests.crash --kills $(KILLS)

@@ -11,43 +11,69 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 import orjson
+import pytest
 
+from tests.mutants.child import OPTIONS, import_libraries, move_to
+from tests.mutants.reach import Reach
 from tests.mutants.sample import SUBJECTS, Mutant, drawn
-from tests.mutants.trial import STILLBORN, SURVIVED, Outcome, copied
+from tests.mutants.trial import STILLBORN, SURVIVED, Outcome, Trials, copied
 
 ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
     told = _parser().parse_args()
-    file: Path = told.to
+    file: Path = told.to.resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
-    known = _known(file)
-    with copied(ROOT) as copy, file.open("ab") as kept:
-        sample = list(islice(drawn(copy.root, told.seed, told.paths or SUBJECTS), told.mutants))
+    import_libraries()
+    with copied(ROOT) as copy:
+        reach = Reach(copy, told.reach.resolve())
+        reach.refresh()
+        sample = list(drawn(copy, told.seed, told.each, told.paths or SUBJECTS))
+        known = _known(file)
         if told.survivors:
             sample = [mutant for mutant in sample if known.get(mutant) == SURVIVED]
             known = {}
-        for mutant in (mutant for mutant in sample if mutant not in known):
-            outcome = copy.tried(mutant)
-            kept.write(orjson.dumps(asdict(outcome)) + b"\n")
-            kept.flush()
-            _show(outcome)
+        left = [mutant for mutant in sample if mutant not in known]
+        move_to(copy)
+        trials = Trials(reach, left, keeper(file), told.seconds)
+        pytest.main([*OPTIONS, *reach.test_files()], plugins=[trials])
     return _summarise(sample, _known(file))
+
+
+def keeper(file: Path) -> Callable[[Outcome], None]:
+    """Return what writes an outcome to a file and to the screen."""
+
+    def keep(outcome: Outcome) -> None:
+        with file.open("ab") as kept:
+            kept.write(orjson.dumps(asdict(outcome)) + b"\n")
+        _show(outcome)
+
+    return keep
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("paths", nargs="*", help="files and folders to change; else all subjects")
     parser.add_argument("--seed", type=int, default=1, help="which sample")
-    parser.add_argument("--mutants", type=int, default=200, help="how many")
+    parser.add_argument("--each", type=int, default=8, help="how many of each module")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of the processor for each stage of tests"
+    )
     parser.add_argument("--survivors", action="store_true", help="try only those that survived")
     parser.add_argument("--to", type=Path, default=Path("build/mutants.jsonl"), metavar="FILE")
+    parser.add_argument(
+        "--reach",
+        type=Path,
+        default=Path("build/reach"),
+        metavar="FOLDER",
+        help="where it keeps which tests run a line",
+    )
     return parser
 
 
@@ -60,7 +86,7 @@ def _known(file: Path) -> dict[Mutant, str]:
 
 def _show(outcome: Outcome) -> None:
     mutant = outcome.mutant
-    print(f"{mutant.path}:{mutant.line} {outcome.by}: {outcome.said}")
+    print(f"{mutant.path}:{mutant.line} {outcome.by} {outcome.test}: {outcome.said}")
     if outcome.by == SURVIVED:
         print(outcome.change)
     sys.stdout.flush()

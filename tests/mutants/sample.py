@@ -1,8 +1,7 @@
 """Draw mutants: small changes of the code, as cosmic-ray makes them, each at a place of its own.
 
 A place is drawn first and one of its mutations then: an arithmetic operator has eleven, and would
-otherwise be most of the sample. Annotations are left out, since nothing evaluates them, and so are
-decorators (`slots=True`).
+otherwise be most of the sample. What decides nothing is left out, see `idle_spans`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -20,25 +20,20 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
 from cosmic_ray.plugins import get_operator, operator_names
 
+from tests.mutants.code import Place, idle_spans
+
 SUBJECTS = (
-    "store_cache/sync",
-    "store_cache/catalogue",
     "store_cache/writes",
     "store_cache/writer.py",
     "store_cache/storage",
+    "store_cache/catalogue",
+    "store_cache/sync",
 )
 LEFT_OUT = re.compile(
     "core/(NoOp|RemoveDecorator|ReplaceComparisonOperator_(Eq|NotEq|Lt|LtE|Gt|GtE)_Is(Not)?)$"
 )
 """Operators that change nothing, or take a decorator without which no module can be imported, or
 ask for the identity of numbers, which is an accident of the interpreter."""
-
-ANNOTATIONS = {"annassign", "tfpdef", "param"}
-GUARDS = {"strict"}
-"""Arguments that only say what never happens (`zip(…, strict=True)`)."""
-
-Place = tuple[int, int]
-"""Line and column."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,14 @@ class Mutant:
             raise ValueError(f"{self} changes nothing")
         return str(changed)
 
+    def is_code(self, source: str) -> bool:
+        """Return whether the change is Python at all: not if `*` stands before keywords only."""
+        try:
+            compile(self.code(source), self.path, "exec")
+        except (SyntaxError, ValueError):
+            return False
+        return True
+
 
 def difference(before: str, after: str) -> str:
     """Return the lines that differ, as a diff without a head and surroundings."""
@@ -64,53 +67,38 @@ def difference(before: str, after: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
 
-def drawn(root: Path, seed: int, paths: Sequence[str] = SUBJECTS) -> Iterator[Mutant]:
-    """Yield mutants of these files and folders, one a place, in an order that `seed` fixes."""
-    chance = random.Random(seed)
-    places = [
-        (path, place, mutants)
-        for path in _modules(root, paths)
-        for place, mutants in _mutants(root, path).items()
-    ]
-    chance.shuffle(places)
-    for _, _, mutants in places:
-        yield chance.choice(mutants)
+def drawn(root: Path, seed: int, each: int, paths: Sequence[str] = SUBJECTS) -> Iterator[Mutant]:
+    """Yield so many mutants of each module of these files and folders, one a place.
+
+    `seed` fixes which, whatever else is drawn from; a larger `each` adds to them.
+    """
+    for path in modules(root, paths):
+        chance = random.Random(f"{seed}/{path}")
+        source = (root / path).read_text()
+        places = list(_mutants(source, path).values())
+        chance.shuffle(places)
+        chosen = map(chance.choice, places)
+        yield from islice((mutant for mutant in chosen if mutant.is_code(source)), each)
 
 
-def _modules(root: Path, paths: Sequence[str]) -> Iterator[str]:
+def modules(root: Path, paths: Sequence[str]) -> Iterator[str]:
     for path in paths:
         whole = root / path
         files = [whole] if whole.is_file() else sorted(whole.rglob("*.py"))
         yield from (file.relative_to(root).as_posix() for file in files)
 
 
-def _mutants(root: Path, path: str) -> dict[Place, list[Mutant]]:
+def _mutants(source: str, path: str) -> dict[Place, list[Mutant]]:
     """Return all mutants of a module by the place that they change."""
-    nodes = list(ast_nodes(get_ast((root / path).read_text())))
+    nodes = list(ast_nodes(get_ast(source)))
+    idle = idle_spans(source)
     found: dict[Place, list[Mutant]] = {}
     for name, operator in _operators().items():
-        positions = ((node, at) for node in nodes for at, _ in operator.mutation_positions(node))
-        for occurrence, (node, place) in enumerate(positions):
-            if not _is_left_out(node):
+        places = (at for node in nodes for at, _ in operator.mutation_positions(node))
+        for occurrence, place in enumerate(places):
+            if not any(begin <= place < end for begin, end in idle):
                 found.setdefault(place, []).append(Mutant(path, place[0], name, occurrence))
     return dict(sorted(found.items()))
-
-
-def _is_left_out(node: object) -> bool:
-    """Return whether a node of the syntax tree lies in an annotation, a decorator or a guard."""
-    child, parent = node, getattr(node, "parent", None)
-    while parent is not None:
-        children = parent.children
-        if parent.type in ANNOTATIONS and "=" not in children[: children.index(child)]:
-            return True
-        if parent.type == "funcdef" and child is parent.annotation:
-            return True
-        if parent.type == "decorator" or (
-            parent.type == "argument" and getattr(parent.children[0], "value", "") in GUARDS
-        ):
-            return True
-        child, parent = parent, parent.parent
-    return False
 
 
 @cache

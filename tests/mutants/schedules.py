@@ -1,27 +1,36 @@
-"""Run schedules of the simulation until one fails: `python -m tests.mutants.schedules 40`.
+"""Schedules of the simulation, each as a test that may notice a mutant.
 
-Verification is off in all of them, since it would repair what a mutant breaks.
+pytest runs this file where it is named. In most schedules verification is off, since it would
+repair what a mutant breaks; in some it is on, since it may be what is broken.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from itertools import count, islice
+
+import pytest
 
 from tests.simulation.plan import Plan
 from tests.simulation.simulation import simulate
 
 FIRST = 71_000_000
+WITHOUT_VERIFICATION = 18
+WITH_VERIFICATION = 8
 
 
-def main() -> int:
-    seeds = (seed for seed in count(FIRST) if not Plan(seed).verify_seconds)
-    for seed in islice(seeds, int(sys.argv[1])):
-        if findings := simulate(seed).findings:
-            print(f"FAILED {seed}: {findings[0]}")  # noqa: T201 - a command prints
-            return 1
-    return 0
+def seeds(*, is_verified: bool) -> Iterator[int]:
+    plans = (Plan(seed) for seed in count(FIRST))
+    fitting = (plan for plan in plans if bool(plan.verify_seconds) is is_verified)
+    return (plan.seed for plan in fitting if not plan.is_large)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *islice(seeds(is_verified=False), WITHOUT_VERIFICATION),
+        *islice(seeds(is_verified=True), WITH_VERIFICATION),
+    ],
+)
+def test_a_schedule_finds_nothing(seed: int) -> None:
+    assert simulate(seed).findings == []

@@ -1,145 +1,152 @@
-"""Run the tests against one mutant after the other, in a copy of the project."""
+"""Run tests against one mutant after the other, in a copy of the project."""
 
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
 
+import pytest
+
+from tests.mutants.child import Died, NoEnd, call_in_child, run_anew, run_in_place
+from tests.mutants.code import lines_run_with
+from tests.mutants.order import stages
+from tests.mutants.patch import Functions, imported_functions, patches
+from tests.mutants.reach import Reach
 from tests.mutants.sample import Mutant, difference
 
 COPIED = ("store_cache", "central_stub", "tests", "docs", "config", "pyproject.toml")
-SCHEDULES = 24
-STAGE_SECONDS = 1800
-TEST_SECONDS = 120
-MOST_MEMORY_BYTES = 3 << 30
+LEAST_SECONDS, TIMES_SECONDS = 90.0, 8.0
+"""A stage is given up after so long, and so many times what it takes without a mutant."""
+
+IMPORTED = "store_cache.app.build"
 STILLBORN = "stillborn"
 SURVIVED = "survived"
-
-PYTEST = ("-m", "pytest", "-q", "-x", "--tb=line", "-o", f"timeout={TEST_SECONDS}")
-PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider")
-"""Others, which no test here needs, take a second or more of each run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`by`: the stage that failed, `survived`, or `stillborn` for a module that no test can import.
+    """`by`: the stage that failed, `survived`, or `stillborn` for a module that cannot be imported.
     `said`: the failure."""
 
     mutant: Mutant
     change: str
     by: str
+    test: str = ""
     said: str = ""
 
 
-class Copy:
-    """A copy of the project in `root`, which changes of the project do not reach."""
+@dataclass
+class Trials:
+    """A plugin of pytest that tries mutants of the copy that `reach` is about with the tests that
+    were collected in it, instead of running these."""
 
-    def __init__(self, project: Path, root: Path) -> None:
-        self.root = root
-        self._passing: set[tuple[str, ...]] = set()
-        for name in COPIED:
-            whole = project / name
-            if whole.is_dir():
-                shutil.copytree(whole, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(whole, root / name)
+    reach: Reach
+    sample: Iterable[Mutant]
+    on_outcome: Callable[[Outcome], None]
+    stage_seconds: float
+    _items: dict[str, pytest.Item] = field(default_factory=dict)
+    _functions: Functions = field(default_factory=dict)
+    _seconds: dict[str, float] = field(default_factory=dict)
+    _passing: set[str] = field(default_factory=set)
+    """Tests that have failed with a mutant, and pass without."""
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._items = {item.nodeid: item for item in session.items}
+        self._functions = imported_functions()
+        self._seconds = self.reach.seconds()
+        for mutant in self.sample:
+            self.on_outcome(self.tried(mutant))
+        return True
 
     def tried(self, mutant: Mutant) -> Outcome:
-        """Run the stages against a mutant until one fails."""
-        source = (self.root / mutant.path).read_text()
+        """Run the stages against a mutant until a test fails."""
+        root = self.reach.root
+        source = (root / mutant.path).read_text()
         code = mutant.code(source)
         change = difference(source, code)
-        with self._changed(mutant.path, code):
-            failed = self._first_failure(mutant)
-        if failed is None:
+        tests = self.reach.tests_of(mutant.path, mutant.line)
+        fitting = {test: self._seconds[test] for test in tests if test in self._items}
+        planned = stages(mutant.path, fitting, at_most=self.stage_seconds)
+        order = [test for each in planned.values() for test in each]
+        try:
+            if lines_run_with(source, mutant.line) is None:
+                raise ValueError("it is run when the module is imported")
+            patched = patches(self._functions.get(str(root / mutant.path), ()), code)
+        except ValueError:
+            with _changed(root / mutant.path, code):
+                failure = self._failure(order, run_anew, modules_of(mutant), order)
+        else:
+            failure = self._failure(order, self._run_patched, patched, order)
+        if failure is None:
             return Outcome(mutant, change, SURVIVED)
-        name, command, said = failed
-        self._check_that_it_passes(command)
-        return Outcome(mutant, change, name, said)
+        test, said = failure
+        if test in modules_of(mutant):
+            return Outcome(mutant, change, STILLBORN, test, said)
+        if not self._passes(test):
+            del self._items[test]
+            return self.tried(mutant)
+        stage = next((name for name, each in planned.items() if test in each), "all tests")
+        return Outcome(mutant, change, stage, test, said)
 
-    def _first_failure(self, mutant: Mutant) -> tuple[str, list[str], str] | None:
-        for name, command in stages(mutant.path, self.root):
-            if said := self._failure(command):
-                return name, command, said
-        return None
+    def _run_patched(
+        self, patched: Sequence[tuple[FunctionType, CodeType]], tests: Sequence[str]
+    ) -> tuple[str, str] | None:
+        for function, code in patched:
+            function.__code__ = code
+        return run_in_place([self._items[test] for test in tests])
 
-    def _check_that_it_passes(self, command: Sequence[str]) -> None:
-        """Run a command against the whole code, once: what fails anyway notices nothing.
+    def _passes(self, test: str) -> bool:
+        """Run a test without a mutant, once: one that fails anyway notices nothing."""
+        if test in self._items and test not in self._passing:
+            if self._failure([test], run_in_place, [self._items[test]]) is not None:
+                return False
+            self._passing.add(test)
+        return True
 
-        Raises RuntimeError if it fails.
-        """
-        if tuple(command) not in self._passing:
-            if said := self._failure(command):
-                raise RuntimeError(f"{' '.join(command)} fails without any change: {said}")
-            self._passing.add(tuple(command))
-
-    @contextmanager
-    def _changed(self, path: str, code: str) -> Iterator[None]:
-        target = self.root / path
-        before = target.read_text()
-        target.write_text(code)
+    def _failure(
+        self, tests: Sequence[str], work: Callable[..., Any], *arguments: Any
+    ) -> tuple[str, str] | None:
+        expected = sum(self._seconds[test] for test in tests)
+        patience = LEAST_SECONDS + TIMES_SECONDS * expected
         try:
-            yield
-        finally:
-            target.write_text(before)
-
-    def _failure(self, command: Sequence[str]) -> str:
-        """Return the last line that a command said before it failed; empty if it did not."""
-        environment = os.environ | {"PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
-        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        try:
-            done = subprocess.run(
-                [sys.executable, *command],
-                cwd=self.root,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=STAGE_SECONDS,
-                preexec_fn=_limit_memory,
-            )
-        except subprocess.TimeoutExpired:
-            return f"no end within {STAGE_SECONDS} s"
-        return "" if done.returncode == 0 else _last_words(done.stdout, done.stderr)
+            failure = call_in_child(self.reach.root, patience, work, *arguments)
+        except (NoEnd, Died) as problem:
+            return "::", str(problem)
+        return failure  # type: ignore[no-any-return]
 
 
-def _limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
-
-
-def _last_words(*outputs: str) -> str:
-    lines = [line for output in outputs for line in output.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return (told or lines or ["it ended without a word"])[-1][:200]
-
-
-def stages(path: str, root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield what is run against a mutant of this module, the quickest first: its mirrored tests,
-    its package's, what the simulation found, schedules and scenarios."""
-    module = path.removesuffix(".py").replace("/", ".")
-    yield STILLBORN, ["-c", f"import store_cache.app.build, {module}"]
-    subject = Path(path).relative_to("store_cache")
-    mirrored = root / "tests/unit" / subject.parent / f"test_{subject.name}"
-    package = Path("tests/unit") / subject.parts[0]
-    if mirrored.exists():
-        yield "its own tests", [*PYTEST, *PLUGINS, str(mirrored)]
-    if (root / package).is_dir():
-        yield "its package's tests", [*PYTEST, *PLUGINS, str(package)]
-    yield "what was found", [*PYTEST, *PLUGINS, "tests/simulation/test_found.py"]
-    yield "schedules", ["-m", "tests.mutants.schedules", str(SCHEDULES)]
-    yield "scenarios", [*PYTEST, *PLUGINS, "tests/scenarios"]
+def modules_of(mutant: Mutant) -> list[str]:
+    """Return what is imported first, so that a mutant that cannot be is told from others."""
+    return [IMPORTED, mutant.path.removesuffix(".py").replace("/", ".")]
 
 
 @contextmanager
-def copied(project: Path) -> Iterator[Copy]:
-    """A copy of the project until the block ends."""
+def _changed(target: Path, code: str) -> Iterator[None]:
+    """Write code to a file, and restore it: its time too, so that its compiled code is used."""
+    before, status = target.read_bytes(), target.stat()
+    target.write_text(code)
+    try:
+        yield
+    finally:
+        target.write_bytes(before)
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@contextmanager
+def copied(project: Path) -> Iterator[Path]:
+    """A copy of the project, which changes of the project do not reach, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        yield Copy(project, Path(folder))
+        for name in COPIED:
+            whole, copy = project / name, Path(folder) / name
+            if whole.is_dir():
+                shutil.copytree(whole, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(whole, copy)
+        yield Path(folder).resolve()
