@@ -14,16 +14,13 @@ from pydantic import BaseModel, Field
 from central_stub.switches import WireModel
 from central_stub.wire import Reply, Route, bare_reply, html_reply, json_reply
 
-FaultRoute = Literal[
-    Route.EVENTS, Route.PAGES, Route.PRODUCT, Route.UPDATES, Route.DIGEST, Route.REPORTS
-]
+FaultRoute = Literal[Route.EVENTS, Route.PAGES, Route.PRODUCT, Route.UPDATES, Route.DIGEST]
 Moment = Literal["before", "after"]
 """Before or after the request takes effect."""
 
 
 class Fault(BaseModel):
-    """One rule. Without `routes` it is for all routes but `reports`, which come by themselves at
-    any moment; without `times`, until it is cleared."""
+    """One rule. Without `routes` it is for all routes; without `times`, until it is cleared."""
 
     model_config = WireModel
 
@@ -178,7 +175,7 @@ def is_drawn(fault: Fault, route: Route, draw: Callable[[], float]) -> bool:
     """Return whether a fault is for requests of this kind, and by chance for this one."""
     if route in {Route.ADMIN, Route.HEALTH}:
         return False
-    if route not in fault.routes if fault.routes else route is Route.REPORTS:
+    if fault.routes and route not in fault.routes:
         return False
     return fault.probability >= 1 or draw() < fault.probability
 

@@ -19,7 +19,6 @@ class Feature(StrEnum):
     ZEROS = "zeros"
     ANSWER_ZEROS = "answer-zeros"
     ORDER = "order"
-    REPORTS = "reports"
 
 
 WireModel = ConfigDict(
@@ -79,7 +78,6 @@ LIKE = {
                 Feature.GONE,
                 Feature.DIGEST,
                 Feature.ANSWER_ZEROS,
-                Feature.REPORTS,
             }
         ),
         page_limit=100,

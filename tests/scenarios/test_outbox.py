@@ -446,6 +446,7 @@ async def test_a_doubt_is_parked_once_central_may_have_forgotten_the_key() -> No
             entry_of(store, "sale").error_type,
         )
         assert writes == central_of(store).writes
+        await refuses_without_an_outcome(store, "sale")
 
 
 async def test_a_replaced_central_parks_what_is_in_doubt() -> None:
@@ -678,19 +679,25 @@ async def test_a_doubt_is_retried_only_if_a_person_says_that_it_was_not_applied(
         central_of(store).lost = 1
         await in_doubt(store, "sale")
         await asyncio.sleep(MINUTE / 2)
-        entry, outbox = entry_of(store, "sale"), outbox_of(store)
-        for refused in (
-            outbox.retry(entry.id, by="office", reason="?", outcome=""),
-            outbox.discard(entry.id, by="office", reason="?"),
-        ):
-            with pytest.raises(WriteError) as caught:
-                await refused
-            assert "outbox_entry_in_other_state" == caught.value.code
-        await outbox.retry(entry.id, by="office", reason="counted", outcome="not_applied")
+        await refuses_without_an_outcome(store, "sale")
+        entry = entry_of(store, "sale")
+        await outbox_of(store).retry(entry.id, by="office", reason="counted", outcome="not_applied")
         await asyncio.sleep(1.0)
 
         assert State.APPLIED == entry_of(store, "sale").state
         assert (8, 3) == central_of(store).stock("P-1")
+
+
+async def refuses_without_an_outcome(store: RunningStore, key: str) -> None:
+    """Check that nobody sends an entry again, or gives it up, that may have been applied."""
+    entry, outbox = entry_of(store, key), outbox_of(store)
+    for refused in (
+        outbox.retry(entry.id, by="office", reason="?", outcome=""),
+        outbox.discard(entry.id, by="office", reason="?"),
+    ):
+        with pytest.raises(WriteError) as caught:
+            await refused
+        assert "outbox_entry_in_other_state" == caught.value.code
 
 
 # -- bounds ------------------------------------------------------------------------------------
@@ -779,7 +786,8 @@ async def test_an_old_entry_is_parked_if_there_is_a_limit() -> None:
         await asyncio.sleep(10 * MINUTE)
         await back(store, seconds=MINUTE)
 
-        assert "too_old" == entry_of(store, "sale").error_type
+        entry = entry_of(store, "sale")
+        assert ("too_old", True) == (entry.error_type, "HOURS (0.1)" in entry.problem)
         assert 10 == central_of(store).stock("P-1")[0]
 
 

@@ -597,15 +597,15 @@ async def test_overrides_that_the_feed_does_not_confirm_within_a_minute_are_stal
 
 @in_virtual_time
 async def test_the_time_in_sync_is_written_once_a_minute() -> None:
-    """[B5] A quiet feed writes one record a minute, also if the clock was set back, so that a start
-    knows how old its catalogue is."""
+    """[B5] A quiet feed writes one record a minute, and one if the clock was set back, however
+    little, so that a start knows how old its catalogue is."""
     cache = await Cache().filled()
     records = len(cache.disk.contents()["journal-2.jsonl"].splitlines())
     for _ in range(3 * int(IN_SYNC_RECORD_SECONDS)):
         await asyncio.sleep(1.0)
         await cache.writer.note_in_sync()
     noted = len(cache.disk.contents()["journal-2.jsonl"].splitlines()) - records
-    cache.clock.set_by_seconds = -7200.0
+    cache.clock.set_by_seconds = -0.5
     await cache.writer.note_in_sync()
 
     assert 3 == noted
@@ -698,6 +698,7 @@ async def test_changes_go_on_while_the_journal_is_compacted(
         await a_moment()
     await _sell(cache, "P-2", 1)
 
+    assert 1 == cache.writer.files.compactions
     assert (2, 9) == cache.row("P-1") == killed_meanwhile.row("P-1")
     after = await cache.restarted()
     assert ((2, 9), (9, 2)) == (after.row("P-1"), after.row("P-2"))
@@ -770,6 +771,11 @@ async def test_files_of_an_earlier_version_do_not_say_when_the_key_table_began()
 # -- a disk that fails (D5) --------------------------------------------------------------------
 
 
+def unsaved_of(cache: Cache) -> tuple[int, int]:
+    """Return how many changes and writes are in memory only."""
+    return cache.writer.unsaved_changes, cache.writer.unsaved_writes
+
+
 @in_virtual_time
 async def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> None:
     """[D5] Changes go on in memory, the log names the problem once, and new files are tried every
@@ -778,12 +784,13 @@ async def test_a_full_disk_stops_no_shop(caplog: pytest.LogCaptureFixture) -> No
     cache.disk.room = 0
     await cache.follow_sale("P-1")
     await settle_at(cache, "P-2", left=7)
-    degraded = cache.writer.disk
+    degraded, unsaved = cache.writer.disk, unsaved_of(cache)
     await asyncio.sleep(3 * HEAL_SECONDS)
     still = cache.writer.disk
     cache.disk.room = 10_000
     await asyncio.sleep(HEAL_SECONDS)
 
+    assert ((2, 1), (0, 0)) == (unsaved, unsaved_of(cache))
     assert (9, 2) == cache.row("P-1")
     assert "No space left on device" in degraded.problem
     assert NOON == degraded.since

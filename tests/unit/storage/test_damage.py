@@ -18,7 +18,15 @@ from store_cache.storage.files import Loaded
 from store_cache.storage.framing import frame
 from store_cache.storage.snapshot import CHUNK_LINES, encode_snapshot
 from tests.harness.faulty_directory import FaultyDirectory
-from tests.unit.storage.small_store import SmallStore, State, installed, keys_of, load, state
+from tests.unit.storage.small_store import (
+    SmallStore,
+    State,
+    installed,
+    keys_of,
+    load,
+    records_of,
+    state,
+)
 
 SNAPSHOT, FIRST, LAST = "snapshot-2.jsonl", "journal-2.jsonl", "journal-3.jsonl"
 
@@ -144,6 +152,13 @@ async def test_a_line_that_is_missing_repeated_or_moved_is_noticed(name: str) ->
         for changed in (without, twice, swapped):
             if changed != whole:
                 check(await load_with({name: b"".join(changed)}), about=(name, place))
+
+
+async def test_the_finding_names_the_record_that_is_missing() -> None:
+    header, first, _, third, *_ = lines(LAST)
+    loaded = await load_with({LAST: header + first + third})
+
+    assert "record 3 stands where record 2 belongs" in loaded.findings[0]
 
 
 async def test_zeros_garbage_and_foreign_text_are_noticed() -> None:
@@ -316,6 +331,21 @@ async def test_an_older_snapshot_is_used_if_the_newer_one_is_damaged() -> None:
 
     assert loaded.damaged
     assert state(loaded.catalogue) == run().final
+
+
+async def test_the_keys_of_a_damaged_snapshot_replace_those_of_older_files() -> None:
+    """The later entry of a key is its outcome."""
+    store, folder = await started()
+    await store.finish("k0")
+    await store.install({"A": 1}, offset=90)
+    newer = {name: folder.contents()[name] for name in ("snapshot-5.jsonl", "journal-5.jsonl")}
+    damaged = newer["snapshot-5.jsonl"].replace(b'"available":1', b'"available":2')
+    loaded = await load_with(newer | {"snapshot-5.jsonl": damaged})
+
+    assert loaded.damaged
+    assert ["record", "finish"] == [
+        record["of"] for record in records_of(loaded) if record["key"] == "k0"
+    ]
 
 
 async def test_a_journal_of_another_catalogue_is_not_applied_to_an_older_snapshot() -> None:

@@ -73,6 +73,28 @@ async def test_a_directory_that_cannot_be_opened_is_tried_again(tmp_path: Path) 
         assert await directory.names() == []
 
 
+async def test_what_is_on_a_read_only_disk_is_locked_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[D5] Only the lock file does not name its owner."""
+    async with local(tmp_path) as directory:
+        await (await directory.create(JOURNAL)).close()
+    open_ = os.open
+
+    def open_for_reading(path: str, flags: int, *more: int, **named: int) -> int:
+        if flags & (os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return open_(path, flags, *more, **named)
+
+    monkeypatch.setattr(os, "open", open_for_reading)
+    async with local(tmp_path) as directory, local(tmp_path) as second:
+        names = await directory.names()
+        with pytest.raises(DirectoryInUse):
+            await second.names()
+
+    assert [JOURNAL] == names
+
+
 async def test_a_second_directory_object_is_refused_until_the_first_is_closed(
     tmp_path: Path,
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from store_cache.model.change import Change
 from store_cache.storage import retention
 from store_cache.storage.deadlines import OPERATION_SECONDS
-from store_cache.storage.directory import DiskHangs
+from store_cache.storage.directory import READ_BYTES, DiskHangs
 from store_cache.storage.files import (
     CHECK_SECONDS,
     COMPACTION_BYTES,
@@ -259,6 +259,31 @@ async def test_a_compaction_and_an_installation_in_the_same_turn_both_end() -> N
     await store.compact()
 
     assert await on_disk(folder) == state(store.catalogue)
+
+
+# -- snapshots -------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_that_takes_several_reads_is_loaded_whole() -> None:
+    store, folder = await started({f"P-{n:05d}": n for n in range(2 * CHUNK_LINES + 5_000)})
+
+    assert len(folder.contents()["snapshot-2.jsonl"]) > READ_BYTES
+    assert state(store.catalogue) == await on_disk(folder)
+
+
+@pytest.mark.parametrize("odd_id", ["A", "B"])
+async def test_a_row_may_begin_with_another_field_than_its_id(odd_id: str) -> None:
+    """The first row and others are told apart where ids are read quickly."""
+    odd = b'{"name":"Cup","productId":"%b","available":1,"version":1}' % odd_id.encode()
+    rows = {"A": row("A", 1), "B": row("B", 2)} | {odd_id: odd}
+    catalogue = installed({})
+    catalogue.fill(rows.items())
+    store, folder = await started({})
+    await store.begin(catalogue)
+    loaded = (await load(folder.after_kill())).catalogue
+
+    assert loaded is not None
+    assert rows == dict(loaded.rows)
 
 
 # -- a disk that hangs -----------------------------------------------------------------------

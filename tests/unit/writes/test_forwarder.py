@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -111,6 +112,24 @@ async def test_an_answer_says_how_long_ago_it_may_have_been_applied(store: Store
 
     [answer] = store.writer.answers
     assert 2.5 == answer.age_seconds
+
+
+@pytest.mark.parametrize(("is_unknown", "age_seconds"), [(False, 0.0), (True, inf)])
+async def test_the_age_of_an_answer_if_the_clock_was_set_back(
+    store: Store, is_unknown: bool, age_seconds: float
+) -> None:
+    """W6: only a write that was sent before may have been applied at any time."""
+    if is_unknown:
+        await left_unknown(store)
+
+    def set_back() -> None:
+        store.now -= 60.0
+
+    store.central.on_sent = set_back
+    await store.forwarder.update(sale())
+
+    [answer] = store.writer.answers
+    assert age_seconds == answer.age_seconds
 
 
 async def test_a_final_answer_is_on_disk_and_in_the_cache_before_it_is_given(store: Store) -> None:
@@ -830,6 +849,19 @@ async def test_once_central_is_known_to_be_away_the_next_write_fails_at_once(sto
     assert "open" == store.forwarder.status().admission.breaker
 
 
+async def test_the_log_names_each_change_of_the_breaker_once(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.central.troubles.append(Trouble.UNREACHABLE)
+    await failure(store.forwarder.update(sale("first")))
+    store.admission.sync_reached_central()
+    for version in (1, 2):
+        await store.forwarder.update(sale(f"at {version}", version=version))
+
+    lines = [record.getMessage() for record in caplog.records if "breaker" in record.msg]
+    assert ["write breaker open, was closed", "write breaker closed, was probing"] == lines
+
+
 async def test_a_connection_refused_to_the_sync_opens_the_breaker(store: Store) -> None:
     """[B4] W4: the sync may know first."""
     store.admission.connection_refused()
@@ -867,6 +899,19 @@ def test_the_sync_hears_only_of_the_first_answer_after_an_outage() -> None:
         return answers
 
     assert [1, 1, 1] == run(sales())
+
+
+def test_a_slow_central_leaves_half_of_the_time_for_waiting() -> None:
+    """A write may begin as long as what answers usually take is left, or half of its time."""
+
+    async def is_late_with(seconds_left: float) -> bool:
+        store = Store(Central())
+        store.central.answers_after = 6.0
+        await store.forwarder.update(sale())
+        deadline_at = asyncio.get_running_loop().time() + seconds_left
+        return store.admission.is_late(deadline_at)
+
+    assert (False, True) == (run(is_late_with(4.5)), run(is_late_with(3.5)))
 
 
 def test_one_probe_at_a_time_finds_central_again() -> None:

@@ -75,8 +75,9 @@ async def test_only_writes_in_doubt_are_listed_the_oldest_first(store: Store) ->
     await store.forwarder.update(sale("answered"))
     await in_doubt_as(store, "first", "P-2")
     store.central.may_answer.clear()
+    store.central.arrived.clear()
     task = asyncio.create_task(store.forwarder.update(sale("under way", version=2)))
-    await asyncio.sleep(0)
+    await store.central.arrived.wait()
 
     assert ["first"] == [doubt.key for doubt in store.forwarder.in_doubt()]
     store.central.may_answer.set()

@@ -224,6 +224,23 @@ def test_each_state_has_its_answer() -> None:
     assert (409, "settled_not_applied") == (by_person.status, by_person.body["errorType"])
 
 
+@pytest.mark.parametrize(
+    ("result", "figures"),
+    [
+        (Result(5, 8, "noon"), {"newQuantity": 5, "newVersion": 8, "lastUpdated": "noon"}),
+        (Result(5, 8), {"newQuantity": 5, "newVersion": 8}),
+        (Result(None, None), {}),
+    ],
+)
+def test_an_applied_write_is_answered_with_what_is_known(
+    result: Result, figures: dict[str, object]
+) -> None:
+    """[O10] As a write is that was never queued."""
+    body = answered(transitions.applied(entry_of(), result, LATER)).body
+
+    assert {"productId": "P-1", "applied": True, "outboxId": "01"} | figures == body
+
+
 # -- order -------------------------------------------------------------------------------------
 
 
@@ -347,5 +364,8 @@ def test_stock_below_zero_is_oversold() -> None:
     shown, same = pending.show_all([ROW, other])
 
     assert orjson.loads(shown)["oversold"] is True
+    pending.add("P-1", 2)
+    assert "oversold" not in orjson.loads(pending.show(ROW)), "the last ones are sold"
+    pending.remove("P-1", 2)
     assert other is same
     assert (-12, 0) == (pending.of("P-1"), pending.of("P-2"))

@@ -1,1 +1,0 @@
-"""The fleet: what the stores of a chain report of themselves, in one place."""
