@@ -1,4 +1,4 @@
-"""The admin calls: products, faults, switches, backup, restore, wipe.
+"""The admin calls: products, faults, switches, backup, restore, wipe, and the fleet.
 
 API keys are checked before, in `central`.
 """
@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from central_stub.backend import Backend
 from central_stub.catalogue import Row
 from central_stub.faults import AnyFault, Fault
+from central_stub.fleet.fleet import Fleet
 from central_stub.keys import Answer
 from central_stub.ledger import UNDOABLE, Part
 from central_stub.limiter import Limiter
@@ -114,7 +115,9 @@ _COMMANDS: TypeAdapter[Fault | Action] = TypeAdapter(
 class Administration:
     """Admin calls on one ledger. `new_name` returns a new name for a generation."""
 
-    def __init__(self, backend: Backend, limiter: Limiter, new_name: Callable[[], str]) -> None:
+    def __init__(
+        self, backend: Backend, limiter: Limiter, new_name: Callable[[], str], fleet: Fleet
+    ) -> None:
         self.on_crash: Callable[[float], None] = _ignore
         """Called when Central crashes, before anything is answered, with the seconds that it is
         away."""
@@ -133,6 +136,8 @@ class Administration:
             ("GET", "backup"): self._backup,
             ("POST", "restore"): self._restore,
             ("POST", "wipe"): self._wipe,
+            ("GET", "stores"): fleet.list,
+            ("DELETE", "stores"): fleet.forget,
         }
 
     async def answer(self, request: Request, now: float) -> Reply:

@@ -25,13 +25,15 @@ from central_stub.backend import (
     Unavailable,
 )
 from central_stub.faults import Faults
+from central_stub.fleet.fleet import Fleet
+from central_stub.fleet.ranking import Head
 from central_stub.keys import Answer
 from central_stub.ledger import Ledger, PositionGone
 from central_stub.limiter import WINDOW_SECONDS, Limiter, Window
 from central_stub.local import LocalBackend
 from central_stub.rules import Update, refusal
 from central_stub.switches import Feature, Switches
-from central_stub.tenants import AccessKeys
+from central_stub.tenants import UNNAMED, AccessKeys
 from central_stub.wire import (
     Refused,
     Reply,
@@ -66,7 +68,7 @@ LONGEST_KEY = 512
 LARGEST_DELTA = 999_999_999
 LARGEST_BODY = 1 << 20
 LARGEST_ADMIN_BODY = 1 << 28
-METHODS = {Route.UPDATES: "POST"}
+METHODS = {Route.UPDATES: "POST", Route.REPORTS: "PUT"}
 RETRY_AFTER_SECONDS = 1
 """When to come back if the ledger cannot be reached."""
 
@@ -87,11 +89,19 @@ class Held:
 class Api:
     """Central without a network. `new_name` returns a new name for a generation."""
 
-    def __init__(self, backend: Backend, *, keys: AccessKeys, new_name: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        keys: AccessKeys,
+        new_name: Callable[[], str],
+        tenant: str = UNNAMED,
+    ) -> None:
         self.backend = backend
         self.keys = keys
+        self.fleet = Fleet(tenant, keys, self._head)
         self._limiter = Limiter()
-        self.administration = Administration(backend, self._limiter, new_name)
+        self.administration = Administration(backend, self._limiter, new_name, self.fleet)
         self._prepared: dict[tuple[int, int], Reply] = {}
         self._prepared_at = -1
         self._handlers: Mapping[Route, Callable[[Request, float], Awaitable[Reply | Held]]] = {
@@ -101,6 +111,7 @@ class Api:
             Route.EVENTS: self._events,
             Route.DIGEST: self._digest,
             Route.UPDATES: self._update,
+            Route.REPORTS: self._take_report,
             Route.ADMIN: self._administer,
         }
 
@@ -129,7 +140,8 @@ class Api:
     def route(self, request: Request) -> Route:
         """Return the kind of a request, or raise Refused if there is none."""
         route = route_of(request.raw_path)
-        if route is None:
+        has_reports = self.backend.switches.has(Feature.REPORTS)
+        if route is None or (route is Route.REPORTS and not has_reports):
             raise Refused(404, "not_found", "no such path")
         if route is Route.DIGEST and not self.backend.switches.has(Feature.DIGEST):
             return Route.PRODUCT
@@ -216,6 +228,16 @@ class Api:
     async def _administer(self, request: Request, now: float) -> Reply:
         reply = await self.administration.answer(request, now)
         return self._signed(reply, self.backend.generation)
+
+    # The fleet
+
+    async def _take_report(self, request: Request, now: float) -> Reply:
+        return self.fleet.take(request, now)
+
+    async def _head(self) -> Head:
+        moment = await self.backend.moment()
+        has_name = self.backend.switches.has(Feature.GENERATION)
+        return Head(moment.generation if has_name else None, moment.head)
 
     # Reads
 

@@ -1,4 +1,4 @@
-"""The `central-stub` command: serve, load, replay, migrate, restored, publish-feed."""
+"""The `central-stub` command: serve, load, replay, stores, migrate, restored, publish-feed."""
 
 import argparse
 import asyncio
@@ -17,6 +17,8 @@ import orjson
 import uvloop
 from pydantic import ValidationError
 
+from central_stub.fleet.cli import CallFailed, print_stores, read_stores
+from central_stub.fleet.report import STATES
 from central_stub.loading import LoadFailed, UnreadableFile, load, opened
 from central_stub.replay import (
     KeyRefused,
@@ -59,6 +61,7 @@ EXPECTED_FAILURES = (
     UnreadableFile,
     LoadFailed,
     KeyRefused,
+    CallFailed,
 )
 
 
@@ -94,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_publish_feed(commands)
     _add_migrate(commands)
     _add_restored(commands)
+    _add_stores(commands)
     return parser
 
 
@@ -190,6 +194,19 @@ def _add_restored(commands: Any) -> None:
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--database", metavar="URL", help=f"default: {PREFIX}DATABASE")
+
+
+def _add_stores(commands: Any) -> None:
+    purpose = "show how the stores of the chain are, the worst first"
+    parser = commands.add_parser("stores", help=purpose, description=purpose)
+    _add_central(parser, "--url")
+    parser.add_argument("--admin-key", default="admin-demo", help="(default: %(default)s)")
+    parser.add_argument("--tenant", help="whose stores (default: the unnamed tenant's)")
+    parser.add_argument("--state", choices=STATES, help="only those in this state")
+    parser.add_argument("--id", default="", help="only those whose id contains this")
+    parser.add_argument("--limit", type=_positive, default=20, help="at most (default: 20)")
+    _add_json(parser)
+    parser.set_defaults(run=_stores)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -310,6 +327,25 @@ def _load(options: argparse.Namespace) -> int:
         print(EXPECTED, file=sys.stderr)
     print(f"{loaded.created} created, {loaded.changed} set, {len(loaded.bad_lines)} bad lines")
     return 1 if loaded.bad_lines else 0
+
+
+# stores
+
+
+def _stores(options: argparse.Namespace) -> int:
+    fleet = read_stores(
+        options.url,
+        options.admin_key,
+        tenant=options.tenant,
+        state=options.state,
+        part=options.id,
+        limit=options.limit,
+    )
+    if options.json:
+        _print_json(fleet)
+    else:
+        print_stores(fleet)
+    return 0
 
 
 # replay

@@ -14,13 +14,16 @@ from pydantic import BaseModel, Field
 from central_stub.switches import WireModel
 from central_stub.wire import Reply, Route, bare_reply, html_reply, json_reply
 
-FaultRoute = Literal[Route.EVENTS, Route.PAGES, Route.PRODUCT, Route.UPDATES, Route.DIGEST]
+FaultRoute = Literal[
+    Route.EVENTS, Route.PAGES, Route.PRODUCT, Route.UPDATES, Route.DIGEST, Route.REPORTS
+]
 Moment = Literal["before", "after"]
 """Before or after the request takes effect."""
 
 
 class Fault(BaseModel):
-    """One rule. Without `routes` it is for all routes; without `times`, until it is cleared."""
+    """One rule. Without `routes` it is for all routes but `reports`, which come by themselves at
+    any moment; without `times`, until it is cleared."""
 
     model_config = WireModel
 
@@ -175,7 +178,7 @@ def is_drawn(fault: Fault, route: Route, draw: Callable[[], float]) -> bool:
     """Return whether a fault is for requests of this kind, and by chance for this one."""
     if route in {Route.ADMIN, Route.HEALTH}:
         return False
-    if fault.routes and route not in fault.routes:
+    if route not in fault.routes if fault.routes else route is Route.REPORTS:
         return False
     return fault.probability >= 1 or draw() < fault.probability
 

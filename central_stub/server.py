@@ -21,6 +21,7 @@ from central_stub.backend import Backend, NotOffered, Unavailable
 from central_stub.central import LARGEST_ADMIN_BODY, Api, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
+from central_stub.fleet.routes import fleet_routes
 from central_stub.ledger import Ledger
 from central_stub.local import LocalBackend
 from central_stub.prepared import response_of
@@ -92,6 +93,8 @@ class Service:
         """Return the reply to one request, which no fault strikes; a poll may be held first."""
         if request.raw_path.endswith("/digest"):
             await self.backend.prepare_digest()
+        if request.raw_path == "/v1/admin/stores":
+            await self.api.fleet.prepare(self._clock())
         reply = await self.api.reply(request, self._clock())
         if isinstance(reply, Held):
             reply = await self._wait(reply)
@@ -218,10 +221,12 @@ class Tenants:
             service.stop()
 
 
-def build_app(services: Mapping[str, Service]) -> web.Application:
+def build_app(services: Mapping[str, Service], clock: Callable[[], float]) -> web.Application:
     """Build the application that serves each tenant by its service; one is that of `UNNAMED`."""
     tenants = Tenants(services)
     app = web.Application(client_max_size=LARGEST_ADMIN_BODY)
+    fleets = [service.api.fleet for service in services.values()]
+    app.router.add_routes(fleet_routes(fleets, clock))
     app.router.add_route("*", "/{path:.*}", tenants.handle)
     app.on_shutdown.append(tenants.stop)
     return app
@@ -327,11 +332,12 @@ class Running:
                 await self._database.open()
             for tenant, keys in keys_of.items():
                 backend = self._open(tenant)
-                access = AccessKeys(keys, self._settings.admin_keys)
-                api = Api(backend, keys=access, new_name=new_name)
+                bound = self._settings.store_ids_of_keys
+                access = AccessKeys(keys, self._settings.admin_keys, bound)
+                api = Api(backend, keys=access, new_name=new_name, tenant=tenant)
                 self._services[tenant] = Service(api, self._clock)
                 await backend.start()
-            app = build_app(self._services)
+            app = build_app(self._services, self._clock)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._listen(self._runner)
         except BaseException as problem:

@@ -21,6 +21,7 @@ MAY_BE = {
     "api_keys": "one or more keys, comma-separated",
     "admin_api_keys": "one or more keys, comma-separated",
     "tenant_keys": "pairs as acme:key-of-a-store, comma-separated, each key once, or empty",
+    "store_ids": "pairs as store-17:key-of-that-store, comma-separated, or empty",
     "data_dir": "a folder, or empty for memory only",
     "database": "postgresql://user:password@host/name, or empty; then without a data_dir",
     "event_limit": "a whole number from 1 to 100000000",
@@ -30,9 +31,9 @@ MAY_BE = {
     "like": f"{', '.join(LIKE)}, or empty",
     "without": f"any of {FEATURES}, comma-separated, or empty",
 }
-SECRET = frozenset({"api_keys", "admin_api_keys", "tenant_keys", "database"})
+SECRET = frozenset({"api_keys", "admin_api_keys", "tenant_keys", "store_ids", "database"})
 
-_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 KeyList = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
 
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     api_keys: KeyList = (SecretStr("demo"),)
     admin_api_keys: KeyList = (SecretStr("admin-demo"),)
     tenant_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    store_ids: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     data_dir: Path | None = None
     database: SecretStr | None = None
     event_limit: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
@@ -62,7 +64,9 @@ class Settings(BaseSettings):
     like: Literal["older"] | None = None
     without: Annotated[frozenset[Feature], NoDecode] = frozenset()
 
-    @field_validator("api_keys", "admin_api_keys", "tenant_keys", "without", mode="before")
+    @field_validator(
+        "api_keys", "admin_api_keys", "tenant_keys", "store_ids", "without", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -93,11 +97,27 @@ class Settings(BaseSettings):
         known = {*info.data.get("api_keys", ()), *info.data.get("admin_api_keys", ())}
         for pair in pairs:
             tenant, _, key = pair.get_secret_value().partition(":")
-            if not (_TENANT.fullmatch(tenant) and key):
+            if not (_NAME.fullmatch(tenant) and key):
                 raise ValueError("a pair is no tenant and key")
             if SecretStr(key) in known:
                 raise ValueError("a key belongs to two tenants")
             known.add(SecretStr(key))
+        return pairs
+
+    @field_validator("store_ids")
+    @classmethod
+    def _are_of_known_keys(
+        cls, pairs: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        known = {key.get_secret_value() for key in info.data.get("api_keys", ())}
+        for pair in info.data.get("tenant_keys", ()):
+            known.add(pair.get_secret_value().partition(":")[2])
+        for pair in pairs:
+            store_id, _, key = pair.get_secret_value().partition(":")
+            if not _NAME.fullmatch(store_id):
+                raise ValueError("a pair does not begin with the id of a store")
+            if key not in known:
+                raise ValueError("a key is none of a store")
         return pairs
 
     @property
@@ -123,6 +143,15 @@ class Settings(BaseSettings):
             tenant, _, key = pair.get_secret_value().partition(":")
             keys.setdefault(tenant, []).append(key)
         return keys
+
+    @property
+    def store_ids_of_keys(self) -> dict[str, set[str]]:
+        """The stores that each key belongs to, of the keys that are bound to some."""
+        bound: dict[str, set[str]] = {}
+        for pair in self.store_ids:
+            store_id, _, key = pair.get_secret_value().partition(":")
+            bound.setdefault(key, set()).add(store_id)
+        return bound
 
     @property
     def admin_keys(self) -> list[str]:

@@ -19,6 +19,7 @@ class Feature(StrEnum):
     ZEROS = "zeros"
     ANSWER_ZEROS = "answer-zeros"
     ORDER = "order"
+    REPORTS = "reports"
 
 
 WireModel = ConfigDict(
@@ -78,6 +79,7 @@ LIKE = {
                 Feature.GONE,
                 Feature.DIGEST,
                 Feature.ANSWER_ZEROS,
+                Feature.REPORTS,
             }
         ),
         page_limit=100,

@@ -7,8 +7,8 @@ belongs to the unnamed one, whose keys are `CENTRAL_STUB_API_KEYS`.
 """
 
 import hmac
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from central_stub.wire import Refused, Route
@@ -19,10 +19,12 @@ UNNAMED: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class AccessKeys:
-    """Keys of stores, for the inventory, and of administrators, for everything."""
+    """Keys of stores, for the inventory, and of administrators, for everything. `store_ids`: the
+    stores that a key belongs to, where Central knows them."""
 
     stores: Sequence[str]
     admins: Sequence[str]
+    store_ids: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def check(self, key: str, route: Route) -> None:
         """Raise Refused: 401 for an unknown key, 403 for a store's key on an admin call."""
@@ -32,6 +34,12 @@ class AccessKeys:
             raise Refused(401, "unauthorized", "X-API-Key is missing or unknown to Central")
         if route is Route.ADMIN:
             raise Refused(403, "forbidden", "this call takes an admin key")
+
+    def check_store(self, key: str, store_id: str) -> None:
+        """Raise Refused: 403 `wrong_store` for a key that belongs to other stores."""
+        known = self.store_ids.get(key)
+        if known is not None and store_id not in known:
+            raise Refused(403, "wrong_store", f"the key is not of the store {store_id}")
 
     def is_admin(self, key: str) -> bool:
         return _is_one_of(key, self.admins)

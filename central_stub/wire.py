@@ -33,13 +33,15 @@ FIGURES = ("newQuantity", "newVersion")
 
 
 class Route(StrEnum):
-    """The kinds of requests. Faults strike all but `admin` and `health`."""
+    """The kinds of requests. Faults strike all but `admin` and `health`, and `reports` only if they
+    name it."""
 
     EVENTS = "events"
     PAGES = "pages"
     PRODUCT = "product"
     UPDATES = "updates"
     DIGEST = "digest"
+    REPORTS = "reports"
     ADMIN = "admin"
     HEALTH = "health"
 
@@ -116,6 +118,8 @@ def route_of(raw_path: str) -> Route | None:
         return Route.HEALTH
     if raw_path.startswith("/v1/admin/"):
         return Route.ADMIN
+    if raw_path.startswith("/v1/stores/") and raw_path.endswith("/report"):
+        return Route.REPORTS
     head, _, rest = raw_path.removeprefix("/v1/").partition("/")
     if not raw_path.startswith("/v1/") or head != "inventory":
         return None

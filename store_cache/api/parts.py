@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.status import StatusDocuments
@@ -29,8 +30,8 @@ class StoreParts:
     """`writer` holds the catalogue, `runner` syncs it, `refetcher` reads single products again,
     `forwarder` sends writes to Central. `streams` are the open streams of changes, `history` is
     that of the products, `verifier` compares the catalogue with Central's, `search` keeps the
-    index, `outbox` queued writes, which `sender` sends; `traced` makes spans. What is switched off
-    is None."""
+    index, `outbox` queued writes, which `sender` sends; `traced` makes spans; `report` tells
+    Central how the store is, for ever. What is switched off is None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -46,6 +47,7 @@ class StoreParts:
     traced: Traced | None = None
     outbox: Outbox | None = None
     sender: OutboxSender | None = None
+    report: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     @property
     def pending(self) -> PendingStock | None:

@@ -7,12 +7,12 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -34,6 +34,8 @@ from store_cache.catalogue.history.history import ChangeHistory
 from store_cache.central.client import CentralClient
 from store_cache.central.connection import network_transport
 from store_cache.central.rate_limit import RateLimit
+from store_cache.fleet.report import Reported, Subject
+from store_cache.fleet.reporter import Reporter
 from store_cache.model.event import AnyEvent
 from store_cache.storage.directory import Directory, LocalDirectory
 from store_cache.storage.files import CacheFiles
@@ -209,6 +211,8 @@ async def following(
         works["search index"] = store.search.run
     if store.sender is not None:
         works["outbox"] = store.sender.run
+    if store.report is not None:
+        works["fleet report"] = store.report
     store.forwarder.start()
     tasks = [loop.create_task(keep_running(name, work, defects)) for name, work in works.items()]
     try:
@@ -348,7 +352,44 @@ def build_parts(
         traced=None if environment.spans is None else environment.spans.around,
         outbox=outbox,
         sender=sender,
+        report=build_report(
+            settings,
+            environment,
+            Reported(central, runner, writer, freshness, state, outbox),
+            version=store_version,
+            uptime=uptime,
+        ),
     )
+
+
+def build_report(
+    settings: Settings,
+    environment: Environment,
+    parts: Reported,
+    *,
+    version: str,
+    uptime: Callable[[], float],
+) -> Callable[[], Coroutine[Any, Any, None]] | None:
+    """Return what tells Central how the store is, and have it told of each step of the sync; None
+    if it is switched off."""
+    if not settings.fleet_report:
+        return None
+    process = f"{int(environment.random() * 2**48):012x}"
+    reporter = Reporter(
+        parts.central,
+        parts,
+        Subject(process, settings.tenant_id, version, uptime()),
+        store_id=settings.store_id,
+        random=environment.random,
+        uptime=uptime,
+    )
+
+    def on_advance() -> None:
+        parts.state.update()
+        reporter.note_advance()
+
+    parts.runner.on_advance = on_advance
+    return reporter.run
 
 
 def build_outbox(

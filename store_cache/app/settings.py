@@ -354,6 +354,7 @@ class Settings(BaseSettings):
     rate_limit_writes: int = _setting(
         0, may_be="a whole number from 0 to 100000 (0: no limit)", example="50", ge=0, le=100000
     )
+    fleet_report: _Switch = _switch("true")
     fast_reads: _Switch = _switch("true")
     stream_readers: int = _setting(
         500, may_be="a whole number from 0 to 1800 (0: off)", example="500", ge=0, le=1800

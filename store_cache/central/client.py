@@ -1,4 +1,4 @@
-"""The client of Central's HTTP API: five ways to read, and one to write.
+"""The client of Central's HTTP API: five ways to read, one to write, and one to report.
 
 Each method returns plain values, or raises the `CentralError` that the answer stands for. All
 requests share one rate limit. Nothing is logged: the caller knows what an error means.
@@ -19,7 +19,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -79,6 +79,9 @@ MOST_OF_BUCKET = 256
 
 PRODUCTS_AT_ONCE = 4
 
+REPORT_DEADLINE_SECONDS = 10.0
+REPORT_ANSWER_BYTES = 4096
+
 _INVENTORY = "/v1/inventory"
 _EVENTS = "/v1/inventory/events"
 _UPDATES = "/v1/inventory/updates"
@@ -103,7 +106,7 @@ class WriteReply:
 class Exchange:
     """A request that was sent to Central, as it ended.
 
-    `kind`: feed, page, product or write. `status`: of the answer, or why there is none:
+    `kind`: feed, page, product, write or report. `status`: of the answer, or why there is none:
     `unreachable`, `broken`, or `given up` if it took too long or was not needed any more. `date`:
     the answer's header.
     """
@@ -112,6 +115,15 @@ class Exchange:
     status: str
     seconds: float
     date: str | None
+
+
+class _Sent(NamedTuple):
+    """An answer, and which request it belongs to: its number at the rate limit, and when it was
+    sent."""
+
+    reply: Reply
+    number: int
+    sent_at: float
 
 
 class CentralClient:
@@ -325,6 +337,38 @@ class CentralClient:
             for name, item in value.items()
         }
 
+    # -- reports ---------------------------------------------------------------------------
+
+    async def report(self, store_id: str, report: Mapping[str, Any]) -> None:
+        """Tell Central how the store is, within `REPORT_DEADLINE_SECONDS`.
+
+        Nothing else depends on the answer. Only a refused connection counts as a failure of the
+        line; how Central answers says nothing of its feed, of writes, or of its rate limit, since
+        it may have no such call, or limit it by itself.
+
+        Raises:
+            CentralError: as in the table of this module. RequestRefused with 404 is what a Central
+                without reports answers.
+        """
+        url = self._connection.url(f"/v1/stores/{quote(store_id, safe='')}/report")
+        body = orjson.dumps(report)
+        request = Request("the store's report", "PUT", url, REPORT_ANSWER_BYTES, body)
+        try:
+            async with self._deadline(request, REPORT_DEADLINE_SECONDS):
+                sent = await self._exchange(request, Priority.REPORTS, REPORT_DEADLINE_SECONDS)
+        except Unreachable as error:
+            self.problem = str(error)
+            self.on_refused_connection()
+            raise
+        if sent.reply.status == 429:
+            seconds = read_retry_after(sent.reply.headers, self._now()) or 0.0
+            reason = f"{self._connection.central} limits reports (429)"
+            raise LimitExceeded(reason, retry_after_seconds=seconds)
+        if sent.reply.status in (401, 403):
+            answered = self._answered(request, sent.reply)
+            raise AccessDenied(f"{answered}; it may know another key for this STORE_ID")
+        self._check_status(request, sent.reply)
+
     # -- one exchange ----------------------------------------------------------------------
 
     async def _read(self, request: Request, priority: Priority, seconds: float) -> Reply:
@@ -336,10 +380,29 @@ class CentralClient:
             return reply
 
     async def _send(self, request: Request, priority: Priority, seconds: float) -> Reply:
-        """Send the request if the rate limit allows it now, and return any answer but 429.
+        """Send the request if the rate limit allows it now, keep to what the answer says of the
+        limit, and return any answer but 429.
 
         Raises:
             LimitExceeded, Unreachable, ExchangeBroken
+        """
+        sent = await self._exchange(request, priority, seconds)
+        time = asyncio.get_running_loop().time()
+        if (quota := read_quota(sent.reply.headers, self._now())) is not None:
+            self.rate_limit.named(quota, number=sent.number, sent_at=sent.sent_at)
+        if sent.reply.status != 429:
+            self.rate_limit.passed(time)
+            return sent.reply
+        self.rate_limit.limited(time, read_retry_after(sent.reply.headers, self._now()))
+        ready_in = self.rate_limit.ready_in(priority, time)
+        reason = f"{self._connection.central} limits requests (429)"
+        raise LimitExceeded(_until(reason, ready_in), retry_after_seconds=ready_in)
+
+    async def _exchange(self, request: Request, priority: Priority, seconds: float) -> _Sent:
+        """Send the request if the rate limit allows it now, and return any answer.
+
+        Raises:
+            HeldBack, Unreachable, ExchangeBroken
         """
         time = asyncio.get_running_loop().time
         if (ready_in := self.rate_limit.ready_in(priority, time())) > 0:
@@ -356,15 +419,7 @@ class CentralClient:
             raise
         finally:
             self.on_exchange(Exchange(_KINDS[priority], status, time() - sent_at, date))
-        if (quota := read_quota(reply.headers, self._now())) is not None:
-            self.rate_limit.named(quota, number=number, sent_at=sent_at)
-        if reply.status != 429:
-            self.rate_limit.passed(time())
-            return reply
-        self.rate_limit.limited(time(), read_retry_after(reply.headers, self._now()))
-        ready_in = self.rate_limit.ready_in(priority, time())
-        reason = f"{self._connection.central} limits requests (429)"
-        raise LimitExceeded(_until(reason, ready_in), retry_after_seconds=ready_in)
+        return _Sent(reply, number, sent_at)
 
     @asynccontextmanager
     async def _deadline(self, request: Request, seconds: float) -> AsyncIterator[None]:
@@ -467,6 +522,7 @@ _KINDS = {
     Priority.PAGES: "page",
     Priority.PRODUCTS: "product",
     Priority.WRITES: "write",
+    Priority.REPORTS: "report",
 }
 
 

@@ -6,9 +6,9 @@ the limit; while it holds requests back, it rises slowly, at most to what Centra
 
 Each priority has at most its share of the limit, so that none starves another:
 
-                                     writes   feed   products   pages
-    while no pages are read            85 %   60 %       20 %
-    while pages are read               55 %   20 %       10 %    40 %
+                                     writes   feed   products   pages   reports
+    while no pages are read            85 %   60 %       20 %                5 %
+    while pages are read               55 %   20 %       10 %    40 %        5 %
 
 Sales beyond the limit must neither stop the feed nor put off a first full sync for ever, and reads
 always leave a fifth or more to writes. Reads are spaced evenly as well: a feed that used its share
@@ -67,6 +67,7 @@ class Priority(Enum):
     FEED = "feed"
     PRODUCTS = "products"
     PAGES = "pages"
+    REPORTS = "reports"
 
 
 _SHARES = {
@@ -74,17 +75,24 @@ _SHARES = {
     Priority.FEED: 0.6,
     Priority.PRODUCTS: 0.2,
     Priority.PAGES: 0.4,
+    Priority.REPORTS: 0.05,
 }
 _SHARES_WITH_PAGES = {
     Priority.WRITES: 0.55,
     Priority.FEED: 0.2,
     Priority.PRODUCTS: 0.1,
     Priority.PAGES: 0.4,
+    Priority.REPORTS: 0.05,
 }
-_PAGES_STOP_AT = 0.95
-"""Pages are the least urgent: they leave the rest of the whole limit to the others."""
+_STOP_AT = {Priority.PAGES: 0.95, Priority.REPORTS: 0.9}
+"""Pages and reports are the least urgent: they leave the rest of the whole limit to the others."""
 
-_RESERVES = {Priority.FEED: 0.15, Priority.PRODUCTS: 0.3, Priority.PAGES: 0.45}
+_RESERVES = {
+    Priority.FEED: 0.15,
+    Priority.PRODUCTS: 0.3,
+    Priority.PAGES: 0.45,
+    Priority.REPORTS: 0.5,
+}
 """The part of the limit that a read leaves to more urgent requests when a window begins. It shrinks
 to nothing until the window ends."""
 
@@ -169,8 +177,7 @@ class RateLimit:
         if self._limit is None:
             return 0.0
         self._raise_limit(now)
-        share = _PAGES_STOP_AT if priority is Priority.PAGES else 1.0
-        room_in = self._all.room_in(self._requests(share), now)
+        room_in = self._all.room_in(self._requests(_STOP_AT.get(priority, 1.0)), now)
         seconds = max(room_in, self._turn_in(priority, now), self._reserve_in(priority, now))
         if seconds <= 0.0:
             return 0.0
@@ -239,7 +246,7 @@ class RateLimit:
         may_hurry = priority is Priority.PAGES and now < self._remaining_until
         if may_hurry and self._all.count(now) < self._requests(_PAGES_AT_ONCE):
             return 0.0
-        burst = 1 if priority is Priority.PAGES else _BURST
+        burst = 1 if priority in (Priority.PAGES, Priority.REPORTS) else _BURST
         tolerance = (burst - 1) * WINDOW_SECONDS / per_minute
         return max(self._due(priority, per_minute, now) - tolerance - now, 0.0)
 

@@ -35,6 +35,7 @@ def settings_of(**settings: Any) -> Settings:
         "admin_api_keys": STORE_ADMIN_KEY,
         "central_api_url": "http://central.test",
         "central_api_key": CENTRAL_KEY,
+        "fleet_report": False,  # tests count what the store asks Central for
         "verify_interval_minutes": 0,  # what it finds must not hide what rules fail to notice
     }
     return Settings(_env_file=None, **(usual | settings))
@@ -102,16 +103,17 @@ async def a_store(
     directory: Directory | None = None,
     *,
     central: LedgerTransport | None = None,
+    chance: Callable[[], float] = lambda: 0.5,
     **settings: Any,
 ) -> AsyncIterator[RunningStore]:
     """Run a store until the block ends; what its directory holds is left there. Without a directory
-    or a Central it has new ones, in memory."""
+    or a Central it has new ones, in memory. `chance` returns its random numbers."""
     central = central or LedgerTransport(Clock())
     directory = directory or FaultyDirectory()
     given = settings_of(**settings)
     clock = central.clock
     world = Environment(
-        directory, now=clock.now, random=lambda: 0.5, transport=central, uptime=clock.uptime
+        directory, now=clock.now, random=chance, transport=central, uptime=clock.uptime
     )
     async with running(given, world) as parts:
         yield RunningStore(parts, given, central, directory)

@@ -137,6 +137,8 @@ class SimulatedCentral:
         chance, plan = self._plan.chance("switches"), self._plan
         given: dict[str, Any] = older(chance) if plan.has("older") else {}
         without = set(given.get("without", ()))
+        if plan.has("older") and plan.chance("reports").random() < 0.5:
+            without.add(Feature.REPORTS)
         if plan.has("disorder"):
             without.add(Feature.ORDER)
         given["without"] = frozenset(without)
@@ -171,6 +173,8 @@ class SimulatedCentral:
         """Return Central's answer when it comes; a poll is held as long as it asks for."""
         reply = self.central.answer(request, self.now())
         self._note_request(request)
+        if request.method == "PUT" and isinstance(reply, Reply):
+            self._note(f"reports {reply.status}")
         self.announce()
         if isinstance(reply, Held):
             reply = await self._held(reply)

@@ -98,6 +98,9 @@ QUEUES = 0.5
 KEYLESS = 0.15
 """How likely Central then keeps no key for longer than a second."""
 
+REPORTS = 0.25
+"""How likely the store tells Central how it is."""
+
 MORE_PRODUCTS = 4
 """So many more may be created."""
 
@@ -123,6 +126,7 @@ class Plan:
         if self.queues and outbox.random() < KEYLESS:
             on.add("forget_keys")
             rates["forget_keys"] = 1.0
+        self.reports = self.chance("fleet").random() < REPORTS
         self.chaos_seconds = chance.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
         self.products = chance.randint(5, 30)
         if chance.random() < LARGE:

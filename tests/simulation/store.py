@@ -41,6 +41,7 @@ def settings_of(plan: Plan, tenant: str = "") -> Settings:
         event_batch_limit=plan.batch_limit,
         verify_interval_minutes=plan.verify_seconds / 60.0,
         offline_writes="queue" if plan.queues else "refuse",
+        fleet_report=plan.reports,
         stream_history=plan.chance("stream").choice((100, 10_000)),
     )
 

@@ -84,6 +84,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"TRUSTED_PROXIES": "proxy.example.com"},
     {"RATE_LIMIT_READS": "many"},
     {"RATE_LIMIT_WRITES": "-1"},
+    {"FLEET_REPORT": "on"},
     {"FAST_READS": "on"},
     {"STREAM_READERS": "1801"},
     {"STREAM_HISTORY": "99"},

@@ -13,7 +13,12 @@ from store_cache.app.serve import api_of
 from tests.harness.processes import ROOT
 from tests.harness.store import a_store, settings_of
 
-ON: dict[str, Any] = {"verify_interval_minutes": 15, "console": True, "api_docs": True}
+ON: dict[str, Any] = {
+    "verify_interval_minutes": 15,
+    "console": True,
+    "api_docs": True,
+    "fleet_report": True,
+}
 OFF: dict[str, Any] = {
     "stream_readers": 0,
     "search": False,
@@ -23,6 +28,7 @@ OFF: dict[str, Any] = {
     "console": False,
     "api_docs": False,
     "fast_reads": False,
+    "fleet_report": False,
 }
 PACKAGES = (
     "store_cache.api.fast.reads",
@@ -32,6 +38,7 @@ PACKAGES = (
     "store_cache.catalogue.digest",
     "store_cache.catalogue.history",
     "store_cache.catalogue.search",
+    "store_cache.fleet",
     "store_cache.sync.verification",
 )
 ROUTES = (
@@ -94,4 +101,4 @@ def test_nothing_lives_of_what_is_switched_off() -> None:
     assert on["observers"]
     assert off["observers"] == []
     assert set(ROUTES) == set(on["routes"]) - set(off["routes"])
-    assert len(on["tasks"]) - len(off["tasks"]) == 3  # verification, search index, metrics
+    assert len(on["tasks"]) - len(off["tasks"]) == 4  # verification, search index, metrics, fleet

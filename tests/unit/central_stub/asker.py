@@ -1,6 +1,6 @@
 """A client of a Central: as over HTTP, without a network, with a clock of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -43,9 +43,15 @@ class Asker:
     central: AnyCentral
     ledger: AnyLedger
 
-    def __init__(self, switches: Switches, postgres: Postgres | None = None) -> None:
+    def __init__(
+        self,
+        switches: Switches,
+        postgres: Postgres | None = None,
+        *,
+        store_ids: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
         self.now = NOON
-        keys = AccessKeys(["demo"], ["admin-demo"])
+        keys = AccessKeys(["demo", *(store_ids or {})], ["admin-demo"], store_ids or {})
         names = iter(f"g-{number}" for number in range(1, 100))
         if postgres is not None:
             in_database, self.ledger = a_central(postgres, switches, keys, lambda: next(names))

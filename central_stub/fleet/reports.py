@@ -1,0 +1,92 @@
+"""The last report of each process of each store, in memory, bounded.
+
+Processes of Central that share a database exchange their reports by it: `taken` are those that came
+here and are still to be told, `merge` takes what others were told. Nothing is lost if that fails
+for a while, since each store reports again within a minute.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from central_stub.fleet.report import StoreReport
+
+MOST_PROCESSES = 20_000
+FORGET_SECONDS = 7 * 86_400.0
+"""A store that was silent for so long is dropped: it was closed, or has another id now."""
+
+MOST_OF_A_STORE = 8
+"""Processes of one store id that are kept, so that a store which restarts every minute does not
+push others out."""
+
+
+class NoRoom(Exception):
+    """As many processes report as can be kept."""
+
+
+class Reports:
+    """`taken`: the reports that came to this process of Central since the caller emptied it."""
+
+    def __init__(self, most: int = MOST_PROCESSES) -> None:
+        self.taken: dict[tuple[str, str], StoreReport] = {}
+        self._most = most
+        self._stores: dict[str, dict[str, StoreReport]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[StoreReport]:
+        for processes in self._stores.values():
+            yield from processes.values()
+
+    @property
+    def stores(self) -> int:
+        """How many store ids there are."""
+        return len(self._stores)
+
+    def take(self, kept: StoreReport) -> None:
+        """Keep a report that came here. Raises NoRoom."""
+        self._put(kept)
+        self.taken[kept.key] = kept
+
+    def merge(self, others: Iterable[StoreReport]) -> None:
+        """Keep reports that came to other processes of Central, unless newer ones are here."""
+        for kept in others:
+            held = self._stores.get(kept.store_id, {}).get(kept.report.process)
+            if held is None or held.received_at < kept.received_at:
+                self._put(kept)
+
+    def forget(self, store_id: str) -> int:
+        """Drop what is kept of a store; return how many processes that were."""
+        dropped = self._stores.pop(store_id, {})
+        self._count -= len(dropped)
+        self.taken = {key: kept for key, kept in self.taken.items() if key[0] != store_id}
+        return len(dropped)
+
+    def _put(self, kept: StoreReport) -> None:
+        processes = self._stores.get(kept.store_id, {})
+        if kept.report.process not in processes and self._count >= self._most:
+            self._make_room(kept.received_at)
+        # A process that was last heard of before this one started has been replaced by it. If it is
+        # the second node of the shop, its next report brings it back.
+        left = {
+            name: held
+            for name, held in self._stores.get(kept.store_id, {}).items()
+            if name == kept.report.process or held.received_at >= kept.started_at
+        }
+        left[kept.report.process] = kept
+        while len(left) > MOST_OF_A_STORE:
+            del left[min(left, key=lambda name: left[name].received_at)]
+        self._count += len(left) - len(self._stores.get(kept.store_id, {}))
+        self._stores[kept.store_id] = left
+
+    def _make_room(self, now: float) -> None:
+        """Drop the stores that were silent for long. Raises NoRoom if there are none."""
+        silent = [
+            store_id
+            for store_id, processes in self._stores.items()
+            if all(now - held.received_at > FORGET_SECONDS for held in processes.values())
+        ]
+        if not silent:
+            raise NoRoom(f"the reports of {self._most} processes are kept, and no more")
+        for store_id in silent:
+            self.forget(store_id)
