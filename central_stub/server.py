@@ -21,6 +21,7 @@ from central_stub.backend import Backend, NotOffered, Unavailable
 from central_stub.central import LARGEST_ADMIN_BODY, Api, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
+from central_stub.fleet.fleet import Fleet
 from central_stub.fleet.routes import fleet_routes
 from central_stub.ledger import Ledger
 from central_stub.local import LocalBackend
@@ -280,6 +281,7 @@ class Running:
         self._clock = clock
         self._port = settings.port
         self._runner: web.AppRunner | None = None
+        self._sharing: list[asyncio.Task[None]] = []
         self._services: dict[str, Service] = {}
         self._database: Database | None = None
 
@@ -337,6 +339,7 @@ class Running:
                 api = Api(backend, keys=access, new_name=new_name, tenant=tenant)
                 self._services[tenant] = Service(api, self._clock)
                 await backend.start()
+                self._share(tenant, api.fleet)
             app = build_app(self._services, self._clock)
             self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
             await self._listen(self._runner)
@@ -401,7 +404,19 @@ class Running:
             clock=self._clock,
         )
 
+    def _share(self, tenant: str, fleet: Fleet) -> None:
+        """Share the reports of stores with the other processes on the same database, if any."""
+        if self._database is not None:
+            from central_stub.postgres.reports import SharedReports  # noqa: PLC0415 - an extra
+
+            shared = SharedReports(self._database, tenant, fleet.reports, self._clock)
+            self._sharing.append(asyncio.create_task(shared.run()))
+
     async def _close_database(self) -> None:
+        sharing, self._sharing = self._sharing, []
+        for task in sharing:
+            task.cancel()
+        await asyncio.gather(*sharing, return_exceptions=True)
         database, self._database = self._database, None
         if database is not None:
             await database.close()

@@ -1,8 +1,8 @@
 """The last report of each process of each store, in memory, bounded.
 
-Processes of Central that share a database exchange their reports by it: `taken` are those that came
-here and are still to be told, `merge` takes what others were told. Nothing is lost if that fails
-for a while, since each store reports again within a minute.
+Processes of Central that share a database exchange their reports by it (`postgres/reports.py`):
+`taken` are those that came here and are still to be told, `merge` takes what others were told.
+Nothing is lost if that fails for a while, since each store reports again within a minute.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,10 +23,12 @@ class NoRoom(Exception):
 
 
 class Reports:
-    """`taken`: the reports that came to this process of Central since the caller emptied it."""
+    """`taken`: the reports that came to this process of Central, and `forgotten`: the stores that
+    were dropped here, since whoever shares them emptied both."""
 
     def __init__(self, most: int = MOST_PROCESSES) -> None:
         self.taken: dict[tuple[str, str], StoreReport] = {}
+        self.forgotten: set[str] = set()
         self._most = most
         self._stores: dict[str, dict[str, StoreReport]] = {}
         self._count = 0
@@ -48,6 +50,12 @@ class Reports:
         self._put(kept)
         self.taken[kept.key] = kept
 
+    def drop_before(self, store_id: str, instant: float) -> None:
+        """Drop a store that was forgotten elsewhere, unless it has reported since `instant`."""
+        processes = self._stores.get(store_id)
+        if processes and all(held.received_at <= instant for held in processes.values()):
+            self._count -= len(self._stores.pop(store_id))
+
     def merge(self, others: Iterable[StoreReport]) -> None:
         """Keep reports that came to other processes of Central, unless newer ones are here."""
         for kept in others:
@@ -60,6 +68,8 @@ class Reports:
         dropped = self._stores.pop(store_id, {})
         self._count -= len(dropped)
         self.taken = {key: kept for key, kept in self.taken.items() if key[0] != store_id}
+        if dropped:
+            self.forgotten.add(store_id)
         return len(dropped)
 
     def _put(self, kept: StoreReport) -> None:
