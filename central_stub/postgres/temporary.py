@@ -22,7 +22,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 START_SECONDS = 60.0
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 UNPRIVILEGED = "nobody"
 DEBIAN = Path("/usr/lib/postgresql")
 

@@ -126,11 +126,19 @@ async def end(process: asyncio.subprocess.Process, number: signal.Signals = sign
 
 
 class CentralProcess(Program, CentralAdmin):
-    """`central-stub serve`. `switches` are those that it starts with."""
+    """`central-stub serve`. `switches` are those that it starts with. Its ledger is in the folder,
+    or in the database at this address."""
 
     address = "127.0.0.9"
 
-    def __init__(self, folder: Path, switches: Switches | None = None, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        switches: Switches | None = None,
+        *,
+        port: int = 0,
+        database: str | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         CentralAdmin.__init__(self)
         super().__init__(
@@ -140,13 +148,18 @@ class CentralProcess(Program, CentralAdmin):
         )
         self.switches = switches or Switches()
         self._folder = folder
+        self._database = database
         self._versions: dict[str, int] = {}
         self._sales = 0
 
     async def start(self, path: str | None = "/health", **headers: str) -> None:
         self.environment = {
             "CENTRAL_STUB_PORT": str(self.port),
-            "CENTRAL_STUB_DATA_DIR": str(self._folder / "ledger"),
+            **(
+                {"CENTRAL_STUB_DATA_DIR": str(self._folder / "ledger")}
+                if self._database is None
+                else {"CENTRAL_STUB_DATABASE": self._database}
+            ),
             **_settings_of(self.switches),
         }
         await super().start(path, **headers)

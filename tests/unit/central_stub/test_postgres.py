@@ -1,0 +1,396 @@
+"""What only a ledger in PostgreSQL has: several processes, groups, a tail, a schema."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from central_stub.cli import main
+from central_stub.postgres import backend as postgres_backend
+from central_stub.postgres import schema, tail
+from central_stub.postgres.upkeep import migrate
+from central_stub.server import Running, running
+from central_stub.settings import Settings
+from central_stub.storage import StorageError
+from central_stub.switches import Feature, Switches
+from central_stub.wire import Request
+from tests.harness.postgres import Postgres
+
+P1 = {"productId": "P1", "available": 100}
+P2 = {"productId": "P2", "available": 100}
+
+
+@dataclass
+class Answered:
+    status: int
+    body: Any
+    generation: str
+
+
+@dataclass
+class Pair:
+    """Two processes of Central on one database, here in one event loop."""
+
+    postgres: Postgres
+    url: str
+    first: Running
+    second: Running
+
+    async def ask(self, central: Running, method: str, path: str, body: Any = None) -> Answered:
+        sent = b"" if body is None else orjson.dumps(body)
+        reply = await central.reply(Request(method, path, "admin-demo", sent))
+        name = reply.headers.get("X-Feed-Generation", "")
+        return Answered(reply.status, orjson.loads(reply.body), name)
+
+    async def get(self, central: Running, path: str) -> Answered:
+        return await self.ask(central, "GET", path)
+
+    async def create(self, *products: dict[str, Any]) -> None:
+        body = {"products": list(products)}
+        created = await self.ask(self.first, "POST", "/v1/admin/products/create", body)
+        assert 0 == created.body["summary"]["failed"]
+
+    async def sell(self, central: Running, product_id: str, version: int, key: str) -> Answered:
+        update = {"productId": product_id, "delta": -1, "version": version, "idempotencyKey": key}
+        return await self.ask(central, "POST", "/v1/inventory/updates", update)
+
+    def sql(self, statement: str) -> str:
+        return self.postgres.server.query(statement, self.url.split("/")[3].partition("?")[0])
+
+
+@pytest.fixture
+async def pair(postgres: Postgres) -> AsyncIterator[Pair]:
+    url = postgres.new_database()
+    settings = Settings(_env_file=None, port=0, database=SecretStr(url))
+    async with AsyncExitStack() as stack:
+        both = [await stack.enter_async_context(running(settings)) for _ in range(2)]
+        yield Pair(postgres, url, *both)
+
+
+async def test_a_poll_at_one_process_is_woken_by_a_write_at_the_other(pair: Pair) -> None:
+    """Long before its time is up, and before the look of each second."""
+    await pair.create(P1)
+    poll = asyncio.create_task(pair.get(pair.second, "/v1/inventory/events?offset=2&wait=30"))
+    while not pair.second.held_polls:  # noqa: ASYNC110 (it is this loop's)
+        await asyncio.sleep(0)
+
+    await pair.sell(pair.first, "P1", 1, "k1")
+
+    (event,) = (await asyncio.wait_for(poll, 10)).body["events"]
+    assert (2, "k1") == (event["offset"], event["idempotencyKey"])
+
+
+async def test_a_process_that_heard_nothing_still_answers_truly(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a notification nor a look told it of the sale: asked, it reads the feed first."""
+    await pair.create(P1)
+    await pair.get(pair.second, "/v1/inventory/events?offset=2")
+    monkeypatch.setattr(postgres_backend.PostgresBackend, "wake", lambda *_: None)
+    monkeypatch.setattr(postgres_backend.PostgresBackend, "note", lambda *_: None)
+    await pair.sell(pair.first, "P1", 1, "k1")
+
+    body = (await pair.get(pair.second, "/v1/inventory/events?offset=3&wait=0")).body
+
+    assert ([], 3) == (body["events"], body["nextOffset"])
+
+
+async def test_a_lost_notification_is_made_up_for_by_the_look(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a second or two."""
+    await pair.create(P1)
+    monkeypatch.setattr(postgres_backend.PostgresBackend, "wake", lambda *_: None)
+    poll = asyncio.create_task(pair.get(pair.second, "/v1/inventory/events?offset=2&wait=30"))
+    while not pair.second.held_polls:  # noqa: ASYNC110 (it is this loop's)
+        await asyncio.sleep(0)
+
+    await pair.sell(pair.first, "P1", 1, "k1")
+
+    assert 1 == len((await asyncio.wait_for(poll, 15)).body["events"])
+
+
+async def test_many_writers_at_both_leave_dense_offsets_and_exact_stock(pair: Pair) -> None:
+    """Each write is sent to both processes with one key, and is applied once."""
+    await pair.create(*({"productId": f"P{number}", "available": 50} for number in range(5)))
+
+    async def till(number: int) -> None:
+        for sale in range(6):
+            version, attempt, applied = 1, 0, False
+            while not applied:
+                key, product_id = f"{number}-{sale}-{attempt}", f"P{(number + sale) % 5}"
+                twice = [pair.sell(c, product_id, version, key) for c in (pair.first, pair.second)]
+                one, other = await asyncio.gather(*twice)
+                assert one.body == other.body
+                applied, version = one.body["applied"], one.body["newVersion"]
+                attempt += 1
+
+    await asyncio.gather(*(till(number) for number in range(6)))
+
+    events = (await pair.get(pair.second, "/v1/inventory/events?offset=1&limit=1000")).body[
+        "events"
+    ]
+    assert list(range(1, 5 + 36 + 1)) == [event["offset"] for event in events]
+    rows = (await pair.get(pair.first, "/v1/inventory")).body["products"]
+    assert 250 - 36 == sum(row["available"] for row in rows)
+    versions = dict.fromkeys((f"P{number}" for number in range(5)), 0)
+    for event in events:
+        versions[event["productId"]] += 1
+        assert versions[event["productId"]] == event["version"]
+
+
+async def test_one_key_for_two_products_at_once_is_applied_once(pair: Pair) -> None:
+    """The group that comes second is repeated, and answers what the first one did."""
+    await pair.create(P1, P2)
+    for number in range(10):
+        one, other = await asyncio.gather(
+            pair.sell(pair.first, "P1", 1 + number, f"k{number}"),
+            pair.sell(pair.second, "P2", 1, f"k{number}"),
+        )
+        assert one.body["applied"] == other.body["applied"]
+        assert one.body["newVersion"] == other.body["newVersion"]
+        if (await pair.get(pair.first, "/v1/inventory/P2")).body["version"] > 1:
+            break
+    rows = (await pair.get(pair.first, "/v1/inventory")).body["products"]
+    assert 200 - (number + 1) == sum(row["available"] for row in rows)
+
+
+async def test_only_the_culprit_of_a_group_fails(pair: Pair) -> None:
+    """What the database refuses is split off; the others of the group are applied."""
+    products = [{"productId": f"P{number}", "available": 9} for number in range(20)]
+    await pair.create(*products)
+    pair.sql(
+        "ALTER TABLE central.products ADD CHECK (id <> 'P7'::bytea OR "
+        "position('\"version\":1,' in encode(body, 'escape')) > 0) NOT VALID"
+    )
+
+    answers = await asyncio.gather(
+        *(pair.sell(pair.first, f"P{number}", 1, f"k{number}") for number in range(20))
+    )
+
+    assert [500] == [each.status for number, each in enumerate(answers) if number == 7]
+    assert {200} == {each.status for number, each in enumerate(answers) if number != 7}
+    assert (39, 1) == (
+        (await pair.get(pair.first, "/v1/inventory")).body["eventOffset"],
+        (await pair.get(pair.first, "/v1/inventory/P7")).body["version"],
+    )
+
+
+async def test_a_database_that_lost_events_gets_a_new_generation(pair: Pair) -> None:
+    """Also where other events took their offsets; both processes agree on one name."""
+    await pair.create(P1, P2)
+    before = (await pair.get(pair.first, "/v1/inventory")).generation
+    await pair.get(pair.second, "/v1/inventory/events?offset=3")
+    cut_off = "UPDATE central.feed SET head = 1; DELETE FROM central.events WHERE number > 1"
+    replaced = """
+        UPDATE central.events SET body = '{"timestamp": "2025-01-01T00:00:00.000Z"}'
+        WHERE number = (SELECT head FROM central.feed)
+    """
+    for lost in (cut_off, replaced):
+        pair.sql(lost)
+
+        names = set()
+        for central in (pair.first, pair.second, pair.first):
+            await pair.get(central, "/v1/inventory/events?offset=9")
+            names.add((await pair.get(central, "/v1/inventory")).generation)
+
+        (name,) = names
+        assert before != name
+        before = name
+
+
+async def test_events_taken_back_on_purpose_keep_the_generation(pair: Pair) -> None:
+    """`keepGeneration` imitates a Central that does not notice; the epoch tells the processes."""
+    await pair.create(P1)
+    backup = (await pair.get(pair.first, "/v1/admin/backup")).body
+    await pair.sell(pair.second, "P1", 1, "k1")
+    before = (await pair.get(pair.second, "/v1/inventory")).generation
+
+    order = {"backup": backup, "keepGeneration": True}
+    await pair.ask(pair.first, "POST", "/v1/admin/restore", order)
+
+    for central in (pair.first, pair.second):
+        page = await pair.get(central, "/v1/inventory/events?offset=2")
+        assert (before, [], 2) == (page.generation, page.body["events"], page.body["nextOffset"])
+
+
+async def test_after_a_restore_the_command_begins_a_generation(
+    pair: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of every tenant, without a running process; offsets and products stay."""
+    await pair.create(P1)
+    before = (await pair.get(pair.first, "/v1/inventory")).generation
+
+    assert 0 == await asyncio.to_thread(main, ["restored", "--database", pair.url])
+
+    name = capsys.readouterr().out.split()[1]
+    await pair.get(pair.second, "/v1/inventory/events?offset=9")
+    after = await pair.get(pair.second, "/v1/inventory")
+    assert (name, 1) == (after.generation, after.body["eventOffset"])
+    assert before != name
+
+
+async def test_any_process_shows_faults_and_counts_them_together(pair: Pair) -> None:
+    """Two strikes in all, whichever process is asked."""
+    order = {"kind": "status", "status": 503, "times": 2}
+    await pair.ask(pair.first, "POST", "/v1/admin/faults", order)
+    await pair.ask(pair.second, "PUT", "/v1/admin/switches", {"pageLimit": 7})
+
+    listed = [(await pair.get(c, "/v1/admin/faults")).body for c in (pair.first, pair.second)]
+    await pair.get(pair.first, "/v1/inventory/events?offset=9")
+    shown = [(await pair.get(c, "/v1/admin/switches")).body for c in (pair.first, pair.second)]
+
+    assert listed[0] == listed[1]
+    assert [7, 7] == [each["pageLimit"] for each in shown]
+    struck = [await over_http(central) for central in (pair.first, pair.second) * 2]
+    assert [503, 503, 200, 200] == struck
+
+
+async def over_http(central: Running) -> int:
+    """The status that a store gets."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(central.url.split(":")[2]))
+    head = "GET /v1/inventory HTTP/1.1\r\nHost: c\r\nX-API-Key: demo\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode())
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
+async def test_old_events_and_keys_are_deleted(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the background; below the floor an offset is 410 at once."""
+    monkeypatch.setattr(postgres_backend, "KEYS_EVERY_SECONDS", 0.0)
+    await pair.create(P1)
+    switches = {"eventLimit": 2, "keyMemorySeconds": 0}
+    await pair.ask(pair.first, "PUT", "/v1/admin/switches", switches)
+    for version in range(1, 6):
+        await pair.sell(pair.first, "P1", version, f"k{version}")
+
+    assert 410 == (await pair.get(pair.first, "/v1/inventory/events?offset=4")).status
+    ends_at = time.monotonic() + 20
+    counted = "SELECT (SELECT count(*) FROM central.events), (SELECT count(*) FROM central.keys)"
+    while time.monotonic() < ends_at and await asyncio.to_thread(pair.sql, counted) != "2|0":  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    assert "2|0" == pair.sql(counted)
+
+
+async def test_what_is_older_than_the_tail_is_read_from_the_database(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same pages as from memory."""
+    monkeypatch.setattr(tail, "TAIL_EVENTS", 3)
+    settings = Settings(_env_file=None, port=0, database=SecretStr(postgres.new_database()))
+    async with running(settings) as central:
+        pair = Pair(postgres, "", central, central)
+        await pair.create(*({"productId": f"P{number}"} for number in range(10)))
+
+        pages = [
+            (await pair.get(central, f"/v1/inventory/events?offset={at}&limit=4")).body
+            for at in (1, 5, 9, 11)
+        ]
+
+    assert [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10], []] == [
+        [event["offset"] for event in page["events"]] for page in pages
+    ]
+    assert [(5, True), (9, True), (11, False), (11, False)] == [
+        (page["nextOffset"], page["hasMore"]) for page in pages
+    ]
+
+
+async def test_a_read_only_database_is_read_and_not_written(pair: Pair) -> None:
+    """Reads and polls go on; a write is 503, and nothing is done."""
+    await pair.create(P1)
+    name = pair.url.split("/")[3].partition("?")[0]
+    pair.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    pair.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        f" AND datname = '{name}'"
+    )
+
+    refused = await pair.sell(pair.first, "P1", 1, "k1")
+    read = await pair.get(pair.first, "/v1/inventory/P1")
+    poll = await pair.get(pair.second, "/v1/inventory/events?offset=2")
+
+    assert (503, "unavailable") == (refused.status, refused.body["code"])
+    assert (200, 1, 200) == (read.status, read.body["version"], poll.status)
+
+
+async def test_what_this_ledger_cannot_do_is_refused(pair: Pair) -> None:
+    """A crash that loses one half, and a feed out of order; nothing changes."""
+    crash = {"kind": "crash", "loses": "stock"}
+    refused = [
+        await pair.ask(pair.first, "POST", "/v1/admin/faults", crash),
+        await pair.ask(pair.first, "PUT", "/v1/admin/switches", {"without": ["order"]}),
+    ]
+
+    assert [400, 400] == [each.status for each in refused]
+    assert [] == (await pair.get(pair.first, "/v1/admin/switches")).body["without"]
+
+
+async def test_switches_named_at_a_start_are_set_for_all(pair: Pair) -> None:
+    """The others stay as they are in the database."""
+    await pair.ask(pair.first, "PUT", "/v1/admin/switches", {"pageLimit": 7})
+    url = SecretStr(pair.url)
+    settings = Settings(_env_file=None, port=0, database=url, event_limit=55)
+
+    async with running(settings):
+        await pair.get(pair.first, "/v1/inventory/events?offset=9")
+        shown = (await pair.get(pair.first, "/v1/admin/switches")).body
+
+    assert (7, 55) == (shown["pageLimit"], shown["eventLimit"])
+    unordered = Switches(without=frozenset({Feature.ORDER}))
+    with pytest.raises(StorageError, match="order"):
+        await Running(Settings(_env_file=None, port=0, database=url), unordered).start()
+
+
+# The schema
+
+
+async def test_a_schema_that_is_not_this_program_s_is_refused(
+    postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Older: it says to migrate. Newer: it says to take a newer program, and does not migrate."""
+    name = f"empty_{next(postgres.numbers)}"
+    postgres.server.query(f"CREATE DATABASE {name}")
+    url = postgres.server.url(name)
+    settings = Settings(_env_file=None, port=0, database=SecretStr(url))
+
+    with pytest.raises(StorageError, match="run central-stub migrate"):
+        await Running(settings).start()
+    assert 0 == await asyncio.to_thread(main, ["migrate", "--database", url])
+    assert f"applied {schema.migrations()[0].name}" in capsys.readouterr().out
+    assert [] == await migrate(url)
+    async with running(settings) as central:
+        assert 0 == await central.products()
+    postgres.server.query("INSERT INTO central.migrations VALUES (9999, 'later')", name)
+    with pytest.raises(StorageError, match="run a newer central-stub"):
+        await Running(settings).start()
+    with pytest.raises(StorageError, match="run a newer central-stub"):
+        await migrate(url)
+
+
+def test_the_versions_of_the_schema_are_counted_from_one() -> None:
+    """Without gaps, so that none is left out by a wrong name."""
+    versions = [each.version for each in schema.migrations()]
+
+    assert list(range(1, len(versions) + 1)) == versions
+
+
+async def test_a_database_that_is_not_there_is_named_without_its_password(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line, exit status 1."""
+    url = "postgresql://central:secret@127.0.0.1:1/central"
+
+    code = await asyncio.to_thread(main, ["migrate", "--database", url])
+
+    said = capsys.readouterr().err
+    assert (1, 1, False) == (code, said.count("\n"), "secret" in said)
+    assert "CENTRAL_STUB_DATABASE" in said
