@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-outage test lint types unit format sales outages crashes older campaigns crash simulate removals mutants soak bench proto lock upgrade audit sbom clean
+.PHONY: help run demo-outage chain test lint types unit format sales outages crashes older campaigns crash simulate removals mutants soak bench proto lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ run: $(LINKED) ## run the demo: a Central, a store, live changes; Ctrl-C ends it
 
 demo-outage: $(LINKED) ## the demo, whose Central goes away now and then (SECONDS=10)
 	@exec $(BIN)/store-cache demo --outages $(SECONDS)
+
+chain: $(TOOLS) ## run a chain: PostgreSQL, two Centrals, NATS, three stores, sales; Ctrl-C ends it
+	@exec $(BIN)/central-stub chain
 
 test: lint types unit ## run everything that continuous integration checks
 

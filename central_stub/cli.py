@@ -1,4 +1,4 @@
-"""The `central-stub` command: serve, load, replay, stores, migrate, restored, publish-feed."""
+"""The `central-stub` command: serve, load, replay, stores, publish-feed, chain, and more."""
 
 import argparse
 import asyncio
@@ -39,6 +39,7 @@ EPILOG = "Every switch and fault, with an example each: docs/central-stub.md"
 
 
 BAD_USE = 2
+NEEDS_POSTGRES = "this needs the extra postgres: pip install 'store-cache[postgres]'"
 MOST_BAD_LINES_SHOWN = 5
 EXPECTED = (
     'expected is a product a line, as JSON: {"productId": "A-1", "name": "Tea", "available": 9}; '
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_migrate(commands)
     _add_restored(commands)
     _add_stores(commands)
+    _add_chain(commands)
     return parser
 
 
@@ -190,6 +192,14 @@ def _add_restored(commands: Any) -> None:
     parser = commands.add_parser("restored", help=purpose, description=purpose)
     _add_database(parser)
     parser.set_defaults(run=_restored)
+
+
+def _add_chain(commands: Any) -> None:
+    purpose = "run a whole chain on this machine until Ctrl-C, to look at (docs/chain.md)"
+    parser = commands.add_parser("chain", help=purpose, description=purpose)
+    parser.add_argument("--central-port", type=int, default=8081, help="(default: %(default)s)")
+    parser.add_argument("--store-port", type=int, default=8083, help="(default: %(default)s)")
+    parser.set_defaults(run=_chain)
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
@@ -432,12 +442,24 @@ def _restored(options: argparse.Namespace) -> int:
     return 0
 
 
+def _chain(options: argparse.Namespace) -> int:
+    try:
+        from central_stub import chain  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise StorageError(NEEDS_POSTGRES) from error
+    try:
+        asyncio.run(chain.run(central_port=options.central_port, store_port=options.store_port))
+    except chain.ChainFailed as problem:
+        raise StorageError(str(problem)) from problem
+    print("Stopped; nothing is left behind.")
+    return 0
+
+
 def _upkeep() -> Any:
     try:
         from central_stub.postgres import upkeep  # noqa: PLC0415 - an extra
     except ImportError as error:
-        message = "a database needs the extra postgres: pip install 'store-cache[postgres]'"
-        raise StorageError(message) from error
+        raise StorageError(NEEDS_POSTGRES) from error
     return upkeep
 
 

@@ -255,19 +255,17 @@ class PostgresBackend:
             raise Unavailable("the database no longer knows this tenant")
         return rows
 
-    async def _read_rows(self, query: str, **values: Any) -> tuple[list[Row], Moment]:
-        rows = await self._read(query, **values)
-        moment = await self._reached(rows)
-        return [orjson.loads(body) for *_, body in rows if body is not None], moment
+    async def _read_shown(self, query: str, **values: Any) -> list[TupleRow]:
+        """Return a snapshot, once the tail holds what it can show."""
+        return await self._tail.read(lambda: self._read(query, **values))
 
-    async def _reached(self, rows: list[TupleRow]) -> Moment:
-        """Return the moment of a snapshot, once the tail holds what it can show."""
-        moment = Moment(*rows[0][:3])
-        await self._tail.reach(moment.generation, moment.head)
-        return moment
+    async def _read_rows(self, query: str, **values: Any) -> tuple[list[Row], Moment]:
+        rows = await self._read_shown(query, **values)
+        bodies = [body for *_, body in rows if body is not None]
+        return list(map(orjson.loads, bodies)), Moment(*rows[0][:3])
 
     async def moment(self) -> Moment:
-        return await self._reached(await self._read(READ_MOMENT))
+        return Moment(*(await self._read_shown(READ_MOMENT))[0])
 
     async def product(self, product_id: str) -> tuple[Row | None, Moment]:
         rows, moment = await self._read_rows(READ_PRODUCT, id=product_id.encode())
@@ -291,12 +289,12 @@ class PostgresBackend:
         return Page(rows, False, moment)
 
     async def digest(self, buckets: int) -> Digest:
-        found = await self._read(READ_DIGEST, buckets=buckets)
+        found = await self._read_shown(READ_DIGEST, buckets=buckets)
         rows, sums = [0] * buckets, [total(())] * buckets
         for _, _, _, bucket, count, *digits in found:
             if bucket is not None:
                 rows[bucket], sums[bucket] = count, total(digits)
-        return Digest(rows, sums, await self._reached(found))
+        return Digest(rows, sums, Moment(*found[0][:3]))
 
     # The feed
 
@@ -320,9 +318,8 @@ class PostgresBackend:
         return FeedPage(page, tail.generation, tail.head)
 
     async def _older_events(self, offset: int, limit: int) -> FeedPage:
-        rows = await self._read(READ_EVENTS, offset=offset, limit=limit + 1)
+        rows = await self._read_shown(READ_EVENTS, offset=offset, limit=limit + 1)
         generation, head, floor = rows[0][:3]
-        await self._tail.reach(generation, head)
         self._check_floor(offset, floor)
         events: list[Event] = [
             {"offset": number, **orjson.loads(body)}

@@ -84,10 +84,16 @@ async def connect(url: str) -> Connection:
 
 
 class Database:
-    """One database for all tenants of a process."""
+    """One database for all tenants of a process.
+
+    `connections`: how many of the pool there have been. A database that lost what it held, by a
+    restored backup or a failover, has lost its connections before; so what is read after a new one
+    is compared first (`tail`).
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.connections = 0
         self._followers: dict[int, Follower] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._pool = AsyncConnectionPool[Connection](
@@ -97,6 +103,7 @@ class Database:
             max_size=MOST_CONNECTIONS,
             timeout=CONNECTION_SECONDS,
             reconnect_timeout=1.0,  # then the next request tries again
+            configure=self._count,
             open=False,
         )
 
@@ -162,6 +169,9 @@ class Database:
             if is_unable(error):
                 raise Unavailable(words(error)) from error
             raise
+
+    async def _count(self, _: Connection) -> None:
+        self.connections += 1
 
     # What others do
 

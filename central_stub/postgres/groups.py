@@ -31,7 +31,7 @@ from central_stub.postgres.database import CHANNEL, Connection, Database
 from central_stub.postgres.effects import Asked, Effects, effects_of
 from central_stub.postgres.errors import RIVALS, is_lost, is_unable, words
 from central_stub.postgres.sums import digits_of, place_of
-from central_stub.postgres.tail import Tail
+from central_stub.postgres.tail import Tail, Where
 from central_stub.rules import Operation, Update
 from central_stub.switches import Switches
 
@@ -50,7 +50,7 @@ ORDER BY id FOR UPDATE
 FIND_KEYS = """
 SELECT key, answered_at, answer FROM central.keys WHERE tenant = %(tenant)b AND key = ANY(%(keys)b)
 """
-READ_FEED = "SELECT generation, epoch, head FROM central.feed WHERE tenant = %(tenant)b"
+READ_FEED = "SELECT generation, epoch, head, floor FROM central.feed WHERE tenant = %(tenant)b"
 FORGET_KEYS = "DELETE FROM central.keys WHERE tenant = %(tenant)b AND key = ANY(%(keys)b)"
 CHANGE_PRODUCTS = """
 UPDATE central.products p SET body = n.body, hash_0 = n.h0, hash_1 = n.h1, hash_2 = n.h2,
@@ -77,14 +77,14 @@ PUBLISH = """
 WITH feed AS (
     UPDATE central.feed SET head = head + %(count)b, products = products + %(products)b,
         floor = greatest(floor, head + %(count)b - %(limit)b + 1)
-    WHERE tenant = %(tenant)b RETURNING generation, epoch, head, lost_until
+    WHERE tenant = %(tenant)b RETURNING generation, epoch, head, floor, lost_until
 ), written AS (
     INSERT INTO central.events (tenant, number, body)
     SELECT %(tenant)b, feed.head - %(count)b + n.place, n.body
     FROM feed, unnest(%(bodies)b::bytea[]) WITH ORDINALITY AS n (body, place)
     WHERE feed.head - %(count)b + n.place > feed.lost_until
 )
-SELECT generation, epoch, head, lost_until,
+SELECT generation, epoch, head, floor, lost_until,
     pg_notify(%(channel)b, %(name)b || ' ' || epoch || ' ' || head)
 FROM feed
 """
@@ -113,19 +113,15 @@ class Found:
     rows: dict[str, Row]
     answers: dict[str, Answer]
     forgotten: list[bytes]
-    generation: str
-    epoch: int
-    head: int
+    feed: Where
 
 
 @dataclass(slots=True)
 class Committed:
-    """What a transaction did; `head` is the feed's after it."""
+    """What a transaction did, and where the feed was after it."""
 
     effects: Effects
-    generation: str
-    epoch: int
-    head: int
+    feed: Where
     has_gaps: bool = False
 
 
@@ -243,10 +239,10 @@ class Groups:
             await connection.execute("COMMIT")
             await pipeline.sync()
             if published is None:
-                return Committed(effects, found.generation, found.epoch, found.head)
-            generation, epoch, head, lost_until, _ = _one(await published.fetchone())
-        has_gaps = head - len(effects.events) < lost_until
-        return Committed(effects, generation, epoch, head, has_gaps)
+                return Committed(effects, found.feed)
+            *where, lost_until, _ = _one(await published.fetchone())
+        feed = Where(*where)
+        return Committed(effects, feed, has_gaps=feed.head - len(effects.events) < lost_until)
 
     async def _find(self, connection: Connection, group: list[Job], switches: Switches) -> Found:
         """Lock the products that a group names, and read what is known of them and of its keys."""
@@ -267,7 +263,7 @@ class Groups:
                 answers[key.decode()] = orjson.loads(answer)
             else:
                 forgotten.append(key)
-        return Found(rows, answers, forgotten, *_one(await feed.fetchone()))
+        return Found(rows, answers, forgotten, Where(*_one(await feed.fetchone())))
 
     async def _publish(
         self, connection: Connection, effects: Effects, created: int, switches: Switches
@@ -333,17 +329,16 @@ class Groups:
     async def _answer(self, group: list[Job], committed: Committed) -> None:
         events: list[Event] = committed.effects.events
         try:
-            if events and not committed.has_gaps:
-                first = committed.head - len(events) + 1
-                await self._tail.append(committed.generation, committed.epoch, first, events)
+            if committed.has_gaps:
+                await self._tail.refresh()
             else:
-                await self._tail.reach(committed.generation, committed.head)
+                await self._tail.append(committed.feed, events)
         except Unavailable:
             _fail(group, OutcomeUnknown(UNKNOWN))
             return
         for job, answers in zip(group, committed.effects.answers, strict=True):
             if not job.answered.done():
-                job.answered.set_result(Answers(answers, committed.generation))
+                job.answered.set_result(Answers(answers, self._tail.generation))
 
 
 UNKNOWN = "the database was lost while this was written: repeat it with the same key"

@@ -3,6 +3,7 @@
 Rules
 - Who asks beyond the tail first reads the row of the feed. So a process that lags never looks like
   a feed that went backwards, and an empty answer is true when it is given.
+- What was read over a new connection is answered only when the tail has been compared after it.
 - An answer goes out only when the tail holds every event that it can show. So whatever a client was
   told, this process can compare.
 - A head below the tail's, or another event at the tail's end, means that the database lost what
@@ -13,7 +14,7 @@ Rules
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
@@ -48,6 +49,15 @@ SELECT pg_notify(%(channel)s, tenant::text) FROM renamed
 logger = logging.getLogger("central_stub.postgres")
 
 
+class Where(NamedTuple):
+    """Where a feed is: its name, its last offset, and the first that is still held."""
+
+    generation: str
+    epoch: int
+    head: int
+    floor: int
+
+
 class Tail:
     """The tail of one tenant's feed. `new_name` returns a name that no generation has had;
     `on_revision` is called when switches or faults changed, and
@@ -68,6 +78,7 @@ class Tail:
         self.changes = 0
         self._epoch = -1
         self._revision = -1
+        self._compared = -1  # how many connections there had been
         self._database = database
         self._tenant = tenant
         self._new_name = new_name
@@ -98,23 +109,40 @@ class Tail:
             self._next = asyncio.create_task(self._read_after(self._reading))
         await asyncio.shield(self._next)
 
-    async def reach(self, generation: str, head: int) -> None:
-        """Return when the tail holds the events that an answer can show. Unavailable."""
-        if self.generation != generation or self.head < head:
+    async def read(self, read: Callable[[], Awaitable[list[TupleRow]]]) -> list[TupleRow]:
+        """Return what `read` does, once the tail holds the events that it can show. Each of its
+        rows begins with the generation and the head. Unavailable."""
+        while True:
+            known, name = self.head, self.generation
+            rows = await read()
+            generation, head = rows[0][:2]
+            went_backwards = generation == name and head < known
+            if self._is_compared and not went_backwards:
+                if self.generation != generation or self.head < head:
+                    await self.refresh()
+                return rows
             await self.refresh()
 
-    async def append(
-        self, generation: str, epoch: int, first: int, events: Sequence[Event]
-    ) -> None:
-        """Take events that this process has committed, `first` being the first one's offset."""
-        is_next = first == self.feed.next
-        if not is_next or generation != self.generation or epoch != self._epoch:
+    async def append(self, feed: Where, events: Sequence[Event]) -> None:
+        """Return when the tail holds what this process has committed: `events` are the last ones of
+        the feed, or there are none. Unavailable."""
+        is_same = feed[:2] == (self.generation, self._epoch) and self._is_compared
+        if is_same and not events and feed.head <= self.head:
+            return
+        first = feed.head - len(events) + 1
+        if not is_same or first != self.feed.next:
             await self.refresh()
             return
         for offset, event in enumerate(events, start=first):
             self.feed.append(offset, event)
+        self.floor = max(self.floor, feed.floor)
         self._trim()
         self._changed()
+
+    @property
+    def _is_compared(self) -> bool:
+        """Whether what the tail holds was compared since the last new connection."""
+        return self._compared == self._database.connections
 
     # Reading
 
@@ -127,7 +155,7 @@ class Tail:
 
     async def _read(self) -> bool:
         """Read once; return whether the tail is then what was committed."""
-        known = self.head
+        known, connections = self.head, self._database.connections
         rows = await self._database.read(READ, {"tenant": self._tenant, "known": known})
         if not rows:
             raise Unavailable("the database no longer knows this tenant")
@@ -143,7 +171,8 @@ class Tail:
             self._revision = seen.revision
             self._changed()
         self._take(seen, events)
-        return True
+        self._compared = connections
+        return self._is_compared
 
     def _begin(self, seen: Seen) -> None:
         """Forget what another generation or epoch held."""

@@ -90,6 +90,10 @@ class TemporaryServer:
         return f"postgresql://postgres@/{database}?host={quote(str(self.folder))}"
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def data(self) -> Path:
         return self.folder / "data"
 
@@ -193,10 +197,18 @@ class TemporaryServer:
 
     def _own(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._give(self.folder)
+        self.folder.chmod(0o700)
+
+    def own_data(self) -> None:
+        """Give it files that were put into its folder."""
+        for each in (self.data, *self.data.rglob("*")):
+            self._give(each)
+
+    def _give(self, path: Path) -> None:
         if self._user is not None:
             account = pwd.getpwnam(self._user)
-            os.chown(self.folder, account.pw_uid, account.pw_gid)
-        self.folder.chmod(0o700)
+            os.chown(path, account.pw_uid, account.pw_gid)
 
     def _as_user(self) -> dict[str, Any]:
         if self._user is None:
