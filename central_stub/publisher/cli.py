@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from central_stub.publisher.central import CentralFeed
 from central_stub.publisher.publisher import Publisher
 
 RECONNECT_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,9 @@ async def publish(options: argparse.Namespace) -> None:
     finally:
         await central.close()
         if client is not None:
-            await client.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await client.close()
 
 
 async def connect(urls: str, credentials: Path | None, ca: Path | None) -> Client:

@@ -23,6 +23,7 @@ from store_cache.writes.outbox.sender import OutboxSender
 
 if TYPE_CHECKING:
     from store_cache.api.metrics.metrics import Metrics
+    from store_cache.nats.source import NatsSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class StoreParts:
     `forwarder` sends writes to Central. `streams` are the open streams of changes, `history` is
     that of the products, `verifier` compares the catalogue with Central's, `search` keeps the
     index, `outbox` queued writes, which `sender` sends; `traced` makes spans; `report` tells
-    Central how the store is, for ever. What is switched off is None."""
+    Central how the store is, for ever; `feed` brings events from NATS. What is switched off is
+    None."""
 
     writer: CacheWriter
     runner: SyncRunner
@@ -48,6 +50,7 @@ class StoreParts:
     outbox: Outbox | None = None
     sender: OutboxSender | None = None
     report: Callable[[], Coroutine[Any, Any, None]] | None = None
+    feed: NatsSource | None = None
 
     @property
     def pending(self) -> PendingStock | None:

@@ -54,6 +54,7 @@ from store_cache.writes.outbox.sender import OutboxSender, SenderSettings
 
 if TYPE_CHECKING:
     from store_cache.api.metrics.metrics import Metrics
+    from store_cache.nats.source import NatsSource
     from store_cache.tracing.spans import Spans
 
 log = logging.getLogger(__name__)
@@ -203,6 +204,8 @@ async def following(
         settings, environment, steady, central, writer, keys, defects=defects, outbox=outbox
     )
     works = {"event sync": store.runner.run, "refetches": store.refetcher.run}
+    if store.feed is not None:
+        works["feed on NATS"] = store.feed.run
     if store.metrics is not None:
         works["metrics"] = store.metrics.history.run
     if store.verifier is not None:
@@ -242,6 +245,7 @@ def build_parts(
 ) -> StoreParts:
     """Build what works on the loaded catalogue, and tell each part whom to tell what."""
     uptime = environment.uptime or asyncio.get_running_loop().time
+    feed = build_feed(settings, environment, central, uptime)
     runner = SyncRunner(
         central,
         writer,
@@ -257,7 +261,10 @@ def build_parts(
         now=steady,
         uptime=uptime,
         random=environment.random,
+        feed=feed,
     )
+    if feed is not None and settings.poll_mode == "continuous":
+        feed.on_mode = runner.follow_continuously
     refetcher = Refetcher(
         central,
         writer,
@@ -309,6 +316,7 @@ def build_parts(
     verifier = build_verifier(settings, environment, central, writer, runner)
     if verifier is not None:
         status.verification = verifier.findings
+    status.feed = feed
 
     runner.on_events = forwarder.observe_events
     runner.on_central_reached = admission.sync_reached_central
@@ -333,7 +341,8 @@ def build_parts(
     metrics = None
     if settings.metrics:
         watched = Watched(
-            writer, runner, forwarder, freshness, state, store_version, streams, verifier, outbox
+            *(writer, runner, forwarder, freshness, state, store_version),
+            *(streams, verifier, outbox, feed),
         )
         key_required = settings.metrics_key_required
         metrics = build_metrics(watched, central, clock, key_required=key_required)
@@ -359,6 +368,37 @@ def build_parts(
             version=store_version,
             uptime=uptime,
         ),
+        feed=feed,
+    )
+
+
+def build_feed(
+    settings: Settings,
+    environment: Environment,
+    central: CentralClient,
+    uptime: Callable[[], float],
+) -> NatsSource | None:
+    """Build what brings the feed from NATS; None if it comes from Central."""
+    if settings.feed_source == "http":
+        return None
+    from store_cache.nats.connection import FeedConnection, NatsSettings  # noqa: PLC0415 - an extra
+    from store_cache.nats.source import NatsSource  # noqa: PLC0415
+
+    connection = FeedConnection(
+        NatsSettings(
+            urls=settings.nats_url,
+            name=settings.store_id,
+            credentials_file=settings.nats_credentials_file,
+            ca_file=settings.nats_ca_file,
+        ),
+        uptime=uptime,
+    )
+    return NatsSource(
+        central,
+        connection,
+        interval_seconds=settings.sync_interval_seconds,
+        uptime=uptime,
+        random=environment.random,
     )
 
 

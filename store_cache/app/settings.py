@@ -13,6 +13,7 @@ import ssl
 import stat
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -57,6 +58,7 @@ _STUB_PREFIX = "CENTRAL_STUB_"
 _ALIKE = 0.8
 
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
+_NATS_SECRET = re.compile(r"^SU[A-Z2-7]{40,}\s*$", re.MULTILINE)
 _HASHED_KEY = re.compile(r"sha256:[0-9a-f]{64}")
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _USER = re.compile(r"//.*@")
@@ -280,6 +282,24 @@ class Settings(BaseSettings):
     poll_mode: Annotated[Literal["continuous", "interval"], BeforeValidator(_lowered)] = _setting(
         "continuous", may_be="continuous or interval", example="continuous"
     )
+    feed_source: Annotated[Literal["http", "nats"], BeforeValidator(_lowered)] = _setting(
+        "http", may_be="http or nats", example="nats"
+    )
+    nats_url: str = _setting(
+        "nats://localhost:4222",
+        may_be="nats or tls addresses without user, path, query or fragment, separated by commas",
+        example="tls://nats.example.com:4222",
+    )
+    nats_credentials_file: _File = _setting(
+        "",
+        may_be="empty, or a readable file: a .creds file, or the seed of an nkey",
+        example="/etc/store-cache/nats.creds",
+    )
+    nats_ca_file: _File = _setting(
+        "",
+        may_be="empty, or a readable file of PEM certificates",
+        example="/etc/store-cache/nats-ca.pem",
+    )
     stale_after_seconds: int = _setting(
         60, may_be="a whole number from 1 to 86400", example="60", ge=1, le=86400
     )
@@ -464,6 +484,43 @@ class Settings(BaseSettings):
         if not _is_host(parts.hostname) or ".." in parts.path.split("/"):
             raise ValueError("has a host or a path that cannot be")
         return url.rstrip("/")
+
+    @field_validator("feed_source")
+    @classmethod
+    def _check_feed_source(cls, source: str) -> str:
+        if source == "nats" and find_spec("nats") is None:
+            raise ValueError("needs a package: pip install 'store-cache[nats]'")
+        return source
+
+    @field_validator("nats_url")
+    @classmethod
+    def _check_nats_url(cls, urls: str) -> str:
+        for url in urls.split(","):
+            parts = _split_url(url.strip())
+            if parts.scheme not in ("nats", "tls") or not _is_host(parts.hostname or ""):
+                raise ValueError("holds something else than a nats or tls address")
+            if parts.username is not None or parts.path or "?" in url or "#" in url:
+                raise ValueError("holds more than scheme, host and port")
+        return urls
+
+    @field_validator("nats_credentials_file")
+    @classmethod
+    def _check_nats_credentials(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                text = path.read_text(encoding="ascii")
+            except (OSError, UnicodeDecodeError) as exc:
+                raise ValueError(f"cannot be read: {exc}") from None
+            if not _NATS_SECRET.search(text):
+                raise ValueError("holds neither a NATS user JWT with its seed nor a seed")
+        return path
+
+    @field_validator("nats_ca_file")
+    @classmethod
+    def _check_nats_authorities(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path)
+        return path
 
     @field_validator("central_api_key")
     @classmethod

@@ -13,13 +13,15 @@ class EventPage:
     """A page of the feed.
 
     `events`: in the order sent, which need not be that of their offsets. `next_offset` and
-    `has_more` are hints (P4), None if Central left them out.
+    `has_more` are hints (P4), None if Central left them out. `relayed_at`: when the page was true,
+    in seconds of the store's uptime, if it was passed on (by NATS); None if Central answered.
     """
 
     events: tuple[AnyEvent, ...]
     next_offset: int | None = None
     has_more: bool | None = None
     generation: str | None = None
+    relayed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
             return replace(state, phase=phase), ApplyEvents(events, cursor.position)
         case AtEnd(cursor):
             wait_seconds = state.phase.wait_seconds if isinstance(state.phase, Polling) else 0
+            if outcome.page.relayed_at is not None:
+                wait_seconds = 0  # nobody held it
             return _at_end(state, cursor, wait_seconds, outcome.took_seconds, now)
 
 
@@ -148,5 +150,7 @@ def _at_end(
 
 
 def _in_sync(state: State, at: float) -> State:
-    """Nothing was left behind `at` that time, but events that were applied since."""
+    """Nothing was left behind `at` that time, but events that were applied since. What was relayed
+    may be older than what is known."""
+    at = at if state.in_sync_at is None else max(at, state.in_sync_at)
     return replace(state, in_sync_at=at, is_proven=True, returned=False)

@@ -63,10 +63,14 @@ from store_cache.writer import CacheWriter
 log = logging.getLogger(__name__)
 
 
-class Source(Protocol):
-    """What the runner asks of Central; `central.client.CentralClient` is one."""
+class Feed(Protocol):
+    """Where the runner gets the events that it follows."""
 
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage: ...
+
+
+class Source(Feed, Protocol):
+    """What the runner asks of Central; `central.client.CentralClient` is one."""
 
     async def page(self, request: PageRequest) -> CataloguePage: ...
 
@@ -98,6 +102,7 @@ long polls) says nothing about writes, and a limit nothing at all."""
 class SyncRunner:
     """Runs the sync until it is stopped.
 
+    `feed` is where events are followed, if not at Central (NATS); full syncs ask Central alone.
     `now` gives steady unix seconds (never set back), `random` numbers in [0, 1), `uptime` seconds
     that go on while the machine is suspended, too: the state machine counts these. Set the
     callbacks before `run`, see `app.build`: `on_events` (the forwarder) is called with each batch
@@ -117,6 +122,7 @@ class SyncRunner:
         now: Callable[[], float],
         random: Callable[[], float],
         uptime: Callable[[], float],
+        feed: Feed | None = None,
     ) -> None:
         self.state = begin(settings, writer.position)
         self.events_applied = 0
@@ -137,6 +143,7 @@ class SyncRunner:
         self.on_advance: Callable[[], None] = _ignore
         self.on_full_sync: Callable[[FullSyncRecord], None] = _ignore
         self._central = central
+        self._feed = feed or central
         self._writer = writer
         self._least_percent = least_percent
         self._now = now
@@ -195,6 +202,13 @@ class SyncRunner:
         self._wake()
         return True
 
+    def follow_continuously(self, continuous: bool) -> None:
+        """Follow with held polls from now on, or in intervals. The first ends a wait."""
+        settings = replace(self.state.settings, continuous=continuous)
+        self.state = replace(self.state, settings=settings)
+        if continuous and isinstance(self.state.phase, Sleeping):
+            self._wake()
+
     def note_renamed(self, generation: str) -> None:
         """The writer has given the generation another label."""
         self.state = renamed(self.state, generation)
@@ -236,7 +250,8 @@ class SyncRunner:
         match outcome:
             case EventsArrived(page):
                 self._note_head(page)
-                self.on_central_reached()
+                if page.relayed_at is None:
+                    self.on_central_reached()
             case PageApplied(event_offset=offset):
                 self.head_offset = offset or self.head_offset
                 self.on_central_reached()
@@ -296,18 +311,19 @@ class SyncRunner:
 
     async def _fetch_events(self, command: FetchEvents) -> Outcome:
         asked_at = self.uptime()
-        exchange = self._central.events(
+        feed = self._central if isinstance(self.state.phase, FullSyncing) else self._feed
+        exchange = feed.events(
             offset=command.offset, limit=command.limit, wait_seconds=command.wait_seconds
         )
         if not self._may_be_interrupted():
-            return EventsArrived(await exchange, self.uptime() - asked_at)
+            return self._arrived(await exchange, asked_at)
         # Giving up a poll loses nothing, since the position has not moved. A timeout ends it: a
         # task that waits for the event would cost every poll something.
         timeout = asyncio.timeout(0.0 if self._woken.is_set() else None)
         try:
             async with timeout:
                 self._poll_timeout = timeout
-                return EventsArrived(await exchange, self.uptime() - asked_at)
+                return self._arrived(await exchange, asked_at)
         except TimeoutError:
             if not timeout.expired():
                 raise
@@ -315,6 +331,10 @@ class SyncRunner:
             return Interrupted()
         finally:
             self._poll_timeout = None
+
+    def _arrived(self, page: EventPage, asked_at: float) -> EventsArrived:
+        true_at = asked_at if page.relayed_at is None else page.relayed_at
+        return EventsArrived(page, self.uptime() - true_at)
 
     async def _apply_events(self, command: ApplyEvents) -> Outcome:
         applied = quarantined = 0

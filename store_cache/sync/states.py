@@ -45,7 +45,8 @@ COUNTED = (Failure.UNREACHABLE, Failure.BROKEN, Failure.UNREADABLE)
 
 @dataclass(frozen=True, slots=True)
 class EventsArrived:
-    """`took_seconds`: how long the exchange took, from the request to the whole answer."""
+    """`took_seconds`: how long the exchange took, from the request to the whole answer; of a page
+    that was relayed, how old it is."""
 
     page: EventPage
     took_seconds: float = 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import nats
@@ -57,7 +56,8 @@ async def start_publisher(
             await Publisher(feed, client).run()
         finally:
             await feed.close()
-            await client.close()
+            async with asyncio.timeout(5):
+                await client.close()
 
     def start() -> asyncio.Task[None]:
         tasks.append(asyncio.create_task(publish()))
@@ -66,5 +66,6 @@ async def start_publisher(
     yield start
     for task in tasks:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    if tasks:
+        _, running = await asyncio.wait(tasks, timeout=10)
+        assert not running, "a publisher does not end"

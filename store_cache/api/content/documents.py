@@ -363,6 +363,19 @@ class OutboxState(TypedDict):
     problem: Problem
 
 
+class FeedState(TypedDict):
+    """Where the feed comes from, with FEED_SOURCE=nats."""
+
+    source: Annotated[
+        Literal["nats", "central"], Field(description="central: NATS does not serve at the moment")
+    ]
+    server: Annotated[str, Field(description="of NATS")]
+    behind: Annotated[
+        Count | None, Field(description="events of the stream that are not applied yet")
+    ]
+    problem: Problem
+
+
 class DiskState(TypedDict):
     durable: bool
     problem: Problem
@@ -456,6 +469,7 @@ class SyncStatus(TypedDict):
     aheadOfFeed: Annotated[Count, Field(description="products whose answer is ahead of the feed")]
     eventsSetAside: EventsSetAside
     writes: WritesState
+    feed: NotRequired[Annotated[FeedState, Field(description="only with FEED_SOURCE=nats")]]
     outbox: NotRequired[
         Annotated[OutboxState, Field(description="only if writes are queued, or some are left")]
     ]

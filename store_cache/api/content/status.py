@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from typing import Protocol
 
 from store_cache.api.content.clock import Clock, rfc3339, short_duration
 from store_cache.api.content.defects import Defects
@@ -13,6 +14,7 @@ from store_cache.api.content.documents import (
     DiskState,
     Doubtful,
     EndedFullSync,
+    FeedState,
     Health,
     OutboxState,
     RunningFullSync,
@@ -25,6 +27,7 @@ from store_cache.api.content.state import StateTracker
 from store_cache.api.content.verification import verification_document
 from store_cache.central.client import CentralClient
 from store_cache.model.change import PendingRefetch
+from store_cache.model.position import Position
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.states import FullSyncing, FullSyncRecord
 from store_cache.sync.verification.findings import Findings
@@ -42,6 +45,21 @@ LONGEST_OUTBOX_DOUBT_SECONDS = 300.0
 """The same of a write in the outbox, which the store repeats itself."""
 
 MEGABYTE = 1_000_000
+
+
+class FeedSource(Protocol):
+    """Where the sync gets events from, if not from Central alone (`store_cache.nats.source`)."""
+
+    @property
+    def is_from_nats(self) -> bool: ...
+
+    @property
+    def server(self) -> str: ...
+
+    @property
+    def problem(self) -> str: ...
+
+    def behind(self, offset: int) -> int | None: ...
 
 
 class StatusDocuments:
@@ -71,6 +89,7 @@ class StatusDocuments:
         self._defects = defects
         self._clock = clock
         self.verification: Findings | None = None  # None: it is off
+        self.feed: FeedSource | None = None  # None: Central
         self._version = version
         self._started_at = clock.uptime()
 
@@ -125,6 +144,8 @@ class StatusDocuments:
         }
         if self._outbox is not None:
             document["outbox"] = self._outbox_state(self._outbox)
+        if self.feed is not None:
+            document["feed"] = _feed_state(self.feed, state.position)
         return document
 
     def cache_stats(self) -> CacheStats:
@@ -274,6 +295,15 @@ class StatusDocuments:
             "journalSize": megabytes(files.journal_bytes),
             "sweepProblem": files.sweep_problem,
         }
+
+
+def _feed_state(feed: FeedSource, position: Position | None) -> FeedState:
+    return {
+        "source": "nats" if feed.is_from_nats else "central",
+        "server": feed.server,
+        "behind": None if position is None else feed.behind(position.offset),
+        "problem": feed.problem,
+    }
 
 
 def outbox_problem(status: OutboxStatus) -> str:

@@ -106,6 +106,12 @@ class StoreCollector(Collector):
                 "Events that Central is known to have and the catalogue does not reflect.",
                 watched.lag,
             )
+        if watched.feed is not None:
+            yield _gauge(
+                "store_cache_feed_from_nats",
+                "Whether the feed comes from NATS (1), or from Central instead (0).",
+                float(watched.feed.is_from_nats),
+            )
         events = CounterMetricFamily(
             "store_cache_events", "Events of Central's feed.", labels=["outcome"]
         )

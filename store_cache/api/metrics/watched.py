@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from store_cache.api.content.freshness import FreshnessGauge
 from store_cache.api.content.state import StateTracker
+from store_cache.api.content.status import FeedSource
 from store_cache.api.stream.streams import Streams
 from store_cache.sync.runner import SyncRunner
 from store_cache.sync.verification.verifier import Verifier
@@ -27,6 +28,7 @@ class Watched:
     streams: Streams | None = None
     verifier: Verifier | None = None
     outbox: Outbox | None = None
+    feed: FeedSource | None = None
 
     @property
     def lag(self) -> int | None:

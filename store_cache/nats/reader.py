@@ -1,0 +1,151 @@
+"""Reads a stream from an offset on, with a pull consumer that acknowledges nothing.
+
+The consumer is this reader's own, and NATS forgets it half a minute after its last request. A
+reader that is broken (the consumer is gone, the connection was lost, nothing is heard) is thrown
+away, and another one begins at the position: the consumer's own place counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import api
+
+AT_ONCE = 500
+"""Messages that NATS may send before it is asked for more."""
+
+MOST_BUFFERED = 2 * AT_ONCE
+EXPIRES_SECONDS = 30.0
+HEARTBEAT_SECONDS = 5.0
+SILENT_SECONDS = 2.5 * HEARTBEAT_SECONDS
+INACTIVE_SECONDS = 30.0
+
+_NANOSECONDS = 1_000_000_000
+_HEARTBEAT = "100"
+_ENDED = ("404", "408")
+
+
+class StreamReader:
+    """What NATS has sent of `stream` from `offset` on, in order: `messages` are (offset, bytes).
+
+    `on_change` is called when there is a message, and when the reader breaks.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        stream: str,
+        offset: int,
+        *,
+        uptime: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._stream = stream
+        self._uptime = uptime
+        self._on_change = on_change
+        self._requests = ""
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._under_way = 0
+        self._heard_at = uptime()
+        self._next = offset
+        self.began_at = uptime()
+        self.messages: deque[tuple[int, bytes]] = deque()
+        self.problem = ""
+        """Why the reader is broken; empty if it is not."""
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the first message that was not taken yet."""
+        return self.messages[0][0] if self.messages else self._next
+
+    @property
+    def is_broken(self) -> bool:
+        if self._under_way and self._uptime() - self._heard_at > SILENT_SECONDS:
+            self.break_off("NATS sends nothing, not even a sign of life")
+        return bool(self.problem)
+
+    async def start(self) -> None:
+        """Begin. Raises what nats-py raises."""
+        consumer = await self._client.jetstream().add_consumer(
+            self._stream,
+            api.ConsumerConfig(
+                name=self._client.new_inbox().rpartition(".")[2],
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._next + 1,
+                ack_policy=api.AckPolicy.NONE,
+                inactive_threshold=INACTIVE_SECONDS,
+                mem_storage=True,
+                num_replicas=1,
+            ),
+        )
+        self._requests = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
+        self._inbox = self._client.new_inbox()
+        self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
+        await self._ask()
+
+    async def close(self) -> None:
+        self.break_off("closed")
+        if self._subscription is not None and not self._client.is_closed:
+            await self._subscription.unsubscribe()
+
+    def break_off(self, problem: str) -> None:
+        """Take nothing more from this reader than what it has."""
+        if not self.problem:
+            self.problem = problem
+            self._on_change()
+
+    async def take(self) -> tuple[int, bytes]:
+        """Return the first message, and have NATS asked for more if few are under way."""
+        first = self.messages.popleft()
+        if self._under_way <= AT_ONCE // 2:
+            await self._ask()
+        return first
+
+    async def _ask(self) -> None:
+        count = min(AT_ONCE, MOST_BUFFERED - len(self.messages)) - self._under_way
+        if count <= 0 or self.problem:
+            return
+        if not self._under_way:
+            self._heard_at = self._uptime()
+        self._under_way += count
+        request = {
+            "batch": count,
+            "expires": int(EXPIRES_SECONDS * _NANOSECONDS),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * _NANOSECONDS),
+        }
+        await self._client.publish(self._requests, orjson.dumps(request), reply=self._inbox)
+
+    async def _receive(self, message: Msg) -> None:
+        self._heard_at = self._uptime()
+        status = (message.headers or {}).get(api.Header.STATUS)
+        if status is None:
+            self._under_way = max(0, self._under_way - 1)
+            self._add(message)
+        elif status in _ENDED:
+            pending = (message.headers or {}).get("Nats-Pending-Messages", "0")
+            self._under_way = max(0, self._under_way - int(pending))
+            if status == _ENDED[0]:
+                self._under_way = 0
+        elif status != _HEARTBEAT:
+            about = (message.headers or {}).get(api.Header.DESCRIPTION, "")
+            self.break_off(f"NATS ended the reading of {self._stream}: {status} {about}".strip())
+            return
+        if self._under_way <= AT_ONCE // 2:
+            await self._ask()
+
+    def _add(self, message: Msg) -> None:
+        offset = message.metadata.sequence.stream - 1
+        if offset != self._next:
+            what = "begins later than" if not self.messages else "left out messages before"
+            self.break_off(f"{self._stream} {what} offset {offset}")
+            return
+        self._next += 1
+        self.messages.append((offset, message.data))
+        self._on_change()

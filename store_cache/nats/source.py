@@ -1,0 +1,306 @@
+"""Where the sync gets events from: NATS while it can give them, else Central over HTTP.
+
+NATS cannot give an offset if it is a gap, lies before the beginning of the stream or beyond its
+end, does not come, or if nothing fresh was heard (`report.SILENT_SECONDS`). What was common to all
+stores must not bring all of them to Central at once, so the first request to Central waits for a
+random part of the poll interval. After it the sync follows in interval mode, until NATS can give
+again what comes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+import nats.errors
+import nats.js.errors
+
+from store_cache.central.failures import ExchangeBroken, InvalidShape
+from store_cache.model.pages import EventPage
+from store_cache.nats.connection import FeedConnection, StreamInfo
+from store_cache.nats.messages import page_of
+from store_cache.nats.reader import StreamReader
+from store_cache.nats.report import SILENT_SECONDS, Report
+
+DELIVERY_SECONDS = 5.0
+"""How long a message may take that the stream has."""
+
+START_SECONDS = 3.0
+"""How long a start waits for NATS before Central is asked."""
+
+LOOK_SECONDS = 1.0
+"""How often it is looked whether NATS is silent."""
+
+FRESH_SECONDS = 1.0
+"""A poll that has lasted so long ends with a report that is newer than the one it began with."""
+
+MOST_BYTES = 4 * 2**20
+"""Messages of one page, in bytes."""
+
+log = logging.getLogger(__name__)
+
+
+class Central(Protocol):
+    """`central.client.CentralClient`."""
+
+    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage: ...
+
+
+class NatsSource:
+    """Answers the polls of the sync.
+
+    `interval_seconds`: of polls in interval mode. `on_mode` is called with whether to follow
+    continuously (NATS) or in intervals (Central).
+    """
+
+    def __init__(
+        self,
+        central: Central,
+        connection: FeedConnection,
+        *,
+        interval_seconds: float,
+        uptime: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        self._central = central
+        self._connection = connection
+        self._interval_seconds = interval_seconds
+        self._uptime = uptime
+        self._random = random
+        self._reader: StreamReader | None = None
+        self._start: asyncio.Task[None] | None = None
+        self._served: StreamInfo | None = None
+        self._generation = ""
+        self._away_until: float | None = uptime() + START_SECONDS
+        self._was_fresh = False
+        self._is_from_nats: bool | None = None
+        self._news = asyncio.Event()
+        self.on_mode: Callable[[bool], None] = _ignore
+        connection.on_news = self._note_news
+        connection.on_lost = self._note_lost
+
+    async def run(self) -> None:
+        """Keep the connection until cancelled."""
+        await self._connection.run()
+
+    async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
+        """Return events from `offset` on; cancelling the call is safe.
+
+        Raises:
+            ExchangeBroken: another stream took the place of the one that was read, so its events
+                must be compared with what is held.
+            CentralError: of a request to Central.
+        """
+        asked_at = self._uptime()
+        ends_at = asked_at + wait_seconds
+        while True:
+            page = await self._from_nats(offset, limit, asked_at, ends_at)
+            if page is not None:
+                self._away_until = None
+                self._switch(from_nats=True)
+                return page
+            if self._away_until is None:
+                self._away_until = self._uptime() + self._random() * self._interval_seconds
+                log.warning(
+                    "event sync: NATS cannot give event %d (%s): Central is asked in %.1f s",
+                    *(offset, self.problem or "it has none", self._away_until - self._uptime()),
+                )
+            now = self._uptime()
+            if now >= self._away_until:
+                self._switch(from_nats=False)
+                return await self._central.events(offset=offset, limit=limit, wait_seconds=0)
+            if wait_seconds and now >= ends_at and self._had_reached(offset):
+                return self._empty(offset)
+            await self._until_news(self._away_until if now >= ends_at else ends_at)
+
+    def _switch(self, *, from_nats: bool) -> None:
+        if self._is_from_nats is not from_nats:
+            self._is_from_nats = from_nats
+            where = f"NATS at {self.server}" if from_nats else "Central, in intervals"
+            log.info("event sync: the feed comes from %s", where)
+            self.on_mode(from_nats)
+
+    # -- for the status --------------------------------------------------------------------
+
+    @property
+    def is_from_nats(self) -> bool:
+        """Whether the last answer came from NATS."""
+        return self._is_from_nats is True
+
+    @property
+    def server(self) -> str:
+        return self._connection.server
+
+    @property
+    def problem(self) -> str:
+        """Why NATS does not serve; empty if it does."""
+        if self._connection.client is None:
+            return self._connection.problem or "NATS is away"
+        age = self._connection.age
+        if age is None:
+            return self._connection.problem or "nothing was published yet"
+        if age > SILENT_SECONDS:
+            return f"the newest report is {age:.0f} s old: the publisher or Central is away"
+        return ""
+
+    def behind(self, offset: int) -> int | None:
+        """By how many events the next offset wanted is behind the last report."""
+        report = self._connection.report
+        return None if report is None else max(0, report.head + 1 - offset)
+
+    # -- NATS ------------------------------------------------------------------------------
+
+    async def _from_nats(
+        self, offset: int, limit: int, asked_at: float, ends_at: float
+    ) -> EventPage | None:
+        """Return a page, or None as soon as it is known that NATS cannot give one. An empty one
+        says that the store had reached the head of a report."""
+        while (report := self._fresh_report()) is not None:
+            if self._is_other_generation(report) and offset > report.head:
+                return self._empty(offset)
+            try:
+                reader = await self._reader_at(offset, report)
+                if reader is None:
+                    return None
+                if messages := await _take(reader, limit):
+                    return await self._page(messages, offset)
+            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, InvalidShape) as error:
+                self._drop_reader(f"NATS: {str(error) or type(error).__name__}")
+                return None
+            if reader.messages or reader.is_broken:
+                return None  # a gap, or the end of this reader
+            now = self._uptime()
+            if offset <= report.head:
+                due_at = max(asked_at, reader.began_at) + DELIVERY_SECONDS
+                if now >= due_at:
+                    self._drop_reader(f"event {offset} does not come")
+                    return None
+                await self._until_news(due_at)
+                continue
+            is_newer = report.received_at > asked_at and now - asked_at >= FRESH_SECONDS
+            if is_newer or now >= ends_at:
+                return self._empty(offset)
+            await self._until_news(ends_at)
+        self._was_fresh = False
+        return None
+
+    def _fresh_report(self) -> Report | None:
+        """Return the report if it says something of now, and the stream is known."""
+        connection = self._connection
+        if connection.report is None or connection.stream is None or connection.client is None:
+            return None
+        if connection.stream.name != connection.report.stream:
+            return None
+        age = connection.age
+        return connection.report if age is not None and age <= SILENT_SECONDS else None
+
+    def _is_other_generation(self, report: Report) -> bool:
+        """Whether the stream is that of another generation than the one that was read last, which
+        is noted. Raises ExchangeBroken if it is another one of the same generation."""
+        stream, served = self._connection.stream, self._served
+        if served is None or stream is None or stream.created == served.created:
+            return False
+        self._served = stream
+        if self._reader is not None:
+            self._reader.break_off("there is another stream")
+        generation, self._generation = self._generation, report.generation
+        if generation != report.generation:
+            return True
+        raise ExchangeBroken(
+            f"the stream {stream.name} was made anew at NATS; "
+            "its events are compared with what is held"
+        )
+
+    async def _reader_at(self, offset: int, report: Report) -> StreamReader | None:
+        """Return a reader whose next message is that of `offset`; None if the stream ends before
+        it, or begins after it."""
+        stream, client = self._connection.stream, self._connection.client
+        assert stream is not None
+        assert client is not None
+        reader = self._reader
+        if reader is not None and (reader.is_broken or reader.next_offset != offset):
+            self._reader = None
+            await reader.close()
+        if self._reader is None:
+            if offset < stream.first or offset > report.head + 1:
+                return None
+            self._served, self._generation = stream, report.generation
+            self._reader = StreamReader(
+                client, stream.name, offset, uptime=self._uptime, on_change=self._news.set
+            )
+            self._start = asyncio.create_task(self._reader.start())
+        assert self._start is not None
+        reader = self._reader
+        await asyncio.shield(self._start)  # cancelling a poll leaves the reader whole
+        return reader
+
+    async def _page(self, messages: list[bytes], offset: int) -> EventPage:
+        """Return the page of these messages. It says that it leaves nothing behind only if it
+        reaches the head."""
+        report, true_at = self._connection.report, self._connection.true_at
+        assert report is not None
+        assert true_at is not None
+        page = await page_of(
+            messages, offset=offset, generation=report.generation, relayed_at=true_at
+        )
+        return replace(page, has_more=offset + len(messages) <= report.head)
+
+    def _had_reached(self, offset: int) -> bool:
+        """Whether a position leaves nothing behind of what the last report tells."""
+        report = self._connection.report
+        if report is None or self._connection.age is None:
+            return False
+        return report.generation == self._generation and offset > report.head
+
+    def _empty(self, offset: int) -> EventPage:
+        """Return an empty page that is as old as the last report."""
+        report, true_at = self._connection.report, self._connection.true_at
+        assert report is not None
+        return EventPage((), offset, False, report.generation, true_at)
+
+    def _drop_reader(self, problem: str) -> None:
+        log.warning("event sync: %s", problem)
+        if self._reader is not None:
+            self._reader.break_off(problem)
+        self._connection.look_again()
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    async def _until_news(self, at: float) -> None:
+        """Return after something was heard, at `at`, or after a second: silence is no news."""
+        self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(at - self._uptime(), 0.01), LOOK_SECONDS)):
+                await self._news.wait()
+
+    def _note_news(self) -> None:
+        self._news.set()
+        was_fresh, self._was_fresh = self._was_fresh, self._fresh_report() is not None
+        if self._was_fresh and not was_fresh and self._is_from_nats is False:
+            self.on_mode(True)  # the wait for the next interval ends
+
+    def _note_lost(self) -> None:
+        if self._reader is not None:
+            self._reader.break_off("the connection to NATS was lost")
+        self._news.set()
+
+
+async def _take(reader: StreamReader, limit: int) -> list[bytes]:
+    """Take the messages that are there, up to a gap."""
+    taken: list[bytes] = []
+    size = 0
+    while reader.messages and len(taken) < limit and size < MOST_BYTES:
+        if not reader.messages[0][1]:
+            break
+        _, message = await reader.take()
+        taken.append(message)
+        size += len(message)
+    return taken
+
+
+def _ignore(_: bool) -> None:
+    """The callback where none is set."""
