@@ -236,6 +236,15 @@ def test_a_view_of_a_catalogue_that_empties_is_still_whole() -> None:
     assert [] == view.next_rows(2)
 
 
+def test_a_view_does_not_show_products_that_are_added() -> None:
+    """[D3] Many at once, as on the fast path of events."""
+    catalogue = filled("P-1", "P-3")
+    view = catalogue.begin_view()
+    catalogue.add({"P-2": body("P-2"), "P-4": body("P-4")})
+
+    assert [body("P-1"), body("P-3")] == view.next_rows(9)
+
+
 def test_a_view_that_was_read_shows_nothing_more() -> None:
     """[D3] Nor does it keep what changes afterwards."""
     catalogue = filled("P-1", "P-2")

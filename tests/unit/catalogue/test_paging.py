@@ -275,6 +275,13 @@ def test_a_central_that_caps_silently_is_asked_for_200() -> None:
     assert PageRequest(19, 200) == new_replica().take_page(PageRequest(0, 1000), page)
 
 
+def test_a_central_that_gives_many_products_is_asked_for_as_many_as_before() -> None:
+    """[F3] Smaller pages would only take longer."""
+    page = CataloguePage(Rows.of(row(f"P-{n:03}") for n in range(500)), has_more=True)
+
+    assert PageRequest(499, 1000) == new_replica().take_page(PageRequest(0, 1000), page)
+
+
 PRODUCTS = ["P-1", "P-2", "P-3", "P-4"]
 EVENTS = ["inventory_updated", "product_created", "product_deleted"]
 some = st.frozensets(st.sampled_from(PRODUCTS), max_size=3)
