@@ -17,8 +17,8 @@ def stages(path: str, seconds: Mapping[str, float], *, at_most: float) -> dict[s
     for name, tests in {
         "its own tests": [test for test in seconds if _is_own(test, path)],
         "its package's tests": [test for test in seconds if _is_of_package(test, path)],
-        "other tests": [test for test in seconds if not test.startswith("tests/mutants/")],
-        "schedules": list(seconds),
+        "other tests": [test for test in seconds if not _is_schedule(test)],
+        "schedules": [test for test in seconds if _is_schedule(test)],
     }.items():
         left = at_most
         earlier = {test for stage in found.values() for test in stage}
@@ -35,3 +35,7 @@ def _is_own(test: str, path: str) -> bool:
 
 def _is_of_package(test: str, path: str) -> bool:
     return test.startswith(f"tests/unit/{PurePath(path).parts[1]}/")
+
+
+def _is_schedule(test: str) -> bool:
+    return test.startswith("tests/mutants/")

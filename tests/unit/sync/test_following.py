@@ -9,9 +9,8 @@ from typing import cast
 import pytest
 
 from store_cache.model.position import Position
-from store_cache.sync.backoff import ConnectionHealth
 from store_cache.sync.runner import SyncRunner
-from store_cache.sync.states import Polling, Sleeping, State, SyncSettings
+from store_cache.sync.states import ConnectionHealth, Polling, Sleeping, State, SyncSettings
 from store_cache.sync.verification.following import ASK_SECONDS, REACH_SECONDS, Following, Raced
 from store_cache.writer import CacheWriter
 from tests.harness.virtual_time import in_virtual_time

@@ -196,6 +196,14 @@ def test_a_lap_ends_and_says_what_no_page_has_shown() -> None:
     assert lap.unseen(["A", "B", "C"]) == ["C"]
 
 
+def test_an_empty_page_ends_a_lap_if_central_does_not_say_whether_there_is_more() -> None:
+    lap = Lap(0.0)
+    lap.take(lap.request(), CataloguePage(Rows.of([Row("A", 1, 1, b"{}")])))
+    assert not lap.is_over
+    lap.take(lap.request(), CataloguePage(Rows.of(())))
+    assert lap.is_over
+
+
 @pytest.mark.parametrize(
     ("products", "interval", "due"), [(9_600, 900, 100), (9_600, 90_000, 9_600), (0, 900, 1)]
 )
@@ -256,7 +264,7 @@ def test_removals_add_up_over_the_day() -> None:
 def test_removals_add_up_over_a_lap_that_is_longer_than_a_day() -> None:
     limit = RemovalLimit(50)
     limit.since = -1.0
-    for _ in range(5):
+    for _ in range(6):
         limit.note(0.0)
     assert not limit.allows(1, held=5, now=200_000.0)
     assert limit.allows(0, held=5, now=200_000.0)
