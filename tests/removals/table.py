@@ -9,6 +9,7 @@ from tests.removals.of_keys import of_keys
 from tests.removals.of_outbox import of_outbox
 from tests.removals.of_streams import of_streams
 from tests.removals.of_tenants import of_tenants
+from tests.removals.of_verification import of_verification
 from tests.removals.of_writes import of_writes
 from tests.removals.on_disk import on_disk
 from tests.removals.removal import Removal
@@ -25,6 +26,7 @@ TABLE: dict[str, Removal] = {
         of_keys,
         of_streams,
         of_tenants,
+        of_verification,
     )
     for removal in part.all
 }

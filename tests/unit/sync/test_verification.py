@@ -18,9 +18,9 @@ from store_cache.model.digest import Digest
 from store_cache.model.event import Event, Kind
 from store_cache.model.pages import BadRow, CataloguePage, PageRequest
 from store_cache.model.product import Row, Rows
+from store_cache.sync.verification import comparison
 from store_cache.sync.verification.changes import MOST_RECENT, RECENT_SECONDS, RecentChanges
 from store_cache.sync.verification.comparison import (
-    compare,
     differing_fields,
     differing_products,
     is_another_catalogue,
@@ -153,14 +153,14 @@ def test_a_reset_has_everything_hashed_anew() -> None:
 
 def test_unsettled_buckets_are_not_counted() -> None:
     ours, theirs = Digest(1, [1, 1, 1, 0], [1, 2, 3, 0]), Digest(1, [1, 1, 1, 1], [1, 9, 9, 5])
-    compared = compare(ours, theirs, unsettled={0, 2})
+    compared = comparison.compare(ours, theirs, unsettled={0, 2})
     assert compared.differing == {1: (1, 2, 1, 9), 3: (0, 0, 1, 5)}
     assert (compared.buckets, compared.unsettled, compared.rows) == (4, {0, 2}, 2)
 
 
 def test_rows_are_those_of_the_side_that_has_more() -> None:
     ours, theirs = Digest(1, [1, 0], [1, 0]), Digest(1, [1, 40], [1, 7])
-    assert compare(ours, theirs, unsettled=set()).rows == 41
+    assert comparison.compare(ours, theirs, unsettled=set()).rows == 41
 
 
 @pytest.mark.parametrize(
