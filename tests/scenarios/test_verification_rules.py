@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from central_stub.switches import Feature, Switches
-from store_cache.model.change import Override
+from store_cache.model.change import Override, RefetchReason
 from store_cache.sync.verification.findings import Findings
 from store_cache.sync.verification.verifier import Verifier
 from tests.harness.store import RunningStore, a_store
@@ -204,6 +204,32 @@ async def test_the_feed_is_asked_for_what_a_digest_has_in_interval_mode() -> Non
         findings = await verified(verifier)
         assert (findings.state, findings.mismatches, findings.given_up) == ("repaired", 1, 0)
         assert (stock(store, "P-0001"), stock(store, "P-0003")) == (9, 5)
+
+
+async def test_what_is_to_be_read_under_a_limit_is_not_asked_for_again() -> None:
+    """Seed 88000933: products that were still to be read made their buckets unsettled, so that ever
+    more products were asked for than Central's limit let the store read."""
+    central = MovedCentral(*ids(600))
+    async with a_verified_store(central) as (store, verifier):
+        catalogue = store.parts.writer.catalogue
+        assert catalogue is not None
+        central.limits = {"inventory/P-": (1000, 60)}
+        for product_id in ids(600)[:20]:
+            await store.parts.writer.request_refetch(product_id, RefetchReason.ORDER)
+
+        async def asked_for() -> set[float]:
+            """When verification has asked for products that are still to be read."""
+            for _ in range(4):
+                await verified(verifier)
+            pending = catalogue.pending_refetches.values()
+            return {each.since for each in pending if each.reason is RefetchReason.REFRESH}
+
+        first = await asked_for()
+        assert first
+        assert first == await asked_for()
+        central.limits.clear()
+        await until(lambda: not catalogue.pending_refetches, within_seconds=3600.0)
+        assert (await verified(verifier)).state == "equal"
 
 
 # -- removals ----------------------------------------------------------------------------------

@@ -323,11 +323,19 @@ class Verifier:
         return unexplained
 
     async def _refetch_long_unsettled(self, compared: Compared) -> None:
-        """Have the products read by themselves whose buckets never come to rest."""
+        """Have the products read by themselves whose buckets never come to rest.
+
+        A product that is to be read makes its bucket unsettled. So no more are asked for until
+        those were: under Central's limit there would soon be more of them in every bucket than are
+        ever read.
+        """
         unsettled = [Bucket(number, compared.buckets) for number in compared.unsettled]
         self._unsettled = {bucket: self._unsettled.get(bucket, 0) + 1 for bucket in unsettled}
         restless = {b.number for b, times in self._unsettled.items() if times >= TRIES}
-        if not restless:
+        catalogue, _ = self._following.catalogue()
+        pending = catalogue.pending_refetches.values()
+        untried = any(p.reason is RefetchReason.REFRESH and not p.attempts for p in pending)
+        if not restless or untried:
             return
         held_ids = await self._digests.held_in(restless, compared.buckets)
         ids = [product_id for bucket in held_ids.values() for product_id in bucket]
