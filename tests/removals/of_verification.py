@@ -119,7 +119,7 @@ def limit_of_removals(patch: Patch) -> None:
 @of_verification(
     "E5 F5",
     "only Central's own words are absence",
-    test=f"{SCENARIOS}test_single_404s_that_lie_empty_no_shelf",
+    test=f"{SCENARIOS}test_a_proxy_s_404_about_one_product_removes_nothing",
     why="no page of a proxy in the simulation comes with a digest that agrees with it",
 )
 def absence_to_verification(patch: Patch) -> None:

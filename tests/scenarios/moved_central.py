@@ -18,12 +18,14 @@ Rewrite = Callable[[str, Any], Any]
 
 class MovedCentral(LedgerTransport):
     """`limits`: how many requests whose address contains a word are still refused with 429, and for
-    how many seconds. `broken`: how many are still answered by 503. `rewrite`: see there."""
+    how many seconds. `broken`: how many are still answered by 503. `unrouted`: what a proxy answers
+    with a 404 of its own. `rewrite`: see there."""
 
     def __init__(self, *product_ids: str) -> None:
         super().__init__(Clock(), *product_ids)
         self.limits: dict[str, tuple[int, int]] = {}
         self.broken: Counter[str] = Counter()
+        self.unrouted: set[str] = set()
         self.rewrite: Rewrite = lambda _, body: body
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -36,6 +38,8 @@ class MovedCentral(LedgerTransport):
             if times and word in target:
                 self.broken[word] -= 1
                 return httpx.Response(503)
+        if any(word in target for word in self.unrouted):
+            return httpx.Response(404, html="<h1>Not Found</h1>")
         response = await super().handle_async_request(request)
         if response.status_code != 200:
             return response

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from central_stub.switches import Feature, Switches
+from store_cache.catalogue.row_hash import bucket_of
 from store_cache.model.change import Override, RefetchReason
 from store_cache.sync.verification.findings import Findings
 from store_cache.sync.verification.verifier import Verifier
@@ -264,6 +265,7 @@ def no_pages(target: str, body: Any) -> Any:
 async def test_single_404s_that_lie_empty_no_shelf() -> None:
     """A digest without products, and a proxy's 404 for each of them, are no absence."""
     async with a_verified_store(central := MovedCentral(*ids(8))) as (store, verifier):
+        central.unrouted = {f"inventory/{product_id}" for product_id in ids(8)}
 
         def empty(target: str, body: Any) -> Any:
             if "digest" in target:
@@ -273,6 +275,27 @@ async def test_single_404s_that_lie_empty_no_shelf() -> None:
         central.rewrite = empty
         await verified(verifier)
         assert len(store.parts.writer.catalogue or ()) == 8
+
+
+async def test_a_proxy_s_404_about_one_product_removes_nothing() -> None:
+    """[E5] Not even if digest and listing agree with it: a full sync has to tell."""
+    async with a_verified_store(central := MovedCentral(*ids(20))) as (store, verifier):
+        central.unrouted = {"inventory/P-0003"}
+
+        def without(target: str, body: Any) -> Any:
+            bucket = bucket_of("P-0003", 256)
+            if "digest" in target:
+                rows, sums = list(body["rows"]), list(body["sums"])
+                rows[bucket], sums[bucket] = 0, "0" * 32
+                return body | {"rows": rows, "sums": sums}
+            return body | {"products": []} if f"bucket={bucket}&" in target else body
+
+        central.rewrite = without
+        findings = await verified(verifier)
+        assert (findings.state, findings.repaired) == ("differs", 0)
+        assert stock(store, "P-0003") == 10
+        await asyncio.sleep(30.0)
+        assert "verification failed" in reasons(store)
 
 
 # -- a Central that contradicts itself ---------------------------------------------------------
