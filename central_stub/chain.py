@@ -325,6 +325,7 @@ A chain is running: two processes of Central over one PostgreSQL, and three stor
   stores     {stores[0]}/   {stores[1]}/   {stores[2]}/{last}
              (consoles; the key is "{KEY}")
   Central    {centrals[0]}   {centrals[1]}
+  the fleet  {centrals[0]}/fleet   (with an admin key: "{ADMIN_KEY}")
   database   {where}
 
 Or try:

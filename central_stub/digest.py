@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 import rfc8785
 
 from central_stub.catalogue import Catalogue, Row, bucket_of
@@ -18,8 +19,26 @@ _LARGEST_EXACT = 2**53 - 1
 
 def hash_row(row: Row) -> int:
     """Return the first 16 bytes of sha256 over the canonical row, as a big-endian whole number."""
-    canonical = rfc8785.dumps(_as_doubles({"name": "", "available": 0} | row))
+    whole = {"name": "", "available": 0} | row
+    if all(map(_is_plain, whole, whole.values())):
+        canonical = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    else:
+        canonical = rfc8785.dumps(_as_doubles(whole))
     return int.from_bytes(hashlib.sha256(canonical).digest()[:16], "big")
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Return whether orjson writes this member as RFC 8785 does, which takes a tenth of the time:
+    the name sorts alike, and the value is a text, true, false, null, a whole number that is exact,
+    or a fraction without an exponent."""
+    match value:
+        case str() | bool() | None:
+            return name.isascii()
+        case int():
+            return name.isascii() and abs(value) <= _LARGEST_EXACT
+        case float():
+            return name.isascii() and 1e-5 < abs(value) < 1e15 and not value.is_integer()
+    return False
 
 
 def _as_doubles(value: Any) -> Any:

@@ -193,6 +193,13 @@ class TemporaryServer:
         where = ("--host", str(self.folder), "--username", "postgres", database)
         return self.run("psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, *where).strip()
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time of all its processes, also of those that have ended."""
+        if self._process is None:
+            return 0.0
+        own = _cpu_seconds(self._process.pid, with_ended=True)
+        return own + sum(_cpu_seconds(each) for each in _children_of(self._process.pid))
+
     # How
 
     def _own(self) -> None:
@@ -236,6 +243,16 @@ class TemporaryServer:
 def _children_of(process_id: int) -> list[int]:
     children = Path(f"/proc/{process_id}/task/{process_id}/children")
     return [int(each) for each in children.read_text().split()] if children.exists() else []
+
+
+def _cpu_seconds(process_id: int, *, with_ended: bool = False) -> float:
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text()
+    except FileNotFoundError:
+        return 0.0
+    fields = stat.rpartition(")")[2].split()
+    ticks = fields[11:15] if with_ended else fields[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def _signal(process_id: int, number: signal.Signals) -> None:

@@ -5,7 +5,11 @@ import json
 from typing import Any
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
+from central_stub.digest import hash_row
 from central_stub.ledger import Ledger
 from central_stub.switches import Switches
 from tests.harness.postgres import BlockingLedger, Postgres
@@ -45,6 +49,19 @@ def test_a_bucket_is_a_count_and_the_sum_of_the_hashes_of_its_rows(ledger: Any) 
         sums[bucket] += int(hashlib.sha256(canonical(row)).hexdigest()[:32], 16)
 
     assert ledger.digest(buckets) == (counts, [f"{each % 2**128:032x}" for each in sums])
+
+
+NUMBERS = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+ROWS = st.dictionaries(st.text(), st.text() | st.none() | st.booleans() | NUMBERS)
+
+
+@given(ROWS)
+def test_a_hash_is_over_the_canonical_form_whatever_the_row(row: dict[str, Any]) -> None:
+    """Also of rows that are encoded the fast way."""
+    whole = {"name": "", "available": 0} | row
+    digest = hashlib.sha256(rfc8785.dumps(whole)).digest()
+
+    assert int.from_bytes(digest[:16], "big") == hash_row(row)
 
 
 def test_an_empty_bucket_is_nothing(empty: Any) -> None:

@@ -1,0 +1,1 @@
+"""Two processes of Central over one PostgreSQL: `python -m benchmarks.chain`."""
