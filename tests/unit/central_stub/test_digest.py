@@ -58,7 +58,7 @@ ROWS = st.dictionaries(st.text(), st.text() | st.none() | st.booleans() | NUMBER
 @given(ROWS)
 def test_a_hash_is_over_the_canonical_form_whatever_the_row(row: dict[str, Any]) -> None:
     """Also of rows that are encoded the fast way."""
-    whole = {"name": "", "available": 0} | row
+    whole: dict[str, Any] = {"name": "", "available": 0, **row}
     digest = hashlib.sha256(rfc8785.dumps(whole)).digest()
 
     assert int.from_bytes(digest[:16], "big") == hash_row(row)
