@@ -13,12 +13,16 @@ from typing import Any, Protocol
 from store_cache.central.failures import AccessDenied, CentralError, WriteUnsent
 from store_cache.model.position import Position
 from store_cache.model.stock import StockAnswer
+from store_cache.writes.admission import Admission
 from store_cache.writes.idempotency import Attempt, fingerprint
 from store_cache.writes.write import (
+    Sent,
     Unknown,
     WriteError,
     WriteOutcome,
     WriteRequest,
+    judge,
+    judge_batch,
     unavailable,
     updated_by,
 )
@@ -80,6 +84,29 @@ def payload_of(store_id: str, attempts: Sequence[tuple[WriteRequest, Attempt]]) 
             update["updatedBy"] = person
         updates.append(update)
     return {"storeId": store_id} | (updates[0] if len(updates) == 1 else {"updates": updates})
+
+
+async def exchange(
+    writes: Sequence[tuple[WriteRequest, Attempt]],
+    *,
+    store_id: str,
+    admission: Admission,
+    are_repeated: Sequence[bool],
+    deadline_at: float,
+) -> list[WriteOutcome]:
+    """Send writes in one request, and judge the answer to each. `are_repeated`: an earlier sending
+    of the attempt may have reached Central. `deadline_at` is on the loop's clock."""
+    try:
+        reply = await admission.send(payload_of(store_id, writes), deadline_at=deadline_at)
+    except (CentralError, WriteError) as problem:
+        return [failure(problem)] * len(writes)
+    sent = [
+        Sent(attempt.product_id, attempt.version, reply.certain and not is_repeated)
+        for (_, attempt), is_repeated in zip(writes, are_repeated, strict=True)
+    ]
+    if len(sent) == 1:
+        return [judge(reply.status, reply.value, sent[0])]
+    return judge_batch(reply.status, reply.value, sent)
 
 
 def failure(problem: CentralError | WriteError) -> WriteOutcome:

@@ -31,7 +31,7 @@ from store_cache.model.position import Position
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission, AdmissionStatus
-from store_cache.writes.exchange import failure, new_attempt, payload_of, stock_to_show
+from store_cache.writes.exchange import exchange, new_attempt, stock_to_show
 from store_cache.writes.idempotency import (
     Attempt,
     Final,
@@ -56,7 +56,6 @@ from store_cache.writes.write import (
     Doubt,
     FinalOutcome,
     Refused,
-    Sent,
     SettledByPerson,
     Unknown,
     Write,
@@ -64,8 +63,6 @@ from store_cache.writes.write import (
     WriteOutcome,
     WriteRequest,
     answer_to,
-    judge,
-    judge_batch,
     unavailable,
     unsettled,
 )
@@ -573,21 +570,13 @@ class Forwarder:
             delivery.is_recorded = True
             # From here on Central may have the write, even if this task ends early.
             self._keys.put(replace(delivery.attempt, is_unknown=True))
-        outcomes: list[WriteOutcome]
-        try:
-            payload = payload_of(self._store_id, [(d.request, d.attempt) for d in deliveries])
-            reply = await self._admission.send(payload, deadline_at=deadline_at)
-        except (CentralError, WriteError) as problem:
-            outcomes = [failure(problem)] * len(deliveries)
-        else:
-            sent = [
-                Sent(each.product_id, each.version, reply.certain and not each.is_unknown)
-                for each in attempts
-            ]
-            if len(sent) == 1:
-                outcomes = [judge(reply.status, reply.value, sent[0])]
-            else:
-                outcomes = judge_batch(reply.status, reply.value, sent)
+        outcomes = await exchange(
+            [(delivery.request, delivery.attempt) for delivery in deliveries],
+            store_id=self._store_id,
+            admission=self._admission,
+            are_repeated=[attempt.is_unknown for attempt in attempts],
+            deadline_at=deadline_at,
+        )
         # The feed may have been faster than the answer.
         pairs = zip(attempts, outcomes, strict=True)
         return [self._in_doubt.verdict(attempt) or outcome for attempt, outcome in pairs]

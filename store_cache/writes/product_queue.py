@@ -29,6 +29,10 @@ class ProductQueue:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def is_free(self, product_id: str) -> bool:
+        """Whether nobody writes to the product, or waits for it."""
+        return product_id not in self._lines
+
     @asynccontextmanager
     async def turn(self, product_ids: Iterable[str]) -> AsyncIterator[None]:
         """Wait until no earlier write to these products is under way, and keep later ones waiting.

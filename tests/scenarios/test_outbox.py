@@ -19,6 +19,7 @@ from central_stub.switches import Switches
 from store_cache.api.content import bodies
 from store_cache.writes.outbox.entry import Entry, State
 from store_cache.writes.outbox.outbox import Outbox
+from store_cache.writes.outbox.sender import LINES
 from store_cache.writes.write import Adjustment, Answer, Write, WriteError
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import Clock
@@ -31,13 +32,16 @@ UPDATES = "/v1/inventory/updates"
 
 class Central(LedgerTransport):
     """`lost`: so many answers to writes are lost after the write was applied. `refuses`: products
-    whose writes are refused for good, with this error type."""
+    whose writes are refused for good, with this error type. `takes_batches`: whether it knows
+    requests with several writes. `lines` counts the writes of each request."""
 
     def __init__(self, *product_ids: str) -> None:
         super().__init__(Clock(), *product_ids)
         self.lost = 0
         self.refuses: dict[str, str] = {}
         self.denies = False
+        self.takes_batches = True
+        self.lines: list[int] = []
 
     def switch(self, **switches: Any) -> None:
         self.ledger.switch(Switches(**switches))
@@ -53,17 +57,36 @@ class Central(LedgerTransport):
             self._note(target)
             body: dict[str, Any] = {"code": "unauthorized", "message": "?", "details": []}
             return httpx.Response(401, json=body)
-        if is_write and self.refuses:
+        if is_write:
             sent = orjson.loads(await request.aread())
-            if (error := self.refuses.get(sent["productId"])) is not None:
+            updates = sent.get("updates", [sent])
+            self.lines.append(len(updates))
+            if len(updates) > 1 and not self.takes_batches:
                 self._note(target)
-                body = {"productId": sent["productId"], "applied": False, "errorType": error}
-                return httpx.Response(409, json=body | {"errorMessage": "not here"})
+                return httpx.Response(400, json={"code": "invalid_request", "message": "one only"})
+            if any(update["productId"] in self.refuses for update in updates):
+                self._note(target)
+                results = [await self._one(request, update) for update in updates]
+                return (
+                    httpx.Response(200, json={"results": results})
+                    if "updates" in sent
+                    else httpx.Response(409, json=results[0])
+                )
         response = await super().handle_async_request(request)
         if is_write and self.lost:
             self.lost -= 1
             raise httpx.ReadError("the connection broke")
         return response
+
+    async def _one(self, request: httpx.Request, update: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of one of several writes."""
+        product = update["productId"]
+        if (error := self.refuses.get(product)) is not None:
+            refused = {"productId": product, "applied": False, "errorType": error}
+            return refused | {"errorMessage": "not here"}
+        alone = httpx.Request("POST", request.url, headers=request.headers, json=update)
+        response = await LedgerTransport.handle_async_request(self, alone)
+        return dict(orjson.loads(response.content))
 
 
 @asynccontextmanager
@@ -698,6 +721,71 @@ async def refuses_without_an_outcome(store: RunningStore, key: str) -> None:
         with pytest.raises(WriteError) as caught:
             await refused
         assert "outbox_entry_in_other_state" == caught.value.code
+
+
+# -- requests with several entries --------------------------------------------------------------
+
+
+async def test_entries_of_different_products_share_requests() -> None:
+    """[O1] Those of one product stay in their order; each gets an outcome of its own."""
+    products = [f"P-{number}" for number in range(1, 21)]
+    central = Central(*products)
+    async with a_shop(central) as store:
+        await cut(store)
+        for sale_ in ("first", "second"):
+            for product in products:
+                await queued(store, f"{sale_}-{product}", product=product)
+        central.refuses["P-3"] = "invalid_request"
+        central.lines.clear()
+        await back(store)
+
+        assert max(central.lines) == LINES
+        assert len(central.lines) < 20
+        assert {"P-3"} == {e.product_id for e in outbox_of(store).listed(None, limit=99, after="")}
+        for product in products:
+            expected = (10, 1) if product == "P-3" else (8, 3)
+            assert expected == central.stock(product)
+
+
+async def test_a_central_that_takes_no_batches_gets_each_write_alone() -> None:
+    """[O3] It refuses the request as a whole, which says nothing of the entries."""
+    central = Central()
+    central.takes_batches = False
+    async with a_shop(central) as store:
+        await cut(store)
+        for number in range(9):
+            await queued(store, f"sale-{number}", product=f"P-{number % 3 + 1}")
+        central.lines.clear()
+        await back(store, seconds=5.0)
+
+        assert [7, 7, 7] == [central.stock(f"P-{number}")[0] for number in (1, 2, 3)]
+        assert 1 == sum(lines > 1 for lines in central.lines)
+
+
+async def test_an_answer_to_several_that_is_lost_leaves_each_in_doubt() -> None:
+    """[O4] Each attempt is repeated by itself, and nothing is sold twice."""
+
+    class Losing(Central):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await super().handle_async_request(request)
+            if request.url.raw_path.decode() == UPDATES and self.lines[-1] > 1:
+                raise httpx.ReadError("the connection broke")
+            return response
+
+    central, states = Losing(), set()
+    central.switch(unnamed_writes=True)
+    async with a_shop(central, write_timeout_seconds=1) as store:
+        await cut(store)
+        await queued(store, "probe", product="P-1")
+        for number in (1, 2, 3):
+            await queued(store, f"sale-{number}", product=f"P-{number}")
+        outbox_of(store).on_changed = lambda entry: states.add((entry.key, entry.state))
+        await back(store, seconds=MINUTE)
+
+        assert max(central.lines) > 1
+        assert ("sale-3", State.IN_DOUBT) in states
+        assert [8, 9, 9] == [central.stock(f"P-{number}")[0] for number in (1, 2, 3)]
+        assert 0 == len(outbox_of(store))
 
 
 # -- bounds ------------------------------------------------------------------------------------

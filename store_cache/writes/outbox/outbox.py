@@ -65,7 +65,7 @@ class EntryLog(Protocol):
     async def keep_write(self, key_entry: bytes) -> None:
         """Append a record. Raises OSError if it is not durable."""
 
-    async def record_write(self, key_entry: bytes) -> None: ...
+    async def record_write(self, *key_entries: bytes) -> None: ...
 
     async def settle_write(
         self, key_entry: bytes, answer: StockAnswer | None, *, shown: Callable[[], None]
@@ -229,6 +229,15 @@ class Outbox:
         record = None if key in self._unreadable else self._keys.outbox.get(key)
         return None if record is None else decode_entry(orjson.loads(record))
 
+    def unsettled(self, key: str) -> Entry | None:
+        """Return the entry of a key if it has no outcome yet."""
+        return self._unsettled.get(key)
+
+    def is_current(self, entry: Entry) -> bool:
+        """Whether this is still the state of an unsettled entry. While a record of it is written,
+        or its answer awaited, the feed or a person may settle it."""
+        return self._unsettled.get(entry.key) is entry
+
     def by_id(self, entry_id: str) -> Entry | None:
         key = self._key_of.get(entry_id)
         return None if key is None else self.get(key)
@@ -350,12 +359,12 @@ class Outbox:
         records = [self._put(entry) for entry in entries]
         kept = await asyncio.gather(*map(self._store.keep_write, records), return_exceptions=True)
         if failed := [problem for problem in kept if problem is not None]:
-            for entry in filter(self._is_current, entries):
+            for entry in filter(self.is_current, entries):
                 self._forget(entry)
             if not isinstance(failed[0], OSError):
                 raise failed[0]
             raise _disk_fails() from failed[0]
-        for entry in filter(self._is_current, entries):
+        for entry in filter(self.is_current, entries):
             self._count(entry)
             self._schedule(entry)
             self.on_changed(entry)
@@ -384,12 +393,13 @@ class Outbox:
 
     # -- changes ---------------------------------------------------------------------------
 
-    async def record(self, entry: Entry) -> None:
-        """Put an entry into its next state, which settles nothing."""
-        async with self._put_until_durable(entry) as record:
-            await self._store.record_write(record)
-            self._count(entry)
-        if self._is_current(entry):
+    async def record(self, *entries: Entry) -> None:
+        """Put entries into their next states, which settle nothing, with one sync."""
+        async with self._put_until_durable(*entries) as records:
+            await self._store.record_write(*records)
+            for entry in entries:
+                self._count(entry)
+        for entry in filter(self.is_current, entries):
             self.on_changed(entry)
 
     async def settle(self, entry: Entry, stock: StockAnswer | None) -> None:
@@ -400,7 +410,7 @@ class Outbox:
             self._uncount(entry)
             self.on_changed(entry)
 
-        async with self._put_until_durable(entry) as record:
+        async with self._put_until_durable(entry) as [record]:
             await self._store.settle_write(record, stock, shown=shown)
 
     def settled_by(self, events: Sequence[AnyEvent]) -> SettledByFeed | None:
@@ -543,17 +553,18 @@ class Outbox:
     # -- memory ----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _put_until_durable(self, entry: Entry) -> AsyncIterator[bytes]:
-        """Put an entry in, and yield its record; repeats of its write wait until the block, which
-        logs it, ends."""
-        record = self._put(entry)
+    async def _put_until_durable(self, *entries: Entry) -> AsyncIterator[list[bytes]]:
+        """Put entries in, and yield their records; repeats of their writes wait until the block,
+        which logs them, ends."""
+        records = [self._put(entry) for entry in entries]
         writing = asyncio.get_running_loop().create_future()
-        self._writing[entry.key] = writing
+        self._writing |= dict.fromkeys([entry.key for entry in entries], writing)
         try:
-            yield record
+            yield records
         finally:
-            if self._writing.get(entry.key) is writing:
-                del self._writing[entry.key]
+            for entry in entries:
+                if self._writing.get(entry.key) is writing:
+                    del self._writing[entry.key]
             writing.set_result(None)
 
     def _put(self, entry: Entry) -> bytes:
@@ -605,11 +616,6 @@ class Outbox:
             if not steps:
                 self._steps.pop(entry.product_id, None)
 
-    def _is_current(self, entry: Entry) -> bool:
-        """Whether this is still the state of the entry. While a record is being written, the feed
-        or a person may settle it."""
-        return self._unsettled.get(entry.key) is entry
-
     def _forget(self, entry: Entry) -> None:
         """Take an entry out that could not be kept."""
         self._leave_state(entry.key)
@@ -628,7 +634,7 @@ class Outbox:
 
     def _schedule(self, entry: Entry) -> None:
         """Have the sender take an entry up, unless it has another state by now."""
-        if not self._is_current(entry):
+        if not self.is_current(entry):
             return
         if entry.state is State.QUEUED:
             self.order.put_queued(entry.key, entry.product_id, entry.sequence)

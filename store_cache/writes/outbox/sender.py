@@ -12,15 +12,15 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from math import ceil
+from typing import Protocol
 
 from store_cache.central.failures import CentralError, RequestRefused, UnsendableId
 from store_cache.model.event import AnyEvent, Event
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
-from store_cache.writes.exchange import HeldStock, failure, new_attempt, payload_of, stock_to_show
-from store_cache.writes.idempotency import Attempt
+from store_cache.writes.exchange import HeldStock, exchange, new_attempt, stock_to_show
 from store_cache.writes.in_doubt_search import EventSource, decided_by_feed
 from store_cache.writes.outbox import transitions
 from store_cache.writes.outbox.entry import TO_BE_SENT, Entry, State
@@ -30,18 +30,27 @@ from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
     Applied,
     Refused,
-    Sent,
     Write,
     WriteError,
     WriteOutcome,
-    judge,
     unavailable,
 )
 
 log = logging.getLogger(__name__)
 
 SENT_AT_ONCE = 16
-"""Half of the writes that Central gets at a time: the tills' own always find room (O8)."""
+"""Requests. Half of those that Central gets at a time: the tills' own always find room (O8)."""
+
+LINES = 16
+"""So many entries share a request: sending and answering one costs far more than a line of it."""
+
+SHARED_AT_ONCE = 2
+"""So many of the requests at once have several entries: Central has the next one when it has
+answered one, and a till's write waits for a few lines only."""
+
+SINGLY_SECONDS = 600.0
+"""So long each entry has a request of its own after Central has refused one of several as a whole:
+it may take none of that kind, or refuse them all for one line."""
 
 LOOK_SECONDS = 5.0
 """How often the sender looks by itself, such as for a disk that works again."""
@@ -110,6 +119,8 @@ class OutboxSender:
         self._random = random
         self._wakes = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._shared = 0  # requests with several entries that are on their way
+        self._singly_until = 0.0
         self._denials = 0  # of everything, in a row
         self._paused_until = 0.0
         self._is_stopping = False
@@ -125,7 +136,7 @@ class OutboxSender:
         if len(self._outbox):
             readable = (event for event in events if isinstance(event, Event))
             for key, _ in self._outbox.in_doubt.observe(readable):
-                entry = self._outbox.get(key)
+                entry = self._outbox.unsettled(key)
                 if entry is not None and entry.state is State.IN_DOUBT:
                     self._outbox.order.hasten_doubts()
                     self.wake()
@@ -160,18 +171,40 @@ class OutboxSender:
             # An attempt in doubt is the best probe, and at Central's return they come first (O8).
             order.hasten_doubts()
         self._was_open = is_open
-        while True:
-            room, seconds = self._room(now)
-            if len(self._tasks) >= room:
-                return seconds
-            key = order.take(now)
-            if key is None:
-                return min(max(order.due_at() - now, 0.0), seconds)
-            entry = self._outbox.get(key)
-            if entry is not None and entry.state in TO_BE_SENT:
-                self._start(entry)
-            else:
+        room, seconds = self._room(now)
+        for entries in self._take_due(now, room - len(self._tasks)):
+            self._start(entries)
+        if len(self._tasks) >= room or self._shared >= SHARED_AT_ONCE:
+            return seconds
+        return min(max(order.due_at() - now, 0.0), seconds)
+
+    def _take_due(self, now: float, most: int) -> list[list[Entry]]:
+        """Take entries that are due, for so many requests; return those of each request."""
+        order, most_sharing = self._outbox.order, (SHARED_AT_ONCE - self._shared) * LINES
+        sharing: list[Entry] = []
+        alone: list[Entry] = []
+        while len(sharing) < most_sharing and len(alone) + ceil(len(sharing) / LINES) < most:
+            if (key := order.take(now)) is None:
+                break
+            entry = self._outbox.unsettled(key)
+            if entry is None or entry.state not in TO_BE_SENT:
                 order.free(key)
+            elif self._may_share(entry, now):
+                sharing.append(entry)
+            else:
+                alone.append(entry)
+        shared = [sharing[n : n + LINES] for n in range(0, len(sharing), LINES)]
+        return [*([entry] for entry in alone), *shared]
+
+    def _may_share(self, entry: Entry, now: float) -> bool:
+        """Whether an entry needs nothing that others would have to wait for."""
+        return (
+            entry.state is State.QUEUED
+            and now >= self._singly_until
+            and self._turns.is_free(entry.product_id)
+            and self._known_version(entry) is not None
+            and self._given_up(entry) is entry
+        )
 
     def _room(self, now: float) -> tuple[int, float]:
         """Return how many entries may be on their way, and when to look again."""
@@ -190,26 +223,64 @@ class OutboxSender:
         outbox.waits_for = ""
         return SENT_AT_ONCE, LOOK_SECONDS
 
-    def _start(self, entry: Entry) -> None:
-        self._outbox.busy.add(entry.key)
-        task = asyncio.create_task(self._send(entry))
+    def _start(self, entries: Sequence[Entry]) -> None:
+        self._outbox.busy.update(entry.key for entry in entries)
+        is_shared = len(entries) > 1
+        work = self._send_together(entries) if is_shared else self._send(entries[0])
+        task = asyncio.create_task(work)
         self._tasks.add(task)
+        self._shared += is_shared
 
         def ended(done: asyncio.Task[None]) -> None:
             self._tasks.discard(done)
-            self._outbox.busy.discard(entry.key)
-            self._outbox.order.free(entry.key)
+            self._shared -= is_shared
+            for entry in entries:
+                self._outbox.busy.discard(entry.key)
+                self._outbox.order.free(entry.key)
             if not done.cancelled() and (problem := done.exception()) is not None:
                 log.error(
-                    "entry %s of the outbox waits because of a defect of the store; please report "
-                    "it",
-                    entry.id,
+                    "entries of the outbox wait because of a defect of the store, please report "
+                    "it: %s",
+                    ", ".join(entry.id for entry in entries),
                     exc_info=problem,
                 )
-                self._put_back(entry.key)
+                for entry in entries:
+                    self._put_back(entry.key)
             self.wake()
 
         task.add_done_callback(ended)
+
+    # -- several entries -------------------------------------------------------------------
+
+    async def _send_together(self, entries: Sequence[Entry]) -> None:
+        """Send queued entries of different products once, in one request."""
+        deadline_at = _time() + self._settings.write_timeout_seconds
+        async with self._turns.turn(entry.product_id for entry in entries):
+            sent = []
+            for entry in filter(self._outbox.is_current, entries):
+                if (version := self._known_version(entry)) is None:  # it has been deleted since
+                    self._outbox.order.put_queued(entry.key, entry.product_id, entry.sequence)
+                else:
+                    sent.append(self._sending(entry, version))
+            if not sent:
+                return
+            await self._outbox.record(*sent)
+            outcomes = await self._exchange(sent, deadline_at)
+            if len(sent) > 1 and _is_refused_as_a_whole(outcomes):
+                self._singly_until = _time() + SINGLY_SECONDS
+                log.warning("Central refuses writes that share a request: %s", outcomes[0])
+                outcomes = [unavailable("Central refused the request as a whole", 0.0)] * len(sent)
+            await self._conclude_each(sent, outcomes)
+
+    async def _conclude_each(
+        self, entries: Sequence[Entry], outcomes: Sequence[WriteOutcome]
+    ) -> None:
+        """Conclude each entry, also if a defect ends that of another one."""
+        pairs = zip(entries, outcomes, strict=True)
+        concluding = (self._conclude(entry, outcome) for entry, outcome in pairs)
+        for problem in await asyncio.gather(*concluding, return_exceptions=True):
+            if problem is not None:
+                raise problem
 
     # -- one entry -------------------------------------------------------------------------
 
@@ -226,63 +297,65 @@ class OutboxSender:
             await self._send_again(entry, deadline_at)
             return
         async with self._turns.turn([entry.product_id]):
-            if self._outbox.get(entry.key) is entry:  # nobody has decided otherwise meanwhile
+            if self._outbox.is_current(entry):  # nobody has decided otherwise meanwhile
                 await self._send_queued(entry, deadline_at)
 
     async def _send_queued(self, entry: Entry, deadline_at: float) -> None:
         try:
             version = await self._version(entry, deadline_at)
         except WriteError as problem:
+            self._note(problem)
             await self._conclude(entry, problem)
             return
         if version is None:
             refused = Refused("product_not_found", "Central has no such product")
             await self._conclude(entry, refused)
             return
-        attempt = new_attempt(
-            entry.request,
-            number=entry.number,
-            version=version,
-            store=self._store,
-            now=self._now(),
-        )
-        sent = transitions.sending(entry, attempt, self._now())
+        sent = self._sending(entry, version)
         await self._outbox.record(sent)
-        if self._store.is_durable:
-            outcome = await self._exchange(sent, attempt, deadline_at)
-        else:  # after a restart nothing would say that it was sent
-            outcome = unavailable("The disk fails", 1.0)
+        [outcome] = await self._exchange([sent], deadline_at)
         await self._conclude(sent, outcome)
 
     async def _send_again(self, entry: Entry, deadline_at: float) -> None:
         """Send the very attempt that is in doubt once more (W3)."""
         attempt = entry.attempt
         assert attempt is not None
-        outcome = await self._exchange(entry, attempt, deadline_at)
+        [outcome] = await self._exchange([entry], deadline_at)
         found, position = self._outbox.in_doubt.get(attempt), self._store.position
         outcome = await decided_by_feed(
             outcome, found, self._events, position, deadline_at=deadline_at
         )
         await self._conclude(entry, outcome)
 
-    async def _exchange(self, entry: Entry, attempt: Attempt, deadline_at: float) -> WriteOutcome:
-        request = entry.request
-        payload: dict[str, Any] = payload_of(self._settings.store_id, [(request, attempt)])
-        outcome: WriteOutcome
-        try:
-            reply = await self._admission.send(payload, deadline_at=deadline_at)
-        except (CentralError, WriteError) as problem:
-            outcome = failure(problem)
+    def _sending(self, entry: Entry, version: int) -> Entry:
+        now, number = self._now(), entry.number
+        attempt = new_attempt(
+            entry.request, number=number, version=version, store=self._store, now=now
+        )
+        return transitions.sending(entry, attempt, now)
+
+    async def _exchange(self, entries: Sequence[Entry], deadline_at: float) -> list[WriteOutcome]:
+        """Send the attempts of entries in one request."""
+        attempts = [entry.attempt for entry in entries if entry.attempt is not None]
+        outcomes: list[WriteOutcome]
+        if not self._store.is_durable:  # after a restart nothing would say that they were sent
+            outcomes = [unavailable("The disk fails", 1.0)] * len(entries)
         else:
-            is_certain = reply.certain and entry.state is not State.IN_DOUBT
-            sent = Sent(entry.product_id, attempt.version, is_certain)
-            outcome = judge(reply.status, reply.value, sent)
-        return self._outbox.in_doubt.verdict(attempt) or outcome
+            outcomes = await exchange(
+                [(e.request, attempt) for e, attempt in zip(entries, attempts, strict=True)],
+                store_id=self._settings.store_id,
+                admission=self._admission,
+                are_repeated=[entry.state is State.IN_DOUBT for entry in entries],
+                deadline_at=deadline_at,
+            )
+        self._note(outcomes[0])
+        pairs = zip(attempts, outcomes, strict=True)
+        return [self._outbox.in_doubt.verdict(attempt) or outcome for attempt, outcome in pairs]
 
     async def _conclude(self, entry: Entry, outcome: WriteOutcome) -> None:
         """Put an entry into the state that an outcome leads to; schedule it if it is to be sent
         again."""
-        if self._outbox.get(entry.key) is not entry:
+        if not self._outbox.is_current(entry):
             return  # the feed was faster, and has settled it
         after = transitions.concluded(entry, outcome, self._now())
         if after.is_unsettled:
@@ -290,7 +363,6 @@ class OutboxSender:
                 await self._outbox.record(after)
         else:
             await self._outbox.settle(after, self._stock(entry, outcome))
-        self._note(outcome)
         self._schedule(after, outcome)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(entry.product_id, outcome.new_version)
@@ -303,7 +375,7 @@ class OutboxSender:
 
     def _schedule(self, entry: Entry, outcome: WriteOutcome) -> None:
         """Have an entry sent again at its time, if it is to be."""
-        current = self._outbox.get(entry.key)
+        current = self._outbox.unsettled(entry.key)
         if current is None or current.state not in (State.QUEUED, State.IN_DOUBT):
             return
         due = 0.0
@@ -321,7 +393,7 @@ class OutboxSender:
 
     def _put_back(self, key: str) -> None:
         """Have an entry sent again a minute after a defect of the store."""
-        entry, loop = self._outbox.get(key), asyncio.get_running_loop()
+        entry, loop = self._outbox.unsettled(key), asyncio.get_running_loop()
         if entry is None:
             return
         if entry.state is State.QUEUED:
@@ -331,7 +403,7 @@ class OutboxSender:
             loop.call_later(AFTER_DEFECT_SECONDS, self._take_up, key)
 
     def _take_up(self, key: str) -> None:
-        entry = self._outbox.get(key)
+        entry = self._outbox.unsettled(key)
         is_left = entry is not None and entry.state in (State.SENDING, State.IN_DOUBT)
         if entry is not None and is_left and key not in self._outbox.busy:
             self._outbox.order.put_in_doubt(key, entry.product_id, entry.sequence, due=0.0)
@@ -351,9 +423,8 @@ class OutboxSender:
 
     # -- an attempt ------------------------------------------------------------------------
 
-    async def _version(self, entry: Entry, deadline_at: float) -> int | None:
-        """Return the version to send an entry with (O2); None if Central has no such product.
-        Raises WriteError if Central cannot say."""
+    def _known_version(self, entry: Entry) -> int | None:
+        """Return the version to send an entry with (O2); None if Central has to be asked."""
         request = entry.request
         if isinstance(request, Write) and entry.number == 1:
             position = self._store.position
@@ -362,8 +433,14 @@ class OutboxSender:
         if entry.next_version is not None:
             # Not continued: a Central restored from a backup makes the same versions again.
             return entry.next_version
-        if (held := self._store.held_version(request.product_id)) is not None:
-            return held
+        return self._store.held_version(request.product_id)
+
+    async def _version(self, entry: Entry, deadline_at: float) -> int | None:
+        """Return the version likewise; None if Central has no such product. Raises WriteError if
+        Central cannot say."""
+        if (known := self._known_version(entry)) is not None:
+            return known
+        request = entry.request
         seconds = min(PRODUCT_SECONDS, deadline_at - _time())
         try:
             row = await self._refetches.read(request.product_id, seconds=seconds)
@@ -398,6 +475,16 @@ class OutboxSender:
             reason = "Central may have forgotten its key, so sending it again would prove nothing"
             return transitions.parked(entry, transitions.FORGOTTEN, reason, now)
         return entry
+
+
+def _is_refused_as_a_whole(outcomes: Sequence[WriteOutcome]) -> bool:
+    """Whether no line was judged by itself: nothing was applied, and each may be sent alone."""
+    return all(
+        each.error_type == "invalid_request"
+        if isinstance(each, Refused)
+        else isinstance(each, WriteError) and not each.is_central_away
+        for each in outcomes
+    )
 
 
 def _is_its_own(outcome: WriteOutcome) -> bool:

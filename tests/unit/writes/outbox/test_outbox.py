@@ -40,9 +40,9 @@ class Log:
         if self.fails:
             raise OSError(errno.ENOSPC, "no space left")
 
-    async def record_write(self, key_entry: bytes) -> None:
+    async def record_write(self, *key_entries: bytes) -> None:
         await self.may_write.wait()
-        self.records.append(key_entry)
+        self.records += key_entries
 
     async def settle_write(
         self, key_entry: bytes, answer: StockAnswer | None, *, shown: Callable[[], None]
