@@ -266,11 +266,13 @@ class Inventory(InventoryServicer):
 
 def _update(request: pb.UpdateInventoryRequest) -> dict[str, object]:
     """Return the body of an update as HTTP has it."""
+    rebases = request.on_conflict == pb.ON_CONFLICT_REBASE
     return {
         "productId": request.product_id,
         "delta": request.delta,
         "version": request.version,
         "idempotencyKey": request.request_id,
+        **({"onConflict": "rebase"} if rebases else {}),
         **_remarks(request),
     }
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from store_cache.writer import CacheWriter
 from store_cache.writes.outbox import outbox as entries
+from store_cache.writes.outbox import sender as sending
 from store_cache.writes.outbox import transitions
 from store_cache.writes.outbox.entry import Entry, State
 from store_cache.writes.outbox.order import SendingOrder
 from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.outbox.sender import OutboxSender
+from store_cache.writes.write import WriteOutcome
 from tests.removals.removal import Patch, Removals
 
 of_outbox = Removals()
 
+RULES = "tests/unit/writes/outbox/test_rules.py::"
+WRITING = "tests/unit/writes/outbox/test_outbox.py::"
 SCENARIOS = "tests/scenarios/test_outbox.py::"
 APPLIED_ONCE = "each write is still applied once, which is what it counts"
 
@@ -188,3 +193,108 @@ def deltas_end(patch: Patch) -> None:
         patch.act()
 
     patch.replace(Outbox, "_uncount", kept)
+
+
+@of_outbox(
+    "O10",
+    "an entry that is settled while it is written does not come back",
+    test=f"{WRITING}test_an_entry_discarded_while_it_is_being_written_does_not_come_back",
+    why="a simulated person decides only about what has stood for a while",
+)
+def settled_stays_settled(patch: Patch) -> None:
+    """What was written late is scheduled and told after the entry's outcome."""
+
+    def always(_: Outbox, _entry: Entry) -> bool:
+        patch.act()
+        return True
+
+    patch.replace(Outbox, "is_current", always)
+
+
+@of_outbox(
+    "O4 O10",
+    "an entry whose try a defect has ended is repeated",
+    test=f"{SCENARIOS}test_an_entry_whose_try_a_defect_has_ended_is_in_doubt_and_repeated",
+    why="no defect is known that would do it there",
+)
+def defects_end_no_entry(patch: Patch) -> None:
+    """It is shown as being sent for ever."""
+
+    def never(_: OutboxSender, _key: str) -> None:
+        patch.act()
+
+    patch.replace(OutboxSender, "_take_up", never)
+
+
+@of_outbox(
+    "O3",
+    "a refusal of several entries as a whole is none of theirs",
+    test=f"{SCENARIOS}test_a_central_that_takes_no_batches_gets_each_write_alone",
+    why="the simulated Central judges each line by itself",
+)
+def wholes_judge_no_lines(patch: Patch) -> None:
+    """Each of them is parked."""
+
+    def never(_: Sequence[WriteOutcome]) -> bool:
+        patch.act()
+        return False
+
+    patch.replace(sending, "_is_refused_as_a_whole", never)
+
+
+@of_outbox(
+    "O2",
+    "the version that Central says in a refusal is sent as it is",
+    test=f"{SCENARIOS}test_a_restored_central_is_sent_its_own_version",
+    why=APPLIED_ONCE,
+)
+def centrals_own_version(patch: Patch) -> None:
+    """What the shop made of that version before Central was restored is sent in its place."""
+    known_version = OutboxSender._known_version
+
+    def continued(self: OutboxSender, entry: Entry) -> int | None:
+        version, position = known_version(self, entry), self._store.position
+        if version is None or position is None or entry.next_version is None:
+            return version
+        patch.act()
+        outbox = self._outbox
+        return outbox.continued_version(entry.product_id, version, position.generation)
+
+    patch.replace(OutboxSender, "_known_version", continued)
+
+
+@of_outbox(
+    "O2",
+    "versions of another generation are not continued",
+    test=f"{SCENARIOS}test_a_version_of_another_generation_is_not_continued",
+    why=APPLIED_ONCE,
+)
+def generations_of_steps(patch: Patch) -> None:
+    """What the shop has made of a version counts in every generation."""
+
+    def of_any(self: Outbox, product_id: str, version: int, _generation: str | None) -> int:
+        raised = {step for _, step in self._steps.get(product_id, ())}
+        while version in raised:
+            patch.act()
+            version += 1
+        return version
+
+    patch.replace(Outbox, "continued_version", of_any)
+
+
+@of_outbox(
+    "O8",
+    "repeats of what is in doubt come after what is queued",
+    test=f"{RULES}test_what_is_in_doubt_and_repeated_comes_after_what_is_queued",
+    why="a limit that leaves no room beside the repeats needs more doubts than a schedule has",
+)
+def doubts_leave_room(patch: Patch) -> None:
+    """What is in doubt is always repeated first."""
+    first_due = SendingOrder._first_due
+
+    def doubts_first(self: SendingOrder) -> tuple[float, float]:
+        doubt_due, head_due = first_due(self)
+        patch.act()
+        return (doubt_due, inf) if doubt_due < inf else (doubt_due, head_due)
+
+    patch.replace(SendingOrder, "_first_due", doubts_first)

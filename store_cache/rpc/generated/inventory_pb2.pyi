@@ -13,6 +13,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,6 +24,26 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _OnConflict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnConflictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnConflict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_CONFLICT_UNSPECIFIED: _OnConflict.ValueType  # 0
+    """A person has to decide."""
+    ON_CONFLICT_REBASE: _OnConflict.ValueType  # 1
+    """It is sent with the current version."""
+
+class OnConflict(_OnConflict, metaclass=_OnConflictEnumTypeWrapper):
+    """What becomes of a write that waits in the outbox if others have changed the product since."""
+
+ON_CONFLICT_UNSPECIFIED: OnConflict.ValueType  # 0
+"""A person has to decide."""
+ON_CONFLICT_REBASE: OnConflict.ValueType  # 1
+"""It is sent with the current version."""
+Global___OnConflict: _TypeAlias = OnConflict  # noqa: Y015
 
 @_typing.final
 class Freshness(_message.Message):
@@ -549,6 +570,7 @@ class UpdateInventoryRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     UPDATED_BY_FIELD_NUMBER: _builtins.int
+    ON_CONFLICT_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     delta: _builtins.int
     """Not 0."""
@@ -558,6 +580,7 @@ class UpdateInventoryRequest(_message.Message):
     """The idempotency key: the same id is the same write. Required."""
     reason: _builtins.str
     updated_by: _builtins.str
+    on_conflict: Global___OnConflict.ValueType
     def __init__(
         self,
         *,
@@ -567,10 +590,11 @@ class UpdateInventoryRequest(_message.Message):
         request_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         updated_by: _builtins.str = ...,
+        on_conflict: Global___OnConflict.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "product_id", b"product_id", "reason", b"reason", "request_id", b"request_id", "updated_by", b"updated_by", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "on_conflict", b"on_conflict", "product_id", b"product_id", "reason", b"reason", "request_id", b"request_id", "updated_by", b"updated_by", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import httpx
 import orjson
 import pytest
 
 from store_cache.api.problems import STATUS
 from store_cache.rpc.errors import CODES
 from store_cache.rpc.generated import inventory_pb2 as pb
+from store_cache.rpc.generated.inventory_pb2_grpc import InventoryStub
 from tests.unit.rpc.conftest import ADMIN, TILL, Shop, refusal_of
 
 ITEM = "/v1/store/inventory"
@@ -392,3 +395,33 @@ def test_the_history_names_keys_to_admins_alone(shop: Shop) -> None:
         till.changes[0].source,
     )
     assert ("", "k-1") == (till.changes[0].request_id, admin.changes[0].request_id)
+
+
+@pytest.mark.parametrize(
+    ("on_conflict", "state"),
+    [(pb.ON_CONFLICT_REBASE, "applied"), (pb.ON_CONFLICT_UNSPECIFIED, "parked")],
+)
+def test_a_queued_write_with_an_old_version_is_rebased_if_it_says_so(
+    shop: Shop, on_conflict: pb.OnConflict.ValueType, state: str
+) -> None:
+    """As `onConflict` over HTTP has it."""
+    shop.store.reset(offline_writes="queue")
+    shop.central.sell("TEA-001")
+    shop.store.wait_until_in_sync()
+    shop.central.stop()
+    request = update(-2, 1, "k-1")
+    request.on_conflict = on_conflict
+    with (
+        grpc.insecure_channel(shop.store.grpc_address) as channel,
+        httpx.Client(base_url=shop.store.url, headers=shop.store.headers) as http,
+    ):
+        result = InventoryStub(channel).UpdateInventory(request, metadata=TILL).result
+        assert result.queued
+        shop.central.start()
+        ends_at = time.monotonic() + 20.0
+        found = ""
+        while found not in ("applied", "parked") and time.monotonic() < ends_at:
+            time.sleep(0.05)
+            found = http.get(f"/v1/store/outbox/{result.outbox_id}").json()["state"]
+
+    assert state == found
