@@ -13,7 +13,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 	--no-header --no-annotate --no-emit-index-url
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-outage chain test lint types unit format sales outages crashes older campaigns crash simulate removals mutants soak bench proto lock upgrade audit sbom clean
+.PHONY: help run demo-outage chain test lint types unit format sales outages crashes older offline campaigns crash simulate removals mutants soak bench proto lock upgrade audit sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +58,10 @@ older: $(TOOLS) ## run against older Centrals
 crashes: $(TOOLS) ## crash a Central that saves its log and its stock apart
 	$(BIN)/python -m tests.campaigns.crashes --data $(DATA)
 
-campaigns: sales outages crashes older ## run all four campaigns
+offline: $(TOOLS) ## sell through an outbox while Central is away for a third of the time
+	$(BIN)/python -m tests.campaigns.offline --data $(DATA)
+
+campaigns: sales outages crashes older offline ## run all five campaigns
 
 SCHEDULES ?= 10000
 KILLS ?= 500
