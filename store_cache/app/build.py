@@ -388,6 +388,7 @@ def build_feed(
         NatsSettings(
             urls=settings.nats_url,
             name=settings.store_id,
+            api_prefix=settings.nats_api_prefix,
             credentials_file=settings.nats_credentials_file,
             ca_file=settings.nats_ca_file,
         ),

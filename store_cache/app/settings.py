@@ -290,6 +290,12 @@ class Settings(BaseSettings):
         may_be="nats or tls addresses without user, path, query or fragment, separated by commas",
         example="tls://nats.example.com:4222",
     )
+    nats_api_prefix: str = _setting(
+        "$JS.API",
+        may_be="a subject without wildcards",
+        example="FEED.API",
+        pattern=r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$",
+    )
     nats_credentials_file: _File = _setting(
         "",
         may_be="empty, or a readable file: a .creds file, or the seed of an nkey",

@@ -19,6 +19,7 @@ import nats.js.errors
 import orjson
 from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
 from store_cache.nats.report import Report, ServerClock, read_report, supersedes
 
@@ -40,10 +41,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
     """`urls`: servers of one cluster, separated by commas. `credentials_file`: a `.creds` file, or
-    the seed of an nkey. `name`: the store's id, which also begins the names of its inboxes."""
+    the seed of an nkey. `name`: the store's id, which also begins the names of its inboxes.
+    `api_prefix`: how the subjects of JetStream's API begin."""
 
     urls: str
     name: str
+    api_prefix: str = "$JS.API"
     credentials_file: Path | None = None
     ca_file: Path | None = None
 
@@ -81,6 +84,13 @@ class FeedConnection:
         """The client, if it is connected."""
         client = self._client
         return client if client is not None and client.is_connected else None
+
+    def jetstream(self, client: Client) -> JetStreamContext:
+        return client.jetstream(prefix=self._settings.api_prefix, timeout=REPLY_SECONDS)
+
+    @property
+    def api_prefix(self) -> str:
+        return self._settings.api_prefix
 
     @property
     def server(self) -> str:
@@ -152,7 +162,7 @@ class FeedConnection:
 
     async def _read_entry(self) -> None:
         assert self._client is not None
-        stream = self._client.jetstream(timeout=REPLY_SECONDS)
+        stream = self.jetstream(self._client)
         message = await stream.get_last_msg(ENTRY_STREAM, ENTRY_SUBJECT)
         self._take(message.data or b"")
 
@@ -160,7 +170,7 @@ class FeedConnection:
         assert self._client is not None
         asked_at = self._uptime()
         reply = await self._client.request(
-            f"$JS.API.STREAM.INFO.{name}", b"", timeout=REPLY_SECONDS
+            f"{self._settings.api_prefix}.STREAM.INFO.{name}", b"", timeout=REPLY_SECONDS
         )
         info = orjson.loads(reply.data)
         if "error" in info:

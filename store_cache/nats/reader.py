@@ -42,11 +42,13 @@ class StreamReader:
         stream: str,
         offset: int,
         *,
+        api_prefix: str,
         uptime: Callable[[], float],
         on_change: Callable[[], None],
     ) -> None:
         self._client = client
         self._stream = stream
+        self._api_prefix = api_prefix
         self._uptime = uptime
         self._on_change = on_change
         self._requests = ""
@@ -73,7 +75,7 @@ class StreamReader:
 
     async def start(self) -> None:
         """Begin. Raises what nats-py raises."""
-        consumer = await self._client.jetstream().add_consumer(
+        consumer = await self._client.jetstream(prefix=self._api_prefix).add_consumer(
             self._stream,
             api.ConsumerConfig(
                 name=self._client.new_inbox().rpartition(".")[2],
@@ -85,7 +87,7 @@ class StreamReader:
                 num_replicas=1,
             ),
         )
-        self._requests = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
+        self._requests = f"{self._api_prefix}.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
         self._inbox = self._client.new_inbox()
         self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
         await self._ask()

@@ -230,7 +230,12 @@ class NatsSource:
                 return None
             self._served, self._generation = stream, report.generation
             self._reader = StreamReader(
-                client, stream.name, offset, uptime=self._uptime, on_change=self._news.set
+                client,
+                stream.name,
+                offset,
+                api_prefix=self._connection.api_prefix,
+                uptime=self._uptime,
+                on_change=self._news.set,
             )
             self._start = asyncio.create_task(self._reader.start())
         assert self._start is not None

@@ -67,6 +67,7 @@ WRONG_SETTINGS: Sequence[dict[str, str]] = (
     {"FEED_SOURCE": "kafka"},
     {"NATS_URL": "http://nats.example.com"},
     {"NATS_URL": "nats://me:secret@nats.example.com"},
+    {"NATS_API_PREFIX": "$JS.*"},
     {"NATS_CREDENTIALS_FILE": "/no/such/nats.creds"},
     {"NATS_CA_FILE": "/no/such/ca.pem"},
     {"STALE_AFTER_SECONDS": "1m"},
