@@ -38,7 +38,7 @@ from tests.harness.nats_server import NatsServer
 from tests.harness.processes import CentralProcess
 from tests.harness.store import settings_of
 
-LINES = 6_000
+LINES = 2_000
 STORES = 100
 SALES_A_SECOND = 2.0
 LOAD_SECONDS = 40
