@@ -7,12 +7,14 @@ from itertools import pairwise
 import pytest
 
 from store_cache.catalogue.apply import NAMELESS
+from store_cache.model.event import Event, Kind
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.backoff import (
     FIRST_SPACING_SECONDS,
     LONG_PAUSE_SECONDS,
     LONGEST_SPACING_SECONDS,
 )
+from store_cache.sync.cursor import arrange
 from store_cache.sync.states import (
     ApplyEvents,
     Applying,
@@ -460,6 +462,15 @@ def test_early_events_are_bounded() -> None:
     assert sync.state.cursor is not None
     early = sync.state.cursor.early
     assert (5000, 101) == (len(early), early[0].offset)
+
+
+def test_early_events_of_large_products_are_bounded_by_their_bytes() -> None:
+    """[E2] 8 MiB of rows, whatever their number."""
+    large = b"x" * 2**20
+    arrived = [Event(offset, Kind.UPDATED, "P-1", 1, large, "f") for offset in range(101, 113)]
+    ready, early = arrange(100, (), arrived)
+
+    assert ((), 8) == (ready, len(early))
 
 
 def test_repeated_events_are_applied_once() -> None:

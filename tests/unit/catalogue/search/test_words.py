@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from store_cache.catalogue.search.words import words_of
+from store_cache.catalogue.search.words import folded, words_of
 from tests.harness import brute_force
 
 SURROGATES = range(0xD800, 0xE000)
@@ -45,3 +45,10 @@ def test_every_character_is_brought_to_its_normal_form() -> None:
 )
 def test_words(text: str, words: list[str]) -> None:
     assert [word.encode() for word in words] == words_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"), [("Getränke", "GETRÄNKE"), ("Straße", "STRASSE"), ("Tea", "tEA")]
+)
+def test_texts_that_differ_by_their_case_are_folded_alike(text: str, other: str) -> None:
+    assert folded(text) == folded(other)
