@@ -92,7 +92,7 @@ class Trials:
         if not self._passes(test):
             del self._items[test]
             return self.tried(mutant)
-        stage = next((name for name, each in planned.items() if test in each), "all tests")
+        stage = next((name for name, each in planned.items() if test in each), "no end")
         return Outcome(mutant, change, stage, test, said)
 
     def _run_patched(

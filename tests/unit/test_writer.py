@@ -918,7 +918,9 @@ async def test_a_follow_up_reason_outlives_the_process() -> None:
 
 
 @in_virtual_time
-async def test_what_damage_took_is_seen_in_the_generation() -> None:
+async def test_what_damage_took_is_seen_in_the_generation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """[D4] A record in the middle of the journal is damaged. The state before it is served until
     the full sync is done, under another generation, because readers have seen a newer state."""
     cache = await Cache().filled()
@@ -930,6 +932,7 @@ async def test_what_damage_took_is_seen_in_the_generation() -> None:
     is_damaged = await left.writer.open()
 
     assert is_damaged
+    assert "files: journal-2.jsonl: line" in caplog.text
     assert (10, 1) == left.row("P-1")
     assert left.writer.position is not None
     assert ("g-1", "g-1~2") == (left.writer.position.named, left.writer.position.label)
