@@ -262,6 +262,11 @@ class CacheWriter:
         """Where the catalogue stands in the feed; None without a catalogue."""
         return None if self.catalogue is None else self.catalogue.position
 
+    @property
+    def is_unfollowed(self) -> bool:
+        """Whether the feed cannot be followed from the position: pages alone are shown."""
+        return self.catalogue is not None and self.catalogue.is_unfollowed
+
     def held_version(self, product_id: str) -> int | None:
         body = None if self.catalogue is None else self.catalogue.get(product_id)
         return None if body is None else version_of(body)
@@ -317,7 +322,7 @@ class CacheWriter:
             return
         in_sync_at = self._now() - age_seconds  # the lock and the disk may take long
         seconds_ago = in_sync_at - (catalogue.in_sync_at or 0)
-        if catalogue.unfollowed_until == 0 and 0 <= seconds_ago < IN_SYNC_RECORD_SECONDS:
+        if 0 <= seconds_ago < IN_SYNC_RECORD_SECONDS:
             return
         async with self._lock:
             if catalogue is self.catalogue:
@@ -581,7 +586,6 @@ class CacheWriter:
             now=self._steady(),
         )
         catalogue.position = installation.position
-        catalogue.unfollowed_until = installation.unfollowed_until
         catalogue.follow_up_reason = installation.follow_up_reason
         catalogue.sequence = held.sequence + 1
         return catalogue

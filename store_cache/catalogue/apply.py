@@ -71,9 +71,7 @@ def apply_events(change_set: ChangeSet, events: Sequence[AnyEvent]) -> None:
 def _apply_event(change_set: ChangeSet, event: AnyEvent) -> None:
     if isinstance(event, QuarantinedEvent) and event.needs_full_sync:
         change_set.request_full_sync(NAMELESS)
-    if event.offset < change_set.unfollowed_until:
-        _apply_unfollowed(change_set, event)
-    elif isinstance(event, QuarantinedEvent):
+    if isinstance(event, QuarantinedEvent):
         if event.product_id is not None:
             change_set.request_refetch(event.product_id, RefetchReason.UNREADABLE)
     elif event.body is None:
@@ -82,22 +80,6 @@ def _apply_event(change_set: ChangeSet, event: AnyEvent) -> None:
         _create(change_set, event, event.body)
     else:
         _update(change_set, event, event.body)
-
-
-def _apply_unfollowed(change_set: ChangeSet, event: AnyEvent) -> None:
-    """Apply an event that rows may be newer than: the feed was not followed while they were read.
-
-    The row may even be of a later incarnation. Only an update whose version the row has reached is
-    known to say nothing new: one of a later incarnation would follow a deletion and a creation,
-    which are refetched. The row stays until then, since a till has seen it (V1).
-    """
-    if event.product_id is None:
-        return
-    if isinstance(event, Event) and event.kind is Kind.UPDATED:
-        row = change_set.row(event.product_id)
-        if row is not None and event.version <= version_of(row):
-            return
-    _refetch_for_order(change_set, event.product_id)
 
 
 def _update(change_set: ChangeSet, event: Event, body: bytes) -> None:

@@ -14,6 +14,10 @@ from store_cache.catalogue.sorted_rows import BLOCK_ROWS, SortedRows
 from store_cache.model.change import Change, Override, PendingRefetch, Tombstone
 from store_cache.model.position import Position
 
+UNFOLLOWED = "the feed could not be followed during the full sync"
+"""Why another full sync has to follow pages that were installed without the feed (F2). Their rows
+are of no one moment, so no events can be applied to them."""
+
 PART_ROWS = 5_000
 """Rows that `dismantle` frees at once, which takes about a millisecond."""
 
@@ -33,7 +37,6 @@ class PointInTimeView:
         self.pending_refetches = dict(catalogue.pending_refetches)
         self.incarnations = dict(catalogue.incarnations)
         self.in_sync_at = catalogue.in_sync_at
-        self.unfollowed_until = catalogue.unfollowed_until
         self.follow_up_reason = catalogue.follow_up_reason
         self._catalogue = catalogue
         self._old_rows: dict[str, bytes | None] = {}
@@ -80,8 +83,6 @@ class Catalogue:
     `sequence`: the number of the last change (P3).
     `in_sync_at`: when the store was last in sync with Central, in unix seconds of the wall clock,
     unlike `State.in_sync_at`.
-    `unfollowed_until`: if it was installed without the feed having been followed to its end (F2),
-    rows may be newer than events below this offset, until the store is in sync; else 0.
     `follow_up_reason`: why another full sync has to follow, or empty.
     """
 
@@ -93,7 +94,6 @@ class Catalogue:
         self.incarnations: dict[str, float] = {}
         self.position: Position | None = None
         self.in_sync_at: float | None = None
-        self.unfollowed_until = 0
         self.follow_up_reason = ""
         self.sequence = 0
         self._order = SortedRows(self.rows)
@@ -107,6 +107,11 @@ class Catalogue:
     def bytes_held(self) -> int:
         """Length of all rows' JSON in bytes."""
         return self._bytes
+
+    @property
+    def is_unfollowed(self) -> bool:
+        """Whether it was installed without the feed, which cannot be followed from it."""
+        return self.follow_up_reason == UNFOLLOWED
 
     # -- reads -----------------------------------------------------------------------------
 
@@ -153,7 +158,6 @@ class Catalogue:
             self.position = change.position
         if change.in_sync_at is not None:
             self.in_sync_at = change.in_sync_at
-            self.unfollowed_until = 0
         self.follow_up_reason = change.follow_up_reason or self.follow_up_reason
         self.sequence = max(self.sequence, change.sequence)
 

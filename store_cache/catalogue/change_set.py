@@ -60,7 +60,6 @@ class ChangeSet:
         self.now = now
         self.grace_seconds = grace_seconds
         self.is_partial = is_partial
-        self.unfollowed_until = base.unfollowed_until
         self.rows_set = 0
         """How often a row was set or deleted."""
         self._base = base
@@ -111,8 +110,8 @@ class ChangeSet:
         """
         if set(map(type, events)) != {Event}:
             return False
-        offsets, kinds, ids, versions, bodies, _ = zip(*events, strict=True)
-        if offsets[0] < self.unfollowed_until or kinds.count(Kind.UPDATED) < len(kinds):
+        _, kinds, ids, versions, bodies, _ = zip(*events, strict=True)
+        if kinds.count(Kind.UPDATED) < len(kinds):
             return False
         new_rows = dict(zip(ids, bodies, strict=True))
         base = self._base

@@ -44,16 +44,13 @@ class Installation:
     `position`: where the replica stands in the feed. `age_seconds`: how long ago Central is known
     to have been in the replica's state. `accept`: an operator takes it, however small it is.
     `agreed_products`: how many products a refused full sync found long enough ago to be confirmed
-    by this one (F5). `unfollowed_until`: where the feed was not followed to its end, the offset up
-    to which rows may be newer than the position; else 0. `follow_up_reason`: why another full sync
-    has to follow, or empty.
+    by this one (F5). `follow_up_reason`: why another full sync has to follow, or empty.
     """
 
     position: Position
     age_seconds: float = 0.0
     accept: bool = False
     agreed_products: int | None = None
-    unfollowed_until: int = 0
     follow_up_reason: str = ""
 
 

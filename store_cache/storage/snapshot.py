@@ -25,7 +25,7 @@ from typing import Any
 
 import orjson
 
-from store_cache.catalogue.catalogue import Catalogue, PointInTimeView
+from store_cache.catalogue.catalogue import UNFOLLOWED, Catalogue, PointInTimeView
 from store_cache.model.change import Override, PendingRefetch, Tombstone
 from store_cache.model.position import Position
 from store_cache.storage.directory import Directory, DiskHangs
@@ -89,7 +89,6 @@ def _summary(view: PointInTimeView) -> dict[str, Any]:
     return {
         "position": view.position.to_json(),
         "inStepAt": view.in_sync_at,
-        "unfollowedUntil": view.unfollowed_until,
         "flaw": view.follow_up_reason,
         "sequence": view.sequence,
         "rows": view.count,
@@ -271,8 +270,9 @@ class _Reader:
         catalogue = self._catalogue
         catalogue.position = Position.from_json(summary["position"])
         catalogue.in_sync_at = summary["inStepAt"]
-        catalogue.unfollowed_until = summary.get("unfollowedUntil", 0)
         catalogue.follow_up_reason = summary.get("flaw", "")
+        if summary.get("unfollowedUntil"):  # of an earlier version
+            catalogue.follow_up_reason = UNFOLLOWED
         catalogue.sequence = summary["sequence"]
         catalogue.index()
         return catalogue

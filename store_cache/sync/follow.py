@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 
+from store_cache.catalogue.catalogue import UNFOLLOWED
 from store_cache.model.event import AnyEvent, QuarantinedEvent
 from store_cache.sync.backoff import request_for_nameless, settle_spacing
 from store_cache.sync.cursor import (
@@ -69,7 +70,10 @@ def _wait_seconds(state: State, cursor: Cursor, now: float) -> int:
 
 
 def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
-    """Events have arrived: the one before the position, or those after it."""
+    """Events have arrived: the one before the position, or those after it. To pages that were
+    installed without the feed none can be applied; now that it can be read, they are read anew."""
+    if state.is_unfollowed:
+        return lose(state, Lost(UNFOLLOWED), now)
     settings, asked_at = state.settings, now - outcome.took_seconds
     answer = Answer(outcome.page, asked_at, now, settings.grace_seconds)
     cursor = cursor_of(state)

@@ -23,6 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from store_cache.catalogue.apply import NAMELESS
+from store_cache.catalogue.catalogue import UNFOLLOWED
 from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, succeeding_generation
@@ -297,14 +298,13 @@ def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -
         sync,
         generation=page.generation or reading.generation,
         named_offset=max(reading.named_offset, head or 0),
-        rows_until=max(reading.rows_until, FAR_OFFSET if head is None else head + HEAD_SLACK + 1),
     )
     if not isinstance(sync.step, FirstPage):
         return _after_page(state, sync, page.next_page, now)
 
     # Decide where the replica is followed from (F2). If the catalogue stands before the head, and
     # not too far, both follow the feed together from there.
-    held = state.cursor if reading.same_generation and state.lost is None else None
+    held = state.followed if reading.same_generation else None
     seen = _following(sync)
     if held is not None and _is_near(held, head):
         sync = _noted(sync, feed=Following(held, is_open=False), head=head)
@@ -372,12 +372,12 @@ def _with_reason(sync: FullSync, reason: str) -> FullSync:
 
 def _feeds_catalogue(state: State, sync: FullSync) -> bool:
     """Whether events go into the catalogue, too: it stands where the replica stands."""
-    feed, held = sync.reading.feed, state.position
+    feed, held = sync.reading.feed, state.followed
     if not isinstance(feed, Following) or feed.cursor is None or held is None:
         return False
-    is_followed = sync.reading.same_generation and state.lost is None
-    stands = feed.cursor.position
-    return is_followed and (stands.offset, stands.fingerprint) == (held.offset, held.fingerprint)
+    at, held_at = feed.cursor.position, held.position
+    is_same = (at.offset, at.fingerprint) == (held_at.offset, held_at.fingerprint)
+    return sync.reading.same_generation and is_same
 
 
 def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: float) -> Next:
@@ -460,13 +460,7 @@ def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
         if head is None or unread[-1].offset >= head:
             sync = _followed_up(sync, NAMELESS)
     in_catalogue = _feeds_catalogue(state, sync)
-    sync = _fed(
-        sync,
-        next_cursor=ready.cursor,
-        has_more=ready.has_more,
-        is_open=False,
-        has_events=feed.has_events or bool(ready.events),
-    )
+    sync = _fed(sync, next_cursor=ready.cursor, has_more=ready.has_more, is_open=False)
     apply = ApplyEvents(ready.events, ready.cursor.position, in_catalogue, in_replica=True)
     return _do(state, sync, apply)
 
@@ -668,8 +662,8 @@ def _goes_on(state: State, sync: FullSync) -> bool:
     read counts. Not if a person waits; nor without the feed, because only the feed could show, once
     Central answers again, that it is still the one that the pages belong to."""
     next_forced = state.requested is not None and state.requested.forced
-    has_position = state.position is not None and state.lost is None
     is_without_feed = isinstance(sync.reading.feed, PagesAlone)
+    has_position = state.followed is not None
     return not (sync.request.forced or next_forced or has_position or is_without_feed)
 
 
@@ -687,7 +681,7 @@ def _may_do_without_feed(
     """Whether pages alone are better than nothing: the feed cannot be read at all, and there is
     nothing to serve soon (F2)."""
     if failed.failure is Failure.REFUSED:
-        return state.position is None
+        return state.position is None or state.is_unfollowed
     failures = sync.reading.failures
     is_feed_alone = state.position is None and not failures.of_any_page
     enough = FEED_FAILURES_FOR_NONE if is_feed_alone else FAILURES_TO_FALL_BACK
@@ -695,13 +689,12 @@ def _may_do_without_feed(
 
 
 def _without_feed(state: State, sync: FullSync, now: float) -> Next:
-    """Go on with the pages alone. The replica stands at the first page's `eventOffset`; or, if it
-    has events, behind the last of these: what follows was never applied to it."""
+    """Go on with the pages alone. The replica stands at the first page's `eventOffset`, or where it
+    was followed to beyond that. The feed is not followed from there: once it can be read, another
+    full sync follows."""
     feed, head = _following(sync), sync.reading.head or 0
     position = _position_at(state, sync, head) if feed.cursor is None else feed.cursor.position
-    if feed.seen:  # they were not applied
-        position = Position(position.generation, feed.seen[0].offset)
-    if not feed.has_events and position.offset < head:
+    if position.offset < head:
         position = Position(position.generation, head)
     sync = _noted(sync, feed=PagesAlone(position))
     if not isinstance(sync.step, LearningHead):
@@ -718,15 +711,13 @@ def _install(state: State, sync: FullSync, now: float) -> Next:
     refused, agreed_products = state.refused, None
     if refused is not None and now - refused.at >= SECOND_READING_SECONDS:
         agreed_products = refused.products
-    reading = sync.reading
-    is_alone = isinstance(reading.feed, PagesAlone)
+    is_alone = isinstance(sync.reading.feed, PagesAlone)
     installation = Installation(
         position=_stands_at(sync),
         age_seconds=now - _in_sync_at(sync),
         accept=sync.request.accept,
         agreed_products=agreed_products,
-        unfollowed_until=reading.rows_until if is_alone else 0,
-        follow_up_reason=reading.follow_up_reason,
+        follow_up_reason=UNFOLLOWED if is_alone else sync.reading.follow_up_reason,
     )
     sync = replace(sync, step=Installing())
     return _do(state, sync, InstallReplica(installation))
@@ -755,6 +746,7 @@ def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
     nameless_spacing = state.nameless_spacing
     if NAMELESS in sync.reasons:
         nameless_spacing = spaced(nameless_spacing, now, now)
+    is_alone = isinstance(sync.reading.feed, PagesAlone)
     state = replace(
         _recorded(state, sync, now, products=products),
         cursor=Cursor(_stands_at(sync)),
@@ -764,9 +756,10 @@ def _installed(state: State, sync: FullSync, products: int, now: float) -> Next:
         nameless_spacing=nameless_spacing,
         refused=None,
         in_sync_at=_in_sync_at(sync),
-        is_proven=isinstance(sync.reading.feed, Following),
+        is_proven=not is_alone,
+        is_unfollowed=is_alone,
     )
-    follow_up_reason = sync.reading.follow_up_reason
+    follow_up_reason = "" if is_alone else sync.reading.follow_up_reason
     if follow_up_reason == NAMELESS:
         state = request_for_nameless(state, now)
     elif follow_up_reason:

@@ -58,21 +58,28 @@ RETURN_SPREAD_SECONDS = 2.0
 """Jitter before a full sync after an outage (F6)."""
 
 
-def begin(settings: SyncSettings, position: Position | None) -> State:
-    """Return the state at start; `position` as it was found on disk. End it with `Interrupted`."""
+def begin(
+    settings: SyncSettings, position: Position | None, *, is_unfollowed: bool = False
+) -> State:
+    """Return the state at start; `position` and `is_unfollowed` as they were found on disk. End it
+    with `Interrupted`."""
     if position is None:
         return request_full_sync(State(settings), "first start")
-    return State(settings, cursor=Cursor(position, is_unverified=True))
+    cursor = Cursor(position, is_unverified=True)
+    return State(settings, cursor=cursor, is_unfollowed=is_unfollowed)
 
 
-def begin_again(state: State, position: Position | None, now: float) -> State:
+def begin_again(
+    state: State, position: Position | None, now: float, *, is_unfollowed: bool = False
+) -> State:
     """Return the state after a defect of the store: what was learned and requested stays, what was
     in flight is begun again. End it with `Interrupted`."""
     state = give_up(state, now)
     if position is None and state.requested is None:
         state = request_full_sync(state, "first start")
     cursor = None if position is None else Cursor(position, is_unverified=True)
-    return replace(state, phase=Starting(), cursor=cursor, is_proven=False, poll_began_at=None)
+    state = replace(state, cursor=cursor, is_unfollowed=is_unfollowed)
+    return replace(state, phase=Starting(), is_proven=False, poll_began_at=None)
 
 
 def advance(state: State, outcome: Outcome, now: float) -> tuple[State, Command]:

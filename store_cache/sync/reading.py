@@ -92,17 +92,16 @@ class Following:
 
     `cursor`: where the replica stands; None until the head is known. `next_cursor`: where it stands
     once the batch in flight is applied. `has_more`: read the feed before the next page. `is_open`:
-    nothing was followed yet, so the log may begin later than asked. `has_events`: the replica has
-    some, so it is right at `cursor` and nowhere else. `seen`: events before `cursor` that are not
-    in the replica yet. `asked_at`: when the last answer was asked for, `caught_up_at`: the last one
-    that left nothing. `not_before`: when the feed may be asked again, after a limit or a failure.
+    nothing was followed yet, so the log may begin later than asked. `seen`: events before `cursor`
+    that are not in the replica yet. `asked_at`: when the last answer was asked for, `caught_up_at`:
+    the last one that left nothing. `not_before`: when the feed may be asked again, after a limit or
+    a failure.
     """
 
     cursor: Cursor | None = None
     next_cursor: Cursor | None = None
     has_more: bool = False
     is_open: bool = True
-    has_events: bool = False
     seen: tuple[AnyEvent, ...] = ()
     asked_at: float | None = None
     caught_up_at: float | None = None
@@ -144,8 +143,8 @@ class Reading:
     again because the feed was lost. `is_second`: it was begun again because the feed ended before
     an event that a page named. `must_reread_pages`: Central may have been restored before the feed
     was seen. `generation`: as pages name it. `head`: the end of the feed as the first page was
-    read. `named_offset`: the highest `eventOffset` of a page. `rows_until`: up to which offset rows
-    may reflect the feed. `follow_up_reason`: why another full sync has to follow this one.
+    read. `named_offset`: the highest `eventOffset` of a page. `follow_up_reason`: why another full
+    sync has to follow this one.
     """
 
     same_generation: bool = True
@@ -155,7 +154,6 @@ class Reading:
     generation: str | None = None
     head: int | None = None
     named_offset: int = 0
-    rows_until: int = 0
     follow_up_reason: str = ""
     failures: Failures = field(default_factory=Failures)
     feed: Following | PagesAlone = field(default_factory=Following)

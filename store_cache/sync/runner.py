@@ -124,7 +124,7 @@ class SyncRunner:
         uptime: Callable[[], float],
         feed: Feed | None = None,
     ) -> None:
-        self.state = begin(settings, writer.position)
+        self.state = begin(settings, writer.position, is_unfollowed=writer.is_unfollowed)
         self.events_applied = 0
         self.events_stale = 0
         """Events that set no row: what is held is newer, or of a later incarnation."""
@@ -232,7 +232,8 @@ class SyncRunner:
 
     async def run(self) -> None:
         """Advance for ever. Called again after a defect, it begins again from the position."""
-        self.state = begin_again(self.state, self._writer.position, self.uptime())
+        position, is_unfollowed = self._writer.position, self._writer.is_unfollowed
+        self.state = begin_again(self.state, position, self.uptime(), is_unfollowed=is_unfollowed)
         outcome: Outcome = Interrupted()
         while True:
             in_sync_at = self.state.in_sync_at

@@ -331,7 +331,8 @@ class State:
     `lost`: why it cannot be followed from there. `in_sync_at`: when the store was last known to be
     in sync (B5), by the clock of `now`, unlike `Catalogue.in_sync_at`. `is_proven`: that was since
     the start and the last failure, so the next poll may be held. `poll_began_at`: of the first poll
-    since the store was in sync.
+    since the store was in sync. `is_unfollowed`: the catalogue is of pages alone, and the feed
+    cannot be followed from there.
     `returned`: Central has just come back from an outage that many stores may have seen (F6).
     `nameless_spacing`: see `backoff.request_for_nameless`.
     """
@@ -348,6 +349,7 @@ class State:
     in_sync_at: float | None = None
     is_proven: bool = False
     poll_began_at: float | None = None
+    is_unfollowed: bool = False
     returned: bool = False
     full_syncs: tuple[FullSyncRecord, ...] = ()
     full_syncs_begun: int = 0
@@ -355,6 +357,11 @@ class State:
     @property
     def position(self) -> Position | None:
         return None if self.cursor is None else self.cursor.position
+
+    @property
+    def followed(self) -> Cursor | None:
+        """Where the feed can be followed from; None if it cannot."""
+        return None if self.lost is not None or self.is_unfollowed else self.cursor
 
 
 Next = tuple[State, Command | None]

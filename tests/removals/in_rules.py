@@ -11,7 +11,6 @@ from store_cache import writer
 from store_cache.catalogue import apply as rules
 from store_cache.catalogue import replica
 from store_cache.catalogue.apply import CROSSING_SECONDS
-from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model import change as changes
 from store_cache.model.change import Change, RefetchReason, Tombstone
@@ -129,28 +128,6 @@ def refetches_that_the_feed_has_brought(patch: Patch) -> None:
         return False
 
     patch.replace(rules, "_was_brought", never)
-
-
-@in_rules(
-    "V1 F2",
-    "events behind a catalogue that never followed the feed only cause refetches",
-    needs="outage",
-    test=(
-        "tests/unit/catalogue/test_apply.py::"
-        "test_events_behind_unfollowed_rows_only_cause_a_refetch"
-    ),
-)
-def unfollowed_rows(patch: Patch) -> None:
-    """A catalogue of pages alone is taken to stand at its position."""
-    init = ChangeSet.__init__
-
-    def followed(self: ChangeSet, base: Catalogue, **options: Any) -> None:
-        init(self, base, **options)
-        if self.unfollowed_until:
-            patch.act()
-            self.unfollowed_until = 0
-
-    patch.replace(ChangeSet, "__init__", followed)
 
 
 @in_rules(

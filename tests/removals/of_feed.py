@@ -481,6 +481,25 @@ def pages_before_the_feed(patch: Patch) -> None:
 
 
 @of_feed(
+    "F2 V1",
+    "the feed is not followed from pages that were installed without it",
+    needs="outage",
+    test="tests/unit/sync/test_full_sync.py::test_the_feed_is_not_followed_from_pages_alone",
+    why="a feed that fails alone for so long is too rare to be searched for",
+)
+def pages_alone(patch: Patch) -> None:
+    """Events are applied to rows that are of no one moment."""
+    arrived = follow.arrived
+
+    def followed(state: State, *told: Any) -> Any:
+        if state.is_unfollowed:
+            patch.act()
+        return arrived(replace(state, is_unfollowed=False), *told)
+
+    patch.replace((machine, follow), "arrived", followed)
+
+
+@of_feed(
     "V2 F3",
     "a creation that the pages should have shown has its product refetched",
     needs="disorder",

@@ -307,7 +307,7 @@ class Simulation:
             self.note("fallback")
         if isinstance(state.phase, FullSyncing):
             feed = state.phase.full_sync.reading.feed
-            if isinstance(feed, Following) and feed.has_events:
+            if isinstance(feed, Following) and not feed.is_open:
                 self.note("resync racing the feed")
         breaker = writes.admission.breaker
         if breaker != "closed":

@@ -16,7 +16,7 @@ import pytest
 
 from store_cache import writer
 from store_cache.catalogue.apply import OVERRIDE_SECONDS, TOMBSTONE_SECONDS
-from store_cache.catalogue.catalogue import PART_ROWS
+from store_cache.catalogue.catalogue import PART_ROWS, UNFOLLOWED
 from store_cache.catalogue.replica import Installation
 from store_cache.central.failures import ExchangeBroken
 from store_cache.model.change import PendingRefetch, RefetchReason
@@ -641,21 +641,18 @@ async def _written_late(cache: Cache, work: Coroutine[Any, Any, None]) -> float:
 
 
 @in_virtual_time
-async def test_unfollowed_rows_are_known_as_such_until_the_store_is_in_sync() -> None:
-    """[F2] Across a restart, too; after that, events are applied as they come."""
+async def test_pages_without_the_feed_are_known_as_such_until_the_next_full_sync() -> None:
+    """[F2] Across a restart, too, and though the feed was read to its end meanwhile."""
     cache = await Cache().filled()
-    await cache.install(unfollowed_until=100)
+    was_unfollowed = cache.writer.is_unfollowed
+    await cache.install(follow_up_reason=UNFOLLOWED)
+    await cache.writer.note_in_sync()
     again = await cache.restarted()
-    until = again.catalogue.unfollowed_until
-    await again.follow_sale("P-1")
-    await again.writer.note_in_sync()
-    await again.follow_sale("P-2")
+    still = again.writer.is_unfollowed
+    await again.install()
     later = await again.restarted()
 
-    assert 100 == until
-    assert (10, 1) == later.row("P-1")
-    assert (9, 2) == later.row("P-2")
-    assert 0 == later.catalogue.unfollowed_until
+    assert [False, True, False] == [was_unfollowed, still, later.writer.is_unfollowed]
 
 
 @in_virtual_time

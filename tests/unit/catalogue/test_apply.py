@@ -429,39 +429,6 @@ def test_a_quarantined_event_holds_up_no_other() -> None:
     assert NAMELESS == made.follow_up_reason
 
 
-@pytest.mark.parametrize(
-    ("version", "happened", "reason"),
-    [
-        (5, event("updated", 3), None),
-        (5, event("updated", 5), None),
-        (5, event("updated", 6), ORDER),
-        (5, event("created", 1), ORDER),
-        (5, event("deleted", 6), ORDER),
-        (None, event("updated", 6), ORDER),
-    ],
-)
-def test_events_behind_unfollowed_rows_only_cause_a_refetch(
-    version: int | None, happened: AnyEvent, reason: RefetchReason | None
-) -> None:
-    """[F2] How much newer than its position a row is, is not known: version 6 may be the next, or
-    of an incarnation that had ended before the row was read. A till that saw version 5 sees it
-    until the refetch."""
-    made = Held(version).catalogue()
-    made.unfollowed_until = 51
-    with_events(made, happened)
-
-    assert (version, reason) == (shown(made), refetched_for(made))
-
-
-def test_events_after_unfollowed_rows_apply() -> None:
-    """[F2] The last page says where the feed was when it was read."""
-    made = Held(5).catalogue()
-    made.unfollowed_until = 50
-    with_events(made, event("updated", 6, offset=50))
-
-    assert (6, None) == (shown(made), refetched_for(made))
-
-
 # -- answers to writes -------------------------------------------------------------------------
 
 ANSWER = StockAnswer("P", 5, 6, 2, "2024-01-15T10:30:00Z")

@@ -81,10 +81,14 @@ class DrivenSync:
     """A store's sync: `state`, the `command` in flight, and the time."""
 
     def __init__(
-        self, position: Position | None = None, settings: SyncSettings | None = None
+        self,
+        position: Position | None = None,
+        settings: SyncSettings | None = None,
+        *,
+        is_unfollowed: bool = False,
     ) -> None:
         self.now = START
-        self.state = begin(settings or SyncSettings(), position)
+        self.state = begin(settings or SyncSettings(), position, is_unfollowed=is_unfollowed)
         self.command: Command = Sleep(0.0)
         self._idle = 0
         self.tell(Interrupted())

@@ -6,6 +6,7 @@ from random import Random
 import pytest
 
 from store_cache.catalogue.apply import NAMELESS
+from store_cache.catalogue.catalogue import UNFOLLOWED
 from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, next_local_generation
@@ -1176,12 +1177,22 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_are_installed() -> None:
     sync.waits(300.0)
     sync.fails(Failure.REFUSED)
     sync.refetches()
-    installation = Installation(Position(LOCAL, 100), age_seconds=300.0, unfollowed_until=121)
+    installation = Installation(Position(LOCAL, 100), 300.0, follow_up_reason=UNFOLLOWED)
     assert installation == sync.installation
     sync.installs()
 
     assert START == sync.state.in_sync_at
     assert 100 == sync.fetch.offset
+
+
+def unfollowed() -> DrivenSync:
+    """A store that shows pages alone, since Central refused its feed."""
+    sync = DrivenSync()
+    sync.page(last=True, head=100)
+    sync.fails(Failure.REFUSED)
+    sync.refetches()
+    sync.installs()
+    return sync
 
 
 def test_pages_alone_end_the_failures_and_prove_nothing_of_the_feed() -> None:
@@ -1199,19 +1210,48 @@ def test_pages_alone_end_the_failures_and_prove_nothing_of_the_feed() -> None:
     assert 0 == sync.fetch.wait_seconds
 
 
-@pytest.mark.parametrize(("heads", "until"), [((100, 140), 161), ((100, None), FAR_OFFSET)])
-def test_pages_alone_may_reflect_the_feed_up_to_their_last_head(
-    heads: tuple[int, int | None], until: int
-) -> None:
-    """[F2] And what two writers may have published out of order behind it. If Central names no head
-    with its pages, they may reflect the whole feed until the store was in sync."""
-    sync = DrivenSync()
-    sync.page(head=heads[0])
-    sync.fails(Failure.REFUSED)
-    sync.page(last=True, head=heads[1])
-    sync.refetches()
+def test_the_feed_is_not_followed_from_pages_alone() -> None:
+    """[F2] Their rows are of no one moment, so that no event can be put in order with them. The
+    next answer of the feed, whatever it brings, has the catalogue read anew, with the feed."""
+    sync = unfollowed()
+    sync.waits(20.0)
+    sync.answers(*range(100, 103), next_offset=103)
 
-    assert Installation(Position(LOCAL, 100), unfollowed_until=until) == sync.installation
+    assert FetchPage(None, begins=True) == sync.command
+    assert (UNFOLLOWED,) == sync.full_sync.reasons
+    sync.ends_well(head=103)
+    assert at(103) == sync.state.position
+    sync.receives(103)
+    assert at(104) == sync.state.position
+
+
+def test_pages_alone_are_not_followed_by_the_next_process_either() -> None:
+    """[F2] It finds on disk that they are."""
+    sync = DrivenSync(unfollowed().state.position, is_unfollowed=True)
+    sync.answers(100)
+
+    assert (UNFOLLOWED,) == sync.full_sync.reasons
+
+
+def test_a_feed_that_stays_unreadable_has_pages_installed_again_and_again() -> None:
+    """[F2] [B1] On the fallback timer, since they are all that can be shown."""
+    sync = unfollowed()
+    while len(sync.state.full_syncs) < 3:
+        match sync.command:
+            case FetchEvents():
+                sync.fails(Failure.REFUSED)
+            case Sleep():
+                sync.sleeps()
+            case FetchPage():
+                sync.page(last=True, head=150)
+            case RefetchProducts():
+                sync.refetches()
+            case InstallReplica():
+                sync.installs()
+
+    assert ["", "", ""] == problems(sync)
+    assert Position(LOCAL, 150) == sync.state.position
+    assert sync.now - START < 1200
 
 
 def test_in_the_fallback_the_pages_are_installed_without_the_feed() -> None:
@@ -1225,24 +1265,6 @@ def test_in_the_fallback_the_pages_are_installed_without_the_feed() -> None:
 
     assert (FALLBACK_TIMER,) == store.state.full_syncs[0].reasons
     assert Position(LOCAL, 150) == store.state.position
-
-
-def test_a_replica_that_followed_the_feed_in_part_stands_where_it_was_followed_to() -> None:
-    """[F2] [P1] The events alongside end in the middle: at the head of the pages the replica would
-    claim events that were never applied to it."""
-    sync = DrivenSync()
-    sync.page(last=True, head=120)
-    sync.answers(*range(100, 105), next_offset=121, has_more=True)
-    sync.applies()
-    while not isinstance(sync.command, InstallReplica):
-        if isinstance(sync.command, Sleep):
-            sync.sleeps()
-        elif isinstance(sync.command, FetchEvents):
-            sync.fails()
-        else:
-            sync.refetches()
-
-    assert 105 == sync.installation.position.offset
 
 
 # -- a catalogue that is not believed ----------------------------------------------------------
