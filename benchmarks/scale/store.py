@@ -156,13 +156,12 @@ class ReplicaModel:
         """Do nothing: the product is counted already."""
         return len(events)
 
-    def products_to_refetch(self) -> list[str]:
-        return []
-
 
 class WriterModel:
     """`writer.CacheWriter`, with nothing but a position. `on_in_sync` is called when the store is
     in sync."""
+
+    is_unfollowed = False
 
     def __init__(self, position: Position, on_in_sync: Callable[[], None]) -> None:
         self.position = position

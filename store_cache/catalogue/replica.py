@@ -5,11 +5,10 @@ mixture of moments. The feed is therefore followed alongside, from a little befo
 and each event is applied to the replica as to the catalogue that readers see, the *held* one.
 
 A page may be older than an event or than another page. Within one generation the higher version
-counts, and wherever a page cannot be trusted the product is refetched by itself before the replica
-may be installed: `products_to_refetch`.
-
-Meanwhile readers are shown the held catalogue, which answers and refetches change. `finish` carries
-over what the replica may lack of that, so that the installation takes no reader a step back.
+counts. Meanwhile readers are shown the held catalogue, which answers and refetches change. Where
+the two disagree about a product that was touched since the full sync began, or a page cannot be
+trusted, `finish` keeps what readers saw and has the product refetched. So the installation takes no
+reader a step back.
 """
 
 from __future__ import annotations
@@ -17,20 +16,15 @@ from __future__ import annotations
 from collections.abc import Container, Generator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from store_cache.catalogue.apply import (
-    NEAR_EVENTS,
-    apply_answers,
-    apply_events,
-    apply_refetch,
-)
+from store_cache.catalogue.apply import NEAR_EVENTS, apply_answers, apply_events
 from store_cache.catalogue.catalogue import Catalogue
-from store_cache.catalogue.change_set import ChangeSet, KnownState
+from store_cache.catalogue.change_set import ChangeSet
 from store_cache.catalogue.paging import PagedIds, Paging
 from store_cache.model.change import Change, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, PageRequest
 from store_cache.model.position import Position
-from store_cache.model.product import Row, Rows, is_same_state, version_of
+from store_cache.model.product import Rows, version_of
 from store_cache.model.stock import StockAnswer
 
 ROWS_AT_ONCE = 2000
@@ -104,10 +98,6 @@ class Replica:
         """Products that events told of, and that pages should show."""
         self._deleted: set[str] = set()
         """Products that the feed deleted."""
-        self._given_up: set[str] = set()
-        """Products that could not be refetched."""
-        self._reached: dict[str, bytes] = {}
-        """Overriding rows of the held catalogue that the feed has brought to the replica."""
 
     # -- pages -----------------------------------------------------------------------------
 
@@ -217,7 +207,7 @@ class Replica:
         return change_set.rows_set
 
     def _note_events(self, events: Sequence[AnyEvent]) -> None:
-        """Note which products pages should show, which were deleted, and overrides reached.
+        """Note which products pages should show, and which were deleted.
 
         A product that only updates tell of was created before the feed was followed, so that its
         page shows it, unless it was deleted before and the updates were published late. The same
@@ -229,7 +219,6 @@ class Replica:
         updated: set[str] = set()
         created: set[str] = set()
         created_late: set[str] = set()
-        held = self._held
         for event in events:
             if not isinstance(event, Event):
                 continue
@@ -240,10 +229,6 @@ class Replica:
                 updated.add(product_id)
             else:
                 (created if event.offset > paged_until else created_late).add(product_id)
-            if event.body is not None and product_id in held.overrides:
-                shown = held.rows.get(product_id)
-                if shown is not None and is_same_state(event.body, shown):
-                    self._reached[product_id] = shown
         rows = self.catalogue.rows
         self._expected.update(i for i in updated | created_late if i not in rows)
         self._expected -= created - created_late
@@ -266,55 +251,28 @@ class Replica:
         self.paged.note_change(change.rows, self.catalogue.rows)
         self.catalogue.apply(change)
 
-    # -- refetches -------------------------------------------------------------------------
+    # -- doubts ----------------------------------------------------------------------------
 
-    def products_to_refetch(self) -> list[str]:
-        """Return the products to refetch before the replica may be installed.
-
-        These are products of which no page told for sure (F5), that would go back to an older
-        version (V3), or that no page showed although events told of them.
-        """
+    def in_doubt(self) -> set[str]:
+        """Return the products of which no page told for sure (F5), that would go back to an older
+        version (V3), or that no page showed although events told of them."""
         lowered = {product_id for product_id in self._lowered if self._lowers(product_id)}
-        not_shown = self._expected & self.paged.unseen_rows
-        return sorted((self._untrusted | lowered | not_shown) - self._given_up)
+        return self._untrusted | lowered | self._not_shown()
 
-    def known_state(self, product_id: str) -> KnownState:
-        return KnownState.of(self.catalogue, product_id)
+    def _not_shown(self) -> set[str]:
+        return self._expected & self.paged.unseen_rows
 
-    def apply_refetch(
-        self, product_id: str, row: Row | None, *, known: KnownState, now: float
-    ) -> None:
-        """Apply what Central says of one product, unless an event has overtaken it."""
-        change_set = self._change_set(now)
-        reason = RefetchReason.ORDER
-        if not apply_refetch(change_set, product_id, row, known=known, reason=reason):
-            return
-        self._untrusted.discard(product_id)
-        self._lowered.discard(product_id)
-        self._expected.discard(product_id)
-        if row is not None and self._is_older_than_held(product_id, row.body):
-            # A new incarnation; events of the one before may still come late.
-            change_set.note_incarnation(product_id)
-        self._apply(change_set.to_change("reading"))
+    def _touched(self, tombstones: Mapping[str, Tombstone]) -> set[str]:
+        """Return the products of which the replica may know less than readers saw.
 
-    def give_up(self, product_id: str, problem: str, *, now: float) -> None:
-        """Go on without refetching the product, because of `problem`.
-
-        The held row is kept where it is fresher, and the refetch stays pending (F5).
+        Answers and refetches have changed them since the full sync began, or it is not known of
+        which incarnation the replica's state is.
         """
-        self._given_up.add(product_id)
-        held = self._held.get(product_id)
-        if held is not None and (product_id not in self.catalogue.rows or self._lowers(product_id)):
-            self._apply(Change("given up", rows={product_id: held}))
-        is_uncertain = self._is_incarnation_uncertain(product_id)
-        reason = RefetchReason.ORDER if is_uncertain else RefetchReason.UNREADABLE
-        pending = PendingRefetch(reason, due=now, since=now, attempts=1, problem=problem)
-        self.catalogue.pending_refetches[product_id] = pending
-
-    def _is_incarnation_uncertain(self, product_id: str) -> bool:
-        """Return whether it is not known of which incarnation the replica's state is."""
-        pending = self.catalogue.pending_refetches.get(product_id)
-        return pending is not None and pending.reason is RefetchReason.ORDER
+        overrides, pending = self._held.overrides.items(), self.catalogue.pending_refetches.items()
+        touched = {i for i, override in overrides if override.since >= self.began_at}
+        touched |= {i for i, t in tombstones.items() if t.from_refetch and t.at >= self.began_at}
+        touched |= {i for i, refetch in pending if refetch.reason is RefetchReason.ORDER}
+        return touched | self._not_shown()
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -332,9 +290,15 @@ class Replica:
         """
         change_set = self._change_set(now)
         if self._same_generation:
-            self._keep_overrides(change_set)
-            self._keep_deletions(change_set, tombstones)
-            self._keep_held_rows(change_set)
+            for product_id in sorted(self._touched(tombstones)):
+                self._keep(change_set, product_id, tombstones.get(product_id))
+        for product_id in sorted(self.in_doubt()):
+            shown = self._held.get(product_id)
+            is_fresher = change_set.row(product_id) is None or self._lowers(product_id)
+            if shown is not None and is_fresher:
+                change_set.set_row(product_id, shown)
+            if change_set.pending_refetch(product_id) is None:
+                change_set.request_refetch(product_id, RefetchReason.UNREADABLE)
         apply_answers(change_set, self.answers)
         catalogue = self.catalogue
         catalogue.apply(change_set.to_change("answers"))
@@ -347,61 +311,17 @@ class Replica:
             catalogue.incarnations = self._held.incarnations | catalogue.incarnations
         return catalogue
 
-    def _keep_overrides(self, change_set: ChangeSet) -> None:
-        """Keep rows that answers and refetches showed since the full sync began.
-
-        The replica may have followed the feed only to before them, or the feed may have lost them.
-        """
-        for product_id, override in self._held.overrides.items():
-            shown = self._held.rows.get(product_id)
-            if shown is None or override.since < self.began_at:
-                continue
-            if not self._has_reached(product_id, shown):
-                self._keep(change_set, product_id, shown, override.version)
-
-    def _has_reached(self, product_id: str, shown: bytes) -> bool:
-        """Return whether the replica has the state that readers are shown, or a later one.
-
-        A higher version alone proves nothing: it may be of the incarnation before.
-        """
-        row = self.catalogue.rows.get(product_id)
-        if row is None or self._lowers(product_id):
-            return False
-        return self._reached.get(product_id) == shown or is_same_state(row, shown)
-
-    def _keep_deletions(self, change_set: ChangeSet, tombstones: Mapping[str, Tombstone]) -> None:
-        """Leave out rows of products that readers saw end.
-
-        The replica's row may be older than the refetch that said so. If its incarnation is
-        uncertain, it may be older than any deletion.
-        """
-        for product_id, tombstone in tombstones.items():
-            if product_id not in self.catalogue.rows:
-                continue
-            is_news = tombstone.from_refetch and tombstone.at >= self.began_at
-            is_uncertain = self._is_incarnation_uncertain(product_id)
-            if is_news or (is_uncertain and self._held.get(product_id) is None):
-                change_set.delete(product_id, offset=tombstone.offset, version=tombstone.version)
-                change_set.request_refetch(product_id, RefetchReason.CROSSED)
-
-    def _keep_held_rows(self, change_set: ChangeSet) -> None:
-        """Keep held rows where the replica's own is uncertain or older (V3).
-
-        The held catalogue may have followed the feed past an event that the replica could not put
-        in order, and into the next incarnation, whose versions are lower.
-        """
-        for product_id in self.catalogue.pending_refetches:
-            shown = self._held.rows.get(product_id)
-            if shown is None or shown == self.catalogue.rows.get(product_id):
-                continue
-            if self._is_incarnation_uncertain(product_id) or self._lowers(product_id):
-                self._keep(change_set, product_id, shown, version_of(shown))
-
-    @staticmethod
-    def _keep(change_set: ChangeSet, product_id: str, shown: bytes, version: int) -> None:
-        """Keep showing a row until Central is asked once more, at once."""
-        change_set.set_row(product_id, shown)
-        change_set.add_override(product_id, version)
+    def _keep(self, change_set: ChangeSet, product_id: str, tombstone: Tombstone | None) -> None:
+        """Keep showing what readers saw, where the replica has something else, until Central is
+        asked once more, at once."""
+        shown, row = self._held.get(product_id), self.catalogue.get(product_id)
+        if shown == row or (shown is None and tombstone is None):
+            return
+        if shown is not None:
+            change_set.set_row(product_id, shown)
+            change_set.add_override(product_id, version_of(shown))
+        elif tombstone is not None:
+            change_set.delete(product_id, offset=tombstone.offset, version=tombstone.version)
         change_set.request_refetch(product_id, RefetchReason.CROSSED)
 
     def judge(self, installation: Installation, *, least_percent: int) -> Verdict:
@@ -410,8 +330,10 @@ class Replica:
         Fewer than `least_percent` of the held products are refused, unless deletions on the feed,
         an operator, or an earlier full sync within one hundredth of as many explain it.
         """
-        held, found, agreed = len(self._held), len(self.catalogue), installation.agreed_products
+        held, agreed = len(self._held), installation.agreed_products
         rows = self.catalogue.rows
+        kept = sum(i in self._held.rows and i not in rows for i in self.in_doubt())
+        found = len(self.catalogue) + kept
         deleted = sum(i in self._held.rows and i not in rows for i in self._deleted)
         is_confirmed = agreed is not None and abs(found - agreed) * 100 <= found
         is_large = held == 0 or found * 100 >= (held - deleted) * least_percent

@@ -5,9 +5,8 @@
     FirstPage      the first page, which names the head  ReadingPages; LearningHead if it names none
     LearningHead   the feed's end                        ReadingPages, from the first page again
     ReadingPages   pages, and the feed alongside         CatchingUp
-    CatchingUp     the feed, until nothing is left       Refetching
-    Refetching     products in doubt, one by one         CatchingUp if there were any; Verifying
-    Verifying      the event before the position (E4)    Installing
+    CatchingUp     the event before the position (E4),   Installing
+                   and the feed, until nothing is left
     Installing     that the replica is installed         the full sync has ended
 
 If the feed cannot be followed from where the replica stands (410, a new generation, backwards), the
@@ -44,10 +43,8 @@ from store_cache.sync.cursor import (
     Lost,
     Ready,
     Wait,
-    can_verify,
     new_generation,
     read_page,
-    verify,
 )
 from store_cache.sync.follow import nameless
 from store_cache.sync.reading import (
@@ -60,9 +57,6 @@ from store_cache.sync.reading import (
     PagesAlone,
     Reading,
     ReadingPages,
-    Refetching,
-    Step,
-    Verifying,
 )
 from store_cache.sync.states import (
     COUNTED,
@@ -88,8 +82,6 @@ from store_cache.sync.states import (
     Outcome,
     OutOfTurn,
     PageApplied,
-    ProductsRefetched,
-    RefetchProducts,
     RefusedReplica,
     ReplicaInstalled,
     ReplicaRefused,
@@ -163,15 +155,13 @@ def advance_full_sync(state: State, sync: FullSync, outcome: Outcome, now: float
             return _events_applied(state, sync, applied, now)
         case Sleep(), (Slept() | Interrupted()):
             return _proceed(state, sync, now)
-        case RefetchProducts(), ProductsRefetched():
-            return _refetched(state, _without_failures(sync), outcome, now)
         case InstallReplica(), ReplicaInstalled(products):
             return _installed(state, sync, products, now)
         case InstallReplica(), ReplicaRefused(problem, products):
             return _refused(state, sync, problem, products, now)
-        case ((FetchPage() | FetchEvents() | RefetchProducts()), ExchangeFailed()):
+        case ((FetchPage() | FetchEvents()), ExchangeFailed()):
             return _exchange_failed(state, sync, outcome, now)
-        case ((FetchPage() | RefetchProducts()), FullSyncFailed(problem)):
+        case FetchPage(), FullSyncFailed(problem):
             return _broken(state, sync, problem, now)
     raise OutOfTurn(f"{type(outcome).__name__} cannot end {sync.in_flight!r} of a full sync")
 
@@ -240,12 +230,6 @@ def _proceed(state: State, sync: FullSync, now: float) -> Next:
             return _page_or_events(state, sync, step, now)
         case CatchingUp() if isinstance(feed, Following):
             return _fetch_events(state, sync, now)
-        case CatchingUp() | Refetching():
-            sync = replace(sync, step=Refetching())
-            refetch = RefetchProducts(_known_generation(state, sync))
-            return _do(state, sync, refetch)
-        case Verifying() if isinstance(feed, Following) and can_verify(_cursor(sync).position):
-            return _do(state, sync, FetchEvents(_cursor(sync).position.offset - 1, 1, 0))
     return _install(state, sync, now)
 
 
@@ -327,8 +311,12 @@ def _is_near(cursor: Cursor, head: int | None) -> bool:
 
 
 def _after_page(state: State, sync: FullSync, next_page: PageRequest | None, now: float) -> Next:
-    step: Step = CatchingUp() if next_page is None else ReadingPages(next_page)
-    return _proceed(state, replace(sync, step=step), now)
+    """Read the next page; or catch up, and compare the event before the position once more."""
+    if next_page is not None:
+        return _proceed(state, replace(sync, step=ReadingPages(next_page)), now)
+    if isinstance(sync.reading.feed, Following):
+        sync = _noted(sync, feed=sync.reading.feed.unverified())
+    return _proceed(state, replace(sync, step=CatchingUp()), now)
 
 
 def _known_generation(state: State, sync: FullSync) -> str | None:
@@ -390,22 +378,16 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
     if sync.reading.follow_up_reason:
         grace_seconds = min(grace_seconds, FOLLOWED_UP_GRACE_SECONDS)
     answer = Answer(page, asked_at, now, grace_seconds)
-    read: Cursor | Ready | Wait | AtEnd | Lost
-    if isinstance(sync.step, Verifying):
-        read = verify(_cursor(sync), answer)
-    else:
-        sync = _fed(sync, cursor=_opened(sync, page))
-        named_offset = sync.reading.named_offset if _ends_short(sync) else 0
-        limit = state.settings.batch_limit
-        read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
+    sync = _fed(sync, cursor=_opened(sync, page))
+    named_offset = sync.reading.named_offset if _ends_short(sync) else 0
+    limit = state.settings.batch_limit
+    read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
     read = _with_seen(sync, read)
     match read:
         case Lost():
             return _lost(state, sync, read, now)
         case _ if sync.reading.must_reread_pages:
             return _reread_pages(state, sync, read)
-        case Cursor():
-            return _install(state, _fed(sync, cursor=read), now)
         case Wait(cursor, seconds):
             sync = _fed(sync, cursor=cursor, has_more=True)
             return _do(state, sync, Sleep(seconds)) if seconds else _proceed(state, sync, now)
@@ -415,9 +397,7 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
             return _apply(state, sync, read)
 
 
-def _with_seen(
-    sync: FullSync, read: Cursor | Ready | Wait | AtEnd | Lost
-) -> Cursor | Ready | Wait | AtEnd | Lost:
+def _with_seen(sync: FullSync, read: Ready | Wait | AtEnd | Lost) -> Ready | Wait | AtEnd | Lost:
     """Have the events applied that were seen before the pages were begun again, once the feed is
     known to be the same. They may be younger than the first page's rows."""
     seen = _following(sync).seen
@@ -433,7 +413,7 @@ def _with_seen(
     return read
 
 
-def _reread_pages(state: State, sync: FullSync, read: Cursor | Ready | Wait | AtEnd) -> Next:
+def _reread_pages(state: State, sync: FullSync, read: Ready | Wait | AtEnd) -> Next:
     """The connection failed after the pages, and the feed is seen for the first time since.
 
     The pages are read again. What was seen of the feed is kept: from now on, failures are followed
@@ -543,7 +523,7 @@ def _caught_up(state: State, sync: FullSync, now: float) -> Next:
     is_same = held is not None and held.generation == position.generation
     if held is not None and is_same and position.offset < held.offset:
         return _restart(state, sync, Lost(BACKWARDS, is_replaced=True), now)
-    return _proceed(state, replace(sync, step=Refetching()), now)
+    return _install(state, sync, now)
 
 
 def _head_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> Next:
@@ -558,15 +538,6 @@ def _head_arrived(state: State, sync: FullSync, page: EventPage, now: float) -> 
     head = asked if page.next_offset is None else page.next_offset
     start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
     return _begin_pages(state, _fed(_noted(sync, head=head), cursor=start))
-
-
-def _refetched(state: State, sync: FullSync, refetched: ProductsRefetched, now: float) -> Next:
-    """Reading the products took time: catch up once more after it. Without any, all is read."""
-    if refetched.generation is not None:
-        return _restart(state, sync, new_generation(refetched.generation), now)
-    is_behind = refetched.read > 0 and isinstance(sync.reading.feed, Following)
-    step: Step = CatchingUp() if is_behind else Verifying()
-    return _proceed(state, replace(sync, step=step), now)
 
 
 # -- failures ----------------------------------------------------------------------------------
@@ -643,8 +614,6 @@ def _gone(state: State, sync: FullSync, now: float) -> Next:
     be too much for it; anything else means that it has outrun the reading."""
     if isinstance(sync.step, LearningHead):
         return _without_feed(state, sync, now)  # nothing says where it ends
-    if isinstance(sync.step, Verifying):
-        return _install(state, sync, now)  # nothing to compare: that proves nothing
     cursor, head = _cursor(sync), sync.reading.head
     if cursor.must_verify:
         return _fetch_events(state, _fed(sync, cursor=cursor.at_log_start()), now)

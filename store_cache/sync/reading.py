@@ -23,8 +23,6 @@ class FullSyncStep(StrEnum):
     HEAD = "learning the head"
     PAGES = "pages"
     CATCHING_UP = "catching up"
-    REFETCHING = "settling doubts"
-    VERIFYING = "verifying the feed"
     INSTALLING = "placing"
 
 
@@ -52,17 +50,7 @@ class ReadingPages:
 
 @dataclass(frozen=True, slots=True)
 class CatchingUp:
-    """The feed, until nothing is left."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refetching:
-    """Products in doubt, one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verifying:
-    """The event before the replica's position (E4)."""
+    """The event before the position (E4), and the feed, until nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +58,13 @@ class Installing:
     """The replica is being judged, written and installed."""
 
 
-Step = FirstPage | LearningHead | ReadingPages | CatchingUp | Refetching | Verifying | Installing
+Step = FirstPage | LearningHead | ReadingPages | CatchingUp | Installing
 
 STEP_NAMES: dict[type[Step], FullSyncStep] = {
     FirstPage: FullSyncStep.FIRST_PAGE,
     LearningHead: FullSyncStep.HEAD,
     ReadingPages: FullSyncStep.PAGES,
     CatchingUp: FullSyncStep.CATCHING_UP,
-    Refetching: FullSyncStep.REFETCHING,
-    Verifying: FullSyncStep.VERIFYING,
     Installing: FullSyncStep.INSTALLING,
 }
 
@@ -127,8 +113,8 @@ class PagesAlone:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Failures in a row: of pages and single products, and of the feed. `of_any_page`: a page or a
-    product has failed before, so it is not only the feed that fails."""
+    """Failures in a row, of pages and of the feed. `of_any_page`: a page has failed before, so it
+    is not only the feed that fails."""
 
     of_pages: int = 0
     of_feed: int = 0

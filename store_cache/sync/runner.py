@@ -17,7 +17,6 @@ from store_cache.central.failures import (
     ExchangeBroken,
     HeldBack,
     LimitExceeded,
-    OtherFeed,
     PositionGone,
     Unreachable,
     Unreadable,
@@ -46,8 +45,6 @@ from store_cache.sync.states import (
     Outcome,
     PageApplied,
     Polling,
-    ProductsRefetched,
-    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -288,8 +285,6 @@ class SyncRunner:
                     return await self._apply_events(command)
                 case FetchPage():
                     return await self._fetch_page(command)
-                case RefetchProducts():
-                    return await self._refetch_products(command)
                 case InstallReplica():
                     return await self._install_replica(command)
         except CentralError as problem:
@@ -377,25 +372,6 @@ class SyncRunner:
         self.pages_read += 1
         self.pages_total = page.total
         return PageApplied(next_page, page.event_offset, page.generation)
-
-    async def _refetch_products(self, command: RefetchProducts) -> Outcome:
-        replica, read = self._writer.replica, 0
-        if replica is None:
-            return ProductsRefetched(0)
-        for product_id in replica.products_to_refetch():
-            known = replica.known_state(product_id)
-            try:
-                row = await self._central.product(product_id, generation=command.generation)
-            except OtherFeed as problem:
-                return ProductsRefetched(read, problem.generation)
-            except (Unreachable, ExchangeBroken, LimitExceeded, AccessDenied):
-                raise
-            except CentralError as problem:
-                replica.give_up(product_id, str(problem), now=self._now())
-            else:
-                replica.apply_refetch(product_id, row, known=known, now=self._now())
-            read += 1
-        return ProductsRefetched(read)
 
     async def _install_replica(self, command: InstallReplica) -> Outcome:
         replica = self._writer.replica

@@ -68,15 +68,6 @@ class PageApplied:
 
 
 @dataclass(frozen=True, slots=True)
-class ProductsRefetched:
-    """All products in doubt were read again, or given up. `read`: how many these were.
-    `generation`: the name of another feed that one of them belongs to; the rest was not read."""
-
-    read: int
-    generation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ReplicaInstalled:
     products: int
 
@@ -117,7 +108,6 @@ Outcome = (
     EventsArrived
     | EventsApplied
     | PageApplied
-    | ProductsRefetched
     | ReplicaInstalled
     | ReplicaRefused
     | FullSyncFailed
@@ -167,21 +157,13 @@ class FetchPage:
 
 
 @dataclass(frozen=True, slots=True)
-class RefetchProducts:
-    """Read the replica's products in doubt one by one. `generation`: the name of the feed that they
-    must belong to, or None for any."""
-
-    generation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class InstallReplica:
     """Judge the replica, write it as the new snapshot, show it to readers."""
 
     installation: Installation
 
 
-Command = Sleep | FetchEvents | ApplyEvents | FetchPage | RefetchProducts | InstallReplica
+Command = Sleep | FetchEvents | ApplyEvents | FetchPage | InstallReplica
 
 
 # -- state -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from store_cache.central.parsing import PageRows
 from store_cache.central.quota import read_quota
 from store_cache.central.rate_limit import RateLimit
 from store_cache.model import product
-from store_cache.model.change import PendingRefetch, Tombstone
+from store_cache.model.change import PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.pages import CataloguePage, EventPage, PageRequest
 from store_cache.model.position import Position
@@ -320,26 +320,32 @@ def copies_that_failed(patch: Patch) -> None:
 
 @of_feed(
     "F4 V3",
-    "overrides added during a full sync are applied to the replica",
+    "what readers saw outlives the full sync where the replica has something else",
     needs="force slow",
     test="tests/unit/catalogue/test_replica.py::test_an_override_outlives_the_full_sync",
 )
-def overrides_in_the_replica(patch: Patch) -> None:
-    """What refetches and answers showed meanwhile is not carried over."""
-    keep_overrides = Replica._keep_overrides
+def what_readers_saw(patch: Patch) -> None:
+    """The replica counts, whatever answers, refetches and deletions showed meanwhile."""
+    keep = Replica._keep
 
-    def keep_none(self: Replica, change_set: ChangeSet) -> None:
-        keep_overrides(self, change_set)
-        if change_set._rows:
+    def keep_nothing(
+        self: Replica, change_set: ChangeSet, product_id: str, tombstone: Tombstone | None
+    ) -> None:
+        before = change_set.rows_set
+        keep(self, change_set, product_id, tombstone)
+        if change_set.rows_set > before:
             patch.act()
-            change_set._rows, change_set._overrides, change_set._pending_refetches = {}, {}, {}
+            change_set._rows.pop(product_id, None)
+            change_set._tombstones.pop(product_id, None)
+            change_set._overrides.pop(product_id, None)
+            change_set._pending_refetches.pop(product_id, None)
 
-    patch.replace(Replica, "_keep_overrides", keep_none)
+    patch.replace(Replica, "_keep", keep_nothing)
 
 
 @of_feed(
     "F4 V2",
-    "a product found absent is left out of the replica",
+    "a product found absent during a full sync is touched by it",
     needs="force disorder",
     test=(
         "tests/simulation/test_found.py::test_a_replica_does_not_bring_back_a_product_found_absent"
@@ -347,12 +353,16 @@ def overrides_in_the_replica(patch: Patch) -> None:
 )
 def deletions_in_the_replica(patch: Patch) -> None:
     """The replica's row is installed, though readers saw the product end."""
+    touched = Replica._touched
 
-    def nothing(self: Replica, _: ChangeSet, tombstones: Mapping[str, Tombstone]) -> None:
-        if any(t.from_refetch and t.at >= self.began_at for t in tombstones.values()):
+    def without_deletions(self: Replica, tombstones: Mapping[str, Tombstone]) -> set[str]:
+        all_touched = touched(self, tombstones)
+        some = touched(self, {})
+        if all_touched != some:
             patch.act()
+        return some
 
-    patch.replace(Replica, "_keep_deletions", nothing)
+    patch.replace(Replica, "_touched", without_deletions)
 
 
 @of_feed(
@@ -364,14 +374,22 @@ def deletions_in_the_replica(patch: Patch) -> None:
         "test_an_uncertain_replica_does_not_lower_what_readers_saw_meanwhile"
     ),
 )
-def fresher_rows_in_the_replica(patch: Patch) -> None:
-    """The replica's row is installed, though readers saw a newer one."""
+def uncertain_rows_of_the_replica(patch: Patch) -> None:
+    """The replica's row is installed, though its incarnation is uncertain."""
+    touched = Replica._touched
 
-    def nothing(self: Replica, _: ChangeSet) -> None:
-        if any(map(self._lowers, self.catalogue.pending_refetches)):
+    def without_uncertain(self: Replica, tombstones: Mapping[str, Tombstone]) -> set[str]:
+        uncertain = {
+            product_id
+            for product_id, pending in self.catalogue.pending_refetches.items()
+            if pending.reason is RefetchReason.ORDER
+        }
+        found = touched(self, tombstones)
+        if found & uncertain:
             patch.act()
+        return found - uncertain
 
-    patch.replace(Replica, "_keep_held_rows", nothing)
+    patch.replace(Replica, "_touched", without_uncertain)
 
 
 @of_feed(
@@ -543,20 +561,20 @@ def judgement_of_a_replica(patch: Patch) -> None:
 
 @of_feed(
     "F5 V3",
-    "products that no page told for sure are refetched before the replica is installed",
+    "products that no page told for sure are refetched",
     test="tests/unit/catalogue/test_replica.py::test_an_unreadable_row_is_refetched",
     why="every row of the simulation can be read",
 )
-def refetches_before_installing(patch: Patch) -> None:
-    """The replica is installed without them."""
-    to_refetch = Replica.products_to_refetch
+def doubts_of_pages(patch: Patch) -> None:
+    """The replica's rows count, and what it has no row of is gone."""
+    in_doubt = Replica.in_doubt
 
-    def nothing(self: Replica) -> list[str]:
-        if to_refetch(self):
+    def none(self: Replica) -> set[str]:
+        if in_doubt(self):
             patch.act()
-        return []
+        return set()
 
-    patch.replace(Replica, "products_to_refetch", nothing)
+    patch.replace(Replica, "in_doubt", none)
 
 
 # -- the line ----------------------------------------------------------------------------------

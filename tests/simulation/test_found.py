@@ -15,13 +15,15 @@ from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.catalogue.replica import Replica
 from store_cache.model.change import Override, PendingRefetch, RefetchReason, Tombstone
 from store_cache.model.event import Event, Kind
+from store_cache.model.pages import CataloguePage
 from store_cache.model.position import Position
-from store_cache.model.product import Row, read_row, version_of
+from store_cache.model.product import Row, Rows, read_row, version_of
 from store_cache.model.stock import StockAnswer
 
 NOW = 1_700_000_000.0
 GRACE_SECONDS = 2.0
 ORDER, CROSSED = RefetchReason.ORDER, RefetchReason.CROSSED
+UNREADABLE = RefetchReason.UNREADABLE
 
 
 def row(version: int, available: int) -> Row:
@@ -220,12 +222,17 @@ def test_an_uncertain_replica_does_not_hide_the_next_incarnation(overridden: boo
 
 def test_a_late_event_of_an_incarnation_that_a_refetch_found_ended_shows_nothing() -> None:
     """[V2] [V3] The page's lower version was refetched and confirmed: a new incarnation. The late
-    event is numbered when the replica is installed."""
+    event is numbered after that."""
     held = holding(8, 262)
-    replica = replicating(held, row(1, 86))
-    replica.apply_refetch("P", row(1, 86), known=replica.known_state("P"), now=NOW)
-    made = with_events(installed(replica, held), event(Kind.UPDATED, 10, 9, 265))
+    replica = Replica(held=held, same_generation=True, now=NOW, grace_seconds=GRACE_SECONDS)
+    page = CataloguePage(Rows.of([row(1, 86)]), is_whole=True)
+    replica.take_page(replica.first_request(), page)
+    catalogue = installed(replica, held)
+    before = shown(catalogue)
+    refetch(catalogue, row(1, 86), UNREADABLE)
+    made = with_events(catalogue, event(Kind.UPDATED, 10, 9, 265))
 
+    assert (row(8, 262).body, UNREADABLE) == before
     assert (row(1, 86).body, ORDER) == shown(made)
 
 
@@ -272,18 +279,6 @@ def test_an_uncertain_replica_does_not_bring_back_what_was_absent_before_it_bega
     replica.answers.append(StockAnswer("P", sent_version=23, new_version=24, new_quantity=323))
 
     assert (None, CROSSED) == shown(installed(replica, held))
-
-
-def test_an_uncertain_replica_stays_so_though_the_product_could_not_be_refetched() -> None:
-    """[F5] [V2] The held catalogue followed the feed to the product's end. The replica could not
-    put its last versions in order, and Central's answer about it was garbage."""
-    held = holding(25, 391)
-    replica = replicating(held, row(13, 130), uncertain=True)
-    with_events(held, event(Kind.DELETED, 10, 26, 0))
-    replica.give_up("P", "garbage", now=NOW)
-
-    assert PendingRefetch(ORDER, NOW, NOW, 1, "garbage") == replica.catalogue.pending_refetches["P"]
-    assert installed(replica, held).get("P") is None
 
 
 @pytest.mark.parametrize(

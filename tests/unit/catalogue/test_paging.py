@@ -94,10 +94,6 @@ class SmallSync:
             assert len(self.requested) < 500
             self.between(len(self.requested))
             self.follow()
-        for product_id in self.replica.products_to_refetch():
-            known, found = self.replica.known_state(product_id), self.central.read(product_id)
-            self.replica.apply_refetch(product_id, found, known=known, now=NOW)
-        self.follow()
         return self.replica.finish(pending_refetches={}, tombstones={}, now=NOW)
 
     def run_and_refetch(self) -> Catalogue:
@@ -223,11 +219,11 @@ def test_deletions_of_whole_pages_do_not_begin_the_reading_again() -> None:
 @pytest.mark.parametrize("first_bad", range(6))
 @pytest.mark.parametrize("bad_rows", [1, 2, 5])
 def test_unreadable_rows_do_not_break_the_paging(cap: int, first_bad: int, bad_rows: int) -> None:
-    """[F5] They overlap as others do, at every place of a page, and are then refetched."""
+    """[F5] They overlap as others do, at every place of a page, and are refetched in the end."""
     central = stocked(12)
     bad = frozenset(f"P-{number:03}" for number in range(first_bad, first_bad + bad_rows))
 
-    assert central.rows() == SmallSync(central, Shape(cap), bad=bad).run().rows
+    assert central.rows() == SmallSync(central, Shape(cap), bad=bad).run_and_refetch().rows
 
 
 def test_a_paging_that_does_not_end_is_given_up() -> None:
@@ -287,9 +283,7 @@ EVENTS = ["inventory_updated", "product_created", "product_deleted"]
 some = st.frozensets(st.sampled_from(PRODUCTS), max_size=3)
 steps = st.lists(
     st.tuples(st.just("page"), some, some)
-    | st.tuples(st.just("events"), st.lists(st.sampled_from(EVENTS), max_size=3), some)
-    | st.tuples(st.just("refetch"), some, st.booleans())
-    | st.tuples(st.just("give up"), some, st.none()),
+    | st.tuples(st.just("events"), st.lists(st.sampled_from(EVENTS), max_size=3), some),
     max_size=8,
 )
 
@@ -312,17 +306,10 @@ class Noting:
                 page = CataloguePage(rows, tuple(BadRow(i, "bad") for i in sorted(bad)))
                 self.replica.take_page(PageRequest(0, 9), page)
                 self.paged |= shown | bad
-            case "events", kinds, ids:
+            case _, kinds, ids:
                 events = [self._event(kind, i) for i in sorted(ids) for kind in kinds]
                 position = Position("g", self.number)
                 self.replica.take_events(events, position=position, now=NOW + 10 * self.number)
-            case "refetch", ids, is_there:
-                for i in ids:
-                    known, found = self.replica.known_state(i), row(i, self.number)
-                    self.replica.apply_refetch(i, found if is_there else None, known=known, now=NOW)
-            case _, ids, _:
-                for i in ids:
-                    self.replica.give_up(i, "it cannot be read", now=NOW)
 
     def _event(self, kind: str, product_id: str) -> AnyEvent:
         self.number += 1
@@ -334,7 +321,7 @@ class Noting:
 @given(steps)
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_what_pages_showed_is_known_without_a_list_of_it(steps: list[tuple[str, Any, Any]]) -> None:
-    """[F3] Whatever events and refetches add to the replica or remove from it in between."""
+    """[F3] Whatever events add to the replica or remove from it in between."""
     noting = Noting()
     for step in steps:
         noting.take(step)

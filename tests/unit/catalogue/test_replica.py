@@ -75,8 +75,8 @@ def take_events(replica: Replica, happened: Sequence[AnyEvent]) -> None:
     replica.take_events(happened, position=Position("g", len(happened)), now=NOW)
 
 
-def refetch(replica: Replica, found: Row | None) -> None:
-    replica.apply_refetch("P-1", found, known=replica.known_state("P-1"), now=NOW)
+def in_doubt(replica: Replica) -> list[str]:
+    return sorted(replica.in_doubt())
 
 
 def version_of(catalogue: Catalogue) -> int:
@@ -107,7 +107,7 @@ def test_of_a_product_on_two_pages_the_later_row_counts(
     """[V3] Unless it is older: then the product is refetched."""
     replica = two_pages(begin(), row("P-1", 5, 1), later)
 
-    assert to_refetch == replica.products_to_refetch()
+    assert to_refetch == in_doubt(replica)
     assert shown.body == replica.catalogue.get("P-1")
 
 
@@ -119,40 +119,30 @@ def test_a_late_page_does_not_bring_a_deleted_product_back(version: int) -> None
     take_events(replica, events(("create", "P-1"), ("update", "P-1"), ("delete", "P-1")))
     take_whole(replica, row("P-1", version))
 
-    assert ["P-1"] == replica.products_to_refetch()
+    assert ["P-1"] == in_doubt(replica)
     assert replica.catalogue.get("P-1") is None
 
 
 def test_a_late_page_does_not_undo_an_event() -> None:
-    """[V3] Of an older version on a page and an event's row, the event's stays. The product is
-    refetched, and once more if an event overtakes the answer."""
+    """[V3] Of an older version on a page and an event's row, the event's stays, and the product is
+    refetched."""
     replica = begin()
     take_events(replica, events(("create", "P-1"), ("update", "P-1")))
     take_whole(replica, row("P-1", 1))
 
-    assert ["P-1"] == replica.products_to_refetch()
+    assert ["P-1"] == in_doubt(replica)
     assert 2 == version_of(replica.catalogue)
-
-    known = replica.known_state("P-1")
-    take_events(replica, updates(2)[1:])
-    replica.apply_refetch("P-1", row("P-1", 2), known=known, now=NOW)
-
-    assert ["P-1"] == replica.products_to_refetch()
-    assert 3 == version_of(replica.catalogue)
+    assert reason_of(finish(replica))
 
 
-@pytest.mark.parametrize("truth", [row("P-1", 6, 3), None], ids=["confirmed", "absent"])
-def test_no_version_is_lowered_by_one_page(truth: Row | None) -> None:
-    """[V3] [F5] If a page shows an older version than the held one, the product is refetched. What
-    that says counts, absence included."""
-    replica = take_whole(begin(holding(row("P-1", 7))), row("P-1", 6))
+def test_no_version_is_lowered_by_one_page() -> None:
+    """[V3] [F5] If a page shows an older version than the held one, that stays, and the product is
+    refetched at once. What the refetch says counts."""
+    catalogue = finish(take_whole(begin(holding(row("P-1", 7))), row("P-1", 6)))
 
-    assert ["P-1"] == replica.products_to_refetch()
-
-    refetch(replica, truth)
-
-    assert [] == replica.products_to_refetch()
-    assert (truth and truth.body) == finish(replica).get("P-1")
+    assert row("P-1", 7).body == catalogue.get("P-1")
+    assert PendingRefetch(RefetchReason.UNREADABLE, NOW, NOW) == catalogue.pending_refetches["P-1"]
+    assert {} == catalogue.overrides
 
 
 def test_an_event_settles_what_a_page_lowered() -> None:
@@ -160,7 +150,7 @@ def test_an_event_settles_what_a_page_lowered() -> None:
     replica = take_whole(begin(holding(row("P-1", 2))), row("P-1", 1))
     take_events(replica, updates(1))
 
-    assert [] == replica.products_to_refetch()
+    assert [] == in_doubt(replica)
 
 
 def test_versions_of_another_generation_do_not_count() -> None:
@@ -168,7 +158,7 @@ def test_versions_of_another_generation_do_not_count() -> None:
     replica = begin(holding(row("P-1", 7)), same_generation=False)
     take_whole(replica, row("P-1", 2))
 
-    assert [] == replica.products_to_refetch()
+    assert [] == in_doubt(replica)
     assert row("P-1", 2).body == finish(replica).get("P-1")
 
 
@@ -185,12 +175,17 @@ def test_a_product_of_which_only_a_late_update_tells_is_refetched() -> None:
     replica = take_whole(begin(), row("P-2"))
     take_events(replica, updates(1))
 
-    assert ["P-1"] == replica.products_to_refetch()
+    assert ["P-1"] == in_doubt(replica)
+    assert reason_of(finish(replica))
 
-    refetch(replica, None)
 
-    assert [] == replica.products_to_refetch()
-    assert ["P-2"] == list(finish(replica).rows)
+def test_a_product_of_which_only_a_late_update_tells_does_not_take_readers_back() -> None:
+    """[V2] They have seen the next incarnation: that stays until the refetch."""
+    replica = take_whole(begin(holding(row("P-1", 1))), row("P-2"))
+    take_events(replica, updates(1))
+    catalogue = finish(replica)
+
+    assert (1, RefetchReason.CROSSED) == (version_of(catalogue), reason_of(catalogue))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +203,7 @@ def test_a_creation_that_the_pages_should_have_shown_is_refetched(
     replica.take_page(replica.first_request(), page)
     take_events(replica, [Event(offset, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
 
-    assert to_refetch == replica.products_to_refetch()
+    assert to_refetch == in_doubt(replica)
 
 
 def test_an_update_before_its_page_needs_no_refetch() -> None:
@@ -217,51 +212,58 @@ def test_an_update_before_its_page_needs_no_refetch() -> None:
     take_events(replica, updates(1))
     take_whole(replica, row("P-1", 2))
 
-    assert [] == replica.products_to_refetch()
+    assert [] == in_doubt(replica)
 
 
 # -- rows that cannot be read ------------------------------------------------------------------
 
 
 def test_an_unreadable_row_is_refetched() -> None:
-    """[F5] What Central answers goes into the replica. A row without an id cannot be refetched; the
-    other rows of its page count."""
+    """[F5] As soon as the replica is installed. A row without an id cannot be refetched; the other
+    rows of its page count."""
     replica = take_whole(begin(), bad=BadRow("P-1", "version is -1"))
 
-    assert ["P-1"] == replica.products_to_refetch()
-
-    refetch(replica, row("P-1", 3))
-
-    assert row("P-1", 3).body == finish(replica).get("P-1")
+    assert ["P-1"] == in_doubt(replica)
+    assert RefetchReason.UNREADABLE is reason_of(finish(replica))
 
     replica = take_whole(begin(), row("P-1"), bad=BadRow(None, "version is -1"))
 
-    assert [] == replica.products_to_refetch()
+    assert [] == in_doubt(replica)
     assert ["P-1"] == list(finish(replica).ids())
 
 
-def test_a_product_that_cannot_be_refetched_stays_as_it_was() -> None:
-    """[F5] The held row is kept, and the refetch stays pending."""
-    replica = take_whole(begin(holding(row("P-1", 7))), bad=BadRow("P-1", "version is -1"))
-    replica.give_up("P-1", "Central answered 500", now=NOW)
+@pytest.mark.parametrize("same_generation", [True, False])
+def test_a_product_that_cannot_be_read_stays_as_it_was(same_generation: bool) -> None:
+    """[F5] The held row is kept until it was refetched. Events are applied to it."""
+    replica = begin(holding(row("P-1", 7)), same_generation=same_generation)
+    take_whole(replica, bad=BadRow("P-1", "version is -1"))
     catalogue = finish(replica)
 
-    assert [] == replica.products_to_refetch()
     assert row("P-1", 7).body == catalogue.get("P-1")
-    assert {
-        "P-1": PendingRefetch(RefetchReason.UNREADABLE, NOW, NOW, 1, "Central answered 500")
-    } == catalogue.pending_refetches
+    assert RefetchReason.UNREADABLE is reason_of(catalogue)
+    assert {} == catalogue.overrides
+
+
+def test_products_that_cannot_be_read_are_not_missing() -> None:
+    """[F5] A catalogue is not refused for rows that are only unreadable."""
+    held = holding(row("P-1"), row("P-2"), row("P-3"))
+    page = CataloguePage(
+        Rows.of([row("P-1")]), (BadRow("P-2", "bad"), BadRow("P-3", "bad")), is_whole=True
+    )
+    replica = begin(held)
+    replica.take_page(replica.first_request(), page)
+
+    assert replica.judge(Installation(Position("g", 1)), least_percent=50).accepted
 
 
 @pytest.mark.parametrize(("same_generation", "version"), [(True, 7), (False, 2)])
-def test_given_up_the_fresher_row_is_kept_within_a_generation(
+def test_of_contradicting_rows_the_fresher_one_is_kept_within_a_generation(
     same_generation: bool, version: int
 ) -> None:
     """[V3] Of the held row and those on pages, the highest version counts, but no row of a Central
     that was replaced."""
     replica = begin(holding(row("P-1", 7)), same_generation=same_generation)
     two_pages(replica, row("P-1", 2), row("P-1", 1))
-    replica.give_up("P-1", "Central answered 500", now=NOW)
 
     assert version == version_of(finish(replica))
 
@@ -315,7 +317,7 @@ def test_an_override_outlives_the_full_sync(is_paged: bool) -> None:
     creation the replica has not reached, stays. The product is refetched at once."""
     replica = begin(overridden(NOW))
     if is_paged:
-        refetch(take_whole(replica, row("P-1", 6)), row("P-1", 6))
+        take_whole(replica, row("P-1", 6))
     catalogue = finish(replica)
 
     assert row("P-1", 7, 3).body == catalogue.get("P-1")
@@ -336,28 +338,29 @@ def test_an_event_before_the_page_begins_no_incarnation() -> None:
     assert RefetchReason.CROSSED is reason_of(catalogue)
 
 
-def test_an_override_that_the_feed_has_passed_ends() -> None:
-    """[F4] A till was told of a sale, and the feed brought it and then another one, as in any full
-    sync of a shop that sells. The replica's row counts."""
-    sold, sold_again = row("P-1", 2, 4), row("P-1", 3, 1)
-    held = holding(sold)
+def test_an_override_that_the_feed_has_passed_stays_until_a_refetch() -> None:
+    """[F4] The replica has another state than readers saw of their own sale, a newer one as it
+    seems. It may be of the incarnation before, so Central is asked."""
+    held = holding(row("P-1", 2, 4))
     held.apply(Change("answer", overrides={"P-1": Override(2, NOW)}))
-    replica = take_whole(begin(held), sold_again)
-    take_events(
-        replica, [Event(r.version, Kind.UPDATED, *r[:2], r.body, r) for r in (sold, sold_again)]
-    )
-    catalogue = finish(replica)
+    catalogue = finish(take_whole(begin(held), row("P-1", 3, 1)))
 
-    assert sold_again.body == catalogue.get("P-1")
+    assert row("P-1", 2, 4).body == catalogue.get("P-1")
+    assert RefetchReason.CROSSED is reason_of(catalogue)
+
+
+def test_an_override_that_the_replica_has_needs_no_refetch() -> None:
+    """[F4] Both show the same."""
+    catalogue = finish(take_whole(begin(overridden(NOW)), row("P-1", 7, 3)))
+
     assert ({}, {}) == (catalogue.overrides, catalogue.pending_refetches)
 
 
 def test_an_override_from_before_the_full_sync_does_not_count() -> None:
-    """[V3] The refetch of the full sync does, although its version is lower."""
-    replica = take_whole(begin(overridden(NOW - 1)), row("P-1", 6))
-    refetch(replica, row("P-1", 6))
+    """[V3] What the pages show does."""
+    replica = take_whole(begin(overridden(NOW - 1)), row("P-1", 8))
 
-    assert row("P-1", 6).body == finish(replica).get("P-1")
+    assert row("P-1", 8).body == finish(replica).get("P-1")
 
 
 def test_an_override_may_be_of_the_incarnation_before_the_replicas() -> None:
@@ -372,10 +375,10 @@ def test_an_override_may_be_of_the_incarnation_before_the_replicas() -> None:
 
 def test_a_product_that_a_refetch_found_absent_is_refetched() -> None:
     """[V2] The page showed it all the same, since the feed had lost the deletion."""
-    replica = take_whole(begin(holding(row("P-1"))), row("P-1"))
+    replica = take_whole(begin(holding()), row("P-1"))
     catalogue = finish(replica, tombstones={"P-1": Tombstone(0, 0, NOW)})
 
-    assert RefetchReason.CROSSED is reason_of(catalogue)
+    assert ({}, RefetchReason.CROSSED) == (catalogue.rows, reason_of(catalogue))
 
 
 def test_tombstones_incarnations_and_pending_refetches_outlive_the_full_sync() -> None:

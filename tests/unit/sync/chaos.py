@@ -21,8 +21,6 @@ from store_cache.sync.states import (
     Interrupted,
     Outcome,
     PageApplied,
-    ProductsRefetched,
-    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -61,7 +59,7 @@ class Chaos:
             self.named = self.random.choice(NAMES)
         if may_be_interrupted(sync.state) and self.random.random() < 0.05:
             return Interrupted()
-        exchanged = isinstance(sync.command, FetchEvents | FetchPage | RefetchProducts)
+        exchanged = isinstance(sync.command, FetchEvents | FetchPage)
         if exchanged and self.random.random() < 0.15:
             return self._failure()
         return self._success(sync.command)
@@ -80,8 +78,6 @@ class Chaos:
                 return EventsApplied()
             case FetchPage():
                 return self._page()
-            case RefetchProducts():
-                return ProductsRefetched(self.random.choice([0, 0, 2]))
             case InstallReplica():
                 if self.random.random() < 0.3:
                     return ReplicaRefused("small", 1)
@@ -155,7 +151,6 @@ class Trouble:
                 self.is_replaced,
                 self.shrinks,
                 self.is_asked,
-                self.has_products_in_doubt,
             ]
         )()
 
@@ -206,9 +201,6 @@ class Trouble:
         self.store.requests(
             "on demand", forced=self.random.random() < 0.5, accept=self.random.random() < 0.5
         )
-
-    def has_products_in_doubt(self) -> None:
-        self.store.products_in_doubt = 2
 
     def heals(self) -> None:
         self.rate, self.failures, self.central.missing = 0.0, 0, set()

@@ -31,8 +31,6 @@ from store_cache.sync.states import (
     Outcome,
     PageApplied,
     Polling,
-    ProductsRefetched,
-    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -154,9 +152,6 @@ class DrivenSync:
         """A page is applied to the replica; `last`: none follows it; `head`: its `eventOffset`."""
         self.tell(PageApplied(None if last else PageRequest(200, 200), head, generation))
 
-    def refetches(self, read: int = 0) -> None:
-        self.tell(ProductsRefetched(read))
-
     def installs(self, products: int = 400) -> None:
         self.tell(ReplicaInstalled(products))
 
@@ -173,8 +168,6 @@ class DrivenSync:
                     self.answers(*events(*range(offset, head), feed=feed), next_offset=head)
                 case ApplyEvents():
                     self.applies()
-                case RefetchProducts():
-                    self.refetches()
                 case Sleep():
                     self.sleeps()
 

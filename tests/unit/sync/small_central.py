@@ -25,8 +25,6 @@ from store_cache.sync.states import (
     InstallReplica,
     Outcome,
     PageApplied,
-    ProductsRefetched,
-    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -122,7 +120,6 @@ class SmallStore(DrivenSync):
         self.central = central
         self.random = Random(seed)
         self.commands = 0
-        self.products_in_doubt = 0
         self.products = 0
         self.of_feed = feed_at(position, "feed", central.feed)
         self.happenings: list[tuple[float, Callable[[], None]]] = []
@@ -167,8 +164,6 @@ class SmallStore(DrivenSync):
                 return self._apply(command)
             case InstallReplica(installation):
                 return self._install(installation)
-            case RefetchProducts() if not self.products_in_doubt:
-                return ProductsRefetched(0)  # nothing is asked for
         self._pass(EXCHANGE_SECONDS)
         failed = self.central.fault()
         if failed is not None:
@@ -181,9 +176,6 @@ class SmallStore(DrivenSync):
                     self._replica = Replica()
                 self._replica.read.append((self.central.feed, self.central.head))
                 return self.central.page(command.request or PageRequest(0, PAGE_SIZE))
-            case RefetchProducts():
-                read, self.products_in_doubt = self.products_in_doubt, 0
-                return ProductsRefetched(read)
         raise AssertionError(command)
 
     def _pass(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> float:

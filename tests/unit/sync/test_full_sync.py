@@ -25,8 +25,6 @@ from store_cache.sync.states import (
     FetchPage,
     FullSyncFailed,
     InstallReplica,
-    ProductsRefetched,
-    RefetchProducts,
     Sleep,
 )
 from tests.unit.sync.driven_sync import (
@@ -323,7 +321,6 @@ def test_a_head_that_nothing_names_is_no_reason_for_no_catalogue() -> None:
     sync.answers(next_offset=FAR_OFFSET)
     sync.fails(Failure.GONE)
     sync.page(last=True)
-    sync.refetches()
 
     assert 0 == sync.installation.position.offset
 
@@ -363,8 +360,6 @@ def test_the_replica_is_installed_when_it_has_caught_up() -> None:
     sync.applies()
     sync.page(last=True)
     sync.receives(200, 201)
-    sync.refetches()
-    sync.answers(201)
     assert Installation(at(202)) == sync.installation
     assert at(100) == sync.state.position
 
@@ -385,7 +380,7 @@ def test_a_replica_that_has_caught_up_makes_what_readers_see_no_younger() -> Non
     sync.waits(5.0)
     sync.receives(200, 201)
 
-    assert FullSyncStep.REFETCHING is sync.full_sync.step_name
+    assert FullSyncStep.INSTALLING is sync.full_sync.step_name
     assert in_sync_at == sync.state.in_sync_at
 
 
@@ -415,20 +410,6 @@ def test_a_position_is_followed_in_the_catalogue_only_near_the_head(
 
     assert (99 if is_near else head - 20) == sync.fetch.offset
     assert is_near == (sync.state.position == sync.replica_position)
-
-
-def test_products_in_doubt_are_refetched_and_caught_up_with() -> None:
-    """[F5] Reading them took time, so the feed is asked once more, until none is left."""
-    sync = DrivenSync()
-    sync.page(last=True, head=0)
-    sync.answers(next_offset=0)
-    assert RefetchProducts() == sync.command
-    sync.refetches(3)
-    assert 0 == sync.fetch.offset
-    sync.receives(0)
-    sync.refetches(0)
-
-    assert FullSyncStep.VERIFYING is sync.full_sync.step_name
 
 
 def test_a_log_that_begins_within_the_slack_is_enough() -> None:
@@ -602,8 +583,6 @@ def test_a_feed_that_stays_too_short_has_one_more_full_sync_follow() -> None:
         """Twice in one full sync."""
         ends_short(sync)
         ends_short(sync)
-        sync.refetches()
-        sync.answers(100)
         sync.installs()
         assert at(101) == sync.state.position
 
@@ -735,20 +714,6 @@ def test_a_first_page_of_another_generation_is_noticed() -> None:
     sync.page(head=100, generation="g-2")
 
     assert Position("g-2", 80) == sync.replica_position
-
-
-def test_a_product_of_another_generation_begins_the_replica_again() -> None:
-    """[V3] Central was replaced after the last page: what it says of one product in doubt is of
-    another history than the replica, and is not installed under the old name."""
-    sync = forced("g-1")
-    sync.page(last=True, head=100, generation="g-1")
-    sync.answers(next_offset=100)
-    refetch: object = sync.command
-    assert RefetchProducts("g-1") == refetch
-    sync.tell(ProductsRefetched(0, "g-2"))
-
-    assert FIRST_PAGE_OF_ANOTHER == sync.command
-    assert "Central has a new generation g-2" in sync.full_sync.reasons
 
 
 def test_pages_are_read_again_where_the_connection_failed_before_the_feed_was_seen() -> None:
@@ -934,18 +899,19 @@ def test_a_failure_during_a_full_sync_has_the_feed_verified(failed: str) -> None
 
 
 def test_the_feed_is_verified_before_the_replica_is_installed() -> None:
-    """[E4] The event before the position, without `wait`; a 410 there proves nothing."""
-    sync = forced()
-    sync.page(last=True, head=100)
-    sync.answers(next_offset=100)
-    sync.refetches()
+    """[E4] However short the pages took: by the event before the position, in the request that
+    leaves nothing behind. A 410 there proves nothing."""
+    sync = first_start()
+    sync.page(last=True)
     before = sync.state, sync.command
-    assert FetchEvents(99, 1, 0) == sync.fetch
-    sync.answers(event(99, "restored"))
+    assert FetchEvents(99, 100, 0) == sync.fetch
+    sync.answers(event(99, "restored"), next_offset=100)
     assert FIRST_PAGE_OF_ANOTHER == sync.command
 
     sync.state, sync.command = before
     sync.fails(Failure.GONE)
+    assert FetchEvents(100, 100, 0) == sync.fetch
+    sync.answers(next_offset=100)
     assert isinstance(sync.command, InstallReplica)
 
 
@@ -1134,8 +1100,6 @@ def test_a_limit_ends_no_full_sync(retry_after: float | None) -> None:
     """[F6] Whatever the step, as long as it takes: a paced reading gets through."""
     sync = DrivenSync()
     while not isinstance(sync.command, InstallReplica):
-        if isinstance(sync.command, ApplyEvents):
-            sync.applies()
         for _ in range(3):
             sync.fails(Failure.LIMITED, retry_after=retry_after)
             while sync.is_sleeping():
@@ -1145,27 +1109,26 @@ def test_a_limit_ends_no_full_sync(retry_after: float | None) -> None:
                 sync.page(last=True, head=100)
             case FetchEvents(offset):
                 sync.answers(*range(offset, 100), next_offset=100)
-            case RefetchProducts():
-                sync.refetches()
+        if isinstance(sync.command, ApplyEvents):
+            sync.applies()
 
     assert () == sync.state.full_syncs
     assert 0 == sync.state.health.failures
 
 
 def test_a_replica_is_in_sync_as_of_the_last_answer_that_left_nothing() -> None:
-    """[B5] What the comparison of the feed and the disk took has passed since."""
+    """[B5] What the disk took has passed since."""
     sync = forced()
     sync.page(last=True, head=100)
-    sync.answers(next_offset=100, held=1.0)
+    sync.answers(100, next_offset=101, held=1.0)
     caught_up_at = sync.now - 1.0
     sync.waits(2.0)
-    sync.refetches()
-    sync.answers(99, held=4.0)
+    sync.applies()
     age_seconds = sync.installation.age_seconds
     sync.waits(50.0)
     sync.installs()
 
-    assert 7.0 == age_seconds
+    assert 3.0 == age_seconds
     assert caught_up_at == sync.state.in_sync_at
 
 
@@ -1176,7 +1139,6 @@ def test_with_nothing_to_serve_and_no_feed_the_pages_are_installed() -> None:
     sync.page(last=True, head=100)
     sync.waits(300.0)
     sync.fails(Failure.REFUSED)
-    sync.refetches()
     installation = Installation(Position(LOCAL, 100), 300.0, follow_up_reason=UNFOLLOWED)
     assert installation == sync.installation
     sync.installs()
@@ -1190,7 +1152,6 @@ def unfollowed() -> DrivenSync:
     sync = DrivenSync()
     sync.page(last=True, head=100)
     sync.fails(Failure.REFUSED)
-    sync.refetches()
     sync.installs()
     return sync
 
@@ -1201,7 +1162,6 @@ def test_pages_alone_end_the_failures_and_prove_nothing_of_the_feed() -> None:
     sync = DrivenSync()
     sync.page(last=True, head=100)
     sync.fails(Failure.REFUSED)
-    sync.refetches()
     failures = sync.state.health.failures + sync.state.health.refusals
     sync.installs()
 
@@ -1244,8 +1204,6 @@ def test_a_feed_that_stays_unreadable_has_pages_installed_again_and_again() -> N
                 sync.sleeps()
             case FetchPage():
                 sync.page(last=True, head=150)
-            case RefetchProducts():
-                sync.refetches()
             case InstallReplica():
                 sync.installs()
 

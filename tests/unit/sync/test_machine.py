@@ -25,9 +25,7 @@ from store_cache.sync.reading import (
     LearningHead,
     Reading,
     ReadingPages,
-    Refetching,
     Step,
-    Verifying,
 )
 from store_cache.sync.states import (
     ApplyEvents,
@@ -51,8 +49,6 @@ from store_cache.sync.states import (
     PageApplied,
     Phase,
     Polling,
-    ProductsRefetched,
-    RefetchProducts,
     ReplicaInstalled,
     ReplicaRefused,
     Sleep,
@@ -72,7 +68,6 @@ OUTCOMES: dict[str, Outcome] = {
     "arr": EventsArrived(EventPage(events(100), 101, has_more=False)),
     "app": EventsApplied(),
     "pag": PageApplied(PageRequest(400, 200), 100),
-    "ref": ProductsRefetched(0),
     "ins": ReplicaInstalled(400),
     "rej": ReplicaRefused("too small", 3),
     "bad": FullSyncFailed("pages without end"),
@@ -98,8 +93,6 @@ STEPS: dict[str, Step] = {
     "h": LearningHead(None),
     "p": ReadingPages(PageRequest(200, 200)),
     "c": CatchingUp(),
-    "r": Refetching(),
-    "v": Verifying(),
     "i": Installing(),
 }
 IN_FLIGHT: dict[str, Command] = {
@@ -107,34 +100,29 @@ IN_FLIGHT: dict[str, Command] = {
     "e": FetchEvents(100, 100, 0),
     "a": ApplyEvents((), at(101)),
     "s": Sleep(1.0),
-    "r": RefetchProducts(),
     "i": InstallReplica(Installation(at(101))),
 }
 
 TABLE = """
-      arr app pag ref ins rej bad sle int  UNR BRO UNA LIM DEN REF GON
-ST     -   -   -   -   -   -   -   -  PO    -   -   -   -   -   -   -
-SL     -   -   -   -   -   -   -  PO  PO    -   -   -   -   -   -   -
-CH    PO   -   -   -   -   -   -   -   -   SL  SL  SL  SL  SL  SL  PO
-PO    AP   -   -   -   -   -   -   -  PO   SL  SL  SL  SL  SL  SL  fp
-AP     -  PO   -   -   -   -   -   -   -    -   -   -   -   -   -   -
+      arr app pag ins rej bad sle int  UNR BRO UNA LIM DEN REF GON
+ST     -   -   -   -   -   -   -  PO    -   -   -   -   -   -   -
+SL     -   -   -   -   -   -  PO  PO    -   -   -   -   -   -   -
+CH    PO   -   -   -   -   -   -   -   SL  SL  SL  SL  SL  SL  PO
+PO    AP   -   -   -   -   -   -  PO   SL  SL  SL  SL  SL  SL  fp
+AP     -  PO   -   -   -   -   -   -    -   -   -   -   -   -   -
 
-fp     -   -  pe   -   -   -  PO   -   -   fs  fs  fs  fs  SL  SL  PO
-fs     -   -   -   -   -   -   -  fp  fp    -   -   -   -   -   -   -
-he    he   -   -   -   -   -   -   -   -   hs  hs  hs  hs  SL  he  rr
-hs     -   -   -   -   -   -   -  he  he    -   -   -   -   -   -   -
-pp     -   -  pp   -   -   -  PO   -   -   ps  ps  ps  ps  SL  SL  PO
-pe    pa   -   -   -   -   -   -   -   -   ps  ps  ps  pp  SL  SL  fp
-pa     -  pp   -   -   -   -   -   -   -    -   -   -   -   -   -   -
-ps     -   -   -   -   -   -   -  pp  pp    -   -   -   -   -   -   -
-ce    ca   -   -   -   -   -   -   -   -   cs  cs  cs  cs  SL  SL  fp
-ca     -  rr   -   -   -   -   -   -   -    -   -   -   -   -   -   -
-cs     -   -   -   -   -   -   -  ce  ce    -   -   -   -   -   -   -
-rr     -   -   -  ve   -   -  PO   -   -   rs  rs  rs  rs  SL  SL  PO
-rs     -   -   -   -   -   -   -  rr  rr    -   -   -   -   -   -   -
-ve    ii   -   -   -   -   -   -   -   -   vs  vs  vs  vs  SL  SL  ii
-vs     -   -   -   -   -   -   -  ve  ve    -   -   -   -   -   -   -
-ii     -   -   -   -  PO  PO   -   -   -    -   -   -   -   -   -   -
+fp     -   -  pe   -   -  PO   -   -   fs  fs  fs  fs  SL  SL  PO
+fs     -   -   -   -   -   -  fp  fp    -   -   -   -   -   -   -
+he    he   -   -   -   -   -   -   -   hs  hs  hs  hs  SL  he  ii
+hs     -   -   -   -   -   -  he  he    -   -   -   -   -   -   -
+pp     -   -  pp   -   -  PO   -   -   ps  ps  ps  ps  SL  SL  PO
+pe    pa   -   -   -   -   -   -   -   ps  ps  ps  pp  SL  SL  fp
+pa     -  pp   -   -   -   -   -   -    -   -   -   -   -   -   -
+ps     -   -   -   -   -   -  pp  pp    -   -   -   -   -   -   -
+ce    ca   -   -   -   -   -   -   -   cs  cs  cs  cs  SL  SL  fp
+ca     -  ii   -   -   -   -   -   -    -   -   -   -   -   -   -
+cs     -   -   -   -   -   -  ce  ce    -   -   -   -   -   -   -
+ii     -   -   -  PO  PO   -   -   -    -   -   -   -   -   -   -
 """
 """Every phase by every outcome: the phase that follows, or `-` if it is out of turn.
 

@@ -19,7 +19,6 @@ from store_cache.central.failures import (
     ExchangeBroken,
     LimitExceeded,
     Unreachable,
-    Unreadable,
 )
 from store_cache.model.change import RefetchReason
 from store_cache.model.event import AnyEvent
@@ -159,10 +158,9 @@ def test_each_error_of_an_exchange_is_one_outcome(kind: type[CentralError]) -> N
 
 @in_virtual_time
 async def test_a_first_start_reads_pages_follows_alongside_and_then_holds_polls() -> None:
-    """[F1] [F2] [E1] It asks for the pages, the feed from before the head, the event before the
-    position, and then the feed, held."""
+    """[F1] [F2] [E1] It asks for the pages, the feed from before the head, then the feed, held."""
     async with polling() as sync:
-        assert ["page 0", "events 0 0", "events 3 0", "events 4 20"] == sync.central.asked
+        assert ["page 0", "events 0 0", "events 4 20"] == sync.central.asked
         assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
         assert [("first start",)] == sync.reasons
         assert 3 == sync.runner.head_offset
@@ -219,34 +217,10 @@ class WithBadRow(LedgerClient):
 
 @in_virtual_time
 async def test_a_row_that_cannot_be_read_has_its_product_refetched() -> None:
-    """[F5] The product of the bad row is there when the replica is installed."""
+    """[F5] As soon as the replica is installed; no page and no event is held up by it."""
     async with polling(WithBadRow) as sync:
-        assert "product P-1" in sync.central.asked
-        assert ["P-1", "P-2", "P-3"] == list(sync.cache.catalogue.ids())
-
-
-@in_virtual_time
-async def test_a_product_that_cannot_be_read_at_all_is_listed() -> None:
-    """[F5] [B1] A broken connection has the refetch done again; after an unreadable answer it stays
-    pending, and what the feed says of the product counts."""
-    async with syncing(WithBadRow) as sync:
-        sync.central.faults["product"].extend([BROKEN, Unreadable("not a product")])
-        await sync.until_polling()
-
-        assert 2 == sync.central.asked.count("product P-1")
-        assert (10, 1) == sync.cache.row("P-1")
-        assert "not a product" == sync.cache.catalogue.pending_refetches["P-1"].problem
-
-
-@in_virtual_time
-async def test_a_limit_gives_no_product_of_a_replica_up() -> None:
-    """[F5] [F6] Central asks for a pause, which says nothing of the product."""
-    async with syncing(WithBadRow) as sync:
-        sync.central.faults["product"].append(LimitExceeded("429", retry_after_seconds=9.0))
-        await sync.until_polling()
-
-        assert 2 == sync.central.asked.count("product P-1")
-        assert {} == sync.cache.catalogue.pending_refetches
+        assert ["page 0", "events 0 0", "events 4 20"] == sync.central.asked
+        assert RefetchReason.UNREADABLE is sync.cache.catalogue.pending_refetches["P-1"].reason
 
 
 class Endless(LedgerClient):
