@@ -343,10 +343,9 @@ def _restart(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
     restarts = sync.reading.restarts + 1
     if restarts > RESTARTS_AT_MOST:
         return _broken(state, sync, f"{lost.reason}, {restarts} times in one full sync", now)
-    if lost.is_replaced or _feeds_catalogue(state, sync):
+    if lost.is_replaced or (lost.reason != ENDS_SHORT and _feeds_catalogue(state, sync)):
         state = replace(state, lost=lost)
-    same_generation = sync.reading.same_generation and not lost.is_replaced
-    reading = replace(sync.reading.unread(), same_generation=same_generation, restarts=restarts)
+    reading = Reading(sync.reading.same_generation and not lost.is_replaced, restarts)
     return _begin_replica(state, replace(_with_reason(sync, lost.reason), reading=reading))
 
 
@@ -421,7 +420,8 @@ def _reread_pages(state: State, sync: FullSync, read: Ready | Wait | AtEnd) -> N
     would have begin for ever.
     """
     asked_at = _following(sync).asked_at
-    sync = replace(sync, reading=sync.reading.unread())
+    reading = Reading(sync.reading.same_generation, sync.reading.restarts)
+    sync = replace(sync, reading=reading)
     if isinstance(read, Ready | AtEnd):
         events = read.events if isinstance(read, Ready) else ()
         sync = _fed(sync, cursor=read.cursor, seen=events, asked_at=asked_at)
@@ -489,13 +489,10 @@ def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
 
 def _ended_short(state: State, sync: FullSync, now: float) -> Next:
     """Central was restored under its own name after the pages were read, or its last events were
-    lost, or its feed lags behind its catalogue. Reading the pages again shows whether it is the
-    first; one more full sync follows for the others, and no third."""
-    if not sync.reading.is_second:
-        reading = replace(sync.reading.unread(), is_second=True)
-        return _begin_replica(state, replace(sync, reading=reading))
+    lost, or its feed lags behind its catalogue. The pages are read again for the first of these. If
+    the feed still ends short, they show more than it does, and it has nothing to add."""
     if ENDS_SHORT not in sync.reasons:
-        sync = _followed_up(sync, ENDS_SHORT)
+        return _restart(state, sync, Lost(ENDS_SHORT), now)
     sync = _fed(_noted(sync, named_offset=0), cursor=Cursor(_cursor(sync).position))
     return _caught_up(state, sync, now)
 

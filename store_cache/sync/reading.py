@@ -126,16 +126,14 @@ class Reading:
     """What was read since the replica was begun.
 
     `same_generation`: versions held still count (V3). `restarts`: how often the replica was begun
-    again because the feed was lost. `is_second`: it was begun again because the feed ended before
-    an event that a page named. `must_reread_pages`: Central may have been restored before the feed
-    was seen. `generation`: as pages name it. `head`: the end of the feed as the first page was
+    again because the feed was lost. `must_reread_pages`: Central may have been restored before the
+    feed was seen. `generation`: as pages name it. `head`: the end of the feed as the first page was
     read. `named_offset`: the highest `eventOffset` of a page. `follow_up_reason`: why another full
     sync has to follow this one.
     """
 
     same_generation: bool = True
     restarts: int = 0
-    is_second: bool = False
     must_reread_pages: bool = False
     generation: str | None = None
     head: int | None = None
@@ -143,7 +141,3 @@ class Reading:
     follow_up_reason: str = ""
     failures: Failures = field(default_factory=Failures)
     feed: Following | PagesAlone = field(default_factory=Following)
-
-    def unread(self) -> Reading:
-        """Return the same reading before anything was read."""
-        return Reading(self.same_generation, self.restarts, self.is_second)

@@ -574,22 +574,27 @@ def test_pages_are_read_again_where_the_feed_ends_before_what_they_named() -> No
     assert () == sync.requested
 
 
-def test_a_feed_that_stays_too_short_has_one_more_full_sync_follow() -> None:
-    """[F2] Its last events were lost, or it lags: the replica is installed all the same, and the
-    catalogue is not read again and again."""
+def test_a_feed_that_stays_too_short_is_read_no_third_time() -> None:
+    """[F2] [F6] Its last events were lost, or it lags: the pages show more than it does, and the
+    replica is installed."""
     sync = forced()
+    ends_short(sync)
+    ends_short(sync)
+    sync.installs()
 
-    def stays_short() -> None:
-        """Twice in one full sync."""
-        ends_short(sync)
-        ends_short(sync)
-        sync.installs()
-        assert at(101) == sync.state.position
-
-    stays_short()
-    assert (ENDS_SHORT,) == sync.full_sync.reasons
-    stays_short()
+    assert at(101) == sync.state.position
+    assert (ON_DEMAND, ENDS_SHORT) == sync.state.full_syncs[-1].reasons
     assert () == sync.requested
+
+
+def test_the_catalogue_is_followed_on_if_a_second_reading_fails() -> None:
+    """[F2] [E3] The feed ended before what the pages named, not before the position."""
+    sync = forced()
+    ends_short(sync)
+    sync.tell(FullSyncFailed("pages without end"))
+
+    assert at(101) == sync.state.position
+    assert FetchEvents(100, 1, 0) == sync.command
 
 
 def test_events_that_a_page_named_may_come_late() -> None:
