@@ -381,7 +381,6 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
     named_offset = sync.reading.named_offset if _ends_short(sync) else 0
     limit = state.settings.batch_limit
     read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
-    read = _with_seen(sync, read)
     match read:
         case Lost():
             return _lost(state, sync, read, now)
@@ -396,43 +395,22 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
             return _apply(state, sync, read)
 
 
-def _with_seen(sync: FullSync, read: Ready | Wait | AtEnd | Lost) -> Ready | Wait | AtEnd | Lost:
-    """Have the events applied that were seen before the pages were begun again, once the feed is
-    known to be the same. They may be younger than the first page's rows."""
-    seen = _following(sync).seen
-    match read:
-        case _ if not seen:
-            return read
-        case Ready(events, cursor, has_more):
-            return Ready((*seen, *events), cursor, has_more)
-        case AtEnd(cursor):
-            return Ready(seen, cursor, has_more=False)
-        case Lost(is_replaced=False):
-            return Ready(seen, _cursor(sync), has_more=True)
-    return read
-
-
 def _reread_pages(state: State, sync: FullSync, read: Ready | Wait | AtEnd) -> Next:
     """The connection failed after the pages, and the feed is seen for the first time since.
 
-    The pages are read again. What was seen of the feed is kept: from now on, failures are followed
-    by a comparison with it and not by further readings, which a Central that refuses most requests
-    would have begin for ever.
+    The pages are read again, and followed from where the feed was seen to: they reflect what came
+    before. From now on, failures are followed by a comparison with it and not by further readings,
+    which a Central that refuses most requests would have begin for ever.
     """
-    asked_at = _following(sync).asked_at
-    reading = Reading(sync.reading.same_generation, sync.reading.restarts)
-    sync = replace(sync, reading=reading)
+    feed = Following()
     if isinstance(read, Ready | AtEnd):
-        events = read.events if isinstance(read, Ready) else ()
-        sync = _fed(sync, cursor=read.cursor, seen=events, asked_at=asked_at)
-    return _begin_replica(state, sync)
+        feed = Following(read.cursor, asked_at=_following(sync).asked_at)
+    reading = Reading(sync.reading.same_generation, sync.reading.restarts, feed=feed)
+    return _begin_replica(state, replace(sync, reading=reading))
 
 
 def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
-    feed, head = _following(sync), sync.reading.head
-    if feed.seen:
-        start = Position(ready.cursor.position.generation, feed.seen[0].offset)
-        sync = _fed(sync, cursor=Cursor(start), seen=())
+    head = sync.reading.head
     if unread := nameless(ready.events):
         # If this full sync fails, another one still has to follow.
         sync = _with_reason(sync, NAMELESS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from store_cache.model.event import AnyEvent
 from store_cache.model.pages import PageRequest
 from store_cache.model.position import Position
 from store_cache.sync.cursor import Cursor
@@ -78,17 +77,15 @@ class Following:
 
     `cursor`: where the replica stands; None until the head is known. `next_cursor`: where it stands
     once the batch in flight is applied. `has_more`: read the feed before the next page. `is_open`:
-    nothing was followed yet, so the log may begin later than asked. `seen`: events before `cursor`
-    that are not in the replica yet. `asked_at`: when the last answer was asked for, `caught_up_at`:
-    the last one that left nothing. `not_before`: when the feed may be asked again, after a limit or
-    a failure.
+    nothing was followed yet, so the log may begin later than asked. `asked_at`: when the last
+    answer was asked for, `caught_up_at`: the last one that left nothing. `not_before`: when the
+    feed may be asked again, after a limit or a failure.
     """
 
     cursor: Cursor | None = None
     next_cursor: Cursor | None = None
     has_more: bool = False
     is_open: bool = True
-    seen: tuple[AnyEvent, ...] = ()
     asked_at: float | None = None
     caught_up_at: float | None = None
     not_before: float = 0.0
