@@ -22,7 +22,6 @@ EARLY_BYTES_AT_MOST = 8 * 2**20
 ANOTHER_EVENT = "Central's feed holds another event at the position"
 BACKWARDS = "the feed went backwards"
 MISSING = "events are missing from Central's feed"
-ENDS_SHORT = "Central's feed ended before the events that its catalogue named"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +123,8 @@ class Lost:
     resumes_at: int = 0
 
 
-def read_page(
-    cursor: Cursor, answer: Answer, *, limit: int, named_offset: int = 0
-) -> Ready | Wait | AtEnd | Lost:
-    """Say what a page means to a reader at `cursor`.
-
-    `limit`: how many events were asked for. `named_offset`: up to where the feed goes at the least,
-    as Central's catalogue said.
-    """
+def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
+    """Say what a page means to a reader at `cursor`. `limit`: how many events were asked for."""
     if cursor.must_verify:
         verified = verify(cursor, answer)
         if not isinstance(verified, Cursor):
@@ -165,8 +158,6 @@ def read_page(
             # Feeds begin at 0 or at 1, and nothing says which.
             return Ready((), Cursor(Position(position.generation, 1), early=early), True)
         return result
-    if end < named_offset:
-        return _wait_or_lose(cursor, Lost(ENDS_SHORT), answer)
     return AtEnd(replace(cursor, gap=None))
 
 

@@ -36,7 +36,6 @@ from store_cache.sync.backoff import (
 )
 from store_cache.sync.cursor import (
     BACKWARDS,
-    ENDS_SHORT,
     Answer,
     AtEnd,
     Cursor,
@@ -49,7 +48,6 @@ from store_cache.sync.cursor import (
 from store_cache.sync.follow import nameless
 from store_cache.sync.reading import (
     CatchingUp,
-    Failures,
     FirstPage,
     Following,
     Installing,
@@ -120,8 +118,6 @@ FEED_FAILURES_FOR_NONE = 2
 Central may refuse most of whatever it is asked, and pages without the feed may outlive no outage.
 """
 
-HEAD_GONE = "the log of events did not reach back to the head of the full sync's first page"
-"""Either that head is the last event, long forgotten, or one was missed: nothing tells which."""
 OUTRUN = "the log of events was shorter than the full sync"
 MISSED = "events were missing from Central's feed during the full sync"
 FORCED_FAILURES = 2
@@ -148,7 +144,7 @@ def advance_full_sync(state: State, sync: FullSync, outcome: Outcome, now: float
     """Return what follows from `outcome` during a full sync. Raises OutOfTurn."""
     match sync.in_flight, outcome:
         case FetchPage(), PageApplied():
-            return _page_applied(state, _without_failures(sync), outcome, now)
+            return _page_applied(state, sync, outcome, now)
         case FetchEvents(), EventsArrived():
             return _events_arrived(reached(state), sync, outcome, now)
         case ApplyEvents() as applied, EventsApplied():
@@ -178,10 +174,6 @@ def _noted(sync: FullSync, **read: Any) -> FullSync:
 def _fed(sync: FullSync, **of_feed: Any) -> FullSync:
     """Return the full sync with other values of the feed alongside."""
     return _noted(sync, feed=replace(_following(sync), **of_feed))
-
-
-def _without_failures(sync: FullSync) -> FullSync:
-    return _noted(sync, failures=replace(sync.reading.failures, of_pages=0))
 
 
 def _following(sync: FullSync) -> Following:
@@ -280,8 +272,8 @@ def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -
     head, reading = page.event_offset, sync.reading
     sync = _noted(
         sync,
+        page_failures=0,
         generation=page.generation or reading.generation,
-        named_offset=max(reading.named_offset, head or 0),
     )
     if not isinstance(sync.step, FirstPage):
         return _after_page(state, sync, page.next_page, now)
@@ -343,7 +335,7 @@ def _restart(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
     restarts = sync.reading.restarts + 1
     if restarts > RESTARTS_AT_MOST:
         return _broken(state, sync, f"{lost.reason}, {restarts} times in one full sync", now)
-    if lost.is_replaced or (lost.reason != ENDS_SHORT and _feeds_catalogue(state, sync)):
+    if lost.is_replaced or _feeds_catalogue(state, sync):
         state = replace(state, lost=lost)
     reading = Reading(sync.reading.same_generation and not lost.is_replaced, restarts)
     return _begin_replica(state, replace(_with_reason(sync, lost.reason), reading=reading))
@@ -369,8 +361,7 @@ def _feeds_catalogue(state: State, sync: FullSync) -> bool:
 
 def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: float) -> Next:
     page, asked_at = outcome.page, now - outcome.took_seconds
-    sync = _fed(sync, asked_at=asked_at)
-    sync = _noted(sync, failures=replace(sync.reading.failures, of_feed=0))
+    sync = _noted(_fed(sync, asked_at=asked_at), feed_failures=0)
     if isinstance(sync.step, LearningHead):
         return _head_arrived(state, sync, page, now)
     grace_seconds = state.settings.grace_seconds
@@ -378,9 +369,7 @@ def _events_arrived(state: State, sync: FullSync, outcome: EventsArrived, now: f
         grace_seconds = min(grace_seconds, FOLLOWED_UP_GRACE_SECONDS)
     answer = Answer(page, asked_at, now, grace_seconds)
     sync = _fed(sync, cursor=_opened(sync, page))
-    named_offset = sync.reading.named_offset if _ends_short(sync) else 0
-    limit = state.settings.batch_limit
-    read = read_page(_cursor(sync), answer, limit=limit, named_offset=named_offset)
+    read = read_page(_cursor(sync), answer, limit=state.settings.batch_limit)
     match read:
         case Lost():
             return _lost(state, sync, read, now)
@@ -436,12 +425,6 @@ def _opened(sync: FullSync, page: EventPage) -> Cursor:
     return cursor
 
 
-def _ends_short(sync: FullSync) -> bool:
-    """Whether the replica stands before an event that a page named, and all pages are read."""
-    is_catching_up = isinstance(sync.step, CatchingUp) and not _following(sync).is_open
-    return is_catching_up and _cursor(sync).position.offset < sync.reading.named_offset
-
-
 def _followed_up(sync: FullSync, reason: str) -> FullSync:
     """Have another full sync follow. One for lost events is not spaced as one for NAMELESS is."""
     if sync.reading.follow_up_reason not in ("", NAMELESS):
@@ -453,8 +436,6 @@ def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
     """The feed cannot be followed from where the replica stands."""
     if lost.is_replaced:
         return _restart(state, sync, lost, now)
-    if lost.reason == ENDS_SHORT:
-        return _ended_short(state, sync, now)
     if _following(sync).is_open:
         return _restart(state, sync, Lost(OUTRUN), now)
     # A gap that stays does not begin the replica again: it is installed, and another full sync
@@ -465,22 +446,12 @@ def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
     return _do(state, sync, apply)
 
 
-def _ended_short(state: State, sync: FullSync, now: float) -> Next:
-    """Central was restored under its own name after the pages were read, or its last events were
-    lost, or its feed lags behind its catalogue. The pages are read again for the first of these. If
-    the feed still ends short, they show more than it does, and it has nothing to add."""
-    if ENDS_SHORT not in sync.reasons:
-        return _restart(state, sync, Lost(ENDS_SHORT), now)
-    sync = _fed(_noted(sync, named_offset=0), cursor=Cursor(_cursor(sync).position))
-    return _caught_up(state, sync, now)
-
-
 def _events_applied(state: State, sync: FullSync, applied: ApplyEvents, now: float) -> Next:
     feed = _following(sync)
     sync = _fed(sync, cursor=feed.next_cursor, next_cursor=None)
     if applied.in_catalogue and state.cursor is not None:
         state = replace(state, cursor=replace(state.cursor, position=_cursor(sync).position))
-    if feed.has_more or not isinstance(sync.step, CatchingUp) or _ends_short(sync):
+    if feed.has_more or not isinstance(sync.step, CatchingUp):
         return _proceed(state, sync, now)
     return _caught_up(state, sync, now)
 
@@ -531,15 +502,15 @@ def _exchange_failed(state: State, sync: FullSync, failed: ExchangeFailed, now: 
             return _broken(state, sync, problem, now)
         case Failure.REFUSED if is_learning and sync.reading.head is None:
             return _proceed(state, _noted(sync, head=0), now)  # an offset too far for it: walk
-    before = sync.reading.failures
-    # If pages fail too it is the connection, and says nothing about the feed.
-    failures = (
-        replace(before, of_feed=before.of_feed + 1)
-        if of_feed
-        else Failures(before.of_pages + 1, 0, of_any_page=True)
+    reading = sync.reading
+    sync = _noted(
+        sync,
+        page_failures=reading.page_failures + (not of_feed),
+        has_page_failed=reading.has_page_failed or not of_feed,
+        # If pages fail too it is the connection, and says nothing about the feed.
+        feed_failures=reading.feed_failures + 1 if of_feed else 0,
+        must_reread_pages=reading.must_reread_pages or _rests_on_pages_alone(sync),
     )
-    must_reread_pages = sync.reading.must_reread_pages or _rests_on_pages_alone(sync)
-    sync = _noted(sync, failures=failures, must_reread_pages=must_reread_pages)
     feed = sync.reading.feed
     if isinstance(feed, Following) and feed.cursor is not None:
         sync = _fed(sync, cursor=feed.cursor.interrupted())
@@ -595,9 +566,8 @@ def _gone(state: State, sync: FullSync, now: float) -> Next:
     position = cursor.position
     if not _following(sync).is_open or head is None or position.offset > head:
         return _restart(state, sync, Lost(OUTRUN), now)
-    if position.offset == head:
-        sync, head = _followed_up(sync, HEAD_GONE), head + 1
-    nearer = Cursor(Position(position.generation, head))
+    # The head may be the last event, long forgotten, or the one after it.
+    nearer = Cursor(Position(position.generation, max(head, position.offset + 1)))
     return _fetch_events(state, _fed(sync, cursor=nearer), now)
 
 
@@ -616,7 +586,7 @@ def _may_retry(state: State, sync: FullSync, had_fallen_back: bool) -> bool:
     if had_fallen_back or state.health.fell_back:
         return False
     at_most = FORCED_FAILURES if sync.request.forced else FAILURES_TO_FALL_BACK
-    return max(sync.reading.failures.of_pages, sync.reading.failures.of_feed) < at_most
+    return max(sync.reading.page_failures, sync.reading.feed_failures) < at_most
 
 
 def _may_do_without_feed(
@@ -626,10 +596,9 @@ def _may_do_without_feed(
     nothing to serve soon (F2)."""
     if failed.failure is Failure.REFUSED:
         return state.position is None or state.is_unfollowed
-    failures = sync.reading.failures
-    is_feed_alone = state.position is None and not failures.of_any_page
+    is_feed_alone = state.position is None and not sync.reading.has_page_failed
     enough = FEED_FAILURES_FOR_NONE if is_feed_alone else FAILURES_TO_FALL_BACK
-    return goes_on and failures.of_feed >= enough
+    return goes_on and sync.reading.feed_failures >= enough
 
 
 def _without_feed(state: State, sync: FullSync, now: float) -> Next:

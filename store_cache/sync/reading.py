@@ -109,24 +109,14 @@ class PagesAlone:
 
 
 @dataclass(frozen=True, slots=True)
-class Failures:
-    """Failures in a row, of pages and of the feed. `of_any_page`: a page has failed before, so it
-    is not only the feed that fails."""
-
-    of_pages: int = 0
-    of_feed: int = 0
-    of_any_page: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Reading:
     """What was read since the replica was begun.
 
     `same_generation`: versions held still count (V3). `restarts`: how often the replica was begun
     again because the feed was lost. `must_reread_pages`: Central may have been restored before the
     feed was seen. `generation`: as pages name it. `head`: the end of the feed as the first page was
-    read. `named_offset`: the highest `eventOffset` of a page. `follow_up_reason`: why another full
-    sync has to follow this one.
+    read. `page_failures`, `feed_failures`: in a row. `has_page_failed`: it is not the feed alone
+    that fails. `follow_up_reason`: why another full sync has to follow this one.
     """
 
     same_generation: bool = True
@@ -134,7 +124,8 @@ class Reading:
     must_reread_pages: bool = False
     generation: str | None = None
     head: int | None = None
-    named_offset: int = 0
+    page_failures: int = 0
+    has_page_failed: bool = False
+    feed_failures: int = 0
     follow_up_reason: str = ""
-    failures: Failures = field(default_factory=Failures)
     feed: Following | PagesAlone = field(default_factory=Following)

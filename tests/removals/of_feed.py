@@ -457,28 +457,6 @@ def older_pages(patch: Patch) -> None:
 
 
 @of_feed(
-    "F2 E3",
-    "pages are read again where the feed ends before what they named",
-    needs="restore",
-    test=(
-        "tests/unit/sync/test_full_sync.py::"
-        "test_pages_are_read_again_where_the_feed_ends_before_what_they_named"
-    ),
-    why="a restore just then, under the same name, is too rare to be searched for",
-)
-def end_of_the_feed(patch: Patch) -> None:
-    """A copy stands at the feed's end though its pages are of behind it."""
-    ends_short = full_sync._ends_short
-
-    def at_its_end(run: FullSync) -> bool:
-        if ends_short(run):
-            patch.act()
-        return False
-
-    patch.replace(full_sync, "_ends_short", at_its_end)
-
-
-@of_feed(
     "E4 F2",
     "pages count only if the connection held until the feed was seen",
     needs="restore",

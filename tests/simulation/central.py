@@ -306,8 +306,10 @@ class SimulatedCentral:
 
     def forget_log(self) -> str:
         """Forget the log, unless it alone may tell of a restore (the first point of the known
-        limits, docs/reliability.md). Returns what was done."""
-        if self.history.unnamed_replacements and not self._plan.verify_seconds:
+        limits, docs/reliability.md), or holds a single event that came after the pages (the ninth
+        point). Returns what was done."""
+        is_single = self._paged_head is not None and self.ledger.head == self._paged_head + 1
+        if (self.history.unnamed_replacements or is_single) and not self._plan.verify_seconds:
             return "log kept"
         self._has_forgotten_log = True
         self.ledger.forget_log()

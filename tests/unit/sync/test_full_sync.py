@@ -11,8 +11,8 @@ from store_cache.catalogue.replica import Installation
 from store_cache.model.pages import EventPage, PageRequest
 from store_cache.model.position import Position, next_local_generation
 from store_cache.sync.backoff import FIRST_SPACING_SECONDS
-from store_cache.sync.cursor import ANOTHER_EVENT, ENDS_SHORT
-from store_cache.sync.full_sync import FAR_OFFSET, FOLLOW_SECONDS, HEAD_GONE, MISSED, OUTRUN
+from store_cache.sync.cursor import ANOTHER_EVENT
+from store_cache.sync.full_sync import FAR_OFFSET, FOLLOW_SECONDS, MISSED, OUTRUN
 from store_cache.sync.reading import Following, FullSyncStep, ReadingPages
 from store_cache.sync.states import (
     FALLBACK_TIMER,
@@ -426,8 +426,8 @@ def test_a_log_that_begins_within_the_slack_is_enough() -> None:
     assert events(290, 291) == sync.command.events
 
 
-def test_a_log_that_forgot_the_head_has_another_full_sync_follow() -> None:
-    """[F2] Either it is the last event or one was missed: the replica is installed all the same."""
+def test_a_log_that_forgot_the_head_is_enough() -> None:
+    """[F2] [P2] It is the last event, long forgotten, or the next one, that is still to come."""
     sync = DrivenSync()
     sync.page(last=True, head=300)
     sync.fails(Failure.GONE)
@@ -436,7 +436,7 @@ def test_a_log_that_forgot_the_head_has_another_full_sync_follow() -> None:
     sync.ends_well(head=301)
 
     assert Position(LOCAL, 301) == sync.state.position
-    assert (HEAD_GONE,) == sync.requested
+    assert () == sync.requested
 
 
 def test_the_feed_alongside_is_verified_each_time_it_is_asked() -> None:
@@ -547,68 +547,6 @@ def test_a_gap_that_stays_does_not_begin_the_replica_again(arrived: tuple[int, .
     assert sync.state.position is not None
     assert 102 == sync.state.position.offset
     assert (MISSED,) == sync.full_sync.reasons
-
-
-def ends_short(sync: DrivenSync) -> None:
-    """Pages name 110 as the head, and the feed has nothing from 101 on until the grace is over."""
-    sync.page(last=True, head=110)
-    sync.answers(100, next_offset=101, has_more=False)
-    if isinstance(sync.command, ApplyEvents):
-        sync.applies()
-        sync.answers(next_offset=101)
-    if sync.is_sleeping():
-        sync.sleeps()
-        sync.repeats(next_offset=101)
-
-
-def test_pages_are_read_again_where_the_feed_ends_before_what_they_named() -> None:
-    """[F2] [E3] Central was restored meanwhile, under its own name: the pages showed what has never
-    been."""
-    sync = forced()
-    ends_short(sync)
-    assert FIRST_PAGE == sync.command
-    sync.ends_well(head=101)
-
-    assert at(101) == sync.state.position
-    assert [""] == problems(sync)
-    assert () == sync.requested
-
-
-def test_a_feed_that_stays_too_short_is_read_no_third_time() -> None:
-    """[F2] [F6] Its last events were lost, or it lags: the pages show more than it does, and the
-    replica is installed."""
-    sync = forced()
-    ends_short(sync)
-    ends_short(sync)
-    sync.installs()
-
-    assert at(101) == sync.state.position
-    assert (ON_DEMAND, ENDS_SHORT) == sync.state.full_syncs[-1].reasons
-    assert () == sync.requested
-
-
-def test_the_catalogue_is_followed_on_if_a_second_reading_fails() -> None:
-    """[F2] [E3] The feed ended before what the pages named, not before the position."""
-    sync = forced()
-    ends_short(sync)
-    sync.tell(FullSyncFailed("pages without end"))
-
-    assert at(101) == sync.state.position
-    assert FetchEvents(100, 1, 0) == sync.command
-
-
-def test_events_that_a_page_named_may_come_late() -> None:
-    """[E3] Within the grace they are no loss."""
-    sync = forced()
-    sync.page(last=True, head=102)
-    sync.receives(100)
-    sync.answers(next_offset=101)
-    sync.sleeps()
-    sync.receives(101)
-    sync.ends_well(head=102)
-
-    assert at(102) == sync.state.position
-    assert () == sync.requested
 
 
 def test_an_offset_0_that_never_was_is_no_gap_in_a_full_sync() -> None:
