@@ -262,7 +262,7 @@ class Replica:
     def _not_shown(self) -> set[str]:
         return self._expected & self.paged.unseen_rows
 
-    def _touched(self, tombstones: Mapping[str, Tombstone]) -> set[str]:
+    def _touched(self) -> set[str]:
         """Return the products of which the replica may know less than readers saw.
 
         Answers and refetches have changed them since the full sync began, or it is not known of
@@ -270,7 +270,6 @@ class Replica:
         """
         overrides, pending = self._held.overrides.items(), self.catalogue.pending_refetches.items()
         touched = {i for i, override in overrides if override.since >= self.began_at}
-        touched |= {i for i, t in tombstones.items() if t.from_refetch and t.at >= self.began_at}
         touched |= {i for i, refetch in pending if refetch.reason is RefetchReason.ORDER}
         return touched | self._not_shown()
 
@@ -290,7 +289,7 @@ class Replica:
         """
         change_set = self._change_set(now)
         if self._same_generation:
-            for product_id in sorted(self._touched(tombstones)):
+            for product_id in sorted(self._touched()):
                 self._keep(change_set, product_id, tombstones.get(product_id))
         for product_id in sorted(self.in_doubt()):
             shown = self._held.get(product_id)

@@ -344,28 +344,6 @@ def what_readers_saw(patch: Patch) -> None:
 
 
 @of_feed(
-    "F4 V2",
-    "a product found absent during a full sync is touched by it",
-    needs="force disorder",
-    test=(
-        "tests/simulation/test_found.py::test_a_replica_does_not_bring_back_a_product_found_absent"
-    ),
-)
-def deletions_in_the_replica(patch: Patch) -> None:
-    """The replica's row is installed, though readers saw the product end."""
-    touched = Replica._touched
-
-    def without_deletions(self: Replica, tombstones: Mapping[str, Tombstone]) -> set[str]:
-        all_touched = touched(self, tombstones)
-        some = touched(self, {})
-        if all_touched != some:
-            patch.act()
-        return some
-
-    patch.replace(Replica, "_touched", without_deletions)
-
-
-@of_feed(
     "V3",
     "an uncertain row of the replica does not lower what readers saw",
     needs="force disorder",
@@ -378,13 +356,13 @@ def uncertain_rows_of_the_replica(patch: Patch) -> None:
     """The replica's row is installed, though its incarnation is uncertain."""
     touched = Replica._touched
 
-    def without_uncertain(self: Replica, tombstones: Mapping[str, Tombstone]) -> set[str]:
+    def without_uncertain(self: Replica) -> set[str]:
         uncertain = {
             product_id
             for product_id, pending in self.catalogue.pending_refetches.items()
             if pending.reason is RefetchReason.ORDER
         }
-        found = touched(self, tombstones)
+        found = touched(self)
         if found & uncertain:
             patch.act()
         return found - uncertain

@@ -375,7 +375,9 @@ def test_an_override_may_be_of_the_incarnation_before_the_replicas() -> None:
 
 def test_a_product_that_a_refetch_found_absent_is_refetched() -> None:
     """[V2] The page showed it all the same, since the feed had lost the deletion."""
-    replica = take_whole(begin(holding()), row("P-1"))
+    held = holding()
+    held.apply(Change("reading", overrides={"P-1": Override(0, NOW)}))
+    replica = take_whole(begin(held), row("P-1"))
     catalogue = finish(replica, tombstones={"P-1": Tombstone(0, 0, NOW)})
 
     assert ({}, RefetchReason.CROSSED) == (catalogue.rows, reason_of(catalogue))
