@@ -134,9 +134,8 @@ async def _take_outbox(central: ScriptedCentral, store: Store, found: Json) -> N
     for number in (1, 2):
         await store.call(adjustment("PROD-003", -number, f"order-1237{number}"))
     refused = CentralAnswer(409, refusal(LAMP, "insufficient_inventory"))
-    others = CentralAnswer(409, refusal("PROD-003", "insufficient_inventory"))
-    first = CentralAnswer(409, refusal("PROD-001", "insufficient_inventory"))
-    central.answers.extend([refused, first, others, None])
+    together = [refusal(each, "insufficient_inventory") for each in ("PROD-001", "PROD-003")]
+    central.answers.extend([refused, CentralAnswer(200, {"results": together}), None])
     central.is_away = False
     await asyncio.sleep(3.5)
     central.go_away()
