@@ -20,7 +20,7 @@ from store_cache.storage.files import (
     JournalBroken,
     NewerFormat,
 )
-from store_cache.storage.framing import OtherStore, Owner, frame
+from store_cache.storage.framing import OtherStore, Owner, frame, unframe
 from store_cache.storage.journal import Journal, JournalRecord
 from store_cache.storage.snapshot import CHUNK_LINES
 from tests.harness.faulty_directory import FaultyDirectory, Inode, PageState
@@ -741,6 +741,22 @@ async def test_a_newer_format_is_refused_and_nothing_is_touched(name: str) -> No
         await store.begin(None)
 
     assert left.contents() == files
+
+
+async def test_pages_that_an_earlier_version_installed_alone_are_read_anew() -> None:
+    """[D6] [F2] Its snapshots say up to which event the feed was not followed."""
+    _, folder = await started()
+    files = folder.contents()
+    header, rest = files["snapshot-2.jsonl"].split(b"\n", 1)
+    framed = unframe(header)
+    assert framed is not None
+    value = framed[1] | {"catalogue": framed[1]["catalogue"] | {"unfollowedUntil": 9}}
+    files["snapshot-2.jsonl"] = frame("header", orjson.dumps(value)) + rest
+
+    loaded = await load(FaultyDirectory(files))
+
+    assert loaded.catalogue is not None
+    assert loaded.catalogue.is_unfollowed
 
 
 async def test_the_files_are_json_that_a_person_can_read() -> None:
