@@ -208,8 +208,9 @@ async def test_prometheus_scrapes_and_alerts(tmp_path: Path) -> None:
 async def _until_all_are_answered(
     prometheus: Prometheus, store: StoreProcess, central: CentralProcess
 ) -> None:
-    """Use the store in every way until each query has figures."""
-    missing = queries()
+    """Use the store in every way until each query has figures. It has no outbox, whose sales would
+    not be refused."""
+    missing = {name: query for name, query in queries().items() if "outbox" not in query}
     sales = itertools.count()
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

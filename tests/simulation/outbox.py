@@ -84,13 +84,18 @@ class SalesBook:
 
     def told(self) -> set[str]:
         """Return the keys of sales whose final answer a till has: they count as pending no more."""
-        return {sale.key for sale in self.sales if sale.final and not sale.is_forgotten}
+        return {
+            sale.key
+            for sale in self.sales
+            if sale.final and not (sale.is_forgotten or sale.may_count_anew)
+        }
 
     def may_lack(self) -> None:
-        """Note that a store may lack what it had queued: it has begun on a disk that fails (D5), or
+        """Note that a store may lack what it had kept: it has begun on a disk that fails (D5), or
         its files were damaged and its health says so (O9). It sends a repeat as new."""
         for sale in self.sales:
             sale.is_forgotten = sale.is_forgotten or bool(sale.entry_id)
+            sale.may_count_anew = True
 
     def was_shown(self, rows: Iterable[dict[str, Any]], told: Collection[str]) -> None:
         """Check what a read shows as pending; `told`: what was final when it was asked for."""

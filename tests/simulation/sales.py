@@ -47,6 +47,8 @@ class Sale:
     """Whether a request has not been answered."""
     is_forgotten: bool = False
     """Whether the store died while its disk failed, and may have lost its record (D5)."""
+    may_count_anew: bool = False
+    """Whether a process may not have known its record: a repeat in doubt counts as pending."""
 
     def body(self) -> dict[str, Any]:
         return {

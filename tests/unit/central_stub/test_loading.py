@@ -8,6 +8,7 @@ import pytest
 
 from central_stub.loading import LoadFailed, UnreadableFile, load
 from central_stub.server import Running
+from central_stub.settings import Settings
 
 JSON_LINES = """\
 {"productId":"A","available":3,"price":1.5,"x":[1]}
@@ -26,6 +27,12 @@ B,many,1,n,1
 C,1,2,,
 D,1,2,n,1,extra
 '''
+
+
+@pytest.fixture
+def either(settings: Settings) -> Settings:
+    """In memory alone: the tests look into the ledger."""
+    return settings
 
 
 @pytest.fixture(params=["", ".gz"])

@@ -24,6 +24,12 @@ from central_stub.settings import Settings
 NOON = 1_750_000_000.0
 
 
+@pytest.fixture
+def either(settings: Settings) -> Settings:
+    """In memory alone: the tests look into the ledger."""
+    return settings
+
+
 def movements(count: int) -> Iterator[Movement]:
     """Sales of one piece each, of three products in turn."""
     return (Movement(line, f"P{line % 3}", -1) for line in range(1, count + 1))
