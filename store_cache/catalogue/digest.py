@@ -14,7 +14,13 @@ from operator import add
 
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.observer import ChangeSource, VisibleChange
-from store_cache.catalogue.row_hash import MODULUS, MOST_BUCKETS, bucket_of, row_hash
+from store_cache.catalogue.row_hash import (
+    MODULUS,
+    MOST_BUCKETS,
+    bucket_count,
+    bucket_of,
+    row_hash,
+)
 from store_cache.model.digest import Digest
 
 _HASH_BITS = 128
@@ -22,19 +28,23 @@ _HASH_BITS = 128
 SHARDS = 64
 """One dict of a million products would take 30 ms to grow."""
 
+ROOM_TO_GROW = 2
+"""Sums are kept for so many times the buckets of the catalogue, and so it may grow that much."""
+
 
 class CatalogueDigest:
     """An observer of the visible catalogue.
 
-    Sums are kept for the largest number of buckets, and added up for a smaller one: the number is a
-    power of two, so a small bucket is the union of large ones.
+    Sums are kept for more buckets than the catalogue has now, and added up for its own number: that
+    is a power of two, so a small bucket is the union of large ones. A catalogue that outgrows them
+    is hashed anew.
     """
 
     def __init__(self) -> None:
         self.catalogue: Catalogue | None = None
         self._held = _shards()
-        self._rows = [0] * MOST_BUCKETS
-        self._sums = [0] * MOST_BUCKETS
+        self._rows: list[int] = []
+        self._sums: list[int] = []
         self._changed: dict[str, None] = {}  # products to hash, in the order of their changes
         self._walked_to: str | None = None  # ids behind it are to be hashed; None: all are
         self._kept: list[VisibleChange] | None = None
@@ -58,22 +68,31 @@ class CatalogueDigest:
     def begin(self, catalogue: Catalogue) -> None:
         """Forget what was hashed, and hash every product of this catalogue when it is wanted."""
         self.catalogue = catalogue
+        self._kept = None
+        self._hash_anew(catalogue)
+
+    def _hash_anew(self, catalogue: Catalogue) -> None:
+        buckets = min(ROOM_TO_GROW * bucket_count(len(catalogue)), MOST_BUCKETS)
         self._held = _shards()
-        self._rows = [0] * MOST_BUCKETS
-        self._sums = [0] * MOST_BUCKETS
+        self._rows, self._sums = [0] * buckets, [0] * buckets
         self._changed = {}
         self._walked_to = ""
-        self._kept = None
 
     # -- for comparisons -------------------------------------------------------------------
 
     @property
     def is_hashed(self) -> bool:
         """Whether every product is hashed as it is now."""
-        return not self._changed and self._walked_to is None
+        return not self._changed and self._walked_to is None and not self._is_outgrown
+
+    @property
+    def _is_outgrown(self) -> bool:
+        return self.catalogue is not None and bucket_count(len(self.catalogue)) > len(self._rows)
 
     def hash_some(self, products: int) -> None:
         """Hash up to `products` rows that are not hashed yet."""
+        if self.catalogue is not None and self._is_outgrown:
+            self._hash_anew(self.catalogue)
         if self._walked_to is not None and self.catalogue is not None:
             ids, _ = self.catalogue.after(self._walked_to, products)
             self._walked_to = ids[-1] if len(ids) == products else None
@@ -88,7 +107,7 @@ class CatalogueDigest:
         held = self._held[hash(product_id) % SHARDS]
         before = held.pop(product_id, None)
         if before is None:
-            bucket = bucket_of(product_id, MOST_BUCKETS)
+            bucket = bucket_of(product_id, len(self._rows))
         else:
             bucket = before >> _HASH_BITS
             self._rows[bucket] -= 1
@@ -110,8 +129,8 @@ class CatalogueDigest:
         """Return the digest as it was after the events below `offset`, and the buckets of which
         that cannot be told.
 
-        Only for an offset that the catalogue has reached since `keep_changes`, and while all
-        `is_hashed`.
+        Only for an offset that the catalogue has reached since `keep_changes`, while all
+        `is_hashed`, and for the buckets of the catalogue or fewer.
         """
         rows, sums = _folded(self._rows, buckets), _folded(self._sums, buckets)
         unclear: set[int] = set()
@@ -144,7 +163,7 @@ def _shards() -> list[dict[str, int]]:
 
 def _folded(numbers: list[int], buckets: int) -> list[int]:
     """Add the numbers up for fewer buckets, by halves: a number's bucket is its place modulo that.
-    Each step runs in C, since there are 65,536 numbers."""
+    Each step runs in C, since there may be 65,536 numbers."""
     numbers = list(numbers)
     while (half := len(numbers) // 2) >= buckets:
         numbers = list(map(add, numbers[:half], numbers[half:]))

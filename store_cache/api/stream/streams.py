@@ -38,10 +38,10 @@ RETRY_SECONDS = 2.0, 3.0
 RETRY_AT_STOP_SECONDS = 1.0, 6.0
 """The same after a stop: not all at once when the store is back."""
 
-_STREAMS_AT_ONCE, _BYTES_AT_ONCE = 100, 256 * 1024
+_STREAMS_AT_ONCE, _BYTES_AT_ONCE = 100, 128 * 1024
 """How many streams are served, and how much is written to them, until other requests get their
-turn: about a millisecond. Streams that begin at the start get more than others, and each its own
-part of the catalogue."""
+turn: a few milliseconds at most. Streams that begin at the start get more than others, and each its
+own part of the catalogue."""
 
 _MOST_UNSENT_BYTES = 128 * 1024
 """What the system keeps for a client that is slow: what is newer by then replaces the rest."""
@@ -236,7 +236,8 @@ class Streams:
         self.state.update()
         for stream in self._open:
             self._put_in_line(stream)
-        self._serve_next()
+        if self._serve_handle is None:
+            self._serve_next()
         if not self.feed.is_complete:
             self._note_news()
 
@@ -256,9 +257,7 @@ class Streams:
             self._serve_handle = asyncio.get_running_loop().call_soon(self._serve_next)
 
     def _serve_next(self) -> None:
-        if self._serve_handle is not None:
-            self._serve_handle.cancel()
-            self._serve_handle = None
+        self._serve_handle = None
         now = asyncio.get_running_loop().time()
         written = 0
         for _ in range(min(len(self._queue), _STREAMS_AT_ONCE)):

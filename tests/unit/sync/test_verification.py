@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import store_cache.catalogue.row_hash as row_hash_module
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.digest import CatalogueDigest
 from store_cache.catalogue.observer import ChangeSource, Origin, VisibleChange
-from store_cache.catalogue.row_hash import MODULUS, bucket_of, row_hash
+from store_cache.catalogue.row_hash import MODULUS, bucket_count, bucket_of, row_hash
 from store_cache.model.change import Change
 from store_cache.model.digest import Digest
 from store_cache.model.event import Event, Kind
@@ -149,6 +150,23 @@ def test_a_reset_has_everything_hashed_anew() -> None:
     shelf.hash_all()
     assert shelf.digest.at(1, BUCKETS)[0] == sums(dict(shelf.catalogue.rows), 1)
     CatalogueDigest().reset()
+
+
+def test_a_catalogue_that_outgrows_its_sums_is_hashed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has changed since a comparison began is still wound back then."""
+    monkeypatch.setattr(row_hash_module, "FEWEST_BUCKETS", 1)
+    monkeypatch.setattr(row_hash_module, "ROWS_PER_BUCKET", 1)
+    shelf = Shelf(1)
+    shelf.hash_all()
+    shelf.digest.keep_changes()
+    for offset in range(BUCKETS):
+        shelf.change({f"N{offset}": body(f"N{offset}")}, ChangeSource.EVENT, [offset])
+    before = dict(shelf.catalogue.rows)
+    assert BUCKETS == bucket_count(len(before))
+    shelf.change({"N0": body("N0", available=7)}, ChangeSource.EVENT, [BUCKETS])
+    assert not shelf.digest.is_hashed
+    shelf.hash_all()
+    assert shelf.digest.at(BUCKETS, BUCKETS) == (sums(before, BUCKETS), set())
 
 
 def test_unsettled_buckets_are_not_counted() -> None:
