@@ -5,6 +5,7 @@ Where no browser is installed, such a test is skipped with a message.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import ConsoleMessage, Page, Request, async_playwright, expect
 
 CHROMIUM = "chromium"
@@ -63,3 +65,24 @@ async def visiting(**options: Any) -> AsyncIterator[Visit]:
             yield visit
         finally:
             await browser.close()
+
+
+DEVICES = ((360, "dark"), (768, "light"), (1440, "light"), (1440, "dark"))
+"""Widths in pixels and colour schemes: a phone, a tablet and a desk."""
+
+
+async def devices(page: Page) -> AsyncIterator[str]:
+    """Show the page as each device does, one after the other; yield the device's name."""
+    for width, scheme in DEVICES:
+        await page.set_viewport_size({"width": width, "height": 900})
+        await page.emulate_media(color_scheme=scheme)
+        yield f"{width} {scheme}"
+
+
+async def fits_and_is_accessible(page: Page, what: str) -> None:
+    """The page does not scroll sideways, and axe-core finds nothing serious."""
+    wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert not wide, f"{what}: the page scrolls sideways"
+    found = (await Axe().run(page)).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
+    assert not serious, f"{what}: {json.dumps(serious, indent=1)[:3000]}"
