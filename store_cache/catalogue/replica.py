@@ -50,8 +50,10 @@ class Installation:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a finished replica may be installed (F5); if not, `problem` says why."""
+    """Whether a finished replica may be installed (F5); if not, `problem` says why. `found`: how
+    many products it has, with those in doubt that stay."""
 
+    found: int
     problem: str = ""
 
     @property
@@ -337,9 +339,10 @@ class Replica:
         is_confirmed = agreed is not None and abs(found - agreed) * 100 <= found
         is_large = held == 0 or found * 100 >= (held - deleted) * least_percent
         if installation.accept or is_confirmed or is_large:
-            return Verdict()
+            return Verdict(found)
         return Verdict(
+            found,
             f"Central's catalogue has {found} products where {held} are held, fewer than "
             f"SNAPSHOT_MIN_PERCENT={least_percent} allows; the old catalogue is served on. "
-            "If Central is right, run a force-sync with ?accept=true"
+            "If Central is right, run a force-sync with ?accept=true",
         )

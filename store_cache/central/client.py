@@ -168,6 +168,7 @@ class CentralClient:
         self._now = now
         self.problem = ""
         """How the exchange that ended last failed, whatever it was for; empty if it did not."""
+        self._unreported = ""  # how a report failed that found nobody listening
         self.on_refused_connection: Callable[[], None] = _ignore
         """Called when a read could not connect; a failed write says so itself."""
         self.on_exchange: Callable[[Exchange], None] = _ignore
@@ -343,8 +344,8 @@ class CentralClient:
         """Tell Central how the store is, within `REPORT_DEADLINE_SECONDS`.
 
         Nothing else depends on the answer. Only a refused connection counts as a failure of the
-        line; how Central answers says nothing of its feed, of writes, or of its rate limit, since
-        it may have no such call, or limit it by itself.
+        line, which the next answer ends; how Central answers says nothing of its feed, of writes,
+        or of its rate limit, since it may have no such call, or limit it by itself.
 
         Raises:
             CentralError: as in the table of this module. RequestRefused with 404 is what a Central
@@ -357,9 +358,11 @@ class CentralClient:
             async with self._deadline(request, REPORT_DEADLINE_SECONDS):
                 sent = await self._exchange(request, Priority.REPORTS, REPORT_DEADLINE_SECONDS)
         except Unreachable as error:
-            self.problem = str(error)
+            self.problem = self._unreported = str(error)
             self.on_refused_connection()
             raise
+        if self.problem == self._unreported:
+            self.problem = ""
         if sent.reply.status == 429:
             seconds = read_retry_after(sent.reply.headers, self._now()) or 0.0
             reason = f"{self._connection.central} limits reports (429)"

@@ -20,7 +20,7 @@ CHANGE_SECONDS = 5.0
 pass through several states within a second; only the last one is worth a report."""
 
 LEAST_SECONDS = 5.0
-"""Between two reports, however often the state changes."""
+"""Between two reports, however often the state changes; unless Central names when to come back."""
 
 UNKNOWN_SECONDS = 3600.0
 """After a Central without such a call; it may be updated one day."""
@@ -35,27 +35,28 @@ class Pace:
     def __init__(self, now: float, chance: float) -> None:
         self.is_unknown = False
         self.due_at = now + FIRST_SECONDS * chance
-        self._sent_at = float("-inf")
+        self._not_before = float("-inf")
 
     def changed(self, now: float, chance: float) -> None:
         """The state has changed."""
         if self.is_unknown:
             return
-        soon = max(now + CHANGE_SECONDS * chance, self._sent_at + LEAST_SECONDS)
+        soon = max(now + CHANGE_SECONDS * chance, self._not_before)
         self.due_at = min(self.due_at, soon)
 
     def sent(self, now: float, chance: float, failure: CentralError | None) -> None:
         """A report was sent, or could not be: `failure`."""
-        self._sent_at = now
         self.is_unknown = is_no_such_call(failure)
+        named = None if failure is None else failure.retry_after_seconds
         if self.is_unknown:
             seconds = UNKNOWN_SECONDS
         elif isinstance(failure, HeldBack):
             seconds = min(max(failure.retry_after_seconds, LEAST_SECONDS), INTERVAL_SECONDS)
         else:
-            named = None if failure is None else failure.retry_after_seconds
             seconds = min(max(INTERVAL_SECONDS, named or 0.0), UNKNOWN_SECONDS)
         self.due_at = now + seconds * (1.0 + JITTER * (2.0 * chance - 1.0))
+        asked_to_wait = named and not isinstance(failure, HeldBack)
+        self._not_before = self.due_at if asked_to_wait else now + LEAST_SECONDS
 
 
 def is_no_such_call(failure: CentralError | None) -> bool:

@@ -381,7 +381,7 @@ class SyncRunner:
             command.installation, least_percent=self._least_percent
         )
         if not verdict.accepted:
-            return ReplicaRefused(verdict.problem, len(replica.catalogue))
+            return ReplicaRefused(verdict.problem, verdict.found)
         return ReplicaInstalled(len(replica.catalogue))
 
 

@@ -286,9 +286,11 @@ class OutboxSender:
 
     async def _send(self, entry: Entry) -> None:
         """Send one entry once, and put it back if it is to be sent again."""
-        if entry.state is State.SENDING:
+        if entry.state is State.SENDING and self._outbox.is_current(entry):
             entry = transitions.recovered(entry, DEFECT, self._now())
             await self._outbox.record(entry)
+        if not self._outbox.is_current(entry):
+            return  # the feed or a person has decided meanwhile
         if (given_up := self._given_up(entry)) is not entry:
             await self._outbox.record(given_up)
             return

@@ -442,6 +442,25 @@ def test_a_second_full_sync_that_agrees_is_believed(agreed: int | None, accepted
     assert accepted is judge(replica, agreed=agreed).accepted
 
 
+@pytest.mark.parametrize("unreadable", [0, 3, 10])
+def test_a_second_full_sync_is_compared_with_products_in_doubt(unreadable: int) -> None:
+    """[F5] What the first one found is counted like what the second one finds, also if some rows
+    cannot be read: two that are the same agree."""
+
+    def reading() -> Replica:
+        replica = begin(holding(*rows(100)))
+        bad = tuple(BadRow(f"P-{number:03}", "too large") for number in range(unreadable))
+        page = CataloguePage(Rows.of(rows(40, unreadable)), bad, is_whole=True)
+        replica.take_page(replica.first_request(), page)
+        return replica
+
+    first = reading().judge(Installation(Position("g", 1)), least_percent=50)
+    second = Installation(Position("g", 1), agreed_products=first.found)
+
+    assert not first.accepted
+    assert reading().judge(second, least_percent=50).accepted
+
+
 def test_an_admin_may_accept_it() -> None:
     """[F5] By `?accept=true`; and a refusal says so."""
     replica = take_whole(begin(holding(*rows(100))), *rows(1))

@@ -7,12 +7,14 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import orjson
 import pytest
 
+from store_cache.central.client import CentralClient
+from store_cache.central.failures import ExchangeBroken, Unreachable
 from store_cache.fleet.report import LARGEST_BYTES
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import Clock
@@ -226,6 +228,44 @@ async def test_a_refused_connection_is_a_failure_of_the_line() -> None:
 
         assert "cannot be reached" in store.parts.status.sync_status()["errorMessage"]
         assert "open" == store.status["writes"]["breaker"]
+
+
+@in_virtual_time
+async def test_a_report_that_is_answered_ends_the_failure_of_the_one_before() -> None:
+    """[B4] Also if the store asks Central for nothing else: its feed comes over NATS."""
+    async with reporting() as (store, central):
+        await store.until("live")
+        client = cast("CentralClient", store.parts.runner._central)
+        client.problem = ""
+        central.answer = failing(httpx.ConnectError("nobody listens there"))
+        with pytest.raises(Unreachable):
+            await client.report("S1", {})
+        assert client.problem
+        central.answer = answering(503)
+        with pytest.raises(ExchangeBroken):
+            await client.report("S1", {})
+        assert "" == client.problem
+        client.problem = "the feed is broken"
+        central.answer = answering(204)
+        await client.report("S1", {})
+        assert "the feed is broken" == client.problem
+
+
+@in_virtual_time
+async def test_a_change_of_the_state_does_not_come_before_central_asked_for() -> None:
+    """[B7] A store whose state comes and goes would report every five seconds to a Central that
+    limits it."""
+    async with reporting() as (store, central):
+        central.answer = answering(429, **{"Retry-After": "300"})
+        await store.until("live")
+        await asyncio.sleep(FIRST)
+        [first] = central.told_at
+        central.cut()
+        await asyncio.sleep(MINUTE)
+        central.is_cut = False
+        await asyncio.sleep(300.0 - MINUTE)
+
+        assert [first, first + 300.0] == central.told_at
 
 
 @in_virtual_time
