@@ -186,7 +186,7 @@ class WriterModel:
     async def install(self, installation: Installation, **_: Any) -> Verdict:
         await asyncio.sleep(INSTALL_SECONDS)
         self.position, self.replica = installation.position, None
-        return Verdict()
+        return Verdict(0)
 
 
 # -- the store ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
@@ -67,7 +67,12 @@ async def visiting(**options: Any) -> AsyncIterator[Visit]:
             await browser.close()
 
 
-DEVICES = ((360, "dark"), (768, "light"), (1440, "light"), (1440, "dark"))
+DEVICES: tuple[tuple[int, Literal["dark", "light"]], ...] = (
+    (360, "dark"),
+    (768, "light"),
+    (1440, "light"),
+    (1440, "dark"),
+)
 """Widths in pixels and colour schemes: a phone, a tablet and a desk."""
 
 

@@ -508,9 +508,10 @@ def judgement_of_a_replica(patch: Patch) -> None:
     judge = Replica.judge
 
     def accepted(self: Replica, installation: Installation, *, least_percent: int) -> Verdict:
-        if not judge(self, installation, least_percent=least_percent).accepted:
+        verdict = judge(self, installation, least_percent=least_percent)
+        if not verdict.accepted:
             patch.act()
-        return Verdict()
+        return Verdict(verdict.found)
 
     patch.replace(Replica, "judge", accepted)
 
