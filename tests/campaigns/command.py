@@ -25,10 +25,18 @@ def read_catalogue(data: Path) -> list[Row]:
 
 def main(about: str, cases: Mapping[str, Case]) -> int:
     """The command: 1 where anything is not as it must be, and its logs are then kept."""
+    return play(cases, parser_of(about).parse_args())
+
+
+def parser_of(about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the catalogue")
     parser.add_argument("--only", default="", help="those whose name has this")
-    options = parser.parse_args()
+    return parser
+
+
+def play(cases: Mapping[str, Case], options: argparse.Namespace) -> int:
+    """Play those cases that the options of `parser_of` ask for; return the exit status."""
     catalogue = read_catalogue(options.data)
     failed = 0
     for name, case in cases.items():
@@ -42,8 +50,8 @@ async def _play(name: str, case: Case, catalogue: list[Row]) -> bool:
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     try:
         said, problems = await case(folder, catalogue)
-    except AssertionError as wrong:
-        said, problems = "", [str(wrong)]
+    except* AssertionError as wrong:  # of the case, or of one of its tasks
+        said, problems = "", [str(each) for each in wrong.exceptions]
     print(f"{name:32} {said}", flush=True)
     for problem in problems[:10]:
         print(f"  NOT as it must be: {problem}; logs in {folder}", flush=True)

@@ -2,8 +2,9 @@
 
     python -m tests.campaigns.feed_on_nats --data ../shared/data --only sales
 
-sales    the real sales, straight at Central: a store over HTTP and one over NATS, while NATS is
-         killed, loses its storage, and publishers die: equal at the same position, no full sync
+sales    the real sales (`--lines` of them), straight at Central: a store over HTTP and one over
+         NATS, while NATS is killed, loses its storage, and publishers die: equal to Central at the
+         same position, no full sync, and the age that the store tells is never too small
 load     Central's requests with one store and with a hundred, as tasks of one process
 death    Central's requests while NATS is away: the curve
 latency  from the answer to a sale until a store shows it, over NATS and over HTTP, the same sales
@@ -16,14 +17,18 @@ import gzip
 import statistics
 import sys
 import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import nats
+import orjson
 
 from central_stub.publisher.central import Answer, CentralFeed
 from central_stub.publisher.publisher import Publisher
@@ -31,20 +36,19 @@ from central_stub.replay import central_target, read_movements, replay
 from store_cache.api.parts import StoreParts
 from store_cache.app.build import Environment, running
 from store_cache.central.connection import network_transport
+from store_cache.nats.report import SILENT_SECONDS
 from store_cache.storage.memory_directory import MemoryDirectory
-from tests.campaigns.command import main
+from tests.campaigns.command import Case, parser_of, play
 from tests.harness.clients import CENTRAL_KEY, Row
 from tests.harness.nats_server import NatsServer
 from tests.harness.processes import CentralProcess
 from tests.harness.store import settings_of
 
-LINES = 2_000
 STORES = 100
 SALES_A_SECOND = 2.0
 LOAD_SECONDS = 40
 DEATH_SECONDS = 75
 SOON_SECONDS = 120.0
-SALES_DATA = Path("../shared/data/sales.csv.gz")
 
 
 class Requests(httpx.AsyncBaseTransport):
@@ -170,54 +174,116 @@ async def selling(central: CentralProcess, product_id: str, a_second: float) -> 
 # -- the cases ---------------------------------------------------------------------------------
 
 
-async def sales(folder: Path, catalogue: list[Row]) -> tuple[str, list[str]]:
+@dataclass
+class Sales:
+    """`answered`: when each sale was answered, in order."""
+
+    lines: int
+    answered: list[float] = field(default_factory=list)
+
+    async def reach(self, share: float) -> None:
+        """Return when this part of the lines is sold, however long that takes."""
+        while len(self.answered) < share * self.lines:
+            await asyncio.sleep(0.05)
+
+
+async def sales(
+    folder: Path, catalogue: list[Row], *, data: Path, lines: int
+) -> tuple[str, list[str]]:
     """The real sales, through everything that may happen to NATS."""
+    progress, asked = Sales(lines), list[float]()
     async with AsyncExitStack() as stack:
         central, server = await stack.enter_async_context(chain(folder, catalogue))
-        first = await stack.enter_async_context(publishing(central, server, []))
-        await stack.enter_async_context(publishing(central, server, []))
+
+        async def publisher() -> asyncio.Task[None]:
+            return await stack.enter_async_context(publishing(central, server, []))
+
+        publishers = [await publisher(), await publisher()]
         plain = await stack.enter_async_context(store(central, None, []))
         relayed = await stack.enter_async_context(
-            store(central, server, [], sync_interval_seconds=2)
+            store(central, server, asked, sync_interval_seconds=2)
         )
         await until(lambda: is_on_nats(relayed), "the feed comes from NATS")
-        done = Counter[str]()
-        troubled = asyncio.create_task(trouble(server, first, done))
-        with gzip.open(SALES_DATA, "rt") as text:
-            summary = await replay(
-                read_movements(text, lines=LINES),
-                [central_target(central.url, CENTRAL_KEY, "replay")],
-                tills=4,
-                answered=lambda _: done.update(["lines"]),
+        await until(lambda: offset_of(plain) == offset_of(relayed), "both begin alike")
+        requests, began_at = len(asked), time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch_age(relayed, progress))
+            troubled = group.create_task(trouble(server, publishers, publisher, progress))
+            with gzip.open(data / "sales.csv.gz", "rt") as text:
+                summary = await replay(
+                    read_movements(text, lines=lines),
+                    [central_target(central.url, CENTRAL_KEY, "replay")],
+                    tills=4,
+                    answered=lambda _: progress.answered.append(time.monotonic()),
+                )
+            await troubled
+            await until(
+                lambda: offset_of(plain) == offset_of(relayed) and is_on_nats(relayed),
+                "both stores are at the same position",
             )
-        await troubled
-        await until(
-            lambda: offset_of(plain) == offset_of(relayed) and is_on_nats(relayed),
-            "both stores are at the same position",
+            took = time.monotonic() - began_at
+            watching.cancel()
+        said = (
+            f"{summary.sold} sold in {took:.0f} s; both at {offset_of(plain)}; "
+            f"the store on NATS sent {len(asked) - requests} requests to Central"
         )
-        said = f"{summary.sold} sold, {len(summary.refused)} refused; both at {offset_of(plain)}"
-        return said, differences(plain, relayed)
+        wrong = [f"refused: {each}" for each in summary.refused]
+        products = await central.rows()
+        if {i: orjson.loads(row) for i, row in rows_of(relayed).items()} != products:
+            wrong.append("the store on NATS differs from Central")
+        return said, wrong + differences(plain, relayed)
 
 
-async def trouble(server: NatsServer, publisher: asyncio.Task[None], done: Counter[str]) -> None:
-    """Kill NATS after a fifth of the lines, with its storage after two, a publisher after three."""
-    await until(lambda: done["lines"] > LINES // 5, "a fifth is sold")
+async def trouble(
+    server: NatsServer,
+    publishers: list[asyncio.Task[None]],
+    start_publisher: Callable[[], Awaitable[asyncio.Task[None]]],
+    progress: Sales,
+) -> None:
+    """Kill NATS, for two seconds, with its storage, and for longer than silence is borne; then one
+    of the two publishers; then the other one, and start two when that was noticed, too."""
+    await progress.reach(1 / 7)
     await server.kill()
     await asyncio.sleep(2)
     await server.start()
-    await until(lambda: done["lines"] > 2 * LINES // 5, "two fifths are sold")
+    await progress.reach(2 / 7)
     await server.kill()
     server.wipe()
     await server.start()
-    await until(lambda: done["lines"] > 3 * LINES // 5, "three fifths are sold")
-    publisher.cancel()
+    await progress.reach(3 / 7)
+    await server.kill()
+    await asyncio.sleep(SILENT_SECONDS + 5)
+    await server.start()
+    await progress.reach(4 / 7)
+    publishers[0].cancel()
+    await progress.reach(5 / 7)
+    publishers[1].cancel()
+    await asyncio.sleep(SILENT_SECONDS + 5)
+    for _ in range(2):
+        await start_publisher()
+
+
+async def watch_age(relayed: StoreParts, progress: Sales) -> None:
+    """Assert that a store that says to have been in sync at a moment shows each sale that was
+    answered before that moment. Nobody else writes, so each sale is one event."""
+    begins = offset_of(relayed)
+    while True:
+        in_sync_at = relayed.runner.state.in_sync_at
+        shown = offset_of(relayed) - begins
+        if in_sync_at is not None:
+            sold = bisect_right(progress.answered, in_sync_at)
+            assert sold <= shown, f"in sync, but {sold - shown} sales of before are not shown"
+        await asyncio.sleep(0.05)
+
+
+def rows_of(parts: StoreParts) -> dict[str, bytes]:
+    assert parts.writer.catalogue is not None
+    return dict(parts.writer.catalogue.rows)
 
 
 def differences(plain: StoreParts, relayed: StoreParts) -> list[str]:
-    assert plain.writer.catalogue is not None
-    assert relayed.writer.catalogue is not None
     wrong = []
-    if dict(plain.writer.catalogue.rows) != dict(relayed.writer.catalogue.rows):
+    if rows_of(plain) != rows_of(relayed):
         wrong.append("the stores differ")
     if plain.writer.position != relayed.writer.position:
         wrong.append("the positions differ")
@@ -315,8 +381,18 @@ async def latency(folder: Path, catalogue: list[Row]) -> tuple[str, list[str]]:
         return f"{said}, ratio {ratio:.2f}", [] if ratio <= 1.5 else ["more than 1.5 times"]
 
 
+def main() -> int:
+    parser = parser_of(__doc__ or "")
+    parser.add_argument("--lines", type=int, default=2_000, help="how many of the sales")
+    options = parser.parse_args()
+    cases: dict[str, Case] = {
+        "sales": partial(sales, data=options.data, lines=options.lines),
+        "load": load,
+        "death": death,
+        "latency": latency,
+    }
+    return play(cases, options)
+
+
 if __name__ == "__main__":
-    cases = {"sales": sales, "load": load, "death": death, "latency": latency}
-    if "--data" in sys.argv:
-        SALES_DATA = Path(sys.argv[sys.argv.index("--data") + 1]) / "sales.csv.gz"
-    sys.exit(main(__doc__ or "", cases))
+    sys.exit(main())
