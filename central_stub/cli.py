@@ -177,6 +177,13 @@ def _add_publish_feed(commands: Any) -> None:
         default=1,
         help="on how many servers of a cluster the stream is kept (default: 1)",
     )
+    parser.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="DOMAIN",
+        help="keep a mirror in the JetStream domain of a leaf node; may be repeated",
+    )
     parser.set_defaults(run=_publish_feed)
 
 
@@ -415,13 +422,14 @@ def _publish_feed(options: argparse.Namespace) -> int:
     try:
         from central_stub.publisher import cli as publisher  # noqa: PLC0415 - an extra
         from central_stub.publisher.central import Nameless  # noqa: PLC0415
+        from central_stub.publisher.mirrors import NoDomain  # noqa: PLC0415
     except ImportError as error:
         message = f"{error.name} is not installed: pip install 'store-cache[nats]'"
         raise CannotPublish(message) from error
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(publisher.publish(options))
-    except (Nameless, publisher.CannotConnect) as error:
+    except (Nameless, NoDomain, publisher.CannotConnect) as error:
         raise CannotPublish(str(error)) from error
     return 0
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import ssl
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from central_stub.publisher.central import CentralFeed
+from central_stub.publisher.mirrors import Mirrors
 from central_stub.publisher.publisher import Publisher
 
 RECONNECT_SECONDS = 0.5
@@ -29,7 +31,8 @@ class CannotConnect(Exception):
 
 
 async def publish(options: argparse.Namespace) -> None:
-    """Copy the feed until SIGINT or SIGTERM. Raises CannotConnect, and Nameless of `central`."""
+    """Copy the feed until SIGINT or SIGTERM. Raises CannotConnect, Nameless of `central`, and
+    NoDomain of `mirrors`."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
     logging.getLogger("httpx").setLevel("WARNING")
     loop, this_task = asyncio.get_running_loop(), asyncio.current_task()
@@ -41,15 +44,31 @@ async def publish(options: argparse.Namespace) -> None:
     try:
         client = await connect(options.nats, options.credentials, options.ca)
         print(f"central-stub publishes the feed of {options.central} to {options.nats}", flush=True)
-        await Publisher(central, client, replicas=options.replicas).run()
+        works = [Publisher(central, client, replicas=options.replicas).run()]
+        if options.mirror:
+            works.append(Mirrors(client, options.mirror).run())
+        await _first_end(works)
     except asyncio.CancelledError:
         log.info("stopped")
     finally:
         await central.close()
         if client is not None:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, OSError):  # the server may be gone
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await client.close()
+
+
+async def _first_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all until one fails, or this is cancelled; raise what it failed with."""
+    tasks = [asyncio.create_task(each) for each in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def connect(urls: str, credentials: Path | None, ca: Path | None) -> Client:

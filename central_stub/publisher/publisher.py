@@ -47,7 +47,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Copy until cancelled. Raises Nameless."""
-        while not _is_cancelled():
+        while not is_cancelled():
             try:
                 stream, offset = await self._open()
                 log.info("%s: goes on from offset %d", stream.name, offset)
@@ -120,7 +120,7 @@ class Publisher:
         missing_since: float | None = None
         trimmed_at = time.monotonic()
         is_held = True
-        while not _is_cancelled():
+        while not is_cancelled():
             wait_seconds = WAIT_SECONDS if missing_since is None else 0
             answer = await self._central.events(offset, limit=PAGE, wait_seconds=wait_seconds)
             self._check(answer, stream, offset)
@@ -179,7 +179,7 @@ class Publisher:
             await stream.trim(first)
 
 
-def _is_cancelled() -> bool:
+def is_cancelled() -> bool:
     """Whether the task is to end: `asyncio.wait_for` of Python 3.11, which nats-py uses, may lose a
     cancellation."""
     task = asyncio.current_task()

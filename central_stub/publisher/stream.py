@@ -7,6 +7,9 @@ Rules
 - Entry `current` of the key-value bucket `FEED` names the stream to read, and says how far the feed
   of Central went, and when (`{head, at}`). `at` is in seconds of the NATS server's clock, so that
   neither the clock of the publisher nor that of a store matters.
+- `created` of the entry tells a stream from another one of the same name that took its place, so
+  that nobody reads on in a mirror of the one before.
+- Each entry is published under `feed.report`, too: `$KV` does not pass the link of a leaf node.
 
 Errors:
     StreamFailed        NATS did not do as asked; the stream is opened anew later
@@ -19,6 +22,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,6 +36,8 @@ from nats.js import api
 BUCKET = "FEED"
 ENTRY = "current"
 ENTRY_SUBJECT = f"$KV.{BUCKET}.{ENTRY}"
+ENTRY_STREAM = f"KV_{BUCKET}"
+REPORT_SUBJECT = "feed.report"
 STREAM_PREFIX = "FEED_"
 REPLY_SECONDS = 5.0
 AT_ONCE = 500
@@ -50,11 +56,13 @@ class Overtaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """`first`: the oldest offset held. `next`: the one to be published next."""
+    """`first`: the oldest offset held. `next`: the one to be published next. `created`: when the
+    stream was, as NATS says."""
 
     first: int
     next: int
     is_empty: bool
+    created: str
 
 
 def stream_name(generation: str) -> str:
@@ -79,6 +87,7 @@ class FeedStream:
         self._replicas = replicas
         self._client = client
         self._stream = client.jetstream(timeout=REPLY_SECONDS)
+        self._created = ""
         self._server_time = 0.0
         self._server_time_at = 0.0
 
@@ -98,8 +107,11 @@ class FeedStream:
             raise StreamFailed(f"NATS says of {self.name}: {problem.get('description')}")
         self._server_time = datetime.fromisoformat(info["ts"]).timestamp()
         self._server_time_at = arrived_at
+        self._created = info["created"]
         state = info["state"]
-        return StreamState(state["first_seq"] - 1, state["last_seq"], not state["messages"])
+        return StreamState(
+            state["first_seq"] - 1, state["last_seq"], not state["messages"], self._created
+        )
 
     def server_time(self, at: float) -> float:
         """Return the server's time at a moment of the monotonic clock, or a little earlier."""
@@ -123,6 +135,11 @@ class FeedStream:
         await self._try(self._stream.create_key_value(bucket))
 
     async def delete(self) -> None:
+        """Delete the stream. The entry says so before, that no store reads in a mirror of it what
+        the next one of this name has."""
+        self._created = ""
+        with suppress(StreamFailed):  # the bucket may be lost
+            await self.report(-1, time.monotonic())
         await self._try(self._stream.delete_stream(self.name))
 
     async def forget_older(self) -> None:
@@ -171,10 +188,13 @@ class FeedStream:
         entry = {
             "stream": self.name,
             "generation": self.generation,
+            "created": self._created,
             "head": head,
             "at": round(self.server_time(at), 3),
         }
-        await self._try(self._stream.publish(ENTRY_SUBJECT, orjson.dumps(entry)))
+        data = orjson.dumps(entry)
+        await self._try(self._client.publish(REPORT_SUBJECT, data))
+        await self._try(self._stream.publish(ENTRY_SUBJECT, data))
 
     async def trim(self, first: int) -> None:
         """Forget the messages of offsets before `first`."""

@@ -27,6 +27,9 @@ ENTRY_STREAM = "KV_FEED"
 ENTRY_SUBJECT = "$KV.FEED.current"
 """The entry that names the stream (docs/nats.md)."""
 
+REPORT_SUBJECT = "feed.report"
+"""Where each entry is published, too: `$KV` does not pass the link of a leaf node."""
+
 REPLY_SECONDS = 3.0
 CLOCK_SECONDS = 60.0
 """How often the server's clock, and where the stream begins, is read again."""
@@ -53,7 +56,8 @@ class NatsSettings:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """`created`: tells a stream from one of the same name that took its place."""
+    """`created`: tells a stream from one of the same name that took its place; that of a mirror is
+    the one of its origin."""
 
     name: str
     created: str
@@ -74,7 +78,7 @@ class FeedConnection:
         self._is_due = asyncio.Event()
         self.report: Report | None = None
         self.stream: StreamInfo | None = None
-        """The stream that the report names, once NATS has said what it is."""
+        """The stream that the report means, once NATS has said what it is."""
         self.problem = "not connected yet"
         self.on_news: Callable[[], None] = _ignore
         self.on_lost: Callable[[], None] = _ignore
@@ -133,13 +137,13 @@ class FeedConnection:
             )
             self._client = client
             log.info("event sync: connected to NATS at %s", self.server)
-            await client.subscribe(ENTRY_SUBJECT, cb=self._receive)
+            await client.subscribe(REPORT_SUBJECT, cb=self._receive)
             await self._note_connected()
             while not _is_cancelled():
                 await self._look()
         finally:
             self._client = None
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, OSError):  # the server may be gone
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await client.close()
 
@@ -150,7 +154,7 @@ class FeedConnection:
             if self.report is None:
                 await self._read_entry()
             if self.report is not None:
-                await self._read_stream(self.report.stream)
+                await self._read_stream(self.report)
         except (nats.errors.Error, nats.js.errors.Error, TimeoutError, ValueError) as error:
             await self._note_problem(error)
             await asyncio.sleep(FAILURE_PAUSE_SECONDS)
@@ -166,8 +170,10 @@ class FeedConnection:
         message = await stream.get_last_msg(ENTRY_STREAM, ENTRY_SUBJECT)
         self._take(message.data or b"")
 
-    async def _read_stream(self, name: str) -> None:
+    async def _read_stream(self, report: Report) -> None:
+        """Learn what the stream of the report is. Raises ValueError if NATS has another one."""
         assert self._client is not None
+        name = report.stream
         asked_at = self._uptime()
         reply = await self._client.request(
             f"{self._settings.api_prefix}.STREAM.INFO.{name}", b"", timeout=REPLY_SECONDS
@@ -178,7 +184,14 @@ class FeedConnection:
             raise ValueError(f"{name}: {info['error'].get('description')}")
         server_time = datetime.fromisoformat(info["ts"]).timestamp()
         self._clock.note(server_time, asked_at=asked_at)
-        self.stream = StreamInfo(name, info["created"], info["state"]["first_seq"] - 1)
+        is_mirror = "mirror" in info["config"]
+        metadata = info["config"].get("metadata") or {}
+        created = metadata.get("created", "") if is_mirror else info["created"]
+        if created != report.created:
+            self.stream = None
+            what = "mirrors" if is_mirror else "is"
+            raise ValueError(f"{name} {what} another stream than the one that is published")
+        self.stream = StreamInfo(name, created, info["state"]["first_seq"] - 1)
         self.problem = ""
 
     async def _receive(self, message: Msg) -> None:
@@ -189,7 +202,8 @@ class FeedConnection:
         if report is None or not supersedes(report, self.report, self.age):
             return
         self.report = report
-        if self.stream is None or self.stream.name != report.stream:
+        if self.stream is None or not report.means(self.stream.name, self.stream.created):
+            self.stream = None
             self.look_again()
         self.on_news()
 

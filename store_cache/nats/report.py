@@ -22,14 +22,20 @@ SILENT_SECONDS = 15.0
 class Report:
     """At `at` Central's feed ended with the offset `head`, and `stream` has all of it.
 
+    `created`: of the stream, to tell it from one of the same name that took its place.
     `received_at`: when the report came, by the store's uptime.
     """
 
     stream: str
     generation: str
+    created: str
     head: int
     at: float
     received_at: float
+
+    def means(self, stream: str, created: str) -> bool:
+        """Whether this tells of that stream."""
+        return (self.stream, self.created) == (stream, created)
 
 
 def read_report(data: bytes, now: float) -> Report | None:
@@ -41,12 +47,14 @@ def read_report(data: bytes, now: float) -> Report | None:
     if not isinstance(value, dict):
         return None
     stream, generation = value.get("stream"), value.get("generation")
-    head, at = value.get("head"), value.get("at")
+    created, head, at = value.get("created"), value.get("head"), value.get("at")
     if not (isinstance(stream, str) and isinstance(generation, str) and stream and generation):
+        return None
+    if not isinstance(created, str):
         return None
     if type(head) is not int or not isinstance(at, int | float):
         return None
-    return Report(stream, generation, head, float(at), now)
+    return Report(stream, generation, created, head, float(at), now)
 
 
 class ServerClock:

@@ -77,6 +77,7 @@ class NatsSource:
         self._generation = ""
         self._away_until: float | None = uptime() + START_SECONDS
         self._was_fresh = False
+        self._lack = ""
         self._is_from_nats: bool | None = None
         self._news = asyncio.Event()
         self.on_mode: Callable[[bool], None] = _ignore
@@ -100,14 +101,14 @@ class NatsSource:
         while True:
             page = await self._from_nats(offset, limit, asked_at, ends_at)
             if page is not None:
-                self._away_until = None
+                self._away_until, self._lack = None, ""
                 self._switch(from_nats=True)
                 return page
             if self._away_until is None:
                 self._away_until = self._uptime() + self._random() * self._interval_seconds
                 log.warning(
                     "event sync: NATS cannot give event %d (%s): Central is asked in %.1f s",
-                    *(offset, self.problem or "it has none", self._away_until - self._uptime()),
+                    *(offset, self.problem, self._away_until - self._uptime()),
                 )
             now = self._uptime()
             if now >= self._away_until:
@@ -145,7 +146,7 @@ class NatsSource:
             return self._connection.problem or "nothing was published yet"
         if age > SILENT_SECONDS:
             return f"the newest report is {age:.0f} s old: the publisher or Central is away"
-        return ""
+        return self._connection.problem if self._connection.stream is None else self._lack
 
     def behind(self, offset: int) -> int | None:
         """By how many events the next offset wanted is behind the last report."""
@@ -172,7 +173,8 @@ class NatsSource:
                 self._drop_reader(f"NATS: {str(error) or type(error).__name__}")
                 return None
             if reader.messages or reader.is_broken:
-                return None  # a gap, or the end of this reader
+                self._lack = reader.problem or f"event {offset} is a gap in the stream"
+                return None
             now = self._uptime()
             if offset <= report.head:
                 due_at = max(asked_at, reader.began_at) + DELIVERY_SECONDS
@@ -192,8 +194,6 @@ class NatsSource:
         """Return the report if it says something of now, and the stream is known."""
         connection = self._connection
         if connection.report is None or connection.stream is None or connection.client is None:
-            return None
-        if connection.stream.name != connection.report.stream:
             return None
         age = connection.age
         return connection.report if age is not None and age <= SILENT_SECONDS else None
@@ -227,6 +227,9 @@ class NatsSource:
             await reader.close()
         if self._reader is None:
             if offset < stream.first or offset > report.head + 1:
+                self._lack = (
+                    f"the stream has no event {offset}: it has {stream.first} to {report.head}"
+                )
                 return None
             self._served, self._generation = stream, report.generation
             self._reader = StreamReader(
@@ -268,7 +271,7 @@ class NatsSource:
         return EventPage((), offset, False, report.generation, true_at)
 
     def _drop_reader(self, problem: str) -> None:
-        log.warning("event sync: %s", problem)
+        self._lack = problem
         if self._reader is not None:
             self._reader.break_off(problem)
         self._connection.look_again()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import nats
-import nkeys
 import orjson
 import pytest
 from nats.aio.client import Client
@@ -21,47 +18,23 @@ from store_cache.app.build import Environment, running
 from store_cache.storage.memory_directory import MemoryDirectory
 from tests.harness.nats_server import NatsServer, needs_nats
 from tests.harness.store import settings_of
+from tests.nats.delivered import Key, connected, keys_in, server_of
 from tests.nats.test_store import is_on_nats, shows, until
 
 pytestmark = needs_nats
 
-CONFIG = Path(__file__).parents[2] / "config" / "nats" / "server.conf"
-
-
-class Key:
-    """An nkey of a user. `file` holds its seed."""
-
-    def __init__(self, file: Path) -> None:
-        seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-        self.public: str = nkeys.from_seed(bytearray(seed)).public_key.decode()
-        self.file = file
-        file.write_bytes(seed)
-
 
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, Key]:
-    return {name: Key(tmp_path / name) for name in ("PUBLISHER", "STORE_S1")}
+    return keys_in(tmp_path)
 
 
 @pytest.fixture
 async def guarded(tmp_path: Path, keys: dict[str, Key]) -> AsyncIterator[NatsServer]:
-    config = CONFIG.read_text().replace("/var/lib/nats", str(tmp_path / "nats" / "jetstream"))
-    for name, key in keys.items():
-        config = config.replace(f"${name}_NKEY", key.public)
-    server = NatsServer(tmp_path / "nats", config)
+    server = server_of("server.conf", tmp_path / "nats", keys)
     await server.start()
     yield server
     await server.kill()
-
-
-async def connected(server: NatsServer, key: Key, problems: list[str], name: str = "") -> Client:
-    async def note(error: Exception) -> None:
-        problems.append(str(error))
-
-    inbox = f"_INBOX.{name}" if name else "_INBOX"
-    return await nats.connect(
-        server.url, nkeys_seed=str(key.file), error_cb=note, inbox_prefix=inbox
-    )
 
 
 async def check_refused(store: Client, subjects: list[str], problems: list[str]) -> None:

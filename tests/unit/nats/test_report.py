@@ -7,11 +7,11 @@ from store_cache.nats.report import SILENT_SECONDS, Report, ServerClock, read_re
 
 
 def report(at: float = 1000.0, received_at: float = 50.0) -> Report:
-    return Report("FEED_1", "g-1", 7, at, received_at)
+    return Report("FEED_1", "g-1", "today", 7, at, received_at)
 
 
 def test_a_report_is_read() -> None:
-    entry = {"stream": "FEED_1", "generation": "g-1", "head": 7, "at": 1000}
+    entry = {"stream": "FEED_1", "generation": "g-1", "created": "today", "head": 7, "at": 1000}
     assert read_report(orjson.dumps(entry), 50.0) == report()
 
 
@@ -24,11 +24,18 @@ def test_a_report_is_read() -> None:
         {"at": "now"},
         {"stream": ""},
         {"generation": None},
+        {"created": None},
     ],
 )
 def test_anything_else_is_none(wrong: dict[str, object]) -> None:
     """What others may write there, such as an event, is not believed."""
-    entry = {"stream": "FEED_1", "generation": "g-1", "head": 7, "at": 1000} | wrong
+    entry = {
+        "stream": "FEED_1",
+        "generation": "g-1",
+        "created": "today",
+        "head": 7,
+        "at": 1000,
+    } | wrong
     assert read_report(orjson.dumps(entry), 50.0) is None
 
 
