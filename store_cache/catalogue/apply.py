@@ -25,7 +25,14 @@ from collections.abc import Sequence
 from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model.change import RefetchReason
 from store_cache.model.event import AnyEvent, Event, Kind, QuarantinedEvent
-from store_cache.model.product import Row, is_same_state, is_same_write, version_of, with_stock
+from store_cache.model.product import (
+    Row,
+    is_later,
+    is_same_state,
+    is_same_write,
+    version_of,
+    with_stock,
+)
 from store_cache.model.stock import StockAnswer
 
 TOMBSTONE_SECONDS = 600.0
@@ -209,12 +216,14 @@ def apply_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
     """Show an applied write (W6). Return False if the product has to be refetched for that.
 
     A write that may have been applied long ago may be of an incarnation that has ended since, also
-    if the row is by chance at the version that was sent.
+    if the row is by chance at the version that was sent. How long ago is not known of a key that
+    another node has used, or that the store has lost with its disk: Central gives its first answer.
     """
     row = change_set.row(answer.product_id)
     if row is None or change_set.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
         return False
     version, is_old = version_of(row), answer.age_seconds > CROSSING_SECONDS
+    is_old = is_old or is_later(row, answer.last_updated)
     if version == answer.sent_version < answer.new_version and not is_old:
         _set_stock(change_set, row, answer)
         return True
@@ -229,14 +238,16 @@ def apply_answer_figures(change_set: ChangeSet, answer: StockAnswer) -> None:
     """
     row = change_set.row(answer.product_id)
     is_shown = row is None or version_of(row) >= answer.new_version
-    if row is not None and not is_shown and not _may_be_of_earlier_incarnation(change_set, answer):
+    if row is not None and not is_shown and not _may_be_of_earlier(change_set, row, answer):
         _set_stock(change_set, row, answer)
     change_set.request_refetch(answer.product_id, RefetchReason.CROSSED)
 
 
-def _may_be_of_earlier_incarnation(change_set: ChangeSet, answer: StockAnswer) -> bool:
+def _may_be_of_earlier(change_set: ChangeSet, row: bytes, answer: StockAnswer) -> bool:
     """Return whether a write that may have been applied at an earlier sending may be of an earlier
     incarnation than the row. What is known of incarnations reaches back for `TOMBSTONE_SECONDS`."""
+    if is_later(row, answer.last_updated):
+        return True
     seconds = answer.age_seconds
     if seconds == 0.0:
         return False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
@@ -241,6 +242,18 @@ def with_stock(body: bytes, *, available: int, version: int, last_updated: str |
         value["lastUpdated"] = last_updated
     ordered = _ordered(value, value["productId"], version, available)
     return Row(value["productId"], version, available, encode_exactly(ordered))
+
+
+def is_later(body: bytes, last_updated: str | None) -> bool:
+    """Return whether the row was written after this time, which Central gave as RFC 3339; False if
+    either is not known. Both are of Central's clock."""
+    held = orjson.loads(body).get("lastUpdated")
+    if last_updated is None or not isinstance(held, str):
+        return False
+    try:
+        return datetime.fromisoformat(held) > datetime.fromisoformat(last_updated)
+    except (ValueError, TypeError):  # no time, or only one of them with a time zone
+        return False
 
 
 def is_same_state(body: bytes, other: bytes) -> bool:

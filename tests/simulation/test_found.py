@@ -6,6 +6,7 @@ import pytest
 
 from store_cache.catalogue.apply import (
     ABSENT_VERSION,
+    apply_answer,
     apply_answer_figures,
     apply_events,
     apply_refetch,
@@ -311,3 +312,35 @@ def test_an_answer_brings_no_incarnation_back_that_ended_since_it_was_sent(
     body, reason = shown(catalogue)
 
     assert (version, CROSSED) == (version_of(body or b""), reason)
+
+
+@pytest.mark.parametrize(
+    ("row_at", "answer_at", "version"),
+    [
+        ("2024-01-15T10:30:00.500Z", "2024-01-15T10:30:01Z", 8),
+        ("2024-01-15T10:30:00.500Z", None, 8),
+        ("yesterday", "2024-01-15T10:30:01Z", 8),
+        ("2024-01-15T10:30:00", "2024-01-15T10:30:01Z", 8),
+        ("2024-01-15T10:30:01.500Z", "2024-01-15T10:30:01Z", 7),
+    ],
+)
+def test_a_first_answer_that_central_gives_once_more_brings_no_incarnation_back(
+    row_at: str, answer_at: str | None, version: int
+) -> None:
+    """[W6] Seeds 92002261 and 95000052: the store had lost its keys with its disk, or another node
+    had sold, and the next incarnation was at the version that was sent. By Central's own times the
+    answer is from before the row: it is refetched, and not shown if that fails."""
+    catalogue = Catalogue()
+    body = b'{"productId":"P","available":4,"version":7,"lastUpdated":"%b"}' % row_at.encode()
+    catalogue.fill([("P", read_row(body).body)])
+    catalogue.position = Position("g-1", 10, "f9")
+    answer = StockAnswer("P", 7, 8, new_quantity=3, last_updated=answer_at)
+    change_set = change_set_of(catalogue)
+
+    assert (version == 8) is apply_answer(change_set, answer)
+
+    change_set = change_set_of(catalogue)
+    apply_answer_figures(change_set, answer)
+    catalogue.apply(change_set.to_change("answer"))
+
+    assert version == version_of(catalogue.rows["P"])
