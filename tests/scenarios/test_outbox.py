@@ -7,7 +7,7 @@ import errno
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -472,6 +472,27 @@ async def test_a_doubt_is_parked_once_central_may_have_forgotten_the_key() -> No
         await refuses_without_an_outcome(store, "sale")
 
 
+async def test_a_derived_key_is_remembered_from_its_own_first_sending() -> None:
+    """[O5] A person has the sale sent again when the first key is nearly forgotten: its answer is
+    lost, and only an hour after that sending may Central have forgotten it."""
+    async with a_shop(write_timeout_seconds=1, key_retention_hours=1) as store:
+        central_of(store).switch(key_memory_seconds=0, unnamed_writes=True)
+        await cut(store)
+        entry = await queued(store, "sale")
+        central_of(store).refuses["P-1"] = "insufficient_inventory"
+        await back(store)
+        await asyncio.sleep(50 * MINUTE)
+        del central_of(store).refuses["P-1"]
+        central_of(store).lost = 1
+        await outbox_of(store).retry(entry.id, by="office", reason="delivered", outcome="")
+        await asyncio.sleep(50 * MINUTE)
+        assert State.IN_DOUBT == entry_of(store, "sale").state
+        await asyncio.sleep(12 * MINUTE)
+
+        assert "forgotten" == entry_of(store, "sale").error_type
+        assert 9 == central_of(store).stock("P-1")[0]
+
+
 async def test_a_replaced_central_parks_what_is_in_doubt() -> None:
     """[O4] Whether the new one has it, no store can tell."""
     async with a_shop(write_timeout_seconds=1) as store:
@@ -877,6 +898,27 @@ async def test_an_old_entry_is_parked_if_there_is_a_limit() -> None:
         entry = entry_of(store, "sale")
         assert ("too_old", True) == (entry.error_type, "HOURS (0.1)" in entry.problem)
         assert 10 == central_of(store).stock("P-1")[0]
+
+
+async def test_an_old_entry_that_a_person_retries_is_sent_under_the_key_that_was_not_sent() -> None:
+    """[O5, O10] The person's decision begins its time anew. Another node of the shop may have the
+    sale as well, or a till may repeat it there: under another key it would be sold twice."""
+    central = Central()
+    async with a_shop(central, outbox_max_age_hours=0.1) as store:
+        await cut(store)
+        entry = await queued(store, "sale", delta=-3)
+        await asyncio.sleep(10 * MINUTE)
+        await back(store, seconds=MINUTE)
+        assert "too_old" == entry_of(store, "sale").error_type
+        await outbox_of(store).retry(entry.id, by="office", reason="asked for", outcome="")
+        await asyncio.sleep(MINUTE)
+
+        after = entry_of(store, "sale")
+        assert (State.APPLIED, 1) == (after.state, after.number)
+    async with a_shop(central, FaultyDirectory()) as other:
+        with suppress(WriteError):
+            await adjust(other, "sale", delta=-3)
+        assert 7 == central.stock("P-1")[0]
 
 
 # -- restarts ----------------------------------------------------------------------------------

@@ -108,6 +108,11 @@ class Entry:
         return self.state in (State.QUEUED, State.SENDING)
 
     @property
+    def waits_since(self) -> float:
+        """Since when a queued entry waits: since it was queued, or a person last retried it."""
+        return self.steps[-1].at if self.steps else self.queued_at
+
+    @property
     def may_rebase(self) -> bool:
         """Whether it may be sent with another version than the till named (O2)."""
         return isinstance(self.request, Adjustment) or self.request.rebases

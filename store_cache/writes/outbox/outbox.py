@@ -579,8 +579,11 @@ class Outbox:
             self.counts[entry.state] += 1
             if entry.holds_up:
                 self._held_up[entry.product_id] += 1
-            if entry.attempt is not None and (before is None or before.attempt != entry.attempt):
-                self.in_doubt.add(entry.attempt)
+            attempt, last = entry.attempt, None if before is None else before.attempt
+            if attempt is not None and attempt != last:
+                self.in_doubt.add(attempt)
+            elif attempt is None and last is not None:
+                self.in_doubt.drop(last)
         else:
             self._unsettled.pop(entry.key, None)
             self._settle_in_memory(entry)

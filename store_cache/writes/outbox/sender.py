@@ -460,7 +460,7 @@ class OutboxSender:
         now, attempt = self._now(), entry.attempt
         if entry.state is State.QUEUED:
             max_age_seconds = self._settings.max_age_seconds
-            if max_age_seconds and now - entry.queued_at > max_age_seconds:
+            if max_age_seconds and now - entry.waits_since > max_age_seconds:
                 hours = max_age_seconds / 3600.0
                 reason = f"it was not sent within OUTBOX_MAX_AGE_HOURS ({hours:g})"
                 return transitions.parked(entry, transitions.TOO_OLD, reason, now)

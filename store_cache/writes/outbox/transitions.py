@@ -100,11 +100,11 @@ def concluded(entry: Entry, outcome: WriteOutcome, now: float) -> Entry:
 
 
 def unsent(entry: Entry, problem: str, now: float) -> Entry:
-    """Return the entry after a try of which nothing has reached Central. If an earlier sending may
-    have, it stays in doubt."""
+    """Return the entry after a try of which nothing has reached Central: its attempt was not sent.
+    If an earlier sending may have, it stays in doubt."""
     if entry.state is State.IN_DOUBT:
         return entry
-    return replace(entry, state=State.QUEUED, problem=problem, changed_at=now)
+    return replace(entry, state=State.QUEUED, attempt=None, problem=problem, changed_at=now)
 
 
 def applied(entry: Entry, result: Result, now: float) -> Entry:
@@ -120,9 +120,13 @@ def parked(entry: Entry, error_type: str, problem: str, now: float) -> Entry:
 
 
 def retried(entry: Entry, step: Step) -> Entry:
-    """Return a parked or doubtful entry that a person has sent again, under the next key."""
+    """Return a parked or doubtful entry that a person has sent again: under the next key, or the
+    same one if it was never sent. Another node may have the write as well, and both must use each
+    key."""
     again = _next_attempt(entry, None, "", step.at)
-    return replace(again, steps=(*entry.steps, step))
+    is_used = entry.attempt is not None and entry.attempt.number == entry.number
+    number = again.number if is_used else entry.number
+    return replace(again, number=number, steps=(*entry.steps, step))
 
 
 def discarded(entry: Entry, step: Step) -> Entry:

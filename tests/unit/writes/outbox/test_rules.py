@@ -184,7 +184,7 @@ def test_what_was_on_its_way_is_in_doubt_after_a_restart() -> None:
 
 def test_what_persons_do_is_kept() -> None:
     """[O10] With each step, who did it and why."""
-    parked = transitions.parked(entry_of(), "invalid_request", "no", LATER)
+    parked = transitions.parked(sent(), "invalid_request", "no", LATER)
     retried = transitions.retried(parked, STEP)
     settled = replace(STEP, action="settled", outcome="applied")
 
@@ -193,6 +193,17 @@ def test_what_persons_do_is_kept() -> None:
     assert State.APPLIED is transitions.settled(retried, settled, Result(5, 8)).state
     assert State.DISCARDED is transitions.settled(retried, STEP, Result(5, 8)).state
     assert (STEP, STEP) == transitions.discarded(retried, STEP).steps
+
+
+def test_a_key_that_was_never_sent_is_not_skipped() -> None:
+    """[O5] Another node may have the write as well: it sends each key in turn."""
+    too_old = transitions.parked(entry_of(), transitions.TOO_OLD, "old", LATER)
+    rebased = transitions.concluded(sent(), CONFLICT, NOON)
+    old_again = transitions.parked(rebased, transitions.TOO_OLD, "old", LATER)
+
+    assert 1 == transitions.retried(too_old, STEP).number
+    assert 2 == transitions.retried(old_again, STEP).number
+    assert LATER == transitions.retried(too_old, STEP).waits_since != too_old.waits_since
 
 
 # -- answers -----------------------------------------------------------------------------------
