@@ -15,7 +15,7 @@ from store_cache.catalogue.change_set import ChangeSet, KnownState
 from store_cache.model import change as changes
 from store_cache.model.change import Change, RefetchReason, Tombstone
 from store_cache.model.event import AnyEvent, Event, QuarantinedEvent
-from store_cache.model.product import version_of
+from store_cache.model.product import is_later, version_of
 from store_cache.model.stock import StockAnswer
 from store_cache.storage import journal
 from store_cache.writer import CacheWriter
@@ -333,6 +333,24 @@ def old_answers(patch: Patch) -> None:
 
     patch.replace((rules, writer), "apply_answer", lambda c, a: apply_answer(c, as_new(a)))
     patch.replace((rules, writer), "apply_answer_figures", lambda c, a: apply_figures(c, as_new(a)))
+
+
+@in_rules(
+    "W6",
+    "an answer from before the row, by Central's own times, is no proof of what the product is now",
+    test="tests/simulation/test_found.py::"
+    "test_a_first_answer_that_central_gives_once_more_brings_no_incarnation_back",
+    why="the next incarnation has to be at the very version that another node has sent",
+)
+def answers_from_before(patch: Patch) -> None:
+    """An answer that Central gives once more, to another node, is applied like any other."""
+
+    def never(body: bytes, last_updated: str | None) -> bool:
+        if is_later(body, last_updated):
+            patch.act()
+        return False
+
+    patch.replace(rules, "is_later", never)
 
 
 @in_rules("W6", "an answer never creates a product by itself")

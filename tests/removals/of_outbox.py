@@ -10,7 +10,7 @@ from store_cache.writer import CacheWriter
 from store_cache.writes.outbox import outbox as entries
 from store_cache.writes.outbox import sender as sending
 from store_cache.writes.outbox import transitions
-from store_cache.writes.outbox.entry import Entry, State
+from store_cache.writes.outbox.entry import Entry, State, Step
 from store_cache.writes.outbox.order import SendingOrder
 from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.outbox.sender import OutboxSender
@@ -298,3 +298,36 @@ def doubts_leave_room(patch: Patch) -> None:
         return (doubt_due, inf) if doubt_due < inf else (doubt_due, head_due)
 
     patch.replace(SendingOrder, "_first_due", doubts_first)
+
+
+@of_outbox(
+    "O5 O10",
+    "a retry skips no key that was never sent",
+    test=f"{RULES}test_a_key_that_was_never_sent_is_not_skipped",
+    why="it takes a till that repeats at the other node, just then, what a person has retried",
+)
+def unsent_keys_kept(patch: Patch) -> None:
+    """A retried entry always takes the next key. Another node sells it under the one before."""
+    retried = transitions.retried
+
+    def always_next(entry: Entry, step: Step) -> Entry:
+        patch.act()
+        return replace(retried(entry, step), number=entry.number + 1)
+
+    patch.replace(transitions, "retried", always_next)
+
+
+@of_outbox(
+    "O5",
+    "the time of an entry that a person retries begins anew",
+    test=f"{SCENARIOS}test_an_old_entry_that_a_person_retries_is_sent_under_the_key_that_was_not_sent",
+    why=APPLIED_ONCE,
+)
+def age_of_retried(patch: Patch) -> None:
+    """It is parked again at once, as too old."""
+
+    def always(entry: Entry) -> float:
+        patch.act()
+        return entry.queued_at
+
+    patch.replace(Entry, "waits_since", property(always))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from copy import copy
 
 CLASSES = {
     # name: the highest rate, per request, disk operation or second
@@ -52,16 +53,20 @@ CLASSES = {
     "fold": 1.0,
     "clock": 0.04,
     "tenants": 1.0,
+    "nodes": 1.0,
 }
 
 TENANTS = "tenants"
 """The class of schedules in which another chain uses the same Central."""
 
+NODES = "nodes"
+"""The class of schedules in which the shop has two nodes with one STORE_ID (docs/two-nodes.md)."""
+
 VERIFIED = {"lie", "crash_log", "crash_stock"}
 """Classes of what only verification finds: they strike where it is on."""
 
 ODD = {"slow", "disk_slow", "disorder", "rate_limit", "small_pages", "older", "no_cache", "force"}
-STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold", "tenants"})
+STRIKES = frozenset(CLASSES.keys() - ODD - {"shuffle", "fold", TENANTS, NODES})
 """Classes whose strikes count as faults: something fails, and is not only slow or unusual."""
 
 LEAST = {"events": 200, "writes": 50, "faults": 3}
@@ -83,6 +88,31 @@ COLD = 0.3
 
 SHARES = 0.06
 """How likely another chain uses the same Central, which takes twice the time."""
+
+TWO_NODES = 0.08
+"""How likely a shop whose store queues has a second node."""
+
+OF_CENTRAL = frozenset(
+    {
+        "crash_log",
+        "crash_stock",
+        "forget_keys",
+        "generation",
+        "lie",
+        "lost_events",
+        "rate_limit",
+        "restore",
+        "retention",
+    }
+)
+"""Not with two nodes: what Central then knows of its one store is of either, and what keeps two
+nodes from selling twice is that it forgets no key (docs/two-nodes.md)."""
+
+OF_NODES = {"outage": 0.08, "kill": 0.1}
+"""Always on with two nodes: the line of each to Central breaks, and each dies."""
+
+MAX_AGE_SECONDS = 0.0, 30.0
+"""After which two nodes park what was not sent."""
 
 LARGE, LARGE_PRODUCTS = 0.02, 3_000
 """How likely a catalogue has several blocks, chunks and pages."""
@@ -112,12 +142,15 @@ ACTS = 24.0
 
 
 class Plan:
-    """The faults of a seed, without those switched `off`. None strikes while it `is_calm`."""
+    """The faults of a seed, without those switched `off`. None strikes while it `is_calm`.
+    `node`: what tells the chance of the second node from that of the first."""
+
+    node = ""
 
     def __init__(self, seed: int, off: Collection[str] = ()) -> None:
         chance = random.Random(f"{seed}/plan")
         self.seed = seed
-        drawn = {name: high for name, high in CLASSES.items() if name != TENANTS}
+        drawn = {name: high for name, high in CLASSES.items() if name not in (TENANTS, NODES)}
         rates = {name: high * chance.choice((0.1, 0.3, 1.0)) for name, high in drawn.items()}
         on = {name for name in drawn if chance.random() < ON}
         on |= set(chance.sample(sorted(STRIKES), max(LEAST_CLASSES - len(on & STRIKES), 0)))
@@ -134,7 +167,8 @@ class Plan:
         if not self.is_large and self.chance(TENANTS).random() < SHARES:
             on.add(TENANTS)
             rates[TENANTS] = 1.0
-        self.is_whole = set(off) <= {TENANTS}
+        self.max_age_seconds = 0.0 if NODES in off else self._draw_nodes(on, rates)
+        self.is_whole = set(off) <= {TENANTS, NODES}
         self.rates = {name: rates[name] for name in CLASSES if name in on and name not in off}
         verifies = chance.random() < VERIFIES
         self.verify_seconds = chance.uniform(*VERIFY_SECONDS) if verifies else 0.0
@@ -149,6 +183,24 @@ class Plan:
         self.starts_cold = chance.random() < COLD
         self.lacking: frozenset[str] = frozenset()
         self.is_calm = not self.starts_cold
+
+    def _draw_nodes(self, on: set[str], rates: dict[str, float]) -> float:
+        """Let the shop have two nodes, now and then; change `on` and `rates` only then. Return
+        after how many seconds they park what was not sent; 0.0: never."""
+        chance = self.chance(NODES)
+        may_have = self.queues and not self.is_large and TENANTS not in on
+        if not may_have or chance.random() >= TWO_NODES:
+            return 0.0
+        on -= OF_CENTRAL
+        on |= {NODES, *OF_NODES}
+        rates |= OF_NODES | {NODES: 1.0}
+        return chance.choice(MAX_AGE_SECONDS)
+
+    def of_second_node(self) -> Plan:
+        """Return the plan of the second node: the same classes and rates, strikes of its own."""
+        second = copy(self)
+        second.node = "/second"
+        return second
 
     @property
     def is_large(self) -> bool:
@@ -166,7 +218,7 @@ class Plan:
 
     def chance(self, name: str) -> random.Random:
         """Return a source for one part, so that a class switched off changes no other part."""
-        return random.Random(f"{self.seed}/{name}")
+        return random.Random(f"{self.seed}{self.node}/{name}")
 
     def has(self, name: str) -> bool:
         return name in self.rates and not (name in VERIFIED and not self.verify_seconds)

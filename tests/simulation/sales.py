@@ -47,6 +47,10 @@ class Sale:
     """Whether a request has not been answered."""
     is_forgotten: bool = False
     """Whether the store died while its disk failed, and may have lost its record (D5)."""
+    end: str = ""
+    """How its entry in the outbox ended."""
+    knows_other_node: bool = False
+    """Whether a person gave its entry up because the other node had it applied."""
     may_count_anew: bool = False
     """Whether a process may not have known its record: a repeat in doubt counts as pending."""
 
@@ -113,6 +117,10 @@ class Sale:
         is_old = self.asked_at is not None and now - self.asked_at >= REFUSAL_SECONDS
         return self.final.startswith("refused") and is_old
 
+    def at_other_node(self) -> Sale:
+        """Return the same sale as another node knows it: not yet."""
+        return Sale(self.key, self.product_id, self.delta, self.version, self.replacements)
+
     def times_applied(self, counts: Mapping[str, int]) -> int:
         """Return how often it was applied, under whatever derived key. `counts`: by key."""
         name = f"{STORE}-{self.key}"
@@ -148,3 +156,7 @@ class Order:
     headers: dict[str, str] = field(default_factory=dict)
     is_counted: bool = False
     """Whether its sales are counted as sent."""
+    node: int = 0
+    """The number of the node that it was placed at."""
+    elsewhere: list[Sale] = field(default_factory=list)
+    """Its sales as the other node knows them, once it was sent there."""

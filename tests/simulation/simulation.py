@@ -32,12 +32,13 @@ from tests.simulation.central import SimulatedCentral
 from tests.simulation.checks import Checks, has_stale_files
 from tests.simulation.loop import SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
+from tests.simulation.nodes import problems, sales_of_nodes
 from tests.simulation.outbox import OutboxWatch, SalesBook, SimulatedManager
-from tests.simulation.plan import LEAST, STRIKES, TENANTS, Plan
+from tests.simulation.plan import LEAST, NODES, STRIKES, TENANTS, Plan
 from tests.simulation.store import SimulatedStore, settings_of
 from tests.simulation.stream import SimulatedReader, StreamWatch
 from tests.simulation.tenants import CHAINS, Chain, SharedCentral, Stranger
-from tests.simulation.tills import SimulatedTill
+from tests.simulation.tills import Node, SimulatedTill
 
 START = 1_700_000_000.0
 SMALL_COMPACTION_BYTES = 3_000
@@ -51,6 +52,9 @@ NEIGHBOUR = 1 << 40
 
 FIRST_OF_NEIGHBOUR = 100_000
 """The number of its store's first process."""
+
+FIRST_OF_SECOND_NODE = 200_000
+"""The number of the first process of a shop's second node."""
 
 DISK_FAULTS = ("disk_error", "disk_full", "sync_fails", "disk_hangs", "disk_gone")
 MOST_WANTED = 50
@@ -75,38 +79,70 @@ class Report:
 
 
 class Simulation:
-    """`beside`: the schedule of another chain, with the same loop and Central."""
+    """`beside`: the schedule of another chain, with the same loop and Central. `first_node`: that
+    of the shop's first node, whose Central this second one shares."""
+
+    plan: Plan
+    central: SimulatedCentral
+    store: SimulatedStore
+    checks: Checks
+    book: SalesBook
+    node: Node
+    tills: list[SimulatedTill]
+    check_step: Callable[[], None]
 
     def __init__(
-        self, seed: int, off: Collection[str] = (), beside: Simulation | None = None
+        self,
+        seed: int,
+        off: Collection[str] = (),
+        beside: Simulation | None = None,
+        first_node: Simulation | None = None,
     ) -> None:
-        self.plan = plan = Plan(seed, off)
+        self.first_node = first_node
+        self.plan = plan = first_node.plan.of_second_node() if first_node else Plan(seed, off)
         self.counters: Counter[str] = Counter()
         order = plan.chance("order") if plan.has("shuffle") else None
-        loop: SimulatedLoop = beside.loop if beside else SimulatedLoop(order)
+        before = beside or first_node
+        loop: SimulatedLoop = before.loop if before else SimulatedLoop(order)
         self.loop: SimulatedLoop = loop
         is_shared = beside is not None or plan.has(TENANTS)
         self.tenant = CHAINS[1 if beside else 0] if is_shared else UNNAMED
-        self.first_process = FIRST_OF_NEIGHBOUR if beside else 1
+        self.first_process = (
+            FIRST_OF_NEIGHBOUR if beside else FIRST_OF_SECOND_NODE if first_node else 1
+        )
         self.clock_ahead = 0.0
         self.clock_skipped = 0.0  # by jumps ahead
         self.has_queue = False
-        # Central keeps its own time: the clock that jumps is the shop's.
-        self.central = SimulatedCentral(plan, lambda: START + loop.time(), self.note, self.tenant)
+        self.central = first_node.central if first_node else self._new_central()
         self.shared: SharedCentral | None
         self.shared = beside.shared if beside else SharedCentral() if is_shared else None
         answering = self.shared.answer if self.shared else self._answer_alone
         self.network = SimulatedNetwork(plan, answering, copy_context(), self.note)
-        self.central.on_break = self.network.break_connections
-        self.central.on_restore = self.network.go_away
+        if first_node is None:
+            self.central.on_break = self.network.break_connections
+            self.central.on_restore = self.network.go_away
         self.network.times_forgotten = lambda: self.central.history.times_forgotten
-        self.store: SimulatedStore
         self.report = Report(seed, tuple(plan.rates))
         self.neighbour: Simulation | None = None
-        if is_shared and beside is None:
-            less = {*off, TENANTS}
+        self.second_node: Simulation | None = None
+        self.meeting: asyncio.Barrier | None = first_node.meeting if first_node else None
+        if before is None:
+            self._build_beside(seed, off)
+
+    def _build_beside(self, seed: int, off: Collection[str]) -> None:
+        """Build the other chain at Central, or the second node of the shop, if there is one."""
+        if self.shared is not None:
+            less = {*off, TENANTS, NODES}
             other = next(n for n in count(seed + NEIGHBOUR) if not Plan(n).is_large)
             self.neighbour = Simulation(other, less, beside=self)
+        elif self.plan.has(NODES):
+            self.meeting = asyncio.Barrier(2)
+            self.second_node = Simulation(seed, off, first_node=self)
+
+    def _new_central(self) -> SimulatedCentral:
+        """Return a Central with its own time: the clock that jumps is the shop's."""
+        loop = self.loop
+        return SimulatedCentral(self.plan, lambda: START + loop.time(), self.note, self.tenant)
 
     async def _answer_alone(self, request: Request, _: str | None) -> Reply:
         return await self.central.answer(request)
@@ -139,6 +175,9 @@ class Simulation:
         chains = [each for each in (self, neighbour) if each is not None]
         for each in chains:
             each.set_up()
+        if self.second_node is not None:
+            await self._play_both_nodes(self.second_node)
+            return
         if neighbour is None or shared is None:
             await self._play()
             self.report.findings += self.checks.findings
@@ -155,6 +194,22 @@ class Simulation:
         self.report.findings += [f"the other chain: {each}" for each in neighbour.checks.findings]
         self.counters["checks of tenants"] += shared.checks
 
+    async def _play_both_nodes(self, second: Simulation) -> None:
+        second.set_up()
+        self.tills = self._tills_at(self.node, second.node)
+        second.tills = second._tills_at(second.node, self.node)
+        self.store.other_network, second.store.other_network = second.network, self.network
+        self.loop.on_step = _all_of([self.check_step, second.check_step])
+        await asyncio.gather(self._play(), second._play())
+        books, history = (self.book, second.book), self.central.history
+        self.report.findings += self.checks.findings
+        self.report.findings += [f"the second node: {each}" for each in second.checks.findings]
+        self.report.findings += problems(books, history)
+        both = [sales for sales in sales_of_nodes(books).values() if len(sales) > 1]
+        self.counters["schedules with two nodes"] += 1
+        self.counters["sent to both nodes"] += len(both)
+        self.counters["queued at both nodes"] += sum(all(s.entry_id for s in each) for each in both)
+
     def as_chain(self) -> Chain:
         return Chain(self.tenant, self.central, self.store, self.checks.find)
 
@@ -168,7 +223,8 @@ class Simulation:
         self.manager = self._manager()
         self.check_step = self._check_both if self.plan.queues else checks.step
         self.loop.on_step = self.check_step
-        self.tills = [self._till(number) for number in range(self.plan.tills)]
+        self.node = Node(1 if self.first_node else 0, store, checks, self.book)
+        self.tills = self._tills_at(self.node, None)
         self.readers = [self._reader(number) for number in range(READERS)]
         self.stream_watch = StreamWatch(self.loop, store, self.readers, checks.find)
 
@@ -179,8 +235,7 @@ class Simulation:
             *(reader.work() for reader in self.readers),
             self.manager.work(),
             self.stream_watch.run(),
-            self.central.trade(),
-            self.central.suffer_faults(),
+            *(() if self.first_node else (self.central.trade(), self.central.suffer_faults())),
             store.suffer_faults(),
             store.suffer_outages(),
             self._clock_jumps(),
@@ -192,14 +247,25 @@ class Simulation:
             await self._lull()
         await pause(self.plan.chaos_seconds)
         await self._until_enough()
+        await self._meet()
         await self._heal(tasks)
+        await self._meet()
+        store.heal()  # the other node may just have had an outage of both
         await self._converge(running)
         if self.plan.queues and not checks.findings:
             await self.manager.settle()
+            await self._meet()
             await self._converge(running)
+        else:
+            await self._meet()
         await self._settle_readers()
         await self._end(running)
         self._count()
+
+    async def _meet(self) -> None:
+        """Wait for the other node of the shop, if there is one."""
+        if self.meeting is not None:
+            await self.meeting.wait()
 
     async def _lull(self) -> None:
         """Let no fault strike until tills see products: without any they have nothing to sell."""
@@ -249,10 +315,13 @@ class Simulation:
             first_process=self.first_process,
         )
 
-    def _till(self, number: int) -> SimulatedTill:
-        chance = self.plan.chance(f"till-{number}")
-        told = (self.checks, self.book, self.note)
-        return SimulatedTill(f"t{number}", self.plan, self.store, *told, chance)
+    def _tills_at(self, node: Node, other: Node | None) -> list[SimulatedTill]:
+        letter, tills = "u" if self.first_node else "t", range(self.plan.tills)
+        chances = [self.plan.chance(f"till-{number}") for number in tills]
+        return [
+            SimulatedTill(f"{letter}{number}", self.plan, node, other, self.note, chances[number])
+            for number in tills
+        ]
 
     def _manager(self) -> SimulatedManager:
         world = (self.plan, self.loop, self.store, self.central)
@@ -275,9 +344,8 @@ class Simulation:
             self.note("died_degraded")
             for reader in self.readers:
                 reader.store_died_degraded()
-            for till in self.tills:
-                for sale in till.sales:
-                    sale.store_died_degraded()
+            for sale in self.book.sales:
+                sale.store_died_degraded()
         self._observe()
         self.checks.died()
 
@@ -325,7 +393,8 @@ class Simulation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.store.heal()
-        self.central.heal()
+        if self.first_node is None:
+            self.central.heal()
 
     async def _converge(self, running: asyncio.Future[None]) -> None:
         healed_at, store, report = self.loop.time(), self.store.parts, self.report
@@ -384,7 +453,8 @@ class Simulation:
         failures = sum(self.counters[name] for name in DISK_FAULTS)
         if has_stale_files(names := sorted(store.directory.entries), problem, failures):
             self.checks.find(f"files left behind: {names}")
-        self._check_sales()
+        if self.meeting is None:  # else both nodes are judged together
+            self._check_sales()
         if not self.checks.findings:
             await self._start_from_disk(held)
 
@@ -396,10 +466,9 @@ class Simulation:
         self.stream_watch.look()
 
     def _check_sales(self) -> None:
-        for till in self.tills:
-            for sale in till.sales:
-                if problem := sale.problem(self.central.history):
-                    self.checks.find(problem)
+        for sale in self.book.sales:
+            if problem := sale.problem(self.central.history):
+                self.checks.find(problem)
 
     async def _start_from_disk(self, held: dict[str, bytes]) -> None:
         """Check that a start shows what was shown, with Central down (D7)."""

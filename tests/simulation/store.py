@@ -25,6 +25,9 @@ from tests.simulation.plan import Plan
 
 STOP_SECONDS = 3.0
 FAULTS = ("kill", "power", "disk_full", "disk_hangs", "disk_gone")
+SHARED_OUTAGES = 0.5
+"""How likely an outage takes Central away from both nodes of a shop."""
+
 HANGING_SECONDS = (3.0, 12.0, 40.0)
 """An operation of the disk is given up after five seconds (docs/sync.md)."""
 
@@ -41,6 +44,7 @@ def settings_of(plan: Plan, tenant: str = "") -> Settings:
         event_batch_limit=plan.batch_limit,
         verify_interval_minutes=plan.verify_seconds / 60.0,
         offline_writes="queue" if plan.queues else "refuse",
+        outbox_max_age_hours=plan.max_age_seconds / 3600.0,
         fleet_report=plan.reports,
         stream_history=plan.chance("stream").choice((100, 10_000)),
     )
@@ -66,7 +70,8 @@ def _settings(**given: Any) -> Settings:
 
 class SimulatedStore:
     """`parts`: those of the running process, None while there is none. `starts`: how many processes
-    there were, which numbers them from `first_process` on. `on_death` is called when one dies."""
+    there were, which numbers them from `first_process` on. `on_death` is called when one dies.
+    `other_network`: the line of the shop's other node to Central, if there is one."""
 
     def __init__(
         self,
@@ -81,6 +86,7 @@ class SimulatedStore:
     ) -> None:
         self.parts: StoreParts | None = None
         self.on_death: Callable[[], None] = lambda: None
+        self.other_network: SimulatedNetwork | None = None
         self.starts = 0
         self._before_first = first_process - 1
         self.operations = 0
@@ -210,10 +216,18 @@ class SimulatedStore:
             await pause(1.0)
             if self._plan.strikes("outage", self._chance):
                 self._note("outage")
-                self._network.is_down = True
-                self._network.break_connections()
+                networks = self._networks_of_outage()
+                for network in networks:
+                    network.is_down = True
+                    network.break_connections()
                 await pause(self._chance.choice((0.5, 3.0, 10.0, 25.0)))
-                self._network.is_down = False
+                for network in networks:
+                    network.is_down = False
+
+    def _networks_of_outage(self) -> list[SimulatedNetwork]:
+        if self.other_network is None or self._chance.random() >= SHARED_OUTAGES:
+            return [self._network]
+        return [self._network, self.other_network]
 
     def heal(self) -> None:
         self._network.is_down = False

@@ -21,6 +21,7 @@ from tests.simulation.connection import TillConnection
 from tests.simulation.history import History, look_of
 from tests.simulation.loop import Listener, SimulatedLoop
 from tests.simulation.marks import Marks
+from tests.simulation.nodes import problems
 from tests.simulation.outbox import SalesBook
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
@@ -207,6 +208,38 @@ def test_a_queued_sale_is_applied_or_given_up_by_a_person() -> None:
     assert "" == a_sale().note_answer(409, conflict | {"errorType": "discarded"}, 1.0)
     history.ever_applied["store-s1-t0-1"] += 1
     assert "was applied 2 times" in sale.problem(history)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "times", "problem"),
+    [
+        ({"final": "applied"}, {"final": "applied"}, 1, ""),
+        ({"final": "applied"}, {"end": "applied"}, 2, "was applied 2 times"),
+        ({"final": "applied"}, {"words": ["central_timeout"]}, 0, "was never applied"),
+        ({"end": "discarded"}, {"words": ["central_unavailable"]}, 1, "no node knows of it"),
+        ({"end": "discarded"}, {"end": "applied"}, 1, ""),
+        ({"end": "discarded"}, {"words": ["central_timeout"], "final": ""}, 1, ""),
+        ({"end": "discarded", "knows_other_node": True}, {"end": "discarded"}, 1, ""),
+        ({"final": "refused version_conflict"}, {"is_open": True}, 0, ""),
+        ({"final": "refused version_conflict"}, {"is_open": True}, 1, "after Central had refused"),
+        ({"final": "refused version_conflict"}, {"entry_id": "01", "end": "applied"}, 1, ""),
+    ],
+)
+def test_two_nodes_sell_once_and_say_so(
+    one: dict[str, Any], other: dict[str, Any], times: int, problem: str
+) -> None:
+    """Each derived key counts; what a node takes for not applied may have been applied by the
+    other one, if that says so or does not know."""
+    history, books = History(lambda: 0.0), []
+    for told in (one, other):
+        sale = Sale("t0-1", "P", -1, version=7, replacements=0)
+        vars(sale).update(told)
+        books.append(SalesBook(lambda _: None, lambda: 0.0, [sale]))
+    history.ever_applied.update([f"store-s1-t0-1~{number}" for number in range(2, 2 + times)])
+
+    found = [*problems(books, history)]
+    assert len(found) == bool(problem)
+    assert problem in "".join(found)
 
 
 def test_a_refusal_may_be_forgotten_once_the_shop_s_clock_has_passed_ten_minutes() -> None:

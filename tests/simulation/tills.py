@@ -33,13 +33,29 @@ FRESH = 0.95
 """How likely a till sells by the version that the store shows; else Central may refuse."""
 
 
-@dataclass
-class SimulatedTill:
-    name: str
-    plan: Plan
+ELSEWHERE = 0.3
+"""How likely a till that has the choice turns to the other node: for a repeat, or after a line or
+a write that failed."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the shop, with the checks and the book of what it told."""
+
+    number: int
     store: SimulatedStore
     checks: Checks
     book: SalesBook
+
+
+@dataclass
+class SimulatedTill:
+    """`node` is the one that the till talks to, `other` the second one of the shop, if any."""
+
+    name: str
+    plan: Plan
+    node: Node
+    other: Node | None
     note: Callable[[str], None]
     chance: random.Random
     sales: list[Sale] = field(default_factory=list)
@@ -61,6 +77,7 @@ class SimulatedTill:
                 await self._act()
             except ConnectionLost:
                 self.note("line_lost")
+                self._may_turn()
 
     async def _act(self) -> None:
         kind = self.chance.random()
@@ -154,33 +171,46 @@ class SimulatedTill:
 
     async def _place(self, order: Order) -> None:
         """Send an order, and repeat it some times unless it is settled."""
+        order.node = self.node.number
         self.orders.append(order)
         for _ in range(self.chance.randint(1, MOST_REPEATS)):
             status = await self._send(order)
             if status and status not in UNSETTLED and self.chance.random() < 0.9:
                 return
+            self._may_turn()
             await pause(self.chance.uniform(0.1, 2.0))
 
     async def _repeat(self, order: Order) -> None:
         self.note("repeated settled" if all(sale.final for sale in order.sales) else "repeated")
+        self._may_turn()
         await self._send(order)
 
     async def _send(self, order: Order) -> int:
         """Return the status of the answer, 0 if the connection was lost."""
+        sales = self._sales_of(order)
         try:
             self._connect()
             if not order.is_counted:
                 order.is_counted = True
                 self.writes += len(order.sales)
-            for sale in order.sales:
+            for sale in sales:
                 sale.sent(self.book.now())
             answer = await self._call(order.method, order.path, order.body, **order.headers)
         except ConnectionLost:
-            for sale in order.sales:
+            for sale in sales:
                 sale.lost()
             return 0
-        self._note_answer(order.sales, answer)
+        self._note_answer(sales, answer)
         return answer.status
+
+    def _sales_of(self, order: Order) -> list[Sale]:
+        """Return the sales of an order as this node knows them."""
+        if order.node == self.node.number:
+            return order.sales
+        if not order.elsewhere:
+            order.elsewhere = [sale.at_other_node() for sale in order.sales]
+            self.book.sales += order.elsewhere
+        return order.elsewhere
 
     def _note_answer(self, sales: list[Sale], answer: Reply) -> None:
         body, now = answer.json, self.book.now()
@@ -201,6 +231,28 @@ class SimulatedTill:
                 self.note(f"error {result['error']['code']}")
 
     # -- the connection --------------------------------------------------------------------
+
+    @property
+    def store(self) -> SimulatedStore:
+        return self.node.store
+
+    @property
+    def checks(self) -> Checks:
+        return self.node.checks
+
+    @property
+    def book(self) -> SalesBook:
+        return self.node.book
+
+    def _may_turn(self) -> None:
+        """Turn to the other node, perhaps."""
+        if self.other is None or self.chance.random() >= ELSEWHERE:
+            return
+        self.note("turned to the other node")
+        self.node, self.other = self.other, self.node
+        if self._connection is not None:
+            self._connection.hang_up()
+            self._connection = None
 
     async def _call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         connection = self._connect()
