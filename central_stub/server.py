@@ -94,8 +94,6 @@ class Service:
         """Return the reply to one request, which no fault strikes; a poll may be held first."""
         if request.raw_path.endswith("/digest"):
             await self.backend.prepare_digest()
-        if request.raw_path == "/v1/admin/stores":
-            await self.api.fleet.prepare(self._clock())
         reply = await self.api.reply(request, self._clock())
         if isinstance(reply, Held):
             reply = await self._wait(reply)

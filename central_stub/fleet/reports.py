@@ -40,6 +40,14 @@ class Reports:
         for processes in self._stores.values():
             yield from processes.values()
 
+    def parts(self, at_once: int) -> Iterator[list[StoreReport]]:
+        """Yield the reports of so many stores after the other. What is taken meanwhile may be
+        among them or not."""
+        ids = list(self._stores)
+        for start in range(0, len(ids), at_once):
+            held = (self._stores.get(store_id, {}) for store_id in ids[start : start + at_once])
+            yield [kept for processes in held for kept in processes.values()]
+
     @property
     def stores(self) -> int:
         """How many store ids there are."""

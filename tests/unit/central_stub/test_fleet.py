@@ -13,13 +13,16 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from central_stub.cli import main
 from central_stub.fleet.cli import printable
-from central_stub.fleet.ranking import SILENT_SECONDS
+from central_stub.fleet.fleet import FEW, LISTED, Fleet
+from central_stub.fleet.ranking import AT_ONCE, SILENT_SECONDS, Head, standing_of
 from central_stub.fleet.report import LARGEST_BYTES, STATES, Report, StoreReport
 from central_stub.fleet.reports import FORGET_SECONDS, MOST_OF_A_STORE, NoRoom, Reports
 from central_stub.server import Running, running
 from central_stub.settings import BadSetting, Settings, read_settings
 from central_stub.switches import Feature, Switches
-from central_stub.wire import Route
+from central_stub.tenants import AccessKeys
+from central_stub.wire import Request, Route
+from tests.harness.background import in_background
 from tests.unit.central_stub.asker import Answered, Asker
 
 MINUTE = 60.0
@@ -294,6 +297,44 @@ def test_processes_of_central_share_what_they_were_told() -> None:
     for central in centrals:
         assert newest == {each.key: each.received_at for each in central}
         assert len(newest) == len(central)
+
+
+# Many
+
+
+async def test_many_stores_are_looked_at_in_steps() -> None:
+    """Pages are those of the whole order, and others are answered all the time meanwhile."""
+    fleet = Fleet("", AccessKeys(["demo"], ["admin-demo"]), _at_the_head)
+    chance, turns = random.Random(7), 0
+    for number in range(2 * FEW):
+        position = {"generation": "g-1", "offset": chance.randrange(50)}
+        fields = told(chance.choice(("live", "live", "stale", "fallback")), position=position)
+        fleet.reports.take(StoreReport(f"shop-{number}", 0.0, Report.model_validate(fields)))
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with in_background(count()):
+        whole = await _listed(fleet, "")
+    pages = [await _listed(fleet, f"?limit=700&offset={offset}") for offset in (0, 700, 1400)]
+
+    everyone = [standing_of(each, await _at_the_head(), 1.0) for each in fleet.reports]
+    expected = [each.kept.store_id for each in sorted(everyone, key=lambda each: each.order)]
+    assert expected == [store_id for page in pages for store_id in page]
+    assert expected[:LISTED] == whole
+    assert turns >= 2 * len(everyone) / AT_ONCE
+
+
+async def _at_the_head() -> Head:
+    return Head("g-1", 50)
+
+
+async def _listed(fleet: Fleet, query: str) -> list[str]:
+    reply = await fleet.list(Request("GET", f"/v1/admin/stores{query}", "admin-demo", b""), 1.0)
+    return [each["storeId"] for each in orjson.loads(reply.body)["stores"]]
 
 
 # Served
