@@ -1,6 +1,9 @@
 /* A tile for each store. Elements are kept and changed in place, so that nothing jumps, an open tile
  * stays open, and the focus stays where it is. Text always goes in as text: stores wrote it. */
 
+const NEW_IN_A_FRAME = 50; // as many as a large window shows
+let drawing = null;
+
 const number = new Intl.NumberFormat("en-GB");
 
 export function count(value) {
@@ -35,20 +38,33 @@ export function setLevel(element, level) {
   if (element.dataset.level !== level) element.dataset.level = level;
 }
 
-/** Show these stores in the list, in this order. */
+/** Show these stores in the list, in this order. Many new ones come in several frames, so that none
+ * takes long; the first of them as soon as possible. */
 export function drawTiles(list, stores) {
-  const focused = document.activeElement;
   const held = new Map([...list.children].map((tile) => [tile.dataset.key, tile]));
   const wanted = new Set(stores.map(keyOf));
   for (const [key, tile] of held) if (!wanted.has(key)) tile.remove();
-  stores.forEach((store, index) => {
-    const key = keyOf(store);
-    const tile = held.get(key) ?? newTile(key);
-    if (list.children[index] !== tile) list.insertBefore(tile, list.children[index] ?? null);
-    drawTile(tile, store);
-  });
   if (!stores.length) list.append(make("li", "none", "No store is so."));
-  if (focused !== document.activeElement && list.contains(focused)) focused.focus();
+  let drawn = 0;
+  let next = list.firstElementChild;
+  const draw = () => {
+    if (drawing !== draw) return; // there is a newer answer
+    const focused = document.activeElement;
+    for (let made = 0; drawn < stores.length && made < NEW_IN_A_FRAME; drawn += 1) {
+      const store = stores[drawn];
+      const key = keyOf(store);
+      if (!held.has(key)) made += 1;
+      const tile = held.get(key) ?? newTile(key);
+      if (tile === next?.nextElementSibling) next = tile; // `next` comes later now: placed in its turn
+      if (tile === next) next = tile.nextElementSibling;
+      else list.insertBefore(tile, next);
+      drawTile(tile, store);
+    }
+    if (focused !== document.activeElement && list.contains(focused)) focused.focus();
+    if (drawn < stores.length) requestAnimationFrame(draw);
+  };
+  drawing = draw;
+  draw();
 }
 
 function keyOf(store) {
