@@ -17,14 +17,15 @@ import pytest
 from central_stub.rules import Update
 from central_stub.switches import Switches
 from store_cache.api.content import bodies
-from store_cache.writes.outbox.entry import Entry, State
+from store_cache.app.serve import api_of
+from store_cache.writes.outbox.entry import UNSETTLED, Entry, State
 from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.outbox.sender import LINES
 from store_cache.writes.write import Adjustment, Answer, Write, WriteError
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import Clock
 from tests.harness.faulty_directory import FaultyDirectory
-from tests.harness.store import RunningStore, a_store
+from tests.harness.store import RunningStore, a_store, settings_of
 
 MINUTE, HOUR = 60.0, 3600.0
 UPDATES = "/v1/inventory/updates"
@@ -1088,6 +1089,59 @@ async def test_a_store_without_an_outbox_has_nothing_of_it() -> None:
         assert store.parts.outbox is None
         assert "outbox" not in store.status
         assert {} == store.parts.writer._keys.outbox
+        assert not [path for path in paths_of(store, offline_writes="refuse") if "outbox" in path]
+    async with a_shop() as store:
+        assert [path for path in paths_of(store) if "outbox" in path]
+
+
+def paths_of(store: RunningStore, **settings: Any) -> list[str]:
+    """Return the paths of the API."""
+    api = api_of(store.parts, settings_of(**settings))
+    return [resource.canonical for resource in api.router.resources()]
+
+
+async def test_settled_entries_can_be_asked_for_as_long_as_answers_are_kept() -> None:
+    """[O10] By their id and key, for KEY_RETENTION_HOURS; then nothing of them is left."""
+    async with a_shop(key_retention_hours=1) as store:
+        await cut(store)
+        entry = await queued(store, "sale")
+        await back(store)
+        outbox = outbox_of(store)
+        await asyncio.sleep(HOUR - MINUTE)
+        assert State.APPLIED == outbox.existing(entry.id).state == entry_of(store, "sale").state
+        await asyncio.sleep(2 * MINUTE)
+
+        assert outbox.get("sale") is None
+        with pytest.raises(WriteError) as caught:
+            outbox.existing(entry.id)
+        assert "outbox_entry_not_found" == caught.value.code
+        assert {} == store.parts.writer._keys.outbox
+
+
+async def test_metrics_count_what_waits() -> None:
+    """[O10] By state, with the age of the oldest; without an outbox there is no such metric."""
+    async with a_shop() as store:
+        await cut(store)
+        await queued(store, "sale")
+        await queued(store, "other")
+        await asyncio.sleep(MINUTE)
+        told = metrics_of(store)
+        entries = "store_cache_outbox_entries"
+        states = {state: told[f'{entries}{{state="{state}"}}'] for state in UNSETTLED}
+        assert 2.0 == states[State.QUEUED] + states[State.SENDING]  # one may be the probe
+        assert 0.0 == states[State.IN_DOUBT] == states[State.PARKED]
+        assert MINUTE <= told["store_cache_outbox_oldest_seconds"] < MINUTE + 5.0
+        assert 2.0 == told['store_cache_writes_total{outcome="queued"}']
+    async with a_shop(offline_writes="refuse") as store:
+        assert not [name for name in metrics_of(store) if name.startswith("store_cache_outbox")]
+
+
+def metrics_of(store: RunningStore) -> dict[str, float]:
+    """Return each sample, by its name with labels."""
+    assert store.parts.metrics is not None
+    lines = store.parts.metrics.exposition().decode().splitlines()
+    samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, value in samples}
 
 
 # -- a day -------------------------------------------------------------------------------------

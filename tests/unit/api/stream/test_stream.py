@@ -15,6 +15,7 @@ from store_cache.api.server import serve
 from store_cache.api.stream.reader import Reader
 from store_cache.app.serve import api_of
 from store_cache.model.product import version_of
+from store_cache.writes.write import Adjustment
 from tests.harness.central import LedgerTransport
 from tests.harness.clock import Clock
 from tests.harness.store import RunningStore, a_store, settings_of
@@ -108,6 +109,21 @@ async def test_the_events_have_the_shapes_that_are_documented() -> None:
         assert {"generation", "offset", "age"} == position.value.keys()
         assert position.id is not None
         assert 2000 <= (client.parser.retry or 0) <= 3000
+
+
+@in_virtual_time
+async def test_the_state_says_what_waits_in_the_outbox() -> None:
+    """[O10] How many entries are in each state, and anew when that changes."""
+    async with a_shop(offline_writes="queue") as shop:
+        client = await shop.ready()
+        nothing = {"queued": 0, "sending": 0, "inDoubt": 0, "parked": 0}
+        assert nothing == client.events[0].value["outbox"]
+        outbox = shop.store.parts.outbox
+        assert outbox is not None
+        shop.store.central.cut()
+        await outbox.queue([(Adjustment("P-1", -1, "sale"), 1)], "away")
+        told = await client.until(lambda event: event.name == "state")
+        assert nothing | {"queued": 1} == told.value["outbox"]
 
 
 @in_virtual_time
