@@ -35,6 +35,10 @@ class NotOffered(Exception):
     """The message says what this ledger does not do."""
 
 
+class NotInMemory(Exception):
+    """What a held poll is answered with has to be read first."""
+
+
 class Moment(NamedTuple):
     """Where the feed was when an answer was made, and how many products there were."""
 
@@ -123,8 +127,9 @@ class Backend(Protocol):
         """Return published events from `offset` on. PositionGone if the log holds them no more."""
         ...
 
-    def news(self, offset: int, limit: int, now: float) -> FeedPage | None:
-        """Return what a held poll can be answered with at once, or None. PositionGone."""
+    def news(self, offset: int, limit: int, now: float, generation: str) -> FeedPage | None:
+        """Return what a poll can be answered with at once that has been held since `generation`, or
+        None while there is nothing new. PositionGone, NotInMemory: ask `events`."""
         ...
 
     # Writing

@@ -1,12 +1,14 @@
 """Central's HTTP API without a network: a request in, a reply out.
 
 It checks keys, routes, the rate limit and bodies. A poll without an event is returned as `Held`:
-the caller then calls `poll` after each change, and `end` when the time is up.
+the caller then calls `poll` after each change, `ask` if that raises NotInMemory, and `end` when the
+time is up.
 
 `Api` is in front of any backend. `Central` is in front of a ledger in this process, which never
 waits, so its answers need no event loop.
 """
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
@@ -82,6 +84,7 @@ class Held:
     offset: int
     limit: int
     wait_seconds: int
+    generation: str
     headers: Mapping[str, str] = field(default_factory=dict)
     """What the answer says about the rate limit, as of when the poll came."""
 
@@ -102,8 +105,9 @@ class Api:
         self.fleet = Fleet(tenant, keys, self._head)
         self._limiter = Limiter()
         self.administration = Administration(backend, self._limiter, new_name, self.fleet)
-        self._prepared: dict[tuple[int, int], Reply] = {}
+        self._prepared: dict[tuple[int, int, str], Reply] = {}
         self._prepared_at = -1
+        self._asking: dict[tuple[int, int], asyncio.Task[Reply]] = {}
         self._handlers: Mapping[Route, Callable[[Request, float], Awaitable[Reply | Held]]] = {
             Route.HEALTH: self._health,
             Route.PAGES: self._list,
@@ -148,34 +152,48 @@ class Api:
         return route
 
     def poll(self, held: Held, now: float) -> Reply | None:
-        """Return the reply to a held poll, or None while there is no event.
+        """Return the reply to a held poll, or None while there is no event and no new generation.
+        NotInMemory.
 
         Equal polls share one reply until something changes.
         """
         if self._prepared_at != self.backend.revision:
             self._prepared.clear()
             self._prepared_at = self.backend.revision
-        key = (held.offset, held.limit)
+        has_name = self.backend.switches.has(Feature.GENERATION)
+        generation = held.generation if has_name else self.backend.generation
+        key = (held.offset, held.limit, generation)
         if key not in self._prepared:
             try:
-                news = self.backend.news(held.offset, held.limit, now)
+                news = self.backend.news(held.offset, held.limit, now, generation)
             except PositionGone as gone:
-                self._prepared[key] = self._gone(held, gone)
+                self._prepared[key] = self._gone(held.offset, gone)
             else:
                 if news is None:
                     return None
                 self._prepared[key] = self._page_of_events(news)
         return with_headers(self._prepared[key], held.headers)
 
+    async def ask(self, held: Held, now: float) -> Reply:
+        """Return the reply to a held poll for which `poll` raised NotInMemory. Equal polls share
+        one reading of the ledger."""
+        key = (held.offset, held.limit)
+        if key not in self._asking:
+            self._asking[key] = asyncio.create_task(self._read_events(held, now))
+            self._asking[key].add_done_callback(lambda _: self._asking.pop(key))
+        return with_headers(await asyncio.shield(self._asking[key]), held.headers)
+
     async def end(self, held: Held, now: float) -> Reply:
         """Return the reply to a held poll whose time is up."""
+        return with_headers(await self._read_events(held, now), held.headers)
+
+    async def _read_events(self, held: Held, now: float) -> Reply:
         try:
-            reply = self._page_of_events(await self.backend.events(held.offset, held.limit, now))
+            return self._page_of_events(await self.backend.events(held.offset, held.limit, now))
         except PositionGone as gone:
-            reply = self._gone(held, gone)
+            return self._gone(held.offset, gone)
         except Unavailable as problem:
-            reply = self._failed(problem)
-        return with_headers(reply, held.headers)
+            return self._failed(problem)
 
     def _failed(self, problem: Exception) -> Reply:
         """Return 503 if nothing was done, 500 if that is not known, 400 if it cannot be done."""
@@ -340,11 +358,12 @@ class Api:
         query = request.query
         limit = min(self._whole_number(query, "limit", 100, 1), MOST_EVENTS)
         wait = min(self._whole_number(query, "wait", 0, 0), MOST_WAIT_SECONDS)
-        held = Held(self._whole_number(query, "offset", 1, 0), limit, wait)
+        offset = self._whole_number(query, "offset", 1, 0)
         try:
-            read = await self.backend.events(held.offset, limit, now)
+            read = await self.backend.events(offset, limit, now)
         except PositionGone as gone:
-            return self._gone(held, gone)
+            return self._gone(offset, gone)
+        held = Held(offset, limit, wait, read.generation)
         if not read.page.events and self._holds(held, read.head):
             return held
         return self._page_of_events(read)
@@ -354,8 +373,8 @@ class Api:
         beyond = held.offset > head + 1 and not switches.hold_beyond_head
         return held.wait_seconds > 0 and switches.has(Feature.HOLD) and not beyond
 
-    def _gone(self, held: Held, gone: PositionGone) -> Reply:
-        refused = Refused(410, "gone", f"offset {held.offset} is gone: {gone}")
+    def _gone(self, offset: int, gone: PositionGone) -> Reply:
+        refused = Refused(410, "gone", f"offset {offset} is gone: {gone}")
         return self._signed(error_reply(refused, self.backend.switches), self.backend.generation)
 
     def _page_of_events(self, read: FeedPage) -> Reply:
@@ -489,6 +508,6 @@ def _issue_of_update(body: Mapping[str, Any], store_id: Any) -> str | None:
         return "version must be a whole number of at least 1"
     if not isinstance(key, str) or not 1 <= len(key) <= LONGEST_KEY:
         return f"idempotencyKey must be a string of 1 to {LONGEST_KEY} characters"
-    if store_id is not None and not isinstance(store_id, str):
-        return "storeId must be a string"
+    if store_id is not None and not (isinstance(store_id, str) and len(store_id) <= LONGEST_ID):
+        return f"storeId must be a string of at most {LONGEST_ID} characters"
     return None

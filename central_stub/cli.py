@@ -265,7 +265,7 @@ def _add_central(parser: argparse.ArgumentParser, option: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in MAY_BE}
     settings = read_settings(**{name: each for name, each in given.items() if each is not None})
-    switches = _switched(settings.switches, options.switch)
+    switches = switched(settings.switches, options.switch)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level="INFO")
     _allow_many_connections()
     _collect_garbage_rarely()
@@ -274,10 +274,12 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _switched(switches: Switches, assignments: Sequence[str]) -> Switches:
+def switched(switches: Switches, assignments: Sequence[str]) -> Switches:
+    """Return the switches with those that `--switch NAME=VALUE` names beside them. BadSetting."""
     given = dict(assignment.partition("=")[::2] for assignment in assignments)
     try:
-        return Switches.model_validate(switches.model_dump(by_alias=True) | given)
+        named = switches.model_dump(by_alias=True, exclude_unset=True)
+        return Switches.model_validate(named | given)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False)[0]
         name = str(problem["loc"][0])

@@ -150,9 +150,9 @@ class LocalBackend:
         page = self.ledger.events(offset, limit, now)
         return FeedPage(page, self.ledger.generation, self.ledger.head)
 
-    def news(self, offset: int, limit: int, now: float) -> FeedPage | None:
+    def news(self, offset: int, limit: int, now: float, generation: str) -> FeedPage | None:
         page = self.ledger.events(offset, limit, now)
-        if not page.events:
+        if not page.events and generation == self.ledger.generation:
             return None
         return FeedPage(page, self.ledger.generation, self.ledger.head)
 

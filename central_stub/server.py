@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from central_stub.backend import Backend, NotOffered, Unavailable
+from central_stub.backend import Backend, NotInMemory, NotOffered, Unavailable
 from central_stub.central import LARGEST_ADMIN_BODY, Api, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
@@ -136,7 +136,10 @@ class Service:
             if remaining <= 0:
                 break
             await self._waiters.wait(remaining)
-            reply = self.api.poll(held, self._clock())
+            try:
+                reply = self.api.poll(held, self._clock())
+            except NotInMemory:
+                return await self.api.ask(held, self._clock())
             if reply is not None:
                 return reply
         return await self.api.end(held, self._clock())
@@ -387,16 +390,11 @@ class Running:
     def _in_database(self, database: "Database", tenant: str) -> Backend:
         from central_stub.postgres.backend import PostgresBackend  # noqa: PLC0415 - an extra
 
-        usual = Switches()
-        names = set(Switches.model_fields)
-        explicit = names & self._settings.model_fields_set | {
-            each for each in names if getattr(self._switches, each) != getattr(usual, each)
-        }
         return PostgresBackend(
             database,
             tenant,
             switches=self._switches,
-            explicit=frozenset(explicit),
+            explicit=frozenset(self._switches.model_fields_set),
             new_name=new_name,
             draw=self._source.random,
             clock=self._clock,

@@ -7,33 +7,34 @@ comes from the tail, and from the database if it is older than that.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
 import psycopg
 from psycopg.rows import TupleRow
-from pydantic import TypeAdapter
 
 from central_stub.backend import (
     Answers,
     Digest,
     FeedPage,
     Moment,
+    NotInMemory,
     NotOffered,
     Page,
     Unavailable,
     nothing_changed,
 )
 from central_stub.catalogue import Row
-from central_stub.faults import AnyFault, Fault, SetFault, is_drawn
+from central_stub.faults import Fault, SetFault, is_drawn
 from central_stub.feed import Event, EventPage
 from central_stub.keys import Answer
 from central_stub.ledger import Change, Part, PositionGone
 from central_stub.postgres.database import CHANNEL, Connection, Database, Seen
 from central_stub.postgres.groups import Groups
+from central_stub.postgres.stored import read_faults, read_switches
 from central_stub.postgres.sums import digits_of, place_of, total
-from central_stub.postgres.tail import Tail
+from central_stub.postgres.tail import FORGOTTEN, Tail
 from central_stub.rules import Operation, lied
 from central_stub.switches import Feature, Switches
 from central_stub.wire import Route
@@ -83,10 +84,15 @@ SELECT f.generation, f.head, f.floor, e.number, e.body FROM central.feed f LEFT 
     ORDER BY number LIMIT %(limit)s
 ) e ON true {OF_TENANT} ORDER BY e.number
 """
+FIND = "SELECT tenant, switches FROM central.feed WHERE name = %(name)s"
 OPEN = """
 INSERT INTO central.feed (name, generation, switches)
 VALUES (%(name)s, %(generation)s, %(switches)s)
-ON CONFLICT (name) DO NOTHING
+ON CONFLICT (name) DO NOTHING RETURNING tenant, switches
+"""
+SWITCH = f"""
+UPDATE central.feed f SET switches = %(switches)s, revision = revision + 1,
+    floor = greatest(floor, head - %(limit)s + 1) {OF_TENANT}
 """
 STRIKE = """
 UPDATE central.faults SET struck = struck + 1
@@ -95,17 +101,18 @@ RETURNING number, struck, times
 """
 CLEAN_EVENTS = f"""
 DELETE FROM central.events WHERE tenant = %(tenant)s AND number IN (
-    SELECT number FROM central.events WHERE tenant = %(tenant)s AND number < %(floor)s
-    ORDER BY number LIMIT {CLEANED_ROWS} FOR UPDATE SKIP LOCKED)
+    SELECT e.number FROM central.feed f JOIN central.events e
+        ON e.tenant = f.tenant AND e.number < f.floor
+    {OF_TENANT} ORDER BY e.number LIMIT {CLEANED_ROWS} FOR UPDATE OF e SKIP LOCKED)
 """
+"""By the floor in the database: that of this process may be of a feed that was replaced since."""
+
 CLEAN_KEYS = f"""
 DELETE FROM central.keys WHERE tenant = %(tenant)s AND key IN (
     SELECT key FROM central.keys WHERE tenant = %(tenant)s AND answered_at <= %(before)s
     LIMIT {CLEANED_ROWS} FOR UPDATE SKIP LOCKED)
 """
 KEYS_EVERY_SECONDS = 10.0
-
-_FAULT: TypeAdapter[Fault] = TypeAdapter(AnyFault)
 
 logger = logging.getLogger("central_stub.postgres")
 
@@ -139,6 +146,7 @@ class PostgresBackend:
         self._cleaned = ("", 1)
         self._keys_cleaned_at = -KEYS_EVERY_SECONDS
         self._refreshing: asyncio.Task[None] | None = None
+        self._is_behind = False
 
     @property
     def switches(self) -> Switches:
@@ -158,18 +166,13 @@ class PostgresBackend:
         """Create the tenant if it is new, and read the end of its feed. Unavailable, NotOffered."""
         given = self._switches
         _check_offered(given)
-        async with self._database.alone() as connection:
-            new = {"name": self._name, "generation": self._new_name(), "switches": _dumped(given)}
-            await connection.execute(OPEN, new)
-            found = await connection.execute(
-                "SELECT tenant, switches FROM central.feed WHERE name = %s", (self._name,)
-            )
-            row = await found.fetchone()
-            assert row is not None, "it was just created, or there"
-            self._tenant, stored = row[0], Switches.model_validate_json(row[1])
-            chosen = {name: getattr(given, name) for name in self._explicit}
-            if (wanted := stored.model_copy(update=chosen)) != stored:
-                await self._set_switches(connection, wanted)
+        named = {"name": self._name, "generation": self._new_name(), "switches": _dumped(given)}
+        read = self._database.read
+        found = await read(FIND, named) or await read(OPEN, named) or await read(FIND, named)
+        self._tenant, self._switches = found[0][0], read_switches(found[0][1])
+        chosen = {name: getattr(given, name) for name in self._explicit}
+        if self._switches != self._switches.model_copy(update=chosen):
+            await self._set_switches(given, self._explicit)
         self._tail = Tail(
             self._database,
             self._tenant,
@@ -213,9 +216,10 @@ class PostgresBackend:
             self._refresh_soon()
 
     async def clean(self) -> None:
-        """Delete events below the floor and keys that are forgotten, in batches. Unavailable."""
+        """Delete events below the floor and keys that are forgotten, in batches. Unavailable,
+        psycopg.Error."""
         below = (self._tail.generation, self._tail.floor)
-        if below != self._cleaned and await self._delete(CLEAN_EVENTS, floor=below[1]):
+        if below != self._cleaned and await self._delete(CLEAN_EVENTS):
             self._cleaned = below
         if time.monotonic() - self._keys_cleaned_at >= KEYS_EVERY_SECONDS:
             before = self._clock() - self._switches.key_memory_seconds
@@ -232,19 +236,23 @@ class PostgresBackend:
         return False
 
     def _refresh_soon(self) -> None:
+        """Read what is new; once more if a reading is under way, which may have begun too early."""
+        self._is_behind = True
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._refresh())
 
     async def _refresh(self) -> None:
-        try:
-            await self._tail.refresh()
-        except Unavailable as problem:
-            logger.warning("the feed could not be read: %s", problem)
+        while self._is_behind:
+            self._is_behind = False
+            try:
+                await self._tail.refresh()
+            except (Unavailable, psycopg.Error) as problem:
+                logger.warning("the feed could not be read: %s", problem)
 
     async def _reload(self) -> None:
         """Read switches and faults."""
         rows = await self._read("SELECT f.switches FROM central.feed f " + OF_TENANT)
-        self._switches = Switches.model_validate_json(rows[0][0])
+        self._switches = read_switches(rows[0][0])
         self._faults = await self.faults()
 
     # Reading
@@ -252,7 +260,7 @@ class PostgresBackend:
     async def _read(self, query: str, **values: Any) -> list[TupleRow]:
         rows = await self._database.read(query, {"tenant": self._tenant, **values})
         if not rows and "central.feed" in query:
-            raise Unavailable("the database no longer knows this tenant")
+            raise Unavailable(FORGOTTEN)
         return rows
 
     async def _read_shown(self, query: str, **values: Any) -> list[TupleRow]:
@@ -305,9 +313,10 @@ class PostgresBackend:
             return await self._older_events(offset, limit)
         return self._from_tail(offset, limit)
 
-    def news(self, offset: int, limit: int, now: float) -> FeedPage | None:
-        if max(offset, self._tail.floor) < self._tail.feed.first:
-            return None  # the wait ends, and the database is asked
+    def news(self, offset: int, limit: int, now: float, generation: str) -> FeedPage | None:
+        is_older = max(offset, self._tail.floor) < self._tail.feed.first
+        if is_older or generation != self._tail.generation:
+            raise NotInMemory
         read = self._from_tail(offset, limit)
         return read if read.page.events else None
 
@@ -346,7 +355,7 @@ class PostgresBackend:
             "SELECT number, fault, struck FROM central.faults WHERE tenant = %(tenant)s "
             "ORDER BY number"
         )
-        return [SetFault(number, _FAULT.validate_json(fault), n) for number, fault, n in rows]
+        return read_faults(rows)
 
     async def add_fault(self, fault: Fault) -> SetFault:
         rows = await self._changing(
@@ -389,23 +398,23 @@ class PostgresBackend:
 
     async def switch(self, switches: Switches) -> None:
         _check_offered(switches)
-        async with self._database.alone() as connection:
-            await self._set_switches(connection, switches)
+        await self._set_switches(switches, Switches.model_fields)
         await self._tail.refresh()
 
-    async def _set_switches(self, connection: Connection, switches: Switches) -> None:
-        await connection.execute(
-            """
-            UPDATE central.feed SET switches = %(switches)s, revision = revision + 1,
-                floor = greatest(floor, head - %(limit)s + 1) WHERE tenant = %(tenant)s
-            """,
-            {
-                "tenant": self._tenant,
-                "switches": _dumped(switches),
-                "limit": switches.event_limit,
-            },
-        )
-        await self._notify(connection)
+    async def _set_switches(self, switches: Switches, names: Iterable[str]) -> None:
+        """Store the switches of these names beside what else is stored, which may be of a newer
+        release. Unavailable."""
+        async with self._database.alone(self._tenant) as connection:
+            found = await connection.execute(
+                "SELECT switches FROM central.feed WHERE tenant = %s", (self._tenant,)
+            )
+            if (row := await found.fetchone()) is None:
+                raise Unavailable(FORGOTTEN)
+            chosen = switches.model_dump_json(by_alias=True, include=set(names))
+            stored = orjson.dumps(orjson.loads(row[0]) | orjson.loads(chosen))
+            values = {"switches": stored, "limit": read_switches(stored).event_limit}
+            await connection.execute(SWITCH.encode(), values | {"tenant": self._tenant})
+            await self._notify(connection)
 
     async def forget_log(self) -> None:
         await self._alter("UPDATE central.feed SET floor = head + 1 WHERE tenant = %(tenant)s")
@@ -433,7 +442,7 @@ class PostgresBackend:
         )
 
     async def lie(self, product_id: str, attributes: Row | None) -> None:
-        async with self._database.alone() as connection:
+        async with self._database.alone(self._tenant) as connection:
             named: dict[str, Any] = {"tenant": self._tenant, "id": product_id.encode()}
             removed = await connection.execute(
                 "DELETE FROM central.products WHERE tenant = %(tenant)s AND id = %(id)s "
@@ -495,7 +504,7 @@ class PostgresBackend:
             head += 1
             events[head] = event
         keys: list[tuple[str, float, Answer]] = backup["keys"]
-        async with self._database.alone() as connection:
+        async with self._database.alone(self._tenant) as connection:
             named: dict[str, Any] = {"tenant": self._tenant}
             for table in ("events", "keys", "products"):
                 statement = f"DELETE FROM central.{table} WHERE tenant = %(tenant)s"
@@ -541,7 +550,7 @@ class PostgresBackend:
 
     async def _alter(self, *statements: str, **values: Any) -> None:
         """Change the ledger while no group writes, and tell every process."""
-        async with self._database.alone() as connection:
+        async with self._database.alone(self._tenant) as connection:
             for statement in statements:
                 await connection.execute(statement.encode(), {"tenant": self._tenant, **values})
             await self._notify(connection)

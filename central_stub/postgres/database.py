@@ -9,6 +9,7 @@ Errors:
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -37,13 +38,35 @@ CONNECTION_SECONDS = 2.0
 TRIES = MOST_CONNECTIONS + 2
 """After a restart of the server each connection of the pool fails once."""
 
-_KEEPALIVES = {
+LOCK_SECONDS = 3.0
+"""How long a statement waits for a lock: then what asked for it is answered with 503."""
+
+IDLE_SECONDS = 10.0
+"""How long a transaction may wait for its process, which holds locks meanwhile. A process computes
+for some milliseconds between the two exchanges of a group."""
+
+_USUAL = {
+    "connect_timeout": CONNECT_SECONDS,
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+_SERVER_KEEPALIVES = {
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 2,
+    "tcp_keepalives_count": 3,
+}
+"""By which the server notices a machine that vanished, and gives its locks back."""
+
+_LOOK = "SELECT tenant, generation, epoch, head, floor, revision FROM central.feed"
+_EXCLUDE = "SELECT pg_advisory_xact_lock(%s::integer, %s::integer)"
+
+WRITERS = 4_027_301
+"""Any number that no other program locks in this database: each group of a tenant holds it and the
+tenant's number shared, and whoever must be alone holds both exclusively. A lock of the table would
+wait for VACUUM, and every group behind it."""
 
 logger = logging.getLogger("central_stub.postgres")
 
@@ -74,13 +97,24 @@ class Follower(Protocol):
 
 async def connect(url: str) -> Connection:
     """Return a connection of its own, with keepalives. DatabaseError."""
+    arguments = _arguments(url, _SERVER_KEEPALIVES)
     try:
-        given = conninfo_to_dict(url)
-        usual: Mapping[str, Any] = {"connect_timeout": CONNECT_SECONDS, **_KEEPALIVES}
-        options = {name: value for name, value in usual.items() if name not in given}
-        return await AsyncConnection.connect(url, autocommit=True, **options)
+        return await AsyncConnection.connect(url, autocommit=True, **arguments)
     except psycopg.Error as error:
         raise DatabaseError(f"{words(error)}; see CENTRAL_STUB_DATABASE") from error
+
+
+def _arguments(url: str, session: Mapping[str, int]) -> dict[str, Any]:
+    """Return the parameters of a connection that an address lacks. `session`: settings of the
+    server for it; those that the address or PGOPTIONS names win. DatabaseError."""
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error as error:
+        raise DatabaseError(f"{words(error)}; see CENTRAL_STUB_DATABASE") from error
+    options = [f"-c {name}={value}" for name, value in session.items()]
+    named = given.get("options") or os.environ.get("PGOPTIONS", "")
+    usual = {name: value for name, value in _USUAL.items() if name not in given}
+    return usual | {"options": " ".join([*options, str(named)]).strip()}
 
 
 class Database:
@@ -96,9 +130,13 @@ class Database:
         self.connections = 0
         self._followers: dict[int, Follower] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        limits = {
+            "lock_timeout": round(LOCK_SECONDS * 1000),
+            "idle_in_transaction_session_timeout": round(IDLE_SECONDS * 1000),
+        }
         self._pool = AsyncConnectionPool[Connection](
             url,
-            kwargs={"autocommit": True, "connect_timeout": CONNECT_SECONDS, **_KEEPALIVES},
+            kwargs={"autocommit": True, **_arguments(url, _SERVER_KEEPALIVES | limits)},
             min_size=1,
             max_size=MOST_CONNECTIONS,
             timeout=CONNECTION_SECONDS,
@@ -159,11 +197,12 @@ class Database:
         raise AssertionError("the last try returns or raises")
 
     @asynccontextmanager
-    async def alone(self) -> AsyncIterator[Connection]:
-        """Lend a connection in a transaction during which no group writes. Unavailable."""
+    async def alone(self, tenant: int) -> AsyncIterator[Connection]:
+        """Lend a connection in a transaction during which no group of the tenant writes.
+        Unavailable."""
         try:
             async with self.connection() as connection, connection.transaction():
-                await connection.execute("LOCK TABLE central.products IN EXCLUSIVE MODE")
+                await connection.execute(_EXCLUDE, (WRITERS, tenant))
                 yield connection
         except psycopg.Error as error:
             if is_unable(error):
@@ -185,28 +224,44 @@ class Database:
                         self._heard(notification.payload)
             except (DatabaseError, psycopg.Error) as error:
                 logger.warning("not listening: %s", error)
+            except Exception:
+                logger.exception("not listening")
             await asyncio.sleep(random.uniform(0.2, LOOK_SECONDS))
 
     def _heard(self, payload: str) -> None:
-        tenant, *where = payload.split()
-        follower = self._followers.get(int(tenant))
-        if follower is not None:
-            epoch, head = (int(where[0]), int(where[1])) if where else (None, None)
+        """Wake the tenant that a notification names; all of them if it names none, since anybody
+        who may connect may notify."""
+        try:
+            tenant, *where = map(int, payload.split())
+        except ValueError:
+            logger.warning("a notification was not understood: %.80r", payload)
+            return self._wake_all()
+        epoch, head = (*where, None, None)[:2]
+        if (follower := self._followers.get(tenant)) is not None:
             follower.wake(epoch, head)
+        return None
 
     def _wake_all(self) -> None:
         for follower in self._followers.values():
             follower.wake(None, None)
 
     async def _look(self) -> None:
-        query = "SELECT tenant, generation, epoch, head, floor, revision FROM central.feed"
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                for tenant, *seen in await self.read(query, {}):
-                    follower = self._followers.get(tenant)
-                    if follower is not None:
-                        follower.note(Seen(*seen))
-                        await follower.clean()
+                await self.look()
             except (Unavailable, psycopg.Error) as error:
                 logger.warning("nothing could be looked at: %s", error)
+            except Exception:
+                logger.exception("nothing could be looked at")
+
+    async def look(self) -> None:
+        """Tell every tenant where its feed is; then have each delete what is old. Unavailable."""
+        for tenant, *seen in await self.read(_LOOK, {}):
+            if (follower := self._followers.get(tenant)) is not None:
+                follower.note(Seen(*seen))
+        for tenant, follower in list(self._followers.items()):
+            try:
+                await follower.clean()
+            except (Unavailable, psycopg.Error) as error:
+                logger.warning("what is old of tenant %d is not deleted: %s", tenant, error)

@@ -15,6 +15,9 @@ _UNABLE = frozenset({"08", "53", "57"})
 
 _READ_ONLY = "25006"
 
+_TOO_LONG = frozenset({"55P03", "25P03"})
+"""A lock was not given in time, or the process was too slow: the transaction was rolled back."""
+
 
 def is_lost(error: psycopg.Error) -> bool:
     """Return whether the connection was lost, and with it the outcome of what was sent."""
@@ -28,7 +31,7 @@ def is_unable(error: psycopg.Error) -> bool:
     if isinstance(error, PoolTimeout | PoolClosed) or is_lost(error):
         return True
     state = error.sqlstate or ""
-    return state[:2] in _UNABLE or state == _READ_ONLY
+    return state[:2] in _UNABLE or state == _READ_ONLY or state in _TOO_LONG
 
 
 def words(error: psycopg.Error) -> str:

@@ -1,10 +1,11 @@
 """The writer: requests that arrive together share one transaction.
 
-Order of locks: products by id, then keys by key, then the row of the feed, which is held until the
-commit is on disk. So offsets are dense and in the order of commits, and no two groups wait for each
-other; where they do all the same (a product created twice at once, the same key on two products),
-PostgreSQL ends one, and the group is repeated whole. Any other error splits the group, so that only
-the culprit fails.
+Order of locks: the tenant's writers, shared; products by id, then keys by key, then the row of the
+feed, which is held until the commit is on disk. So offsets are dense and in the order of commits,
+and no two groups wait for each other; where they do all the same (a product created twice at once,
+the same key on two products), PostgreSQL ends one, and the group is repeated whole. A lock that is
+not given in time, as of a process that vanished in the middle of a group, is 503 for the group. If
+PostgreSQL refuses anything else, the group is split, so that only the culprit fails.
 
 If the connection is lost after the group was sent, it may have been committed. Updates are then
 repeated, since their keys tell; what has no key is answered as unknown.
@@ -19,7 +20,7 @@ from typing import Any
 
 import orjson
 import psycopg
-from psycopg import AsyncCursor
+from psycopg import AsyncCursor, AsyncPipeline
 from psycopg.rows import TupleRow
 from psycopg_pool import PoolClosed, PoolTimeout
 
@@ -27,11 +28,11 @@ from central_stub.backend import Answers, OutcomeUnknown, Unavailable
 from central_stub.catalogue import Row
 from central_stub.feed import Event
 from central_stub.keys import Answer
-from central_stub.postgres.database import CHANNEL, Connection, Database
+from central_stub.postgres.database import CHANNEL, WRITERS, Connection, Database
 from central_stub.postgres.effects import Asked, Effects, effects_of
 from central_stub.postgres.errors import RIVALS, is_lost, is_unable, words
 from central_stub.postgres.sums import digits_of, place_of
-from central_stub.postgres.tail import Tail, Where
+from central_stub.postgres.tail import FORGOTTEN, Tail, Where
 from central_stub.rules import Operation, Update
 from central_stub.switches import Switches
 
@@ -43,6 +44,7 @@ PATIENCE_SECONDS = 5.0
 
 MOST_RIVALRIES = 20
 
+JOIN_WRITERS = "SELECT pg_advisory_xact_lock_shared(%(writers)b::integer, %(tenant)b::integer)"
 LOCK_PRODUCTS = """
 SELECT id, body FROM central.products WHERE tenant = %(tenant)b AND id = ANY(%(ids)b)
 ORDER BY id FOR UPDATE
@@ -226,7 +228,8 @@ class Groups:
         switches = self._switches()
         async with connection.pipeline() as pipeline:
             await connection.execute("BEGIN")
-            found = await self._find(connection, group, switches)
+            await connection.execute(JOIN_WRITERS, {"writers": WRITERS, "tenant": self._tenant})
+            found = await self._find(connection, pipeline, group, switches)
             asked = [job.asked for job in group]
             effects = effects_of(asked, found.rows, found.answers, switches)
             attempt.is_sent = True
@@ -244,7 +247,9 @@ class Groups:
         feed = Where(*where)
         return Committed(effects, feed, has_gaps=feed.head - len(effects.events) < lost_until)
 
-    async def _find(self, connection: Connection, group: list[Job], switches: Switches) -> Found:
+    async def _find(
+        self, connection: Connection, pipeline: AsyncPipeline, group: list[Job], switches: Switches
+    ) -> Found:
         """Lock the products that a group names, and read what is known of them and of its keys."""
         operations = [each for job in group for each in job.asked.operations]
         ids = {each.product_id.encode() for each in operations}
@@ -254,6 +259,8 @@ class Groups:
         known = await connection.execute(FIND_KEYS, named, binary=True)
         # After the products, so that the head is no older than what is seen of them.
         feed = await connection.execute(READ_FEED, named, binary=True)
+        # Only after a sync does the server's limit for an idle transaction hold.
+        await pipeline.sync()
         rows = {id_.decode(): orjson.loads(body) for id_, body in await products.fetchall()}
         oldest = min(job.asked.now for job in group) - switches.key_memory_seconds
         answers: dict[str, Answer] = {}
@@ -334,19 +341,23 @@ class Groups:
             else:
                 await self._tail.append(committed.feed, events)
         except Unavailable:
-            _fail(group, OutcomeUnknown(UNKNOWN))
-            return
+            return _fail(group, OutcomeUnknown(UNKNOWN))
+        except Exception:
+            logger.exception("a group was committed, and the feed could not be read after it")
+            return _fail(group, OutcomeUnknown(UNREAD))
         for job, answers in zip(group, committed.effects.answers, strict=True):
             if not job.answered.done():
                 job.answered.set_result(Answers(answers, self._tail.generation))
+        return None
 
 
 UNKNOWN = "the database was lost while this was written: repeat it with the same key"
+UNREAD = "this was written, and the feed could not be read after it: repeat it with the same key"
 
 
 def _one(row: TupleRow | None) -> TupleRow:
     if row is None:
-        raise Unavailable("the database no longer knows this tenant")
+        raise Unavailable(FORGOTTEN)
     return row
 
 

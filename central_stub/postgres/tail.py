@@ -49,6 +49,9 @@ SELECT pg_notify(%(channel)s, tenant::text) FROM renamed
 logger = logging.getLogger("central_stub.postgres")
 
 
+FORGOTTEN = "the database no longer knows this tenant"
+
+
 class Where(NamedTuple):
     """Where a feed is: its name, its last offset, and the first that is still held."""
 
@@ -158,7 +161,7 @@ class Tail:
         known, connections = self.head, self._database.connections
         rows = await self._database.read(READ, {"tenant": self._tenant, "known": known})
         if not rows:
-            raise Unavailable("the database no longer knows this tenant")
+            raise Unavailable(FORGOTTEN)
         seen, events = Seen(*rows[0][:5]), _events(rows)
         if (self.generation, self._epoch) != (seen.generation, seen.epoch):
             self._begin(seen)

@@ -33,6 +33,7 @@ from central_stub.wire import Reply, Request, Route
 
 Result = TypeVar("Result")
 TEMPLATE = "template_central"
+SHARED = "shared"
 
 
 class Loop:
@@ -73,8 +74,18 @@ class Postgres:
         self.loop.call(backend.start())
         return backend
 
+    def empty_database(self) -> str:
+        """Return the address of a database that is emptied each time: faster than a new one, for
+        who changes only rows."""
+        self.server.query(
+            "TRUNCATE central.feed, central.products, central.events, central.keys, central.faults,"
+            " central.reports RESTART IDENTITY",
+            SHARED,
+        )
+        return self.server.url(SHARED)
+
     def new_database(self) -> str:
-        """Return the address of an empty database, with the newest schema."""
+        """Return the address of a new database, with the newest schema."""
         name = f"central_{next(self.numbers)}"
         self.server.query(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return self.server.url(name)
@@ -92,7 +103,8 @@ def a_postgres() -> Iterator[Postgres]:
         with server:
             server.query(f"CREATE DATABASE {TEMPLATE}")
             loop.call(migrate(server.url(TEMPLATE)))
-            server.query(f"CREATE DATABASE ledgers TEMPLATE {TEMPLATE}")
+            for name in ("ledgers", SHARED):
+                server.query(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
             database = Database(server.url("ledgers"))
             loop.call(database.open())
             try:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from central_stub.central import Held
@@ -111,6 +112,26 @@ def test_poll_without_an_event_is_held_until_there_is_one(asker: Asker) -> None:
     assert (60, None) == (held.wait_seconds, asker.central.poll(held, asker.now))
     asker.create(P1)
     assert asker.central.poll(held, asker.now) is asker.central.poll(held, asker.now)
+
+
+def test_a_new_generation_answers_a_held_poll() -> None:
+    """Though the new feed has no event; a Central without names holds it on."""
+    for switches, is_answered in (
+        (Switches(), True),
+        (Switches(without=frozenset({Feature.GENERATION})), False),
+    ):
+        asker = Asker(switches)
+        asker.create(P1)
+        held = asker.raw("GET", "/v1/inventory/events?offset=2&wait=9")
+        assert isinstance(held, Held)
+        asker.admin("POST", "faults", {"kind": "new_generation"})
+
+        reply = asker.central.poll(held, asker.now)
+
+        assert is_answered == (reply is not None)
+        if reply is not None:
+            body = orjson.loads(reply.body)
+            assert ("g-2", [], 1) == (body["generation"], body["events"], body["nextOffset"])
 
 
 def test_a_poll_beyond_the_head_is_answered_at_once(asker: Asker) -> None:
@@ -278,6 +299,7 @@ def test_a_huge_body_is_refused(asker: Asker) -> None:
         ({"idempotencyKey": ""}, "invalid_request"),
         ({"idempotencyKey": None}, "invalid_request"),
         ({"storeId": 1}, "invalid_request"),
+        ({"storeId": "s" * 513}, "invalid_request"),
     ],
 )
 def test_invalid_update_is_refused_and_changes_nothing(

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import psycopg
 import pytest
 from pydantic import SecretStr
 
-from central_stub.cli import main
+from central_stub.backend import FeedPage
+from central_stub.cli import main, switched
 from central_stub.postgres import backend as postgres_backend
+from central_stub.postgres import database as postgres_database
 from central_stub.postgres import schema, tail
+from central_stub.postgres.backend import PostgresBackend
+from central_stub.postgres.database import Database, Seen
+from central_stub.postgres.groups import Groups
 from central_stub.postgres.upkeep import migrate
 from central_stub.server import Running, running
 from central_stub.settings import Settings
@@ -66,21 +72,54 @@ class Pair:
         return self.postgres.server.query(statement, self.url.split("/")[3].partition("?")[0])
 
 
-@pytest.fixture
-async def pair(postgres: Postgres) -> AsyncIterator[Pair]:
-    url = postgres.new_database()
+@asynccontextmanager
+async def a_pair(postgres: Postgres, url: str = "") -> AsyncIterator[Pair]:
+    url = url or postgres.empty_database()
     settings = Settings(_env_file=None, port=0, database=SecretStr(url))
     async with AsyncExitStack() as stack:
         both = [await stack.enter_async_context(running(settings)) for _ in range(2)]
         yield Pair(postgres, url, *both)
 
 
+@pytest.fixture
+async def pair(postgres: Postgres) -> AsyncIterator[Pair]:
+    async with a_pair(postgres) as both:
+        yield both
+
+
+@pytest.fixture
+async def pair_with_a_database(postgres: Postgres) -> AsyncIterator[Pair]:
+    """Of its own, which the test may change in any way."""
+    async with a_pair(postgres, postgres.new_database()) as both:
+        yield both
+
+
+@pytest.fixture
+async def pair_that_does_not_look(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Pair]:
+    """What it does is told by notifications, and by calls, alone."""
+    monkeypatch.setattr(postgres_database, "LOOK_SECONDS", 1000.0)
+    async with a_pair(postgres) as both:
+        yield both
+
+
+def backend_of(central: Running) -> PostgresBackend:
+    backend = central._services[""].backend
+    assert isinstance(backend, PostgresBackend)
+    return backend
+
+
+async def until_held(*centrals: Running) -> None:
+    while not all(central.held_polls for central in centrals):  # noqa: ASYNC110 (this loop's)
+        await asyncio.sleep(0)
+
+
 async def test_a_poll_at_one_process_is_woken_by_a_write_at_the_other(pair: Pair) -> None:
     """Long before its time is up, and before the look of each second."""
     await pair.create(P1)
     poll = asyncio.create_task(pair.get(pair.second, "/v1/inventory/events?offset=2&wait=30"))
-    while not pair.second.held_polls:  # noqa: ASYNC110 (it is this loop's)
-        await asyncio.sleep(0)
+    await until_held(pair.second)
 
     await pair.sell(pair.first, "P1", 1, "k1")
 
@@ -94,8 +133,8 @@ async def test_a_process_that_heard_nothing_still_answers_truly(
     """Neither a notification nor a look told it of the sale: asked, it reads the feed first."""
     await pair.create(P1)
     await pair.get(pair.second, "/v1/inventory/events?offset=2")
-    monkeypatch.setattr(postgres_backend.PostgresBackend, "wake", lambda *_: None)
-    monkeypatch.setattr(postgres_backend.PostgresBackend, "note", lambda *_: None)
+    monkeypatch.setattr(PostgresBackend, "wake", lambda *_: None)
+    monkeypatch.setattr(PostgresBackend, "note", lambda *_: None)
     await pair.sell(pair.first, "P1", 1, "k1")
 
     body = (await pair.get(pair.second, "/v1/inventory/events?offset=3&wait=0")).body
@@ -108,14 +147,96 @@ async def test_a_lost_notification_is_made_up_for_by_the_look(
 ) -> None:
     """Within a second or two."""
     await pair.create(P1)
-    monkeypatch.setattr(postgres_backend.PostgresBackend, "wake", lambda *_: None)
+    monkeypatch.setattr(PostgresBackend, "wake", lambda *_: None)
     poll = asyncio.create_task(pair.get(pair.second, "/v1/inventory/events?offset=2&wait=30"))
-    while not pair.second.held_polls:  # noqa: ASYNC110 (it is this loop's)
-        await asyncio.sleep(0)
+    await until_held(pair.second)
 
     await pair.sell(pair.first, "P1", 1, "k1")
 
     assert 1 == len((await asyncio.wait_for(poll, 15)).body["events"])
+
+
+async def test_a_notification_of_somebody_else_does_not_end_the_listening(
+    pair_that_does_not_look: Pair,
+) -> None:
+    """Anybody who may connect may notify; the next write still wakes a poll."""
+    pair = pair_that_does_not_look
+    await pair.create(P1)
+    for payload in ("hello world", "", "1 2", "1 2 3 4"):
+        pair.sql(f"NOTIFY central, '{payload}'")
+    poll = asyncio.create_task(pair.get(pair.second, "/v1/inventory/events?offset=2&wait=30"))
+    await until_held(pair.second)
+
+    await pair.sell(pair.first, "P1", 1, "k1")
+
+    assert 1 == len((await asyncio.wait_for(poll, 10)).body["events"])
+
+
+async def test_a_notification_that_comes_while_the_feed_is_read_is_not_lost(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That reading may have begun before the event; so another follows it."""
+    begun, ended = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def refresh() -> None:
+        begun.release()
+        await ended.acquire()
+
+    backend = backend_of(pair.second)
+    monkeypatch.setattr(backend._tail, "refresh", refresh)
+    backend.wake(None, None)
+    await begun.acquire()
+    backend.wake(None, None)
+    ended.release()
+
+    await asyncio.wait_for(begun.acquire(), 5)
+    ended.release()
+
+
+async def test_a_poll_is_woken_by_more_events_than_a_process_keeps_in_memory(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At both processes; what is no longer in memory is read, once for all equal polls."""
+    monkeypatch.setattr(tail, "TAIL_EVENTS", 3)
+    await pair.create(P1)
+    path = "/v1/inventory/events?offset=2&limit=4&wait=30"
+    both = (pair.first, pair.second)
+    polls = [asyncio.create_task(pair.get(central, path)) for central in both * 5]
+    await until_held(*both)
+    while sum(central.held_polls for central in both) < len(polls):  # noqa: ASYNC110 (this loop's)
+        await asyncio.sleep(0)
+    readings = 0
+    older_events = PostgresBackend._older_events
+
+    async def counted(backend: PostgresBackend, offset: int, limit: int) -> FeedPage:
+        nonlocal readings
+        readings += 1
+        return await older_events(backend, offset, limit)
+
+    monkeypatch.setattr(PostgresBackend, "_older_events", counted)
+    await pair.create(*({"productId": f"Q{number}"} for number in range(10)))
+
+    answers = await asyncio.wait_for(asyncio.gather(*polls), 10)
+
+    assert [[2, 3, 4, 5]] * 10 == [
+        [event["offset"] for event in each.body["events"]] for each in answers
+    ]
+    assert 2 == readings
+
+
+async def test_a_new_generation_answers_held_polls(pair: Pair) -> None:
+    """At both processes, with what the new feed has: a store then makes its full sync at once."""
+    await pair.create(P1, P2)
+    both = (pair.first, pair.second)
+    path = "/v1/inventory/events?offset=3&wait=30"
+    polls = [asyncio.create_task(pair.get(central, path)) for central in both]
+    await until_held(*both)
+
+    await pair.ask(pair.first, "POST", "/v1/admin/faults", {"kind": "new_generation"})
+
+    answers = await asyncio.wait_for(asyncio.gather(*polls), 10)
+    name = (await pair.get(pair.first, "/v1/inventory")).generation
+    assert [(name, 1)] * 2 == [(each.generation, each.body["nextOffset"]) for each in answers]
 
 
 async def test_many_writers_at_both_leave_dense_offsets_and_exact_stock(pair: Pair) -> None:
@@ -163,8 +284,9 @@ async def test_one_key_for_two_products_at_once_is_applied_once(pair: Pair) -> N
     assert 200 - (number + 1) == sum(row["available"] for row in rows)
 
 
-async def test_only_the_culprit_of_a_group_fails(pair: Pair) -> None:
+async def test_only_the_culprit_of_a_group_fails(pair_with_a_database: Pair) -> None:
     """What the database refuses is split off; the others of the group are applied."""
+    pair = pair_with_a_database
     products = [{"productId": f"P{number}", "available": 9} for number in range(20)]
     await pair.create(*products)
     pair.sql(
@@ -182,6 +304,120 @@ async def test_only_the_culprit_of_a_group_fails(pair: Pair) -> None:
         (await pair.get(pair.first, "/v1/inventory")).body["eventOffset"],
         (await pair.get(pair.first, "/v1/inventory/P7")).body["version"],
     )
+
+
+async def test_a_product_that_somebody_has_locked_does_not_stop_the_others(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own write is 503 when the lock was not given in time, and applied later."""
+    monkeypatch.setattr(postgres_database, "LOCK_SECONDS", 0.2)
+    async with a_pair(postgres) as pair:
+        await pair.create(P1, P2)
+        async with await psycopg.AsyncConnection.connect(pair.url) as holder:
+            await holder.execute("SELECT body FROM central.products WHERE id = 'P1' FOR UPDATE")
+            locked = asyncio.create_task(pair.sell(pair.first, "P1", 1, "k1"))
+            await asyncio.sleep(0.05)
+            other = await asyncio.wait_for(pair.sell(pair.first, "P2", 1, "k2"), 10)
+            refused = await asyncio.wait_for(locked, 10)
+
+        assert (503, 200) == (refused.status, other.status)
+        assert (await pair.sell(pair.first, "P1", 1, "k1")).body["applied"]
+
+
+async def test_a_process_that_vanishes_in_the_middle_of_a_group_gives_its_locks_back(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL ends its transaction, and another process sells. If the first was only asleep, it
+    repeats the group, which then is too late."""
+    monkeypatch.setattr(postgres_database, "IDLE_SECONDS", 0.3)
+    find, asleep, wake = Groups._find, asyncio.Event(), asyncio.Event()
+
+    async def find_and_sleep(groups: Groups, *arguments: Any) -> Any:
+        found = await find(groups, *arguments)
+        if not asleep.is_set():
+            asleep.set()
+            await wake.wait()
+        return found
+
+    async with a_pair(postgres) as pair:
+        await pair.create(P1)
+        monkeypatch.setattr(Groups, "_find", find_and_sleep)
+        sleeper = asyncio.create_task(pair.sell(pair.first, "P1", 1, "k1"))
+        await asleep.wait()
+        try:
+            sold = await asyncio.wait_for(pair.sell(pair.second, "P1", 1, "k2"), 10)
+        finally:
+            wake.set()
+
+        assert (200, 2) == (sold.status, sold.body["newVersion"])
+        assert 409 == (await sleeper).status
+        assert 2 == (await pair.get(pair.first, "/v1/inventory/P1")).body["version"]
+
+
+async def test_the_address_may_name_other_limits(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its options, or else in PGOPTIONS; what neither names has Central's limit."""
+    monkeypatch.setenv("PGOPTIONS", "-c lock_timeout=8s")
+    shown = []
+    for given in ("", "&options=-c%20lock_timeout%3D7s"):
+        database = Database(postgres.empty_database() + given)
+        await database.open()
+        for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
+            shown += await database.read(f"SHOW {name}", {})
+        await database.close()
+
+    assert ["8s", "10s", "7s", "10s"] == [value for (value,) in shown]
+
+
+@pytest.mark.parametrize("limit", [None, 55])
+async def test_a_process_that_starts_while_products_are_vacuumed_stops_no_write(
+    pair: Pair, limit: int | None
+) -> None:
+    """Also one that sets a switch."""
+    await pair.create(P1)
+    named: dict[str, Any] = {} if limit is None else {"event_limit": limit}
+    settings = Settings(_env_file=None, port=0, database=SecretStr(pair.url), **named)
+    async with await psycopg.AsyncConnection.connect(pair.url) as vacuum:
+        await vacuum.execute("LOCK TABLE central.products IN SHARE UPDATE EXCLUSIVE MODE")
+        async with asyncio.timeout(10), running(settings):
+            assert 200 == (await pair.sell(pair.first, "P1", 1, "k1")).status
+
+
+async def test_a_group_and_what_must_be_alone_do_not_overlap(pair: Pair) -> None:
+    """A write that comes while everything is replaced is applied to what is there afterwards."""
+    await pair.create(P1)
+    async with backend_of(pair.first)._database.alone(backend_of(pair.first)._tenant) as connection:
+        selling = asyncio.create_task(pair.sell(pair.second, "P1", 1, "k1"))
+        await asyncio.sleep(0.05)
+        assert not selling.done()
+        body = b'{"productId":"P1","available":7,"version":4}'
+        await connection.execute("DELETE FROM central.products")
+        await connection.execute(
+            "INSERT INTO central.products VALUES (1, 'P1', %s, 0, 0, 0, 0, 0)", (body,)
+        )
+
+    sold = await asyncio.wait_for(selling, 10)
+
+    assert (409, 4) == (sold.status, sold.body["newVersion"])
+
+
+async def test_a_group_that_was_committed_is_answered_whatever_fails_after_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 500, since a repeat tells; it is not left without an answer."""
+    await pair.create(P1)
+
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("the feed is odd")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(backend_of(pair.first)._tail, "append", fail)
+        unknown = await asyncio.wait_for(pair.sell(pair.first, "P1", 1, "k1"), 10)
+
+    assert (500, "internal_error") == (unknown.status, unknown.body["code"])
+    again = await pair.sell(pair.first, "P1", 1, "k1")
+    assert (200, 2) == (again.status, again.body["newVersion"])
 
 
 async def test_a_database_that_lost_events_gets_a_new_generation(pair: Pair) -> None:
@@ -281,12 +517,78 @@ async def test_old_events_and_keys_are_deleted(pair: Pair, monkeypatch: pytest.M
     assert "2|0" == pair.sql(counted)
 
 
+async def test_a_process_with_an_old_floor_deletes_nothing_of_a_newer_feed(
+    pair_that_does_not_look: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not heard that all was wiped, and that the feed has begun anew."""
+    pair = pair_that_does_not_look
+    await pair.create(P1)
+    await pair.ask(pair.first, "PUT", "/v1/admin/switches", {"eventLimit": 5})
+    for version in range(1, 9):
+        await pair.sell(pair.first, "P1", version, f"k{version}")
+    monkeypatch.setattr(PostgresBackend, "wake", lambda *_: None)
+    await pair.ask(pair.second, "POST", "/v1/admin/wipe", {})
+    body = {"products": [P1, P2, {"productId": "P3"}]}
+    await pair.ask(pair.second, "POST", "/v1/admin/products/create", body)
+
+    await backend_of(pair.first).clean()
+
+    assert "1,2,3" == pair.sql(
+        "SELECT string_agg(number::text, ',' ORDER BY 1) FROM central.events"
+    )
+    name = (await pair.get(pair.second, "/v1/inventory")).generation
+    polls = [await pair.get(c, "/v1/inventory/events?offset=99") for c in (pair.first, pair.second)]
+    assert [(name, 4)] * 2 == [(each.generation, each.body["nextOffset"]) for each in polls]
+
+
+async def test_a_look_tells_every_tenant_although_another_cannot_clean_up(
+    postgres: Postgres,
+) -> None:
+    """Whichever comes first."""
+    database = Database(postgres.empty_database())
+    await database.open()
+    try:
+        for name in ("one", "two"):
+            async with database.connection() as connection:
+                await connection.execute(
+                    "INSERT INTO central.feed (name, generation, switches) VALUES (%s, 'g', '{}')",
+                    (name,),
+                )
+        followers = [Follower(), Follower()]
+        for tenant, follower in enumerate(followers, start=1):
+            database.follow(tenant, follower)
+
+        await database.look()
+
+        assert [1, 1] == [len(each.seen) for each in followers]
+        assert [1, 1] == [each.cleanings for each in followers]
+    finally:
+        await database.close()
+
+
+class Follower:
+    """A tenant that can delete nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.cleanings = 0
+
+    def note(self, seen: Seen) -> None:
+        self.seen.append(seen)
+
+    def wake(self, epoch: int | None, head: int | None) -> None: ...
+
+    async def clean(self) -> None:
+        self.cleanings += 1
+        raise psycopg.errors.InsufficientPrivilege("permission denied for table events")
+
+
 async def test_what_is_older_than_the_tail_is_read_from_the_database(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same pages as from memory."""
     monkeypatch.setattr(tail, "TAIL_EVENTS", 3)
-    settings = Settings(_env_file=None, port=0, database=SecretStr(postgres.new_database()))
+    settings = Settings(_env_file=None, port=0, database=SecretStr(postgres.empty_database()))
     async with running(settings) as central:
         pair = Pair(postgres, "", central, central)
         await pair.create(*({"productId": f"P{number}"} for number in range(10)))
@@ -304,8 +606,9 @@ async def test_what_is_older_than_the_tail_is_read_from_the_database(
     ]
 
 
-async def test_a_read_only_database_is_read_and_not_written(pair: Pair) -> None:
+async def test_a_read_only_database_is_read_and_not_written(pair_with_a_database: Pair) -> None:
     """Reads and polls go on; a write is 503, and nothing is done."""
+    pair = pair_with_a_database
     await pair.create(P1)
     name = pair.url.split("/")[3].partition("?")[0]
     pair.sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -348,6 +651,50 @@ async def test_switches_named_at_a_start_are_set_for_all(pair: Pair) -> None:
     unordered = Switches(without=frozenset({Feature.ORDER}))
     with pytest.raises(StorageError, match="order"):
         await Running(Settings(_env_file=None, port=0, database=url), unordered).start()
+
+
+async def test_a_switch_that_is_named_at_a_start_is_set_also_if_it_is_the_usual_one(
+    pair: Pair,
+) -> None:
+    """Named by a setting, or by `--switch`."""
+    changed = {"nullEvents": True, "pageLimit": 7, "refusePositive": True}
+    await pair.ask(pair.first, "PUT", "/v1/admin/switches", changed)
+    settings = Settings(_env_file=None, port=0, database=SecretStr(pair.url), page_limit=1000)
+    switches = switched(settings.switches, ["nullEvents=false"])
+
+    async with running(settings, switches) as third:
+        shown = (await pair.get(third, "/v1/admin/switches")).body
+
+    assert (False, 1000, True) == tuple(shown[name] for name in changed)
+
+
+async def test_what_a_newer_release_has_stored_is_left_out(pair: Pair) -> None:
+    """Sales go on at both, a process of this release starts, and the newer one finds again what it
+    has stored although a process of this release has set another switch."""
+    await pair.create(P1)
+    stored = orjson.loads(pair.sql("SELECT convert_from(switches, 'UTF8') FROM central.feed"))
+    newer = {"later": {"on": True}, "pageShape": "spiral", "without": ["cursor", "gravity"]}
+    text = orjson.dumps(stored | newer | {"pageLimit": 7}).decode()
+    pair.sql(
+        f"UPDATE central.feed SET revision = revision + 1, switches = convert_to('{text}', 'UTF8');"
+        """INSERT INTO central.faults VALUES (1, 9, '{"kind": "flood"}')"""
+    )
+    await pair.get(pair.first, "/v1/inventory/events?offset=9")
+
+    sold = [
+        await asyncio.wait_for(pair.sell(central, "P1", version, f"k{version}"), 10)
+        for version, central in enumerate((pair.first, pair.second), start=1)
+    ]
+    async with running(Settings(_env_file=None, port=0, database=SecretStr(pair.url))) as third:
+        shown = await pair.ask(third, "PUT", "/v1/admin/switches", {"nullEvents": True})
+        faults = await pair.get(third, "/v1/admin/faults")
+
+    assert [200, 200] == [each.status for each in sold]
+    names = ("pageShape", "without", "pageLimit", "nullEvents")
+    assert ["products", ["cursor"], 7, True] == [shown.body[name] for name in names]
+    assert (200, []) == (faults.status, faults.body["faults"])
+    after = orjson.loads(pair.sql("SELECT convert_from(switches, 'UTF8') FROM central.feed"))
+    assert {"on": True} == after["later"]
 
 
 # The schema

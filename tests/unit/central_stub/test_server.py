@@ -234,7 +234,7 @@ async def test_in_memory_every_start_is_a_new_generation(settings: Settings) -> 
 
 async def test_in_a_database_every_start_goes_on(postgres: Postgres) -> None:
     """Same address, generation, offsets and keys."""
-    settings = Settings(_env_file=None, port=0, database=SecretStr(postgres.new_database()))
+    settings = Settings(_env_file=None, port=0, database=SecretStr(postgres.empty_database()))
     headers = {"X-API-Key": "admin-demo"}
     async with (
         running(settings) as central,

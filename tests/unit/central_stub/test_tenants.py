@@ -51,7 +51,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     if request.param == "folder":
         return {"data_dir": tmp_path}
     started: Postgres = request.getfixturevalue("postgres")
-    return {"database": started.new_database()}
+    return {"database": started.empty_database()}
 
 
 @pytest.fixture

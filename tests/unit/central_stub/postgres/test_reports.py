@@ -38,7 +38,7 @@ def shown(reports: Reports) -> dict[tuple[str, str], float]:
 
 async def test_each_process_shows_what_any_was_told(postgres: Postgres) -> None:
     """By the clock of the one that shows it: another's may be wrong by an hour."""
-    async with databases(postgres.new_database(), 2) as (one, two):
+    async with databases(postgres.empty_database(), 2) as (one, two):
         first, second = Reports(), Reports()
         right = SharedReports(one, "", first, lambda: NOW)
         wrong = SharedReports(two, "", second, lambda: NOW + 3600.0)
@@ -57,7 +57,7 @@ async def test_each_process_shows_what_any_was_told(postgres: Postgres) -> None:
 
 
 async def test_a_store_that_goes_on_is_heard_of_again(postgres: Postgres) -> None:
-    async with databases(postgres.new_database(), 2) as (one, two):
+    async with databases(postgres.empty_database(), 2) as (one, two):
         now = NOW
         first, second = Reports(), Reports()
         here = SharedReports(one, "", first, lambda: now)
@@ -74,7 +74,7 @@ async def test_a_store_that_goes_on_is_heard_of_again(postgres: Postgres) -> Non
 
 async def test_a_start_reads_what_was_reported_before(postgres: Postgres) -> None:
     """So a store that has been silent since stays known."""
-    async with databases(postgres.new_database(), 2) as (one, two):
+    async with databases(postgres.empty_database(), 2) as (one, two):
         first, second = Reports(), Reports()
         for number in range(300):
             first.take(kept(f"shop-{number}", NOW - 900.0))
@@ -87,7 +87,7 @@ async def test_a_start_reads_what_was_reported_before(postgres: Postgres) -> Non
 
 async def test_a_store_that_was_forgotten_is_forgotten_everywhere(postgres: Postgres) -> None:
     """Unless it reports again."""
-    async with databases(postgres.new_database(), 2) as (one, two):
+    async with databases(postgres.empty_database(), 2) as (one, two):
         first, second = Reports(), Reports()
         here = SharedReports(one, "", first, lambda: NOW)
         there = SharedReports(two, "", second, lambda: NOW)
@@ -107,7 +107,7 @@ async def test_a_store_that_was_forgotten_is_forgotten_everywhere(postgres: Post
 
 async def test_reports_wait_while_the_database_is_away(postgres: Postgres) -> None:
     """They are kept here, and told when it is back."""
-    async with databases(postgres.new_database(), 1) as (only,):
+    async with databases(postgres.empty_database(), 1) as (only,):
         reports = Reports()
         shared = SharedReports(only, "", reports, lambda: NOW)
         reports.take(kept("shop-1", NOW))
@@ -123,7 +123,7 @@ async def test_reports_wait_while_the_database_is_away(postgres: Postgres) -> No
 
 
 async def test_two_served_centrals_show_one_fleet(postgres: Postgres) -> None:
-    settings = read_settings(_env_file=None, port=0, database=postgres.new_database())
+    settings = read_settings(_env_file=None, port=0, database=postgres.empty_database())
     async with (
         running(settings) as one,
         running(settings) as two,
