@@ -160,7 +160,9 @@ class NatsSource:
     ) -> EventPage | None:
         """Return a page, or None as soon as it is known that NATS cannot give one. An empty one
         says that the store had reached the head of a report."""
+        was_fresh = False
         while (report := self._fresh_report()) is not None:
+            was_fresh = True
             if self._is_other_generation(report) and offset > report.head:
                 return self._empty(offset)
             try:
@@ -187,6 +189,8 @@ class NatsSource:
             if is_newer or now >= ends_at:
                 return self._empty(offset)
             await self._until_news(ends_at)
+        if was_fresh:
+            self._away_until = None  # the silence began now, and for all stores at once
         self._was_fresh = False
         return None
 
