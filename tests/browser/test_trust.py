@@ -244,3 +244,23 @@ def test_no_page_names_an_outside_address(project_root: Path) -> None:
         assert "http://" not in text.replace("http://www.w3.org/", ""), path
         assert "https://" not in text, path
         assert "style=" not in text, f"{path}: the policy forbids styles in markup"
+
+
+async def test_where_the_feed_comes_from(page: Page) -> None:
+    """Said only if it may come from elsewhere than Central."""
+    script = "async (views) => views.map((await import('/console/trust.js')).facts)"
+    relayed = {"source": "nats", "server": "nats:4222", "behind": 0, "problem": ""}
+    silent = relayed | {"source": "central", "problem": "the publisher is away"}
+    shown = [status("live"), status("live", feed=relayed), status("live", feed=silent)]
+    told = await page.evaluate(script, [{"status": each, "age": 1} for each in shown])
+    head = "event 1,045, at Central's head"
+    assert [each[2] for each in told] == [
+        ["Feed", "followed", head, ""],
+        ["Feed", "followed", f"{head}, from NATS at nats:4222", ""],
+        [
+            "Feed",
+            "followed",
+            f"{head}, from Central instead of NATS: the publisher is away",
+            "warn",
+        ],
+    ]

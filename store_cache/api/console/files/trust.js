@@ -174,14 +174,15 @@ function because(problem) {
 
 /** Return what the sentence rests on: `[name, value, detail, level]` each. */
 export function facts({ status, age }) {
-  const { writes, disk, breaker } = status;
+  const { writes, disk, breaker, feed } = status;
   const last = status.fullSyncs[0];
   return [
     ["State", status.state.name, `since ${timeOfDay(status.state.since)}`],
     ["Age", Number.isFinite(age) ? duration(age) : "unknown", "since it last equalled Central", age > 30 ? "warn" : ""],
     ["Feed", breaker.state === "open" ? "fallback" : breaker.cause ? "failing" : "followed",
-      `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}`,
-      breaker.state === "open" ? "bad" : breaker.cause || status.lag > 1000 ? "warn" : ""],
+      `event ${count(status.eventSync.lastEventOffset)}, ${lag(status.lag)}${from(feed)}`,
+      breaker.state === "open" ? "bad"
+        : breaker.cause || status.lag > 1000 || feed?.source === "central" ? "warn" : ""],
     ["Sales", areRefused(writes) ? (areQueued(status) ? "queued" : "refused") : writes.breaker === "closed" ? "forwarded" : "tried again",
       writes.unknown ? `${count(writes.unknown)} of unknown outcome` : `${count(writes.underWay)} under way`,
       areRefused(writes) && !areQueued(status) ? "bad" : writes.unknown || writes.breaker !== "closed" ? "warn" : ""],
@@ -196,6 +197,13 @@ export function facts({ status, age }) {
 
 function lag(events) {
   return events ? `${counted(events, "event", "events")} behind` : "at Central's head";
+}
+
+/** Return where events come from, if that is not Central alone (FEED_SOURCE=nats). */
+function from(feed) {
+  if (!feed) return "";
+  if (feed.source === "nats") return `, from NATS at ${feed.server}`;
+  return `, from Central instead of NATS${feed.problem ? `: ${feed.problem}` : ""}`;
 }
 
 function comparedFact(verification) {
