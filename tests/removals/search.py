@@ -8,7 +8,7 @@ from functools import cache
 
 from tests.removals.outcomes import Outcome, shortened
 from tests.removals.removal import Removal
-from tests.simulation.plan import TENANTS, VERIFIED, Plan
+from tests.simulation.plan import NODES, TENANTS, VERIFIED, Plan
 from tests.simulation.simulation import simulate
 
 MOST_SEEDS = 1_000
@@ -46,9 +46,9 @@ def is_clean(seed: int, off: tuple[str, ...] = ()) -> bool:
 
 
 def left_out(removal: Removal) -> tuple[str, ...]:
-    """Return the class of schedules with a second chain unless the removal needs it: it takes twice
-    the time."""
-    return () if TENANTS in removal.needs else (TENANTS,)
+    """Return the classes of schedules with a second chain, or a second node, that the removal does
+    not need: they take twice the time."""
+    return tuple(name for name in (TENANTS, NODES) if name not in removal.needs)
 
 
 def seeds_for(removal: Removal, seeds: Iterable[int]) -> Iterator[int]:

@@ -21,8 +21,10 @@ from store_cache.model.stock import StockAnswer
 from store_cache.storage import snapshot
 from store_cache.sync import backoff
 from store_cache.sync.states import Sleep
-from store_cache.writes.idempotency import KeyTable
+from store_cache.writes.idempotency import Attempt, KeyTable
 from tests.removals.removal import Patch, Removals
+from tests.simulation.loop import PROCESS
+from tests.simulation.simulation import FIRST_OF_SECOND_NODE
 
 planted = Removals()
 
@@ -106,3 +108,18 @@ def settled_keys_in_snapshots(patch: Patch) -> None:
                 yield entry
 
     patch.replace(KeyTable, "encoded", open_alone)
+
+
+@planted("W1", "", needs="nodes")
+def keys_of_nodes(patch: Patch) -> None:
+    """The second node of a shop sends each write under a key of its own."""
+    central_key = Attempt.central_key
+
+    def own(self: Attempt, store_id: str) -> str:
+        key = central_key(self, store_id)
+        if PROCESS.get() < FIRST_OF_SECOND_NODE:
+            return key
+        patch.act()
+        return f"{key}~0"
+
+    patch.replace(Attempt, "central_key", own)
