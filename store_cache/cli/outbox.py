@@ -37,7 +37,7 @@ def add_outbox(commands: Any) -> None:
         "retry",
         _retry,
         "send a parked write again",
-        "Send a parked write again, under a new key.",
+        "Send a parked write again; if it was sent before, under a new key.",
     )
     retry.add_argument(
         "--outcome", choices=["not_applied"], help="of the attempt in doubt, if there is one"

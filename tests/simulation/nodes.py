@@ -7,10 +7,11 @@ that span both: nothing is applied twice, and what is applied or refused is so f
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tests.simulation.history import History
 from tests.simulation.outbox import SalesBook
-from tests.simulation.sales import BY_PERSON, Sale
+from tests.simulation.sales import BY_PERSON, TOLD, Sale
 
 UNSENT = frozenset({"central_unavailable", "product_not_found", "cache_not_ready", "outbox_full"})
 """What a till is told of a write that was not sent."""
@@ -44,7 +45,14 @@ def _problem(sales: Sequence[Sale], times: int) -> str:
     may_change = any(sale.version is None or sale.entry_id or sale.end for sale in sales)
     if times and not may_change and any(_is_refused(sale) for sale in sales):
         return "was applied after Central had refused it"
+    answers = [_told(sale) for sale in sales if sale.final == "applied" and sale.result]
+    if not may_change and any(answer != answers[0] for answer in answers):
+        return f"was answered {answers}"
     return ""
+
+
+def _told(sale: Sale) -> dict[str, Any]:
+    return {name: sale.result.get(name) for name in TOLD}
 
 
 def _is_not_applied(sale: Sale) -> bool:

@@ -214,6 +214,12 @@ def test_a_queued_sale_is_applied_or_given_up_by_a_person() -> None:
     ("one", "other", "times", "problem"),
     [
         ({"final": "applied"}, {"final": "applied"}, 1, ""),
+        (
+            {"final": "applied", "result": {"newVersion": 8}},
+            {"final": "applied", "result": {"newVersion": 9}},
+            1,
+            "was answered",
+        ),
         ({"final": "applied"}, {"end": "applied"}, 2, "was applied 2 times"),
         ({"final": "applied"}, {"words": ["central_timeout"]}, 0, "was never applied"),
         ({"end": "discarded"}, {"words": ["central_unavailable"]}, 1, "no node knows of it"),

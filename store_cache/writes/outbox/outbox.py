@@ -455,8 +455,8 @@ class Outbox:
     # -- what people do --------------------------------------------------------------------
 
     async def retry(self, entry_id: str, *, by: str, reason: str, outcome: str) -> Entry:
-        """Send a parked entry again, under the next key. If an attempt of it may have been applied,
-        `outcome` must say `not_applied`. Raises WriteError."""
+        """Send a parked entry again, under the next key that Central has not refused. If an attempt
+        of it may have been applied, `outcome` must say `not_applied`. Raises WriteError."""
         entry = self._idle(entry_id)
         if entry.state not in (State.PARKED, State.IN_DOUBT):
             raise _wrong_state(entry, "only a parked entry, or one in doubt, can be sent again")
