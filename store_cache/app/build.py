@@ -263,8 +263,8 @@ def build_parts(
         random=environment.random,
         feed=feed,
     )
-    if feed is not None and settings.poll_mode == "continuous":
-        feed.on_mode = runner.follow_continuously
+    if feed is not None:
+        join_feed(feed, runner, poll_mode=settings.poll_mode)
     refetcher = Refetcher(
         central,
         writer,
@@ -401,6 +401,13 @@ def build_feed(
         uptime=uptime,
         random=environment.random,
     )
+
+
+def join_feed(feed: NatsSource, runner: SyncRunner, *, poll_mode: str) -> None:
+    """Tell the feed and the sync what to tell each other."""
+    runner.on_read_at_central = feed.note_read_elsewhere
+    if poll_mode == "continuous":
+        feed.on_mode = runner.follow_continuously
 
 
 def build_report(

@@ -63,6 +63,9 @@ class StreamInfo:
     created: str
     first: int
 
+    def is_same(self, other: StreamInfo) -> bool:
+        return (self.name, self.created) == (other.name, other.created)
+
 
 class FeedConnection:
     """Keeps the connection while `run` runs; `on_news` is called when any of this changes.

@@ -10,6 +10,9 @@ from store_cache.central.parsing import PageEvents, read_json
 from store_cache.central.splitting import ListSplitter, is_parsed_at_once
 from store_cache.model.pages import EventPage
 
+GAP = b""
+"""The message of an offset for which there is no event."""
+
 
 async def page_of(
     messages: Sequence[bytes], *, offset: int, generation: str, relayed_at: float

@@ -2,7 +2,8 @@
 
 The consumer is this reader's own, and NATS forgets it half a minute after its last request. A
 reader that is broken (the consumer is gone, the connection was lost, nothing is heard) is thrown
-away, and another one begins at the position: the consumer's own place counts for nothing.
+away, and another one begins at the position: the consumer's own place counts for nothing. The
+stream may be another one by then, so a reader begins with the event before the position (E4).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
+
+from store_cache.nats.messages import GAP
 
 AT_ONCE = 500
 """Messages that NATS may send before it is asked for more."""
@@ -33,7 +36,8 @@ _ENDED = ("404", "408")
 class StreamReader:
     """What NATS has sent of `stream` from `offset` on, in order: `messages` are (offset, bytes).
 
-    `on_change` is called when there is a message, and when the reader breaks.
+    `first`: the offset that the stream begins with. If it holds the message before `offset`, too,
+    that one is `before`. `on_change` is called when there is a message, and when the reader breaks.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class StreamReader:
         stream: str,
         offset: int,
         *,
+        first: int,
         api_prefix: str,
         uptime: Callable[[], float],
         on_change: Callable[[], None],
@@ -56,8 +61,11 @@ class StreamReader:
         self._subscription: Subscription | None = None
         self._under_way = 0
         self._heard_at = uptime()
-        self._next = offset
+        self._offset = offset
+        self._next = max(min(offset, first), offset - 1)
         self.began_at = uptime()
+        self.before: bytes | None = None
+        """The message before the first one, until somebody takes it away."""
         self.messages: deque[tuple[int, bytes]] = deque()
         self.problem = ""
         """Why the reader is broken; empty if it is not."""
@@ -65,7 +73,16 @@ class StreamReader:
     @property
     def next_offset(self) -> int:
         """The offset of the first message that was not taken yet."""
-        return self.messages[0][0] if self.messages else self._next
+        return self.messages[0][0] if self.messages else max(self._next, self._offset)
+
+    @property
+    def awaits_before(self) -> bool:
+        return self._next < self._offset
+
+    @property
+    def is_at_gap(self) -> bool:
+        """Whether there is no event for the first offset, or for the one before it."""
+        return self.before == GAP or bool(self.messages and self.messages[0][1] == GAP)
 
     @property
     def is_broken(self) -> bool:
@@ -75,6 +92,8 @@ class StreamReader:
 
     async def start(self) -> None:
         """Begin. Raises what nats-py raises."""
+        if self._has_ended():
+            return
         consumer = await self._client.jetstream(prefix=self._api_prefix).add_consumer(
             self._stream,
             api.ConsumerConfig(
@@ -88,14 +107,26 @@ class StreamReader:
             ),
         )
         self._requests = f"{self._api_prefix}.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
+        if self._has_ended():
+            return
         self._inbox = self._client.new_inbox()
         self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
+        if self._has_ended():
+            await self._unsubscribe()
+            return
         await self._ask()
 
     async def close(self) -> None:
         self.break_off("closed")
-        if self._subscription is not None and not self._client.is_closed:
-            await self._subscription.unsubscribe()
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._client.is_closed:
+            await subscription.unsubscribe()
+
+    def _has_ended(self) -> bool:
+        return bool(self.problem)
 
     def break_off(self, problem: str) -> None:
         """Take nothing more from this reader than what it has."""
@@ -145,9 +176,11 @@ class StreamReader:
     def _add(self, message: Msg) -> None:
         offset = message.metadata.sequence.stream - 1
         if offset != self._next:
-            what = "begins later than" if not self.messages else "left out messages before"
-            self.break_off(f"{self._stream} {what} offset {offset}")
+            self.break_off(f"{self._stream} has offset {offset} where {self._next} was expected")
             return
         self._next += 1
-        self.messages.append((offset, message.data))
+        if offset < self._offset:
+            self.before = message.data
+        else:
+            self.messages.append((offset, message.data))
         self._on_change()

@@ -19,7 +19,7 @@ from typing import Protocol
 import nats.errors
 import nats.js.errors
 
-from store_cache.central.failures import ExchangeBroken, InvalidShape
+from store_cache.central.failures import InvalidShape, PositionGone
 from store_cache.model.pages import EventPage
 from store_cache.nats.connection import FeedConnection, StreamInfo
 from store_cache.nats.messages import page_of
@@ -73,12 +73,14 @@ class NatsSource:
         self._random = random
         self._reader: StreamReader | None = None
         self._start: asyncio.Task[None] | None = None
-        self._served: StreamInfo | None = None
+        self._read: StreamInfo | None = None
         self._generation = ""
+        self._was_central = False
         self._away_until: float | None = uptime() + START_SECONDS
         self._was_fresh = False
         self._lack = ""
         self._is_from_nats: bool | None = None
+        self._is_continuous: bool | None = None
         self._news = asyncio.Event()
         self.on_mode: Callable[[bool], None] = _ignore
         connection.on_news = self._note_news
@@ -91,10 +93,7 @@ class NatsSource:
     async def events(self, *, offset: int, limit: int, wait_seconds: int) -> EventPage:
         """Return events from `offset` on; cancelling the call is safe.
 
-        Raises:
-            ExchangeBroken: another stream took the place of the one that was read, so its events
-                must be compared with what is held.
-            CentralError: of a request to Central.
+        The page may begin with the event before. Raises CentralError of a request to Central.
         """
         asked_at = self._uptime()
         ends_at = asked_at + wait_seconds
@@ -113,17 +112,38 @@ class NatsSource:
             now = self._uptime()
             if now >= self._away_until:
                 self._switch(from_nats=False)
-                return await self._central.events(offset=offset, limit=limit, wait_seconds=0)
-            if wait_seconds and now >= ends_at and self._had_reached(offset):
-                return self._empty(offset)
-            await self._until_news(self._away_until if now >= ends_at else ends_at)
+                return await self._from_central(offset, limit)
+            await self._until_news(self._away_until)
+
+    def note_read_elsewhere(self) -> None:
+        """The position is what Central itself said: a full sync has read the feed there."""
+        self._was_central, self._generation = True, ""
+        if self._reader is not None:
+            self._reader.break_off("Central was asked")
 
     def _switch(self, *, from_nats: bool) -> None:
         if self._is_from_nats is not from_nats:
             self._is_from_nats = from_nats
             where = f"NATS at {self.server}" if from_nats else "Central, in intervals"
             log.info("event sync: the feed comes from %s", where)
-            self.on_mode(from_nats)
+        self._follow(continuously=from_nats)
+
+    def _follow(self, *, continuously: bool) -> None:
+        if self._is_continuous is not continuously:
+            self._is_continuous = continuously
+            self.on_mode(continuously)
+
+    async def _from_central(self, offset: int, limit: int) -> EventPage:
+        page = None
+        if offset and not self._was_central:
+            with suppress(PositionGone):  # the log begins at the position, which proves nothing
+                page = await self._central.events(
+                    offset=offset - 1, limit=max(limit, 2), wait_seconds=0
+                )
+        if page is None:
+            page = await self._central.events(offset=offset, limit=limit, wait_seconds=0)
+        self.note_read_elsewhere()
+        return page
 
     # -- for the status --------------------------------------------------------------------
 
@@ -163,36 +183,44 @@ class NatsSource:
         was_fresh = False
         while (report := self._fresh_report()) is not None:
             was_fresh = True
-            if self._is_other_generation(report) and offset > report.head:
+            if self._generation not in ("", report.generation) and offset > report.head:
                 return self._empty(offset)
             try:
                 reader = await self._reader_at(offset, report)
-                if reader is None:
+                if reader is None or self._lacks(reader, offset):
                     return None
                 if messages := await _take(reader, limit):
-                    return await self._page(messages, offset)
+                    return await self._page(reader, messages, offset)
+                now = self._uptime()
+                if offset <= report.head or reader.awaits_before:
+                    due_at = max(asked_at, reader.began_at) + DELIVERY_SECONDS
+                    if now >= due_at:
+                        missing = offset - 1 if reader.awaits_before else offset
+                        self._drop_reader(f"event {missing} does not come")
+                        return None
+                    await self._until_news(due_at)
+                    continue
+                if offset > report.head + 1 and self._was_true_after(asked_at):
+                    self._drop_reader(f"the feed ends before event {offset - 1}, which is held")
+                    return None
+                is_newer = report.received_at > asked_at and now - asked_at >= FRESH_SECONDS
+                if is_newer or reader.before is not None or now >= ends_at:
+                    return await self._page(reader, [], offset)
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError, InvalidShape) as error:
                 self._drop_reader(f"NATS: {str(error) or type(error).__name__}")
                 return None
-            if reader.messages or reader.is_broken:
-                self._lack = reader.problem or f"event {offset} is a gap in the stream"
-                return None
-            now = self._uptime()
-            if offset <= report.head:
-                due_at = max(asked_at, reader.began_at) + DELIVERY_SECONDS
-                if now >= due_at:
-                    self._drop_reader(f"event {offset} does not come")
-                    return None
-                await self._until_news(due_at)
-                continue
-            is_newer = report.received_at > asked_at and now - asked_at >= FRESH_SECONDS
-            if is_newer or now >= ends_at:
-                return self._empty(offset)
             await self._until_news(ends_at)
         if was_fresh:
             self._away_until = None  # the silence began now, and for all stores at once
         self._was_fresh = False
         return None
+
+    def _lacks(self, reader: StreamReader, offset: int) -> bool:
+        """Whether a reader cannot go on: it is at a gap, or broken."""
+        if not (reader.is_at_gap or reader.is_broken):
+            return False
+        self._lack = reader.problem or f"there is a gap in the stream at event {offset}"
+        return True
 
     def _fresh_report(self) -> Report | None:
         """Return the report if it says something of now, and the stream is known."""
@@ -202,22 +230,10 @@ class NatsSource:
         age = connection.age
         return connection.report if age is not None and age <= SILENT_SECONDS else None
 
-    def _is_other_generation(self, report: Report) -> bool:
-        """Whether the stream is that of another generation than the one that was read last, which
-        is noted. Raises ExchangeBroken if it is another one of the same generation."""
-        stream, served = self._connection.stream, self._served
-        if served is None or stream is None or stream.created == served.created:
-            return False
-        self._served = stream
-        if self._reader is not None:
-            self._reader.break_off("there is another stream")
-        generation, self._generation = self._generation, report.generation
-        if generation != report.generation:
-            return True
-        raise ExchangeBroken(
-            f"the stream {stream.name} was made anew at NATS; "
-            "its events are compared with what is held"
-        )
+    def _was_true_after(self, moment: float) -> bool:
+        """Whether the last report says something of a time after `moment`."""
+        true_at = self._connection.true_at
+        return true_at is not None and true_at > moment
 
     async def _reader_at(self, offset: int, report: Report) -> StreamReader | None:
         """Return a reader whose next message is that of `offset`; None if the stream ends before
@@ -225,6 +241,8 @@ class NatsSource:
         stream, client = self._connection.stream, self._connection.client
         assert stream is not None
         assert client is not None
+        if self._read is not None and not self._read.is_same(stream) and self._reader is not None:
+            self._reader.break_off("there is another stream")
         reader = self._reader
         if reader is not None and (reader.is_broken or reader.next_offset != offset):
             self._reader = None
@@ -235,11 +253,12 @@ class NatsSource:
                     f"the stream has no event {offset}: it has {stream.first} to {report.head}"
                 )
                 return None
-            self._served, self._generation = stream, report.generation
+            self._read = stream
             self._reader = StreamReader(
                 client,
                 stream.name,
                 offset,
+                first=stream.first,
                 api_prefix=self._connection.api_prefix,
                 uptime=self._uptime,
                 on_change=self._news.set,
@@ -250,23 +269,21 @@ class NatsSource:
         await asyncio.shield(self._start)  # cancelling a poll leaves the reader whole
         return reader
 
-    async def _page(self, messages: list[bytes], offset: int) -> EventPage:
-        """Return the page of these messages. It says that it leaves nothing behind only if it
-        reaches the head."""
+    async def _page(self, reader: StreamReader, messages: list[bytes], offset: int) -> EventPage:
+        """Return the page of these messages, and of the one before them if the reader still has it.
+        It says that it leaves nothing behind only if it reaches the head. Raises InvalidShape."""
         report, true_at = self._connection.report, self._connection.true_at
         assert report is not None
         assert true_at is not None
+        has_more = bool(messages) and offset + len(messages) <= report.head
+        if reader.before is not None:
+            messages, offset = [reader.before, *messages], offset - 1
         page = await page_of(
             messages, offset=offset, generation=report.generation, relayed_at=true_at
         )
-        return replace(page, has_more=offset + len(messages) <= report.head)
-
-    def _had_reached(self, offset: int) -> bool:
-        """Whether a position leaves nothing behind of what the last report tells."""
-        report = self._connection.report
-        if report is None or self._connection.age is None:
-            return False
-        return report.generation == self._generation and offset > report.head
+        reader.before = None
+        self._was_central, self._generation = False, report.generation
+        return replace(page, has_more=has_more)
 
     def _empty(self, offset: int) -> EventPage:
         """Return an empty page that is as old as the last report."""
@@ -293,7 +310,7 @@ class NatsSource:
         self._news.set()
         was_fresh, self._was_fresh = self._was_fresh, self._fresh_report() is not None
         if self._was_fresh and not was_fresh and self._is_from_nats is False:
-            self.on_mode(True)  # the wait for the next interval ends
+            self._follow(continuously=True)  # the wait for the next interval ends
 
     def _note_lost(self) -> None:
         if self._reader is not None:
@@ -305,9 +322,7 @@ async def _take(reader: StreamReader, limit: int) -> list[bytes]:
     """Take the messages that are there, up to a gap."""
     taken: list[bytes] = []
     size = 0
-    while reader.messages and len(taken) < limit and size < MOST_BYTES:
-        if not reader.messages[0][1]:
-            break
+    while reader.messages and len(taken) < limit and size < MOST_BYTES and not reader.is_at_gap:
         _, message = await reader.take()
         taken.append(message)
         size += len(message)

@@ -136,6 +136,8 @@ def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | A
     is_new_name = page.generation is not None and position.is_local
     if is_new_name and can_verify(position) and not cursor.log_starts_here:
         return Wait(cursor.unverified(), 0.0)  # either the same feed has a name now, or another has
+    if holds_another_event(position, page):
+        return Lost(ANOTHER_EVENT, is_replaced=True)
 
     ready, early = arrange(position.offset, cursor.early, page.events)
     if ready:
@@ -175,7 +177,8 @@ def verify(cursor: Cursor, answer: Answer) -> Cursor | Wait | Lost:
         return new_generation(page.generation)
     if holds_another_event(position, page):
         return Lost(ANOTHER_EVENT, is_replaced=True)
-    if not page.events and leads_to(page, position) < position.offset:
+    is_shorter = all(event.offset < position.offset - 1 for event in page.events)
+    if is_shorter and leads_to(page, position) < position.offset:
         return _wait_or_lose(cursor, Lost(BACKWARDS, is_replaced=True), answer)
     if page.generation is not None and position.is_local:
         position = position.renamed(page.generation)
@@ -198,7 +201,9 @@ def new_generation(named: str | None) -> Lost:
 def holds_another_event(position: Position, page: EventPage) -> bool:
     """Whether the page shows an event before the position that is not the one known."""
     before = position.offset - 1
-    return any(e.offset == before and e.fingerprint != position.fingerprint for e in page.events)
+    return can_verify(position) and any(
+        e.offset == before and e.fingerprint != position.fingerprint for e in page.events
+    )
 
 
 # -- order and gaps (P4, E2, E3) ---------------------------------------------------------------

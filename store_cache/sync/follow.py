@@ -98,7 +98,8 @@ def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
         case AtEnd(cursor):
             wait_seconds = state.phase.wait_seconds if isinstance(state.phase, Polling) else 0
             if outcome.page.relayed_at is not None:
-                wait_seconds = 0  # nobody held it
+                # Nobody held it, and who relays answers when there is something to say.
+                wait_seconds, cursor = 0, replace(cursor, unheld=0)
             return _at_end(state, cursor, wait_seconds, outcome.took_seconds, now)
 
 

@@ -106,7 +106,7 @@ class SyncRunner:
     of events applied, in order; `on_central_reached` (the admission of writes) when Central just
     answered; `on_break` (verification) when an exchange failed for the connection or for Central;
     `on_advance` (the state in the status) after every step; `on_full_sync` (the metrics) with each
-    full sync that ended.
+    full sync that ended; `on_read_at_central` (`feed`) when a full sync reads events.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class SyncRunner:
         self.on_break: Callable[[], None] = _ignore
         self.on_advance: Callable[[], None] = _ignore
         self.on_full_sync: Callable[[FullSyncRecord], None] = _ignore
+        self.on_read_at_central: Callable[[], None] = _ignore
         self._central = central
         self._feed = feed or central
         self._writer = writer
@@ -307,7 +308,10 @@ class SyncRunner:
 
     async def _fetch_events(self, command: FetchEvents) -> Outcome:
         asked_at = self.uptime()
-        feed = self._central if isinstance(self.state.phase, FullSyncing) else self._feed
+        feed = self._feed
+        if isinstance(self.state.phase, FullSyncing):
+            feed = self._central
+            self.on_read_at_central()
         exchange = feed.events(
             offset=command.offset, limit=command.limit, wait_seconds=command.wait_seconds
         )

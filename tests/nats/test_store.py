@@ -20,6 +20,7 @@ from store_cache.app.build import Environment, running
 from store_cache.central.client import Exchange
 from store_cache.nats import report, source
 from store_cache.storage.memory_directory import MemoryDirectory
+from store_cache.sync.cursor import ANOTHER_EVENT
 from tests.harness.nats_server import NatsServer, needs_nats
 from tests.harness.store import settings_of
 from tests.nats.conftest import StartPublisher
@@ -246,6 +247,32 @@ async def test_a_new_generation(
         central.sell("N-1")
         await until(lambda: shows(parts, central) and is_on_nats(parts))
         assert full_syncs(parts) == 2
+
+
+async def test_a_central_that_was_restored_under_its_own_generation(
+    server: NatsServer, central: TestCentral, start_publisher: StartPublisher
+) -> None:
+    """[E4] It has passed the store's position when a publisher makes the stream anew, and the last
+    report is fresh: the store sees that the event before its position is another one."""
+    publishing = start_publisher()
+    directory = MemoryDirectory()
+    async with store(central, server, directory) as parts:
+        await until(lambda: is_on_nats(parts))
+    async with store(central, server, directory) as parts:
+        for _ in range(5):
+            central.sell("P-1")
+        await until(lambda: shows(parts, central) and is_on_nats(parts))
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        central.fault("crash", loses="events", count=3, seconds=0)
+        for _ in range(9):
+            central.sell("P-2")
+        start_publisher()
+        await until(lambda: full_syncs(parts) == 1 and shows(parts, central) and is_on_nats(parts))
+        assert parts.runner.state.full_syncs[-1].reasons == (ANOTHER_EVENT,)
+        central.sell("P-0")
+        await until(lambda: shows(parts, central) and is_on_nats(parts))
+        assert full_syncs(parts) == 1
 
 
 async def test_a_start_goes_on_from_the_position(

@@ -24,6 +24,7 @@ async def reading(stream: MemoryStream, offset: int = 0) -> AsyncIterator[Stream
         cast("Client", stream),
         STREAM,
         offset,
+        first=offset,
         api_prefix="$JS.API",
         uptime=asyncio.get_running_loop().time,
         on_change=lambda: None,
@@ -77,7 +78,7 @@ async def test_a_message_that_was_left_out_breaks_the_reader() -> None:
         await asyncio.sleep(0.1)
         assert offsets(reader) == [0, 1]
         assert reader.is_broken
-        assert "left out messages before offset 3" in reader.problem
+        assert "has offset 3 where 2 was expected" in reader.problem
         asked = len(stream.asked)
         await reader.take()
         assert len(stream.asked) == asked
@@ -90,7 +91,7 @@ async def test_a_stream_that_begins_later_breaks_the_reader() -> None:
     async with reading(stream, 3) as reader:
         await asyncio.sleep(0.1)
         assert not reader.messages
-        assert "begins later than offset 5" in reader.problem
+        assert "has offset 5 where 3 was expected" in reader.problem
 
 
 @in_virtual_time

@@ -10,7 +10,6 @@ from typing import cast
 
 import pytest
 
-from store_cache.central.failures import ExchangeBroken
 from store_cache.model.pages import EventPage
 from store_cache.nats.connection import FeedConnection
 from store_cache.nats.report import SILENT_SECONDS
@@ -148,11 +147,11 @@ async def test_nothing_new_is_said_by_a_newer_report_only() -> None:
     """A poll with nothing to give is held until a report comes that was made meanwhile."""
     async with feed() as it:
         await asyncio.sleep(100)
-        it.connection.tell(4, age=2)
+        it.connection.tell(4, age=2, first=5)
         poll = asyncio.get_running_loop().create_task(it.poll(5))
         await asyncio.sleep(FRESH_SECONDS + 3)
         assert not poll.done()
-        it.connection.tell(4, age=0.5)
+        it.connection.tell(4, age=0.5, first=5)
         page = await poll
         assert (page.events, page.has_more, page.relayed_at) == ((), False, now() - 0.5)
 
@@ -188,7 +187,7 @@ async def test_silence_is_not_freshness() -> None:
     the interval, and is not made to wait."""
     async with feed() as it:
         it.stream.publish_events(4)
-        it.connection.tell(4)
+        it.connection.tell(4, first=4)
         page = await it.poll(4)
         while not it.central.asked:
             assert page.relayed_at == 0  # `Age` counts from the last report all the time
@@ -197,7 +196,7 @@ async def test_silence_is_not_freshness() -> None:
         ((asked_at, offset, wait_seconds),) = it.central.asked
         due_at = SILENT_SECONDS + CHANCE * INTERVAL_SECONDS
         assert due_at <= asked_at <= due_at + 2 * LOOK_SECONDS
-        assert (offset, wait_seconds) == (5, 0)
+        assert (offset, wait_seconds) == (4, 0)  # the event before is compared
         assert page.relayed_at is None
         assert it.modes == [True, False]
         assert "the publisher or Central is away" in it.source.problem
@@ -207,7 +206,7 @@ async def test_silence_is_not_freshness() -> None:
 async def test_silence_during_the_first_poll_is_met_as_any_other() -> None:
     """All stores of a chain may have started a moment ago."""
     async with feed() as it:
-        it.connection.tell(4)
+        it.connection.tell(4, first=5)
         while not it.central.asked:
             await it.poll(5)
         ((asked_at, _, _),) = it.central.asked
@@ -296,9 +295,12 @@ async def test_central_is_asked_about_a_gap() -> None:
         it.stream.publish_events(3)
         assert offsets(await it.poll(0)) == [0, 1]
         await it.poll(2)
-        assert [offset for _, offset, _ in it.central.asked] == [2]
-        assert "event 2 is a gap" in it.source.problem
-        assert offsets(await it.poll(3)) == [3]
+        assert [offset for _, offset, _ in it.central.asked] == [1]  # the event before is compared
+        assert "gap in the stream at event 2" in it.source.problem
+        await it.poll(3)  # nothing can be compared with a gap
+        assert [offset for _, offset, _ in it.central.asked] == [1, 3]
+        it.stream.publish_events(4)
+        assert offsets(await it.poll(4)) == [3, 4]
         assert it.source.problem == ""
 
 
@@ -315,7 +317,7 @@ def test_central_is_asked_for_what_the_stream_has_not(offset: int) -> None:
             while not poll.done():
                 await asyncio.sleep(5)
                 it.connection.tell(20, first=10)
-            assert [asked for _, asked, _ in it.central.asked] == [offset]
+            assert [asked for _, asked, _ in it.central.asked] == [offset - 1]
             assert f"no event {offset}" in it.source.problem
             assert it.stream.consumers == 0
 
@@ -341,7 +343,7 @@ async def test_an_event_that_does_not_come_is_asked_for() -> None:
         await it.poll(1)
         ((asked_at, offset, _),) = it.central.asked
         due_at = DELIVERY_SECONDS + CHANCE * INTERVAL_SECONDS
-        assert offset == 1
+        assert offset == 0  # the event before is compared
         assert due_at <= asked_at <= due_at + DELIVERY_SECONDS  # it was given another chance
         assert it.source.problem == "event 1 does not come"
 
@@ -367,7 +369,7 @@ async def test_a_left_out_message_is_read_again() -> None:
         page = await it.poll(1)
         if page.relayed_at is None:
             page = await it.poll(1)
-        assert offsets(page) == [1, 2, 3]
+        assert offsets(page) == [0, 1, 2, 3]
 
 
 @in_virtual_time
@@ -386,14 +388,13 @@ async def test_a_message_that_is_another_event_is_refused() -> None:
 
 @in_virtual_time
 async def test_a_stream_that_was_made_anew_is_compared() -> None:
-    """[E4] Before anything of it is used. It is another one once only."""
+    """[E4] Its first page begins with the event before the position, and only that one."""
     async with feed() as it:
         it.stream.publish_events(0, 1)
         it.connection.tell(1)
         await it.poll(0)
         it.connection.tell(1, created="tomorrow")
-        with pytest.raises(ExchangeBroken, match="made anew"):
-            await it.poll(2)
+        assert offsets(await it.poll(2)) == [1]
         it.stream.publish_events(2)
         it.connection.tell(2, created="tomorrow")
         assert offsets(await it.poll(2)) == [2]
