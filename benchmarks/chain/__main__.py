@@ -33,13 +33,13 @@ from benchmarks.harness.held_polls import SETTLE_SECONDS, HeldPolls, allow_files
 from central_stub.postgres.temporary import TemporaryServer
 from central_stub.postgres.upkeep import migrate
 from tests.harness.clients import CENTRAL_KEY
+from tests.harness.proc import cpu_seconds
 from tests.harness.processes import CentralProcess
 
 TILLS = 64
 ROUNDS = 3
 WAKES = 5
 STOCK = 1_000_000_000
-TICK = os.sysconf("SC_CLK_TCK")
 HEAD = (
     "POST /v1/inventory/updates HTTP/1.1\r\nHost: central\r\nX-API-Key: {key}\r\n"
     "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
@@ -152,12 +152,6 @@ class Measured:
         for program in self.costs[0]:
             each = statistics.median(cost[program] for cost in self.costs)
             print(f"  {program}: {each * 1e6:,.0f} us of processor time for a write")
-
-
-def cpu_seconds(process_id: int) -> float:
-    """Return the processor time of a process since its start."""
-    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 async def run(folder: Path, server: TemporaryServer, options: argparse.Namespace) -> None:

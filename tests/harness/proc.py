@@ -1,9 +1,12 @@
-"""What Linux's /proc says of a process: memory, descriptors, threads."""
+"""What Linux's /proc says of a process: memory, descriptors, threads, processor time."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
+
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 def status_field(process_id: int, name: str) -> str:
@@ -32,6 +35,12 @@ def open_files(process_id: int) -> int:
 
 def threads(process_id: int) -> int:
     return int(status_field(process_id, "Threads"))
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Return the processor time of all its threads since its start."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 class Scheduling(NamedTuple):

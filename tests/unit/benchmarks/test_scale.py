@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import math
+from pathlib import Path
 
 import pytest
 
 from benchmarks.scale import page, sizes
 from benchmarks.scale.central import Capacity, CentralModel, Overload, TooMany
+from benchmarks.scale.measured import KEPT
 from benchmarks.scale.outage import Outage, Return, play, windowed
 from benchmarks.scale.page import Habits
 from benchmarks.scale.plan import CASES
+from benchmarks.scale.points import (
+    FOLDER,
+    Point,
+    Watched,
+    costs_of,
+    costs_table,
+    load,
+    polls_at,
+    save,
+)
 from benchmarks.scale.steady import Habit, habit
 from benchmarks.scale.store import ReplicaModel
 from store_cache.catalogue.replica import Replica
@@ -229,6 +241,62 @@ def test_the_page_has_a_place_for_every_case() -> None:
     text = (ROOT / "docs" / "scale.md").read_text()
 
     assert [] == [name for name in CASES if f"<!-- begin: {name} -->" not in text]
+
+
+# -- what was measured -------------------------------------------------------------------------
+
+
+def point(way: str, stores: int) -> Point:
+    """A point of a Central to which an event for one store costs 1 ms, a poll that is held for a
+    second 0.1 ms, and which keeps half a core busy whatever happens."""
+    events, seconds = 10, 40.0
+    answers = stores * events
+    quiet = 0.5 + 0.0001 * stores
+    return Point(
+        way=way,
+        stores=stores,
+        quiet=Watched(20.0, 0, stores, {"Central": 20.0 * quiet}),
+        busy=Watched(seconds, events, answers, {"Central": seconds * quiet + 0.001 * answers}),
+        visible_seconds=[0.1, 0.3],
+        alone={name: {"Central": cost} for name, cost in ALONE.items()},
+        load=1.0,
+    )
+
+
+ALONE = {"report": 0.006, "write": 0.002, "page": 0.0208}
+
+
+def test_costs_follow_from_few_and_many_stores() -> None:
+    """They give the processor time that was measured back, and that of other numbers."""
+    costs = costs_of([point(FOLDER, 1), point(FOLDER, 100), point(FOLDER, 300)], FOLDER)
+
+    assert (0.5, 0.0001) == pytest.approx((costs.background["Central"], costs.held["Central"]))
+    assert (0.001, 0.0002) == pytest.approx((costs.answer["Central"], costs.more["Central"]))
+    busy = costs.cores("Central", stores=1000, events=2.0, answers=2000.0, more=500.0)
+    assert 0.5 + 0.1 + 2.0 + 0.1 + 0.004 + 0.1 == pytest.approx(busy)
+
+
+def test_what_is_measured_is_kept_as_it_was(tmp_path: Path) -> None:
+    points = [point(FOLDER, 1), point(FOLDER, 300)]
+    save(points, tmp_path / "points.json")
+
+    assert points == load(tmp_path / "points.json")
+
+
+@pytest.mark.parametrize(
+    ("events", "polls"), [(0.0, 0.05), (0.5, 0.525), (1.0, 1.0), (10.0, 40.0**0.5), (1e6, 40.0)]
+)
+def test_polls_between_the_simulated_ones_are_interpolated_in_logarithms(
+    events: float, polls: float
+) -> None:
+    assert polls == pytest.approx(polls_at(HABITS, events))
+
+
+def test_the_page_has_what_was_measured() -> None:
+    """The tables of docs/scale.md are those of the kept figures."""
+    text = (ROOT / "docs" / "scale.md").read_text()
+
+    assert costs_table(load(KEPT)) in text
 
 
 def test_sizes_grow_with_what_is_sent() -> None:
