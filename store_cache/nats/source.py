@@ -187,10 +187,12 @@ class NatsSource:
                 return self._empty(offset)
             try:
                 reader = await self._reader_at(offset, report)
-                if reader is None or self._lacks(reader, offset):
+                if reader is None:
                     return None
                 if messages := await _take(reader, limit):
                     return await self._page(reader, messages, offset)
+                if self._cannot_go_on(reader, report, offset, asked_at):
+                    return None
                 now = self._uptime()
                 if offset <= report.head or reader.awaits_before:
                     due_at = max(asked_at, reader.began_at) + DELIVERY_SECONDS
@@ -200,9 +202,6 @@ class NatsSource:
                         return None
                     await self._until_news(due_at)
                     continue
-                if offset > report.head + 1 and self._was_true_after(asked_at):
-                    self._drop_reader(f"the feed ends before event {offset - 1}, which is held")
-                    return None
                 is_newer = report.received_at > asked_at and now - asked_at >= FRESH_SECONDS
                 if is_newer or reader.before is not None or now >= ends_at:
                     return await self._page(reader, [], offset)
@@ -215,11 +214,18 @@ class NatsSource:
         self._was_fresh = False
         return None
 
-    def _lacks(self, reader: StreamReader, offset: int) -> bool:
-        """Whether a reader cannot go on: it is at a gap, or broken."""
-        if not (reader.is_at_gap or reader.is_broken):
+    def _cannot_go_on(
+        self, reader: StreamReader, report: Report, offset: int, asked_at: float
+    ) -> bool:
+        """Whether a reader without messages is at a gap, broken, or behind what the report says to
+        be the end of the feed, of later than when the poll began."""
+        true_at = self._connection.true_at
+        if reader.is_at_gap or reader.is_broken:
+            self._lack = reader.problem or f"there is a gap in the stream at event {offset}"
+        elif offset > report.head + 1 and true_at is not None and true_at > asked_at:
+            self._drop_reader(f"the feed ends before event {offset - 1}, which is held")
+        else:
             return False
-        self._lack = reader.problem or f"there is a gap in the stream at event {offset}"
         return True
 
     def _fresh_report(self) -> Report | None:
@@ -229,11 +235,6 @@ class NatsSource:
             return None
         age = connection.age
         return connection.report if age is not None and age <= SILENT_SECONDS else None
-
-    def _was_true_after(self, moment: float) -> bool:
-        """Whether the last report says something of a time after `moment`."""
-        true_at = self._connection.true_at
-        return true_at is not None and true_at > moment
 
     async def _reader_at(self, offset: int, report: Report) -> StreamReader | None:
         """Return a reader whose next message is that of `offset`; None if the stream ends before
