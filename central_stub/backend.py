@@ -96,6 +96,11 @@ class Backend(Protocol):
     @property
     def generation(self) -> str: ...
     @property
+    def head(self) -> int:
+        """The last offset, as far as is known without asking anybody."""
+        ...
+
+    @property
     def revision(self) -> int: ...
 
     # Its life

@@ -252,10 +252,11 @@ class Api:
     async def _take_report(self, request: Request, now: float) -> Reply:
         return self.fleet.take(request, now)
 
-    async def _head(self) -> Head:
-        moment = await self.backend.moment()
+    def _head(self) -> Head:
+        """Return where the feed ends, of which a second's lag is no harm: so the fleet is shown
+        also while the ledger is away."""
         has_name = self.backend.switches.has(Feature.GENERATION)
-        return Head(moment.generation if has_name else None, moment.head)
+        return Head(self.backend.generation if has_name else None, self.backend.head)
 
     # Reads
 

@@ -61,6 +61,10 @@ class LocalBackend:
         return self.ledger.generation
 
     @property
+    def head(self) -> int:
+        return self.ledger.head
+
+    @property
     def revision(self) -> int:
         return self.ledger.revision
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -42,12 +42,13 @@ class Seen:
 
 
 class Fleet:
-    """The stores of one tenant. `head` returns where Central's feed ends.
+    """The stores of one tenant. `head` returns where Central's feed ends, as far as
+    is known.
 
     Nothing here holds the event loop for long, however many stores there are: what looks at more
     than a `FEW` does so in steps, and others are answered in between."""
 
-    def __init__(self, tenant: str, keys: AccessKeys, head: Callable[[], Awaitable[Head]]) -> None:
+    def __init__(self, tenant: str, keys: AccessKeys, head: Callable[[], Head]) -> None:
         self.reports = Reports()
         self.answers: Counter[str] = Counter()
         """How many reports were taken and refused."""
@@ -91,7 +92,7 @@ class Fleet:
         """Return how all processes stand; of many, up to a second old."""
         async with self._looking:
             if len(self.reports) <= FEW or not abs(now - self._seen.at) < SEEN_SECONDS:
-                self._seen = await self._look(await self._head(), now)
+                self._seen = await self._look(self._head(), now)
             return self._seen
 
     async def _look(self, head: Head, now: float) -> Seen:
@@ -135,7 +136,7 @@ class Fleet:
         for start in range(0, len(page), WRITTEN_AT_ONCE):
             documents += [document_of(each) for each in page[start : start + WRITTEN_AT_ONCE]]
             await self._let_others()
-        head = await self._head()
+        head = self._head()
         return json_reply(
             {
                 "stores": documents,

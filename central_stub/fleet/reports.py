@@ -2,10 +2,12 @@
 
 Processes of Central that share a database exchange their reports by it (`postgres/reports.py`):
 `taken` are those that came here and are still to be told, `merge` takes what others were told.
-Nothing is lost if that fails for a while, since each store reports again within a minute.
+Nothing is lost if that fails for a while, since each store reports again within a minute. What is
+still to be told is bounded, too: it is no more than what is kept.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from central_stub.fleet.report import StoreReport
 
@@ -24,11 +26,13 @@ class NoRoom(Exception):
 
 class Reports:
     """`taken`: the reports that came to this process of Central, and `forgotten`: the stores that
-    were dropped here, since whoever shares them emptied both."""
+    were dropped here, since whoever shares them emptied both. They stay empty unless somebody
+    shares them (`is_shared`)."""
 
     def __init__(self, most: int = MOST_PROCESSES) -> None:
         self.taken: dict[tuple[str, str], StoreReport] = {}
         self.forgotten: set[str] = set()
+        self.is_shared = False
         self._most = most
         self._stores: dict[str, dict[str, StoreReport]] = {}
         self._count = 0
@@ -56,7 +60,8 @@ class Reports:
     def take(self, kept: StoreReport) -> None:
         """Keep a report that came here. Raises NoRoom."""
         self._put(kept)
-        self.taken[kept.key] = kept
+        if self.is_shared:
+            self.taken[kept.key] = kept
 
     def drop_before(self, store_id: str, instant: float) -> None:
         """Drop a store that was forgotten elsewhere, unless it has reported since `instant`."""
@@ -65,44 +70,61 @@ class Reports:
             self._count -= len(self._stores.pop(store_id))
 
     def merge(self, others: Iterable[StoreReport]) -> None:
-        """Keep reports that came to other processes of Central, unless newer ones are here."""
+        """Keep reports that came to other processes of Central, unless newer ones are here.
+        Raises NoRoom."""
         for kept in others:
             held = self._stores.get(kept.store_id, {}).get(kept.report.process)
             if held is None or held.received_at < kept.received_at:
                 self._put(kept)
+
+    def put_back(
+        self, taken: Mapping[tuple[str, str], StoreReport], forgotten: AbstractSet[str]
+    ) -> None:
+        """Have told later what could not be told, unless it is no longer kept or told anew."""
+        for (store_id, process), kept in taken.items():
+            if process in self._stores.get(store_id, {}):
+                self.taken.setdefault((store_id, process), kept)
+        self.forgotten |= forgotten
 
     def forget(self, store_id: str) -> int:
         """Drop what is kept of a store; return how many processes that were."""
         dropped = self._stores.pop(store_id, {})
         self._count -= len(dropped)
         self.taken = {key: kept for key, kept in self.taken.items() if key[0] != store_id}
-        if dropped:
+        if dropped and self.is_shared:
             self.forgotten.add(store_id)
         return len(dropped)
 
     def _put(self, kept: StoreReport) -> None:
-        processes = self._stores.get(kept.store_id, {})
-        if kept.report.process not in processes and self._count >= self._most:
-            self._make_room(kept.received_at)
         # A process that was last heard of before this one started has been replaced by it. If it is
         # the second node of the shop, its next report brings it back.
+        store_id, held = kept.store_id, self._stores.get(kept.store_id, {})
         left = {
-            name: held
-            for name, held in self._stores.get(kept.store_id, {}).items()
-            if name == kept.report.process or held.received_at >= kept.started_at
+            name: each
+            for name, each in held.items()
+            if name == kept.report.process or each.received_at >= kept.started_at
         }
         left[kept.report.process] = kept
         while len(left) > MOST_OF_A_STORE:
             del left[min(left, key=lambda name: left[name].received_at)]
-        self._count += len(left) - len(self._stores.get(kept.store_id, {}))
-        self._stores[kept.store_id] = left
+        more = len(left) - len(held)
+        if more > 0 and self._count + more > self._most:
+            self._make_room(kept)
+        self._count += more
+        self._stores[store_id] = left
+        for name in held.keys() - left.keys():
+            self.taken.pop((store_id, name), None)
 
-    def _make_room(self, now: float) -> None:
-        """Drop the stores that were silent for long. Raises NoRoom if there are none."""
+    def _make_room(self, kept: StoreReport) -> None:
+        """Drop the stores that were silent for long, but the one that reports. Raises NoRoom if
+        there are none."""
         silent = [
             store_id
             for store_id, processes in self._stores.items()
-            if all(now - held.received_at > FORGET_SECONDS for held in processes.values())
+            if store_id != kept.store_id
+            and all(
+                kept.received_at - held.received_at > FORGET_SECONDS for held in processes.values()
+            )
         ]
         if not silent:
             raise NoRoom(f"the reports of {self._most} processes are kept, and no more")

@@ -157,6 +157,10 @@ class PostgresBackend:
         return self._tail.generation
 
     @property
+    def head(self) -> int:
+        return self._tail.head
+
+    @property
     def revision(self) -> int:
         return self._tail.changes
 
@@ -307,7 +311,7 @@ class PostgresBackend:
     # The feed
 
     async def events(self, offset: int, limit: int, now: float) -> FeedPage:
-        if offset >= self._tail.feed.next:
+        if max(offset, 1) >= self._tail.feed.next:
             await self._tail.refresh()
         if max(offset, self._tail.floor) < self._tail.feed.first:
             return await self._older_events(offset, limit)

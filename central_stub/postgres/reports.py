@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from central_stub.backend import Unavailable
 from central_stub.fleet.report import Report, StoreReport
-from central_stub.fleet.reports import FORGET_SECONDS, Reports
+from central_stub.fleet.reports import FORGET_SECONDS, NoRoom, Reports
 from central_stub.postgres.database import Database
 from central_stub.postgres.errors import words
 
@@ -65,6 +65,7 @@ class SharedReports:
     ) -> None:
         self._database = database
         self._reports = reports
+        self._reports.is_shared = True
         self._clock = clock
         self._named = {"tenant": tenant, "central": uuid.uuid4().hex}
         self._after = 0.0
@@ -78,6 +79,8 @@ class SharedReports:
                 await self.look()
             except (Unavailable, psycopg.Error) as error:
                 logger.warning("reports of stores are not shared: %s", words_of(error))
+            except Exception:
+                logger.exception("reports of stores are not shared")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
@@ -107,8 +110,7 @@ class SharedReports:
                 rows = [self._row(taken[key]) for key in sorted(taken)]
                 await cursor.executemany(STORE, rows)
         except BaseException:
-            self._reports.taken = taken | self._reports.taken
-            self._reports.forgotten = forgotten | self._reports.forgotten
+            self._reports.put_back(taken, forgotten)
             raise
 
     def _row(self, kept: StoreReport) -> dict[str, object]:
@@ -124,6 +126,7 @@ class SharedReports:
         named = {**self._named, "after": self._after - OVERLAP_SECONDS}
         rows = await self._database.read(READ, named)
         seen, self._seen = self._seen, {}
+        left_out: NoRoom | None = None
         for number, (store_id, process, body, stored_at, ago) in enumerate(rows):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)  # after a start there may be thousands
@@ -139,7 +142,12 @@ class SharedReports:
                 report = Report.model_validate_json(bytes(body))
             except ValidationError:
                 continue  # of another version of Central
-            self._reports.merge([StoreReport(store_id, received_at, report)])
+            try:
+                self._reports.merge([StoreReport(store_id, received_at, report)])
+            except NoRoom as problem:
+                left_out = problem
+        if left_out is not None:
+            logger.warning("reports that other processes were told are left out: %s", left_out)
 
 
 def words_of(error: Exception) -> str:

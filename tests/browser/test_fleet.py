@@ -66,6 +66,8 @@ async def test_the_worst_store_comes_first_and_brings_no_markup(tmp_path: Path) 
         page = visit.page
         await sign_in(page, central, "not-a-key")
         await expect(page.get_by_role("alert")).to_contain_text("unknown to Central")
+        await sign_in(page, central, "Schlüssel-Łódź")
+        await expect(page.get_by_role("alert")).to_contain_text("unknown to Central")
         await sign_in(page, central, CENTRAL_KEY)
         await expect(page.get_by_role("alert")).to_contain_text("admin key")
         await sign_in(page, central)
@@ -125,6 +127,27 @@ async def test_a_central_that_is_away_is_told(tmp_path: Path) -> None:
         await expect(page.locator(".tile")).to_have_count(3)
         await central.start()
         await expect(page.get_by_role("heading", level=1)).to_have_text("No store has reported yet")
+
+
+async def test_a_central_that_hangs_is_told_and_asked_again(tmp_path: Path) -> None:
+    """Also the one that hangs from the first: the key can be forgotten then."""
+    async with a_chain(tmp_path) as central, visiting() as visit:
+        page, asked = visit.page, "**/v1/admin/stores?*"
+        await page.clock.install()
+        await sign_in(page, central)
+        await expect(page.locator("#line")).to_have_text("Asked every 5 s")
+        await page.route(asked, lambda _: None)
+        await page.clock.run_for(20_000)
+        await expect(page.locator("#line")).to_contain_text("No answer for")
+        await page.unroute(asked)
+        await page.clock.run_for(20_000)
+        await expect(page.locator("#line")).to_have_text("Asked every 5 s")
+        await page.route(asked, lambda _: None)
+        await page.reload()
+        await page.clock.run_for(20_000)
+        await expect(page.locator("#line")).to_have_text("Central does not answer")
+        await page.get_by_role("button", name="Forget key").click()
+        await expect(page.get_by_label("Admin key")).to_be_focused()
 
 
 async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:

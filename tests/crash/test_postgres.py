@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import orjson
 import pytest
 from pydantic import SecretStr
@@ -24,6 +25,12 @@ from central_stub.wire import Reply, Request
 
 pytestmark = pytest.mark.timeout(180)
 
+REPORT = {
+    "process": "a1",
+    "version": "0.1.0",
+    "uptimeSeconds": 100.0,
+    "state": {"name": "live", "seconds": 90.0},
+}
 NUMBERS = itertools.count(1)
 SETTINGS = {"fsync": "off", "wal_level": "replica"}
 
@@ -120,8 +127,11 @@ async def test_while_postgresql_is_away_nothing_is_said_that_is_not_known(
     server: TemporaryServer, chain: Chain
 ) -> None:
     """503 with Retry-After; events that are in memory are answered. Afterwards it goes on by
-    itself, in the same generation, and a write that was not answered is applied once."""
+    itself, in the same generation, and a write that was not answered is applied once. The fleet is
+    shown meanwhile."""
     before = await chain.page()
+    report = REPORT | {"position": {"generation": before[0], "offset": 0}}
+    assert 200 == (await chain.ask("PUT", "/v1/stores/shop-1/report", report)).status
     poll = await chain.ask("GET", "/v1/inventory/events?offset=1")
     await asyncio.to_thread(server.kill)
 
@@ -132,12 +142,17 @@ async def test_while_postgresql_is_away_nothing_is_said_that_is_not_known(
         await chain.ask("GET", "/health"),
     ]
     remembered = await chain.ask("GET", "/v1/inventory/events?offset=1")
+    stores = await chain.ask("GET", "/v1/admin/stores")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        metrics = await client.get(f"{chain.centrals[0].url}/metrics")
     await asyncio.to_thread(server.start)
     after = await chain.page()
     sold = [await chain.sell(1, "k1", at=at) for at in (0, 1)]
 
     assert [(503, "1")] * 4 == [(each.status, each.headers["Retry-After"]) for each in refused]
     assert (200, poll.body) == (remembered.status, remembered.body)
+    [shop] = orjson.loads(stores.body)["stores"]
+    assert ("shop-1", 1, 200) == (shop["storeId"], shop["lag"], metrics.status_code)
     assert before == after
     assert [200, 200] == [each.status for each in sold]
     assert (before[0], 2, 2) == await chain.page(at=1)

@@ -7,6 +7,7 @@ const KEPT_TENANT = "central-tenant";
 const PAUSE_SECONDS = 5;
 const MOST_TILES = 200;
 const TYPING_SECONDS = 0.2;
+const ANSWER_SECONDS = 15;
 const BAD = ["degraded", "silent", "fallback", "empty"];
 
 const $ = (id) => document.getElementById(id);
@@ -32,7 +33,11 @@ function start() {
     typing = setTimeout(() => { asked.id = $("search").value.trim(); load(); }, TYPING_SECONDS * 1000);
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden && isIn()) load(); });
-  setInterval(() => { if (!document.hidden && isIn()) load(); }, PAUSE_SECONDS * 1000);
+  setInterval(() => {
+    if (isAsking && Date.now() - answeredAt > 2 * PAUSE_SECONDS * 1000) setLine("lost", lostText());
+    if (!document.hidden && isIn()) load();
+  }, PAUSE_SECONDS * 1000);
+  $("forget").hidden = !isIn();
   if (isIn()) load();
   else askKey("");
 }
@@ -83,16 +88,29 @@ async function load() {
 async function ask() {
   const query = new URLSearchParams({ limit: MOST_TILES });
   for (const [name, value] of Object.entries(asked)) if (value) query.set(name, value);
-  const headers = { "X-API-Key": sessionStorage.getItem(KEPT_KEY) };
-  const tenant = sessionStorage.getItem(KEPT_TENANT);
-  if (tenant) headers["X-Tenant-ID"] = tenant;
-  const answer = await fetch(`/v1/admin/stores?${query}`, { headers, cache: "no-store" });
-  if (answer.ok) return answer.json();
-  let said = {};
+  const headers = keptHeaders();
+  const patience = new AbortController();
+  const timer = setTimeout(() => patience.abort(), ANSWER_SECONDS * 1000);
   try {
-    said = await answer.json();
-  } catch { /* a proxy's page */ }
-  throw new Refused(answer.status, said.message ?? `Central answered ${answer.status}.`);
+    const answer = await fetch(`/v1/admin/stores?${query}`, { headers, cache: "no-store", signal: patience.signal });
+    if (answer.ok) return await answer.json();
+    let said = {};
+    try {
+      said = await answer.json();
+    } catch { /* a proxy's page */ }
+    throw new Refused(answer.status, said.message ?? `Central answered ${answer.status}.`);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The key and the tenant, as UTF-8: a header takes bytes, and Central reads them so. */
+function keptHeaders() {
+  const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+  const headers = { "X-API-Key": bytes(sessionStorage.getItem(KEPT_KEY)) };
+  const tenant = sessionStorage.getItem(KEPT_TENANT);
+  if (tenant) headers["X-Tenant-ID"] = bytes(tenant);
+  return headers;
 }
 
 function lostText() {

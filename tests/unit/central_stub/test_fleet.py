@@ -269,6 +269,38 @@ def test_the_number_of_stores_is_bounded() -> None:
     assert (2, 2) == (len(reports), reports.stores)
 
 
+def test_a_store_that_restarts_takes_its_own_place_where_there_is_no_room() -> None:
+    """A second node of it is one more, and is refused."""
+    reports = Reports(most=2)
+    for number in range(2):
+        reports.take(kept(f"shop-{number}", 0.0, "before"))
+
+    reports.take(kept("shop-1", MINUTE, "after", uptime=5.0))
+    with pytest.raises(NoRoom):
+        reports.take(kept("shop-1", MINUTE, "other"))
+
+    assert [("shop-0", "before"), ("shop-1", "after")] == [each.key for each in reports]
+
+
+def test_what_is_still_to_be_told_is_no_more_than_what_is_kept() -> None:
+    """Nothing where nobody shares; where the database is away for long, only what is kept."""
+    alone, shared = Reports(), Reports()
+    shared.is_shared = True
+    for number in range(50):
+        for reports in (alone, shared):
+            reports.take(kept("shop-1", number * MINUTE, f"p{number}", uptime=1.0))
+            reports.take(kept(f"closed-{number}", number * MINUTE))
+            reports.forget(f"closed-{number}")
+
+    assert ({}, set()) == (alone.taken, alone.forgotten)
+    assert [("shop-1", "p49")] == list(shared.taken)
+
+    taken, shared.taken = shared.taken, {}
+    shared.take(kept("shop-1", 51 * MINUTE, "p50", uptime=1.0))
+    shared.put_back(taken, {"closed-1"})
+    assert [("shop-1", "p50")] == list(shared.taken)
+
+
 def test_a_store_that_restarts_all_the_time_takes_little_room() -> None:
     reports = Reports()
     for number in range(50):
@@ -286,6 +318,8 @@ def test_processes_of_central_share_what_they_were_told() -> None:
         for at in range(200)
     ]
     centrals = [Reports(), Reports()]
+    for central in centrals:
+        central.is_shared = True
     for each in told_to:
         chance.choice(centrals).take(each)
     for central, other in (centrals, reversed(centrals)):
@@ -321,14 +355,14 @@ async def test_many_stores_are_looked_at_in_steps() -> None:
         whole = await _listed(fleet, "")
     pages = [await _listed(fleet, f"?limit=700&offset={offset}") for offset in (0, 700, 1400)]
 
-    everyone = [standing_of(each, await _at_the_head(), 1.0) for each in fleet.reports]
+    everyone = [standing_of(each, _at_the_head(), 1.0) for each in fleet.reports]
     expected = [each.kept.store_id for each in sorted(everyone, key=lambda each: each.order)]
     assert expected == [store_id for page in pages for store_id in page]
     assert expected[:LISTED] == whole
     assert turns >= 2 * len(everyone) / AT_ONCE
 
 
-async def _at_the_head() -> Head:
+def _at_the_head() -> Head:
     return Head("g-1", 50)
 
 

@@ -142,6 +142,19 @@ async def test_a_process_that_heard_nothing_still_answers_truly(
     assert ([], 3) == (body["events"], body["nextOffset"])
 
 
+async def test_a_process_that_heard_nothing_answers_truly_from_the_beginning(
+    pair_that_does_not_look: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offset 0 means 1, which is the end of the feed that it knows."""
+    monkeypatch.setattr(PostgresBackend, "wake", lambda *_: None)
+    await pair_that_does_not_look.create(P1)
+
+    path = "/v1/inventory/events?offset=0"
+    body = (await pair_that_does_not_look.get(pair_that_does_not_look.second, path)).body
+
+    assert [1] == [event["offset"] for event in body["events"]]
+
+
 async def test_a_lost_notification_is_made_up_for_by_the_look(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

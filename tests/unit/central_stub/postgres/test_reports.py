@@ -16,6 +16,7 @@ from central_stub.postgres.database import Database
 from central_stub.postgres.reports import SharedReports
 from central_stub.server import running
 from central_stub.settings import read_settings
+from tests.harness.background import in_background
 from tests.harness.postgres import Postgres
 from tests.unit.central_stub.test_fleet import kept, report
 
@@ -76,9 +77,10 @@ async def test_a_start_reads_what_was_reported_before(postgres: Postgres) -> Non
     """So a store that has been silent since stays known."""
     async with databases(postgres.empty_database(), 2) as (one, two):
         first, second = Reports(), Reports()
+        here = SharedReports(one, "", first, lambda: NOW)
         for number in range(300):
             first.take(kept(f"shop-{number}", NOW - 900.0))
-        await SharedReports(one, "", first, lambda: NOW).look()
+        await here.look()
         await SharedReports(two, "", second, lambda: NOW).look()
 
         assert 300 == len(second)
@@ -120,6 +122,32 @@ async def test_reports_wait_while_the_database_is_away(postgres: Postgres) -> No
         await shared.look()
         rows = await only.read("SELECT store_id FROM central.reports", {})
         assert [("shop-1",)] == [tuple(row) for row in rows]
+
+
+async def test_reports_for_which_there_is_no_room_do_not_end_the_sharing(
+    postgres: Postgres,
+) -> None:
+    """They are left out; what comes here is told on, and who is known already is heard of."""
+    async with databases(postgres.empty_database(), 2) as (one, two):
+        first, second = Reports(), Reports(most=2)
+        here = SharedReports(one, "", first, lambda: NOW)
+        there = SharedReports(two, "", second, lambda: NOW)
+        second.take(kept("shop-0", NOW - 90.0))
+        for number in range(4):
+            first.take(kept(f"shop-{number}", NOW - 10.0 * number))
+        await here.look()
+        async with in_background(there.run()):
+            async with asyncio.timeout(20):
+                while len(second) < 2 or second.taken:  # noqa: ASYNC110 (this loop's)
+                    await asyncio.sleep(0.01)
+            second.take(kept("shop-0", NOW))
+            async with asyncio.timeout(20):
+                while second.taken:  # noqa: ASYNC110 (this loop's)
+                    await asyncio.sleep(0.01)
+        await here.look()
+
+        assert 2 == len(second)
+        assert NOW == max(each.received_at for each in first if each.store_id == "shop-0")
 
 
 async def test_two_served_centrals_show_one_fleet(postgres: Postgres) -> None:
