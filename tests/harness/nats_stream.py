@@ -18,6 +18,9 @@ from store_cache.nats.report import Report
 from tests.harness.hostile_central import event
 
 STREAM = "FEED_1"
+REPLY_SECONDS = 0.01
+"""How long the server takes to make a consumer."""
+
 _NANOSECONDS = 1_000_000_000
 
 Receive = Callable[[Msg], Awaitable[None]]
@@ -68,6 +71,10 @@ class MemoryStream:
             told = {"Status": status, "Description": description} | headers
             self._later(pull.receive, Msg(_client=None, headers=told))  # type: ignore[arg-type]
 
+    def forget_requests(self) -> None:
+        """As a server does when the connection breaks."""
+        self._pulls.clear()
+
     def _deliver(self) -> None:
         if self.is_silent:
             return
@@ -108,6 +115,7 @@ class MemoryStream:
         return self
 
     async def add_consumer(self, stream: str, config: Any) -> Any:
+        await asyncio.sleep(REPLY_SECONDS)
         if self.is_gone or stream != STREAM:
             raise nats.js.errors.NotFoundError(code=404, description="stream not found")
         assert config.ack_policy == "none"

@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.errors import APIError, NoStreamResponseError
 
 from central_stub.publisher.central import CentralFeed, Nameless
@@ -167,14 +168,23 @@ async def test_the_storage_of_nats_is_lost(
 async def test_a_central_restored_under_its_own_name(
     client: Client, central: TestCentral, start_publisher: StartPublisher
 ) -> None:
-    """The stream holds events that Central does not know any more: it is made anew."""
+    """The stream holds events that Central does not know any more: it is made anew. Before it is,
+    readers of mirrors are told."""
+    told: list[str] = []
+
+    async def note(message: Msg) -> None:
+        told.append(orjson.loads(message.data)["created"])
+
     for _ in range(5):
         central.sell("P-1")
     start_publisher()
     await reported(client, 8)
+    await client.subscribe("feed.report", cb=note)
     central.fault("crash", loses="events", count=3, seconds=0)
     central.sell("P-2")
-    await reported(client, 6)
+    after = await reported(client, 6)
+    assert told[-1] == after["created"]
+    assert "" in told
     assert await is_copy(client, central)
 
 

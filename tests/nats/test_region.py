@@ -275,6 +275,22 @@ async def test_a_central_restored_under_its_own_name(region: Region, central: Te
         await until(lambda: shows(parts, central) and is_on_nats(parts))
 
 
+async def test_a_mirror_of_another_stream_is_not_read(region: Region, central: TestCentral) -> None:
+    """Nobody makes it anew, and it would go on with events of a log that the store does not know;
+    the report says that it is another stream."""
+    async with region.store() as parts:
+        await until(lambda: is_on_nats(parts))
+        for _ in range(5):
+            central.sell("P-1")
+        await until(lambda: shows(parts, central) and is_on_nats(parts))
+        await region.stop_mirrors()
+        central.fault("crash", loses="events", count=3, seconds=0)
+        central.sell("P-2")  # wakes the publisher
+        await until(lambda: "mirrors another stream" in status_of(parts)["feed"]["problem"])
+        region.start_mirrors()
+        await until(lambda: is_on_nats(parts) and shows(parts, central))
+
+
 async def test_a_new_generation(region: Region, central: TestCentral) -> None:
     """It gets a mirror of its own; that of the generation before goes."""
     async with region.store() as parts:

@@ -20,7 +20,7 @@ from store_cache.nats.source import (
     START_SECONDS,
     NatsSource,
 )
-from tests.harness.nats_stream import MemoryConnection, MemoryStream
+from tests.harness.nats_stream import REPLY_SECONDS, MemoryConnection, MemoryStream
 from tests.harness.virtual_time import in_virtual_time
 
 INTERVAL_SECONDS = 30.0
@@ -169,10 +169,11 @@ async def test_a_poll_ends_with_an_event_at_once() -> None:
 @in_virtual_time
 async def test_a_cancelled_poll_loses_nothing() -> None:
     async with feed() as it, reporting(it, 0):
-        poll = asyncio.get_running_loop().create_task(it.poll(0))
-        await asyncio.sleep(1)
-        poll.cancel()
-        await asyncio.sleep(1)
+        for seconds in (REPLY_SECONDS / 2, 1):  # while the reader begins, and after that
+            poll = asyncio.get_running_loop().create_task(it.poll(0))
+            await asyncio.sleep(seconds)
+            poll.cancel()
+            await asyncio.sleep(0.1)
         it.stream.publish_events(0)
         assert offsets(await it.poll(0)) == [0]
         assert it.stream.consumers == 2  # the reader is the same
@@ -283,6 +284,23 @@ async def test_the_connection_is_lost() -> None:
         assert due_at <= asked_at <= due_at + 2 * LOOK_SECONDS
 
 
+@in_virtual_time
+async def test_the_connection_is_back() -> None:
+    """The server has forgotten what was asked of it: another reader begins at once."""
+    async with feed() as it:
+        it.stream.publish_events(0)
+        it.connection.tell(1)
+        assert offsets(await it.poll(0)) == [0]
+        it.connection.lose()
+        it.stream.forget_requests()
+        it.connection.client = it.stream
+        it.stream.publish_events(1)
+        it.connection.tell(1)
+        assert offsets(await it.poll(1)) == [0, 1]  # it begins with the event before (E4)
+        assert now() < LOOK_SECONDS
+        assert it.central.asked == []
+
+
 # -- what NATS cannot give ---------------------------------------------------------------------
 
 
@@ -377,7 +395,7 @@ async def test_a_message_that_is_another_event_is_refused() -> None:
     """[E1] Someone else has written into the stream."""
     async with feed() as it, reporting(it, 0):
         it.stream.publish_events(7)
-        it.stream.put(0, it.stream.messages[8])
+        it.stream.put(0, it.stream.messages.pop(8))
         await it.poll(0)
         assert len(it.central.asked) == 1
         assert "not the event of its offset" in it.source.problem
