@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import random
 import signal
 import ssl
 from collections.abc import Coroutine, Sequence
@@ -18,7 +19,7 @@ from nats.aio.client import Client
 
 from central_stub.publisher.central import CentralFeed
 from central_stub.publisher.mirrors import Mirrors
-from central_stub.publisher.publisher import Publisher
+from central_stub.publisher.publisher import Disconnected, Publisher
 
 RECONNECT_SECONDS = 0.5
 CLOSE_SECONDS = 2.0
@@ -40,22 +41,30 @@ async def publish(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, this_task.cancel)
     central = CentralFeed(options.central, options.api_key)
-    client = None
     try:
-        client = await connect(options.nats, options.credentials, options.ca)
-        print(f"central-stub publishes the feed of {options.central} to {options.nats}", flush=True)
-        works = [Publisher(central, client, replicas=options.replicas).run()]
-        if options.mirror:
-            works.append(Mirrors(client, options.mirror).run())
-        await _first_end(works)
+        while True:
+            await _publish_until_closed(options, central)
+            await asyncio.sleep(RECONNECT_SECONDS * (1 + random.random()))
     except asyncio.CancelledError:
         log.info("stopped")
     finally:
         await central.close()
-        if client is not None:
-            with suppress(TimeoutError, OSError):  # the server may be gone
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await client.close()
+
+
+async def _publish_until_closed(options: argparse.Namespace, central: CentralFeed) -> None:
+    """Copy until nats-py has given the connection up. Raises what `publish` does."""
+    client = await connect(options.nats, options.credentials, options.ca)
+    try:
+        print(f"central-stub publishes the feed of {options.central} to {options.nats}", flush=True)
+        works = [Publisher(central, client, replicas=options.replicas).run()]
+        if options.mirror:
+            works.append(Mirrors(client, options.mirror).run())
+        with suppress(Disconnected):
+            await _first_end(works)
+    finally:
+        with suppress(TimeoutError, OSError):  # the server may be gone
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await client.close()
 
 
 async def _first_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:

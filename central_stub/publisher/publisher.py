@@ -35,6 +35,11 @@ class Replaced(Exception):
     """The stream is not, or not any more, a copy of Central's feed; it is opened anew."""
 
 
+class Disconnected(Exception):
+    """nats-py has closed the client, and does not connect it again: the server has ended the
+    connection with an error, such as expired credentials."""
+
+
 class Publisher:
     """Copies the feed of `central` into the NATS that `client` is connected to."""
 
@@ -46,8 +51,10 @@ class Publisher:
         """How many messages this publisher has written."""
 
     async def run(self) -> None:
-        """Copy until cancelled. Raises Nameless."""
+        """Copy until cancelled. Raises Nameless, Disconnected."""
         while not is_cancelled():
+            if self._client.is_closed:
+                raise Disconnected
             try:
                 stream, offset = await self._open()
                 log.info("%s: goes on from offset %d", stream.name, offset)
@@ -71,6 +78,7 @@ class Publisher:
             log.warning("%s is no copy of Central's feed any more: it is made anew", stream.name)
             await stream.delete()
             state = None
+        await stream.keep_bucket()
         if state is None:
             await stream.create(first)
             await stream.forget_older()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ import orjson
 from nats.aio.client import Client
 from nats.js import api
 
+from central_stub.publisher.plan import GAP
+
 BUCKET = "FEED"
 ENTRY = "current"
 ENTRY_SUBJECT = f"$KV.{BUCKET}.{ENTRY}"
@@ -40,10 +43,15 @@ ENTRY_STREAM = f"KV_{BUCKET}"
 REPORT_SUBJECT = "feed.report"
 STREAM_PREFIX = "FEED_"
 REPLY_SECONDS = 5.0
+HEADER_BYTES = 512
+"""Of `max_payload`, which counts the headers, too."""
+
 AT_ONCE = 500
 """Messages under way at a time."""
 
 _WRONG_LAST_SEQUENCE = 10071
+
+log = logging.getLogger(__name__)
 
 
 class StreamFailed(Exception):
@@ -93,18 +101,10 @@ class FeedStream:
 
     async def state(self) -> StreamState | None:
         """Return where the stream stands, or None if there is none. Raises StreamFailed."""
-        try:
-            reply = await self._client.request(
-                f"$JS.API.STREAM.INFO.{self.name}", b"", timeout=REPLY_SECONDS
-            )
-        except (nats.errors.Error, TimeoutError) as error:
-            raise _failed(error) from error
+        info = await self._info(self.name)
         arrived_at = time.monotonic()
-        info: dict[str, Any] = orjson.loads(reply.data)
-        if (problem := info.get("error")) is not None:
-            if problem.get("code") == 404:
-                return None
-            raise StreamFailed(f"NATS says of {self.name}: {problem.get('description')}")
+        if info is None:
+            return None
         self._server_time = datetime.fromisoformat(info["ts"]).timestamp()
         self._server_time_at = arrived_at
         self._created = info["created"]
@@ -112,6 +112,21 @@ class FeedStream:
         return StreamState(
             state["first_seq"] - 1, state["last_seq"], not state["messages"], self._created
         )
+
+    async def _info(self, name: str) -> dict[str, Any] | None:
+        """Return what NATS says of a stream, or None if there is none. Raises StreamFailed."""
+        try:
+            reply = await self._client.request(
+                f"$JS.API.STREAM.INFO.{name}", b"", timeout=REPLY_SECONDS
+            )
+        except (nats.errors.Error, TimeoutError) as error:
+            raise _failed(error) from error
+        info: dict[str, Any] = orjson.loads(reply.data)
+        if (problem := info.get("error")) is None:
+            return info
+        if problem.get("code") == 404:
+            return None
+        raise StreamFailed(f"NATS says of {name}: {problem.get('description')}")
 
     def server_time(self, at: float) -> float:
         """Return the server's time at a moment of the monotonic clock, or a little earlier."""
@@ -129,6 +144,11 @@ class FeedStream:
             storage=api.StorageType.FILE,
         )
         await self._try(self._stream.add_stream(config))
+
+    async def keep_bucket(self) -> None:
+        """Create the bucket if there is none: it may be lost by itself."""
+        if await self._info(ENTRY_STREAM) is not None:
+            return
         bucket = api.KeyValueConfig(
             bucket=BUCKET, description="what stream to read, and how far", replicas=self._replicas
         )
@@ -173,6 +193,12 @@ class FeedStream:
 
     async def _write(self, message: bytes, offset: int) -> None:
         headers = {api.Header.EXPECTED_LAST_SEQUENCE.value: str(offset)}
+        if len(message) > self._client.max_payload - HEADER_BYTES:
+            log.warning(
+                "event %d has %d bytes, more than NATS takes (max_payload): it becomes a gap",
+                *(offset, len(message)),
+            )
+            message = GAP
         try:
             await self._stream.publish(self._subject, message, stream=self.name, headers=headers)
         except nats.js.errors.APIError as error:

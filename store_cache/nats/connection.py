@@ -120,7 +120,18 @@ class FeedConnection:
         return None if true_at is None else self._uptime() - true_at
 
     async def run(self) -> None:
-        """Connect, and stay connected until cancelled."""
+        """Connect, and stay connected until cancelled. nats-py connects again by itself, but not
+        after most errors that a server ends a connection with: its credentials have expired, or its
+        configuration has changed. Credentials are then read anew."""
+        while not _is_cancelled():
+            try:
+                await self._stay_connected()
+            except (nats.errors.Error, OSError) as error:
+                await self._note_problem(error)
+            await asyncio.sleep(_pause())
+
+    async def _stay_connected(self) -> None:
+        """Connect, and return when nats-py has given the connection up."""
         options: dict[str, Any] = {"tls": _tls(self._settings.ca_file)}
         if (path := self._settings.credentials_file) is not None:
             is_jwt = "BEGIN NATS USER JWT" in await asyncio.to_thread(path.read_text)
@@ -134,6 +145,7 @@ class FeedConnection:
                 error_cb=self._note_problem,
                 disconnected_cb=self._note_lost,
                 reconnected_cb=self._note_connected,
+                closed_cb=self._note_closed,
                 max_reconnect_attempts=-1,
                 reconnect_to_server_handler=_any_server_soon,
                 **options,
@@ -142,7 +154,7 @@ class FeedConnection:
             log.info("event sync: connected to NATS at %s", self.server)
             await client.subscribe(REPORT_SUBJECT, cb=self._receive)
             await self._note_connected()
-            while not _is_cancelled():
+            while not _is_cancelled() and not client.is_closed:
                 await self._look()
         finally:
             self._client = None
@@ -222,6 +234,10 @@ class FeedConnection:
         self.stream = None
         self.on_lost()
 
+    async def _note_closed(self) -> None:
+        await self._note_lost()
+        self.look_again()
+
     async def _note_problem(self, error: Exception) -> None:
         problem = f"NATS: {str(error) or type(error).__name__}"
         if problem != self.problem:
@@ -239,7 +255,11 @@ def _is_cancelled() -> bool:
 def _any_server_soon(servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
     """Return the server to connect to next, and after how many seconds: stores do not come back to
     a server all at once."""
-    return random.choice(servers), random.uniform(0.05, LONGEST_RECONNECT_SECONDS)
+    return random.choice(servers), _pause()
+
+
+def _pause() -> float:
+    return random.uniform(0.05, LONGEST_RECONNECT_SECONDS)
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext | None:

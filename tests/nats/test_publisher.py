@@ -15,6 +15,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 
 from central_stub.publisher.central import CentralFeed, Nameless
 from central_stub.publisher.publisher import Publisher
+from central_stub.publisher.stream import FeedStream
 from central_stub.testing import TestCentral
 from tests.harness.nats_server import NatsServer, needs_nats
 from tests.nats.conftest import StartPublisher, connected
@@ -63,6 +64,11 @@ def feed(central: TestCentral, offset: int = 0) -> dict[str, Any]:
     )
     page: dict[str, Any] = reply.json()
     return page
+
+
+def feed_generation(central: TestCentral) -> str:
+    reply = httpx.get(f"{central.url}/v1/inventory/events", headers={"X-API-Key": central.key})
+    return reply.headers["X-Feed-Generation"]
 
 
 async def is_copy(client: Client, central: TestCentral, offset: int = 0) -> bool:
@@ -186,6 +192,31 @@ async def test_a_central_restored_under_its_own_name(
     assert told[-1] == after["created"]
     assert "" in told
     assert await is_copy(client, central)
+
+
+async def test_the_bucket_alone_is_missing(
+    client: Client, central: TestCentral, start_publisher: StartPublisher
+) -> None:
+    """A publisher died before it had created it; later it is lost."""
+    stream = FeedStream(client, feed_generation(central))
+    await stream.create(1)
+    start_publisher()
+    await reported(client, 3)
+    await client.jetstream().delete_key_value("FEED")
+    central.sell("P-1")
+    await reported(client, 4)
+
+
+async def test_an_event_that_nats_does_not_take_is_a_gap(
+    client: Client, central: TestCentral, start_publisher: StartPublisher
+) -> None:
+    """The feed goes on behind it; stores ask Central for it."""
+    central.set_products({"productId": "P-1", "description": "x" * client.max_payload})
+    central.sell("P-2")
+    start_publisher()
+    current = await reported(client, 5)
+    gap = await client.jetstream().get_msg(current["stream"], seq=5)
+    assert not gap.data
 
 
 async def test_a_central_without_a_generation_is_refused(
