@@ -54,7 +54,8 @@ class NatsSource:
     """Answers the polls of the sync.
 
     `interval_seconds`: of polls in interval mode. `on_mode` is called with whether to follow
-    continuously (NATS) or in intervals (Central).
+    continuously (NATS) or in intervals (Central), `on_break` when Central takes the place of NATS:
+    the publisher, NATS or Central itself has failed meanwhile.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class NatsSource:
         self._is_continuous: bool | None = None
         self._news = asyncio.Event()
         self.on_mode: Callable[[bool], None] = _ignore
+        self.on_break: Callable[[], None] = lambda: None
         connection.on_news = self._note_news
         connection.on_lost = self._note_lost
 
@@ -123,6 +125,8 @@ class NatsSource:
 
     def _switch(self, *, from_nats: bool) -> None:
         if self._is_from_nats is not from_nats:
+            if self._is_from_nats:
+                self.on_break()
             self._is_from_nats = from_nats
             where = f"NATS at {self.server}" if from_nats else "Central, in intervals"
             log.info("event sync: the feed comes from %s", where)

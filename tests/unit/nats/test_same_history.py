@@ -195,3 +195,21 @@ async def test_nats_is_polled_without_a_pause_after_quick_answers_of_central() -
             await asyncio.sleep(0.1)
             assert store.offset == len(central.log)
             await published(server, 7)
+
+
+@in_virtual_time
+async def test_the_end_of_reports_is_a_break() -> None:
+    """A verification follows it, as it does after a failure of the line: once, and not when all
+    stores hear nothing, but as each of them asks Central."""
+    central, server = sold(10)
+    breaks: list[float] = []
+    async with following(central, server, 5) as store:
+        store.source.on_break = lambda: breaks.append(now())
+        await published(server, 7)
+        silent_at = now()
+        await asyncio.sleep(SILENT_SECONDS + 3 * INTERVAL_SECONDS)
+        assert len(breaks) == 1
+        assert breaks[0] > silent_at + SILENT_SECONDS
+        await published(server, INTERVAL_SECONDS)
+        assert store.source.is_from_nats
+        assert len(breaks) == 1
