@@ -58,7 +58,8 @@ RETRY_ENTRY = Operation(
     "retryOutboxEntry",
     OUTBOX,
     "Send a parked write again",
-    "If it was sent before, under a new key. If an attempt of it is in doubt, `outcome` must say that it was not applied.",
+    "If it was sent before, under a new key. If an attempt of it is in doubt, `outcome` must say "
+    "that it was not applied.",
     parameters=(_ID,),
     body=RetryBody,
     answers=(Answer(200, "It is queued again", OutboxEntry),),
