@@ -43,8 +43,7 @@ def _run(removals: dict[str, str]) -> dict[str, str]:
         named["CI"] = ""  # the plugin skips what need not run
         command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.removals.plugin"]
         options = ["--tb=native", "-o", f"timeout={LONGEST_TEST_SECONDS}"]
-        # Plugins that no test here needs; schemathesis takes seconds to end a run.
-        options += ["-p", "no:cacheprovider", "-p", "no:schemathesis"]
+        options += ["-p", "no:cacheprovider"]
         done = subprocess.run(
             [*command, *options, *removals],
             cwd=ROOT,
