@@ -102,6 +102,7 @@ async def test_stores_are_found_by_id_and_by_state(tmp_path: Path) -> None:
     async with a_chain(tmp_path) as central, visiting() as visit:
         page = visit.page
         await sign_in(page, central)
+        await expect(page.locator(".tile")).to_have_count(3)  # typing does not wait for the field
         await page.get_by_label("Search by store id").press_sequentially("WELL")
         await expect(page.locator(".tile .id")).to_have_text(["shop-well"])
         await page.get_by_label("Search by store id").fill("no such store")
