@@ -10,7 +10,8 @@ from store_cache.central.failures import CentralError, HeldBack, RequestRefused
 
 INTERVAL_SECONDS = 60.0
 JITTER = 0.2
-"""A pause is up to this part shorter or longer than its name says."""
+"""A pause is up to this part shorter or longer than its name says; only longer if somebody else has
+named it."""
 
 FIRST_SECONDS = 10.0
 """The first report comes within so many seconds of the start."""
@@ -47,16 +48,27 @@ class Pace:
     def sent(self, now: float, chance: float, failure: CentralError | None) -> None:
         """A report was sent, or could not be: `failure`."""
         self.is_unknown = is_no_such_call(failure)
+        self._not_before = now + LEAST_SECONDS
         named = None if failure is None else failure.retry_after_seconds
         if self.is_unknown:
-            seconds = UNKNOWN_SECONDS
+            self.due_at = now + _about(UNKNOWN_SECONDS, chance)
         elif isinstance(failure, HeldBack):
             seconds = min(max(failure.retry_after_seconds, LEAST_SECONDS), INTERVAL_SECONDS)
+            self.due_at = now + _at_least(seconds, chance)
+        elif named:
+            seconds = min(max(named, INTERVAL_SECONDS), UNKNOWN_SECONDS)
+            self.due_at = self._not_before = now + _at_least(seconds, chance)
         else:
-            seconds = min(max(INTERVAL_SECONDS, named or 0.0), UNKNOWN_SECONDS)
-        self.due_at = now + seconds * (1.0 + JITTER * (2.0 * chance - 1.0))
-        asked_to_wait = named and not isinstance(failure, HeldBack)
-        self._not_before = self.due_at if asked_to_wait else now + LEAST_SECONDS
+            self.due_at = now + _about(INTERVAL_SECONDS, chance)
+
+
+def _about(seconds: float, chance: float) -> float:
+    return seconds * (1.0 + JITTER * (2.0 * chance - 1.0))
+
+
+def _at_least(seconds: float, chance: float) -> float:
+    """Return the pause where a time was named before which to send nothing."""
+    return seconds * (1.0 + JITTER * chance)
 
 
 def is_no_such_call(failure: CentralError | None) -> bool:
