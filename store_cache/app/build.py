@@ -405,7 +405,7 @@ def build_feed(
 
 def join_feed(feed: NatsSource, runner: SyncRunner, *, poll_mode: str) -> None:
     """Tell the feed and the sync what to tell each other."""
-    runner.on_read_at_central = feed.note_read_elsewhere
+    runner.on_read_at_central = feed.note_read_at_central
     feed.on_break = lambda: runner.on_break()  # noqa: PLW0108 - it is set later
     if poll_mode == "continuous":
         feed.on_mode = runner.follow_continuously

@@ -117,7 +117,7 @@ class NatsSource:
                 return await self._from_central(offset, limit)
             await self._until_news(self._away_until)
 
-    def note_read_elsewhere(self) -> None:
+    def note_read_at_central(self) -> None:
         """The position is what Central itself said: a full sync has read the feed there."""
         self._was_central, self._generation = True, ""
         if self._reader is not None:
@@ -146,7 +146,7 @@ class NatsSource:
                 )
         if page is None:
             page = await self._central.events(offset=offset, limit=limit, wait_seconds=0)
-        self.note_read_elsewhere()
+        self.note_read_at_central()
         return page
 
     # -- for the status --------------------------------------------------------------------
@@ -184,22 +184,25 @@ class NatsSource:
     ) -> EventPage | None:
         """Return a page, or None as soon as it is known that NATS cannot give one. An empty one
         says that the store had reached the head of a report."""
-        was_fresh = False
-        while (report := self._fresh_report()) is not None:
-            was_fresh = True
+        was_heard = False
+        missed_at: float | None = None
+        while (heard := self._fresh_report()) is not None:
+            report, true_at = heard
+            was_heard = True
             if self._generation not in ("", report.generation) and offset > report.head:
-                return self._empty(offset)
+                return EventPage((), offset, False, report.generation, true_at)
             try:
                 reader = await self._reader_at(offset, report)
                 if reader is None:
                     return None
                 if messages := await _take(reader, limit):
-                    return await self._page(reader, messages, offset)
-                if self._cannot_go_on(reader, report, offset, asked_at):
+                    return await self._page(reader, messages, offset, report, true_at)
+                if self._cannot_go_on(reader, offset, report, is_later=true_at > asked_at):
                     return None
                 now = self._uptime()
                 if offset <= report.head or reader.awaits_before:
-                    due_at = max(asked_at, reader.began_at) + DELIVERY_SECONDS
+                    missed_at = now if missed_at is None else missed_at
+                    due_at = max(missed_at, reader.began_at) + DELIVERY_SECONDS
                     if now >= due_at:
                         missing = offset - 1 if reader.awaits_before else offset
                         self._drop_reader(f"event {missing} does not come")
@@ -208,37 +211,39 @@ class NatsSource:
                     continue
                 is_newer = report.received_at > asked_at and now - asked_at >= FRESH_SECONDS
                 if is_newer or reader.before is not None or now >= ends_at:
-                    return await self._page(reader, [], offset)
+                    return await self._page(reader, [], offset, report, true_at)
             except (nats.errors.Error, nats.js.errors.Error, TimeoutError, InvalidShape) as error:
                 self._drop_reader(f"NATS: {str(error) or type(error).__name__}")
                 return None
             await self._until_news(ends_at)
-        if was_fresh:
+        if was_heard:
             self._away_until = None  # the silence began now, and for all stores at once
         self._was_fresh = False
         return None
 
     def _cannot_go_on(
-        self, reader: StreamReader, report: Report, offset: int, asked_at: float
+        self, reader: StreamReader, offset: int, report: Report, *, is_later: bool
     ) -> bool:
         """Whether a reader without messages is at a gap, broken, or behind what the report says to
-        be the end of the feed, of later than when the poll began."""
-        true_at = self._connection.true_at
+        be the end of the feed. `is_later`: the report tells of a time after the poll began."""
         if reader.is_at_gap or reader.is_broken:
             self._lack = reader.problem or f"there is a gap in the stream at event {offset}"
-        elif offset > report.head + 1 and true_at is not None and true_at > asked_at:
+        elif offset > report.head + 1 and is_later:
             self._drop_reader(f"the feed ends before event {offset - 1}, which is held")
         else:
             return False
         return True
 
-    def _fresh_report(self) -> Report | None:
-        """Return the report if it says something of now, and the stream is known."""
+    def _fresh_report(self) -> tuple[Report, float] | None:
+        """Return the report and when it was true, if it says something of now and the stream is
+        known."""
         connection = self._connection
-        if connection.report is None or connection.stream is None or connection.client is None:
+        report, true_at = connection.report, connection.true_at
+        if connection.stream is None or connection.client is None:
             return None
-        age = connection.age
-        return connection.report if age is not None and age <= SILENT_SECONDS else None
+        if report is None or true_at is None or self._uptime() - true_at > SILENT_SECONDS:
+            return None
+        return report, true_at
 
     async def _reader_at(self, offset: int, report: Report) -> StreamReader | None:
         """Return a reader whose next message is that of `offset`; None if the stream ends before
@@ -274,12 +279,16 @@ class NatsSource:
         await asyncio.shield(self._start)  # cancelling a poll leaves the reader whole
         return reader
 
-    async def _page(self, reader: StreamReader, messages: list[bytes], offset: int) -> EventPage:
+    async def _page(
+        self,
+        reader: StreamReader,
+        messages: list[bytes],
+        offset: int,
+        report: Report,
+        true_at: float,
+    ) -> EventPage:
         """Return the page of these messages, and of the one before them if the reader still has it.
         It says that it leaves nothing behind only if it reaches the head. Raises InvalidShape."""
-        report, true_at = self._connection.report, self._connection.true_at
-        assert report is not None
-        assert true_at is not None
         has_more = bool(messages) and offset + len(messages) <= report.head
         if reader.before is not None:
             messages, offset = [reader.before, *messages], offset - 1
@@ -289,12 +298,6 @@ class NatsSource:
         reader.before = None
         self._was_central, self._generation = False, report.generation
         return replace(page, has_more=has_more)
-
-    def _empty(self, offset: int) -> EventPage:
-        """Return an empty page that is as old as the last report."""
-        report, true_at = self._connection.report, self._connection.true_at
-        assert report is not None
-        return EventPage((), offset, False, report.generation, true_at)
 
     def _drop_reader(self, problem: str) -> None:
         self._lack = problem

@@ -150,7 +150,7 @@ async def test_nats_is_compared_after_a_full_sync() -> None:
         assert store.source.is_from_nats
     central.restore(7, sold=3)
     server.say(19)
-    store.source.note_read_elsewhere()
+    store.source.note_read_at_central()
     page = await store.source.events(offset=10, limit=100, wait_seconds=0)
     assert page.events[0].offset == 9
     assert page.events[0].fingerprint != at(10, "b").fingerprint

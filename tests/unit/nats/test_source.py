@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from store_cache.model.pages import EventPage
+from store_cache.nats import source
 from store_cache.nats.connection import FeedConnection
 from store_cache.nats.report import SILENT_SECONDS
 from store_cache.nats.source import (
@@ -376,6 +377,22 @@ async def test_an_event_may_take_a_moment_to_come() -> None:
 
 
 @in_virtual_time
+async def test_an_event_has_its_moment_from_when_it_was_named() -> None:
+    """However long the poll has lasted then."""
+    async with feed() as it:
+        it.stream.publish_events(0)
+        it.connection.tell(0)
+        await it.poll(0)
+        poll = asyncio.get_running_loop().create_task(it.poll(1))
+        await asyncio.sleep(DELIVERY_SECONDS - 0.1)
+        it.connection.tell(1)
+        await asyncio.sleep(DELIVERY_SECONDS - 1)
+        it.stream.publish_events(1)
+        assert offsets(await poll) == [1]
+        assert it.central.asked == []
+
+
+@in_virtual_time
 async def test_a_left_out_message_is_read_again() -> None:
     """[E1] The reader is thrown away; another one begins at the position."""
     async with feed() as it, reporting(it, 3):
@@ -428,3 +445,23 @@ async def test_a_new_generation_is_named() -> None:
         it.connection.tell(2, generation="g-2", created="tomorrow")
         page = await it.poll(6)
         assert (page.events, page.generation, page.next_offset) == ((), "g-2", 6)
+
+
+@in_virtual_time
+async def test_a_report_that_comes_while_messages_are_taken_is_about_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """[E3] Else events of one generation would be taken for another's."""
+    async with feed() as it:
+        it.stream.publish_events(0, 1)
+        it.connection.tell(1)
+
+        async def take(*given: Any) -> list[bytes]:
+            messages = await taking(*given)
+            it.connection.tell(5, generation="g-2", created="tomorrow")
+            return messages
+
+        taking = source._take
+        monkeypatch.setattr(source, "_take", take)
+        page = await it.poll(0)
+        assert (page.generation, page.has_more) == ("g-1", False)
