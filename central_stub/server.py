@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from central_stub.backend import Backend, NotInMemory, NotOffered, Unavailable
+from central_stub.backend import Backend, NotInMemory, NotOffered, OutcomeUnknown, Unavailable
 from central_stub.central import LARGEST_ADMIN_BODY, Api, Held
 from central_stub.faults import Cut, Delay, Drop, Fault, Faults, Moment, Status
 from central_stub.feed import draw_lateness
@@ -149,7 +149,7 @@ class Service:
     async def _struck(self, request: Request) -> list[Fault]:
         try:
             return await self.backend.strike(self.api.route(request))
-        except (Refused, Unavailable):
+        except (Refused, Unavailable, OutcomeUnknown):
             return []
 
     async def _faulty(

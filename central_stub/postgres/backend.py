@@ -262,8 +262,9 @@ class PostgresBackend:
     # Reading
 
     async def _read(self, query: str, **values: Any) -> list[TupleRow]:
+        """Return the rows of a query that begins with the tenant's row of the feed."""
         rows = await self._database.read(query, {"tenant": self._tenant, **values})
-        if not rows and "central.feed" in query:
+        if not rows:
             raise Unavailable(FORGOTTEN)
         return rows
 
@@ -355,9 +356,10 @@ class PostgresBackend:
     # Administration
 
     async def faults(self) -> list[SetFault]:
-        rows = await self._read(
+        rows = await self._database.read(
             "SELECT number, fault, struck FROM central.faults WHERE tenant = %(tenant)s "
-            "ORDER BY number"
+            "ORDER BY number",
+            {"tenant": self._tenant},
         )
         return read_faults(rows)
 
@@ -390,11 +392,13 @@ class PostgresBackend:
         return len(rows)
 
     async def strike(self, route: Route) -> list[Fault]:
-        """Return the faults that strike, and count them for all processes. Unavailable."""
+        """Return the faults that strike, and count them for all processes. Unavailable,
+        OutcomeUnknown."""
         drawn = {e.number: e.fault for e in self._faults if is_drawn(e.fault, route, self._draw)}
         if not drawn:
             return []
-        struck = await self._read(STRIKE, numbers=list(drawn))
+        numbers = {"tenant": self._tenant, "numbers": list(drawn)}
+        struck = await self._database.change(STRIKE, numbers)
         for number, count, times in struck:
             if count == times:
                 await self.clear_faults(number)
@@ -562,7 +566,7 @@ class PostgresBackend:
 
     async def _changing(self, query: str, **values: Any) -> list[TupleRow]:
         """Change switches or faults, and tell every process."""
-        rows = await self._database.read(query, {"tenant": self._tenant, **values})
+        rows = await self._database.change(query, {"tenant": self._tenant, **values})
         await self._database.read(
             "SELECT pg_notify(%(channel)s, %(name)s)",
             {"channel": CHANNEL, "name": str(self._tenant)},

@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from central_stub.backend import Unavailable
+from central_stub.backend import OutcomeUnknown, Unavailable
 from central_stub.postgres import schema
 from central_stub.postgres.errors import is_lost, is_unable, words
 from central_stub.storage import StorageError
@@ -44,6 +44,8 @@ LOCK_SECONDS = 3.0
 IDLE_SECONDS = 10.0
 """How long a transaction may wait for its process, which holds locks meanwhile. A process computes
 for some milliseconds between the two exchanges of a group."""
+
+LOST = "the database was lost while this was changed: see whether it was"
 
 _USUAL = {
     "connect_timeout": CONNECT_SECONDS,
@@ -181,19 +183,32 @@ class Database:
                         await connection.rollback()
 
     async def read(self, query: str, arguments: Mapping[str, Any]) -> list[TupleRow]:
-        """Return the rows of one statement, which is one snapshot. Unavailable."""
+        """Return the rows of one statement, which is one snapshot. Unavailable.
+
+        It is repeated if the connection is lost, so it must change nothing, or be of no effect the
+        second time.
+        """
         for remaining in reversed(range(TRIES)):
             try:
                 async with self.connection() as connection:
-                    cursor = connection.cursor(binary=True)
-                    await cursor.execute(query.encode(), arguments)
-                    return await cursor.fetchall()
+                    return await _rows(connection, query, arguments)
             except psycopg.Error as error:
-                if not is_unable(error):
-                    raise
-                has_none = isinstance(error, PoolTimeout | PoolClosed)
-                if has_none or not remaining or not is_lost(error):
-                    raise Unavailable(words(error)) from error
+                _check_may_repeat(error, remaining)
+        raise AssertionError("the last try returns or raises")
+
+    async def change(self, query: str, arguments: Mapping[str, Any]) -> list[TupleRow]:
+        """Change something by one statement, and return its rows. It is sent once, over a
+        connection that has just begun a transaction. Unavailable, OutcomeUnknown."""
+        for remaining in reversed(range(TRIES)):
+            is_begun = False
+            try:
+                async with self.connection() as connection, connection.transaction():
+                    is_begun = True
+                    return await _rows(connection, query, arguments)
+            except psycopg.Error as error:
+                if is_begun and is_lost(error):
+                    raise OutcomeUnknown(LOST) from error
+                _check_may_repeat(error, remaining)
         raise AssertionError("the last try returns or raises")
 
     @asynccontextmanager
@@ -265,3 +280,18 @@ class Database:
                 await follower.clean()
             except (Unavailable, psycopg.Error) as error:
                 logger.warning("what is old of tenant %d is not deleted: %s", tenant, error)
+
+
+async def _rows(connection: Connection, query: str, arguments: Mapping[str, Any]) -> list[TupleRow]:
+    cursor = connection.cursor(binary=True)
+    await cursor.execute(query.encode(), arguments)
+    return await cursor.fetchall()
+
+
+def _check_may_repeat(error: psycopg.Error, remaining: int) -> None:
+    """Return if another connection may serve, and tries remain. Raises the error, Unavailable."""
+    if not is_unable(error):
+        raise error
+    has_none = isinstance(error, PoolTimeout | PoolClosed)
+    if has_none or not remaining or not is_lost(error):
+        raise Unavailable(words(error)) from error

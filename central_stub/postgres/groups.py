@@ -216,7 +216,7 @@ class Groups:
         """Have only the request fail that the database does not take."""
         if len(group) == 1:
             logger.error("a request is refused by the database: %s", error)
-            return _fail(group, OutcomeUnknown(f"nothing was written: {words(error)}"))
+            return _fail(group, OutcomeUnknown(f"this is refused: {words(error)}"))
         middle = len(group) // 2
         await self._commit(group[:middle])
         return await self._commit(group[middle:])

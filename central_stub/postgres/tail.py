@@ -88,7 +88,7 @@ class Tail:
         self._on_revision = on_revision
         self._on_change = on_change
         self._reading: asyncio.Task[None] | None = None
-        self._next: asyncio.Task[None] | None = None
+        self._next_reading: asyncio.Task[None] | None = None
 
     @property
     def head(self) -> int:
@@ -108,9 +108,9 @@ class Tail:
 
         All who call while a reading is under way share the next one.
         """
-        if self._next is None:
-            self._next = asyncio.create_task(self._read_after(self._reading))
-        await asyncio.shield(self._next)
+        if self._next_reading is None:
+            self._next_reading = asyncio.create_task(self._read_after(self._reading))
+        await asyncio.shield(self._next_reading)
 
     async def read(self, read: Callable[[], Awaitable[list[TupleRow]]]) -> list[TupleRow]:
         """Return what `read` does, once the tail holds the events that it can show. Each of its
@@ -152,7 +152,7 @@ class Tail:
     async def _read_after(self, reading: asyncio.Task[None] | None) -> None:
         if reading is not None:
             await asyncio.wait((reading,))
-        self._reading, self._next = self._next, None
+        self._reading, self._next_reading = self._next_reading, None
         while not await self._read():
             pass
 

@@ -4,14 +4,7 @@ import uuid
 
 from central_stub.postgres import schema
 from central_stub.postgres.database import CHANNEL, connect
-
-BEGIN_GENERATION = """
-WITH renamed AS (
-    UPDATE central.feed SET generation = %(new)s, epoch = epoch + 1 WHERE tenant = %(tenant)s
-    RETURNING tenant
-)
-SELECT pg_notify(%(channel)s, tenant::text) FROM renamed
-"""
+from central_stub.postgres.tail import BEGIN_GENERATION
 
 
 async def migrate(url: str) -> list[str]:
@@ -26,11 +19,11 @@ async def begin_generations(url: str) -> list[tuple[str, str]]:
     async with await connect(url) as connection, connection.transaction():
         await schema.check(connection)
         tenants = await connection.execute(
-            "SELECT tenant, name FROM central.feed ORDER BY name FOR UPDATE"
+            "SELECT tenant, name, generation, epoch FROM central.feed ORDER BY name FOR UPDATE"
         )
-        for tenant, name in await tenants.fetchall():
+        for tenant, name, old, epoch in await tenants.fetchall():
             new = str(uuid.uuid4())
-            values = {"tenant": tenant, "new": new, "channel": CHANNEL}
-            await connection.execute(BEGIN_GENERATION, values)
+            values = {"tenant": tenant, "new": new, "old": old, "epoch": epoch, "channel": CHANNEL}
+            await connection.execute(BEGIN_GENERATION.encode(), values)
             begun.append((name, new))
     return begun

@@ -14,20 +14,20 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from central_stub.backend import FeedPage
+from central_stub.backend import FeedPage, OutcomeUnknown, Unavailable
 from central_stub.cli import main, switched
 from central_stub.postgres import backend as postgres_backend
 from central_stub.postgres import database as postgres_database
 from central_stub.postgres import schema, tail
 from central_stub.postgres.backend import PostgresBackend
-from central_stub.postgres.database import Database, Seen
+from central_stub.postgres.database import TRIES, Database, Seen
 from central_stub.postgres.groups import Groups
 from central_stub.postgres.upkeep import migrate
 from central_stub.server import Running, running
 from central_stub.settings import Settings
 from central_stub.storage import StorageError
 from central_stub.switches import Feature, Switches
-from central_stub.wire import Request
+from central_stub.wire import Request, Route
 from tests.harness.postgres import Postgres
 
 P1 = {"productId": "P1", "available": 100}
@@ -511,6 +511,36 @@ async def over_http(central: Running) -> int:
     status = int((await reader.readline()).split()[1])
     writer.close()
     return status
+
+
+async def test_what_changes_something_is_not_sent_twice_if_the_connection_is_lost(
+    pair: Pair,
+) -> None:
+    """A fault would strike twice, or be set twice. What only reads is repeated."""
+    pair.sql("DROP SEQUENCE IF EXISTS tries; CREATE SEQUENCE tries")
+    database = backend_of(pair.first)._database
+    breaking = "SELECT nextval('tries'), pg_terminate_backend(pg_backend_pid())"
+    with pytest.raises(OutcomeUnknown, match="see whether it was"):
+        await database.change(breaking, {})
+    assert "1" == pair.sql("SELECT last_value FROM tries").strip()
+    with pytest.raises(Unavailable):
+        await database.read(breaking, {})
+    assert str(1 + TRIES) == pair.sql("SELECT last_value FROM tries").strip()
+
+
+async def test_faults_are_set_and_counted_after_the_server_has_ended_all_connections(
+    pair: Pair,
+) -> None:
+    """The next one is taken until one is alive: nothing was sent yet."""
+    await pair.create(P1)
+    backend = backend_of(pair.first)
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    fault = {"kind": "status", "status": 503, "times": 2}
+    pair.sql(f"{others} AND datname = current_database()")
+    assert 200 == (await pair.ask(pair.first, "POST", "/v1/admin/faults", fault)).status
+    pair.sql(f"{others} AND datname = current_database()")
+    assert 1 == len(await backend.strike(Route.PAGES))
+    assert [1] == [each.struck for each in await backend.faults()]
 
 
 async def test_old_events_and_keys_are_deleted(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
