@@ -28,7 +28,7 @@ from central_stub.backend import (
 )
 from central_stub.faults import Faults
 from central_stub.fleet.fleet import Fleet
-from central_stub.fleet.ranking import Head
+from central_stub.fleet.report import Head
 from central_stub.keys import Answer
 from central_stub.ledger import Ledger, PositionGone
 from central_stub.limiter import WINDOW_SECONDS, Limiter, Window

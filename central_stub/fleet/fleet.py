@@ -7,8 +7,15 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from central_stub.fleet.ranking import AT_ONCE, Head, Standing, Worst, document_of, standing_of
-from central_stub.fleet.report import LARGEST_BYTES, STATES, STORE_ID, Report, StoreReport
+from central_stub.fleet.ranking import AT_ONCE, Standing, Worst, document_of, standing_of
+from central_stub.fleet.report import (
+    LARGEST_BYTES,
+    STATES,
+    STORE_ID,
+    Head,
+    Report,
+    StoreReport,
+)
 from central_stub.fleet.reports import NoRoom, Reports
 from central_stub.tenants import AccessKeys
 from central_stub.wire import Refused, Reply, Request, invalid, json_reply, parse_json, whole_number
@@ -24,7 +31,7 @@ SEEN_SECONDS = 1.0
 @dataclass(frozen=True, slots=True)
 class FleetMetrics:
     """What `/metrics` shows of a tenant: the processes in each state, the reports taken and
-    refused, the ids of stores, and the events that the last one is behind."""
+    refused, the ids of stores, and the events that the last one was behind at its report."""
 
     states: Mapping[str, int]
     answers: Mapping[str, int]
@@ -42,11 +49,11 @@ class Seen:
 
 
 class Fleet:
-    """The stores of one tenant. `head` returns where Central's feed ends, as far as
-    is known.
+    """The stores of one tenant. `head` returns where Central's feed ends, as far as is known.
 
     Nothing here holds the event loop for long, however many stores there are: what looks at more
-    than a `FEW` does so in steps, and others are answered in between."""
+    than a `FEW` does so in steps, and others are answered in between.
+    """
 
     def __init__(self, tenant: str, keys: AccessKeys, head: Callable[[], Head]) -> None:
         self.reports = Reports()
@@ -62,7 +69,9 @@ class Fleet:
         """PUT /v1/stores/{storeId}/report. Refused if the key is another store's, the body is
         wrong, or there is no room."""
         try:
-            kept = StoreReport(store_id_of(request.raw_path), now, self._checked(request))
+            report = self._checked(request)
+            lag = self._head().lag_of(report.position)
+            kept = StoreReport(store_id_of(request.raw_path), now, report, lag)
             self.reports.take(kept)
         except Refused:
             self.answers["refused"] += 1
@@ -92,14 +101,14 @@ class Fleet:
         """Return how all processes stand; of many, up to a second old."""
         async with self._looking:
             if len(self.reports) <= FEW or not abs(now - self._seen.at) < SEEN_SECONDS:
-                self._seen = await self._look(self._head(), now)
+                self._seen = await self._look(now)
             return self._seen
 
-    async def _look(self, head: Head, now: float) -> Seen:
+    async def _look(self, now: float) -> Seen:
         standings: list[Standing] = []
         counted: Counter[str] = Counter()
         for part in self.reports.parts(AT_ONCE):
-            found = [standing_of(each, head, now) for each in part]
+            found = [standing_of(each, now) for each in part]
             standings += found
             counted.update([each.state for each in found])
             await self._let_others()
@@ -164,7 +173,9 @@ class Fleet:
         """Return what `/metrics` shows of this tenant."""
         seen = await self.look(now)
         known = (
-            each.lag for each in seen.standings if each.lag is not None and each.state != "silent"
+            each.kept.lag
+            for each in seen.standings
+            if each.kept.lag is not None and each.state != "silent"
         )
         return FleetMetrics(
             states=seen.counts,

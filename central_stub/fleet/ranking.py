@@ -7,7 +7,6 @@ look) or `good`. What is worse comes first; in the same state, who is further be
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -35,36 +34,23 @@ _STATE_OF = {name: name for name in STATES if name != "silent"}
 _order = attrgetter("order")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Where Central's feed ends. `generation`: None if this Central does not name one."""
-
-    generation: str | None
-    offset: int
-
-
 class Standing(NamedTuple):
-    """How one process stands. `lag`: events behind the head; None: its position belongs to another
-    generation. `order` sorts the worst first."""
+    """How one process stands. `order` sorts the worst first."""
 
     order: tuple[int, int, float, float, str, str]
     kept: StoreReport
     state: str
     level: str
-    lag: int | None
     silent_seconds: float
 
 
-def standing_of(kept: StoreReport, head: Head, now: float) -> Standing:
+def standing_of(kept: StoreReport, now: float) -> Standing:
     """Return how a process stands; `now`: unix seconds."""
-    report, position = kept.report, kept.report.position
+    report, lag = kept.report, kept.lag
     silent_seconds = max(0.0, now - kept.received_at)
     state = _STATE_OF.get(report.state.name, "other")
     if silent_seconds > SILENT_SECONDS:
         state = "silent"
-    lag = None
-    if head.generation is None or position.generation == head.generation:
-        lag = max(0, head.offset - position.offset)
     level = _LEVEL_OF[state]
     if level == "good" and _needs_a_look(report, lag, silent_seconds):
         level = "warn"
@@ -77,7 +63,7 @@ def standing_of(kept: StoreReport, head: Head, now: float) -> Standing:
         kept.store_id,
         report.process,
     )
-    return Standing(order, kept, state, level, lag, silent_seconds)
+    return Standing(order, kept, state, level, silent_seconds)
 
 
 def _needs_a_look(report: Report, lag: int | None, silent_seconds: float) -> bool:
@@ -126,7 +112,7 @@ def document_of(standing: Standing) -> dict[str, Any]:
         "uptimeSeconds": _later(report.uptime_seconds, passed),
         "generation": report.position.generation,
         "offset": report.position.offset,
-        "lag": standing.lag,
+        "lag": standing.kept.lag,
         "ageSeconds": None if report.age_seconds is None else _later(report.age_seconds, passed),
         "lastFullSync": None
         if full_sync is None

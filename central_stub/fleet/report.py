@@ -95,12 +95,29 @@ class Report(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """Where Central's feed ends. `generation`: None if this Central does not name one."""
+
+    generation: str | None
+    offset: int
+
+    def lag_of(self, position: Position) -> int | None:
+        """Return by how many events a position is behind; None if it is of another generation."""
+        if self.generation is not None and position.generation != self.generation:
+            return None
+        return max(0, self.offset - position.offset)
+
+
+@dataclass(frozen=True, slots=True)
 class StoreReport:
-    """A report as it is kept. `received_at`: unix seconds of the Central that took it."""
+    """A report as it is kept. `received_at`: unix seconds of the Central that took it. `lag`:
+    events that the store was behind the head of that moment; None: it followed another
+    generation."""
 
     store_id: str
     received_at: float
     report: Report
+    lag: int | None
 
     @property
     def key(self) -> tuple[str, str]:

@@ -87,7 +87,7 @@ class Seen(Collector):
         )
         lag = GaugeMetricFamily(
             "central_stub_most_lag_events",
-            "Events that the store furthest behind is behind, of those that report",
+            "Most events that any store which reports was behind at its last report",
             labels=("tenant",),
         )
         for tenant, seen in self._fleets:

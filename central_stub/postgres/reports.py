@@ -11,11 +11,12 @@ import logging
 import uuid
 from collections.abc import Callable
 
+import orjson
 import psycopg
 from pydantic import ValidationError
 
 from central_stub.backend import Unavailable
-from central_stub.fleet.report import Report, StoreReport
+from central_stub.fleet.report import Report, StoreReport, Whole
 from central_stub.fleet.reports import FORGET_SECONDS, NoRoom, Reports
 from central_stub.postgres.database import Database
 from central_stub.postgres.errors import words
@@ -55,6 +56,12 @@ WHERE stored_at < extract(epoch FROM clock_timestamp()) - %(seconds)s
 """
 
 logger = logging.getLogger("central_stub.postgres")
+
+
+class SharedReport(Report):
+    """A report as it is stored. `lag`: of `StoreReport`."""
+
+    lag: Whole | None = None
 
 
 class SharedReports:
@@ -119,7 +126,9 @@ class SharedReports:
             "store_id": kept.store_id,
             "process": kept.report.process,
             "ago": max(0.0, self._clock() - kept.received_at),
-            "body": kept.report.model_dump_json(by_alias=True).encode(),
+            "body": orjson.dumps(
+                kept.report.model_dump(mode="json", by_alias=True) | {"lag": kept.lag}
+            ),
         }
 
     async def _read(self) -> None:
@@ -139,11 +148,11 @@ class SharedReports:
                 self._reports.drop_before(store_id, received_at)
                 continue
             try:
-                report = Report.model_validate_json(bytes(body))
+                report = SharedReport.model_validate_json(bytes(body))
             except ValidationError:
                 continue  # of another version of Central
             try:
-                self._reports.merge([StoreReport(store_id, received_at, report)])
+                self._reports.merge([StoreReport(store_id, received_at, report, report.lag)])
             except NoRoom as problem:
                 left_out = problem
         if left_out is not None:

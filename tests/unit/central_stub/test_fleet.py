@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from central_stub.cli import main
 from central_stub.fleet.cli import printable
 from central_stub.fleet.fleet import FEW, LISTED, Fleet
-from central_stub.fleet.ranking import AT_ONCE, SILENT_SECONDS, Head, standing_of
-from central_stub.fleet.report import LARGEST_BYTES, STATES, Report, StoreReport
+from central_stub.fleet.ranking import AT_ONCE, SILENT_SECONDS, standing_of
+from central_stub.fleet.report import LARGEST_BYTES, STATES, Head, Report, StoreReport
 from central_stub.fleet.reports import FORGET_SECONDS, MOST_OF_A_STORE, NoRoom, Reports
 from central_stub.server import Running, running
 from central_stub.settings import BadSetting, Settings, read_settings
@@ -59,11 +59,13 @@ def listed(asker: Asker, query: str = "") -> list[str]:
 
 
 def test_a_report_is_taken_and_shown(asker: Asker) -> None:
-    """Durations have gone on since, and the lag is counted from Central's own head."""
+    """Durations have gone on since, and the lag is behind Central's own head of that
+    moment."""
     asker.create({"productId": "A", "available": 1}, {"productId": "B", "available": 1})
     refused = {"what": "event", "offset": 1, "reason": "odd", "secondsAgo": 7.0}
     assert 200 == put(asker, "shop-1", report(refused=refused, unknownField=1)).status
     asker.now += 30.0
+    asker.create({"productId": "C", "available": 1})
 
     [store] = asker.admin("GET", "stores").body["stores"]
     assert ("shop-1", "live", "a1") == (store["storeId"], store["state"], store["process"])
@@ -250,9 +252,11 @@ def test_faults_strike_reports_only_by_name(asker: Asker) -> None:
 # What is kept
 
 
-def kept(store_id: str, at: float, process: str = "p", uptime: float = 1e6) -> StoreReport:
+def kept(
+    store_id: str, at: float, process: str = "p", uptime: float = 1e6, lag: int | None = 0
+) -> StoreReport:
     fields = report(process=process, uptimeSeconds=uptime)
-    return StoreReport(store_id, at, Report.model_validate(fields))
+    return StoreReport(store_id, at, Report.model_validate(fields), lag)
 
 
 def test_the_number_of_stores_is_bounded() -> None:
@@ -341,9 +345,9 @@ async def test_many_stores_are_looked_at_in_steps() -> None:
     fleet = Fleet("", AccessKeys(["demo"], ["admin-demo"]), _at_the_head)
     chance, turns = random.Random(7), 0
     for number in range(2 * FEW):
-        position = {"generation": "g-1", "offset": chance.randrange(50)}
-        fields = told(chance.choice(("live", "live", "stale", "fallback")), position=position)
-        fleet.reports.take(StoreReport(f"shop-{number}", 0.0, Report.model_validate(fields)))
+        lag = chance.randrange(50)
+        fields = told(chance.choice(("live", "live", "stale", "fallback")))
+        fleet.reports.take(StoreReport(f"shop-{number}", 0.0, Report.model_validate(fields), lag))
 
     async def count() -> None:
         nonlocal turns
@@ -355,7 +359,7 @@ async def test_many_stores_are_looked_at_in_steps() -> None:
         whole = await _listed(fleet, "")
     pages = [await _listed(fleet, f"?limit=700&offset={offset}") for offset in (0, 700, 1400)]
 
-    everyone = [standing_of(each, _at_the_head(), 1.0) for each in fleet.reports]
+    everyone = [standing_of(each, 1.0) for each in fleet.reports]
     expected = [each.kept.store_id for each in sorted(everyone, key=lambda each: each.order)]
     assert expected == [store_id for page in pages for store_id in page]
     assert expected[:LISTED] == whole

@@ -44,15 +44,15 @@ async def test_each_process_shows_what_any_was_told(postgres: Postgres) -> None:
         right = SharedReports(one, "", first, lambda: NOW)
         wrong = SharedReports(two, "", second, lambda: NOW + 3600.0)
         other = SharedReports(two, "acme", Reports(), lambda: NOW)
-        first.take(kept("shop-1", NOW))
-        second.take(kept("shop-2", NOW + 3600.0))
+        first.take(kept("shop-1", NOW, lag=3))
+        second.take(kept("shop-2", NOW + 3600.0, lag=None))
         for _ in range(2):
             for each in (right, wrong, other):
                 await each.look()
 
-        assert {"shop-1", "shop-2"} == {each.store_id for each in first}
+        assert {"shop-1": 3, "shop-2": None} == {each.store_id: each.lag for each in first}
         assert all(abs(NOW - each.received_at) < 5.0 for each in first)
-        assert {"shop-1", "shop-2"} == {each.store_id for each in second}
+        assert {"shop-1": 3, "shop-2": None} == {each.store_id: each.lag for each in second}
         assert all(abs(NOW + 3600.0 - each.received_at) < 5.0 for each in second)
         assert 0 == len(other._reports)
 
