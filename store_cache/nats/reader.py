@@ -30,7 +30,8 @@ INACTIVE_SECONDS = 30.0
 
 _NANOSECONDS = 1_000_000_000
 _HEARTBEAT = "100"
-_ENDED = ("404", "408")
+_NO_MESSAGES = "404"
+_EXPIRED = "408"
 
 
 class StreamReader:
@@ -92,7 +93,7 @@ class StreamReader:
 
     async def start(self) -> None:
         """Begin. Raises what nats-py raises."""
-        if self._has_ended():
+        if self._is_broken_off():
             return
         consumer = await self._client.jetstream(prefix=self._api_prefix).add_consumer(
             self._stream,
@@ -107,11 +108,11 @@ class StreamReader:
             ),
         )
         self._requests = f"{self._api_prefix}.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}"
-        if self._has_ended():
+        if self._is_broken_off():
             return
         self._inbox = self._client.new_inbox()
         self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
-        if self._has_ended():
+        if self._is_broken_off():
             await self._unsubscribe()
             return
         await self._ask()
@@ -125,7 +126,7 @@ class StreamReader:
         if subscription is not None and not self._client.is_closed:
             await subscription.unsubscribe()
 
-    def _has_ended(self) -> bool:
+    def _is_broken_off(self) -> bool:
         return bool(self.problem)
 
     def break_off(self, problem: str) -> None:
@@ -161,10 +162,10 @@ class StreamReader:
         if status is None:
             self._under_way = max(0, self._under_way - 1)
             self._add(message)
-        elif status in _ENDED:
+        elif status in (_NO_MESSAGES, _EXPIRED):
             pending = (message.headers or {}).get("Nats-Pending-Messages", "0")
             self._under_way = max(0, self._under_way - int(pending))
-            if status == _ENDED[0]:
+            if status == _NO_MESSAGES:
                 self._under_way = 0
         elif status != _HEARTBEAT:
             about = (message.headers or {}).get(api.Header.DESCRIPTION, "")

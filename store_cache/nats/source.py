@@ -55,7 +55,7 @@ class NatsSource:
 
     `interval_seconds`: of polls in interval mode. `on_mode` is called with whether to follow
     continuously (NATS) or in intervals (Central), `on_break` when Central takes the place of NATS:
-    the publisher, NATS or Central itself has failed meanwhile.
+    an event is missing there, or the publisher, NATS or Central itself has failed meanwhile.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class NatsSource:
         self._generation = ""
         self._was_central = False
         self._away_until: float | None = uptime() + START_SECONDS
-        self._was_fresh = False
+        self._was_heard = False
         self._lack = ""
         self._is_from_nats: bool | None = None
         self._is_continuous: bool | None = None
@@ -218,7 +218,7 @@ class NatsSource:
             await self._until_news(ends_at)
         if was_heard:
             self._away_until = None  # the silence began now, and for all stores at once
-        self._was_fresh = False
+        self._was_heard = False
         return None
 
     def _cannot_go_on(
@@ -316,8 +316,8 @@ class NatsSource:
 
     def _note_news(self) -> None:
         self._news.set()
-        was_fresh, self._was_fresh = self._was_fresh, self._fresh_report() is not None
-        if self._was_fresh and not was_fresh and self._is_from_nats is False:
+        was_heard, self._was_heard = self._was_heard, self._fresh_report() is not None
+        if self._was_heard and not was_heard and self._is_from_nats is False:
             self._follow(continuously=True)  # the wait for the next interval ends
 
     def _note_lost(self) -> None:

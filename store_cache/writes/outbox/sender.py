@@ -361,11 +361,11 @@ class OutboxSender:
             return  # the feed was faster, and has settled it
         after = transitions.concluded(entry, outcome, self._now())
         if after.is_unsettled:
-            if after is not entry and after != replace(entry, changed_at=after.changed_at):
+            if after != replace(entry, changed_at=after.changed_at):
                 await self._outbox.record(after)
         else:
             await self._outbox.settle(after, self._stock(entry, outcome))
-        self._schedule(after, outcome)
+        self._schedule(entry.key, outcome)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(entry.product_id, outcome.new_version)
 
@@ -375,23 +375,23 @@ class OutboxSender:
         is_repeated = entry.state is State.IN_DOUBT
         return stock_to_show(outcome.stock, entry.attempt, is_repeated=is_repeated, now=self._now())
 
-    def _schedule(self, entry: Entry, outcome: WriteOutcome) -> None:
+    def _schedule(self, key: str, outcome: WriteOutcome) -> None:
         """Have an entry sent again at its time, if it is to be."""
-        current = self._outbox.unsettled(entry.key)
+        current = self._outbox.unsettled(key)
         if current is None or current.state not in (State.QUEUED, State.IN_DOUBT):
             return
         due = 0.0
         if _is_its_own(outcome):
-            self._outbox.failures[entry.key] += 1
-            failures = self._outbox.failures[entry.key]
+            self._outbox.failures[key] += 1
+            failures = self._outbox.failures[key]
             is_conflict = isinstance(outcome, Refused)
             if not is_conflict or failures > CONFLICTS_AT_ONCE:
                 due = _time() + pause_seconds(failures, self._random())
         order = self._outbox.order
         if current.state is State.QUEUED:
-            order.put_queued(current.key, current.product_id, current.sequence, due=due)
+            order.put_queued(key, current.product_id, current.sequence, due=due)
         else:
-            order.put_in_doubt(current.key, current.product_id, current.sequence, due=due)
+            order.put_in_doubt(key, current.product_id, current.sequence, due=due)
 
     def _put_back(self, key: str) -> None:
         """Have an entry sent again a minute after a defect of the store."""

@@ -121,8 +121,8 @@ def parked(entry: Entry, error_type: str, problem: str, now: float) -> Entry:
 
 def retried(entry: Entry, step: Step) -> Entry:
     """Return a parked or doubtful entry that a person has sent again: under the next key, or the
-    same one if it was never sent. Another node may have the write as well, and both must use each
-    key."""
+    same one if it was never sent. No number is skipped: another node that has the same write counts
+    through the same keys."""
     again = _next_attempt(entry, None, "", step.at)
     is_used = entry.attempt is not None and entry.attempt.number == entry.number
     number = again.number if is_used else entry.number
