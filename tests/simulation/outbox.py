@@ -69,9 +69,12 @@ def pending_sums(store: StoreParts) -> dict[str, int]:
     return {} if pending is None else {i: pending.of(i) for i in pending.products()}
 
 
-def _says_that_it_lacks(store: StoreParts) -> bool:
-    check = store.status.health()["checks"]["outbox"]
-    return "may be missing" in check.get("problem", "")
+def may_lack(store: StoreParts) -> bool:
+    """Whether a store may lack what it had kept: it has begun on a disk that fails (D5), or its
+    files were damaged and its health says so (O9)."""
+    checks = store.status.health()["checks"]
+    problem = checks["outbox"].get("problem", "") if "outbox" in checks else ""
+    return not store.writer.is_loaded or "may be missing" in problem
 
 
 @dataclass
@@ -90,11 +93,11 @@ class SalesBook:
             if sale.final and not (sale.is_forgotten or sale.may_count_anew)
         }
 
-    def may_lack(self) -> None:
-        """Note that a store may lack what it had kept: it has begun on a disk that fails (D5), or
-        its files were damaged and its health says so (O9). It sends a repeat as new."""
+    def store_may_lack(self, *, and_central: bool) -> None:
+        """Note that a store may lack what it had kept, so that it sends a repeat as new.
+        `and_central`: Central may have forgotten its key, too."""
         for sale in self.sales:
-            sale.is_forgotten = sale.is_forgotten or bool(sale.entry_id)
+            sale.is_forgotten = sale.is_forgotten or bool(sale.entry_id) or and_central
             sale.may_count_anew = True
 
     def was_shown(self, rows: Iterable[dict[str, Any]], told: Collection[str]) -> None:
@@ -139,8 +142,6 @@ class OutboxWatch:
         if parts is not self._process:
             self._process = parts
             self._listed.clear()
-            if parts is not None and (not parts.writer.is_loaded or _says_that_it_lacks(parts)):
-                self._book.may_lack()
         catalogue = None if parts is None else parts.writer.catalogue
         if parts is None or catalogue is None or (position := catalogue.position) is None:
             self._catalogue = None

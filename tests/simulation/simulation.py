@@ -33,7 +33,7 @@ from tests.simulation.checks import Checks, has_stale_files
 from tests.simulation.loop import SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
 from tests.simulation.nodes import problems, sales_of_nodes
-from tests.simulation.outbox import OutboxWatch, SalesBook, SimulatedManager
+from tests.simulation.outbox import OutboxWatch, SalesBook, SimulatedManager, may_lack
 from tests.simulation.plan import LEAST, NODES, STRIKES, TENANTS, Plan
 from tests.simulation.store import SimulatedStore, settings_of
 from tests.simulation.stream import SimulatedReader, StreamWatch
@@ -55,6 +55,9 @@ FIRST_OF_NEIGHBOUR = 100_000
 
 FIRST_OF_SECOND_NODE = 200_000
 """The number of the first process of a shop's second node."""
+
+KEYS_LOST = ("forget_keys", "restore", "crash_log", "crash_stock")
+"""Classes by which Central may lose the keys of writes."""
 
 DISK_FAULTS = ("disk_error", "disk_full", "sync_fails", "disk_hangs", "disk_gone")
 MOST_WANTED = 50
@@ -217,6 +220,7 @@ class Simulation:
         self.settings = settings_of(self.plan, self.tenant)
         self.store = store = self._new_store()
         self.checks = checks = Checks(self.plan, self.loop, self.central, store)
+        store.on_start = self._started
         store.on_death = self._died
         self.book = SalesBook(checks.find, lambda: self.loop.time() + self.clock_skipped)
         self.outbox_watch = OutboxWatch(self.central, store, checks, self.book)
@@ -337,6 +341,11 @@ class Simulation:
         ids = self.plan.possible_ids
         wanted = None if number == 0 else chance.sample(ids, min(len(ids) // 2, MOST_WANTED))
         return SimulatedReader(self.plan, self.store, self.checks, self.note, chance, wanted)
+
+    def _started(self, parts: StoreParts) -> None:
+        if may_lack(parts):
+            self.note("started without its keys")
+            self.book.store_may_lack(and_central=any(map(self.plan.has, KEYS_LOST)))
 
     def _died(self) -> None:
         self.note("restarts")

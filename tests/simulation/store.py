@@ -70,7 +70,8 @@ def _settings(**given: Any) -> Settings:
 
 class SimulatedStore:
     """`parts`: those of the running process, None while there is none. `starts`: how many processes
-    there were, which numbers them from `first_process` on. `on_death` is called when one dies.
+    there were, which numbers them from `first_process` on. `on_start` is
+    called when one serves, `on_death` when one dies.
     `other_network`: the line of the shop's other node to Central, if there is one."""
 
     def __init__(
@@ -85,6 +86,7 @@ class SimulatedStore:
         first_process: int = 1,
     ) -> None:
         self.parts: StoreParts | None = None
+        self.on_start: Callable[[StoreParts], None] = _ignore
         self.on_death: Callable[[], None] = lambda: None
         self.other_network: SimulatedNetwork | None = None
         self.starts = 0
@@ -125,6 +127,7 @@ class SimulatedStore:
             )
             server = await serve(api, host=settings.host, port=settings.port)
             self.parts = store
+            self.on_start(store)
             self.is_serving.set()
             await self._stop.wait()
             await server.stop(STOP_SECONDS)
@@ -261,3 +264,7 @@ class SimulatedStore:
         self._connections = [each for each in self._connections if each.is_open]
         self._connections.append(connection)
         return connection
+
+
+def _ignore(_: StoreParts) -> None:
+    """The callback where none is set."""

@@ -306,6 +306,18 @@ def test_an_old_refusal_that_is_given_once_more_may_be_forgotten_next() -> None:
     assert "and then queued" in queued_after(refused | {"newVersion": 8})
 
 
+@pytest.mark.parametrize("and_central", [True, False])
+def test_a_store_that_began_without_its_keys_has_central_remember_them(and_central: bool) -> None:
+    """Seeds 97000615 and 97000646: the disk hung while the store started, and Central had forgotten
+    the key, too (the third point of the known limits). If Central knows it, nothing changes."""
+    sale = a_sale()
+    sale.note_answer(200, {"applied": True, "newVersion": 2}, 0.0)
+    SalesBook(lambda _: None, lambda: 0.0, [sale]).store_may_lack(and_central=and_central)
+
+    found = sale.note_answer(409, {"applied": False, "errorType": "version_conflict"}, 1.0)
+    assert ("and then refused" in found) is not and_central
+
+
 def test_what_reads_show_as_pending_may_be_what_no_till_knows_the_end_of() -> None:
     """Neither a wrong sum, nor the delta of a sale whose final answer a till has."""
     found: list[str] = []
