@@ -42,7 +42,9 @@ def _problem(sales: Sequence[Sale], times: int) -> str:
         return "was never applied, as a node says"
     if times and all(map(_is_not_applied, sales)):
         return "was applied, and no node knows of it"
-    may_change = any(sale.version is None or sale.entry_id or sale.end for sale in sales)
+    may_change = any(
+        sale.version is None or sale.entry_id or sale.is_with_person or sale.end for sale in sales
+    )
     if times and not may_change and any(_is_refused(sale) for sale in sales):
         return "was applied after Central had refused it"
     answers = [_told(sale) for sale in sales if sale.final == "applied" and sale.result]

@@ -229,6 +229,12 @@ def test_a_queued_sale_is_applied_or_given_up_by_a_person() -> None:
         ({"final": "refused version_conflict"}, {"is_open": True}, 0, ""),
         ({"final": "refused version_conflict"}, {"is_open": True}, 1, "after Central had refused"),
         ({"final": "refused version_conflict"}, {"entry_id": "01", "end": "applied"}, 1, ""),
+        (
+            {"final": "refused version_conflict"},
+            {"is_with_person": True, "words": ["central_timeout"]},
+            1,
+            "",
+        ),
     ],
 )
 def test_two_nodes_sell_once_and_say_so(
