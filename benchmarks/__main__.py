@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import pkgutil
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +14,7 @@ from benchmarks.harness import machine, pages
 from benchmarks.harness.measuring import Benchmark, Effort
 from benchmarks.harness.results import Result
 from benchmarks.harness.tables import page_text
+from tests.harness.commands import run_to_end
 
 DOCS = machine.ROOT / "docs"
 MODULES = [info.name for info in pkgutil.iter_modules(experiments.__path__)]
@@ -52,10 +51,6 @@ async def run(benchmark: Benchmark, *, quick: bool) -> Result:
 
 
 async def run_all(these: list[Benchmark], *, quick: bool) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    # Ended by SIGTERM as by Ctrl-C: what was started is ended with it.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     for benchmark in these:
         print(f"-- {benchmark.name}: {benchmark.title}", file=sys.stderr, flush=True)
         result = await run(benchmark, quick=quick)
@@ -75,8 +70,8 @@ def main() -> int:
         parser.error(str(exc))
     machine.pin_to(machine.LOAD_CORE)
     try:
-        asyncio.run(run_all(these, quick=options.quick))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+        run_to_end(run_all(these, quick=options.quick))
+    except KeyboardInterrupt:
         print("stopped; what had been measured to its end is kept", file=sys.stderr)
         return 130
     return 0

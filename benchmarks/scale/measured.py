@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import os
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -57,6 +56,7 @@ from benchmarks.scale.points import (
 from benchmarks.scale.steady import habit
 from central_stub.postgres.temporary import TemporaryServer
 from central_stub.postgres.upkeep import migrate
+from tests.harness.commands import run_to_end
 from tests.harness.nats_server import NatsServer
 from tests.harness.proc import cpu_seconds
 from tests.harness.processes import ROOT, CentralProcess, end
@@ -281,10 +281,6 @@ async def run(
     seconds: float,
     keep: Callable[[Sequence[Point]], None],
 ) -> list[Point]:
-    task = asyncio.current_task()
-    assert task is not None
-    # Ended by SIGTERM as by Ctrl-C: what was started is ended with it.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     points: list[Point] = []
     for _ in range(rounds):
         for way in ways:
@@ -370,8 +366,8 @@ def main() -> int:
     ways = [way for way in WAYS if not options.look or options.ways in way]
     try:
         keep = partial(save, path=KEPT) if not options.look else _forget
-        points = asyncio.run(run(ways, counts, options.rounds, options.seconds, keep))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+        points = run_to_end(run(ways, counts, options.rounds, options.seconds, keep))
+    except KeyboardInterrupt:
         print("stopped; whole rounds are kept, see --draw", file=sys.stderr)
         return 130
     if not options.look:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gzip
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import orjson
 
 from tests.harness.clients import Row
+from tests.harness.commands import run_to_end
 
 Case = Callable[[Path, list[Row]], Awaitable[tuple[str, list[str]]]]
 """Plays in a folder, with the catalogue. Returns what happened, in a line, and what is wrong."""
@@ -41,7 +41,7 @@ def play(cases: Mapping[str, Case], options: argparse.Namespace) -> int:
     failed = 0
     for name, case in cases.items():
         if options.only in name:
-            failed += not asyncio.run(_play(name, case, catalogue))
+            failed += not run_to_end(_play(name, case, catalogue))
     print("all as it must be" if not failed else f"{failed} not as they must be")
     return 1 if failed else 0
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.harness.background import in_background
 from tests.harness.browser import visiting
 from tests.harness.clients import TILL_KEY
+from tests.harness.commands import run_to_end
 from tests.harness.processes import CentralProcess
 from tests.scenarios.shop import a_shop_of_processes
 
@@ -111,7 +112,7 @@ def main() -> int:
     parser.add_argument("--products", type=int, default=100_000)
     parser.add_argument("--per-second", type=int, default=200)
     options = parser.parse_args()
-    return asyncio.run(measure(options.products, options.per_second, options.minutes))
+    return run_to_end(measure(options.products, options.per_second, options.minutes))
 
 
 if __name__ == "__main__":

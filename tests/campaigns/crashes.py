@@ -23,6 +23,7 @@ from pathlib import Path
 from central_stub.switches import Switches
 from tests.campaigns.command import read_catalogue
 from tests.harness.clients import Row
+from tests.harness.commands import run_to_end
 from tests.scenarios.crashes import LOSSES, SPACING_SECONDS, Crashed, crash
 from tests.scenarios.shop import a_shop_of_processes, product
 
@@ -97,7 +98,7 @@ def main() -> int:
     options = parser.parse_args()
     catalogue = read_catalogue(options.data)
     folder = Path(tempfile.mkdtemp(prefix="crashes-"))
-    failed = asyncio.run(campaign(folder, catalogue, crashes=options.crashes, shops=options.shops))
+    failed = run_to_end(campaign(folder, catalogue, crashes=options.crashes, shops=options.shops))
     if failed:
         print(f"{failed} not as they must be; logs in {folder}")
         return 1

@@ -26,6 +26,7 @@ from tests.campaigns.console import LONGEST_FRAME_MILLISECONDS, TAKE_FRAMES, WAT
 from tests.harness.background import in_background
 from tests.harness.browser import visiting
 from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
+from tests.harness.commands import run_to_end
 from tests.harness.processes import CentralProcess
 
 LONGEST_PAINT_MILLISECONDS = 1000.0
@@ -214,7 +215,7 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, help="where to keep a screenshot")
     parser.add_argument("--seed", type=int, default=4)
     options = parser.parse_args()
-    return asyncio.run(
+    return run_to_end(
         measure(options.stores, options.seconds, options.opens, options.picture, options.seed)
     )
 

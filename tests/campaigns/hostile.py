@@ -31,6 +31,7 @@ from store_cache.api.parts import StoreParts
 from tests.crash.stalls import Stalls, started
 from tests.harness import proc
 from tests.harness.background import in_background
+from tests.harness.commands import run_to_end
 from tests.harness.hostile_central import ATTACKS, HostileCentral, Route
 from tests.harness.store import settings_of
 
@@ -172,7 +173,7 @@ def main() -> int:
     for name in ATTACKS:
         if options.only not in name:
             continue
-        cost = asyncio.run(attack(name, options.seconds))
+        cost = run_to_end(attack(name, options.seconds))
         is_right = cost["mb"] <= options.limit_mb and cost["ms"] <= options.limit_ms
         failed += not (is_right and cost.get("recovered"))
         print(

@@ -35,6 +35,7 @@ from central_stub.replay import Movement, Summary, central_target, replay
 from central_stub.switches import Switches
 from tests.campaigns.command import read_catalogue
 from tests.harness.clients import CENTRAL_KEY, INVENTORY, STORE_ADMIN_KEY, path_of
+from tests.harness.commands import run_to_end
 from tests.harness.processes import CentralProcess, StoreProcess
 from tests.scenarios.shop import ProcessShop, a_shop_of_processes, until
 
@@ -325,7 +326,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="offline-"))
     say(f"seed {options.seed}, files in {folder}")
-    well = asyncio.run(run_in(folder, options))
+    well = run_to_end(run_in(folder, options))
     if well:
         shutil.rmtree(folder)
     return 0 if well else 1

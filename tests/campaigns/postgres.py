@@ -34,6 +34,7 @@ from central_stub.switches import Switches
 from tests.campaigns.command import read_catalogue
 from tests.campaigns.sales import CHECKSUMS
 from tests.harness.clients import CENTRAL_KEY, Row
+from tests.harness.commands import run_to_end
 from tests.harness.processes import CentralProcess, checksum
 
 TILLS = 16
@@ -262,7 +263,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="campaign-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user below it
-    well = asyncio.run(_run_in(folder, options))
+    well = run_to_end(_run_in(folder, options))
     say("as it must be" if well else f"logs in {folder}")
     if well:
         shutil.rmtree(folder)

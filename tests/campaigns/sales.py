@@ -39,6 +39,7 @@ from central_stub.replay import (
 from central_stub.switches import Switches
 from tests.campaigns.command import read_catalogue
 from tests.harness.clients import CENTRAL_KEY, TILL_KEY
+from tests.harness.commands import run_to_end
 from tests.harness.processes import checksum
 from tests.scenarios.people import LOOKED_UP, READ_PAUSE_SECONDS, Reads
 from tests.scenarios.shop import ProcessShop, a_shop_of_processes
@@ -223,7 +224,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="sales-"))
     say(f"seed {options.seed}, files in {folder}")
     began = time.monotonic()
-    well = asyncio.run(run_in(folder, options))
+    well = run_to_end(run_in(folder, options))
     say(f"took {time.monotonic() - began:.1f} s")
     if well and not options.keep:
         shutil.rmtree(folder)

@@ -33,6 +33,7 @@ from tests.crash.proxy import a_proxied_shop
 from tests.crash.toxics import Proxy, Toxic
 from tests.harness import proc
 from tests.harness.clients import INVENTORY, STORE_ADMIN_KEY, TILL_KEY, Row, path_of
+from tests.harness.commands import run_to_end
 from tests.harness.http import Connection, head_of
 from tests.harness.processes import CentralProcess, StoreProcess
 from tests.harness.streams import STREAM, FollowingReader
@@ -363,7 +364,7 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"{options.minutes:g} minutes, files in {folder}", flush=True)
-    is_well = asyncio.run(run_in(folder, options))
+    is_well = run_to_end(run_in(folder, options))
     if is_well and not options.keep:
         shutil.rmtree(folder)
     return 0 if is_well else 1
