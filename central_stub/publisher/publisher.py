@@ -47,6 +47,8 @@ class Publisher:
         self._central = central
         self._client = client
         self._replicas = replicas
+        self._since: float | None = None
+        """Since when Central has answered without a failure, by the clock of NATS."""
         self.published = 0
         """How many messages this publisher has written."""
 
@@ -60,6 +62,8 @@ class Publisher:
                 log.info("%s: goes on from offset %d", stream.name, offset)
                 await self._follow(stream, offset)
             except (CentralFailed, StreamFailed, Replaced) as problem:
+                if isinstance(problem, CentralFailed):
+                    self._since = None
                 log.warning("%s; tried again in a moment", problem)
                 await asyncio.sleep(FAILURE_PAUSE_SECONDS * (0.5 + random.random()))
 
@@ -148,7 +152,7 @@ class Publisher:
             if next_up.is_at_end:
                 was_held = not next_up.messages and answer.took_seconds >= wait_seconds
                 at = answer.asked_at + (wait_seconds if was_held and is_held else 0)
-                await stream.report(offset - 1, at)
+                await stream.report(offset - 1, at, self._unbroken_since(stream, answer))
             if time.monotonic() - trimmed_at >= RETENTION_SECONDS:
                 await self._trim(stream, offset)
                 trimmed_at = time.monotonic()
@@ -158,6 +162,12 @@ class Publisher:
                 is_held = answer.took_seconds >= QUICK_SECONDS
                 if not is_held:
                     await asyncio.sleep(QUICK_SECONDS)
+
+    def _unbroken_since(self, stream: FeedStream, answer: Answer) -> float:
+        """Return since when Central has answered without a failure, by the clock of NATS."""
+        if self._since is None:
+            self._since = round(stream.server_time(answer.asked_at), 3)
+        return self._since
 
     def _check(self, answer: Answer, stream: FeedStream, offset: int) -> None:
         if answer.generation != stream.generation:

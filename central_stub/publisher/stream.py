@@ -208,15 +208,17 @@ class FeedStream:
         except (nats.errors.Error, nats.js.errors.Error, TimeoutError) as error:
             raise _failed(error) from error
 
-    async def report(self, head: int, at: float) -> None:
+    async def report(self, head: int, at: float, since: float | None = None) -> None:
         """Say that the stream has all that Central's feed had at `at`, a moment of the monotonic
-        clock: events up to the offset `head`. Raises StreamFailed."""
+        clock: events up to the offset `head`. Central has answered without a failure since `since`,
+        a time of the server; None: that is not known. Raises StreamFailed."""
         entry = {
             "stream": self.name,
             "generation": self.generation,
             "created": self._created,
             "head": head,
             "at": round(self.server_time(at), 3),
+            "since": since,
         }
         data = orjson.dumps(entry)
         await self._try(self._client.publish(REPORT_SUBJECT, data))

@@ -1,9 +1,9 @@
 """What the publisher says of the stream, and how old that is.
 
-`at` of a report is in seconds of the NATS server's clock. The store knows that clock from the
-server's answers: each shows that a time of the server came after the request was sent. So ages are
-never smaller than the truth, whatever the clocks of the store and the publisher say. They rest on
-the servers' own clocks: those of a cluster or of leaf nodes have to agree (NTP).
+Its times are in seconds of the NATS server's clock. The store knows that clock from the server's
+answers: each shows that a time of the server came after the request was sent. So ages are never
+smaller than the truth, whatever the clocks of the store and the publisher say. They rest on the
+servers' own clocks: those of a cluster or of leaf nodes have to agree (NTP).
 
 Pure: times are passed in, in seconds of the store's uptime.
 """
@@ -22,7 +22,8 @@ SILENT_SECONDS = 15.0
 class Report:
     """At `at` Central's feed ended with the offset `head`, and `stream` has all of it.
 
-    `created`: of the stream, to tell it from one of the same name that took its place.
+    `created`: of the stream, to tell it from one of the same name that took its place. `since`:
+    since when Central has answered the publisher without a failure; None if it does not say so.
     `received_at`: when the report came, by the store's uptime.
     """
 
@@ -31,6 +32,7 @@ class Report:
     created: str
     head: int
     at: float
+    since: float | None
     received_at: float
 
     def means(self, stream: str, created: str) -> bool:
@@ -54,7 +56,9 @@ def read_report(data: bytes, now: float) -> Report | None:
         return None
     if type(head) is not int or not isinstance(at, int | float):
         return None
-    return Report(stream, generation, created, head, float(at), now)
+    since = value.get("since")
+    since = float(since) if isinstance(since, int | float) else None
+    return Report(stream, generation, created, head, float(at), since, now)
 
 
 class ServerClock:

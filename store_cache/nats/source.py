@@ -54,8 +54,9 @@ class NatsSource:
     """Answers the polls of the sync.
 
     `interval_seconds`: of polls in interval mode. `on_mode` is called with whether to follow
-    continuously (NATS) or in intervals (Central), `on_break` when Central takes the place of NATS:
-    an event is missing there, or the publisher, NATS or Central itself has failed meanwhile.
+    continuously (NATS) or in intervals (Central), `on_break` when Central takes the place of NATS
+    (an event is missing there, or the publisher, NATS or Central itself has failed), and when
+    Central has failed the publisher for a moment.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class NatsSource:
         self._was_central = False
         self._away_until: float | None = uptime() + START_SECONDS
         self._was_heard = False
+        self._unbroken_since: float | None = None
         self._lack = ""
         self._is_from_nats: bool | None = None
         self._is_continuous: bool | None = None
@@ -316,9 +318,21 @@ class NatsSource:
 
     def _note_news(self) -> None:
         self._news.set()
+        self._look_for_break()
         was_heard, self._was_heard = self._was_heard, self._fresh_report() is not None
         if self._was_heard and not was_heard and self._is_from_nats is False:
             self._follow(continuously=True)  # the wait for the next interval ends
+
+    def _look_for_break(self) -> None:
+        """See whether Central has failed the publisher since the last report, though for less time
+        than makes NATS silent."""
+        report = self._connection.report
+        if report is None or report.since is None:
+            return
+        before = self._unbroken_since
+        self._unbroken_since = report.since if before is None else max(before, report.since)
+        if self._is_from_nats and before is not None and before < self._unbroken_since:
+            self.on_break()
 
     def _note_lost(self) -> None:
         if self._reader is not None:

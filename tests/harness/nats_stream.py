@@ -186,10 +186,11 @@ class MemoryConnection:
         generation: str = "g-1",
         created: str = "today",
         first: int = 0,
+        since: float | None = None,
     ) -> None:
         """A report comes; the stream is the one that it means."""
         now = self.uptime()
-        self.report = Report(STREAM, generation, created, head, now - age, now)
+        self.report = Report(STREAM, generation, created, head, now - age, since, now)
         self.stream = StreamInfo(STREAM, created, first)
         self.on_news()
 

@@ -109,6 +109,31 @@ async def test_two_publishers_and_the_death_of_one(
     assert await is_copy(client, central)
 
 
+async def test_a_moment_without_central_is_told(
+    client: Client, central: TestCentral, start_publisher: StartPublisher
+) -> None:
+    """Stores see nothing else of it, and compare themselves with Central once it is over."""
+    start_publisher()
+    before = await reported(client, 3)
+    central.sell("P-1")
+    assert (await reported(client, 4))["since"] == before["since"] <= before["at"]
+
+    central.fault("status", routes=["events"], times=1)
+    central.sell("P-1")  # ends the held poll: the next one fails
+    await until_later(client, before["since"])
+    central.sell("P-1")
+    assert await is_copy(client, central)
+
+
+async def until_later(client: Client, since: float) -> None:
+    """Wait until the entry says that Central has failed after that."""
+
+    async def is_later() -> bool:
+        return float((await entry(client))["since"]) > since
+
+    await until(is_later)
+
+
 async def test_a_lost_event_becomes_a_gap(
     client: Client, central: TestCentral, start_publisher: StartPublisher
 ) -> None:

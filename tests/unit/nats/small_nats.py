@@ -149,7 +149,7 @@ class SmallNats:
         self.say(len(self._central.log) - 1)
 
     def say(self, head: int) -> None:
-        self.report = Report("FEED_1", GENERATION, self.current.created, head, now(), now())
+        self.report = Report("FEED_1", GENERATION, self.current.created, head, now(), None, now())
         for consumer in self.current.consumers.values():
             self._tell(consumer.inbox, {"Status": "100", "Description": "Idle Heartbeat"})
         self.on_news()

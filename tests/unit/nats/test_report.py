@@ -1,5 +1,7 @@
 """Reports of the publisher: when they were true, and which one counts."""
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -7,12 +9,19 @@ from store_cache.nats.report import SILENT_SECONDS, Report, ServerClock, read_re
 
 
 def report(at: float = 1000.0, received_at: float = 50.0) -> Report:
-    return Report("FEED_1", "g-1", "today", 7, at, received_at)
+    return Report("FEED_1", "g-1", "today", 7, at, None, received_at)
 
 
 def test_a_report_is_read() -> None:
     entry = {"stream": "FEED_1", "generation": "g-1", "created": "today", "head": 7, "at": 1000}
     assert read_report(orjson.dumps(entry), 50.0) == report()
+
+
+def test_a_report_may_say_since_when_central_has_not_failed() -> None:
+    entry = {"stream": "FEED_1", "generation": "g-1", "created": "today", "head": 7, "at": 1000}
+    read = read_report(orjson.dumps(entry | {"since": 990}), 50.0)
+    assert read == replace(report(), since=990.0)
+    assert read_report(orjson.dumps(entry | {"since": "ever"}), 50.0) == report()
 
 
 @pytest.mark.parametrize(

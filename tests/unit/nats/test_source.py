@@ -418,6 +418,42 @@ async def test_a_message_that_is_another_event_is_refused() -> None:
         assert "not the event of its offset" in it.source.problem
 
 
+# -- a Central that failed for a moment --------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_moment_without_central_is_a_break() -> None:
+    """The publisher says since when Central has not failed. Nothing else of it can be seen: NATS
+    has everything, and a Central that lost stock when it crashed is to be compared with."""
+    async with feed() as it:
+        it.stream.publish_events(0)
+        breaks: list[float] = []
+        it.source.on_break = lambda: breaks.append(now())
+        it.connection.tell(0, since=5.0)
+        await it.poll(0)
+        for since in (5.0, 3.0, None, 5.0):  # of two publishers, and of one that does not say so
+            it.connection.tell(0, since=since)
+        assert breaks == []
+        it.connection.tell(0, since=9.0)
+        assert len(breaks) == 1
+        it.connection.tell(0, since=9.0)
+        assert len(breaks) == 1
+        assert it.central.asked == []
+
+
+@in_virtual_time
+async def test_a_moment_without_central_is_told_once() -> None:
+    """While the store asks Central itself, it has noticed."""
+    async with feed() as it:
+        it.connection.tell(0, since=5.0)
+        await it.source.events(offset=7, limit=100, wait_seconds=0)
+        assert len(it.central.asked) == 1
+        breaks: list[float] = []
+        it.source.on_break = lambda: breaks.append(now())
+        it.connection.tell(0, since=9.0)
+        assert breaks == []
+
+
 # -- another stream ----------------------------------------------------------------------------
 
 
