@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from store_cache.catalogue.catalogue import Catalogue
@@ -12,7 +12,7 @@ RECENT_SECONDS = 300.0
 """How long before a break a change may be that Central has lost with it."""
 
 MOST_RECENT = 500
-"""So many products, those that changed last, are told of."""
+"""So many products, those that changed last, are remembered."""
 
 
 class RecentChanges:
@@ -22,8 +22,7 @@ class RecentChanges:
         self.on_replaced: Callable[[], None] = _ignore
         """Called when readers see another catalogue."""
         self._time = time
-        self._recent: deque[tuple[float, tuple[str, ...]]] = deque()  # the last change at the end
-        self._count = 0
+        self._recent: OrderedDict[str, float] = OrderedDict()  # when, the last change at the end
         self._watched: frozenset[str] = frozenset()
         self._touched: set[str] = set()
 
@@ -34,17 +33,18 @@ class RecentChanges:
             self._touched.update(self._watched.intersection(change.rows))
             named = (event.product_id for event in change.origin.events)
             self._touched.update(i for i in named if i in self._watched)
-        if not change.rows or change.origin.source is ChangeSource.FULL_SYNC:
+        if change.origin.source is ChangeSource.FULL_SYNC:
             return
-        self._recent.append((self._time(), tuple(change.rows)))
-        self._count += len(change.rows)
-        while self._count - len(self._recent[0][1]) >= MOST_RECENT:
-            self._count -= len(self._recent.popleft()[1])
+        now = self._time()
+        for product_id in change.rows:
+            self._recent[product_id] = now
+            self._recent.move_to_end(product_id)
+        while len(self._recent) > MOST_RECENT:
+            self._recent.popitem(last=False)
 
     def replaced(self, old: Catalogue | None, new: Catalogue) -> None:
         self._touched.update(self._watched)
         self._recent.clear()  # a full sync has read everything anew
-        self._count = 0
         self.on_replaced()
 
     def reset(self) -> None:
@@ -55,11 +55,7 @@ class RecentChanges:
     def lately(self) -> list[str]:
         """Return the products that changed in the last minutes, the latest first."""
         since = self._time() - RECENT_SECONDS
-        found: dict[str, None] = {}
-        for at, product_ids in reversed(self._recent):
-            if at >= since:
-                found |= dict.fromkeys(product_ids)
-        return list(found)[:MOST_RECENT]
+        return [product_id for product_id, at in reversed(self._recent.items()) if at >= since]
 
     def watch(self, product_ids: Iterable[str]) -> None:
         """Note from now on which of these products change, or are named by an event."""

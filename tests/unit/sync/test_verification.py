@@ -305,6 +305,8 @@ def test_recent_changes_are_bounded_and_the_latest_come_first() -> None:
     tell(ChangeSource.WRITE, "A")
     tell(ChangeSource.FULL_SYNC, "F")
     assert changes.lately() == ["A", "B"]
+    times[0] += RECENT_SECONDS
+    assert changes.lately() == ["A", "B"]
     for number in range(MOST_RECENT + 5):
         tell(ChangeSource.EVENT, f"P{number}")
     assert len(changes.lately()) == MOST_RECENT
