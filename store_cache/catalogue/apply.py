@@ -108,11 +108,7 @@ def _update(change_set: ChangeSet, event: Event, body: bytes) -> None:
     is_near = (
         change_set.incarnation_changed_within(product_id, change_set.grace_seconds)
         or (change_set.is_partial and jumps)
-        or (
-            tombstone is not None
-            and not tombstone.from_refetch
-            and event.offset - tombstone.offset <= NEAR_EVENTS
-        )
+        or (tombstone is not None and event.offset - tombstone.offset <= NEAR_EVENTS)
     )
     if is_near or (jumps and change_set.incarnation_changed_within(product_id, TOMBSTONE_SECONDS)):
         _refetch_for_order(change_set, product_id)

@@ -337,7 +337,7 @@ class Replica:
         found = len(self.catalogue) + kept
         deleted = sum(i in self._held.rows and i not in rows for i in self._deleted)
         is_confirmed = agreed is not None and abs(found - agreed) * 100 <= found
-        is_large = held == 0 or found * 100 >= (held - deleted) * least_percent
+        is_large = found * 100 >= (held - deleted) * least_percent
         if installation.accept or is_confirmed or is_large:
             return Verdict(found)
         return Verdict(

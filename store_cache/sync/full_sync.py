@@ -280,20 +280,20 @@ def _page_applied(state: State, sync: FullSync, page: PageApplied, now: float) -
 
     # Decide where the replica is followed from (F2). If the catalogue stands before the head, and
     # not too far, both follow the feed together from there.
+    sync = _noted(sync, head=head)
     held = state.followed if reading.same_generation else None
     seen = _following(sync)
     if held is not None and _is_near(held, head):
-        sync = _noted(sync, feed=Following(held, is_open=False), head=head)
+        sync = _noted(sync, feed=Following(held, is_open=False))
     elif seen.cursor is not None and _is_near(seen.cursor, head):
         # It is seen again, and compared, before anything is applied.
         sync = _fed(sync, cursor=seen.cursor.unverified(), is_open=False, has_more=True)
-        sync = _noted(sync, head=seen.cursor.position.offset if head is None else head)
     elif head is None:
         sync = replace(_noted(sync, feed=Following()), step=LearningHead(page.next_page))
         return _proceed(state, sync, now)
     else:
         start = Cursor(_position_at(state, sync, max(0, head - HEAD_SLACK)))
-        sync = _noted(sync, feed=Following(start), head=head)
+        sync = _noted(sync, feed=Following(start))
     return _after_page(state, sync, page.next_page, now)
 
 

@@ -127,6 +127,11 @@ def refetched_for(made: Catalogue) -> RefetchReason | None:
         (Held(5, PAST), 6, 6, None, False),
         (Held(5, PAST), 7, 7, ORDER, False),
         (Held(5, LONG_AGO), 7, 7, None, False),
+        # its events are near to those of the incarnation before, which were fetched long ago
+        (Held(5, LONG_AGO, tombstone=3), 4, 5, ORDER, False),
+        (Held(5, LONG_AGO, tombstone=3), 6, 6, ORDER, False),
+        (Held(5, LONG_AGO, tombstone=3), 7, 5, ORDER, False),
+        (Held(5, LONG_AGO, tombstone=7), 6, 5, ORDER, False),
         # an override: the events of its incarnation that are still to come end with its version
         (Held(5, overridden=True), 4, 5, None, True),
         (Held(5, overridden=True), 5, 5, None, False),
@@ -253,6 +258,17 @@ def test_an_event_applied_twice_changes_nothing(held: Held, happened: list[AnyEv
     """[P2] Events may be requested inclusively: the last ones once more leave every row as it
     is."""
     assert with_events(held, *happened).rows == with_events(held, *happened, happened[-1]).rows
+
+
+@pytest.mark.parametrize(("offset", "expected", "reason"), [(110, 1, ORDER), (111, 2, None)])
+def test_an_update_is_near_to_a_deletion_by_offsets_too(
+    offset: int, expected: int, reason: RefetchReason | None
+) -> None:
+    """[V2] A backlog may be fetched much more slowly than it was published. The tombstone is of
+    offset 10."""
+    made = with_events(Held(1, LONG_AGO, tombstone=5), event("updated", 2, offset=offset))
+
+    assert (expected, reason) == (shown(made), refetched_for(made))
 
 
 def test_of_two_events_with_one_version_the_later_offset_counts() -> None:

@@ -206,6 +206,30 @@ def test_a_creation_that_the_pages_should_have_shown_is_refetched(
     assert to_refetch == in_doubt(replica)
 
 
+@pytest.mark.parametrize(("offset", "to_refetch"), [(210, ["P-1"]), (211, [])])
+def test_pages_that_name_no_head_are_as_old_as_the_first_event(
+    offset: int, to_refetch: list[str]
+) -> None:
+    """[V2] The feed is followed from a little before their head, here from offset 10."""
+    replica = take_whole(begin(), row("P-2"))
+    update = Event(10, Kind.UPDATED, "P-2", 2, row("P-2", 2).body, None)
+    take_events(replica, [update, Event(offset, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
+
+    assert to_refetch == in_doubt(replica)
+
+
+def test_the_head_of_the_pages_is_that_of_the_first_one() -> None:
+    """[V2] What was created while they were read may be on none of them."""
+    replica = begin()
+    first = CataloguePage(Rows.of([row("P-2")]), next_cursor="c", event_offset=30)
+    replica.take_page(replica.first_request(), first)
+    second = CataloguePage(Rows.of([row("P-3")]), event_offset=200)
+    replica.take_page(PageRequest(1, 200, "c"), second)
+    take_events(replica, [Event(150, Kind.CREATED, "P-1", 1, row("P-1").body, None)])
+
+    assert [] == in_doubt(replica)
+
+
 def test_an_update_before_its_page_needs_no_refetch() -> None:
     """[F2] The feed alongside often tells of products whose pages are still to come."""
     replica = begin()
@@ -433,11 +457,21 @@ def test_the_first_catalogue_is_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agreed", "accepted"), [(None, False), (40, True), (41, False), (0, False)]
+    ("found", "agreed", "accepted"),
+    [
+        (40, None, False),
+        (40, 40, True),
+        (40, 41, False),
+        (40, 0, False),
+        (100, 101, True),
+        (100, 98, False),
+    ],
 )
-def test_a_second_full_sync_that_agrees_is_believed(agreed: int | None, accepted: bool) -> None:
+def test_a_second_full_sync_that_agrees_is_believed(
+    found: int, agreed: int | None, accepted: bool
+) -> None:
     """[F5] The same number of products as the refused one found, within a hundredth."""
-    replica = take_whole(begin(holding(*rows(100))), *rows(40))
+    replica = take_whole(begin(holding(*rows(300))), *rows(found))
 
     assert accepted is judge(replica, agreed=agreed).accepted
 
