@@ -19,13 +19,15 @@ Rewrite = Callable[[str, Any], Any]
 class MovedCentral(LedgerTransport):
     """`limits`: how many requests whose address contains a word are still refused with 429, and for
     how many seconds. `broken`: how many are still answered by 503. `unrouted`: what a proxy answers
-    with a 404 of its own. `rewrite`: see there."""
+    with a 404 of its own. `other_generation`: part of the addresses that are answered as by a feed
+    that has replaced this one. `rewrite`: see there."""
 
     def __init__(self, *product_ids: str) -> None:
         super().__init__(Clock(), *product_ids)
         self.limits: dict[str, tuple[int, int]] = {}
         self.broken: Counter[str] = Counter()
         self.unrouted: set[str] = set()
+        self.other_generation = ""
         self.rewrite: Rewrite = lambda _, body: body
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -45,6 +47,8 @@ class MovedCentral(LedgerTransport):
             return response
         body = self.rewrite(target, orjson.loads(response.content))
         headers = {n: v for n, v in response.headers.items() if n.lower() != "content-length"}
+        if self.other_generation and self.other_generation in target:
+            headers["x-feed-generation"] = "another"
         return httpx.Response(200, content=orjson.dumps(body), headers=headers)
 
     def lie(self, product_id: str, **attributes: Any) -> None:

@@ -233,6 +233,24 @@ async def test_what_is_to_be_read_under_a_limit_is_not_asked_for_again() -> None
         assert (await verified(verifier)).state == "equal"
 
 
+async def test_a_bucket_that_never_rests_is_read_every_third_run() -> None:
+    async with a_verified_store(central := MovedCentral(*ids(200))) as (store, verifier):
+        together: dict[int, str] = {}
+        for product_id in ids(200):
+            neighbour = together.setdefault(bucket_of(product_id, 256), product_id)
+            if neighbour != product_id:
+                break
+        catalogue = store.parts.writer.catalogue
+        assert catalogue is not None
+        catalogue.overrides[neighbour] = Override(9, store.clock.now())
+        read = []
+        for _ in range(7):
+            await verified(verifier)
+            await asyncio.sleep(1.0)
+            read.append(central.asked_for(f"inventory/{product_id}"))
+        assert read == [0, 0, 1, 1, 1, 2, 2]
+
+
 # -- removals ----------------------------------------------------------------------------------
 
 
@@ -337,6 +355,34 @@ async def test_a_difference_that_comes_back_is_disputed_and_a_new_one_repaired()
         assert not findings.disputed
 
 
+async def test_a_difference_that_comes_back_is_disputed_although_a_version_went_back() -> None:
+    """The generation has another label then, and is the same one."""
+    async with a_verified_store(central := MovedCentral(*ids(20))) as (store, verifier):
+        for version in (3, 2):
+            central.lie("P-0003", available=version, version=version)
+            assert (await verified(verifier)).state == "repaired"
+        position = store.parts.writer.position
+        assert position is not None
+        assert position.label != position.named
+        central.lie("P-0003", available=3, version=3)
+        assert (await verified(verifier)).state == "not comparable"
+        assert stock(store, "P-0003") == 2
+
+
+async def test_a_difference_that_a_full_sync_has_settled_is_disputed_if_it_comes_back() -> None:
+    async with a_verified_store(central := MovedCentral(*ids(60))) as (store, verifier):
+        for product_id in ids(20):
+            central.lie(product_id, available=5)
+        one, other, *_ = found(await verified(verifier))
+        await until(lambda: stock(store, one) == stock(store, other) == 5)
+        assert "verification failed" in reasons(store)
+        central.lie(one, available=10)
+        central.lie(other, available=7)
+        findings = await verified(verifier)
+        assert (findings.state, list(findings.disputed)) == ("not comparable", [one])
+        assert (stock(store, one), stock(store, other)) == (5, 7)
+
+
 async def test_a_product_that_never_stands_still_is_disputed_in_the_end() -> None:
     async with a_verified_store(central := MovedCentral(*ids(20))) as (_, verifier):
         for available in (5, 6, 7):
@@ -384,6 +430,18 @@ async def test_a_product_that_can_only_be_listed_is_repaired_from_a_second_readi
             assert (findings.state, found(findings)) == ("repaired", ["A/B"])
             assert stock(store, "A/B") == 5
             assert "verification failed" not in reasons(store)
+
+
+async def test_a_listing_of_another_generation_repairs_nothing() -> None:
+    """A product that can only be listed does not say itself which feed it belongs to."""
+    central = MovedCentral("A/B", *ids(10))
+    central.ledger.switch(Switches(slashes_unreachable=True, without=frozenset({Feature.DIGEST})))
+    async with a_verified_store(central) as (store, verifier):
+        central.lie("A/B", available=5)
+        central.other_generation = "inventory?"
+        findings = await verified(verifier)
+        assert (findings.given_up, findings.mismatches, stock(store, "A/B")) == (1, 0, 10)
+        assert "another generation" in findings.problem
 
 
 # -- when runs begin ---------------------------------------------------------------------------

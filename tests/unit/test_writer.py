@@ -23,6 +23,7 @@ from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.position import Position
 from store_cache.storage import files
 from store_cache.storage.deadlines import OPERATION_SECONDS
+from store_cache.storage.files import CHECK_SECONDS
 from store_cache.storage.framing import frame
 from store_cache.writer import HEAL_SECONDS, IN_SYNC_RECORD_SECONDS
 from tests.harness.cache import Cache, applied_answer, attempt_record, event, row
@@ -1023,6 +1024,17 @@ async def test_a_newer_format_that_appears_later_is_left_alone(
     assert foreign == contents[name]
     assert cache.writer.disk.is_durable
     assert 1 == caplog.text.count("snapshot-2.jsonl has format 99")
+
+
+@in_virtual_time
+async def test_a_directory_that_is_deleted_under_a_quiet_store_is_filled_again() -> None:
+    """[D5] Nothing is appended meanwhile that could show it."""
+    cache = await Cache().filled()
+    cache.disk.delete()
+    await asyncio.sleep(2 * CHECK_SECONDS)
+
+    assert cache.writer.disk.is_durable
+    assert (10, 1) == (await cache.restarted()).row("P-1")
 
 
 @in_virtual_time

@@ -1,6 +1,7 @@
 """Following the feed from a position."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from store_cache.sync.states import (
     FetchEvents,
     FetchPage,
     FullSyncFailed,
+    FullSyncSpacing,
     Interrupted,
     Polling,
     Sleep,
@@ -353,6 +355,21 @@ def test_a_poll_is_held_no_longer_than_until_a_full_sync_is_due() -> None:
 
     assert 0 <= store.now - due < 1.1
     assert store.commands - commands < 5
+
+
+def test_a_poll_is_held_as_long_as_a_full_sync_is_not_due() -> None:
+    """[F6] Rounded up to whole seconds, from now on, and never longer than usual; also on a machine
+    that has just started, whose clock says little."""
+    sync = followed()
+    sync.now = 3.0
+    held = []
+    for seconds in (0.1, 6.2, 19.5, 300.0):
+        spacing = FullSyncSpacing(next_at=sync.now + seconds)
+        sync.state = replace(sync.state, spacing=spacing)
+        sync.requests("a repair failed")
+        held.append(sync.fetch.wait_seconds)
+
+    assert [1, 7, 20, 20] == held
 
 
 def test_an_interval_poll_starts_at_every_interval() -> None:

@@ -57,6 +57,7 @@ from store_cache.sync.states import (
     Starting,
     State,
     SyncSettings,
+    renamed,
 )
 from tests.unit.sync.chaos import Trouble, walk
 from tests.unit.sync.driven_sync import START, DrivenSync, at, events, fits
@@ -277,3 +278,25 @@ def test_what_was_lost_stays_lost() -> None:
     assert isinstance(state.phase, Starting)
     assert Cursor(at(42), is_unverified=True) == state.cursor
     assert state.lost
+
+
+def test_a_sync_that_begins_again_has_to_prove_itself() -> None:
+    """[E1] [B5] Its first poll is not held, as after a start: an empty answer is known at once."""
+    state = replace(DrivenSync(at(42)).state, is_proven=True)
+    state, _ = advance(begin_again(state, at(42), START + 2), Interrupted(), START + 2)
+    _, command = advance(state, EventsArrived(EventPage(events(41), 42)), START + 2)
+
+    assert FetchEvents(42, 100, 0) == command
+
+
+@pytest.mark.parametrize("row", PHASES)
+def test_another_label_of_the_generation_is_the_same_feed(row: str) -> None:
+    """[P1] A repair gives it one, whatever the sync is doing, and the sync goes on with it."""
+    before = replace(DrivenSync(at(101)).state, phase=PHASES[row])
+    state = renamed(before, "g-1 2")
+
+    assert at(101, "g-1 2") == state.position
+    if isinstance(state.phase, Applying):
+        assert at(101, "g-1 2") == state.phase.cursor.position
+    else:
+        assert before.phase == state.phase

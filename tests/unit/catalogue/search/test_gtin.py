@@ -1,7 +1,5 @@
 """GTINs: their lengths and check digits."""
 
-import re
-
 import pytest
 
 from store_cache.catalogue.search.gtin import WrongGtin, read_gtin
@@ -30,7 +28,8 @@ def test_other_lengths_and_characters_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize("digit", [d for d in "0123456789" if d != "1"])
 def test_a_wrong_check_digit_is_refused_and_the_right_one_named(digit: str) -> None:
-    with pytest.raises(WrongGtin, match=re.escape("it is 4006381333931")):
+    told = f"ends with the check digit {digit}, but 1 is right"
+    with pytest.raises(WrongGtin, match=rf"{told}.* it is 4006381333931$"):
         read_gtin(f"400638133393{digit}")
 
 
