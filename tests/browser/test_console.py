@@ -1,24 +1,30 @@
-"""The console in a real browser, on a real store that follows a real Central stub.
+"""The console in a real browser, on a real store that follows a real Central stub, both in this
+process.
 
 With `CONSOLE_PICTURES` set, the screenshots of the documentation are made by these tests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.harness.browser import Visit, devices, fits_and_is_accessible, visiting
 from tests.harness.clients import STORE_ADMIN_KEY, TILL_KEY
-from tests.harness.processes import CentralProcess, StoreProcess
-from tests.scenarios.shop import a_shop_of_processes
+from tests.harness.clock import Clock
+from tests.harness.processes import free_port
+from tests.scenarios.in_process import Central, Store
+from tests.scenarios.shop import a_shop as scenario
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -34,12 +40,17 @@ PICTURES = Path(__file__).parents[2] / "docs" / "console"
 
 
 @asynccontextmanager
-async def a_shop(
-    folder: Path, **settings: str
-) -> AsyncIterator[tuple[CentralProcess, StoreProcess]]:
-    async with a_shop_of_processes(folder, PRODUCTS, None, **settings) as shop:
-        await shop.store.start("/ready")
+async def a_shop(folder: Path, **settings: Any) -> AsyncIterator[tuple[Central, Store]]:
+    """A Central and a store in this process, in sync, by the clock that the browser has too."""
+    clock = real_clock()
+    async with scenario(
+        folder, products=PRODUCTS, clock=clock, port=free_port(), **settings
+    ) as shop:
         yield shop.central, shop.store
+
+
+def real_clock() -> Clock:
+    return Clock(time.time() - asyncio.get_running_loop().time())
 
 
 async def sign_in(page: Page, url: str, key: str = TILL_KEY) -> None:
@@ -59,14 +70,14 @@ async def picture(page: Page, name: str) -> None:
         await page.screenshot(path=PICTURES / f"{name}.png")
 
 
-def is_clean(visit: Visit, store: StoreProcess) -> None:
+def is_clean(visit: Visit, store: Store) -> None:
     """Nothing failed on the page, and it loaded nothing from elsewhere."""
     assert visit.problems == []
-    assert visit.hosts == {f"127.0.0.1:{store.port}"}
+    assert visit.hosts == {store.url.removeprefix("http://")}
 
 
-async def test_a_wrong_key_is_told_and_a_right_one_opens(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+async def test_a_wrong_key_is_told_and_a_right_one_opens(tmp_path: Path, browser: Browser) -> None:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url, "not-a-key")
         await expect(page.get_by_role("alert")).to_contain_text("missing or wrong")
@@ -81,9 +92,11 @@ async def test_a_wrong_key_is_told_and_a_right_one_opens(tmp_path: Path) -> None
         is_clean(visit, store)
 
 
-async def test_a_form_that_is_sent_twice_opens_one_console(tmp_path: Path) -> None:
+async def test_a_form_that_is_sent_twice_opens_one_console(
+    tmp_path: Path, browser: Browser
+) -> None:
     """As with a double click: one stream is followed, and everything is asked for once."""
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url.removeprefix(store.url)))
@@ -100,11 +113,11 @@ async def test_a_form_that_is_sent_twice_opens_one_console(tmp_path: Path) -> No
         is_clean(visit, store)
 
 
-async def test_an_unknown_age_is_shown_as_unknown(tmp_path: Path) -> None:
+async def test_an_unknown_age_is_shown_as_unknown(tmp_path: Path, browser: Browser) -> None:
     """The stream of a store that was never in sync tells none, which is not an age of 0 s."""
     told = {"state": "stale", "since": "2026-11-30T02:05:54Z", "age": None, "stale": True}
     stream = f"event: state\ndata: {json.dumps(told)}\n\n"
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         kind = {"Content-Type": "text/event-stream"}
         await page.route("**/stream", lambda route: route.fulfill(body=stream, headers=kind))
@@ -115,8 +128,10 @@ async def test_an_unknown_age_is_shown_as_unknown(tmp_path: Path) -> None:
         await expect(age).to_have_text("unknown")
 
 
-async def test_a_change_appears_by_itself_and_can_be_paused(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+async def test_a_change_appears_by_itself_and_can_be_paused(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await expect(page.locator("#line")).to_have_text("Page updates live")
@@ -135,8 +150,8 @@ async def test_a_change_appears_by_itself_and_can_be_paused(tmp_path: Path) -> N
         is_clean(visit, store)
 
 
-async def test_a_product_has_a_page_and_brings_no_markup(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+async def test_a_product_has_a_page_and_brings_no_markup(tmp_path: Path, browser: Browser) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await page.get_by_role("link", name="<img src=x onerror=alert(1)>").click()
@@ -149,9 +164,11 @@ async def test_a_product_has_a_page_and_brings_no_markup(tmp_path: Path) -> None
         is_clean(visit, store)
 
 
-async def test_an_address_that_is_not_encoded_is_a_product_id(tmp_path: Path) -> None:
+async def test_an_address_that_is_not_encoded_is_a_product_id(
+    tmp_path: Path, browser: Browser
+) -> None:
     """As somebody types it: the page of the product that has this id, or says that none has."""
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await says(page, "In sync with Central")
@@ -161,8 +178,8 @@ async def test_an_address_that_is_not_encoded_is_a_product_id(tmp_path: Path) ->
         is_clean(visit, store)
 
 
-async def test_a_search_finds_as_it_is_typed(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+async def test_a_search_finds_as_it_is_typed(tmp_path: Path, browser: Browser) -> None:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await expect(page.locator("#products tr")).to_have_count(len(PRODUCTS))
@@ -174,8 +191,8 @@ async def test_a_search_finds_as_it_is_typed(tmp_path: Path) -> None:
         is_clean(visit, store)
 
 
-async def test_an_admin_forces_a_full_sync_and_compares(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+async def test_an_admin_forces_a_full_sync_and_compares(tmp_path: Path, browser: Browser) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await page.get_by_role("button", name="Force a full sync").click()
@@ -193,9 +210,9 @@ async def test_an_admin_forces_a_full_sync_and_compares(tmp_path: Path) -> None:
         is_clean(visit, store)
 
 
-async def test_an_outage_is_told_and_so_is_the_return(tmp_path: Path) -> None:
+async def test_an_outage_is_told_and_so_is_the_return(tmp_path: Path, browser: Browser) -> None:
     """Central stops, sales are refused, Central returns; each in words, and in a picture."""
-    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+    async with a_shop(tmp_path) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await says(page, re.compile(r"In sync with Central, \d+ s ago"))
@@ -214,24 +231,26 @@ async def test_an_outage_is_told_and_so_is_the_return(tmp_path: Path) -> None:
         is_clean(visit, store)
 
 
-async def test_a_restart_of_the_store_is_told_and_survived(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+async def test_a_restart_of_the_store_is_told_and_survived(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with a_shop(tmp_path) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await expect(page.locator("#line")).to_have_text("Page updates live")
         await store.stop()
         await says(page, "The store has not answered")
-        await store.start("/ready")
+        await store.start()
         await says(page, "In sync with Central")
         await expect(page.locator("#line")).to_have_text("Page updates live")
         await central.set("CUP-001", available=2)
         await expect(page.locator("#changes li").first).to_contain_text("Cup, stoneware")
 
 
-async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
+async def test_fits_each_width_and_is_accessible(tmp_path: Path, browser: Browser) -> None:
     """On a phone, a tablet and a desk, in light and dark: no sideways scrolling, and axe-core finds
     nothing serious."""
-    async with a_shop(tmp_path) as (central, store), visiting() as visit:
+    async with a_shop(tmp_path) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url)
         await says(page, "In sync with Central")
@@ -246,8 +265,8 @@ async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
             await fits_and_is_accessible(page, device)
 
 
-async def test_can_be_used_by_keyboard(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+async def test_can_be_used_by_keyboard(tmp_path: Path, browser: Browser) -> None:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         await page.goto(store.url)
         await expect(page.get_by_label("API key")).to_be_focused()

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from tests.harness.browser import visiting
-from tests.unit.api.conftest import TILL, Opened
+from tests.unit.api.conftest import TILL, stores
 
 pytestmark = [pytest.mark.slow]
 
 UNFOLDED = ("listProducts", "updateInventory")
 
 
-async def test_it_shows_every_call_and_makes_one(open_store: Opened) -> None:
+async def test_it_shows_every_call_and_makes_one(browser: Browser) -> None:
     """Nothing fails under the policy, and nothing is loaded from elsewhere: neither when calls and
     schemas are unfolded, nor when a call is made with a key."""
-    store = await open_store(api_docs=True, console=True)
-    document = (await store.send("GET", "/openapi.json")).json
-    calls = [call for item in document["paths"].values() for call in item.values()]
-    address = f"127.0.0.1:{store.running.port}"
+    async with stores() as open_store, visiting(browser) as visit:
+        store = await open_store(api_docs=True, console=True)
+        document = (await store.send("GET", "/openapi.json")).json
+        calls = [call for item in document["paths"].values() for call in item.values()]
+        address = f"127.0.0.1:{store.running.port}"
 
-    async with visiting() as visit:
         page = visit.page
         await page.goto(f"http://{address}/docs")
         await expect(page.locator(".opblock")).to_have_count(len(calls))

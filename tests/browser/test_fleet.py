@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
+from central_stub.switches import Switches
+from tests.browser.test_console import real_clock
 from tests.harness.browser import Visit, devices, fits_and_is_accessible, visiting
 from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
-from tests.harness.processes import CentralProcess
+from tests.scenarios.in_process import Central
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -20,9 +22,9 @@ MARKUP = "<img src=x onerror=alert(1)>"
 
 
 @asynccontextmanager
-async def a_chain(folder: Path) -> AsyncIterator[CentralProcess]:
+async def a_chain(folder: Path) -> AsyncIterator[Central]:
     """A Central to which three stores have reported: one is well, one away, one is hostile."""
-    central = CentralProcess(folder)
+    central = Central(folder, Switches(), real_clock())
     try:
         await central.start()
         await report(central, "shop-well", "live")
@@ -33,7 +35,7 @@ async def a_chain(folder: Path) -> AsyncIterator[CentralProcess]:
         await central.close()
 
 
-async def report(central: CentralProcess, store_id: str, state: str, **fields: Any) -> None:
+async def report(central: Central, store_id: str, state: str, **fields: Any) -> None:
     body = {
         "process": f"p-{store_id}",
         "version": "0.1.0",
@@ -49,20 +51,22 @@ async def report(central: CentralProcess, store_id: str, state: str, **fields: A
     assert reply.status == 200, reply.body
 
 
-async def sign_in(page: Page, central: CentralProcess, key: str = CENTRAL_ADMIN_KEY) -> None:
+async def sign_in(page: Page, central: Central, key: str = CENTRAL_ADMIN_KEY) -> None:
     await page.goto(f"{central.url}/fleet")
     await page.get_by_label("Admin key").fill(key)
     await page.get_by_role("button", name="Show the fleet").click()
 
 
-def is_clean(visit: Visit, central: CentralProcess) -> None:
+def is_clean(visit: Visit, central: Central) -> None:
     """Nothing failed on the page, and it loaded nothing from elsewhere."""
     assert visit.problems == []
-    assert visit.hosts == {f"127.0.0.1:{central.port}"}
+    assert visit.hosts == {central.url.removeprefix("http://")}
 
 
-async def test_the_worst_store_comes_first_and_brings_no_markup(tmp_path: Path) -> None:
-    async with a_chain(tmp_path) as central, visiting() as visit:
+async def test_the_worst_store_comes_first_and_brings_no_markup(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page = visit.page
         await sign_in(page, central, "not-a-key")
         await expect(page.get_by_role("alert")).to_contain_text("unknown to Central")
@@ -81,9 +85,11 @@ async def test_the_worst_store_comes_first_and_brings_no_markup(tmp_path: Path) 
         is_clean(visit, central)
 
 
-async def test_a_change_appears_by_itself_and_disturbs_nobody(tmp_path: Path) -> None:
+async def test_a_change_appears_by_itself_and_disturbs_nobody(
+    tmp_path: Path, browser: Browser
+) -> None:
     """An open tile stays open, and the focus stays on it, though its place changes."""
-    async with a_chain(tmp_path) as central, visiting() as visit:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page = visit.page
         await sign_in(page, central)
         away = page.locator(".tile", has_text="shop-away")
@@ -98,8 +104,8 @@ async def test_a_change_appears_by_itself_and_disturbs_nobody(tmp_path: Path) ->
         is_clean(visit, central)
 
 
-async def test_stores_are_found_by_id_and_by_state(tmp_path: Path) -> None:
-    async with a_chain(tmp_path) as central, visiting() as visit:
+async def test_stores_are_found_by_id_and_by_state(tmp_path: Path, browser: Browser) -> None:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page = visit.page
         await sign_in(page, central)
         await expect(page.locator(".tile")).to_have_count(3)  # typing does not wait for the field
@@ -118,8 +124,8 @@ async def test_stores_are_found_by_id_and_by_state(tmp_path: Path) -> None:
         is_clean(visit, central)
 
 
-async def test_a_central_that_is_away_is_told(tmp_path: Path) -> None:
-    async with a_chain(tmp_path) as central, visiting() as visit:
+async def test_a_central_that_is_away_is_told(tmp_path: Path, browser: Browser) -> None:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page = visit.page
         await sign_in(page, central)
         await expect(page.locator("#line")).to_have_text("Asked every 5 s")
@@ -130,9 +136,11 @@ async def test_a_central_that_is_away_is_told(tmp_path: Path) -> None:
         await expect(page.get_by_role("heading", level=1)).to_have_text("No store has reported yet")
 
 
-async def test_a_central_that_hangs_is_told_and_asked_again(tmp_path: Path) -> None:
+async def test_a_central_that_hangs_is_told_and_asked_again(
+    tmp_path: Path, browser: Browser
+) -> None:
     """Also the one that hangs from the first: the key can be forgotten then."""
-    async with a_chain(tmp_path) as central, visiting() as visit:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page, asked = visit.page, "**/v1/admin/stores?*"
         await page.clock.install()
         await sign_in(page, central)
@@ -151,10 +159,10 @@ async def test_a_central_that_hangs_is_told_and_asked_again(tmp_path: Path) -> N
         await expect(page.get_by_label("Admin key")).to_be_focused()
 
 
-async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
+async def test_fits_each_width_and_is_accessible(tmp_path: Path, browser: Browser) -> None:
     """On a phone, a tablet and a desk, in light and dark: no sideways scrolling, and axe-core finds
     nothing serious, on the page and where it asks for the key."""
-    async with a_chain(tmp_path) as central, visiting() as visit:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page = visit.page
         await page.goto(f"{central.url}/fleet")
         await expect(page.get_by_label("Admin key")).to_be_focused()
@@ -167,8 +175,8 @@ async def test_fits_each_width_and_is_accessible(tmp_path: Path) -> None:
             await fits_and_is_accessible(page, device)
 
 
-async def test_can_be_used_by_keyboard(tmp_path: Path) -> None:
-    async with a_chain(tmp_path) as central, visiting() as visit:
+async def test_can_be_used_by_keyboard(tmp_path: Path, browser: Browser) -> None:
+    async with a_chain(tmp_path) as central, visiting(browser) as visit:
         page = visit.page
         await page.goto(f"{central.url}/fleet")
         await expect(page.get_by_label("Admin key")).to_be_focused()

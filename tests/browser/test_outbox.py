@@ -9,33 +9,33 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, Request, expect
+from playwright.async_api import Browser, Page, Request, expect
 
 from tests.browser.test_console import a_shop, is_clean, picture, says, sign_in
 from tests.harness.browser import devices, fits_and_is_accessible, visiting
 from tests.harness.clients import STORE_ADMIN_KEY
-from tests.harness.processes import CentralProcess, StoreProcess
+from tests.scenarios.in_process import Central, Store
 from tests.scenarios.shop import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-QUEUE = {"OFFLINE_WRITES": "queue"}
+QUEUE = {"offline_writes": "queue"}
 QUEUED = 202
 
 
-async def sell(store: StoreProcess, product_id: str, delta: int, key: str) -> None:
+async def sell(store: Store, product_id: str, delta: int, key: str) -> None:
     reply = await store.adjust(product_id, delta, key)
     assert QUEUED == reply.status, reply.body
 
 
-async def park_a_sale(central: CentralProcess, store: StoreProcess) -> None:
+async def park_a_sale(central: Central, store: Store) -> None:
     """Sell seven of which Central has only five by the time that it is back."""
     async with central.out_of_sight() as hidden:
         await sell(store, "SWT-004", -7, "till-1-0007")
         await hidden.set("SWT-004", available=5)
 
 
-async def has_parked(store: StoreProcess) -> bool:
+async def has_parked(store: Store) -> bool:
     return bool((await store.status())["outbox"]["parked"])
 
 
@@ -49,9 +49,9 @@ async def decide(page: Page, reason: str) -> None:
     await page.get_by_label("Reason").fill(reason)
 
 
-async def test_sales_are_queued_and_replayed(tmp_path: Path) -> None:
+async def test_sales_are_queued_and_replayed(tmp_path: Path, browser: Browser) -> None:
     """Central goes away and returns; both in words, and in a picture."""
-    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting() as visit:
+    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url, STORE_ADMIN_KEY)
         await expect(page.locator("#outbox-text")).to_have_text("No sale waits for Central.")
@@ -79,9 +79,9 @@ async def test_sales_are_queued_and_replayed(tmp_path: Path) -> None:
         is_clean(visit, store)
 
 
-async def test_a_parked_sale_is_retried_with_a_reason(tmp_path: Path) -> None:
+async def test_a_parked_sale_is_retried_with_a_reason(tmp_path: Path, browser: Browser) -> None:
     """Central's words are shown; once it has enough, a person sends the sale again."""
-    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting() as visit:
+    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting(browser) as visit:
         page = visit.page
         await sign_in(page, store.url, STORE_ADMIN_KEY)
         await park_a_sale(central, store)
@@ -102,9 +102,9 @@ async def test_a_parked_sale_is_retried_with_a_reason(tmp_path: Path) -> None:
         is_clean(visit, store)
 
 
-async def test_a_product_shows_what_is_expected_of_it(tmp_path: Path) -> None:
+async def test_a_product_shows_what_is_expected_of_it(tmp_path: Path, browser: Browser) -> None:
     """Sold below zero while Central is away, and refused at its return: a person is needed."""
-    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting() as visit:
+    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting(browser) as visit:
         page = visit.page
         await central.stop()
         await sell(store, "SWT-004", -12, "till-1-0005")
@@ -121,8 +121,10 @@ async def test_a_product_shows_what_is_expected_of_it(tmp_path: Path) -> None:
         is_clean(visit, store)
 
 
-async def test_a_decision_needs_a_reason_and_an_admin_key_and_is_sent_once(tmp_path: Path) -> None:
-    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting() as visit:
+async def test_a_decision_needs_a_reason_and_an_admin_key_and_is_sent_once(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting(browser) as visit:
         page = visit.page
         await park_a_sale(central, store)
         await sign_in(page, store.url)
@@ -160,9 +162,11 @@ async def test_a_decision_needs_a_reason_and_an_admin_key_and_is_sent_once(tmp_p
         is_clean(visit, store)
 
 
-async def test_a_person_says_what_became_of_a_sale_in_doubt(tmp_path: Path) -> None:
+async def test_a_person_says_what_became_of_a_sale_in_doubt(
+    tmp_path: Path, browser: Browser
+) -> None:
     """Connections break while it is sent, then Central is replaced: a person has to tell."""
-    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting() as visit:
+    async with a_shop(tmp_path, **QUEUE) as (central, store), visiting(browser) as visit:
         page = visit.page
         await central.fault("drop", when="before", routes=["updates"])
         reply = await store.adjust("CUP-001", -1, "till-1-0009")
@@ -183,8 +187,10 @@ async def test_a_person_says_what_became_of_a_sale_in_doubt(tmp_path: Path) -> N
         await expect(page.locator("#entries")).to_contain_text("“not in Central's list”")
 
 
-async def test_without_an_outbox_nothing_of_it_is_shown_or_asked_for(tmp_path: Path) -> None:
-    async with a_shop(tmp_path) as (_, store), visiting() as visit:
+async def test_without_an_outbox_nothing_of_it_is_shown_or_asked_for(
+    tmp_path: Path, browser: Browser
+) -> None:
+    async with a_shop(tmp_path) as (_, store), visiting(browser) as visit:
         page = visit.page
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
@@ -200,14 +206,16 @@ async def test_without_an_outbox_nothing_of_it_is_shown_or_asked_for(tmp_path: P
         is_clean(visit, store)
 
 
-async def test_fits_each_width_is_accessible_and_used_by_keyboard(tmp_path: Path) -> None:
+async def test_fits_each_width_is_accessible_and_used_by_keyboard(
+    tmp_path: Path, browser: Browser
+) -> None:
     """On a phone, a tablet and a desk, in light and dark, with a parked and a queued sale."""
     async with a_shop(tmp_path, **QUEUE) as (central, store):
         await park_a_sale(central, store)
         await until(lambda: has_parked(store))
         await central.stop()
         await sell(store, "COF-001", -2, "till-1-0008")
-        async with visiting() as visit:
+        async with visiting(browser) as visit:
             page = visit.page
             await sign_in(page, store.url)
             await says(page, "Central has been away")

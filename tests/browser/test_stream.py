@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from tests.docs.pages import DOCS, blocks
 from tests.harness.browser import Visit, visiting
 from tests.harness.clients import TILL_KEY
-from tests.harness.processes import CentralProcess, StoreProcess, free_port
-from tests.scenarios.shop import a_shop_of_processes
+from tests.harness.processes import free_port
+from tests.scenarios.in_process import Central, Store
+from tests.scenarios.shop import a_shop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -60,7 +61,7 @@ PAGE = """<!doctype html>
 
 
 @asynccontextmanager
-async def a_shop(folder: Path) -> AsyncIterator[tuple[CentralProcess, StoreProcess, str]]:
+async def a_shelf(folder: Path) -> AsyncIterator[tuple[Central, Store, str]]:
     """Central, a store, and the address of a page of another origin."""
     [reader] = blocks(DOCS / "api.md", "js")
     files = {"/": (PAGE, "text/html"), "/follow.js": (reader, "text/javascript")}
@@ -76,8 +77,8 @@ async def a_shop(folder: Path) -> AsyncIterator[tuple[CentralProcess, StoreProce
     try:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        async with a_shop_of_processes(folder, rows, CORS_ORIGINS=page) as shop:
-            await shop.store.start("/ready")
+        settings = {"cors_origins": page, "port": free_port()}
+        async with a_shop(folder, products=rows, **settings) as shop:
             yield shop.central, shop.store, f"{page}/?store={shop.store.url}&key="
     finally:
         await runner.cleanup()
@@ -87,10 +88,10 @@ async def shows(visit: Visit, *lines: str) -> None:
     await expect(visit.page.locator("li")).to_have_text(list(lines))
 
 
-async def test_a_page_shows_the_shelf_as_it_is(tmp_path: Path) -> None:
+async def test_a_page_shows_the_shelf_as_it_is(tmp_path: Path, browser: Browser) -> None:
     """Sales, a deletion and a new product appear by themselves; after a break the page goes on by
     the id of the last event, and after a restart of the store from the start."""
-    async with a_shop(tmp_path) as (central, store, page), visiting() as visit:
+    async with a_shelf(tmp_path) as (central, store, page), visiting(browser) as visit:
         await visit.page.goto(page + TILL_KEY)
         await shows(visit, "P-1: 10", "P-2: 10", "P-3: 10", "P-4: 10", "P-5: 10")
         await expect(visit.page.locator("#state")).to_have_text("live")
@@ -109,14 +110,14 @@ async def test_a_page_shows_the_shelf_as_it_is(tmp_path: Path) -> None:
 
         await store.stop()
         await central.sell("P-1", -1)
-        await store.start("/ready")
+        await store.start()
         await shows(visit, "P-0: 1", "P-1: 9", "P-2: 7", "P-3: 6", "P-4: 10")
         await expect(visit.page.locator("#resets")).to_have_text("1")
         assert visit.problems == []
 
 
-async def test_a_page_with_a_wrong_key_is_told(tmp_path: Path) -> None:
+async def test_a_page_with_a_wrong_key_is_told(tmp_path: Path, browser: Browser) -> None:
     """The reader returns, instead of asking again and again."""
-    async with a_shop(tmp_path) as (_, _store, page), visiting() as visit:
+    async with a_shelf(tmp_path) as (_, _store, page), visiting(browser) as visit:
         await visit.page.goto(f"{page}wrong")
         await expect(visit.page.locator("#state")).to_have_text("refused")

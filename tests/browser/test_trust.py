@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
 from store_cache.api.console.console import console_routes
 from tests.harness.browser import visiting
@@ -201,13 +201,13 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.fixture
-async def page() -> AsyncIterator[Page]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(browser: Browser) -> AsyncIterator[Page]:
     """An empty page of a server that has the console's files and nothing else."""
     app = web.Application()
     for route in console_routes(api_docs=True):
         app.router.add_route(route.method, route.path, route.handler)
-    async with TestServer(app) as server, visiting() as visit:
+    async with TestServer(app) as server, visiting(browser) as visit:
         await visit.page.goto(str(server.make_url("/console/icon.svg")))
         yield visit.page
 

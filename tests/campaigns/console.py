@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tests.harness.background import in_background
-from tests.harness.browser import visiting
+from tests.harness.browser import a_browser, visiting
 from tests.harness.clients import TILL_KEY
 from tests.harness.commands import run_to_end
 from tests.harness.processes import CentralProcess
@@ -65,7 +65,8 @@ async def measure(products: int, per_second: int, minutes: float) -> int:
     with tempfile.TemporaryDirectory() as name:
         async with (
             a_shop_of_processes(Path(name), rows) as shop,
-            visiting(viewport={"width": 1440, "height": 900}) as visit,
+            a_browser() as browser,
+            visiting(browser, viewport={"width": 1440, "height": 900}) as visit,
         ):
             await shop.store.start("/ready")
             page = visit.page

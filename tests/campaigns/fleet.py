@@ -20,17 +20,18 @@ from typing import Any
 
 import aiohttp
 import orjson
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, ViewportSize, expect
 
 from tests.campaigns.console import LONGEST_FRAME_MILLISECONDS, TAKE_FRAMES, WATCH_FRAMES
 from tests.harness.background import in_background
-from tests.harness.browser import visiting
+from tests.harness.browser import a_browser, visiting
 from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
 from tests.harness.commands import run_to_end
 from tests.harness.processes import CentralProcess
 
 LONGEST_PAINT_MILLISECONDS = 1000.0
 MOST_TILES = 200
+SIZE: ViewportSize = {"width": 1440, "height": 1000}
 AT_ONCE = 16
 UNWELL = ("stale", "fallback", "syncing", "degraded", "cached", "empty")
 
@@ -158,7 +159,7 @@ async def measure(stores: int, seconds: float, opens: int, picture: Path | None,
 
 async def empty_page(seconds: float) -> list[float]:
     """Return how long each frame of a page took on which nothing happens, in ms."""
-    async with visiting(viewport={"width": 1440, "height": 1000}) as visited:
+    async with a_browser() as browser, visiting(browser, viewport=SIZE) as visited:
         await visited.page.evaluate(WATCH_FRAMES)
         await asyncio.sleep(seconds)
         frames: list[float] = await visited.page.evaluate(TAKE_FRAMES)
@@ -173,7 +174,7 @@ async def visit(
     picture: Path | None,
 ) -> None:
     """Open the page in a new browser, and use it."""
-    async with visiting(viewport={"width": 1440, "height": 1000}) as visited:
+    async with a_browser() as browser, visiting(browser, viewport=SIZE) as visited:
         page = visited.page
         await page.add_init_script(SIGN_IN.format(key=CENTRAL_ADMIN_KEY) + NOTE_PAINT)
         await page.goto(f"{central.url}/fleet")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 CHROMIUM = "chromium"
 WAIT_MILLISECONDS = 25_000
@@ -46,8 +46,8 @@ class Visit:
 
 
 @asynccontextmanager
-async def visiting(**options: Any) -> AsyncIterator[Visit]:
-    """Open an empty page in a new browser. `options` are those of Playwright's `new_context`."""
+async def a_browser() -> AsyncIterator[Browser]:
+    """Start a browser; skip the test where it is not installed."""
     executable = shutil.which(CHROMIUM)
     if executable is None:
         pytest.skip(f"{CHROMIUM} is not installed: Debian has a package of that name")
@@ -56,15 +56,22 @@ async def visiting(**options: Any) -> AsyncIterator[Visit]:
             executable_path=executable, args=["--no-sandbox", "--disable-background-networking"]
         )
         try:
-            context = await browser.new_context(**options)
-            context.set_default_timeout(WAIT_MILLISECONDS)
-            visit = Visit(await context.new_page())
-            visit.page.on("console", visit.note_console)
-            visit.page.on("pageerror", lambda error: visit.problems.append(str(error)))
-            visit.page.on("request", visit.note_request)
-            yield visit
+            yield browser
         finally:
             await browser.close()
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, **options: Any) -> AsyncIterator[Visit]:
+    """Open an empty page that shares no storage, cache or connection with others of this browser.
+    `options` are those of Playwright's `new_context`."""
+    async with await browser.new_context(**options) as context:
+        context.set_default_timeout(WAIT_MILLISECONDS)
+        visit = Visit(await context.new_page())
+        visit.page.on("console", visit.note_console)
+        visit.page.on("pageerror", lambda error: visit.problems.append(str(error)))
+        visit.page.on("request", visit.note_request)
+        yield visit
 
 
 DEVICES: tuple[tuple[int, Literal["dark", "light"]], ...] = (

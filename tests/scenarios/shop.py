@@ -104,12 +104,13 @@ async def a_shop(
     store_ids: Sequence[str] = ("store-s1",),
     state: str | None = "live",
     seed: int = 7,
+    clock: Clock | None = None,
     **settings: Any,
 ) -> AsyncIterator[InProcessShop]:
     """A Central that holds `products`, and a store for each id, in `state` and in sync with it
     (None: not started yet), all in this process. Everything stops when the block ends."""
     async with AsyncExitStack() as stack:
-        clock = Clock()
+        clock = clock or Clock()
         central = Central(folder / "central", switches or Switches(), clock, seed=seed)
         stack.push_async_callback(central.close)
         await central.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,8 +104,8 @@ def api_of(
 Opened = Callable[..., Awaitable[Store]]
 
 
-@pytest.fixture
-async def open_store() -> AsyncIterator[Opened]:
+@asynccontextmanager
+async def stores() -> AsyncIterator[Opened]:
     """Start stores with settings of the test; all are stopped afterwards."""
     opened: list[Store] = []
 
@@ -126,6 +127,12 @@ async def open_store() -> AsyncIterator[Opened]:
         for line in store.lines:
             line.close()
         await store.running.stop(grace_seconds=1.0)
+
+
+@pytest.fixture
+async def open_store() -> AsyncIterator[Opened]:
+    async with stores() as opening:
+        yield opening
 
 
 @pytest.fixture
