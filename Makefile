@@ -38,8 +38,9 @@ types: $(TOOLS) ## check types, strictly
 	$(BIN)/mypy
 
 JOBS ?= 2
+# Byte code is kept: tests start hundreds of processes. Who has no work left takes some from others.
 unit: $(TOOLS) ## run only the tests, JOBS=2 at a time
-	$(BIN)/pytest -q -n $(JOBS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 format: $(TOOLS) ## format the code
 	$(BIN)/ruff check --fix .

@@ -10,9 +10,12 @@ from tests.harness import real_data
 from tests.harness.postgres import Postgres, a_postgres
 from tests.harness.skips import pytest_runtest_makereport
 
-# How fast the machine is says nothing about the code.
+# How fast the machine is says nothing about the code; and what fails once, fails again.
 hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any machine",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any machine")
 

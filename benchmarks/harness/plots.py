@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from benchmarks.harness.ratios import Estimate, estimate, ratio
 from benchmarks.harness.results import Comparison, Growth, Part
 from benchmarks.harness.tables import figure
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 WIDTH_INCHES = 8
 OURS = ("store", "central-stub")
 PEER, OWN = "#b0b7c3", "#2b6cb0"
+
+
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    # Only who draws waits until it is loaded.
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(figsize=(width_inches, height_inches))
 
 
 def draw(part: Part, path: Path) -> bool:
@@ -38,7 +47,7 @@ def bars(part: Comparison) -> Figure:
     names = list(part.rounds)
     peer = next((name for name in part.peers if name in part.rounds), None)
     found = [bar(part, name, peer) for name in names]
-    drawn = Figure(figsize=(WIDTH_INCHES, 0.8 + 0.42 * len(names)))
+    drawn = new_figure(WIDTH_INCHES, 0.8 + 0.42 * len(names))
     axes = drawn.subplots()
     placed = axes.barh(
         names,
@@ -77,7 +86,7 @@ def half_spread(found: Estimate) -> float:
 
 
 def curves(part: Growth) -> Figure:
-    drawn = Figure(figsize=(WIDTH_INCHES, 4.5))
+    drawn = new_figure(WIDTH_INCHES, 4.5)
     axes = drawn.subplots()
     for name, curve in part.curves.items():
         sizes = sorted(curve)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from benchmarks.harness.plots import OWN, PEER, frame
+from benchmarks.harness.plots import OWN, PEER, frame, new_figure
 from benchmarks.scale.outage import Return
 from benchmarks.scale.page import Habits
 from benchmarks.scale.points import NATS, WAYS, Point, costs_of, of
@@ -19,7 +17,7 @@ COLOURS = (OWN, "#d97706", PEER)
 
 def draw_return(returns: Mapping[str, Return], path: Path, *, title: str, of: int) -> None:
     """Draw requests by tenths of a second above, and the share of stores in sync below."""
-    drawn = Figure(figsize=(8, 6))
+    drawn = new_figure(8, 6)
     above, below = drawn.subplots(2, 1, sharex=True)
     for (name, found), colour in zip(returns.items(), COLOURS, strict=False):
         times = of / found.outage.stores
@@ -40,7 +38,7 @@ def draw_return(returns: Mapping[str, Return], path: Path, *, title: str, of: in
 
 def draw_polls(modes: Mapping[str, Habits], path: Path, *, stores: int) -> None:
     """Draw the polls at Central by the events of the chain."""
-    drawn = Figure(figsize=(8, 4.5))
+    drawn = new_figure(8, 4.5)
     axes = drawn.subplots()
     for (mode, habits), colour in zip(modes.items(), COLOURS, strict=False):
         events = [each for each in habits if each]
@@ -62,7 +60,7 @@ SIZES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
 def draw_measured(points: Sequence[Point], habit: Habit, path: Path, *, events: float) -> None:
     """Draw requests at Central above, simulated and measured; and below the cores that all programs
     beside the stores keep busy, by the costs that follow from what was measured."""
-    drawn = Figure(figsize=(8, 7))
+    drawn = new_figure(8, 7)
     above, below = drawn.subplots(2, 1, sharex=True)
     polls = [stores * habit.requests for stores in SIZES]
     above.plot(SIZES, polls, "-", color=PEER, label="polls, simulated")

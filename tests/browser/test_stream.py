@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -77,7 +78,7 @@ async def a_shelf(folder: Path) -> AsyncIterator[tuple[Central, Store, str]]:
     try:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        settings = {"cors_origins": page, "port": free_port()}
+        settings: dict[str, Any] = {"cors_origins": page, "port": free_port()}
         async with a_shop(folder, products=rows, **settings) as shop:
             yield shop.central, shop.store, f"{page}/?store={shop.store.url}&key="
     finally:

@@ -30,7 +30,7 @@ async def test_nothing_is_lost_or_doubled_when_all_are_killed(
     """Both processes and PostgreSQL, with writes in flight: exact stock, dense offsets, each key
     applied once."""
     catalogue = [{"productId": f"P-{number:03}", "available": 5000} for number in range(20)]
-    movements = list(generated(20, 300, seed=3))
+    movements = list(generated(20, 120, seed=3))
     async with two_centrals(tmp_path, server, catalogue) as centrals:
         campaign = Campaign(server, centrals, movements, seed=3)
 

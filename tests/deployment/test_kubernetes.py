@@ -14,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from jsonschema_rs import Draft202012Validator, ValidationError
@@ -34,6 +33,14 @@ KEYS = {"CENTRAL_API_KEY": "a-key-for-central", "API_KEYS": "a-key-of-till-one"}
 OPEN_PATHS = {"/health", "/ready"}
 
 Resource = dict[str, Any]
+
+
+def validate(resource: Resource) -> None:
+    # It takes seconds, and not every process of the tests comes here.
+    import kubernetes_validate  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+
 
 _KUSTOMIZE = next(
     (
@@ -100,7 +107,7 @@ def test_files_of_the_base_are_valid(path: Path) -> None:
     for resource in yaml.safe_load_all(path.read_text()):
         if resource["kind"] == "StatefulSet":
             resource["spec"]["selector"] = {"matchLabels": {"app": "store-cache"}}
-        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+        validate(resource)
 
 
 @rendered
@@ -108,7 +115,7 @@ def test_files_of_the_base_are_valid(path: Path) -> None:
 def test_overlay_is_valid(overlay: str) -> None:
     """Each resource follows the schemas of Kubernetes, strictly: no field that does not exist."""
     for resource in render(overlay).values():
-        kubernetes_validate.validate(resource, KUBERNETES, strict=True)
+        validate(resource)
 
     assert {
         *("ServiceAccount", "ConfigMap", "Service", "Headless", "StatefulSet"),
