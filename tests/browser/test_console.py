@@ -42,10 +42,9 @@ PICTURES = Path(__file__).parents[2] / "docs" / "console"
 @asynccontextmanager
 async def a_shop(folder: Path, **settings: Any) -> AsyncIterator[tuple[Central, Store]]:
     """A Central and a store in this process, in sync, by the clock that the browser has too."""
+    usual: dict[str, Any] = {"port": free_port(), "verify_interval_minutes": 15}
     clock = real_clock()
-    async with scenario(
-        folder, products=PRODUCTS, clock=clock, port=free_port(), **settings
-    ) as shop:
+    async with scenario(folder, products=PRODUCTS, clock=clock, **(usual | settings)) as shop:
         yield shop.central, shop.store
 
 

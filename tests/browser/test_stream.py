@@ -17,7 +17,7 @@ from tests.harness.browser import Visit, visiting
 from tests.harness.clients import TILL_KEY
 from tests.harness.processes import free_port
 from tests.scenarios.in_process import Central, Store
-from tests.scenarios.shop import a_shop
+from tests.scenarios.shop import a_shop, product
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -74,7 +74,7 @@ async def a_shelf(folder: Path) -> AsyncIterator[tuple[Central, Store, str]]:
     port = free_port()
     page = f"http://127.0.0.1:{port}"
     runner = web.ServerRunner(web.Server(answer))  # type: ignore[arg-type]
-    rows = [{"productId": f"P-{n}", "available": 10} for n in range(1, 6)]
+    rows = [product(n) | {"productId": f"P-{n}", "available": 10} for n in range(1, 6)]
     try:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -13,7 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 async def test_every_answer_is_described(tmp_path: Path) -> None:
     """Right and wrong calls of each operation: no 5xx; statuses, headers, media types and bodies as
-    described; what is wrong is refused, and what is right is not; no key, no answer. `python -m tests.random_calls` adds calls by chance, and sequences."""
+    described; what is wrong is refused, and what is right is not; no key, no answer.
+    `python -m tests.random_calls` adds calls by chance, and sequences."""
     status, said = await call_at_random(
         tmp_path, examples=1, seed=20_260_301, phases="examples,coverage"
     )
