@@ -580,7 +580,9 @@ async def test_an_entry_whose_try_a_defect_has_ended_is_in_doubt_and_repeated(
         assert "a defect" in caplog.text
 
 
-async def test_what_is_not_to_be_sent_any_more_keeps_no_product_busy() -> None:
+async def test_what_is_not_to_be_sent_any_more_keeps_no_product_busy(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """[O1] An entry that is gone by its turn holds nobody up."""
     async with a_shop() as store:
         await cut(store)
@@ -589,6 +591,7 @@ async def test_what_is_not_to_be_sent_any_more_keeps_no_product_busy() -> None:
         await back(store)
 
         assert State.APPLIED is entry_of(store, "sale").state
+        assert "a defect" not in caplog.text
 
 
 @pytest.mark.parametrize("ends", ["parked", "applied"])
@@ -860,7 +863,7 @@ async def test_a_failing_disk_queues_nothing() -> None:
         assert "pendingDelta" not in read(store)
 
 
-async def test_a_failing_disk_holds_the_outbox_back() -> None:
+async def test_a_failing_disk_holds_the_outbox_back(caplog: pytest.LogCaptureFixture) -> None:
     """[O6] Nothing is sent whose outcome could not be kept."""
     async with a_shop() as store:
         await cut(store)
@@ -872,6 +875,7 @@ async def test_a_failing_disk_holds_the_outbox_back() -> None:
         store.disk.room = None
         await asyncio.sleep(MINUTE)
         assert 9 == central_of(store).stock("P-1")[0]
+        assert "a defect" not in caplog.text
 
 
 async def test_a_disk_that_works_again_queues_at_once() -> None:

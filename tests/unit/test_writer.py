@@ -297,6 +297,23 @@ async def test_an_answer_older_than_what_is_held_changes_nothing_but_the_key() -
 
 
 @in_virtual_time
+async def test_an_answer_older_than_what_is_held_hides_no_other_that_waits_with_it() -> None:
+    """[W6] They share a sync, and the second one changes its product."""
+    cache = await Cache().filled()
+    await cache.follow_sale("P-1")
+    held = cache.disk.hold("sync journal-2.jsonl")
+    first = asyncio.ensure_future(settle_at(cache, "P-2", left=9))
+    await held.reached.wait()
+    older = asyncio.ensure_future(settle_sale(cache))
+    other = asyncio.ensure_future(settle_at(cache, "P-3", left=9))
+    await a_moment()
+    held.release.set()
+    await asyncio.gather(first, older, other)
+
+    assert [(9, 2)] * 3 == [cache.row(product_id) for product_id in ("P-1", "P-2", "P-3")]
+
+
+@in_virtual_time
 async def test_an_answer_beyond_a_jump_has_the_product_fetched_whole() -> None:
     """[W6] The store holds version 1, Central applied the write to version 2. The product is
     fetched with every attribute, and the till's next read shows it."""

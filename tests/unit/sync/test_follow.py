@@ -387,6 +387,20 @@ def test_an_interval_poll_starts_at_every_interval() -> None:
     assert all(59.9 < seconds < 60.1 for seconds in intervals), intervals
 
 
+def test_of_the_polls_of_an_interval_only_the_first_one_is_held() -> None:
+    """[E1] Those that follow it drain what there is."""
+    sync = followed(settings=SyncSettings(continuous=False))
+    sync.answers(next_offset=100)
+    sync.sleeps()
+    sync.answers(99)
+    held = [sync.fetch.wait_seconds]
+    for offset in (100, 101):
+        sync.receives(offset)
+        held.append(sync.fetch.wait_seconds)
+
+    assert [20, 0, 0] == held
+
+
 def test_an_interval_poll_verifies_the_feed_first() -> None:
     """[E4] No poll was held meanwhile: Central may be another one."""
     sync = followed(settings=SyncSettings(continuous=False))

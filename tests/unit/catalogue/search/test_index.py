@@ -209,6 +209,53 @@ def test_a_sale_touches_no_text() -> None:
     assert [] == search(index, "tea")
 
 
+def test_what_is_out_of_stock_is_found_by_itself() -> None:
+    index = index_of({"productId": i, "available": n} for i, n in (("a", 1), ("b", 0), ("c", 0)))
+    index.remove("c")
+
+    assert ["b"] == ids_in(index.find(Query(in_stock=False), by_relevance=False).page(0, ALL))
+    assert ["a"] == ids_in(index.find(Query(in_stock=True), by_relevance=False).page(0, ALL))
+
+
+def test_what_was_found_often_follows_changes() -> None:
+    """The products of a common word are kept, and change with it."""
+    with patch.object(shard_module, "_FEW_SLOTS", 2):
+        index = index_of({"productId": i, "name": "tea"} for i in "abc")
+        before = search(index, "tea")
+        index.put("d", body({"productId": "d", "name": "tea"}))
+        index.put("b", body({"productId": "b", "name": "teapot"}))
+        index.put("c", body({"productId": "c", "name": "coffee"}))
+        index.remove("a")
+        index.remove("nothing")
+
+        assert ["a", "b", "c"] == before
+        assert ["b", "d"] == search(index, "tea")
+        assert ["b"] == search(index, "teapot")
+        assert 4 == index.text_changes
+
+
+def test_products_may_change_while_their_shard_is_split() -> None:
+    with patch.object(index_module, "SHARD_PRODUCTS", 3):
+        index = SearchIndex()
+        for one in "bcdefg":
+            index.put(one, body({"productId": one, "name": "tea"}))
+        steps = index.split()
+        next(steps)
+        index.put("a", body({"productId": "a", "name": "tea"}))
+        index.put("d", body({"productId": "d", "name": "coffee"}))
+        index.remove("e")
+        for _ in steps:
+            pass
+        split = search(index, "tea"), search(index, "coffee")
+        index.put("d", body({"productId": "d", "name": "cocoa"}))
+        for one in "bcfga":
+            index.remove(one)
+        index.put("z", body({"productId": "z", "name": "tea"}))
+
+    assert (["a", "b", "c", "f", "g"], ["d"]) == split
+    assert (["d"], ["z"], 2) == (search(index, "cocoa"), search(index, "tea"), len(index))
+
+
 WORDS = ["a", "ab", "abc", "tea", "té", "tee", "ß", "ss", "12", "0012", "x-y", "ﬁ", "Ω", "½", "i̇"]
 some_text = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join) | st.text(max_size=6)
 some_ids = st.sampled_from(
