@@ -207,7 +207,6 @@ def waiting_for_a_slow_client(patch: Patch) -> None:
     "L4",
     "a client that takes nothing is cut off after a minute",
     test=f"{_STREAM}::test_a_reader_that_takes_nothing_is_ended_after_a_minute",
-    why="the simulation leaves the places of vanished readers some minutes",
 )
 def stuck_clients(patch: Patch) -> None:
     """Its place is taken for ever."""

@@ -36,8 +36,12 @@ SLOW, VANISHES, HANGS_UP = 0.15, 0.05, 0.15
 QUIET_SECONDS = 0.2
 """Changes that are this old have been told to every reader that takes what it is sent."""
 
-PLACE_SECONDS = 63.0
-"""How long a reader that vanished keeps its place, at most."""
+PLACE_SECONDS = 80.0
+"""How long a reader that vanished keeps its place, at most: 15 s until something is written to it,
+60 s in which it takes nothing, and some until that is noticed."""
+
+CLOSE_SECONDS = 5.0
+"""How long one that has hung up does."""
 
 LOOK_SECONDS = 0.25
 
@@ -155,6 +159,7 @@ class SimulatedReader:
     wanted: list[str] | None = None
     held: Shelf = field(default_factory=Shelf)
     _sent: Shelf = field(default_factory=Shelf)
+    vanished_at: list[float] = field(default_factory=list)
     _last_id: str | None = None
     _connection: StreamConnection | None = None
     _marks: Marks = field(init=False)
@@ -180,6 +185,7 @@ class SimulatedReader:
             connection.catch_up()
         elif kind < SLOW + VANISHES:
             self.note("stream vanished")
+            self.vanished_at.append(asyncio.get_running_loop().time())
             connection.is_slow = True
             self._connection = None
         elif kind < SLOW + VANISHES + HANGS_UP:
@@ -345,12 +351,14 @@ class StreamWatch:
     def _check_places(self, store: StoreParts, now: float) -> None:
         """Readers that have vanished lose their places."""
         assert store.streams is not None
-        if len(store.streams) <= len(self._readers):
+        vanished = [at for reader in self._readers for at in reader.vanished_at]
+        most = len(self._readers) + sum(now - at < PLACE_SECONDS for at in vanished)
+        if len(store.streams) <= most:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
-        elif now - self._full_since > PLACE_SECONDS * 3:
-            self._find(f"{len(store.streams)} streams are open for {len(self._readers)} readers")
+        elif now - self._full_since > CLOSE_SECONDS:
+            self._find(f"{len(store.streams)} streams are open for {most} readers")
 
     def _check_history(self, store: StoreParts, catalogue: Catalogue) -> None:
         """The newest change of a product is what reads show."""
