@@ -432,6 +432,30 @@ async def test_a_product_that_can_only_be_listed_is_repaired_from_a_second_readi
             assert "verification failed" not in reasons(store)
 
 
+async def test_a_product_that_is_neither_held_nor_listed_any_more_is_no_difference() -> None:
+    """Seed 97002631: it was gone when it was looked for, and could not be asked for by itself."""
+    central = MovedCentral(*ids(10))
+    central.ledger.switch(NO_DIGEST)
+    async with a_verified_store(central) as (store, verifier):
+        central.unrouted = {"inventory/P-9999"}
+        listings = 0
+
+        def once(target: str, body: Any) -> Any:
+            nonlocal listings
+            if "inventory?" not in target:
+                return body
+            listings += 1
+            extra = [body["products"][0] | {"productId": "P-9999"}] if listings == 1 else []
+            return body | {"products": [*body["products"], *extra]}
+
+        central.rewrite = once
+        findings = await verified(verifier)
+        assert listings > 1
+        assert (findings.mismatches, findings.unresolved, findings.state) == (0, 0, "equal")
+        await asyncio.sleep(30.0)
+        assert "verification failed" not in reasons(store)
+
+
 async def test_a_listing_of_another_generation_repairs_nothing() -> None:
     """A product that can only be listed does not say itself which feed it belongs to."""
     central = MovedCentral("A/B", *ids(10))

@@ -65,7 +65,7 @@ class Sign(Enum):
 
     ANSWER = auto()  # Central's answer about this product
     LISTING = auto()  # it cannot be read by itself, and a second reading of its place shows it
-    NOTHING = auto()  # it cannot be read by itself, and is not listed any more
+    NOTHING = auto()  # it is held, cannot be read by itself, and is not listed any more
     CONTRADICTION = auto()  # by itself it is equal, and its place still shows it different
 
 
@@ -182,16 +182,14 @@ class Judge:
                 return None
             row = await self._listed(found.place, product_id, position)
             sign = Sign.NOTHING if row is None else Sign.LISTING
-            is_same = row is not None and is_equal(known.row, row.body)
         else:
             sign = Sign.ANSWER
             is_same = is_equal(known.row, None if row is None else row.body)
             if is_same and found.place is not None and known.row == found.held:
                 # Nothing has changed here since the place was read, and it showed another row.
                 row = await self._listed(found.place, product_id, position)
-                is_same = is_equal(known.row, None if row is None else row.body)
                 sign = Sign.CONTRADICTION
-        if is_same:
+        if is_equal(known.row, None if row is None else row.body):
             del self.unresolved[product_id]
             return None
         return Suspect(product_id, row, known, sign)
