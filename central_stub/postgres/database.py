@@ -12,7 +12,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import psycopg
@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from central_stub.backend import OutcomeUnknown, Unavailable
+from central_stub.cancellation import is_cancelled
 from central_stub.postgres import schema
 from central_stub.postgres.errors import is_lost, is_unable, words
 from central_stub.storage import StorageError
@@ -230,18 +231,24 @@ class Database:
     # What others do
 
     async def _listen(self) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 async with await connect(self._url) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     self._wake_all()
-                    async for notification in connection.notifies():
-                        self._heard(notification.payload)
+                    while not is_cancelled():
+                        await self._hear(connection)
             except (DatabaseError, psycopg.Error) as error:
                 logger.warning("not listening: %s", error)
             except Exception:
                 logger.exception("not listening")
             await asyncio.sleep(random.uniform(0.2, LOOK_SECONDS))
+
+    async def _hear(self, connection: Connection) -> None:
+        """Take what is notified within a second."""
+        async with aclosing(connection.notifies(timeout=LOOK_SECONDS)) as notifications:
+            async for notification in notifications:
+                self._heard(notification.payload)
 
     def _heard(self, payload: str) -> None:
         """Wake the tenant that a notification names; all of them if it names none, since anybody
@@ -261,7 +268,7 @@ class Database:
             follower.wake(None, None)
 
     async def _look(self) -> None:
-        while True:
+        while not is_cancelled():
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()

@@ -16,6 +16,7 @@ import psycopg
 from pydantic import ValidationError
 
 from central_stub.backend import Unavailable
+from central_stub.cancellation import is_cancelled
 from central_stub.fleet.report import Report, StoreReport, Whole
 from central_stub.fleet.reports import FORGET_SECONDS, NoRoom, Reports
 from central_stub.postgres.database import Database
@@ -80,8 +81,8 @@ class SharedReports:
         self._cleaned_at = float("-inf")
 
     async def run(self) -> None:
-        """Share for ever."""
-        while True:
+        """Share until cancelled."""
+        while not is_cancelled():
             try:
                 await self.look()
             except (Unavailable, psycopg.Error) as error:

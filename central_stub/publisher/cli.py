@@ -17,6 +17,7 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
+from central_stub.cancellation import is_cancelled
 from central_stub.publisher.central import CentralFeed
 from central_stub.publisher.mirrors import Mirrors
 from central_stub.publisher.publisher import Disconnected, Publisher
@@ -42,7 +43,7 @@ async def publish(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, this_task.cancel)
     central = CentralFeed(options.central, options.api_key)
     try:
-        while True:
+        while not is_cancelled():
             await _publish_until_closed(options, central)
             await asyncio.sleep(RECONNECT_SECONDS * (1 + random.random()))
     except asyncio.CancelledError:

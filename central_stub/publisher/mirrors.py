@@ -19,7 +19,7 @@ import orjson
 from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
-from central_stub.publisher.publisher import is_cancelled
+from central_stub.cancellation import is_cancelled
 from central_stub.publisher.stream import (
     ENTRY_STREAM,
     ENTRY_SUBJECT,

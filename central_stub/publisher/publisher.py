@@ -13,6 +13,7 @@ import time
 
 from nats.aio.client import Client
 
+from central_stub.cancellation import is_cancelled
 from central_stub.publisher.central import Answer, CentralFailed, CentralFeed, Gone
 from central_stub.publisher.plan import GAP, plan
 from central_stub.publisher.stream import FeedStream, Overtaken, StreamFailed
@@ -195,10 +196,3 @@ class Publisher:
             return
         if (first := min(answer.page.events, default=state.first)) > state.first:
             await stream.trim(first)
-
-
-def is_cancelled() -> bool:
-    """Whether the task is to end: `asyncio.wait_for` of Python 3.11, which nats-py uses, may lose a
-    cancellation."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
