@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -541,6 +541,26 @@ async def test_faults_are_set_and_counted_after_the_server_has_ended_all_connect
     pair.sql(f"{others} AND datname = current_database()")
     assert 1 == len(await backend.strike(Route.PAGES))
     assert [1] == [each.struck for each in await backend.faults()]
+
+
+async def test_a_process_stops_also_if_a_cancellation_is_lost(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As psycopg_pool may, by `asyncio.wait_for` of Python 3.11."""
+    looks = asyncio.Event()
+
+    async def look(_: Database) -> None:
+        looks.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(postgres_database, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(Database, "look", look)
+    database = Database(postgres.empty_database())
+    await database.open()
+    async with asyncio.timeout(30):
+        await looks.wait()
+        await database.close()
 
 
 async def test_old_events_and_keys_are_deleted(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
