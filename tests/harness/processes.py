@@ -41,8 +41,9 @@ class DidNotStart(Exception):
 
 
 def free_port() -> int:
+    """Return a port that is free at every address of this machine."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port
 

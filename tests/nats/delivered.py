@@ -32,13 +32,19 @@ def keys_in(folder: Path) -> dict[str, Key]:
     return {name: Key(folder / name) for name in USERS}
 
 
+def leaf_port(port: int) -> str:
+    """Return what a configuration says of the port for leaf nodes, at this machine's own address:
+    at others, connections of other tests may take it meanwhile."""
+    return f'host: "127.0.0.1"\n  port: {port}'
+
+
 def server_of(
     name: str, folder: Path, keys: Mapping[str, Key], replaced: Mapping[str, str] | None = None
 ) -> NatsServer:
     """Return a server with a configuration as it is delivered, but for its folder, its keys, the
     port for leaf nodes, and what is `replaced`."""
     folder.mkdir()
-    texts = {"/var/lib/nats": str(folder / "jetstream"), LEAF_PORT: f"port: {free_port()}"}
+    texts = {"/var/lib/nats": str(folder / "jetstream"), LEAF_PORT: leaf_port(free_port())}
     texts |= replaced or {}
     for user, key in keys.items():
         texts |= {f"${user}_NKEY": f'"{key.public}"', f"${user}_SEED": f'"{key.seed.decode()}"'}

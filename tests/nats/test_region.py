@@ -28,7 +28,7 @@ from store_cache.sync.backoff import UNLOST_SECONDS
 from tests.harness.nats_server import NatsServer, needs_nats
 from tests.harness.processes import free_port
 from tests.harness.store import settings_of
-from tests.nats.delivered import LEAF_PORT, Key, connected, keys_in, server_of
+from tests.nats.delivered import LEAF_PORT, Key, connected, keys_in, leaf_port, server_of
 from tests.nats.test_store import full_syncs, in_sync_at, is_on_nats, shows, status_of, until
 
 pytestmark = needs_nats
@@ -147,7 +147,8 @@ class Region:
 @pytest.fixture
 async def region(tmp_path: Path, central: TestCentral) -> AsyncIterator[Region]:
     keys, link = keys_in(tmp_path), Link(free_port())
-    ports = {LEAF_PORT: f"port: {link.hub_port}\n  no_advertise: true"}  # no way but the link
+    # There is no way but the link.
+    ports = {LEAF_PORT: f"{leaf_port(link.hub_port)}\n  no_advertise: true"}
     hub = server_of("server.conf", tmp_path / "hub", keys, ports)
     address = {"nats.example.com:7422": f"127.0.0.1:{link.port}"}
     leaf = server_of("region.conf", tmp_path / "leaf", keys, address)
