@@ -397,8 +397,8 @@ class PostgresBackend:
         drawn = {e.number: e.fault for e in self._faults if is_drawn(e.fault, route, self._draw)}
         if not drawn:
             return []
-        numbers = {"tenant": self._tenant, "numbers": list(drawn)}
-        struck = await self._database.change(STRIKE, numbers)
+        arguments = {"tenant": self._tenant, "numbers": list(drawn)}
+        struck = await self._database.change(STRIKE, arguments)
         for number, count, times in struck:
             if count == times:
                 await self.clear_faults(number)
