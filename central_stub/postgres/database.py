@@ -198,8 +198,8 @@ class Database:
         raise AssertionError("the last try returns or raises")
 
     async def change(self, query: str, arguments: Mapping[str, Any]) -> list[TupleRow]:
-        """Change something by one statement, and return its rows. It is sent once, over a
-        connection that has just begun a transaction. Unavailable, OutcomeUnknown."""
+        """Change something by one statement, and return its rows. Other connections are tried until
+        one begins a transaction; then it is sent, once. Unavailable, OutcomeUnknown."""
         for remaining in reversed(range(TRIES)):
             is_begun = False
             try:

@@ -49,7 +49,8 @@ class Publisher:
         self._client = client
         self._replicas = replicas
         self._since: float | None = None
-        """Since when Central has answered without a failure, by the clock of NATS."""
+        """When Central answered first since its last failure, or since the start, by the clock of
+        NATS. A new publisher knows nothing of before, so stores then compare themselves, too."""
         self.published = 0
         """How many messages this publisher has written."""
 

@@ -21,7 +21,7 @@ CHANGE_SECONDS = 5.0
 pass through several states within a second; only the last one is worth a report."""
 
 LEAST_SECONDS = 5.0
-"""Between two reports, however often the state changes; unless Central names when to come back."""
+"""Between two reports, however often the state changes; longer if Central names a time."""
 
 UNKNOWN_SECONDS = 3600.0
 """After a Central without such a call; it may be updated one day."""

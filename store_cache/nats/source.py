@@ -27,7 +27,7 @@ from store_cache.nats.reader import StreamReader
 from store_cache.nats.report import SILENT_SECONDS, Report
 
 DELIVERY_SECONDS = 5.0
-"""How long a message may take that the stream has."""
+"""How long an event may take that a report has named; each poll gives it that time anew."""
 
 START_SECONDS = 3.0
 """How long a start waits for NATS before Central is asked."""

@@ -49,7 +49,8 @@ class Sale:
     is_open: bool = False
     """Whether a request has not been answered."""
     is_forgotten: bool = False
-    """Whether the store died while its disk failed, and may have lost its record (D5)."""
+    """Whether the store may lack its record: it died or started while its disk failed (D5), or its
+    files were damaged."""
     end: str = ""
     """How its entry in the outbox ended."""
     knows_other_node: bool = False

@@ -41,7 +41,7 @@ PLACE_SECONDS = 80.0
 60 s in which it takes nothing, and some until that is noticed."""
 
 CLOSE_SECONDS = 5.0
-"""How long one that has hung up does."""
+"""How long a reader that has hung up keeps its place, at most."""
 
 LOOK_SECONDS = 0.25
 
