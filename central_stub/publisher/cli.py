@@ -8,12 +8,11 @@ import logging
 import random
 import signal
 import ssl
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
@@ -54,18 +53,15 @@ async def publish(options: argparse.Namespace) -> None:
 
 async def _publish_until_closed(options: argparse.Namespace, central: CentralFeed) -> None:
     """Copy until nats-py has given the connection up. Raises what `publish` does."""
-    client = await connect(options.nats, options.credentials, options.ca)
-    try:
+    async with connected(options.nats, options.credentials, options.ca) as client:
+        if is_cancelled():
+            return
         print(f"central-stub publishes the feed of {options.central} to {options.nats}", flush=True)
         works = [Publisher(central, client, replicas=options.replicas).run()]
         if options.mirror:
             works.append(Mirrors(client, options.mirror).run())
         with suppress(Disconnected):
             await _first_end(works)
-    finally:
-        with suppress(TimeoutError, OSError):  # the server may be gone
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await client.close()
 
 
 async def _first_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -81,10 +77,22 @@ async def _first_end(works: Sequence[Coroutine[Any, Any, None]]) -> None:
         await asyncio.wait(tasks)
 
 
-async def connect(urls: str, credentials: Path | None, ca: Path | None) -> Client:
+@asynccontextmanager
+async def connected(urls: str, credentials: Path | None, ca: Path | None) -> AsyncIterator[Client]:
     """Connect to one of the servers, however long that takes. Raises CannotConnect."""
+    client = Client()
     try:
-        return await nats.connect(
+        await _connect(client, urls, credentials, ca)
+        yield client
+    finally:  # also if it was cancelled while it connected
+        with suppress(TimeoutError, OSError):  # the server may be gone
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await client.close()
+
+
+async def _connect(client: Client, urls: str, credentials: Path | None, ca: Path | None) -> None:
+    try:
+        await client.connect(
             [url.strip() for url in urls.split(",")],
             name="central-stub publish-feed",
             error_cb=_Problems().note,

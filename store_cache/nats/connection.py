@@ -175,6 +175,8 @@ class FeedConnection:
             await asyncio.sleep(FAILURE_PAUSE_SECONDS)
             return
         self.on_news()
+        if _is_cancelled():
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOCK_SECONDS if self.stream else FAILURE_PAUSE_SECONDS):
                 await self._is_due.wait()

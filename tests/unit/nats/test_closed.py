@@ -71,6 +71,18 @@ async def cancelled(work: asyncio.Task[None]) -> None:
     assert work.done()
 
 
+def options_of(nats_url: str) -> Namespace:
+    return Namespace(
+        central="http://127.0.0.1:1",
+        api_key="key",
+        nats=nats_url,
+        credentials=None,
+        ca=None,
+        replicas=1,
+        mirror=[],
+    )
+
+
 async def test_a_store_connects_again(
     server: ExpiringServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,15 +100,36 @@ async def test_a_publisher_connects_again(
 ) -> None:
     monkeypatch.setattr(cli, "RECONNECT_SECONDS", 0.1)
     monkeypatch.setattr(publisher, "FAILURE_PAUSE_SECONDS", 0.1)
-    options = Namespace(
-        central="http://127.0.0.1:1",
-        api_key="key",
-        nats=server.url,
-        credentials=None,
-        ca=None,
-        replicas=1,
-        mirror=[],
-    )
-    running = asyncio.create_task(cli.publish(options))
+    running = asyncio.create_task(cli.publish(options_of(server.url)))
     await connected_again(server, running)
     await cancelled(running)
+
+
+class ConnectingClient:
+    """Connects for ever. `loses_cancellation`: as `asyncio.wait_for` of Python 3.11 does if what it
+    waits for is there in the same turn of the loop."""
+
+    def __init__(self, *, loses_cancellation: bool) -> None:
+        self.loses_cancellation = loses_cancellation
+        self.is_connecting = asyncio.Event()
+        self.is_closed = False
+
+    async def connect(self, *_: object, **__: object) -> None:
+        self.is_connecting.set()
+        with suppress(*[asyncio.CancelledError] * self.loses_cancellation):
+            await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("loses_cancellation", [True, False])
+async def test_a_publisher_ends_while_it_connects(
+    monkeypatch: pytest.MonkeyPatch, loses_cancellation: bool
+) -> None:
+    client = ConnectingClient(loses_cancellation=loses_cancellation)
+    monkeypatch.setattr(cli, "Client", lambda: client)
+    running = asyncio.create_task(cli.publish(options_of("nats://127.0.0.1:1")))
+    await client.is_connecting.wait()
+    await cancelled(running)
+    assert client.is_closed
