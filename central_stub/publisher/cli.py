@@ -97,7 +97,7 @@ async def _connect(client: Client, urls: str, credentials: Path | None, ca: Path
             name="central-stub publish-feed",
             error_cb=_Problems().note,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_SECONDS,
+            reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]
             tls=None if ca is None else ssl.create_default_context(cafile=str(ca)),
             **credential_options(credentials),
         )

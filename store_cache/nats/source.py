@@ -75,11 +75,11 @@ class NatsSource:
         self._random = random
         self._reader: StreamReader | None = None
         self._start: asyncio.Task[None] | None = None
-        self._read: StreamInfo | None = None
+        self._stream: StreamInfo | None = None
         self._generation = ""
         self._was_central = False
         self._away_until: float | None = uptime() + START_SECONDS
-        self._was_heard = False
+        self._had_fresh_report = False
         self._unbroken_since: float | None = None
         self._lack = ""
         self._is_from_nats: bool | None = None
@@ -220,7 +220,7 @@ class NatsSource:
             await self._until_news(ends_at)
         if was_heard:
             self._away_until = None  # the silence began now, and for all stores at once
-        self._was_heard = False
+        self._had_fresh_report = False
         return None
 
     def _cannot_go_on(
@@ -253,7 +253,11 @@ class NatsSource:
         stream, client = self._connection.stream, self._connection.client
         assert stream is not None
         assert client is not None
-        if self._read is not None and not self._read.is_same(stream) and self._reader is not None:
+        if (
+            self._stream is not None
+            and not self._stream.is_same(stream)
+            and self._reader is not None
+        ):
             self._reader.break_off("there is another stream")
         reader = self._reader
         if reader is not None and (reader.is_broken or reader.next_offset != offset):
@@ -265,7 +269,7 @@ class NatsSource:
                     f"the stream has no event {offset}: it has {stream.first} to {report.head}"
                 )
                 return None
-            self._read = stream
+            self._stream = stream
             self._reader = StreamReader(
                 client,
                 stream.name,
@@ -319,8 +323,8 @@ class NatsSource:
     def _note_news(self) -> None:
         self._news.set()
         self._look_for_break()
-        was_heard, self._was_heard = self._was_heard, self._fresh_report() is not None
-        if self._was_heard and not was_heard and self._is_from_nats is False:
+        had_one, self._had_fresh_report = self._had_fresh_report, self._fresh_report() is not None
+        if self._had_fresh_report and not had_one and self._is_from_nats is False:
             self._follow(continuously=True)  # the wait for the next interval ends
 
     def _look_for_break(self) -> None:

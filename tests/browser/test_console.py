@@ -6,73 +6,18 @@ With `CONSOLE_PICTURES` set, the screenshots of the documentation are made by th
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
-from tests.harness.browser import Visit, devices, fits_and_is_accessible, visiting
+from tests.browser.console_page import PRODUCTS, a_shop, is_clean, picture, says, sign_in
+from tests.harness.browser import devices, fits_and_is_accessible, visiting
 from tests.harness.clients import STORE_ADMIN_KEY, TILL_KEY
-from tests.harness.clock import Clock
-from tests.harness.processes import free_port
-from tests.scenarios.in_process import Central, Store
-from tests.scenarios.shop import a_shop as scenario
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-
-PRODUCTS = [
-    {"productId": "COF-001", "name": "Espresso Beans, 1 kg", "available": 25, "price": 18.9},
-    {"productId": "COF-002", "name": "Filter Roast, ground, 500 g", "available": 44, "price": 9.5},
-    {"productId": "CUP-001", "name": "Cup, stoneware, blue", "available": 28, "price": 11.0},
-    {"productId": "SWT-004", "name": "Crème Brûlée Kit", "available": 9, "price": 12.9},
-    {"productId": "TEA-001", "name": "Assam, loose, 250 g", "available": 40, "price": 6.9},
-    {"productId": "X/<b>1</b>", "name": "<img src=x onerror=alert(1)>", "available": 0},
-]
-PICTURES = Path(__file__).parents[2] / "docs" / "console"
-
-
-@asynccontextmanager
-async def a_shop(folder: Path, **settings: Any) -> AsyncIterator[tuple[Central, Store]]:
-    """A Central and a store in this process, in sync, by the clock that the browser has too."""
-    usual: dict[str, Any] = {"port": free_port(), "verify_interval_minutes": 15}
-    clock = real_clock()
-    async with scenario(folder, products=PRODUCTS, clock=clock, **(usual | settings)) as shop:
-        yield shop.central, shop.store
-
-
-def real_clock() -> Clock:
-    return Clock(time.time() - asyncio.get_running_loop().time())
-
-
-async def sign_in(page: Page, url: str, key: str = TILL_KEY) -> None:
-    await page.goto(url)
-    await page.get_by_label("API key").fill(key)
-    await page.get_by_role("button", name="Open the console").click()
-
-
-async def says(page: Page, sentence: str | re.Pattern[str]) -> None:
-    await expect(page.get_by_role("heading", level=1)).to_contain_text(sentence)
-
-
-async def picture(page: Page, name: str) -> None:
-    """Take a screenshot for the documentation, of what the test has just asserted."""
-    if os.environ.get("CONSOLE_PICTURES"):
-        PICTURES.mkdir(exist_ok=True)
-        await page.screenshot(path=PICTURES / f"{name}.png")
-
-
-def is_clean(visit: Visit, store: Store) -> None:
-    """Nothing failed on the page, and it loaded nothing from elsewhere."""
-    assert visit.problems == []
-    assert visit.hosts == {store.url.removeprefix("http://")}
 
 
 async def test_a_wrong_key_is_told_and_a_right_one_opens(tmp_path: Path, browser: Browser) -> None:

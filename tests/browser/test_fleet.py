@@ -11,9 +11,9 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from central_stub.switches import Switches
-from tests.browser.test_console import real_clock
 from tests.harness.browser import Visit, devices, fits_and_is_accessible, visiting
 from tests.harness.clients import CENTRAL_ADMIN_KEY, CENTRAL_KEY
+from tests.harness.clock import Clock
 from tests.scenarios.in_process import Central
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -24,7 +24,7 @@ MARKUP = "<img src=x onerror=alert(1)>"
 @asynccontextmanager
 async def a_chain(folder: Path) -> AsyncIterator[Central]:
     """A Central to which three stores have reported: one is well, one away, one is hostile."""
-    central = Central(folder, Switches(), real_clock())
+    central = Central(folder, Switches(), Clock.of_the_machine())
     try:
         await central.start()
         await report(central, "shop-well", "live")

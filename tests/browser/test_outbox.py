@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, Request, expect
 
-from tests.browser.test_console import a_shop, is_clean, picture, says, sign_in
+from tests.browser.console_page import a_shop, is_clean, picture, says, sign_in
 from tests.harness.browser import devices, fits_and_is_accessible, visiting
 from tests.harness.clients import STORE_ADMIN_KEY
 from tests.scenarios.in_process import Central, Store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 NOON = 1_700_000_000.0
 """Unix seconds at the loop's time 0."""
@@ -16,6 +17,11 @@ class Clock:
         self.set_by_seconds = 0.0
         self.suspended_seconds = 0.0
         self._began = began
+
+    @classmethod
+    def of_the_machine(cls) -> Clock:
+        """Return one that begins with the time that other programs have, too."""
+        return cls(time.time() - asyncio.get_running_loop().time())
 
     def now(self) -> float:
         """Unix seconds, as the wall clock shows them."""
