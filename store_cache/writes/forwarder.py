@@ -86,8 +86,10 @@ class WriteStore(Protocol):
         """Append records of the key table, with one sync; while the disk fails they are kept in
         memory only (D5)."""
 
-    async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
-        """Append the record likewise, and show the answer in the same step."""
+    async def settle_write(
+        self, key_entry: bytes, answer: StockAnswer | None, *, shown: Callable[[], None]
+    ) -> None:
+        """Append the record likewise; then show the answer, and call `shown` in the same step."""
 
     def held_version(self, product_id: str) -> int | None: ...
 
@@ -306,7 +308,7 @@ class Forwarder:
             self._in_doubt.drop(expired)
         found = [self._find(request) for request in requests]
         self._start_missing(requests, found)
-        # A key under way may have its final entry already, which is not durable yet: join it.
+        # A key under way may have its final entry already, while its product is refetched: join it.
         joined = [self._under_way.get(request.key) for request in requests]
         results = []
         for request, known, future in zip(requests, found, joined, strict=True):
@@ -699,19 +701,22 @@ class Forwarder:
     async def _settle(self, attempt: Attempt, outcome: FinalOutcome) -> None:
         """Make an outcome final: durable and visible, then answered.
 
-        The key table has it first, so that a snapshot written meanwhile does not miss it. Calls do
-        not find it there before it is durable: while the key is under way they join its task.
+        The key table has it once it is durable, in the step in which readers see the answer: a
+        snapshot that is written before must not have the one without the other.
 
         If the answer alone does not say what the product is now, the store fetches it, which may
         take PRODUCT_DEADLINE_SECONDS beyond the write's deadline. Later writes to the product wait.
         """
         final = final_answer(attempt, outcome, self._now())
-        self._keys.finish(attempt.key, final)
         stock = None
         if isinstance(outcome, Applied):
             is_repeated = attempt.is_unknown
             stock = stock_to_show(outcome.stock, attempt, is_repeated=is_repeated, now=self._now())
-        await self._store.settle_write(encode_final(attempt.key, final), stock)
+        await self._store.settle_write(
+            encode_final(attempt.key, final),
+            stock,
+            shown=lambda: self._keys.finish(attempt.key, final),
+        )
         self._in_doubt.drop(attempt)
         if isinstance(outcome, Refused) and outcome.error_type == "version_conflict":
             await self._refetches.refresh_outdated(attempt.product_id, outcome.new_version)

@@ -211,7 +211,8 @@ def answers_applied_once(patch: Patch) -> None:
         outcome = final.outcome
         if isinstance(outcome, Applied) and held is not None and held <= final.version:
             patch.act()
-            await self._store.settle_write(keys.encode_final(request.key, final), outcome.stock)
+            record = keys.encode_final(request.key, final)
+            await self._store.settle_write(record, outcome.stock, shown=lambda: None)
         return await repeat(self, request, final)
 
     patch.replace(Forwarder, "_repeat", applied_again)

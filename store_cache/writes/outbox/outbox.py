@@ -5,7 +5,9 @@ both. What is to be sent, how much is pending of each product, and how many entr
 made from the records at a start, and never stored beside them (O6).
 
 Memory has a new state as soon as its record is given to the journal, so that the order in memory is
-that on disk. A till is answered, and readers see a change, only once it is durable.
+that on disk. A till is answered, and readers see a change, only once it is durable. The key table,
+of which snapshots are made, has a settled entry only then, too: its record is also that of the row
+that it changed, and a snapshot of before has no such row.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -158,6 +161,7 @@ class Outbox:
         self._counted: dict[str, tuple[str, int]] = {}  # by key: what `pending` has of it
         # By product: versions that entries have raised, each with its generation.
         self._steps: dict[str, set[tuple[str | None, int]]] = {}
+        self._settling: dict[str, Entry] = {}  # by key: settled, and not on disk yet
         self._writing: dict[str, asyncio.Future[None]] = {}
         self._sequence = 0
 
@@ -224,7 +228,7 @@ class Outbox:
         return entry
 
     def get(self, key: str) -> Entry | None:
-        if (entry := self._unsettled.get(key)) is not None:
+        if (entry := self._unsettled.get(key) or self._settling.get(key)) is not None:
             return entry
         record = None if key in self._unreadable else self._keys.outbox.get(key)
         return None if record is None else decode_entry(orjson.loads(record))
@@ -406,11 +410,8 @@ class Outbox:
         """Settle an entry. Its delta goes in the same record, and in the same step for readers, as
         the row that it changed."""
 
-        def shown() -> None:
-            self._uncount(entry)
-            self.on_changed(entry)
-
         async with self._put_until_durable(entry) as [record]:
+            shown = partial(self._show_settled, entry, record)
             await self._store.settle_write(record, stock, shown=shown)
 
     def settled_by(self, events: Sequence[AnyEvent]) -> SettledByFeed | None:
@@ -427,11 +428,17 @@ class Outbox:
         records = tuple(self._put(entry) for entry in settled)
 
         def shown() -> None:
-            for entry in settled:
-                self._uncount(entry)
-                self.on_changed(entry)
+            for entry, record in zip(settled, records, strict=True):
+                self._show_settled(entry, record)
 
         return SettledByFeed(records, shown)
+
+    def _show_settled(self, entry: Entry, record: bytes) -> None:
+        """Take the delta of an entry away: its record is durable."""
+        self._settling.pop(entry.key, None)
+        self._keys.put_outbox(entry.key, record)
+        self._uncount(entry)
+        self.on_changed(entry)
 
     def _named_entries(self, events: Sequence[AnyEvent]) -> Iterable[Entry]:
         for event in events:
@@ -568,13 +575,13 @@ class Outbox:
             writing.set_result(None)
 
     def _put(self, entry: Entry) -> bytes:
-        """Make this the state of the entry, in memory and in the next snapshot; return its
-        record."""
+        """Make this the state of the entry in memory and, unless it is settled, in the next
+        snapshot; return its record."""
         record = encode_entry(entry)
         before = self._leave_state(entry.key)
         self._key_of[entry.id] = entry.key
-        self._keys.put_outbox(entry.key, record)
         if entry.is_unsettled:
+            self._keys.put_outbox(entry.key, record)
             self._unsettled[entry.key] = entry
             self.counts[entry.state] += 1
             if entry.holds_up:
@@ -586,6 +593,7 @@ class Outbox:
                 self.in_doubt.drop(last)
         else:
             self._unsettled.pop(entry.key, None)
+            self._settling[entry.key] = entry
             self._settle_in_memory(entry)
             if entry.attempt is not None:
                 self.in_doubt.drop(entry.attempt)

@@ -32,6 +32,7 @@ from store_cache.writes.idempotency import KeyTable, StoredKeys
 from store_cache.writes.write import Write
 from tests.harness.central import LedgerClient, as_json
 from tests.harness.clock import NOON, Clock
+from tests.harness.hold import Hold
 
 WRITE_TIMEOUT_SECONDS = 8.0
 
@@ -124,6 +125,12 @@ class Writer:
         self.records: list[dict[str, Any]] = []
         self.answers: list[StockAnswer] = []
         self.position: Position | None = Position("g-1", 3)
+        self._held: Hold | None = None
+
+    def hold_settlements(self) -> Hold:
+        """Hold up the record of the next outcome."""
+        self._held = Hold("settle")
+        return self._held
 
     def forget_everything(self) -> None:
         """Be without a catalogue, as before the first full sync."""
@@ -144,8 +151,13 @@ class Writer:
     async def record_write(self, *key_entries: bytes) -> None:
         await self._append(*key_entries)
 
-    async def settle_write(self, key_entry: bytes, answer: StockAnswer | None) -> None:
+    async def settle_write(
+        self, key_entry: bytes, answer: StockAnswer | None, *, shown: Callable[[], None]
+    ) -> None:
+        if self._held is not None:
+            await self._held.wait()
         await self._append(key_entry)
+        shown()
         if answer is not None:
             self.answers.append(answer)
         if self.position is None:

@@ -140,6 +140,27 @@ async def test_a_final_answer_is_on_disk_and_in_the_cache_before_it_is_given(sto
     assert (8, 2) == (store.writer.quantities["P-1"], store.writer.versions["P-1"])
 
 
+async def test_a_snapshot_has_a_final_answer_only_once_its_record_is_durable(store: Store) -> None:
+    """[W1] [D2] The record is also that of the row that the write changed, which the snapshot would
+    not have. A repeat that comes meanwhile waits for it."""
+    held = store.writer.hold_settlements()
+    writing = asyncio.create_task(store.forwarder.update(sale()))
+    await held.reached.wait()
+    repeating = asyncio.create_task(store.forwarder.update(sale()))
+    await wakes()
+    before = [*store.keys.encoded()]
+    held.release.set()
+
+    assert await writing == await repeating
+    assert ["attempt"] == [*map(kind_of, before)]
+    assert ["applied"] == [*map(kind_of, store.keys.encoded())]
+    assert 1 == len(store.central.sent)
+
+
+def kind_of(record: bytes) -> str:
+    return "applied" if b'"applied"' in record else "attempt"
+
+
 @pytest.mark.parametrize(
     ("write", "status", "error_type"),
     [

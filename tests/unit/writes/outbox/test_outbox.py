@@ -9,26 +9,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
+import orjson
 import pytest
 
+from store_cache.model.event import Digest, Event, Kind, WriteName
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import KeyTable
-from store_cache.writes.outbox.entry import Entry, State
-from store_cache.writes.outbox.outbox import Outbox, OutboxSettings
-from store_cache.writes.write import Adjustment, WriteError
+from store_cache.writes.outbox.entry import Entry, Result, State, decode_entry
+from store_cache.writes.outbox.outbox import EntryLog, Outbox, OutboxSettings
+from store_cache.writes.write import Adjustment, Answer, WriteError
+from tests.harness.cache import Cache, applied_answer
 from tests.harness.clock import NOON
+from tests.harness.virtual_time import in_virtual_time
 
 SETTINGS = OutboxSettings("store-s1", 100, is_accepting=True, retention_seconds=86_400.0)
 
 
 class Log:
-    """The writer's log: `fails` appends, and `may_write` holds them up while it is not set."""
+    """The writer's log: `fails` appends, and `may_write` holds them up while it is not set; those
+    that settle an entry are held up by `may_settle`."""
 
     def __init__(self) -> None:
         self.fails = False
-        self.may_write = asyncio.Event()
+        self.may_write, self.may_settle = asyncio.Event(), asyncio.Event()
         self.may_write.set()
+        self.may_settle.set()
         self.is_durable = True
         self.records: list[bytes] = []
 
@@ -47,6 +53,7 @@ class Log:
     async def settle_write(
         self, key_entry: bytes, answer: StockAnswer | None, *, shown: Callable[[], None]
     ) -> None:
+        await self.may_settle.wait()
         self.records.append(key_entry)
         shown()
 
@@ -57,15 +64,20 @@ async def log() -> Log:
 
 
 @pytest.fixture
-async def outbox(log: Log) -> Outbox:
+async def keys() -> KeyTable:
+    return KeyTable(retention_seconds=86_400.0, capacity=100)
+
+
+def outbox_of(keys: KeyTable, store: EntryLog) -> Outbox:
     numbers = count(1)
     return Outbox(
-        SETTINGS,
-        keys=KeyTable(retention_seconds=86_400.0, capacity=100),
-        store=log,
-        now=lambda: NOON,
-        random=lambda: next(numbers) / 1000,
+        SETTINGS, keys=keys, store=store, now=lambda: NOON, random=lambda: next(numbers) / 1000
     )
+
+
+@pytest.fixture
+async def outbox(log: Log, keys: KeyTable) -> Outbox:
+    return outbox_of(keys, log)
 
 
 async def queue(outbox: Outbox, *keys: str) -> None:
@@ -127,6 +139,74 @@ async def test_a_state_that_is_superseded_while_it_is_written_is_not_told(
     await recording
 
     assert [State.APPLIED] == told
+
+
+def states_on_disk(keys: KeyTable) -> list[State]:
+    """Return the states that entries have in a snapshot."""
+    return [decode_entry(orjson.loads(record)).state for record in keys.encoded()]
+
+
+@pytest.mark.parametrize("way", ["an answer", "an event"])
+async def test_a_snapshot_has_a_settled_entry_only_once_its_record_is_durable(
+    way: str, outbox: Outbox, log: Log, keys: KeyTable
+) -> None:
+    """[O10] [D2] The record is also that of the row that it changed, which the snapshot would not
+    have. Whoever asks for the entry meanwhile waits for it."""
+    await queue(outbox, "sale")
+    sending = replace(entry_of(outbox, "sale"), state=State.SENDING)
+    await outbox.record(sending)
+    log.may_settle.clear()
+    if way == "an answer":
+        applied = replace(sending, state=State.APPLIED)
+        settling = asyncio.create_task(outbox.settle(applied, None))
+        await asyncio.sleep(0)
+        asking = asyncio.create_task(outbox.answer("sale"))
+        await asyncio.sleep(0)
+        assert not asking.done()
+        before = states_on_disk(keys)
+        log.may_settle.set()
+        await settling
+        assert isinstance(await asking, Answer)
+    else:
+        body = b'{"productId":"P-1","available":9,"version":2}'
+        cause = Digest("f1", WriteName("store-s1", "store-s1-sale"))
+        settled = outbox.settled_by([Event(1, Kind.UPDATED, "P-1", 2, body, cause)])
+        assert settled is not None
+        before = states_on_disk(keys)
+        settled.shown()
+
+    assert [State.SENDING] == before
+    assert [State.APPLIED] == states_on_disk(keys)
+    assert State.APPLIED is entry_of(outbox, "sale").state
+
+
+@in_virtual_time
+async def test_an_entry_that_a_compaction_meets_while_it_is_settled_is_in_doubt_after_a_crash() -> (
+    None
+):
+    """[O10] [W6] Seed 99000725: Central had applied it, and its product had to be fetched for that.
+    A new snapshot was written meanwhile. The next process said that the entry was applied, with the
+    version that it had made, while reads showed the one before."""
+    cache = await Cache().filled()
+    outbox = outbox_of(cache.keys, cache.writer)
+    await queue(outbox, "sale")
+    sending = replace(entry_of(outbox, "sale"), state=State.SENDING)
+    await outbox.record(sending)
+    held = cache.central.hold("product P-1")
+    cache.central.sell("P-1")
+    cache.central.sell("P-1")  # the first one in another shop
+    applied = replace(sending, state=State.APPLIED, result=Result(8, 3))
+    stock = applied_answer("P-1", sent=2, left=8)
+    settling = asyncio.create_task(outbox.settle(applied, stock))
+    await held.reached.wait()
+    await cache.writer.files.compact(cache.keys.encoded)
+    killed = await cache.restarted()
+    held.release.set()
+    await settling
+    after = await cache.restarted()
+
+    assert ([State.SENDING], (10, 1)) == (states_on_disk(killed.keys), killed.row("P-1"))
+    assert ([State.APPLIED], (8, 3)) == (states_on_disk(after.keys), after.row("P-1"))
 
 
 async def test_a_record_that_is_not_kept_is_a_failing_disk_and_queues_nothing(
