@@ -9,6 +9,7 @@ import orjson
 
 from store_cache.api.parts import StoreParts
 from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.replica import Replica
 from tests.simulation.central import SimulatedCentral
 from tests.simulation.history import Look, State, look_of
 from tests.simulation.loop import SimulatedLoop
@@ -71,6 +72,8 @@ class Checks:
         self._sequence = -1
         self._feed = 0
         self._placed: Catalogue | None = None
+        self._replica: Replica | None = None
+        self._reads_since = 0.0  # when the replica was begun, in Central's unix seconds
         self._unnamed_then = 0
         self._is_read_anew = False
         self._label = ""
@@ -101,6 +104,8 @@ class Checks:
             return
         self._marks.forget_what_is_undone()
         self._told.forget_what_is_undone()
+        if store.writer.replica not in (None, self._replica):
+            self._replica, self._reads_since = store.writer.replica, self._central.now()
         catalogue = store.writer.catalogue
         if catalogue is None:
             self._check_that_none_is_left(store)
@@ -152,7 +157,8 @@ class Checks:
             return
         if catalogue is not self._placed:
             self._placed = catalogue
-            self._note_reading()
+            if self._replica is not None and catalogue is self._replica.catalogue:
+                self._note_reading()  # one from disk is as old as before
         if position.label != self._label:
             if self._label:
                 self._told.clear()  # damage may have taken what was told: another label says so
@@ -168,9 +174,11 @@ class Checks:
             self._check_position(catalogue, position.offset)
 
     def _note_reading(self) -> None:
-        """Note how often Central had been restored under its own name when it was last asked for
-        its first page. A catalogue from disk is as old as before."""
-        read_at = max(self._central.readings, default=0.0)
+        """Note how often Central had been restored under its own name when it sent the first page
+        of the replica that was installed. Copies of its request may arrive later, and a comparison
+        may ask for the first page, too: neither is in the replica."""
+        since = self._reads_since
+        read_at = min((at for at in self._central.readings if at >= since), default=0.0)
         times = self._history.unnamed_replacements
         self._unnamed_then = sum(at <= read_at for at in times)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
 from central_stub.wire import Request
+from store_cache.catalogue.catalogue import Catalogue
+from store_cache.catalogue.replica import Replica
+from store_cache.model.position import Position
 from tests.simulation.campaign import (
     ENOUGH_SCHEDULES,
     SOMETIMES,
@@ -16,7 +21,7 @@ from tests.simulation.campaign import (
     seeds_named,
 )
 from tests.simulation.central import KEY, SimulatedCentral
-from tests.simulation.checks import has_stale_files
+from tests.simulation.checks import Checks, has_stale_files
 from tests.simulation.connection import TillConnection
 from tests.simulation.history import History, look_of
 from tests.simulation.loop import Listener, SimulatedLoop
@@ -142,6 +147,101 @@ def test_a_row_that_was_answered_for_has_a_stock_that_central_had() -> None:
     assert history.explain_answer("P", look_of(sold))
     assert not history.explain_answer("P", look_of(sold | {"available": 3}))
     assert not history.explain_answer("P", look_of(sold | {"name": "never"}))
+
+
+class ShownCatalogues:
+    """Checks of a store that shows what a test gives it. `central` has a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        plan = Plan(0)
+        plan.verify_seconds = 5.0
+        self.central = SimulatedCentral(plan, lambda: self.now, lambda _: None)
+        disk = SimpleNamespace(is_durable=True)
+        self.writer = SimpleNamespace(replica=None, catalogue=None, disk=disk, findings=())
+        runner = SimpleNamespace(state=SimpleNamespace(in_sync_at=None))
+        parts = SimpleNamespace(writer=self.writer, runner=runner)
+        store: Any = SimpleNamespace(parts=parts, starts=1, is_trusted=True)
+        loop: Any = SimpleNamespace(time=lambda: self.now)
+        self.checks = Checks(plan, loop, self.central, store)
+
+    def step(self) -> None:
+        self.now += 1.0
+        self.checks.step()
+
+    def begin_replica(self) -> None:
+        self.writer.replica = Replica(held=None, same_generation=True, now=0.0, grace_seconds=2.0)
+        self.step()
+
+    async def ask_for_the_first_page(self) -> None:
+        await ask(self.central, "?limit=100")
+        self.step()
+
+    def install(self) -> None:
+        self.writer.catalogue, self.writer.replica = self._filled(self.writer.replica), None
+        self.step()
+
+    def _filled(self, replica: Replica) -> Catalogue:
+        """Return the replica's catalogue with what Central has."""
+        rows = [(row["productId"], orjson.dumps(row)) for row in self.central.ledger.everything()]
+        replica.catalogue.fill(rows)
+        head = self.central.ledger.head
+        replica.catalogue.position = Position(self.central.ledger.generation, head + 1)
+        return replica.catalogue
+
+    def restart(self) -> None:
+        """Have the next process show the same catalogue, from disk."""
+        before, self.writer.catalogue = self.writer.catalogue, Catalogue()
+        self.checks.died()
+        self.writer.catalogue.fill(before.rows.items())
+        self.writer.catalogue.position = before.position
+        self.step()
+
+    def restore_under_the_same_name(self) -> None:
+        self.central.ledger.restore(*self._backup)
+        self.central.history.restored(self._memory, keeps_name=True)
+        self.step()
+
+    def back_up(self) -> None:
+        backup = self.central.ledger.backup()
+        self._backup, self._memory = (backup, backup["generation"]), self.central.history.memory()
+
+
+async def test_a_catalogue_from_disk_has_not_seen_a_restore_since() -> None:
+    """Seed 99000260: after a restore under Central's own name the store asked for the first page,
+    the answer was lost, and the next process showed what was on disk. A catalogue that was read
+    after the restore has to be right."""
+    shop = ShownCatalogues()
+    shop.back_up()
+    shop.central.ledger.set({"productId": shop.central.product_ids()[0], "available": 7}, 0.0)
+    shop.begin_replica()
+    await shop.ask_for_the_first_page()
+    shop.install()
+    shop.restore_under_the_same_name()
+    shop.begin_replica()
+    await shop.ask_for_the_first_page()
+    shop.restart()
+    from_disk = shop.checks.has_seen_restores
+    shop.begin_replica()
+    await shop.ask_for_the_first_page()
+    shop.install()
+
+    assert (False, True) == (from_disk, shop.checks.has_seen_restores)
+    assert [] == shop.checks.findings
+
+
+async def test_only_the_pages_of_a_replica_say_what_it_has_seen() -> None:
+    """Central is restored after it sent the first page of the replica. What asks for the first page
+    after that, a late copy of the request or a comparison, puts nothing into the replica."""
+    shop = ShownCatalogues()
+    shop.back_up()
+    shop.begin_replica()
+    await shop.ask_for_the_first_page()
+    shop.restore_under_the_same_name()
+    await shop.ask_for_the_first_page()
+    shop.install()
+
+    assert not shop.checks.has_seen_restores
 
 
 async def test_what_a_crash_of_central_loses_may_differ() -> None:
