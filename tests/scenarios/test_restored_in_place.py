@@ -29,8 +29,11 @@ class RestoredCentral(MovedCentral):
     def __init__(self) -> None:
         super().__init__(*PRODUCTS)
         self.sell_each(BEFORE)
-        self._backup = self.ledger.backup()
+        self.back_up()
         self.sell_each(SINCE)
+
+    def back_up(self) -> None:
+        self._backup = self.ledger.backup()
 
     def sell_each(self, product_ids: list[str]) -> None:
         for product_id in product_ids:
@@ -136,6 +139,29 @@ async def test_while_a_catalogue_that_was_installed_without_the_feed_is_not_foll
         central.failing = None
         await asyncio.sleep(2 * WITHIN_SECONDS)
         assert is_equal(store, central.ledger)
+
+
+async def test_while_the_store_is_behind_the_backup() -> None:
+    """[W7] The feed up to its position is the same in both, and no event brings what the store has
+    refetched since the backup: it is refetched once more after a minute."""
+    async with a_shop() as (store, central):
+        central.failing = "/events"
+        central.cut()  # the held poll ends
+        await asyncio.sleep(1.0)
+        central.is_cut = False
+        central.sell_each(BEFORE)
+        central.back_up()
+        central.sell_each(SINCE)
+        for product_id in SINCE:
+            await store.parts.refetcher.refresh(product_id)
+        central.restore(sells=OTHER)
+        central.failing = None
+        await store.until("live")
+        await asyncio.sleep(5.0)
+        assert not is_equal(store, central.ledger)
+        await asyncio.sleep(WITHIN_SECONDS)
+        assert is_equal(store, central.ledger)
+        assert ["first start"] == full_syncs(store)
 
 
 async def test_while_the_log_does_not_reach_back_to_the_position() -> None:
