@@ -252,6 +252,7 @@ class Checks:
         if not self._store.is_trusted:
             self._marks.clear()
             self._told.clear()
+            self._unnamed_then = 0  # what is on disk may be older than what was installed
         self._catalogue = None
         self._shadow = {}
 
