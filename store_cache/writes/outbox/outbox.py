@@ -420,7 +420,7 @@ class Outbox:
         They count even if this store never sent the write: another node may have, or this one
         before its folder was restored.
         """
-        if not self._unsettled:
+        if not (self._unsettled or self._settling):
             return None
         settled = [*self._named_entries(events)]
         if not settled:
@@ -434,8 +434,10 @@ class Outbox:
         return SettledByFeed(records, shown)
 
     def _show_settled(self, entry: Entry, record: bytes) -> None:
-        """Take the delta of an entry away: its record is durable."""
-        self._settling.pop(entry.key, None)
+        """Take the delta of an entry away: its record is durable. The feed may have been faster."""
+        if self._settling.get(entry.key) is not entry:
+            return
+        del self._settling[entry.key]
         self._keys.put_outbox(entry.key, record)
         self._uncount(entry)
         self.on_changed(entry)
@@ -448,8 +450,11 @@ class Outbox:
             if name is None or name.store_id != self._settings.store_id:
                 continue
             key = name.key.removeprefix(f"{self._settings.store_id}-").partition("~")[0]
-            entry = self._unsettled.get(key)
+            # Also one whose answer has come, and waits for its product: the event shows the sale.
+            entry = self._unsettled.get(key) or self._settling.get(key)
             if entry is None or entry.product_id != event.product_id:
+                continue
+            if entry.state is State.DISCARDED:
                 continue
             row = orjson.loads(event.body)
             updated = row.get("lastUpdated")

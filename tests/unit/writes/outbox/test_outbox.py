@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from store_cache.model.event import Digest, Event, Kind, WriteName
+from store_cache.model.position import Position
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import KeyTable
@@ -141,6 +142,13 @@ async def test_a_state_that_is_superseded_while_it_is_written_is_not_told(
     assert [State.APPLIED] == told
 
 
+def named_event(*, version: int, available: int) -> Event:
+    """Return the event of the sale, which names it."""
+    body = b'{"productId":"P-1","available":%d,"version":%d}' % (available, version)
+    cause = Digest("f3", WriteName("store-s1", "store-s1-sale"))
+    return Event(3, Kind.UPDATED, "P-1", version, body, cause)
+
+
 def states_on_disk(keys: KeyTable) -> list[State]:
     """Return the states that entries have in a snapshot."""
     return [decode_entry(orjson.loads(record)).state for record in keys.encoded()]
@@ -168,9 +176,7 @@ async def test_a_snapshot_has_a_settled_entry_only_once_its_record_is_durable(
         await settling
         assert isinstance(await asking, Answer)
     else:
-        body = b'{"productId":"P-1","available":9,"version":2}'
-        cause = Digest("f1", WriteName("store-s1", "store-s1-sale"))
-        settled = outbox.settled_by([Event(1, Kind.UPDATED, "P-1", 2, body, cause)])
+        settled = outbox.settled_by([named_event(version=2, available=9)])
         assert settled is not None
         before = states_on_disk(keys)
         settled.shown()
@@ -207,6 +213,34 @@ async def test_an_entry_that_a_compaction_meets_while_it_is_settled_is_in_doubt_
 
     assert ([State.SENDING], (10, 1)) == (states_on_disk(killed.keys), killed.row("P-1"))
     assert ([State.APPLIED], (8, 3)) == (states_on_disk(after.keys), after.row("P-1"))
+
+
+@in_virtual_time
+async def test_the_delta_goes_with_an_event_that_comes_while_the_product_is_fetched() -> None:
+    """[O10] Central's answer has come, and the product is being fetched. The event shows the sale
+    first: its delta is not shown beside it, and readers are told once."""
+    cache = await Cache().filled()
+    outbox = outbox_of(cache.keys, cache.writer)
+    cache.writer.settles = outbox.settled_by
+    await queue(outbox, "sale")
+    sending = replace(entry_of(outbox, "sale"), state=State.SENDING)
+    await outbox.record(sending)
+    told: list[State] = []
+    outbox.on_changed = lambda entry: told.append(entry.state)
+    held = cache.central.hold("product P-1")
+    applied = replace(sending, state=State.APPLIED, result=Result(8, 3))
+    stock = applied_answer("P-1", sent=2, left=8)
+    settling = asyncio.create_task(outbox.settle(applied, stock))
+    await held.reached.wait()
+    event = named_event(version=3, available=8)
+    await cache.writer.apply_events([event], Position("g-1", 4, "f3"))
+    by_event = cache.row("P-1"), outbox.pending.of("P-1"), states_on_disk(cache.keys)
+    held.release.set()
+    await settling
+
+    assert ((8, 3), 0, [State.APPLIED]) == by_event
+    assert [State.APPLIED] == told
+    assert [State.APPLIED] == states_on_disk((await cache.restarted()).keys)
 
 
 async def test_a_record_that_is_not_kept_is_a_failing_disk_and_queues_nothing(
