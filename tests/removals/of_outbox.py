@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 
+from store_cache.model.event import AnyEvent
 from store_cache.writer import CacheWriter
 from store_cache.writes.outbox import outbox as entries
 from store_cache.writes.outbox import sender as sending
@@ -193,6 +194,51 @@ def deltas_end(patch: Patch) -> None:
         patch.act()
 
     patch.replace(Outbox, "_uncount", kept)
+
+
+@of_outbox(
+    "O10 D2",
+    "a snapshot has a settled entry only once its record is durable",
+    test=(
+        f"{WRITING}"
+        "test_an_entry_that_a_compaction_meets_while_it_is_settled_is_in_doubt_after_a_crash"
+    ),
+    why="a snapshot and a crash must meet within the moment in which an entry is settled",
+)
+def snapshots_keep_rows_and_entries(patch: Patch) -> None:
+    """A snapshot that is written meanwhile has the entry settled, and the row of before."""
+    put = Outbox._put
+
+    def at_once(self: Outbox, entry: Entry) -> bytes:
+        record = put(self, entry)
+        if not entry.is_unsettled:
+            patch.act()
+            self._keys.put_outbox(entry.key, record)
+        return record
+
+    patch.replace(Outbox, "_put", at_once)
+
+
+@of_outbox(
+    "O10",
+    "an event takes the delta away though the answer has come",
+    test=f"{WRITING}test_the_delta_goes_with_an_event_that_comes_while_the_product_is_fetched",
+    why="a till that reads in that moment sees a delta of which no till knows the end yet",
+)
+def events_end_deltas(patch: Patch) -> None:
+    """The delta is shown beside the sale until the product was fetched."""
+    named = Outbox._named_entries
+
+    def unsettled_alone(self: Outbox, events: Sequence[AnyEvent]) -> Iterator[Entry]:
+        settling, self._settling = self._settling, {}
+        if settling:
+            patch.act()
+        try:
+            yield from named(self, events)
+        finally:
+            self._settling = settling
+
+    patch.replace(Outbox, "_named_entries", unsettled_alone)
 
 
 @of_outbox(
