@@ -42,13 +42,12 @@ def _problem(sales: Sequence[Sale], times: int) -> str:
         return "was never applied, as a node says"
     if times and all(map(_is_not_applied, sales)):
         return "was applied, and no node knows of it"
-    may_change = any(
-        sale.version is None or sale.entry_id or sale.is_with_person or sale.end for sale in sales
-    )
-    if times and not may_change and any(_is_refused(sale) for sale in sales):
+    has_version, decided = sales[0].version is not None, {did for s in sales for did in s.decided}
+    has_one_key = has_version and "retries" not in decided
+    if times and has_one_key and any(map(_is_refused, sales)):
         return "was applied after Central had refused it"
     answers = [_told(sale) for sale in sales if sale.final == "applied" and sale.result]
-    if not may_change and any(answer != answers[0] for answer in answers):
+    if has_version and not decided and any(answer != answers[0] for answer in answers):
         return f"was answered {answers}"
     return ""
 
@@ -63,6 +62,8 @@ def _is_not_applied(sale: Sale) -> bool:
         return False
     if sale.end:
         return sale.end == "discarded"
+    if sale.is_forgotten and (sale.entry_id or sale.decided):
+        return False  # the node has lost its entry with its disk, which may have been applied
     return _is_refused(sale) or (not sale.entry_id and set(sale.words) <= UNSENT)
 
 

@@ -222,6 +222,8 @@ class SimulatedManager:
         may_retry = not was_applied and not (is_doubtful and self.plan.has(NODES))
         retries = may_retry and not entry["steps"] and self.chance.random() < RETRIES
         sale.knows_other_node = was_applied and not is_doubtful and self.plan.has(NODES)
+        did = "retries" if retries else "settles" if is_doubtful else "discards"
+        sale.decided.add(did)  # also if the answer is lost
         path, reason = f"{OUTBOX}/{entry['outboxId']}", {"reason": "by the ledger"}
         outcome = {"outcome": "applied" if was_applied else "not_applied"}
         if retries:
@@ -230,7 +232,6 @@ class SimulatedManager:
             told = await self._call("POST", f"{path}/settle", reason | outcome)
         else:
             told = await self._call("DELETE", path, reason)
-        did = "retries" if retries else "settles" if is_doubtful else "discards"
         self.note(f"person {did}")
         if told.status not in (200, 409, 503):
             self.checks.find(f"a person was answered {told.status} {told.json} for {entry}")
@@ -311,6 +312,7 @@ class SimulatedManager:
             self.checks.find(f"everything is settled, and still pending: {sums}")
         for sale in self.book.sales:
             entry = ended.get(sale.key)
+            sale.end = "" if entry is None else entry["state"]
             if sale.is_forgotten:
                 continue
             if entry is None:
@@ -319,7 +321,6 @@ class SimulatedManager:
                 continue
             if sale.entry_id not in ("", entry["outboxId"]):
                 self.checks.find(f"key {sale.key} was {sale.entry_id}, and is {entry}")
-            sale.end = entry["state"]
             times, ends = sale.times_applied(history.ever_applied), sale.end == "applied"
             if self.plan.has(NODES) and times == 1:
                 continue  # see `nodes`: it may be applied by the other one

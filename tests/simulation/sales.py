@@ -43,9 +43,9 @@ class Sale:
     words: list[str] = field(default_factory=list)
     entry_id: str = ""
     """Of the outbox, once a till was told that it is queued (202)."""
-    is_with_person: bool = False
-    """Whether a till was told that its outcome is unknown and the outbox has it: what a person
-    decides there counts at that node alone."""
+    decided: set[str] = field(default_factory=set)
+    """What a person has asked this node to do about its entry in the outbox: `retries`, `settles`
+    or `discards`. That counts at this node alone."""
     is_open: bool = False
     """Whether a request has not been answered."""
     is_forgotten: bool = False
@@ -84,7 +84,6 @@ class Sale:
         self.is_open = False
         if "error" in result:
             self.words.append(result["error"]["code"])
-            self.is_with_person |= "outboxId" in (result["error"].get("details") or {})
             return ""
         if result.get("queued"):
             return self._note_queued(result["outboxId"], now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -27,7 +27,7 @@ from tests.simulation.history import History, look_of
 from tests.simulation.loop import Listener, SimulatedLoop
 from tests.simulation.marks import Marks
 from tests.simulation.nodes import problems
-from tests.simulation.outbox import SalesBook
+from tests.simulation.outbox import Entry, SalesBook, SimulatedManager
 from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
 from tests.simulation.sales import Sale
@@ -308,6 +308,9 @@ def test_a_key_that_central_forgot_may_be_applied_to_another_incarnation() -> No
     assert 3 == applied()
 
 
+REFUSED: dict[str, Any] = {"final": "refused version_conflict"}
+
+
 def a_sale(key: str = "t0-1", delta: int = -1) -> Sale:
     return Sale(key, "P", delta, version=None, replacements=0)
 
@@ -346,12 +349,17 @@ def test_a_queued_sale_is_applied_or_given_up_by_a_person() -> None:
         ({"end": "discarded"}, {"end": "applied"}, 1, ""),
         ({"end": "discarded"}, {"words": ["central_timeout"], "final": ""}, 1, ""),
         ({"end": "discarded", "knows_other_node": True}, {"end": "discarded"}, 1, ""),
-        ({"final": "refused version_conflict"}, {"is_open": True}, 0, ""),
-        ({"final": "refused version_conflict"}, {"is_open": True}, 1, "after Central had refused"),
-        ({"final": "refused version_conflict"}, {"entry_id": "01", "end": "applied"}, 1, ""),
+        (REFUSED, {"is_open": True}, 0, ""),
+        (REFUSED, {"is_open": True}, 1, "after Central had refused"),
+        (REFUSED, {"entry_id": "01", "end": "applied"}, 1, "after Central had refused"),
+        (REFUSED, {"entry_id": "01", "end": "applied", "decided": {"retries"}}, 1, ""),
+        (REFUSED, {"words": ["storage_unavailable"], "decided": {"retries"}}, 1, ""),
+        (REFUSED | {"is_forgotten": True, "entry_id": "01"}, REFUSED, 1, "after Central had"),
+        (REFUSED | {"is_forgotten": True, "decided": {"retries"}}, REFUSED, 1, ""),
+        (REFUSED | {"entry_id": "01"}, REFUSED, 1, "no node knows of it"),
         (
-            {"final": "refused version_conflict"},
-            {"is_with_person": True, "words": ["central_timeout"]},
+            {"final": "applied", "result": {"newVersion": 8}},
+            {"final": "applied", "result": {"newVersion": 9}, "decided": {"settles"}},
             1,
             "",
         ),
@@ -372,6 +380,30 @@ def test_two_nodes_sell_once_and_say_so(
     found = [*problems(books, history)]
     assert len(found) == bool(problem)
     assert problem in "".join(found)
+
+
+async def test_the_end_of_an_entry_counts_also_if_the_store_may_have_lost_it() -> None:
+    """Seeds 99002195 and 99002280: a node lost a refusal with its disk, and queued the repeat. A
+    person had that sent again, and it was applied: the node knows of it."""
+
+    class Person(SimulatedManager):
+        async def _listed(self, state: str = "") -> list[Entry]:
+            entry = {"outboxId": "01", "idempotencyKey": "t0-1", "state": "applied"}
+            return [entry] if state == "applied" else []
+
+    sale = a_sale()
+    vars(sale).update(REFUSED, entry_id="01", is_forgotten=True)
+    book = SalesBook(lambda _: None, lambda: 0.0, [sale])
+    central, store = a_central(), SimpleNamespace(parts=None)
+    central.history.ever_applied["store-s1-t0-1~2"] = 1
+    loop, checks, chance = (cast("Any", None),) * 3
+    person = Person(
+        Plan(0), loop, cast("Any", store), central, checks, book, lambda _: None, chance
+    )
+    await person._check_ends()
+
+    assert "applied" == sale.end
+    assert [] == [*problems([book], central.history)]
 
 
 def test_a_refusal_may_be_forgotten_once_the_shop_s_clock_has_passed_ten_minutes() -> None:
