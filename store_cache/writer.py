@@ -14,7 +14,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import inf
@@ -62,12 +62,15 @@ HEAL_SECONDS = 30.0
 """How often new files are tried while the disk fails (D5)."""
 
 
+Settling = Callable[[Sequence[AnyEvent]], AbstractContextManager[SettledByFeed | None]]
+
+
 def _ignore() -> None:
     """The callback if none is set."""
 
 
-def _settle_nothing(_events: Sequence[AnyEvent]) -> SettledByFeed | None:
-    return None
+def _settle_nothing(_events: Sequence[AnyEvent]) -> AbstractContextManager[SettledByFeed | None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,9 @@ class CacheWriter:
         self.refetches_changed = asyncio.Event()
         self.on_renamed: Callable[[str], None] = lambda _label: None
         """Called when a repair has given the generation another label (the sync runner)."""
-        self.settles: Callable[[Sequence[AnyEvent]], SettledByFeed | None] = _settle_nothing
-        """Called with a batch of events; says which queued writes it settles (the outbox)."""
+        self.settles: Settling = _settle_nothing
+        """Entered with a batch of events until that is visible; says which queued writes it settles
+        (the outbox)."""
         self.on_keys_loaded: Callable[[], None] = _ignore
         """Called when the key table has what lies in the directory."""
         self._keys = keys
@@ -305,12 +309,12 @@ class CacheWriter:
             apply_events(change_set, events)
             change = change_set.to_change("events", position=self._labelled(position))
             origin = Origin(ChangeSource.EVENT, events=events)
-            settled = self.settles(events)
-            if settled is None:
-                await self._commit(PlannedChange(change, origin=origin))
-            else:
-                entries = b"[%b]" % b",".join(settled.records)
-                await self._commit(PlannedChange(change, entries, origin, settled.shown))
+            with self.settles(events) as settled:
+                if settled is None:
+                    await self._commit(PlannedChange(change, origin=origin))
+                else:
+                    entries = b"[%b]" % b",".join(settled.records)
+                    await self._commit(PlannedChange(change, entries, origin, settled.shown))
             return change_set.rows_set
 
     async def note_in_sync(self, age_seconds: float = 0.0) -> None:

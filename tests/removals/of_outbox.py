@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from math import inf
 
@@ -122,8 +123,9 @@ def stale_versions_parked(patch: Patch) -> None:
 def named_by_events(patch: Patch) -> None:
     """Only answers settle entries."""
 
-    def nothing(_: Outbox, _events: Sequence[object]) -> None:
+    def nothing(_: Outbox, _events: Sequence[object]) -> AbstractContextManager[None]:
         patch.act()
+        return nullcontext()
 
     patch.replace(Outbox, "settled_by", nothing)
 

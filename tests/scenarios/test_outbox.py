@@ -521,6 +521,33 @@ async def test_an_event_that_names_the_write_settles_it() -> None:
         assert "pendingDelta" not in read(store)
 
 
+async def test_a_repeat_waits_until_the_event_that_settles_its_write_is_shown() -> None:
+    """[W6, O4] Seed 99610969: the disk is slow. A till that is told the new stock must not read the
+    one before."""
+    async with a_shop() as store:
+        central = central_of(store)
+        central.refuses = {"P-1": "insufficient_inventory"}
+        await cut(store)
+        await queued(store, "sale", delta=-2)
+        await back(store)
+        assert State.PARKED == entry_of(store, "sale").state
+        held = store.disk.hold("sync journal-2.jsonl")
+        other = Update("P-1", -2, 1, "store-s1-sale~2", "store-s1")
+        assert central.ledger.update(other, central.clock.now())["applied"]
+        central.wake()
+        await held.reached.wait()
+        repeat = asyncio.create_task(adjust(store, "sale", delta=-2))
+        await asyncio.sleep(1.0)
+
+        assert (False, 10) == (repeat.done(), read(store)["available"])
+
+        held.release.set()
+        answer = await repeat
+
+        assert (200, 8) == (answer.status, answer.body["newQuantity"])
+        assert 8 == read(store)["available"]
+
+
 async def test_a_restored_central_is_sent_its_own_version() -> None:
     """[O2] Seed 88000888: it is older than what the shop's own sales have made, and says so in its
     refusal. That version is sent, and nothing that those sales have made of it."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -399,7 +399,7 @@ class Outbox:
 
     async def record(self, *entries: Entry) -> None:
         """Put entries into their next states, which settle nothing, with one sync."""
-        async with self._put_until_durable(*entries) as records:
+        with self._put_until_durable(*entries) as records:
             await self._store.record_write(*records)
             for entry in entries:
                 self._count(entry)
@@ -409,29 +409,30 @@ class Outbox:
     async def settle(self, entry: Entry, stock: StockAnswer | None) -> None:
         """Settle an entry. Its delta goes in the same record, and in the same step for readers, as
         the row that it changed."""
-
-        async with self._put_until_durable(entry) as [record]:
+        with self._put_until_durable(entry) as [record]:
             shown = partial(self._show_settled, entry, record)
             await self._store.settle_write(record, stock, shown=shown)
 
-    def settled_by(self, events: Sequence[AnyEvent]) -> SettledByFeed | None:
-        """Return what events that name writes of this shop settle (O4); None if nothing.
+    @contextmanager
+    def settled_by(self, events: Sequence[AnyEvent]) -> Iterator[SettledByFeed | None]:
+        """Yield what events that name writes of this shop settle (O4), None if nothing; repeats of
+        these writes wait until the block, which logs and shows it, ends.
 
         They count even if this store never sent the write: another node may have, or this one
         before its folder was restored.
         """
-        if not (self._unsettled or self._settling):
-            return None
-        settled = [*self._named_entries(events)]
+        may_settle = self._unsettled or self._settling
+        settled = [*self._named_entries(events)] if may_settle else []
         if not settled:
-            return None
-        records = tuple(self._put(entry) for entry in settled)
+            yield None
+            return
 
         def shown() -> None:
             for entry, record in zip(settled, records, strict=True):
                 self._show_settled(entry, record)
 
-        return SettledByFeed(records, shown)
+        with self._put_until_durable(*settled) as records:
+            yield SettledByFeed(tuple(records), shown)
 
     def _show_settled(self, entry: Entry, record: bytes) -> None:
         """Take the delta of an entry away: its record is durable. The feed may have been faster."""
@@ -564,8 +565,8 @@ class Outbox:
 
     # -- memory ----------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _put_until_durable(self, *entries: Entry) -> AsyncIterator[list[bytes]]:
+    @contextmanager
+    def _put_until_durable(self, *entries: Entry) -> Iterator[list[bytes]]:
         """Put entries in, and yield their records; repeats of their writes wait until the block,
         which logs them, ends."""
         records = [self._put(entry) for entry in entries]

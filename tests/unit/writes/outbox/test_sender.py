@@ -74,9 +74,9 @@ async def test_what_the_feed_settles_before_the_sender_begins_stays_settled() ->
     assert sender._tasks, "its task begins in the next turn of the loop"
     body = orjson.dumps({"productId": "P-1", "name": "", "available": 8, "version": 6})
     origin = {"storeId": "S1", "idempotencyKey": "S1-k1"}
-    settled = outbox.settled_by([Event(7, Kind.UPDATED, "P-1", 6, body, origin)])
-    assert settled is not None
-    settled.shown()
+    with outbox.settled_by([Event(7, Kind.UPDATED, "P-1", 6, body, origin)]) as settled:
+        assert settled is not None
+        settled.shown()
 
     await asyncio.sleep(1.0)
 
