@@ -176,10 +176,14 @@ async def test_a_snapshot_has_a_settled_entry_only_once_its_record_is_durable(
         await settling
         assert isinstance(await asking, Answer)
     else:
-        settled = outbox.settled_by([named_event(version=2, available=9)])
-        assert settled is not None
-        before = states_on_disk(keys)
-        settled.shown()
+        with outbox.settled_by([named_event(version=2, available=9)]) as settled:
+            assert settled is not None
+            asking = asyncio.create_task(outbox.answer("sale"))
+            await asyncio.sleep(0)
+            assert not asking.done()
+            before = states_on_disk(keys)
+            settled.shown()
+        assert isinstance(await asking, Answer)
 
     assert [State.SENDING] == before
     assert [State.APPLIED] == states_on_disk(keys)
