@@ -67,7 +67,7 @@ def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:
     if outcome.failure is Failure.LIMITED:
         seconds = outcome.retry_after_seconds or 1.0
         if seconds >= LONG_PAUSE_SECONDS:
-            state = replace(state, cursor=state.cursor and state.cursor.unverified())
+            state = replace(state, cursor=state.cursor and state.cursor.paused())
         return sleep(state, Sleep(seconds))
     state = count_failure(state, outcome, now)
     return sleep(state, pause_after(state.health, outcome, now))

@@ -58,6 +58,12 @@ class Cursor:
         """Return a cursor that must be verified again; drops buffered events."""
         return replace(self, early=(), is_unverified=True, log_starts_here=False)
 
+    def paused(self) -> Cursor:
+        """Return the cursor after a pause: unverified, since a Central that was restored meanwhile
+        under its own name may have grown past the position. A log that has just said that it does
+        not reach back so far is not asked again."""
+        return self if self.log_starts_here else self.unverified()
+
     def interrupted(self) -> Cursor:
         """Return an unverified cursor without a gap: the grace of a gap is time in which Central
         could be asked (E3)."""
@@ -126,7 +132,7 @@ class Lost:
 def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
     """Say what a page means to a reader at `cursor`. `limit`: how many events were asked for."""
     if cursor.must_verify:
-        verified = verify(cursor, answer)
+        verified = _verify(cursor, answer)
         if not isinstance(verified, Cursor):
             return verified
         cursor = verified
@@ -166,7 +172,7 @@ def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | A
 # -- the same feed (P1, E4) --------------------------------------------------------------------
 
 
-def verify(cursor: Cursor, answer: Answer) -> Cursor | Wait | Lost:
+def _verify(cursor: Cursor, answer: Answer) -> Cursor | Wait | Lost:
     """Compare the event before the position with the one on the page; return the verified cursor.
 
     A log that does not reach back so far proves nothing, and passes. The position takes over the

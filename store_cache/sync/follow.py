@@ -17,7 +17,6 @@ from store_cache.sync.cursor import (
     Ready,
     Wait,
     read_page,
-    verify,
 )
 from store_cache.sync.states import (
     ApplyEvents,
@@ -45,13 +44,14 @@ def cursor_of(state: State) -> Cursor:
 
 
 def ask(state: State, now: float) -> Next:
-    """Ask the feed: for the event before the position if that must be verified, else for the events
-    after it."""
-    cursor = cursor_of(state)
+    """Ask the feed for the events from the position on, and for the one before if that must be
+    verified. In one request: Central's limit may let no other follow before a long pause, after
+    which it must be verified again."""
+    cursor, limit = cursor_of(state), state.settings.batch_limit
     if cursor.must_verify:
-        return replace(state, phase=Checking()), FetchEvents(cursor.position.offset - 1, 1, 0)
+        return replace(state, phase=Checking()), FetchEvents(cursor.position.offset - 1, limit, 0)
     wait_seconds = _wait_seconds(state, cursor, now)
-    fetch = FetchEvents(cursor.position.offset, state.settings.batch_limit, wait_seconds)
+    fetch = FetchEvents(cursor.position.offset, limit, wait_seconds)
     began_at = now if state.poll_began_at is None else state.poll_began_at
     return replace(state, phase=Polling(wait_seconds), poll_began_at=began_at), fetch
 
@@ -70,31 +70,26 @@ def _wait_seconds(state: State, cursor: Cursor, now: float) -> int:
 
 
 def arrived(state: State, outcome: EventsArrived, now: float) -> Next:
-    """Events have arrived: the one before the position, or those after it. To pages that were
-    installed without the feed none can be applied; now that it can be read, they are read anew."""
+    """Events have arrived. To pages that were installed without the feed none can be applied; now
+    that it can be read, they are read anew."""
     if state.is_unfollowed:
         return lose(state, Lost(UNFOLLOWED), now)
     settings, asked_at = state.settings, now - outcome.took_seconds
     answer = Answer(outcome.page, asked_at, now, settings.grace_seconds)
-    cursor = cursor_of(state)
-    read: Cursor | Ready | Wait | AtEnd | Lost
-    if cursor.must_verify:
-        read = verify(cursor, answer)
-    else:
-        read = read_page(cursor, answer, limit=settings.batch_limit)
+    read = read_page(cursor_of(state), answer, limit=settings.batch_limit)
     match read:
         case Lost():
             return lose(state, read, now)
         case Wait(cursor, seconds):
             state = replace(state, cursor=cursor)
             return sleep(state, Sleep(seconds)) if seconds else without_command(state)
-        case Cursor():
-            return ask(replace(state, cursor=read), now)
         case Ready(events, cursor, has_more):
             if nameless(events):
                 state = request_for_nameless(state, now)
             phase = Applying(cursor, has_more, asked_at)
             return replace(state, phase=phase), ApplyEvents(events, cursor.position)
+        case AtEnd(cursor) if isinstance(state.phase, Checking):
+            return ask(_in_sync(replace(state, cursor=cursor), asked_at), now)
         case AtEnd(cursor):
             wait_seconds = state.phase.wait_seconds if isinstance(state.phase, Polling) else 0
             if outcome.page.relayed_at is not None:

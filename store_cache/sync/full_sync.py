@@ -239,7 +239,7 @@ def _page_or_events(state: State, sync: FullSync, step: ReadingPages, now: float
     if isinstance(feed, PagesAlone):
         return _do(state, sync, Sleep(page_seconds) if page_seconds > 0 else fetch)
     if feed.asked_at is not None and now - feed.asked_at >= FOLLOW_SECONDS:
-        feed = replace(feed.unverified(), has_more=True)
+        feed = replace(feed.paused(), has_more=True)
         sync = _noted(sync, feed=feed)
     is_due = feed.asked_at is None or feed.has_more
     feed_seconds = max(0.0, feed.not_before - now)
@@ -307,7 +307,7 @@ def _after_page(state: State, sync: FullSync, next_page: PageRequest | None, now
     if next_page is not None:
         return _proceed(state, replace(sync, step=ReadingPages(next_page)), now)
     if isinstance(sync.reading.feed, Following):
-        sync = _noted(sync, feed=sync.reading.feed.unverified())
+        sync = _noted(sync, feed=sync.reading.feed.paused())
     return _proceed(state, replace(sync, step=CatchingUp()), now)
 
 
@@ -546,7 +546,7 @@ def _limited(state: State, sync: FullSync, seconds: float, now: float) -> Next:
     """Central's limit, or the store's own share of it, says not now (F6). Pages and feed do not
     wait for each other."""
     if isinstance(sync.in_flight, FetchEvents):
-        feed = replace(_following(sync).unverified(), not_before=now + seconds)
+        feed = replace(_following(sync).paused(), not_before=now + seconds)
         sync = _noted(sync, feed=feed)
     elif isinstance(sync.step, ReadingPages):
         sync = replace(sync, step=replace(sync.step, not_before=now + seconds))

@@ -90,12 +90,9 @@ class Following:
     caught_up_at: float | None = None
     not_before: float = 0.0
 
-    def unverified(self) -> Following:
-        """Time has passed: a Central that was restored meanwhile under its own name may have grown
-        past the replica's position. Its log has just said if it does not reach back so far."""
-        if self.cursor is None or self.cursor.log_starts_here:
-            return self
-        return replace(self, cursor=self.cursor.unverified())
+    def paused(self) -> Following:
+        """Return this after a pause, in which the feed may have been replaced."""
+        return replace(self, cursor=self.cursor and self.cursor.paused())
 
 
 @dataclass(frozen=True, slots=True)

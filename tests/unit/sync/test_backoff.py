@@ -183,7 +183,36 @@ def test_after_a_long_limit_the_feed_is_verified() -> None:
     sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
     sync.sleeps()
 
-    assert (99, 1, 0) == (sync.fetch.offset, sync.fetch.limit, sync.fetch.wait_seconds)
+    assert (99, 100, 0) == (sync.fetch.offset, sync.fetch.limit, sync.fetch.wait_seconds)
+
+
+def test_one_request_in_a_long_pause_is_enough_to_follow_the_feed() -> None:
+    """[E4] [B1] Each request is followed by a pause after which the feed is verified: events come
+    with the answer that verifies it, and so does the word that there are none."""
+    sync = followed()
+    sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    sync.sleeps()
+    sync.answers(99, 100, next_offset=101, has_more=False)
+    sync.applies()
+    sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    sync.sleeps()
+    sync.answers(100, next_offset=101, has_more=False)
+
+    assert at(101) == sync.state.position
+    assert sync.now == sync.state.in_sync_at
+
+
+def test_a_log_without_the_event_before_is_not_asked_for_it_after_every_long_limit() -> None:
+    """[E4] [B1] 410 tells nothing of the feed: the next request is for the events themselves."""
+    sync = followed()
+    sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    sync.sleeps()
+    assert 99 == sync.fetch.offset
+    sync.fails(Failure.GONE)
+    sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    sync.sleeps()
+
+    assert 100 == sync.fetch.offset
 
 
 def test_a_limit_without_a_time_is_a_second() -> None:
@@ -236,9 +265,10 @@ def test_the_jitter_of_a_return_survives_another_failure() -> None:
     sync = followed()
     for _ in range(6):
         fails_and_sleeps(sync)
-    sync.answers(99)
+    sync.answers(99, 100, has_more=True)
+    sync.applies()
     fails_and_sleeps(sync)
-    sync.answers(99)
+    sync.fails(Failure.GONE)  # the log does not reach back to the event before
     sync.fails(Failure.GONE)
 
     assert Sleep(0.0, 2.0) == sync.command

@@ -136,7 +136,7 @@ def test_a_feed_that_gets_a_name_keeps_its_place() -> None:
     """[P1] A Central that was upgraded is verified first; then the position takes the name."""
     sync = followed()
     sync.answers(100, next_offset=101, has_more=False, generation="g-1")
-    assert FetchEvents(99, 1, 0) == sync.command
+    assert FetchEvents(99, 100, 0) == sync.command
 
     sync.answers(99, generation="g-1")
     assert at(100, "g-1") == sync.state.position
@@ -220,23 +220,26 @@ def test_more_is_asked_for_at_once() -> None:
 def test_a_full_page_leaves_more(has_more: bool | None) -> None:
     """[E1] A full page means more if Central does not say whether there is more."""
     sync = followed(settings=SyncSettings(batch_limit=2))
+    sync.waits(1.0)
     sync.answers(100, 101, has_more=has_more)
     sync.applies()
 
     assert isinstance(sync.command, FetchEvents)
-    assert sync.state.in_sync_at is None
+    assert sync.now - 1.0 == sync.state.in_sync_at
 
 
 def test_in_sync_is_an_answer_that_left_nothing_behind() -> None:
     """[B5] Not one with more behind it, nor one beyond which events are missing."""
     sync = followed()
+    began_at = sync.now
+    sync.waits(1.0)
     sync.answers(100, next_offset=101, has_more=True)
     sync.applies()
     sync.answers(101, 103, next_offset=104, has_more=False)
     sync.applies()
     sync.answers(104, next_offset=105, has_more=False)
     sync.sleeps()
-    assert sync.state.in_sync_at is None
+    assert began_at == sync.state.in_sync_at
 
     sync.answers(102, 103, 104, next_offset=105, has_more=False)
     sync.applies()
@@ -407,7 +410,7 @@ def test_an_interval_poll_verifies_the_feed_first() -> None:
     sync.answers(next_offset=100)
     sync.sleeps()
 
-    assert FetchEvents(99, 1, 0) == sync.command
+    assert FetchEvents(99, 100, 0) == sync.command
 
 
 def test_an_interval_ends_early_for_a_full_sync_that_is_due() -> None:
@@ -715,7 +718,7 @@ def test_a_restored_central_that_grows_past_the_position_meanwhile_is_noticed() 
     sync = followed()
     sync.answers(next_offset=98)
     sync.sleeps()
-    assert FetchEvents(99, 1, 0) == sync.command
+    assert FetchEvents(99, 100, 0) == sync.command
     sync.answers(event(99, "restored"))
 
     assert sync.is_central_replaced()
@@ -725,12 +728,13 @@ def test_a_restored_central_that_grows_past_the_position_meanwhile_is_noticed() 
 
 
 def test_the_feed_is_verified_at_start() -> None:
-    """[E4] The event before the position is asked for, without `wait`, and must be the same."""
+    """[E4] The event before the position is asked for, without `wait`, and must be the same. Those
+    after it are asked for with it."""
     sync = DrivenSync(at(100))
-    assert FetchEvents(99, 1, 0) == sync.command
-    sync.answers(99)
+    assert FetchEvents(99, 100, 0) == sync.fetch
+    sync.answers(99, 100)
 
-    assert FetchEvents(100, 100, 0) == sync.command
+    assert ApplyEvents(events(100), at(101)) == sync.command
 
 
 def test_no_poll_is_held_before_the_store_is_in_sync_again() -> None:
@@ -739,10 +743,10 @@ def test_no_poll_is_held_before_the_store_is_in_sync_again() -> None:
     sync = followed()
     sync.fails()
     sync.sleeps()
+    assert FetchEvents(99, 100, 0) == sync.command
     sync.answers(99)
-    assert FetchEvents(100, 100, 0) == sync.command
-    sync.answers(next_offset=100)
 
+    assert sync.now == sync.state.in_sync_at
     assert FetchEvents(100, 100, 20) == sync.command
 
 
@@ -755,7 +759,7 @@ def test_the_feed_is_verified_after_every_failed_exchange(failure: Failure) -> N
     sync.fails(failure)
     sync.sleeps()
 
-    assert FetchEvents(99, 1, 0) == sync.command
+    assert FetchEvents(99, 100, 0) == sync.command
 
 
 def test_another_event_before_the_position_is_another_feed() -> None:
@@ -789,7 +793,7 @@ def test_a_log_that_forgot_the_event_before_proves_nothing() -> None:
 
     sync = DrivenSync(at(100))
     sync.answers(100, next_offset=101)
-    assert 100 == sync.fetch.offset
+    assert ApplyEvents(events(100), at(101)) == sync.command
     assert 0 == sync.state.full_syncs_begun
 
 
@@ -807,7 +811,7 @@ def test_a_log_that_ends_just_before_the_position_is_verified_again() -> None:
     sync.answers(next_offset=99)
     sync.sleeps()
 
-    assert FetchEvents(99, 1, 0) == sync.command
+    assert FetchEvents(99, 100, 0) == sync.command
 
 
 @pytest.mark.parametrize("offset", [0, 100])
