@@ -415,12 +415,12 @@ def _apply(state: State, sync: FullSync, ready: Ready) -> Next:
 def _opened(sync: FullSync, page: EventPage) -> Cursor:
     """Return where the replica is followed from. The first answer may begin later than asked, up to
     the head: the replica was to be followed from a little before it, where the log may not reach
-    back to (F2)."""
+    back to (F2). An event at the head itself may still be published late; feeds begin at 0 or 1."""
     cursor, head = _cursor(sync), sync.reading.head
     if _following(sync).is_open and head is not None:
         offsets = [event.offset for event in page.events]
         first = min(offsets) if offsets else page.next_offset
-        if first is not None and cursor.position.offset < first <= head + 1:
+        if first is not None and cursor.position.offset < first <= max(head, 1):
             return Cursor(Position(cursor.position.generation, first))
     return cursor
 
@@ -436,7 +436,8 @@ def _lost(state: State, sync: FullSync, lost: Lost, now: float) -> Next:
     """The feed cannot be followed from where the replica stands."""
     if lost.is_replaced:
         return _restart(state, sync, lost, now)
-    if _following(sync).is_open:
+    # The head may be the last event (P2), and the log begin behind it.
+    if _following(sync).is_open and lost.resumes_at > (sync.reading.head or 0) + 1:
         return _restart(state, sync, Lost(OUTRUN), now)
     # A gap that stays does not begin the replica again: it is installed, and another full sync
     # follows (F2). Only the replica steps over the gap.

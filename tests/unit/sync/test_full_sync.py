@@ -439,6 +439,41 @@ def test_a_log_that_forgot_the_head_is_enough() -> None:
     assert () == sync.requested
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+def test_an_event_at_the_head_that_is_published_late_is_not_skipped(is_named: bool) -> None:
+    """[F2] [E3] A new feed was empty as the pages were read. Of the first events since, the first
+    one is published last: the log does not begin behind it."""
+    sync = DrivenSync()
+    if not is_named:
+        sync.page()
+        sync.answers(next_offset=1)
+    sync.page(last=True, head=1 if is_named else None)
+    sync.answers(2, 3, next_offset=4, has_more=False)
+    sync.sleeps()
+    sync.answers(2, 3, 1, next_offset=2, has_more=False)
+
+    assert isinstance(sync.command, ApplyEvents)
+    assert events(1, 2, 3) == sync.command.events
+
+
+def test_a_log_that_begins_behind_the_head_without_410_is_enough() -> None:
+    """[F2] [P2] `eventOffset` is the last event, and forgotten; or it is the next one, and lost.
+    The replica is installed after the grace, and one more full sync follows."""
+    sync = DrivenSync()
+    sync.page(last=True, head=300)
+    sync.repeats(next_offset=301)
+    sync.applies()
+    sync.ends_well(head=301)
+    assert Position(LOCAL, 301) == sync.state.position
+    assert (MISSED,) == sync.requested
+
+    while not sync.is_full_syncing():
+        sync.answers(next_offset=301, held=float(sync.fetch.wait_seconds))
+    sync.page(last=True, head=300)
+    sync.ends_well(head=301)
+    assert sync.state.requested is None
+
+
 def test_the_feed_alongside_is_verified_each_time_it_is_asked() -> None:
     """[E4] Pages take their time: a Central that was restored meanwhile under its own name, and has
     grown past the replica's position, is noticed by the event before it, in the same request."""
