@@ -134,11 +134,13 @@ class Checks:
 
     def _is_shown(self, catalogue: Catalogue, offset: int, last: int) -> bool:
         """Return whether what happened up to `last` is shown though the position is behind it, as
-        after pages that were installed without the feed (F2), or was lost."""
-        feed = self._history.feeds[-1]
+        after pages that were installed without the feed (F2), or was lost. Products in doubt may be
+        as readers saw them last (point 8 of the known limits, docs/reliability.md)."""
+        feed, pending = self._history.feeds[-1], catalogue.pending_refetches
         changed = [i for i, states in feed.products.items() if offset <= states[-1][0]]
         return all(
-            feed.has_lost(i, last + 1) or feed.allows(i, last + 1, self._held(i)) for i in changed
+            i in pending or feed.has_lost(i, last + 1) or feed.allows(i, last + 1, self._held(i))
+            for i in changed
         )
 
     def _check_that_none_is_left(self, store: StoreParts) -> None:

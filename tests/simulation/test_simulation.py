@@ -14,6 +14,7 @@ from central_stub.wire import Request
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.replica import Replica
 from store_cache.model.position import Position
+from store_cache.model.change import PendingRefetch, RefetchReason
 from tests.simulation.campaign import (
     ENOUGH_SCHEDULES,
     SOMETIMES,
@@ -32,6 +33,7 @@ from tests.simulation.plan import CLASSES, Plan
 from tests.simulation.replays import differing
 from tests.simulation.sales import Sale
 from tests.simulation.simulation import simulate
+from tests.simulation.store import SimulatedStore
 
 SEEDS = range(1_000_000, 1_000_024)
 REPLAYED = 2
@@ -106,6 +108,24 @@ async def test_a_log_that_alone_tells_of_a_restore_is_kept() -> None:
 
     assert "retention" == central.forget_log()
     assert not central.leaves_a_sign
+
+
+async def test_what_an_age_counts_is_shown_but_for_products_in_doubt() -> None:
+    """Pages that were installed without the feed show what came behind their position. A product
+    that they would lower stays as it was until it was refetched, which nothing but the status
+    says."""
+    central, catalogue = a_central(), Catalogue()
+    loop, store = cast("SimulatedLoop", None), cast("SimulatedStore", None)  # neither is asked
+    checks = Checks(Plan(0), loop, central, store)
+    last = central.ledger.head
+
+    assert not checks._is_shown(catalogue, last, last)
+
+    product_id = central.product_ids()[-1]
+    catalogue.pending_refetches[product_id] = PendingRefetch(RefetchReason.UNREADABLE, 0.0, 0.0)
+
+    assert checks._is_shown(catalogue, last, last)
+    assert not checks._is_shown(catalogue, last - 1, last)
 
 
 def test_a_row_may_be_of_each_incarnation_that_looks_so() -> None:
