@@ -13,8 +13,8 @@ import pytest
 from central_stub.wire import Request
 from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.replica import Replica
-from store_cache.model.position import Position
 from store_cache.model.change import PendingRefetch, RefetchReason
+from store_cache.model.position import Position
 from tests.simulation.campaign import (
     ENOUGH_SCHEDULES,
     SOMETIMES,
