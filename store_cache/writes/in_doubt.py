@@ -4,7 +4,9 @@ An applied write raises the version it was sent with by exactly one and puts exa
 the feed, which may name it. So an event that names the attempt proves *applied*. A refusal is
 proof once events that name other writes cover every version up to the one it states. Versions that
 the store held before the attempt was first sent need no event: they are older than the attempt.
-After a creation or deletion of the product, versions prove nothing more.
+After a creation or deletion of the product, versions prove nothing more. A refusal may be of a
+later incarnation than the versions that the store has followed so far, so it counts only once the
+feed was read from where the attempt began to its end, after the refusal and without a gap.
 
 What was seen is kept, too, for a person who has to judge a write that nothing proves.
 """
@@ -27,7 +29,10 @@ EVENTS_SHOWN = 10
 
 
 class InDoubtWrite:
-    """The evidence about one attempt: events of its product, and a refusal of a repeat."""
+    """The evidence about one attempt: events of its product, and a refusal of a repeat.
+
+    `read_to`: the feed was read from where the attempt began to before this offset, without a gap.
+    """
 
     __slots__ = (
         "_applied",
@@ -39,10 +44,12 @@ class InDoubtWrite:
         "_refusal",
         "_seen",
         "attempt",
+        "read_to",
     )
 
     def __init__(self, attempt: Attempt, *, store_id: str) -> None:
         self.attempt = attempt
+        self.read_to = attempt.offset
         self._name = WriteName(store_id, attempt.central_key(store_id))
         self._first = self._covered = max(attempt.version, attempt.held_version or 0)
         self._beyond: set[int] = set()  # versions of events, above `_covered` + 1
@@ -65,11 +72,14 @@ class InDoubtWrite:
             self._observe_own(event)
         elif event.kind is not Kind.UPDATED:
             self._is_void = True
-        elif event.version > self._first:
+        elif event.version > self._first or event.version == self.attempt.version + 1:
+            # The row that was held may be of an incarnation that had ended: its version proves
+            # nothing of an event that may be the attempt's own.
             self._cover(event)
 
     def observe_refusal(self, refusal: Refused) -> None:
-        """Take Central's refusal of a repeat, which by itself proves nothing."""
+        """Take Central's refusal of a repeat, which by itself proves nothing. Call it once the feed
+        was read to its end after that."""
         self._refusal = refusal
 
     @property

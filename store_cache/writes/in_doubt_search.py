@@ -1,13 +1,15 @@
 """Reads the feed again from where an unknown attempt began (W3).
 
 The store may have followed the feed past the attempt's events in an earlier process, which did not
-know the attempt.
+know the attempt. Or it is far behind, and Central's refusal is of an incarnation of the product
+that it does not know yet.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from operator import attrgetter
 from typing import Protocol
 
 from store_cache.central.failures import CentralError
@@ -15,7 +17,7 @@ from store_cache.model.event import Event
 from store_cache.model.pages import EventPage
 from store_cache.model.position import Position
 from store_cache.writes.in_doubt import InDoubtWrite
-from store_cache.writes.write import Unknown, WriteOutcome
+from store_cache.writes.write import Refused, Unknown, WriteOutcome
 
 READ_AGAIN_EVENTS = 500
 READ_AGAIN_PAGES = 10
@@ -43,36 +45,55 @@ async def decided_by_feed(
     outcome as it is."""
     if not isinstance(outcome, Unknown) or outcome.refusal is None or in_doubt is None:
         return outcome
-    in_doubt.observe_refusal(outcome.refusal)
     if in_doubt.verdict is None:
-        await search_feed(in_doubt, source, position, deadline_at=deadline_at)
+        refusal = outcome.refusal
+        await search_feed(in_doubt, refusal, source, position, deadline_at=deadline_at)
     return in_doubt.verdict or outcome
 
 
 async def search_feed(
-    in_doubt: InDoubtWrite, source: EventSource, position: Position | None, *, deadline_at: float
+    in_doubt: InDoubtWrite,
+    refusal: Refused,
+    source: EventSource,
+    position: Position | None,
+    *,
+    deadline_at: float,
 ) -> None:
-    """Read events for an attempt, until they settle it or prove nothing more.
+    """Read events for an attempt until they settle it, or the feed ends: then `refusal`, that of a
+    repeat, counts unless an event was missing. The next search begins where this one ends, or at
+    the first event that was missing.
 
     `position` is where the store stands in the feed now; offsets of another generation prove
     nothing (P1). `deadline_at` is on the loop's clock. Failures are logged, not raised.
     """
-    attempt = in_doubt.attempt
-    if position is None or attempt.offset is None or position.generation != attempt.generation:
+    attempt, offset = in_doubt.attempt, in_doubt.read_to
+    if position is None or offset is None or position.generation != attempt.generation:
         return
-    offset = attempt.offset
     try:
         async with asyncio.timeout_at(deadline_at):
             for _ in range(READ_AGAIN_PAGES):
                 page = await source.events(offset=offset, limit=READ_AGAIN_EVENTS, wait_seconds=0)
-                last = max((event.offset for event in page.events), default=-1)
-                if page.generation not in (None, position.named) or last < offset:
+                if page.generation not in (None, position.named):
                     return
-                for event in page.events:
-                    if isinstance(event, Event):
-                        in_doubt.observe(event)
+                _observe_page(in_doubt, page)
                 if in_doubt.verdict is not None:
+                    return
+                last = max((event.offset for event in page.events), default=-1)
+                if last < offset or page.has_more is False:
+                    if in_doubt.read_to == max(offset, last + 1):
+                        in_doubt.observe_refusal(refusal)
                     return
                 offset = last + 1
     except (CentralError, TimeoutError) as problem:
         _log.info("the feed could not be read again to settle a write: %s", problem)
+
+
+def _observe_page(in_doubt: InDoubtWrite, page: EventPage) -> None:
+    """Take the events of a page. One that cannot be read is missing if it may be of the product."""
+    for event in sorted(page.events, key=attrgetter("offset")):
+        if isinstance(event, Event):
+            in_doubt.observe(event)
+        elif event.product_id in (None, in_doubt.attempt.product_id):
+            continue
+        if event.offset in (in_doubt.read_to, in_doubt.read_to or 1):  # there is no offset 0
+            in_doubt.read_to = event.offset + 1

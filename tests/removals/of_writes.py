@@ -405,6 +405,7 @@ def generation_of_proof(patch: Patch) -> None:
 
     async def anywhere(
         in_doubt: InDoubtWrite,
+        refusal: Refused,
         source: EventSource,
         position: Position | None,
         *,
@@ -414,7 +415,7 @@ def generation_of_proof(patch: Patch) -> None:
         if position is not None and position.generation != attempt.generation:
             patch.act()
             in_doubt.attempt = replace(attempt, generation=position.generation)
-        await search_feed(in_doubt, source, position, deadline_at=deadline_at)
+        await search_feed(in_doubt, refusal, source, position, deadline_at=deadline_at)
 
     patch.replace(in_doubt_search, "search_feed", anywhere)
 

@@ -402,6 +402,31 @@ async def test_a_refusal_is_proof_if_the_feed_names_every_write_since(
     assert (409, 2) == (answer.status, answer.body["newVersion"])
 
 
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_a_refusal_by_an_incarnation_that_the_store_does_not_know_proves_nothing(
+    store: Store, is_named: bool
+) -> None:
+    """[W3] Seeds 99000279 and 99003896: a till sells by an old screen, and the store is behind.
+    Central has deleted and created the product since, applies a repeat, forgets its key, and
+    refuses the next one at the very version that the store held."""
+    store.switch(unnamed_writes=not is_named)
+    store.writer.versions["P-1"] = 3
+    await left_unknown(store)
+    store.central.ledger.delete("P-1", NOON)
+    store.central.create("P-1")
+    await left_unknown(store, Trouble.ANSWER_LOST)
+    store.central.ledger.forget_keys()
+    store.central.sell()
+
+    repeat = store.restarted().forwarder.update(sale())
+
+    assert (7, 3) == store.central.stock("P-1")
+    if is_named:
+        assert (200, 2) == ((answer := await repeat).status, answer.body["newVersion"])
+    else:
+        assert "central_timeout" == (await failure(repeat)).code
+
+
 async def test_an_attempt_that_met_a_defect_of_the_store_is_unknown(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,6 +105,12 @@ def test_versions_held_before_the_first_sending_need_no_event() -> None:
     assert conflict(9) == verdict(event(8, None), refusal=conflict(9), held=9)
 
 
+def test_the_version_made_is_looked_for_even_below_the_version_held() -> None:
+    """[V2] The row held may be of an incarnation that had ended, while its refetch was pending."""
+    assert verdict(event(7, None), refusal=conflict(9), held=9) is None
+    assert conflict(9) == verdict(event(7), refusal=conflict(9), held=9)
+
+
 @pytest.mark.parametrize("version", [None, 5, 8])
 def test_a_refusal_that_states_another_version_is_no_proof(version: int | None) -> None:
     """Below the version sent (a restored Central), or above what the events cover."""
