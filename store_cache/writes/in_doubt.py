@@ -1,12 +1,13 @@
 """Decides what events of the feed prove of a write whose outcome is unknown (W3).
 
 An applied write raises the version it was sent with by exactly one and puts exactly one event on
-the feed, which may name it. So an event that names the attempt proves *applied*. A refusal is
-proof once events that name other writes cover every version up to the one it states. Versions that
-the store held before the attempt was first sent need no event: they are older than the attempt.
-After a creation or deletion of the product, versions prove nothing more. A refusal may be of a
-later incarnation than the versions that the store has followed so far, so it counts only once the
-feed was read from where the attempt began to its end, after the refusal and without a gap.
+the feed, which may name it. So an event that names the attempt proves *applied*. A refusal of a
+repeat is proof if another write made the version that the attempt would have made: an event says
+so, or the store held that version before the attempt was first sent.
+
+Versions of two incarnations prove nothing of each other, and a refusal may be of a later one than
+the store knows. So a refusal counts only once the feed was read from where the attempt began to its
+end, after the refusal and without a gap, and if that brought no creation or deletion.
 
 What was seen is kept, too, for a person who has to judge a write that nothing proves.
 """
@@ -22,8 +23,6 @@ from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import Attempt
 from store_cache.writes.write import Applied, Refused, SeenEvent
 
-_VERSIONS_KEPT = 1_000
-
 EVENTS_SHOWN = 10
 """How many events a person is shown: the first ones, among which the write's own would be."""
 
@@ -36,9 +35,7 @@ class InDoubtWrite:
 
     __slots__ = (
         "_applied",
-        "_beyond",
-        "_covered",
-        "_first",
+        "_is_made_by_other",
         "_is_void",
         "_name",
         "_refusal",
@@ -51,8 +48,8 @@ class InDoubtWrite:
         self.attempt = attempt
         self.read_to = attempt.offset
         self._name = WriteName(store_id, attempt.central_key(store_id))
-        self._first = self._covered = max(attempt.version, attempt.held_version or 0)
-        self._beyond: set[int] = set()  # versions of events, above `_covered` + 1
+        # Another write made the version that the attempt would have made.
+        self._is_made_by_other = (attempt.held_version or 0) > attempt.version
         self._is_void = False  # a refusal can prove nothing any more
         self._applied: Applied | None = None
         self._refusal: Refused | None = None
@@ -72,10 +69,9 @@ class InDoubtWrite:
             self._observe_own(event)
         elif event.kind is not Kind.UPDATED:
             self._is_void = True
-        elif event.version > self._first or event.version == self.attempt.version + 1:
-            # The row that was held may be of an incarnation that had ended: its version proves
-            # nothing of an event that may be the attempt's own.
-            self._cover(event)
+        elif event.version == self.attempt.version + 1:
+            self._is_void |= event.write is None
+            self._is_made_by_other = True
 
     def observe_refusal(self, refusal: Refused) -> None:
         """Take Central's refusal of a repeat, which by itself proves nothing. Call it once the feed
@@ -89,7 +85,7 @@ class InDoubtWrite:
             return self._applied
         if self._refusal is None or self._is_void:
             return None
-        return self._refusal if self._covers(self._refusal.new_version) else None
+        return self._refusal if self._excludes(self._refusal.new_version) else None
 
     def _observe_own(self, event: Event) -> None:
         attempt = self.attempt
@@ -116,18 +112,13 @@ class InDoubtWrite:
         if len(self._seen) > EVENTS_SHOWN:
             del self._seen[max(self._seen)]
 
-    def _cover(self, event: Event) -> None:
-        self._is_void |= event.write is None or len(self._beyond) >= _VERSIONS_KEPT
-        if self._is_void:
-            return
-        if event.version > self._covered:
-            self._beyond.add(event.version)
-        while self._covered + 1 in self._beyond:
-            self._covered += 1
-            self._beyond.remove(self._covered)
-
-    def _covers(self, version: int | None) -> bool:
-        return version is not None and self._first <= version <= self._covered
+    def _excludes(self, version: int | None) -> bool:
+        """Return whether the attempt cannot have been applied if Central refused a repeat at this
+        version of the product. A lower one than was known is that of another incarnation."""
+        sent = self.attempt.version
+        if version is None or version < max(sent, self.attempt.held_version or 0):
+            return False
+        return version == sent or self._is_made_by_other
 
 
 class InDoubtWrites:

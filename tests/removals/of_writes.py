@@ -355,20 +355,20 @@ def version_of_an_answer(patch: Patch) -> None:
 
 @of_writes(
     "W3",
-    "a refusal is proof only where named events cover every version since",
+    "a refusal is proof only where another write has made the version of the attempt",
     needs="forget_keys",
     test="tests/unit/writes/test_in_doubt.py::test_a_refusal_alone_proves_nothing",
 )
-def events_cover_a_refusal(patch: Patch) -> None:
+def another_write_made_the_version(patch: Patch) -> None:
     """Any refusal of a repeat proves that the first sending was not applied."""
-    covers = InDoubtWrite._covers
+    excludes = InDoubtWrite._excludes
 
     def always(self: InDoubtWrite, version: int | None) -> bool:
-        if not covers(self, version):
+        if not excludes(self, version):
             patch.act()
         return True
 
-    patch.replace(InDoubtWrite, "_covers", always)
+    patch.replace(InDoubtWrite, "_excludes", always)
 
 
 @of_writes(
@@ -392,6 +392,35 @@ def lives_end_proof(patch: Patch) -> None:
             patch.act()
 
     patch.replace(InDoubtWrite, "observe", observed)
+
+
+@of_writes(
+    "W3",
+    "a refusal counts only once the feed was read to its end",
+    needs="forget_keys",
+    test=(
+        "tests/unit/writes/test_forwarder.py::"
+        "test_a_refusal_by_an_incarnation_that_the_store_does_not_know_proves_nothing"
+    ),
+)
+def end_of_feed_for_proof(patch: Patch) -> None:
+    """What the store has followed so far decides whether a refusal is proof."""
+
+    async def already(
+        in_doubt: InDoubtWrite,
+        refusal: Refused,
+        source: EventSource,
+        position: Position | None,
+        *,
+        deadline_at: float,
+    ) -> None:
+        in_doubt.observe_refusal(refusal)
+        if in_doubt.verdict is None:
+            await search_feed(in_doubt, refusal, source, position, deadline_at=deadline_at)
+        else:
+            patch.act()
+
+    patch.replace(in_doubt_search, "search_feed", already)
 
 
 @of_writes(
