@@ -131,12 +131,14 @@ class Lost:
 
 def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
     """Say what a page means to a reader at `cursor`. `limit`: how many events were asked for."""
-    if cursor.must_verify:
+    has_verified = cursor.must_verify
+    if has_verified:
         verified = _verify(cursor, answer)
         if not isinstance(verified, Cursor):
             return verified
         cursor = verified
     page, position = answer.page, cursor.position
+    has_more = len(page.events) >= limit if page.has_more is None else page.has_more
     if generation_changed(position, page.generation):
         return new_generation(page.generation)
     is_new_name = page.generation is not None and position.is_local
@@ -153,8 +155,7 @@ def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | A
         has_gap = bool(early) or leads_to(page, position) > position.offset
         unheld = min(cursor.unheld, 1)
         following = Cursor(position, Gap(answer.now) if has_gap else None, early, unheld)
-        is_full = len(page.events) >= limit if page.has_more is None else page.has_more
-        return Ready(ready, following, has_gap or is_full)
+        return Ready(ready, following, has_gap or has_more)
 
     cursor, end = replace(cursor, early=early), leads_to(page, position)
     if end < position.offset:
@@ -166,6 +167,8 @@ def read_page(cursor: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | A
             # Feeds begin at 0 or at 1, and nothing says which.
             return Ready((), Cursor(Position(position.generation, 1), early=early), True)
         return result
+    if has_verified and page.events and has_more:
+        return Wait(cursor, 0.0)  # the event before the position came alone
     return AtEnd(replace(cursor, gap=None))
 
 

@@ -762,6 +762,19 @@ def test_the_feed_is_verified_after_every_failed_exchange(failure: Failure) -> N
     assert FetchEvents(99, 100, 0) == sync.command
 
 
+@pytest.mark.parametrize("has_more", [True, None])
+def test_the_event_before_the_position_alone_is_not_the_end(has_more: bool | None) -> None:
+    """[E4] [B5] NATS may have sent no other yet, and no more may fit into a page. A page that is
+    empty is the end, whatever it says of more: the store would ask again and again."""
+    sync = DrivenSync(at(100), SyncSettings(batch_limit=1 if has_more is None else 100))
+    sync.answers(99, next_offset=100, has_more=has_more)
+
+    assert (None, False) == (sync.state.in_sync_at, sync.state.is_proven)
+    assert (100, 0) == (sync.fetch.offset, sync.fetch.wait_seconds)
+    sync.answers(next_offset=100, has_more=True)
+    assert sync.now == sync.state.in_sync_at
+
+
 def test_another_event_before_the_position_is_another_feed() -> None:
     """[E4] A Central restored from a backup uses offsets again."""
     sync = DrivenSync(at(100))
