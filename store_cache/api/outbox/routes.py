@@ -56,6 +56,7 @@ class OutboxRoutes:
         raw = request.rel_url.raw_query_string
         asked = read_outbox_query(*parse_query(raw, OUTBOX_PARAMETERS))
         if asked.key is not None:
+            await self._outbox.until_durable(asked.key)
             found = self._outbox.get(asked.key)
             is_wanted = found is not None and asked.state in (None, found.state)
             entries = [found] if found is not None and is_wanted else []
@@ -70,7 +71,9 @@ class OutboxRoutes:
     async def entry(self, request: web.Request) -> web.Response:
         """GET /v1/store/outbox/{outboxId}"""
         query_of(request)
-        return json_answer(entry_document(self._outbox.existing(outbox_id_of(request))))
+        outbox_id = outbox_id_of(request)
+        await self._outbox.until_durable(self._outbox.existing(outbox_id).key)
+        return json_answer(entry_document(self._outbox.existing(outbox_id)))
 
     async def retry(self, request: web.Request) -> web.Response:
         """POST /v1/store/outbox/{outboxId}/retry"""

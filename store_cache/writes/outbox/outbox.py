@@ -301,11 +301,16 @@ class Outbox:
 
     async def answer(self, key: str) -> Answer | WriteError:
         """Return what a till is answered for an entry, once its state is durable."""
-        while (writing := self._writing.get(key)) is not None:
-            await asyncio.shield(writing)
+        await self.until_durable(key)
         entry = self.get(key)
         assert entry is not None, "an entry is forgotten a day after it was settled"
         return self._answer(entry)
+
+    async def until_durable(self, key: str) -> None:
+        """Return once the state of the entry of a key, if there is one, is durable; of a settled
+        one, once readers see it, too."""
+        while (writing := self._writing.get(key)) is not None:
+            await asyncio.shield(writing)
 
     def _answer(self, entry: Entry) -> Answer | WriteError:
         row = self._store.held_row(entry.product_id)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import orjson
 import pytest
 
 from store_cache.writes.idempotency import Attempt
 from store_cache.writes.outbox import transitions
-from store_cache.writes.outbox.entry import Entry
+from store_cache.writes.outbox.entry import Entry, Result
 from store_cache.writes.write import Adjustment, Unknown
 from tests.harness.fake_store import MOMENT_SECONDS, FakeStore, product
 from tests.harness.http import Reply
@@ -98,6 +101,33 @@ async def test_one_entry(store: Store) -> None:
     shown = (await store.get(f"{OUTBOX}/{entry.id}")).json
 
     assert (entry.id, "sale") == (shown["outboxId"], shown["idempotencyKey"])
+
+
+@pytest.mark.parametrize("by", ["id", "key"])
+async def test_an_entry_that_is_being_settled_is_shown_once_it_is_durable(
+    by: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[O10] [D2] [W6] A till that reads here that its sale is applied finds the stock that it made,
+    and both after a crash."""
+    entry = await queued(store)
+    may_settle, settle_write = asyncio.Event(), store.fake.settle_write
+
+    async def slowly(*args: Any, **options: Any) -> None:
+        await may_settle.wait()
+        await settle_write(*args, **options)
+
+    monkeypatch.setattr(store.fake, "settle_write", slowly)
+    applied = transitions.applied(entry, Result(3, 7), MOMENT_SECONDS)
+    settling = asyncio.create_task(store.fake.outbox.settle(applied, None))
+    path = f"{OUTBOX}/{entry.id}" if by == "id" else f"{OUTBOX}?idempotencyKey=sale"
+    asking = asyncio.create_task(store.get(path))
+    done, _ = await asyncio.wait([asking], timeout=0.1)
+    assert not done
+    may_settle.set()
+    await settling
+    shown = (await asking).json
+
+    assert "applied" == (shown if by == "id" else shown["entries"][0])["state"]
 
 
 async def test_a_parked_entry_is_retried(store: Store) -> None:
