@@ -59,10 +59,10 @@ class Cursor:
         return replace(self, early=(), is_unverified=True, log_starts_here=False)
 
     def paused(self) -> Cursor:
-        """Return the cursor after a pause: unverified, since a Central that was restored meanwhile
-        under its own name may have grown past the position. A log that has just said that it does
-        not reach back so far is not asked again."""
-        return self if self.log_starts_here else self.unverified()
+        """Return the cursor after a pause, in which a Central that was restored under its own name
+        may have grown past the position: unverified, unless the log does not reach back so far;
+        without buffered events in any case."""
+        return replace(self, early=()) if self.log_starts_here else self.unverified()
 
     def interrupted(self) -> Cursor:
         """Return an unverified cursor without a gap: the grace of a gap is time in which Central

@@ -7,6 +7,7 @@ import pytest
 from store_cache.sync.backoff import LONG_PAUSE_SECONDS
 from store_cache.sync.states import (
     FALLBACK_TIMER,
+    ApplyEvents,
     Checking,
     Failure,
     FetchPage,
@@ -17,7 +18,7 @@ from store_cache.sync.states import (
     Sleep,
     Sleeping,
 )
-from tests.unit.sync.driven_sync import START, DrivenSync, at, followed
+from tests.unit.sync.driven_sync import START, DrivenSync, at, events, followed
 
 COUNTED = [Failure.UNREACHABLE, Failure.BROKEN, Failure.UNREADABLE]
 REFUSALS = [Failure.DENIED, Failure.REFUSED]
@@ -213,6 +214,21 @@ def test_a_log_without_the_event_before_is_not_asked_for_it_after_every_long_lim
     sync.sleeps()
 
     assert 100 == sync.fetch.offset
+
+
+def test_no_event_is_kept_over_a_long_limit_beyond_a_gap() -> None:
+    """[E2] [E4] It may be of another feed by then, also if the log cannot show that."""
+    sync = followed()
+    sync.fails()
+    sync.sleeps()
+    sync.fails(Failure.GONE)
+    sync.answers(101, next_offset=102)
+    sync.sleeps()
+    sync.fails(Failure.LIMITED, retry_after=LONG_PAUSE_SECONDS)
+    sync.sleeps()
+    sync.answers(100, next_offset=101, has_more=False)
+
+    assert ApplyEvents(events(100), at(101)) == sync.command
 
 
 def test_a_limit_without_a_time_is_a_second() -> None:
