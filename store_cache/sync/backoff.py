@@ -29,8 +29,8 @@ outage ends for the store within seconds, and a long one does not end with a rus
 
 LONG_PAUSE_SECONDS = 30.0
 """In so long a pause a Central that was restored under its own name may grow past the position, so
-the event before it is verified then (E4). After shorter pauses that would only double the requests
-to a Central that has just refused some."""
+the event before it is verified then (E4). After shorter pauses that would only be a request more to
+a Central that has just refused some."""
 
 REFUSED_FLOOR_SECONDS = 30.0
 REFUSED_SPREAD_SECONDS = 30.0

@@ -44,9 +44,9 @@ def cursor_of(state: State) -> Cursor:
 
 
 def ask(state: State, now: float) -> Next:
-    """Ask the feed for the events from the position on, and for the one before if that must be
-    verified. In one request: Central's limit may let no other follow before a long pause, after
-    which it must be verified again."""
+    """Ask the feed for the events from the position on, together with the one before if that must
+    be verified: Central's limit may put a long pause after each request, and after such a pause
+    that must be verified again."""
     cursor, limit = cursor_of(state), state.settings.batch_limit
     if cursor.must_verify:
         return replace(state, phase=Checking()), FetchEvents(cursor.position.offset - 1, limit, 0)

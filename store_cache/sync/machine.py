@@ -9,7 +9,7 @@ on chance.
     Starting       nothing yet                            Interrupted
     Sleeping       a wait                                 Slept, Interrupted
     Checking       asking for the event before the        EventsArrived, ExchangeFailed
-                   position (E4)
+                   position (E4), and those after it
     Polling        asking for events from the position    EventsArrived, ExchangeFailed, Interrupted
     Applying       putting events on disk, then visible   EventsApplied
     FullSyncing    a full sync, see `full_sync`           what its command in flight ends with

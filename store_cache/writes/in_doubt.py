@@ -2,8 +2,9 @@
 
 An applied write raises the version it was sent with by exactly one and puts exactly one event on
 the feed, which may name it. So an event that names the attempt proves *applied*. A refusal of a
-repeat is proof if another write made the version that the attempt would have made: an event says
-so, or the store held that version before the attempt was first sent.
+repeat is proof if the product is still at the version sent, or another write made the version that
+the attempt would have made: an event says so, or the store held that version before the attempt was
+first sent.
 
 Versions of two incarnations prove nothing of each other, and a refusal may be of a later one than
 the store knows. So a refusal counts only once the feed was read from where the attempt began to its
