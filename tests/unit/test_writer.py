@@ -100,6 +100,25 @@ async def test_nothing_is_visible_before_it_is_on_disk(way: str, operation: str)
     assert (9, 2) == (await cache.restarted()).row("P-1")
 
 
+@pytest.mark.parametrize("way", WAYS)
+@in_virtual_time
+async def test_what_a_stop_comes_between_is_on_disk_and_not_yet_shown(way: str) -> None:
+    """[D2] A stop cancels whoever waits for the journal. The record is written all the same: the
+    next process shows it, though this one never did."""
+    cache = await Cache().filled()
+    held = cache.disk.hold("append journal-2.jsonl")
+    change = asyncio.ensure_future(WAYS[way](cache))
+    await held.reached.wait()
+    change.cancel()
+    held.release.set()
+    await asyncio.wait([change])
+    await cache.writer.close()
+
+    assert change.cancelled()
+    assert (10, 1) == cache.row("P-1")
+    assert (9, 2) == (await cache.restarted()).row("P-1")
+
+
 class Watched(FaultyDirectory):
     """Records what readers see at each operation."""
 
