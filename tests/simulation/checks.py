@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -49,6 +49,13 @@ def _is_unfinished(name: str) -> bool:
 
 def _incarnations(states: Iterable[State]) -> set[int]:
     return {state.incarnation for state in states}
+
+
+class LastShown(NamedTuple):
+    """The rows that a process showed last, and the number of the last change among them."""
+
+    rows: dict[str, bytes]
+    sequence: int
 
 
 class Checks:
@@ -257,6 +264,25 @@ class Checks:
             self._unnamed_then = 0  # what is on disk may be older than what was installed
         self._catalogue = None
         self._shadow = {}
+
+    def started_from_disk(self, catalogue: Catalogue | None, last: LastShown) -> None:
+        """Check that a start shows what the process before showed last (D2, D7), or a later change.
+
+        A change is durable before it is visible, and a stop may come between: then the start shows
+        what the process had recorded and not yet shown. Its rows must be Central's own and no
+        older. No product comes or goes by it, since only writes are under way at the end.
+        """
+        if catalogue is not None and catalogue.rows == last.rows:
+            return
+        if (
+            catalogue is None
+            or catalogue.sequence <= last.sequence
+            or catalogue.rows.keys() != last.rows.keys()
+        ):
+            found = None if catalogue is None else catalogue.rows
+            self.find(f"a start from disk shows {found}, not {last.rows}")
+            return
+        self._check(catalogue)
 
     def was_shown(self, rows: list[dict[str, Any]], label: str, seen: Marks) -> None:
         """Check what a till was shown; `seen`: the watermarks when it asked."""

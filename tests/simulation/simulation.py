@@ -29,7 +29,7 @@ from store_cache.sync.states import FullSyncing
 from tests.harness.virtual_time import Stuck
 from tests.simulation.bound import LOOK_SECONDS, bound_seconds
 from tests.simulation.central import SimulatedCentral
-from tests.simulation.checks import Checks, has_stale_files
+from tests.simulation.checks import Checks, LastShown, has_stale_files
 from tests.simulation.loop import SimulatedLoop, pause
 from tests.simulation.network import SimulatedNetwork
 from tests.simulation.nodes import problems, sales_of_nodes
@@ -452,7 +452,10 @@ class Simulation:
         await running
         store.parts = None
         # Only now: a write that was under way may have been answered while the store stopped.
-        held = dict(parts.writer.catalogue.rows) if parts and parts.writer.catalogue else {}
+        catalogue = None if parts is None else parts.writer.catalogue
+        last = LastShown({}, 0)
+        if catalogue is not None:
+            last = LastShown(dict(catalogue.rows), catalogue.sequence)
         await pause(0.001)  # what was cancelled has its turn to end
         if any(reader.ended_uncleanly() for reader in self.readers):
             self.checks.find("a stream was cut off by a stop")
@@ -465,7 +468,7 @@ class Simulation:
         if self.meeting is None:  # else both nodes are judged together
             self._check_sales()
         if not self.checks.findings:
-            await self._start_from_disk(held)
+            await self._start_from_disk(last)
 
     async def _settle_readers(self) -> None:
         """Check that readers that come back hold in the end what reads show."""
@@ -479,7 +482,7 @@ class Simulation:
             if problem := sale.problem(self.central.history):
                 self.checks.find(problem)
 
-    async def _start_from_disk(self, held: dict[str, bytes]) -> None:
+    async def _start_from_disk(self, last: LastShown) -> None:
         """Check that a start shows what was shown, with Central down (D7)."""
         self.network.is_down = True
         old, store = self.store, self._new_store()
@@ -489,10 +492,7 @@ class Simulation:
         async with asyncio.timeout(60):
             await store.is_serving.wait()
         assert store.parts is not None
-        catalogue = store.parts.writer.catalogue
-        if catalogue is None or catalogue.rows != held:
-            found = None if catalogue is None else catalogue.rows
-            self.checks.find(f"a start from disk shows {found}, not {held}")
+        self.checks.started_from_disk(store.parts.writer.catalogue, last)
         await store.stop()
         await running
 

@@ -22,7 +22,7 @@ from tests.simulation.campaign import (
     seeds_named,
 )
 from tests.simulation.central import KEY, SimulatedCentral
-from tests.simulation.checks import Checks, has_stale_files
+from tests.simulation.checks import Checks, LastShown, has_stale_files
 from tests.simulation.connection import TillConnection
 from tests.simulation.history import History, look_of
 from tests.simulation.loop import Listener, SimulatedLoop
@@ -282,6 +282,41 @@ async def test_only_the_pages_of_a_replica_say_what_it_has_seen() -> None:
     shop.install()
 
     assert not shop.checks.has_seen_restores
+
+
+async def a_start_after(shown: int, *, on_disk: int, change: int, without: int = 0) -> list[str]:
+    """Return what is found wrong at a start. `shown`: how many sales of a product the process
+    before showed last, with change 7. The start shows `on_disk` sales with `change`, and leaves out
+    `without` products."""
+    shop = ShownCatalogues()
+    product_id = shop.central.product_ids()[0]
+    catalogues = []
+    for sold in range(max(shown, on_disk) + 1):
+        if sold:
+            shop.central.ledger.set({"productId": product_id, "available": 90 + sold}, shop.now)
+        shop.begin_replica()
+        await shop.ask_for_the_first_page()
+        catalogues.append(shop._filled(shop.writer.replica))
+        if sold <= shown:
+            shop.install()
+    last = LastShown(dict(catalogues[shown].rows), 7)
+    rows = list(catalogues[on_disk].rows.items())
+    found = Catalogue()
+    found.fill(rows[: len(rows) - without])
+    found.position, found.sequence = catalogues[on_disk].position, change
+    shop.checks.started_from_disk(found, last)
+    return [each.split(": ")[1][:25] for each in shop.checks.findings]
+
+
+async def test_a_start_may_show_what_was_recorded_and_not_yet_shown() -> None:
+    """A stop came between disk and view. Anything older, or another state at the last change that
+    was shown, was lost; and a stop takes no product away."""
+    assert [] == await a_start_after(1, on_disk=1, change=7)
+    assert [] == await a_start_after(1, on_disk=2, change=8)
+    assert ["a start from disk shows {"] == await a_start_after(1, on_disk=0, change=6)
+    assert ["a start from disk shows {"] == await a_start_after(1, on_disk=2, change=7)
+    assert ["a start from disk shows {"] == await a_start_after(1, on_disk=2, change=8, without=1)
+    assert any("went back" in each for each in await a_start_after(1, on_disk=0, change=8))
 
 
 async def test_what_a_crash_of_central_loses_may_differ() -> None:
