@@ -741,8 +741,12 @@ class Forwarder:
         at_central: tuple[int, int] | None = None,
         retry_after_seconds: float | None = None,
     ) -> None:
-        """End a write whose outcome is unknown. The outbox takes it in if there is one."""
+        """End a write whose outcome is unknown, unless an event has settled it meanwhile. If there
+        is an outbox, it takes the write in."""
         attempt = delivery.attempt
+        if (settled := self._in_doubt.verdict(attempt)) is not None:
+            await self._settle(attempt, settled)
+            return
         self._keys.put(replace(attempt, is_unknown=True))
         _log.warning("write %s is unknown: %s", attempt.central_key(self._store_id), reason)
         doubt = replace(self._doubt(attempt), at_central=at_central)

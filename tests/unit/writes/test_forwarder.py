@@ -496,6 +496,23 @@ async def test_an_event_may_come_before_the_answer(store: Store) -> None:
     assert (8, 2) == store.central.stock("P-1")
 
 
+async def test_an_event_may_come_while_the_stock_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[W3] Seed 101002571: the answer is lost, and the store asks Central what the stock is. The
+    event that names the write settles it."""
+
+    async def read(_: str, *, seconds: float) -> None:
+        assert seconds
+        await store.follow()
+
+    monkeypatch.setattr(store.refetches, "read", read)
+    store.central.troubles.append(Trouble.ANSWER_LOST)
+
+    assert 200 == (await store.forwarder.update(sale())).status
+    assert "applied" in store.writer.records[-1]
+
+
 # -- nothing sent --------------------------------------------------------------------------
 
 
