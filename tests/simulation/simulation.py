@@ -225,12 +225,13 @@ class Simulation:
         self.book = SalesBook(checks.find, lambda: self.loop.time() + self.clock_skipped)
         self.outbox_watch = OutboxWatch(self.central, store, checks, self.book)
         self.manager = self._manager()
-        self.check_step = self._check_both if self.plan.queues else checks.step
-        self.loop.on_step = self.check_step
         self.node = Node(1 if self.first_node else 0, store, checks, self.book)
         self.tills = self._tills_at(self.node, None)
         self.readers = [self._reader(number) for number in range(READERS)]
         self.stream_watch = StreamWatch(self.loop, store, self.readers, checks.find)
+        watches = [self.outbox_watch.step] if self.plan.queues else []
+        self.check_step = _all_of([checks.step, self.stream_watch.step, *watches])
+        self.loop.on_step = self.check_step
 
     async def _play(self) -> None:
         store, checks = self.store, self.checks
@@ -331,10 +332,6 @@ class Simulation:
         world = (self.plan, self.loop, self.store, self.central)
         chance = self.plan.chance("manager")
         return SimulatedManager(*world, self.checks, self.book, self.note, chance)
-
-    def _check_both(self) -> None:
-        self.checks.step()
-        self.outbox_watch.step()
 
     def _reader(self, number: int) -> SimulatedReader:
         chance = self.plan.chance(f"reader-{number}")

@@ -310,7 +310,8 @@ class SimulatedReader:
 
 
 class StreamWatch:
-    """Looks at all readers of a simulation from time to time."""
+    """Looks at all readers of a simulation from time to time, and after every step whether reads
+    show something else."""
 
     def __init__(
         self,
@@ -332,18 +333,25 @@ class StreamWatch:
             await pause(LOOK_SECONDS)
             self.look()
 
-    def look(self) -> None:
+    def step(self) -> None:
         store = self._store.parts
         catalogue = None if store is None else store.writer.catalogue
-        now = self._loop.time()
         if store is None or catalogue is None or store.writer.announcer.is_telling:
             self._seen = ()
             return
-        self._check_places(store, now)
         seen = (catalogue, catalogue.sequence, pending_sums(store))
         if self._seen != seen:
-            self._seen, self._since = seen, now
-        elif now - self._since >= QUIET_SECONDS:
+            self._seen, self._since = seen, self._loop.time()
+
+    def look(self) -> None:
+        self.step()
+        store = self._store.parts
+        catalogue = None if store is None else store.writer.catalogue
+        if store is None or catalogue is None or not self._seen:
+            return
+        now = self._loop.time()
+        self._check_places(store, now)
+        if now - self._since >= QUIET_SECONDS:
             for reader in self._readers:
                 reader.check_quiet(store)
             self._check_history(store, catalogue)

@@ -15,6 +15,7 @@ from store_cache.catalogue.catalogue import Catalogue
 from store_cache.catalogue.replica import Replica
 from store_cache.model.change import PendingRefetch, RefetchReason
 from store_cache.model.position import Position
+from store_cache.writes.outbox.pending import PendingStock
 from tests.simulation.campaign import (
     ENOUGH_SCHEDULES,
     SOMETIMES,
@@ -34,6 +35,7 @@ from tests.simulation.replays import differing
 from tests.simulation.sales import Sale
 from tests.simulation.simulation import simulate
 from tests.simulation.store import SimulatedStore
+from tests.simulation.stream import StreamWatch
 
 SEEDS = range(1_000_000, 1_000_024)
 REPLAYED = 2
@@ -547,6 +549,31 @@ def test_what_reads_show_as_pending_may_be_what_no_till_knows_the_end_of() -> No
         next(words for words in ("shows what is settled", "the sum is wrong") if words in each)
         for each in found
     ]
+
+
+def test_what_comes_and_goes_between_two_looks_is_a_change() -> None:
+    """Seed 101002571: a write was queued and settled just before a look. Reads showed what they did
+    at the look before, and the readers of the stream were still to be told."""
+    now, pending, quiet_at = 0.0, PendingStock(), list[float]()
+    catalogue = SimpleNamespace(sequence=1, rows={})
+    writer = SimpleNamespace(catalogue=catalogue, announcer=SimpleNamespace(is_telling=False))
+    parts = SimpleNamespace(writer=writer, pending=pending, streams=(), history=())
+    loop, store = SimpleNamespace(time=lambda: now), SimpleNamespace(parts=parts)
+    reader = SimpleNamespace(vanished_at=[], check_quiet=lambda _: quiet_at.append(now))
+    watch = StreamWatch(cast("Any", loop), cast("Any", store), [cast("Any", reader)], pytest.fail)
+
+    watch.look()
+    now = 0.24
+    pending.add("P", 2)
+    watch.step()
+    pending.remove("P", 2)
+    watch.step()
+    now = 0.25
+    watch.look()
+    now = 0.5
+    watch.look()
+
+    assert [0.5] == quiet_at
 
 
 def test_files_stay_only_where_the_status_says_why() -> None:
