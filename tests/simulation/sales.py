@@ -13,7 +13,8 @@ STORE = "store-s1"
 REFUSAL_SECONDS = 600.0
 """A refusal is remembered so long by the shop's clock, and judged anew after that (W1)."""
 
-BY_PERSON = ("refused discarded", "refused settled_not_applied")
+GIVEN_UP = "refused discarded"
+BY_PERSON = (GIVEN_UP, "refused settled_not_applied")
 """How a write that was queued may end without having been applied."""
 
 TOLD = ("productId", "newVersion", "newQuantity", "lastUpdated")
@@ -56,7 +57,8 @@ class Sale:
     knows_other_node: bool = False
     """Whether a person gave its entry up because the other node had it applied."""
     may_count_anew: bool = False
-    """Whether a process may not have known its record: a repeat in doubt counts as pending."""
+    """Whether the store may have lost the answer that it gave: a repeat in doubt counts as pending,
+    and one that cannot reach Central is queued."""
 
     def body(self) -> dict[str, Any]:
         return {
@@ -89,6 +91,10 @@ class Sale:
             return self._note_queued(result["outboxId"], now)
         final = "applied" if result.get("applied") else f"refused {result.get('errorType')}"
         self.words.append(final)
+        is_anew = self.is_judged_anew
+        if is_anew and self.final == "applied" and final in ("applied", GIVEN_UP):
+            return ""
+        self.may_count_anew = False
         if self.final == final == "applied" and not self.is_forgotten:
             changed = {name for name in TOLD if result.get(name) != self.result.get(name)}
             return f"key {self.key}: {result} after {self.result}" if changed else ""
@@ -98,9 +104,9 @@ class Sale:
         before, self.final = self.final, final
         if is_due and result != self.result:  # else it may still be the answer of before
             self.asked_at = self.sent_at
-        if not before or is_due:
+        if not before or is_due or is_anew:
             self.result = result
-        if before and before != final and not self.is_forgotten and not is_due:
+        if before and before != final and not (self.is_forgotten or is_due or is_anew):
             return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
         return ""
 
@@ -111,7 +117,7 @@ class Sale:
         before, self.entry_id = self.entry_id, entry_id
         if self.is_forgotten:
             return ""
-        if self.final:
+        if self.final and not self.may_count_anew:
             return f"key {self.key} was {self.final}, and then queued: {self.words}"
         is_other = before not in ("", entry_id)
         return f"key {self.key} is entry {entry_id}, and was {before}" if is_other else ""
@@ -120,6 +126,13 @@ class Sale:
         """Whether the store may have forgotten the refusal that it answered."""
         is_old = self.asked_at is not None and now - self.asked_at >= REFUSAL_SECONDS
         return self.final.startswith("refused") and is_old
+
+    @property
+    def is_judged_anew(self) -> bool:
+        """Whether the outcome may be another one than the answer that the store has lost: of a
+        repeat that it has queued, and sent with another version, or a person has decided about."""
+        is_queued = self.may_count_anew and bool(self.entry_id)
+        return is_queued and (self.version is None or bool(self.decided))
 
     def at_other_node(self) -> Sale:
         """Return the same sale as another node knows it: not yet."""
@@ -143,7 +156,7 @@ class Sale:
         wrong = (
             applied > 1
             or (self.final == "applied" and applied != 1)
-            or (self.final.startswith("refused") and applied)
+            or (self.final.startswith("refused") and applied and not self.is_judged_anew)
             or (not self.final and not self.is_open and applied and set(self.words) <= unsent)
         )
         return f"key {self.key} was applied {applied} times: {self.words}" if wrong else ""
