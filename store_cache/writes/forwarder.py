@@ -26,7 +26,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from store_cache.central.failures import CentralError, RequestRefused, UnsendableId
-from store_cache.model.event import AnyEvent, Event
+from store_cache.model.event import AnyEvent
 from store_cache.model.position import Position
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
@@ -291,10 +291,9 @@ class Forwarder:
         assert isinstance(answer, Answer), "a settled entry has an answer"
         return answer
 
-    def observe_events(self, events: Iterable[AnyEvent]) -> None:
+    def observe_events(self, events: Sequence[AnyEvent]) -> None:
         """Take events just applied, in order: they may settle unknown writes (W3)."""
-        readable = (event for event in events if isinstance(event, Event))
-        for key, outcome in self._in_doubt.observe(readable):
+        for key, outcome in self._in_doubt.observe(events):
             attempt = self._keys.open_attempt(key)
             if attempt is not None and key not in self._under_way:
                 _log.info("the feed settles a write that was unknown, key %s", key)

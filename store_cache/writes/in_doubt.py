@@ -15,11 +15,11 @@ What was seen is kept, too, for a person who has to judge a write that nothing p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import orjson
 
-from store_cache.model.event import Event, Kind, WriteName
+from store_cache.model.event import AnyEvent, Event, Kind, WriteName
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.idempotency import Attempt
 from store_cache.writes.write import Applied, Refused, SeenEvent
@@ -148,12 +148,30 @@ class InDoubtWrites:
         if not keys:
             self._by_product.pop(attempt.product_id, None)
 
-    def observe(self, events: Iterable[Event]) -> Iterator[tuple[str, Applied | Refused]]:
-        """Take events of the feed; yield each key that one of them settles, and its outcome."""
-        if not self._by_product:
+    def observe(self, events: Sequence[AnyEvent]) -> Iterator[tuple[str, Applied | Refused]]:
+        """Take events of the feed, without a gap between them; yield each key that one of them
+        settles, and its outcome."""
+        if not self._by_product or not events:
             return
+        self._read_on(events)
         for event in events:
+            if not isinstance(event, Event):
+                continue
             for key, in_doubt in [*self._by_product.get(event.product_id, {}).items()]:
                 in_doubt.observe(event)
                 if (verdict := in_doubt.verdict) is not None:
                     yield key, verdict
+
+    def _read_on(self, events: Sequence[AnyEvent]) -> None:
+        """What the store follows need not be read again for an attempt. An event that cannot be
+        read is missing if it may be of the product."""
+        first, following = events[0].offset, events[-1].offset + 1
+        unreadable = {event.product_id for event in events if not isinstance(event, Event)}
+        if None in unreadable:
+            return
+        for product_id, in_doubts in self._by_product.items():
+            if product_id in unreadable:
+                continue
+            for each in in_doubts.values():
+                if each.read_to is not None and first <= each.read_to:
+                    each.read_to = max(each.read_to, following)

@@ -16,7 +16,7 @@ from math import ceil
 from typing import Protocol
 
 from store_cache.central.failures import CentralError, RequestRefused, UnsendableId
-from store_cache.model.event import AnyEvent, Event
+from store_cache.model.event import AnyEvent
 from store_cache.model.product import Row
 from store_cache.model.stock import StockAnswer
 from store_cache.writes.admission import Admission
@@ -134,8 +134,7 @@ class OutboxSender:
     def observe_events(self, events: Sequence[AnyEvent]) -> None:
         """Take events just applied: they may prove that an attempt in doubt was refused (O4)."""
         if len(self._outbox):
-            readable = (event for event in events if isinstance(event, Event))
-            for key, _ in self._outbox.in_doubt.observe(readable):
+            for key, _ in self._outbox.in_doubt.observe(events):
                 entry = self._outbox.unsettled(key)
                 if entry is not None and entry.state is State.IN_DOUBT:
                     self._outbox.order.hasten_doubts()
