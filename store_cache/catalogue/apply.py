@@ -76,12 +76,14 @@ def apply_events(change_set: ChangeSet, events: Sequence[AnyEvent]) -> None:
 
 
 def _apply_event(change_set: ChangeSet, event: AnyEvent) -> None:
-    if isinstance(event, QuarantinedEvent) and event.needs_full_sync:
-        change_set.request_full_sync(NAMELESS)
     if isinstance(event, QuarantinedEvent):
+        if event.needs_full_sync:
+            change_set.request_full_sync(NAMELESS)
         if event.product_id is not None:
             change_set.request_refetch(event.product_id, RefetchReason.UNREADABLE)
-    elif event.body is None:
+        return
+    change_set.renew_refetch(event.product_id)
+    if event.body is None:
         _delete(change_set, event)
     elif event.kind is Kind.CREATED:
         _create(change_set, event, event.body)

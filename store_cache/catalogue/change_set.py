@@ -187,6 +187,12 @@ class ChangeSet:
             due = self.now + after_seconds
             self._pending_refetches[product_id] = PendingRefetch(reason, due, self.now)
 
+    def renew_refetch(self, product_id: str) -> None:
+        """Let no answer count that is under way to the product's pending refetch: it may be older
+        than an event that now changes nothing, or is of another incarnation than the row."""
+        if (pending := self.pending_refetch(product_id)) is not None:
+            self._pending_refetches[product_id] = replace(pending, since=self.now)
+
     def complete_refetch(self, product_id: str) -> None:
         """Drop the product's pending refetch, since it was read, unless that is not due yet.
 

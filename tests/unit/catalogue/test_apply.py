@@ -631,6 +631,30 @@ def test_a_refetch_counts_only_if_nothing_changed_since_it_was_sent(happened: An
 
 
 @pytest.mark.parametrize(
+    ("found", "happened"),
+    [(row(10), event("updated", 2)), (None, event("deleted", 3))],
+    ids=["an update below the row", "a deletion of nothing"],
+)
+def test_a_refetch_that_crosses_an_event_of_another_incarnation_does_not_count(
+    found: Row | None, happened: AnyEvent
+) -> None:
+    """[V2] Readers are shown the incarnation before, as after a full sync that left the order open,
+    and the refetch is under way. An event of the next one changes nothing, and the answer may be
+    from before it. That event does not come again."""
+    made = Held(5).catalogue()
+    refetch(made, found, RefetchReason.CONFLICT)
+    change_set = ChangeSet(made, now=NOW - 5, grace_seconds=GRACE_SECONDS)
+    change_set.request_refetch("P", RefetchReason.CROSSED)
+    made.apply(change_set.to_change("doubt"))
+    known = KnownState.of(made, "P")
+    before = shown(made)
+    with_events(made, happened)
+
+    assert not refetch(made, row(1), RefetchReason.CROSSED, known=known)
+    assert (before, RefetchReason.CROSSED) == (shown(made), refetched_for(made))
+
+
+@pytest.mark.parametrize(
     ("after_seconds", "is_completed"),
     [(0.0, True), (1.0, False), (GRACE_SECONDS, False), (3600.0, True)],
 )
