@@ -584,12 +584,12 @@ class CacheWriter:
         """Return the catalogue of a replica, with what happened since it began."""
         held = Catalogue() if self.catalogue is None else self.catalogue  # one may be empty
         pending = held.pending_refetches.items()
+        replica.catalogue.position = installation.position
         catalogue = replica.finish(
             pending_refetches={i: p for i, p in pending if p.since >= replica.began_at},
             tombstones=held.tombstones,
             now=self._steady(),
         )
-        catalogue.position = installation.position
         catalogue.follow_up_reason = installation.follow_up_reason
         catalogue.sequence = held.sequence + 1
         return catalogue

@@ -216,9 +216,10 @@ def apply_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
     A write that may have been applied long ago may be of an incarnation that has ended since, also
     if the row is by chance at the version that was sent. How long ago is not known of a key that
     another node has used, or that the store has lost with its disk: Central gives its first answer.
+    If another generation has begun since the write was sent, a restore may have undone it.
     """
     row = change_set.row(answer.product_id)
-    if row is None or change_set.incarnation_changed_within(answer.product_id, CROSSING_SECONDS):
+    if row is None or _may_have_crossed(change_set, answer):
         return False
     version, is_old = version_of(row), answer.age_seconds > CROSSING_SECONDS
     is_old = is_old or is_later(row, answer.last_updated)
@@ -226,6 +227,15 @@ def apply_answer(change_set: ChangeSet, answer: StockAnswer) -> bool:
         _set_stock(change_set, row, answer)
         return True
     return version >= answer.new_version
+
+
+def _may_have_crossed(change_set: ChangeSet, answer: StockAnswer) -> bool:
+    """Return whether an incarnation or a generation may have begun or ended after the write."""
+    generation = change_set.generation
+    is_known = generation is not None and answer.generation is not None
+    return (is_known and answer.generation != generation) or change_set.incarnation_changed_within(
+        answer.product_id, CROSSING_SECONDS
+    )
 
 
 def apply_answer_figures(change_set: ChangeSet, answer: StockAnswer) -> None:

@@ -98,6 +98,11 @@ class ChangeSet:
         at = self._incarnations.get(product_id, self._base.incarnations.get(product_id))
         return at is not None and abs(self.now - at) <= seconds
 
+    @property
+    def generation(self) -> str | None:
+        """The label of the feed that the catalogue follows; None if that is not known."""
+        return None if self._base.position is None else self._base.position.generation
+
     # -- changes ---------------------------------------------------------------------------
 
     def apply_plain_updates(self, events: Sequence[AnyEvent]) -> bool:

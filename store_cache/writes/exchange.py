@@ -60,12 +60,12 @@ def new_attempt(
 def stock_to_show(
     stock: StockAnswer, attempt: Attempt, *, is_repeated: bool, now: float
 ) -> StockAnswer:
-    """Return an answer with its age: it may have been applied as soon as it was first sent, an
-    unknown time ago if it was repeated and the clock was set back since."""
+    """Return an answer with its age and generation: it may have been applied as soon as it was
+    first sent, an unknown time ago if it was repeated and the clock was set back since."""
     age_seconds = now - attempt.at
     if age_seconds < 0.0:
         age_seconds = inf if is_repeated else 0.0
-    return replace(stock, age_seconds=age_seconds)
+    return replace(stock, age_seconds=age_seconds, generation=attempt.generation or "")
 
 
 def payload_of(store_id: str, attempts: Sequence[tuple[WriteRequest, Attempt]]) -> dict[str, Any]:

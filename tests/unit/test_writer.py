@@ -9,6 +9,7 @@ import random
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -378,6 +379,23 @@ async def test_an_answer_never_creates_a_product_by_itself(central_is_there: boo
         assert RefetchReason.CROSSED == cache.catalogue.pending_refetches["P-9"].reason
 
 
+@pytest.mark.parametrize("central_is_there", [True, False])
+@in_virtual_time
+async def test_an_answer_from_before_a_new_generation_has_the_product_fetched(
+    central_is_there: bool,
+) -> None:
+    """[W6] [P1] Central applied the sale, and was restored from a backup before its answer arrived.
+    The store follows the new feed, whose product is at the version that was sent. If it cannot be
+    fetched now, the answer is shown until it is."""
+    cache = await Cache().filled()
+    answer = replace(applied_answer("P-1", sent=1, left=9), generation="g-0")
+    cache.central.failure = None if central_is_there else AWAY
+    await cache.writer.settle_write(attempt_record("sale"), answer)
+
+    assert ((10, 1) if central_is_there else (9, 2)) == cache.row("P-1")
+    assert central_is_there is not ("P-1" in cache.catalogue.pending_refetches)
+
+
 @in_virtual_time
 async def test_other_changes_go_on_while_a_product_is_fetched() -> None:
     """[W6] However long Central takes, events are applied meanwhile, and a refetch that one of them
@@ -462,6 +480,22 @@ async def test_answers_during_a_full_sync_are_applied_to_its_replica() -> None:
     assert verdict.accepted
     assert (9, 2) == cache.row("P-1")
     assert {"P-1"} == set(cache.catalogue.overrides)
+
+
+@in_virtual_time
+async def test_an_answer_during_the_full_sync_of_a_new_generation_is_refetched() -> None:
+    """[F4] [W6] Central applied the sale before it was restored, or else after its page: it is
+    shown, and the product refetched at once."""
+    cache = await Cache().filled()
+    replica = cache.writer.begin_replica(same_generation=False)
+    request = replica.first_request()
+    replica.take_page(request, await cache.central.page(request))
+    answer = replace(applied_answer("P-1", sent=1, left=9), generation="g-1")
+    await cache.writer.settle_write(attempt_record("sale"), answer)
+    await cache.writer.install(Installation(Position("g-2", 4, "f")), least_percent=50)
+
+    assert (9, 2) == cache.row("P-1")
+    assert RefetchReason.CROSSED == cache.catalogue.pending_refetches["P-1"].reason
 
 
 @in_virtual_time

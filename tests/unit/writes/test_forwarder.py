@@ -19,6 +19,7 @@ from store_cache.central.failures import (
     RequestRefused,
     Unreachable,
 )
+from store_cache.model.position import Position
 from store_cache.writes import admission
 from store_cache.writes.admission import WRITES_IN_FLIGHT
 from store_cache.writes.write import Adjustment, Write, WriteError
@@ -112,6 +113,25 @@ async def test_an_answer_says_how_long_ago_it_may_have_been_applied(store: Store
 
     [answer] = store.writer.answers
     assert 2.5 == answer.age_seconds
+
+
+@pytest.mark.parametrize(
+    ("position", "generation"), [(Position("g-1", 10), "g-1"), (None, "")], ids=str
+)
+async def test_an_answer_names_the_feed_that_was_followed_when_its_write_was_sent(
+    store: Store, position: Position | None, generation: str
+) -> None:
+    """W6: the feed may be replaced while the answer is under way."""
+    store.writer.position = position
+
+    def replace_feed() -> None:
+        store.writer.position = Position("g-2", 10)
+
+    store.central.on_sent = replace_feed
+    await store.forwarder.update(sale())
+
+    [answer] = store.writer.answers
+    assert generation == answer.generation
 
 
 @pytest.mark.parametrize(("is_unknown", "age_seconds"), [(False, 0.0), (True, inf)])
