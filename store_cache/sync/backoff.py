@@ -59,7 +59,14 @@ def count_failure(state: State, outcome: ExchangeFailed, now: float) -> State:
     since = now if health.since is None else health.since
     health = ConnectionHealth(failures, refusals, outcome.failure, outcome.problem, since, due)
     cursor = state.cursor and state.cursor.interrupted()
-    return replace(state, health=health, cursor=cursor, is_proven=False, poll_began_at=None)
+    return replace(
+        state,
+        health=health,
+        cursor=cursor,
+        is_proven=False,
+        polls_end_early=False,
+        poll_began_at=None,
+    )
 
 
 def failed(state: State, outcome: ExchangeFailed, now: float) -> Next:

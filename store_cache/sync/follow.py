@@ -128,13 +128,12 @@ def _at_end(
     (E1)."""
     settings = state.settings
     began_at = now if state.poll_began_at is None else state.poll_began_at
-    # An empty answer after `wait` was sent when that was over. Any other may have been sent as soon
-    # as it was asked for, and have been on its way since; so may this one, if the answer before it
-    # came at once, as from a Central that does not hold polls.
-    may_be_held = took_seconds >= wait_seconds and cursor.unheld == 0
-    held_seconds = wait_seconds if may_be_held else 0
+    # An empty answer after `wait` was sent when that was over, unless Central does not hold polls:
+    # then it was sent as soon as it was asked for, and has been on its way since.
+    polls_end_early = state.polls_end_early or took_seconds < wait_seconds
+    held_seconds = 0 if polls_end_early else wait_seconds
     state = _in_sync(state, now - took_seconds + held_seconds)
-    state = replace(state, poll_began_at=None)
+    state = replace(state, polls_end_early=polls_end_early, poll_began_at=None)
     seconds = max(0.0, began_at + settings.interval_seconds - now)
     if settings.continuous:
         if wait_seconds > 0:  # else the answer says nothing about holding

@@ -312,9 +312,10 @@ class State:
     `cursor`: where the catalogue that readers see stands in the feed; None while there is none.
     `lost`: why it cannot be followed from there. `in_sync_at`: when the store was last known to be
     in sync (B5), by the clock of `now`, unlike `Catalogue.in_sync_at`. `is_proven`: that was since
-    the start and the last failure, so the next poll may be held. `poll_began_at`: of the first poll
-    since the store was in sync. `is_unfollowed`: the catalogue is of pages alone, and the feed
-    cannot be followed from there.
+    the start and the last failure, so the next poll may be held. `polls_end_early`: since then,
+    Central has sent an empty answer sooner than `wait`, so it may not hold polls. `poll_began_at`:
+    of the first poll since the store was in sync. `is_unfollowed`: the catalogue is of pages alone,
+    and the feed cannot be followed from there.
     `returned`: Central has just come back from an outage that many stores may have seen (F6).
     `nameless_spacing`: see `backoff.request_for_nameless`.
     """
@@ -330,6 +331,7 @@ class State:
     refused: RefusedReplica | None = None
     in_sync_at: float | None = None
     is_proven: bool = False
+    polls_end_early: bool = False
     poll_began_at: float | None = None
     is_unfollowed: bool = False
     returned: bool = False
