@@ -120,8 +120,10 @@ class History:
     ever were, by product. `known`: those in the present history, which no restore has undone.
     `mistakable`: incarnations whose first event on the feed has the version of the one before,
     while the end of that is still to come: nothing tells such an event from a repeated version
-    (V1). `disturbed`: products that changed without an event. `keys`: of the write that brought a
-    product to a state. `undone`: how often anything was undone."""
+    (V1); and two that look alike at some version, with those between them: a store that takes the
+    older one's event for the younger one's follows the feed through all of them. `disturbed`:
+    products that changed without an event. `keys`: of the write that brought a product to a state.
+    `undone`: how often anything was undone."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.feeds = [FeedHistory()]
@@ -322,10 +324,8 @@ class History:
     def _note(self, product_id: str, state: State) -> None:
         for other in self.states.get(product_id, ()):
             if _look_alike(other, state):
-                self.mistakable |= {
-                    (product_id, other.incarnation),
-                    (product_id, state.incarnation),
-                }
+                first, last = sorted((other.incarnation, state.incarnation))
+                self.mistakable |= {(product_id, number) for number in range(first, last + 1)}
         self.states.setdefault(product_id, set()).add(state)
         self._looks.setdefault(product_id, {}).setdefault(state.look, set()).add(state)
 

@@ -169,6 +169,29 @@ def test_a_row_may_be_of_each_incarnation_that_looks_so() -> None:
     assert "" == marks.step_back("g-1", "P", first)
 
 
+def test_incarnations_between_two_that_look_alike_may_be_shown_once_more() -> None:
+    """Seed 101005768: a store far behind the feed refetched the second incarnation, then the third.
+    The first one's event at that version had the same content, and the feed led on from there
+    (point 2 of the known limits)."""
+
+    def behind(names: str) -> str:
+        history = History(lambda: 0.0)
+        for offset, name in enumerate(names):
+            row = {"productId": "P", "name": name, "available": 5, "version": 1}
+            for number, kind in enumerate(("product_created", "product_modified")):
+                data = row | {"version": 1 + number, "lastUpdated": f"{offset}"}
+                event = {"productId": "P", "eventType": kind, "data": data}
+                change = {"op": "write", "offset": 2 * offset + number, "event": event}
+                history.record(change | {"sequence": change["offset"]})
+        states = sorted(history.states["P"])
+        marks = Marks(history)
+        marks.set("g-1", "P", {states[3]})
+        return marks.step_back("g-1", "P", {states[2]})
+
+    assert "" == behind("ABA")
+    assert "behind [" in behind("ABC")
+
+
 def test_a_row_that_was_answered_for_has_a_stock_that_central_had() -> None:
     """A write may have changed attributes of which its answer says nothing; its version, stock and
     time are Central's own."""
