@@ -85,7 +85,7 @@ class Sale:
         """Note an answer; return what is wrong with it, if anything."""
         self.is_open = False
         if "error" in result:
-            self.words.append(result["error"]["code"])
+            self._note_error(result["error"], now)
             return ""
         if result.get("queued"):
             return self._note_queued(result["outboxId"], now)
@@ -109,6 +109,14 @@ class Sale:
         if before and before != final and not (self.is_forgotten or is_due or is_anew):
             return f"key {self.key} was {before}, and then {final} ({status}): {self.words}"
         return ""
+
+    def _note_error(self, error: dict[str, Any], now: float) -> None:
+        """Note an error. If this key is in doubt, the store has forgotten its refusal."""
+        self.words.append(error["code"])
+        details = error.get("details", {})
+        in_doubt = details.get("idempotencyKeys", [details.get("idempotencyKey")])
+        if error["code"] == "central_timeout" and self.key in in_doubt and self.is_due(now):
+            self.final, self.asked_at = "", self.sent_at
 
     def _note_queued(self, entry_id: str, now: float) -> str:
         self.words.append("queued")
@@ -134,6 +142,11 @@ class Sale:
         is_queued = self.may_count_anew and bool(self.entry_id)
         return is_queued and (self.version is None or bool(self.decided))
 
+    @property
+    def is_sent_anew(self) -> bool:
+        """Whether no answer came to a repeat that the store may have judged anew."""
+        return self.is_open and self.is_due(self.sent_at)
+
     def at_other_node(self) -> Sale:
         """Return the same sale as another node knows it: not yet."""
         return Sale(self.key, self.product_id, self.delta, self.version, self.replacements)
@@ -153,10 +166,11 @@ class Sale:
             return f"key {self.key} was applied {times} times after all" if times > 1 else ""
         applied = self.times_applied(history.ever_applied)
         unsent = {"central_unavailable", "product_not_found", "cache_not_ready"}
+        may_be_anew = self.is_judged_anew or self.is_sent_anew
         wrong = (
             applied > 1
             or (self.final == "applied" and applied != 1)
-            or (self.final.startswith("refused") and applied and not self.is_judged_anew)
+            or (self.final.startswith("refused") and applied and not may_be_anew)
             or (not self.final and not self.is_open and applied and set(self.words) <= unsent)
         )
         return f"key {self.key} was applied {applied} times: {self.words}" if wrong else ""

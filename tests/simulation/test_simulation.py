@@ -554,6 +554,30 @@ def test_a_refusal_may_be_forgotten_once_the_shop_s_clock_has_passed_ten_minutes
     assert "shows what is settled" in found[0]
 
 
+def test_a_forgotten_refusal_may_be_applied_after_all() -> None:
+    """Seed 101005296: a repeat after ten minutes was judged anew and came into doubt, and a person
+    had it sent again. The answer to such a repeat may also be lost."""
+    history = History(lambda: 0.0)
+    history.ever_applied["store-s1-t0-1~2"] = 1
+
+    def problem(now: float, *in_doubt: str) -> str:
+        """What is wrong in the end. `in_doubt`: what a batch was answered; none: it was lost."""
+        sale = a_sale()
+        sale.sent(0.0)
+        refused = {"applied": False, "errorType": "version_conflict"}
+        assert "" == sale.note_answer(409, refused, 0.0)
+        sale.sent(now)
+        if in_doubt:
+            error = {"code": "central_timeout", "details": {"idempotencyKeys": [*in_doubt]}}
+            assert "" == sale.note_answer(504, {"error": error}, now)
+        return sale.problem(history)
+
+    assert "" == problem(600.0, "t0-1", "t0-2")
+    assert "" == problem(600.0)
+    for found in (problem(599.0, "t0-1"), problem(600.0, "t0-2"), problem(599.0)):
+        assert "was applied 1 times" in found
+
+
 def test_a_call_that_is_given_up_leaves_no_answer_to_the_next_one() -> None:
     """A person was called away from a decision, and took its answer for the list of the outbox."""
     loop = SimulatedLoop(None)
