@@ -34,6 +34,9 @@ from store_cache.sync.states import (
     without_command,
 )
 
+HOLD_TOLERANCE = 0.01
+"""How much of `wait` too soon the end of a held poll may come: clocks of two machines differ."""
+
 QUICK_ANSWER_SECONDS = 1.0
 """An empty answer sooner than this, and than half of `wait`, was not held (E1)."""
 
@@ -130,8 +133,9 @@ def _at_end(
     began_at = now if state.poll_began_at is None else state.poll_began_at
     # An empty answer after `wait` was sent when that was over, unless Central does not hold polls:
     # then it was sent as soon as it was asked for, and has been on its way since.
-    polls_end_early = state.polls_end_early or took_seconds < wait_seconds
-    held_seconds = 0 if polls_end_early else wait_seconds
+    at_least_seconds = wait_seconds * (1 - HOLD_TOLERANCE)
+    polls_end_early = state.polls_end_early or took_seconds < at_least_seconds
+    held_seconds = 0 if polls_end_early or took_seconds < wait_seconds else wait_seconds
     state = _in_sync(state, now - took_seconds + held_seconds)
     state = replace(state, polls_end_early=polls_end_early, poll_began_at=None)
     seconds = max(0.0, began_at + settings.interval_seconds - now)

@@ -137,17 +137,17 @@ class Checks:
             return
         self.ages += 1
         age_seconds = self._loop.time() - in_sync_at
-        more_seconds = self._unnoticed_seconds(polls_end_early=store.runner.state.polls_end_early)
+        more_seconds = self._unnoticed_seconds(was_told_early=self._store.was_told_early)
         last = self._history.last_offset_at(self._central.now() - age_seconds - more_seconds)
         if position.offset <= last and not self._is_shown(catalogue, position.offset, last):
             self.find(f"age {age_seconds:.3f} s at {position}, where {last} was published before")
 
-    def _unnoticed_seconds(self, *, polls_end_early: bool) -> float:
+    def _unnoticed_seconds(self, *, was_told_early: bool) -> float:
         """Return how much older than it says a store may be whose Central holds no polls: by the
         time that it takes one to be held for, until an empty answer came sooner (point 11 of the
         known limits, docs/reliability.md)."""
         holds = self._central.ledger.switches.has(Feature.HOLD)
-        return 0.0 if holds or polls_end_early else self._plan.wait_seconds
+        return 0.0 if holds or was_told_early else self._plan.wait_seconds
 
     def _is_shown(self, catalogue: Catalogue, offset: int, last: int) -> bool:
         """Return whether what happened up to `last` is shown though the position is behind it, as

@@ -8,9 +8,10 @@ from contextvars import Context
 from typing import Any
 
 import httpx
+import orjson
 
 from central_stub.wire import Reply, Request
-from tests.simulation.loop import pause
+from tests.simulation.loop import PROCESS, pause
 from tests.simulation.plan import Plan
 
 FATES = (
@@ -33,6 +34,10 @@ SLOWEST_SECONDS = 3.0
 LIMITED = 429
 """Says that nothing was done. If a copy of such a request arrived later, that would be wrong, and
 nothing could tell (point 7 of the known limits, docs/reliability.md)."""
+
+EVENTS = "/v1/inventory/events"
+HOLD_TOLERANCE = 0.01
+"""How much of `wait` too soon a held poll may end (docs/sync.md)."""
 
 SYNCING = ("/v1/inventory?", "/v1/inventory/events?")
 """How requests for the catalogue's pages and for the feed begin."""
@@ -63,6 +68,7 @@ class WholeBody(httpx.AsyncByteStream):
     """A body that comes in one piece; not a generator, which asyncio would keep track of."""
 
     def __init__(self, body: bytes) -> None:
+        self.body = body
         self._pieces = [body]
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -87,8 +93,9 @@ class CutBody(httpx.AsyncByteStream):
 
 class SimulatedNetwork(httpx.AsyncBaseTransport):
     """`answering` is Central. `is_away`: no connection can be made until one for the feed or the
-    catalogue was refused. Central's side of every exchange runs in the context `world`, which
-    outlives the store's processes."""
+    catalogue was refused. `told_early`: the processes that got an empty answer to a poll before its
+    `wait` was over, since an exchange failed last. Central's side of every exchange runs in the
+    context `world`, which outlives the store's processes."""
 
     def __init__(
         self,
@@ -100,6 +107,7 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         self.is_down = False
         self.is_away = False
         self.exchanges = 0
+        self.told_early: set[int] = set()
         self._breaks = 0
         self.times_forgotten: Callable[[], int] = lambda: 0
         self._plan = plan
@@ -134,11 +142,21 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
         carrying = self._carry(asked, named, fate, future)
         loop.create_task(carrying, context=self._world)  # noqa: RUF006 - the loop keeps all tasks
         timer = loop.call_later(timeouts["read"], _fail, future, httpx.ReadTimeout("silence"))
+        sent_at, process = loop.time(), PROCESS.get()
         try:
-            return await future
+            response = await future
+        except BaseException:
+            self.told_early.discard(process)
+            raise
         finally:
             timer.cancel()
             self._waiting.pop(number, None)
+        match _held(asked, response):
+            case None:
+                self.told_early.discard(process)
+            case wait_seconds if loop.time() - sent_at < wait_seconds * (1 - HOLD_TOLERANCE):
+                self.told_early.add(process)
+        return response
 
     async def _refuse(self, target: str, connect_seconds: float) -> None:
         is_noticed = target.startswith(SYNCING) and "bucket=" not in target
@@ -260,6 +278,21 @@ class SimulatedNetwork(httpx.AsyncBaseTransport):
     def _reset(self) -> Exception:
         kinds: tuple[Any, ...] = (httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError)
         return self._chance.choice(kinds)("connection reset")  # type: ignore[no-any-return]
+
+
+def _held(asked: Request, response: httpx.Response) -> int | None:
+    """Return the `wait` of a poll whose answer says that nothing comes after its offset, 0 for
+    another good answer, None for one that the store may count as a failure."""
+    if response.status_code != 200 or not isinstance(response.stream, WholeBody):
+        return None
+    try:
+        page = orjson.loads(response.stream.body)
+        if asked.raw_path != EVENTS:
+            return 0
+        is_empty = not page["events"] and page["nextOffset"] == int(asked.query["offset"])
+        return int(asked.query["wait"]) if is_empty else 0
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _whole(status: int, headers: Mapping[str, str], body: bytes) -> httpx.Response:

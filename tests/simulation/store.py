@@ -112,6 +112,12 @@ class SimulatedStore:
         """The number of the running process, or of the last one, among all of the loop."""
         return self._before_first + self.starts
 
+    @property
+    def was_told_early(self) -> bool:
+        """Whether the process has got an answer that a Central which holds polls does not give,
+        since an exchange failed last."""
+        return self.process in self._network.told_early
+
     # -- one process -----------------------------------------------------------------------
 
     async def _run_process(self) -> None:

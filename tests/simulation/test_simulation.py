@@ -133,17 +133,17 @@ async def test_what_an_age_counts_is_shown_but_for_products_in_doubt() -> None:
 
 
 @pytest.mark.parametrize("holds", [True, False])
-@pytest.mark.parametrize("polls_end_early", [True, False])
+@pytest.mark.parametrize("was_told_early", [True, False])
 def test_only_a_central_that_holds_no_polls_may_be_taken_for_one_that_does(
-    holds: bool, polls_end_early: bool
+    holds: bool, was_told_early: bool
 ) -> None:
     """Until an empty answer came sooner than a held poll's, nothing tells the two apart."""
     central, plan = a_central(), Plan(0)
     central.ledger.switches = Switches(without=frozenset({Feature.HOLD} if not holds else ()))
     loop, store = cast("SimulatedLoop", None), cast("SimulatedStore", None)  # neither is asked
-    seconds = Checks(plan, loop, central, store)._unnoticed_seconds(polls_end_early=polls_end_early)
+    seconds = Checks(plan, loop, central, store)._unnoticed_seconds(was_told_early=was_told_early)
 
-    assert (0.0 if holds or polls_end_early else plan.wait_seconds) == seconds
+    assert (0.0 if holds or was_told_early else plan.wait_seconds) == seconds
 
 
 def test_a_row_may_be_of_each_incarnation_that_looks_so() -> None:

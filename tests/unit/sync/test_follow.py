@@ -290,6 +290,18 @@ def test_a_late_answer_of_a_central_that_may_not_hold_proves_no_more(early: floa
     assert asked_at + 20.0 == sync.state.in_sync_at
 
 
+def test_a_poll_may_be_held_a_little_less_long_than_wait() -> None:
+    """[B5] By Central's clock it was held for `wait`. That proves nothing of later ones."""
+    sync = followed()
+    asked_at = sync.now
+    sync.answers(next_offset=100, held=19.9)
+    assert asked_at == sync.state.in_sync_at
+
+    asked_at = sync.now
+    sync.answers(next_offset=100, held=20.1)
+    assert asked_at + 20.0 == sync.state.in_sync_at
+
+
 def test_events_prove_what_was_there_when_they_were_asked_for() -> None:
     """[B5] However long their answer was under way, and however long the disk takes."""
     sync = followed()
