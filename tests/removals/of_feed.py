@@ -27,8 +27,10 @@ from store_cache.model.stock import StockAnswer
 from store_cache.sync import backoff, cursor, follow, full_sync, machine
 from store_cache.sync.cursor import MISSING, Answer, AtEnd, Cursor, Lost, Ready, Wait
 from store_cache.sync.states import (
+    Checking,
     ExchangeFailed,
     Failure,
+    FetchEvents,
     FullSync,
     Next,
     Sleep,
@@ -93,6 +95,26 @@ def grace_for_holes(patch: Patch) -> None:
     patch.replace(cursor, "_wait_or_lose", impatient)
 
 
+@of_feed(
+    "E4 B5",
+    "a page with nothing but the event before the position is not the end",
+    test="tests/unit/sync/test_follow.py::test_the_event_before_the_position_alone_is_not_the_end",
+    why="a page of the simulation has room for more than one event",
+)
+def event_before_alone(patch: Patch) -> None:
+    """The feed has ended, though the page says that more follow."""
+    read_page = cursor.read_page
+
+    def at_end(at: Cursor, answer: Answer, *, limit: int) -> Ready | Wait | AtEnd | Lost:
+        read = read_page(at, answer, limit=limit)
+        if not isinstance(read, Wait) or read.seconds or read.cursor.must_verify:
+            return read
+        patch.act()
+        return AtEnd(replace(read.cursor, gap=None))
+
+    patch.replace((follow, full_sync), "read_page", at_end)
+
+
 # -- another feed ------------------------------------------------------------------------------
 
 
@@ -127,6 +149,46 @@ def _same_generation(patch: Patch) -> None:
 def fingerprint_of_the_position(patch: Patch) -> None:
     """Whatever stands before the position, the feed is the same."""
     _same_event(patch)
+
+
+@of_feed(
+    "E4 B1",
+    "the event before the position and those after it come in one request",
+    needs="rate_limit",
+    test="tests/unit/sync/test_backoff.py::test_after_a_long_limit_the_feed_is_verified",
+)
+def events_with_the_one_before(patch: Patch) -> None:
+    """The event before the position is asked for alone, and the others in another request."""
+    ask = follow.ask
+
+    def alone(state: State, now: float) -> Next:
+        state, command = ask(state, now)
+        if isinstance(state.phase, Checking) and isinstance(command, FetchEvents):
+            patch.act()
+            command = replace(command, limit=1)
+        return state, command
+
+    patch.replace((machine, follow), "ask", alone)
+
+
+@of_feed(
+    "E2 E4",
+    "events from beyond a gap are dropped over a long limit",
+    test="tests/unit/sync/test_backoff.py::test_no_event_is_kept_over_a_long_limit_beyond_a_gap",
+    why="a log that has forgotten so much, a gap and a long limit meet too rarely to search for it",
+)
+def early_events_over_a_limit(patch: Patch) -> None:
+    """They are kept if the log does not reach back to the event before the position."""
+    paused = Cursor.paused
+
+    def kept(self: Cursor) -> Cursor:
+        if not self.log_starts_here:
+            return paused(self)
+        if self.early:
+            patch.act()
+        return self
+
+    patch.replace(Cursor, "paused", kept)
 
 
 @of_feed(
@@ -455,6 +517,32 @@ def pages_before_the_feed(patch: Patch) -> None:
 
 
 @of_feed(
+    "F2 E3",
+    "an event at the head that is published late is not skipped",
+    needs="disorder",
+    test=(
+        "tests/unit/sync/test_full_sync.py::"
+        "test_an_event_at_the_head_that_is_published_late_is_not_skipped"
+    ),
+    why="a new feed whose first event is that late is too rare to be searched for",
+)
+def late_events_at_the_head(patch: Patch) -> None:
+    """A log whose first event comes behind the head is taken to begin there."""
+    opened = full_sync._opened
+
+    def behind_the_head(sync: FullSync, page: EventPage) -> Cursor:
+        head = sync.reading.head
+        if head is None:
+            return opened(sync, page)
+        found = opened(replace(sync, reading=replace(sync.reading, head=head + 1)), page)
+        if found != opened(sync, page):
+            patch.act()
+        return found
+
+    patch.replace(full_sync, "_opened", behind_the_head)
+
+
+@of_feed(
     "F2 V1",
     "the feed is not followed from pages that were installed without it",
     needs="outage",
@@ -667,6 +755,27 @@ def ages_from_the_question(patch: Patch) -> None:
         return in_sync(state, now)
 
     patch.replace(follow, "_in_sync", just_now)
+
+
+@of_feed(
+    "B5 E1",
+    "an empty answer sooner than `wait` counts until the next failure",
+    needs="older slow",
+    test=(
+        "tests/unit/sync/test_follow.py::"
+        "test_a_late_answer_of_a_central_that_may_not_hold_proves_no_more"
+    ),
+)
+def polls_that_end_early(patch: Patch) -> None:
+    """Each empty answer that comes after `wait` is taken for that of a held poll."""
+    at_end = follow._at_end
+
+    def forgotten(state: State, *told: Any) -> Next:
+        if state.polls_end_early:
+            patch.act()
+        return at_end(replace(state, polls_end_early=False), *told)
+
+    patch.replace(follow, "_at_end", forgotten)
 
 
 @of_feed(
