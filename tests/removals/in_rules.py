@@ -186,6 +186,23 @@ def overtaken_refetches(patch: Patch) -> None:
 
 
 @in_rules(
+    "V2",
+    "a refetch that an event has crossed does not count",
+    needs="disorder",
+    test="tests/unit/catalogue/test_apply.py::"
+    "test_a_refetch_that_crosses_an_event_of_another_incarnation_does_not_count",
+)
+def refetches_that_events_cross(patch: Patch) -> None:
+    """Central's answer counts if the event changed nothing that is held."""
+
+    def kept(self: ChangeSet, product_id: str) -> None:
+        if self.pending_refetch(product_id) is not None:
+            patch.act()
+
+    patch.replace(ChangeSet, "renew_refetch", kept)
+
+
+@in_rules(
     "P3",
     "pending refetches are in the same record as the position",
     needs="kill disorder",
@@ -314,6 +331,26 @@ def crossed_answers(patch: Patch) -> None:
         return found
 
     patch.replace(ChangeSet, "incarnation_changed_within", never_crossed)
+
+
+@in_rules(
+    "W6 P1",
+    "after an answer from before a new generation the product is refetched",
+    needs="generation",
+    test="tests/unit/test_writer.py::"
+    "test_an_answer_from_before_a_new_generation_has_the_product_fetched",
+)
+def answers_of_other_generations(patch: Patch) -> None:
+    """An answer is applied to the row of whatever generation is held."""
+    may_have_crossed = rules._may_have_crossed
+
+    def of_any(change_set: ChangeSet, answer: StockAnswer) -> bool:
+        found = may_have_crossed(change_set, replace(answer, generation=None))
+        if found is not may_have_crossed(change_set, answer):
+            patch.act()
+        return found
+
+    patch.replace(rules, "_may_have_crossed", of_any)
 
 
 @in_rules(
