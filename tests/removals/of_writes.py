@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from store_cache.central import parsing as wire
 from store_cache.central.client import CentralClient, WriteReply
 from store_cache.central.failures import Unsent, WriteUnsent
 from store_cache.central.retries import Tries
-from store_cache.model.event import Event, Kind
+from store_cache.model.event import AnyEvent, Event, Kind
 from store_cache.model.position import Position
 from store_cache.model.product import read_product
 from store_cache.model.stock import StockAnswer
@@ -27,7 +28,7 @@ from store_cache.writes import write as writing
 from store_cache.writes.admission import Admission
 from store_cache.writes.forwarder import Delivery, Forwarder
 from store_cache.writes.idempotency import Attempt, Final, KeyTable
-from store_cache.writes.in_doubt import InDoubtWrite
+from store_cache.writes.in_doubt import InDoubtWrite, InDoubtWrites
 from store_cache.writes.in_doubt_search import EventSource, search_feed
 from store_cache.writes.product_queue import ProductQueue
 from store_cache.writes.write import (
@@ -421,6 +422,57 @@ def end_of_feed_for_proof(patch: Patch) -> None:
             patch.act()
 
     patch.replace(in_doubt_search, "search_feed", already)
+
+
+@of_writes(
+    "W3",
+    "events that are followed count as read for a write in doubt only if they can be read",
+    test="tests/unit/writes/test_in_doubt.py::test_what_the_store_follows_is_not_read_again",
+    why="every event of the simulation can be read",
+)
+def unreadable_events_not_read(patch: Patch) -> None:
+    """All that the store follows counts as read."""
+    read_on = InDoubtWrites._read_on
+
+    def of_no_product(event: AnyEvent) -> AnyEvent:
+        if isinstance(event, Event):
+            return event
+        patch.act()
+        return replace(event, product_id="")
+
+    def over(self: InDoubtWrites, events: Sequence[AnyEvent]) -> None:
+        read_on(self, [of_no_product(event) for event in events])
+
+    patch.replace(InDoubtWrites, "_read_on", over)
+
+
+@of_writes(
+    "W3",
+    "an event that comes while the stock is read settles the write",
+    needs="drop_answer",
+    test="tests/unit/writes/test_forwarder.py::test_an_event_may_come_while_the_stock_is_read",
+    why="an event in the second in which the stock is read is too rare to be searched for",
+)
+def verdict_before_unknown(patch: Patch) -> None:
+    """The write is left unknown, whatever the feed has proved meanwhile."""
+    leave_unknown, verdict = Forwarder._leave_unknown, InDoubtWrites.verdict
+    is_leaving = ContextVar("is_leaving", default=False)
+
+    async def unasked(self: Forwarder, delivery: Delivery, *told: Any, **named: Any) -> None:
+        is_leaving.set(True)
+        await leave_unknown(self, delivery, *told, **named)
+
+    def unsaid(self: InDoubtWrites, attempt: Attempt) -> Applied | Refused | None:
+        found = verdict(self, attempt)
+        if not is_leaving.get():
+            return found
+        is_leaving.set(False)
+        if found is not None:
+            patch.act()
+        return None
+
+    patch.replace(Forwarder, "_leave_unknown", unasked)
+    patch.replace(InDoubtWrites, "verdict", unsaid)
 
 
 @of_writes(
