@@ -16,7 +16,7 @@ from store_cache.writes.outbox.entry import Entry, State, Step
 from store_cache.writes.outbox.order import SendingOrder
 from store_cache.writes.outbox.outbox import Outbox
 from store_cache.writes.outbox.sender import OutboxSender
-from store_cache.writes.write import WriteOutcome
+from store_cache.writes.write import Answer, WriteError, WriteOutcome
 from tests.removals.removal import Patch, Removals
 
 of_outbox = Removals()
@@ -219,6 +219,31 @@ def snapshots_keep_rows_and_entries(patch: Patch) -> None:
         return record
 
     patch.replace(Outbox, "_put", at_once)
+
+
+@of_outbox(
+    "O10 D2 W6",
+    "an entry is shown once its state is durable",
+    test=(
+        "tests/unit/api/test_outbox.py::"
+        "test_an_entry_that_is_being_settled_is_shown_once_it_is_durable"
+    ),
+    why="nobody in the simulation asks for a single entry",
+)
+def entries_shown_once_durable(patch: Patch) -> None:
+    """Whoever asks for an entry is told what is on its way to the disk. Repeats still wait."""
+    until_durable, answer = Outbox.until_durable, Outbox.answer
+
+    async def at_once(self: Outbox, key: str) -> None:
+        if key in self._writing:
+            patch.act()
+
+    async def waiting(self: Outbox, key: str) -> Answer | WriteError:
+        await until_durable(self, key)
+        return await answer(self, key)
+
+    patch.replace(Outbox, "until_durable", at_once)
+    patch.replace(Outbox, "answer", waiting)
 
 
 @of_outbox(
