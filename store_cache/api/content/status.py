@@ -308,14 +308,19 @@ def _feed_state(feed: FeedSource, position: Position | None) -> FeedState:
 
 def outbox_problem(status: OutboxStatus) -> str:
     """Return what a person has to do about the outbox; empty: nothing."""
+    problems = []
     if status.parked:
-        return f"{status.parked} queued writes are parked: a person has to retry or discard them"
+        problems.append(
+            f"{status.parked} queued writes are parked: a person has to retry or discard them"
+        )
     if status.doubt_seconds > LONGEST_OUTBOX_DOUBT_SECONDS:
-        return (
+        problems.append(
             f"{status.in_doubt} queued writes have been in doubt for over "
             f"{LONGEST_OUTBOX_DOUBT_SECONDS / 60:g} minutes: a person may have to settle them"
         )
-    return status.may_lack
+    if status.may_lack:
+        problems.append(status.may_lack)
+    return "; ".join(problems)
 
 
 def _doubtful(pending: dict[str, PendingRefetch]) -> Doubtful:

@@ -236,3 +236,14 @@ async def test_a_stream_tells_what_is_pending_and_each_outcome(store: Store) -> 
         "productId": "PROD-001",
     } == told
     client.close()
+
+
+async def test_the_health_names_each_problem_of_the_outbox(store: Store) -> None:
+    """[O9] What is parked does not hide that entries may be missing."""
+    await parked(store)
+    store.fake.outbox.may_lack = "files were damaged"
+    check = (await store.get("/health")).json["checks"]["outbox"]
+
+    assert "degraded" == check["status"]
+    assert "1 queued writes are parked" in check["problem"]
+    assert "files were damaged" in check["problem"]
