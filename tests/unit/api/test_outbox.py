@@ -238,12 +238,11 @@ async def test_a_stream_tells_what_is_pending_and_each_outcome(store: Store) -> 
     client.close()
 
 
-async def test_the_health_names_each_problem_of_the_outbox(store: Store) -> None:
+async def test_the_status_names_each_problem_of_the_outbox(store: Store) -> None:
     """[O9] What is parked does not hide that entries may be missing."""
     await parked(store)
     store.fake.outbox.may_lack = "files were damaged"
-    check = (await store.get("/health")).json["checks"]["outbox"]
+    told = (await store.get("/v1/store/sync/status")).json["outbox"]
 
-    assert "degraded" == check["status"]
-    assert "1 queued writes are parked" in check["problem"]
-    assert "files were damaged" in check["problem"]
+    assert "1 queued writes are parked" in told["problem"]
+    assert "files were damaged" in told["problem"]
