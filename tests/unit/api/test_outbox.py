@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from store_cache.api.content.status import outbox_problem
 from store_cache.writes.idempotency import Attempt
 from store_cache.writes.outbox import transitions
 from store_cache.writes.outbox.entry import Entry, Result
@@ -238,11 +239,11 @@ async def test_a_stream_tells_what_is_pending_and_each_outcome(store: Store) -> 
     client.close()
 
 
-async def test_the_status_names_each_problem_of_the_outbox(store: Store) -> None:
+async def test_each_problem_of_the_outbox_is_named(store: Store) -> None:
     """[O9] What is parked does not hide that entries may be missing."""
     await parked(store)
     store.fake.outbox.may_lack = "files were damaged"
-    told = (await store.get("/v1/store/sync/status")).json["outbox"]
+    problem = outbox_problem(store.fake.outbox.status())
 
-    assert "1 queued writes are parked" in told["problem"]
-    assert "files were damaged" in told["problem"]
+    assert "1 queued writes are parked" in problem
+    assert "files were damaged" in problem
