@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -34,6 +35,9 @@ START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.02
 LIMITED_SECONDS = 1.0
+SERVER_PORTS = range(11_000, 32_000)
+CHANCE = random.SystemRandom()
+"""Tests run in several processes, which may have one seed."""
 
 
 class DidNotStart(Exception):
@@ -41,11 +45,13 @@ class DidNotStart(Exception):
 
 
 def free_port() -> int:
-    """Return a port that is free at every address of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is free at every address of this machine, and below those that the system
+    gives to connections: one of them might take it before a server does."""
+    while True:
+        port = CHANCE.choice(SERVER_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 class Program:
