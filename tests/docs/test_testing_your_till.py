@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, ROOT, blocks
+from tests.harness.processes import free_port
 
 SECONDS = 60.0
 SHOWN_PORTS = ("8081", "8083")
-
-
-def _free_ports() -> tuple[str, ...]:
-    probes = [socket.socket() for _ in SHOWN_PORTS]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = tuple(str(probe.getsockname()[1]) for probe in probes)
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="no bash or curl")
@@ -38,7 +28,7 @@ def test_every_block_can_be_pasted(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "bin").symlink_to(programs)
     (tmp_path / "store_cache").symlink_to(ROOT / "store_cache")
     script = "".join(blocks(DOCS / "testing-your-till.md", "sh"))
-    central, store = _free_ports()
+    central, store = str(free_port()), str(free_port())
     for shown, port in zip(SHOWN_PORTS, (central, store), strict=True):
         script = script.replace(f"localhost:{shown}", f"127.0.0.1:{port}")
     script = script.replace(" load ", f" load --url http://127.0.0.1:{central} ")

@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from store_cache.storage.files import CacheFiles
 from store_cache.storage.recovery import Loaded
 from tests.harness.clients import TILL_KEY
 from tests.harness.faulty_directory import FaultyDirectory
+from tests.harness.processes import free_port
 from tests.scenarios.shop import until
 from tests.unit.storage.small_store import records_of
 
@@ -98,7 +98,7 @@ async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Served]:
     central = Running(StubSettings(_env_file=None, port=0))
     await central.start()
     central.ledger.create({"productId": "P-1", "available": 10}, 0.0)
-    port = _free_port()
+    port = free_port()
     given: dict[str, Any] = {
         "host": "127.0.0.1",
         "port": port,
@@ -121,12 +121,6 @@ async def serving(tmp_path: Path, **settings: Any) -> AsyncIterator[Served]:
         await asyncio.wait([task])
         await till.aclose()
         await central.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
