@@ -253,13 +253,9 @@ class NatsSource:
         stream, client = self._connection.stream, self._connection.client
         assert stream is not None
         assert client is not None
-        if (
-            self._stream is not None
-            and not self._stream.is_same(stream)
-            and self._reader is not None
-        ):
-            self._reader.break_off("there is another stream")
         reader = self._reader
+        if reader is not None and self._stream is not None and not self._stream.is_same(stream):
+            reader.break_off("there is another stream")
         if reader is not None and (reader.is_broken or reader.next_offset != offset):
             self._reader = None
             await reader.close()

@@ -95,5 +95,6 @@ def _observe_page(in_doubt: InDoubtWrite, page: EventPage) -> None:
             in_doubt.observe(event)
         elif event.product_id in (None, in_doubt.attempt.product_id):
             continue
-        if event.offset in (in_doubt.read_to, in_doubt.read_to or 1):  # a feed may begin at 1
+        begins_at_one = in_doubt.read_to == 0 and event.offset == 1  # as some feeds do
+        if event.offset == in_doubt.read_to or begins_at_one:
             in_doubt.read_to = event.offset + 1
