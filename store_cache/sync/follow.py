@@ -35,7 +35,7 @@ from store_cache.sync.states import (
 )
 
 HOLD_TOLERANCE = 0.01
-"""How much of `wait` too soon the end of a held poll may come: clocks of two machines differ."""
+"""A held poll may end this fraction of `wait` early: clocks of two machines differ."""
 
 QUICK_ANSWER_SECONDS = 1.0
 """An empty answer sooner than this, and than half of `wait`, was not held (E1)."""

@@ -163,8 +163,8 @@ class InDoubtWrites:
                     yield key, verdict
 
     def _read_on(self, events: Sequence[AnyEvent]) -> None:
-        """What the store follows need not be read again for an attempt. An event that cannot be
-        read is missing if it may be of the product."""
+        """Advance `read_to` by what the store has followed. An event that cannot be read counts as
+        missing if it may be of the product."""
         first, following = events[0].offset, events[-1].offset + 1
         unreadable = {event.product_id for event in events if not isinstance(event, Event)}
         if None in unreadable:

@@ -89,7 +89,8 @@ async def search_feed(
 
 
 def _observe_page(in_doubt: InDoubtWrite, page: EventPage) -> None:
-    """Take the events of a page. One that cannot be read is missing if it may be of the product."""
+    """Take the events of a page. One that cannot be read counts as missing if it may be of the
+    product."""
     for event in sorted(page.events, key=attrgetter("offset")):
         if isinstance(event, Event):
             in_doubt.observe(event)

@@ -440,7 +440,8 @@ class Outbox:
             yield SettledByFeed(tuple(records), shown)
 
     def _show_settled(self, entry: Entry, record: bytes) -> None:
-        """Take the delta of an entry away: its record is durable. The feed may have been faster."""
+        """Show that an entry is settled, and take its delta away: its record is durable. Nothing is
+        left to do if the feed was faster."""
         if self._settling.get(entry.key) is not entry:
             return
         del self._settling[entry.key]
